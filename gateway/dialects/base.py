@@ -1,0 +1,192 @@
+"""What a dialect must tell the gate. Bytes in, facts out; no I/O.
+
+A request is read once, strictly (`strict_json`), and what is forwarded is that strict parse
+written out again, never the client's bytes: so the priced model is the executed model.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gateway.domain.usage import Usage
+
+
+class BadRequest(Exception):
+    """The body cannot be priced or is not valid; the message says what, where and how to mend it.
+
+    param:  path of the offending field, such as "messages[2].content"
+    code:   the dialect's machine-readable code, when it has one of its own
+    """
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What the route and the policy say about reading a request.
+
+    template_overhead_tokens:  added per message, and once per request, for the chat template
+    reference_tokens:          held for each image or document given by reference
+    priced_tools:              hosted tool types that the route prices per call
+    allow_stateful_ids:        `previous_response_id`, file ids and such pass (the route owns its provider key)
+    """
+
+    template_overhead_tokens: int = 16
+    reference_tokens: int = 16_384
+    priced_tools: frozenset[str] = frozenset()
+    allow_stateful_ids: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """One request as the gate sees it.
+
+    model:          as the client named it
+    stream:         the client wants SSE
+    input_bound:    upper bound of input tokens of one prompt set: bytes of decoded text, template, references
+    output_bound:   most output tokens per choice the caller allows; None when it does not say
+    choices:        how many outputs are generated: n (or best_of) × prompts
+    audio, images:  whether audio or images are in the request or asked for
+    wants_usage:    a streaming client asked for the usage chunk itself (else it is hidden)
+    tool_calls:     most hosted tool calls that the route prices; 0 when there are none
+    document:       the strict parse, which `forward_body` writes out
+    """
+
+    model: str
+    stream: bool
+    input_bound: int
+    output_bound: int | None
+    choices: int = 1
+    audio: bool = False
+    images: bool = False
+    wants_usage: bool = True
+    tool_calls: int = 0
+    document: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardOptions:
+    """How one upstream wants the body.
+
+    upstream_model:          the model's name there
+    inject_usage:            set `stream_options.include_usage` on streams (some upstreams reject it)
+    continuous_usage_stats:  the upstream is a vLLM that reports usage in every chunk on request
+    max_output:              fill in this output maximum when the caller gave none; None leaves it absent
+    """
+
+    upstream_model: str
+    inject_usage: bool = True
+    continuous_usage_stats: bool = False
+    max_output: int | None = None
+
+
+@dataclass(slots=True)
+class AnswerFacts:
+    """What an answer has shown so far; a meter fills it in.
+
+    usage:           exclusive pools as the provider reported them, None until it did
+    usage_final:     the report is the final one (not a running figure)
+    usage_problem:   why a report was not used (negative, missing, not an integer, absurd), or None
+    counted_output:  output tokens counted by the gate: at least one per content frame, at
+                     least a quarter of the text's bytes
+    """
+
+    usage: Usage | None = None
+    usage_final: bool = False
+    usage_problem: str | None = None
+    counted_output: int = 0
+    response_model: str | None = None
+    response_id: str | None = None
+    finish_reason: str | None = None
+    error: bool = False
+    """The answer itself said that it failed (an error frame, `response.failed`)."""
+
+
+class Meter(ABC):
+    """Reads one answer as it passes. Never raises on what an upstream sends: it notes a problem."""
+
+    facts: AnswerFacts
+
+    @abstractmethod
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes (decoded); return those that pass on to the client, at once.
+
+        Bytes pass unchanged, save for a usage frame the client did not ask for.
+        """
+
+    @abstractmethod
+    def finish(self) -> bytes:
+        """The answer has ended: return what was still held back. `facts` are complete now."""
+
+
+RefusalKind = Literal[
+    "no_credit",  # 402
+    "credit_held",  # 429 + Retry-After
+    "rate_limited",  # 429 + Retry-After
+    "bad_key",  # 401
+    "forbidden_model",  # 403
+    "unknown_model",  # 404
+    "not_found",  # 404
+    "method_not_allowed",  # 405
+    "bad_request",  # 400
+    "conflict",  # 409
+    "timeout",  # 408
+    "too_large",  # 413
+    "unsupported_media",  # 415
+    "unprocessable",  # 422
+    "ledger_unavailable",  # 503 + Retry-After
+    "shutting_down",  # 503 + Retry-After
+    "upstream_unreachable",  # 502
+    "upstream_timeout",  # 504
+    "internal",  # 500
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer of the gate's own, to be said in the caller's dialect.
+
+    detail: machine-readable extras shown in the error's metadata (reason, limit_source,
+            available, estimate: decimals as strings)
+    """
+
+    kind: RefusalKind
+    message: str
+    request_id: str
+    param: str | None = None
+    code: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    retry_after_s: int | None = None
+    status: int | None = None
+    """Overrides the kind's status (the OpenAI compatibility switch: 429 for no_credit)."""
+
+
+class Dialect(ABC):
+    """One endpoint family of one provider's API."""
+
+    name: str
+
+    @abstractmethod
+    def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
+        """Read a request strictly. Raises BadRequest."""
+
+    @abstractmethod
+    def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
+        """The strict parse, written out for the upstream."""
+
+    @abstractmethod
+    def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:
+        """A meter for the answer; streaming says whether it is SSE (by its content type)."""
+
+    @abstractmethod
+    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
+        """Status and JSON body of a refusal."""
+
+    @abstractmethod
+    def error_frame(self, refusal: Refusal) -> bytes:
+        """What ends a running stream: error frame(s) and the dialect's end of stream."""

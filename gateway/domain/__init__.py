@@ -1,0 +1,1 @@
+"""Pure values of the product. No I/O, no clock, nothing but the standard library."""

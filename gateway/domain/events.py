@@ -1,0 +1,81 @@
+"""The usage event, one per transition of a reservation, and the entries of other balance changes.
+
+An event is written by the script that moves the balance, in two parts: the *facts*, a
+msgpack map that the gate made (this file names its fields), carried as they are, and the
+*stamp*, what the ledger alone knows. `gateway/ledger/outbox.py` joins the two.
+
+EVENT_VERSION changes when a field's meaning changes; adding a field does not change it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from gateway.domain.usage import Usage
+
+EVENT_VERSION: Final = 1
+
+EventKind = Literal["settle", "release", "expire", "settle_late", "grant", "adjust"]
+USAGE_KINDS: Final = frozenset({"settle", "release", "expire", "settle_late"})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One record of the outbox, joined. Amounts in nano-credits, times in Unix ms.
+
+    kind:             settle | release | expire | settle_late | grant | adjust
+    event_id:         `reservation_id:outcome`, or the operation's id for grant and adjust
+    shard, epoch, seq: place in the outbox; seq has no gap within (shard, epoch)
+    amount_nano:      what was charged (settle, expire; for settle_late the difference), granted,
+                      or adjusted (signed)
+    estimated_amount_nano: what was held
+    cost_nano:        what the provider bills the operator; None when unknown
+    balance_nano:     the wallet's balance after this record
+    allocations:      ((grant_no, nano), …): which grants paid, or were credited; grant 0 is the overdraft
+    usage:            quantities per unit that were rated
+    facts:            what the gate said of the request: see FACT_FIELDS
+    """
+
+    kind: EventKind
+    event_id: str
+    shard: int
+    epoch: int
+    seq: int
+    occurred_at_ms: int
+    customer_id: str
+    amount_nano: int
+    balance_nano: int
+    estimated_amount_nano: int = 0
+    cost_nano: int | None = None
+    allocations: tuple[tuple[int, int], ...] = ()
+    usage: Usage = field(default_factory=dict)
+    price_version: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reservation_id(self) -> str | None:
+        """The reservation this record ends, or None for grants and adjustments."""
+        return self.event_id.rpartition(":")[0] if self.kind in USAGE_KINDS else None
+
+
+FACT_FIELDS: Final = (
+    "request_id",
+    "upstream_request_id",
+    "project_id",
+    "key_id",
+    "route",
+    "model",
+    "response_model",
+    "upstream",
+    "http_status",
+    "finish_reason",
+    "duration_ms",
+    "usage_source",
+    "unit",
+    "mode",
+    "livemode",
+    "tags",
+    "retry_of",
+    "flags",  # what was odd: usage_missing, usage_absurd, client_gone, upstream_cut, …
+)
+"""Fields of a usage event's facts. `customer_id` and `price_version` travel in the stamp's record."""

