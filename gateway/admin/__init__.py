@@ -1,0 +1,1 @@
+"""The operator's side: health, metrics, queries. Its own port, its own credential."""

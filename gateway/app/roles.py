@@ -1,0 +1,105 @@
+"""The seam between the processes and what they do.
+
+A child process runs one `Service`, made by a builder that is named as "module:function", so
+that the supervisor need not import what its children run.
+"""
+
+import importlib
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from gateway.telemetry.metrics import Snapshot
+
+
+class CannotServe(Exception):
+    """A service cannot be built, or a configuration cannot be taken over. The message says
+    why and is shown to the operator, so it carries no secret.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a service is given beside the settings.
+
+    ledger_url:   where the ledger is: the embedded one's socket, or the configured URL
+    data_dir:     the gate's own folder: journals, the embedded store
+    process:      this process' name, for logs and journals: "worker-0", "exporter-0"
+    """
+
+    ledger_url: str
+    data_dir: str
+    process: str
+
+
+class Service(Protocol):
+    """What a child process runs. Every method is called on the process' one event loop."""
+
+    async def start(self, sock: socket.socket | None) -> None:
+        """Serve on the listening socket (None for a service that does not listen)."""
+        ...
+
+    async def prepare(self, settings: Any) -> None:
+        """Make everything that the new settings need, while still serving by the old.
+
+        Raises CannotServe to refuse them. A second prepare replaces the first.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Serve new requests by what was prepared. Cannot fail; running requests go on."""
+        ...
+
+    def abort(self) -> None:
+        """Throw away what was prepared."""
+        ...
+
+    async def drain(self, grace_s: float) -> None:
+        """Stop accepting, let running work end within the grace, settle it, free everything.
+
+        Called again while the first call runs (the operator is in a hurry), it shortens the
+        grace; both calls return when all is done.
+        """
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """The metrics so far; also after the drain."""
+        ...
+
+
+Builder = Callable[[Any, Resources], Awaitable[Service]]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One kind of child process.
+
+    builder:  "module:function" of a Builder
+    listens:  each of its processes gets a listening socket
+    after:    roles whose processes end before this one is drained (the exporter delivers
+              what the workers' last requests wrote)
+    """
+
+    name: str
+    builder: str
+    count: int = 1
+    listens: bool = False
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The first thing that a child is told."""
+
+    builder: str
+    settings: Any
+    resources: Resources
+    grace_s: float
+    """How long it may drain when it has to end without being told to (its supervisor died)."""
+
+
+def find_builder(name: str) -> Builder:
+    """The builder of that name. Raises ImportError or AttributeError."""
+    module, _, function = name.partition(":")
+    return cast(Builder, getattr(importlib.import_module(module), function))

@@ -1,0 +1,58 @@
+"""A snapshot as Prometheus text, written by prometheus_client through a collector of our own."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from gateway.telemetry.metrics import Snapshot
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def render(snapshot: Snapshot) -> bytes:
+    """The snapshot in Prometheus' text format 0.0.4."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_SnapshotCollector(snapshot))
+    return generate_latest(registry)
+
+
+class _SnapshotCollector(Collector):
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        for name, family in self._snapshot.items():
+            labels, text = family["labels"], family["help"]
+            if family["kind"] == "histogram":
+                histogram = HistogramMetricFamily(name, text, labels=labels)
+                for values, numbers in family["samples"]:
+                    buckets, total = _cumulative(family["bounds"], numbers)
+                    histogram.add_metric(values, buckets=buckets, sum_value=total)
+                yield histogram
+            elif family["kind"] == "counter":
+                counter = CounterMetricFamily(name, text, labels=labels)
+                for values, number in family["samples"]:
+                    counter.add_metric(values, number)
+                yield counter
+            else:
+                gauge = GaugeMetricFamily(name, text, labels=labels)
+                for values, number in family["samples"]:
+                    gauge.add_metric(values, number)
+                yield gauge
+
+
+def _cumulative(bounds: list[float], numbers: list[float]) -> tuple[list[tuple[str, float]], float]:
+    """Prometheus' buckets count everything up to their bound; ours count their own range."""
+    running = 0.0
+    buckets = []
+    for bound, count in zip([*map(str, bounds), "+Inf"], numbers, strict=False):
+        running += count
+        buckets.append((bound, running))
+    return buckets, numbers[-1]

@@ -1,0 +1,122 @@
+"""What the gate counts, by name. One place, so that the documents can list it.
+
+Durations in seconds, amounts nowhere: the metrics carry no customer, key or model name, so
+they tell how the gate does and not whom it serves.
+"""
+
+from typing import Final
+
+from gateway.telemetry.metrics import Registry
+
+_LATENCY_S: Final = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+)  # fmt: skip
+_UPSTREAM_S: Final = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600,
+)  # fmt: skip
+_RATIO: Final = (0.5, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 5, 10, 20, 50, 100, 1000)
+
+
+class GateMetrics:
+    """Metrics of a worker. Bind children (`.labels(…)`) at start, count on the children."""
+
+    def __init__(self) -> None:
+        registry = self.registry = Registry()
+        self.decisions = registry.counter(
+            "creditgate_decisions_total",
+            "Requests decided, by outcome (allow, deny) and the reason of a denial.",
+            ("outcome", "reason"),
+        )
+        self.ended = registry.counter(
+            "creditgate_reservations_ended_total",
+            "Reservations ended by this gate, by outcome (settled, released, settled_late).",
+            ("outcome",),
+        )
+        self.requests_in_flight = registry.gauge(
+            "creditgate_requests_in_flight", "Requests being served."
+        ).labels()
+        self.holds_open = registry.gauge(
+            "creditgate_holds_open", "Reservations made and not yet settled or released."
+        ).labels()
+        self.estimate_over_actual = registry.histogram(
+            "creditgate_estimate_over_actual_ratio",
+            "What was held at the end, divided by what was charged.",
+            _RATIO,
+        ).labels()
+        self.settle_lag_seconds = registry.histogram(
+            "creditgate_settle_lag_seconds",
+            "From the last byte of an answer until the ledger acknowledged its settle.",
+            _LATENCY_S,
+        ).labels()
+        self.settle_journal_entries = registry.gauge(
+            "creditgate_settle_journal_entries",
+            "Settles that wait in the local journal for the ledger.",
+        ).labels()
+        self.upstream_latency_seconds = registry.histogram(
+            "creditgate_upstream_latency_seconds",
+            "From sending a request upstream until the first byte of its answer.",
+            _UPSTREAM_S,
+            ("upstream",),
+        )
+        self.upstream_failures = registry.counter(
+            "creditgate_upstream_failures_total",
+            "Upstream attempts that gave no whole answer, by kind (connect, timeout, cut).",
+            ("upstream", "kind"),
+        )
+        self.added_latency_seconds = registry.histogram(
+            "creditgate_added_latency_seconds",
+            "What the gate adds before the upstream is asked: reading, estimate, reserve.",
+            _LATENCY_S,
+        ).labels()
+        self.log_lines_dropped = registry.counter(
+            "creditgate_log_lines_dropped_total",
+            "Request lines not written because the log's reader was too slow.",
+        ).labels()
+
+
+class ExporterMetrics:
+    """Metrics of the exporter's process."""
+
+    def __init__(self) -> None:
+        registry = self.registry = Registry()
+        self.events = registry.counter(
+            "creditgate_exporter_events_total", "Events delivered, by sink.", ("sink",)
+        )
+        self.batches = registry.counter(
+            "creditgate_exporter_batches_total", "Batches delivered, by sink.", ("sink",)
+        )
+        self.failures = registry.counter(
+            "creditgate_exporter_failures_total", "Batches that a sink refused, by sink.", ("sink",)
+        )
+        self.dead_letters = registry.counter(
+            "creditgate_exporter_dead_letters_total", "Events given up, by sink.", ("sink",)
+        )
+        self.outbox_backlog_events = registry.gauge(
+            "creditgate_outbox_backlog_events", "Events in the outbox, not yet acknowledged."
+        ).labels()
+        self.outbox_lag_seconds = registry.gauge(
+            "creditgate_outbox_lag_seconds",
+            "Age of the oldest event that is not yet delivered.",
+            merge="max",
+        ).labels()
+
+
+class SupervisorMetrics:
+    """Metrics of the supervisor itself."""
+
+    def __init__(self) -> None:
+        registry = self.registry = Registry()
+        self.restarts = registry.counter(
+            "creditgate_process_restarts_total", "Processes replaced after dying.", ("role",)
+        )
+        self.processes_ready = registry.gauge(
+            "creditgate_processes_ready", "Processes that serve.", ("role",)
+        )
+        self.reloads = registry.counter(
+            "creditgate_config_reloads_total",
+            "Configurations offered while running, by result (committed, refused, unchanged).",
+            ("result",),
+        )
+        self.ledger_up = registry.gauge(
+            "creditgate_ledger_up", "1 while the ledger answers the supervisor."
+        ).labels()
