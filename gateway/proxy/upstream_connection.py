@@ -1,0 +1,435 @@
+"""One connection to an upstream, and the answer that arrives on it. HTTP/1.1 only (RFC 9112).
+
+Laws:
+
+- A connection carries one request at a time. It goes back to the pool at the moment the
+  answer's last byte has been parsed, if the request was written whole, nothing stood behind that
+  byte and both sides keep alive; in every other case it is closed.
+- Once the first byte of a request was handed to the transport, every failure says `sent=True`:
+  whether the upstream has it is not known, so nobody may send it again.
+- What has arrived is readable before the error that cut it.
+- Reading stops while `BUFFER_HIGH_BYTES` wait for the reader; a big body is handed to the
+  transport in slices, each when the one before has left.
+- No timer per request: a deadline is a number on the connection that the pool's sweep looks at.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Final, cast
+
+import httptools
+
+from gateway.proxy.http import UpstreamError
+
+BUFFER_HIGH_BYTES: Final = 256 * 1024
+WHOLE_WRITE_BYTES: Final = 64 * 1024
+HEAD_MOST_BYTES: Final = 64 * 1024
+HEAD_MOST_FIELDS: Final = 128
+INTERIM_MOST: Final = 8
+
+NEVER: Final = math.inf
+
+_HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+
+class _Malformed(Exception):
+    """The upstream's bytes are not one answer that we accept."""
+
+
+class PooledAnswer:
+    """An `Answer` while it arrives. It outlives its connection, which may serve another by then."""
+
+    __slots__ = ("_connection", "_pieces", "_size", "_waiter", "done", "error", "headers", "status")
+
+    def __init__(self, connection: "UpstreamConnection") -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.done = False
+        self.error: UpstreamError | None = None
+        self._connection: UpstreamConnection | None = connection
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "failed" if self.error else "whole" if self.done else "arriving"
+        return f"<PooledAnswer {self.status} {state}, {self._size} bytes waiting>"
+
+    async def read(self) -> bytes:
+        """All body bytes that have arrived, b"" at the end. One reader. Raises UpstreamError."""
+        while True:
+            pieces = self._pieces
+            if pieces:
+                data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                pieces.clear()
+                self._size = 0
+                if self._connection is not None:
+                    self._connection.resume()
+                return data
+            if self.error is not None:
+                raise self.error
+            if self.done:
+                return b""
+            connection = self._connection
+            assert connection is not None, "an answer without an end has a connection"
+            connection.expect_more()
+            try:
+                await self.news()
+            finally:
+                if self._connection is connection:
+                    connection.phase_deadline = NEVER
+
+    async def news(self) -> None:
+        """Wait for the next thing to happen: the head, body bytes, the end, an error."""
+        assert self._waiter is None, "an answer has one reader"
+        assert self._connection is not None, "nothing more will happen to this answer"
+        self._waiter = self._connection.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def close(self) -> None:
+        """Stop here: a connection that still carries this answer is closed. Idempotent."""
+        connection = self._connection
+        if connection is not None:
+            connection.fail("closed by the gate before its end")
+
+    # The connection's side
+
+    def feed(self, data: bytes) -> int:
+        """Take body bytes; returns how many wait for the reader."""
+        self._pieces.append(data)
+        self._size += len(data)
+        self.wake()
+        return self._size
+
+    def finish(self) -> None:
+        self.done = True
+        self._connection = None
+        self.wake()
+
+    def fail(self, error: UpstreamError) -> None:
+        self.error = error
+        self._connection = None
+        self.wake()
+
+    def wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """A connection of a pool. The pool gives the timeouts (seconds) and takes it back.
+
+    on_free: called when the connection can carry the next request
+    on_lost: called once when it is closed, for whatever reason
+    """
+
+    __slots__ = (
+        "_answer",
+        "_bodyless",
+        "_connection_options",
+        "_field_bytes",
+        "_field_count",
+        "_head_bytes",
+        "_head_done",
+        "_interim_count",
+        "_keep_alive",
+        "_message_done",
+        "_on_free",
+        "_on_lost",
+        "_parser",
+        "_paused_reading",
+        "_paused_writing",
+        "_read_timeout_s",
+        "_until_close",
+        "_write_waiter",
+        "_written",
+        "idle_since",
+        "loop",
+        "phase_deadline",
+        "total_deadline",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        read_timeout_s: float,
+        on_free: Callable[["UpstreamConnection"], None],
+        on_lost: Callable[["UpstreamConnection"], None],
+    ) -> None:
+        self.loop = loop
+        self.transport: asyncio.Transport | None = None
+        self.idle_since = 0.0
+        self.phase_deadline = NEVER
+        self.total_deadline = NEVER
+        self._read_timeout_s = read_timeout_s
+        self._on_free = on_free
+        self._on_lost = on_lost
+        self._parser: httptools.HttpResponseParser | None = None
+        self._answer: PooledAnswer | None = None
+        self._write_waiter: asyncio.Future[None] | None = None
+        self._paused_reading = False
+        self._paused_writing = False
+        self._begin(bodyless=False)
+
+    def _begin(self, *, bodyless: bool) -> None:
+        self._bodyless = bodyless
+        self._head_done = False
+        self._message_done = False
+        self._keep_alive = False
+        self._until_close = True
+        self._written = False
+        self._head_bytes = 0
+        self._field_bytes = 0
+        self._field_count = 0
+        self._interim_count = 0
+        self._connection_options: bytes | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request may be written: nothing on this side knows of an end."""
+        return self.transport is not None and not self.transport.is_closing()
+
+    # The pool's and the reader's side
+
+    async def request(
+        self,
+        head: bytes,
+        body: bytes,
+        *,
+        bodyless: bool,
+        head_deadline: float,
+        total_deadline: float,
+    ) -> PooledAnswer:
+        """Write a request and wait for the answer's head. Raises UpstreamError(sent=True).
+
+        bodyless: the answer has no body whatever its head says (HEAD)
+        """
+        transport = self.transport
+        assert transport is not None
+        assert self._answer is None, "one request at a time"
+        self._begin(bodyless=bodyless)
+        self._answer = answer = PooledAnswer(self)
+        self.phase_deadline = head_deadline
+        self.total_deadline = total_deadline
+        try:
+            if len(body) <= WHOLE_WRITE_BYTES:
+                transport.write(head + body if body else head)
+                self._written = True
+            else:
+                await self._write_slices(transport, head, body)
+            while answer.status == 0 and answer.error is None:
+                await answer.news()
+        except BaseException:
+            answer.close()
+            raise
+        # By now this connection may already serve another request: only `answer` is ours.
+        if answer.status == 0:
+            assert answer.error is not None
+            raise answer.error
+        if self._answer is answer:
+            self.phase_deadline = NEVER
+        return answer
+
+    async def _write_slices(self, transport: asyncio.Transport, head: bytes, body: bytes) -> None:
+        transport.write(head)
+        view = memoryview(body)
+        answer = self._answer
+        assert answer is not None
+        for offset in range(0, len(body), WHOLE_WRITE_BYTES):
+            if self._paused_writing and self._answer is answer:
+                self._write_waiter = self.loop.create_future()
+                try:
+                    await self._write_waiter
+                finally:
+                    self._write_waiter = None
+            # RFC 9112, 9.5: a final answer of an error kind before the body's end means that the
+            # rest will not be read. Other early answers may wait for it, so it goes on.
+            if self._answer is not answer or answer.status >= 400:
+                return
+            transport.write(view[offset : offset + WHOLE_WRITE_BYTES])
+        self._written = True
+
+    def expect_more(self) -> None:
+        """The reader waits for the next bytes: the deadline between bytes runs."""
+        self.phase_deadline = self.loop.time() + self._read_timeout_s
+
+    def resume(self) -> None:
+        """The reader has taken everything."""
+        if self._paused_reading:
+            self._paused_reading = False
+            if self.transport is not None:
+                self.transport.resume_reading()
+
+    def fail(self, message: str, *, timeout: bool = False) -> None:
+        """Close at once; a request under way fails. Idempotent."""
+        answer, self._answer = self._answer, None
+        self.phase_deadline = self.total_deadline = NEVER
+        if answer is not None:
+            answer.fail(UpstreamError(message, sent=True, timeout=timeout))
+            self._wake_writer()
+        if self.transport is not None:
+            self.transport.abort()
+
+    def expire(self) -> None:
+        """A deadline has passed."""
+        phase = "between bytes" if self._head_done else "before its head"
+        self.fail(f"the answer took too long {phase}", timeout=True)
+
+    def _wake_writer(self) -> None:
+        waiter = self._write_waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._parser = httptools.HttpResponseParser(self)
+
+    def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None:
+            # Nothing was asked: a late error page, or an attempt to slip in an answer.
+            self.fail("spoke unasked")
+            return
+        if not self._head_done:
+            self._head_bytes += len(data)
+        try:
+            assert self._parser is not None
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            # A parser that fails behind a whole message: the answer stands, the connection not.
+            if self._message_done:
+                self._finish(reusable=False)
+            else:
+                self.fail("sent a malformed answer")
+            return
+        if self._message_done:
+            self._finish(reusable=self._written and self._keep_alive)
+        elif not self._head_done and self._head_bytes > HEAD_MOST_BYTES:
+            self.fail("sent too large a head")
+
+    def eof_received(self) -> bool:
+        # RFC 9112, 6.3, rule 8: without a length the body ends with the connection.
+        if self._answer is not None and self._head_done and self._until_close:
+            self._finish(reusable=False)
+        return False
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.transport = None
+        self._parser = None
+        where = "in the middle of its answer" if self._head_done else "before it answered"
+        self.fail(f"closed the connection {where}")
+        self._on_lost(self)
+
+    def pause_writing(self) -> None:
+        self._paused_writing = True
+
+    def resume_writing(self) -> None:
+        self._paused_writing = False
+        self._wake_writer()
+
+    # The parser's callbacks
+
+    def on_message_begin(self) -> None:
+        if self._message_done and not self._bodyless:
+            raise _Malformed("a second answer to one request")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._field_count += 1
+        self._field_bytes += len(name) + len(value)
+        if self._field_count > HEAD_MOST_FIELDS or self._field_bytes > HEAD_MOST_BYTES:
+            raise _Malformed("too many fields")
+        if self._head_done:
+            return  # a trailer: dropped
+        low = name.lower()
+        if low == b"content-length":
+            self._until_close = False
+        elif low in _HOP_BY_HOP:
+            if low == b"transfer-encoding":
+                if value.lower() != b"chunked":
+                    raise _Malformed("a transfer coding that we did not ask for")
+                self._until_close = False
+            elif low == b"connection":
+                self._connection_options = value.lower()
+            return
+        assert self._answer is not None
+        self._answer.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        answer = self._answer
+        if answer is None:
+            raise _Malformed("closed meanwhile")
+        status = self._parser.get_status_code()
+        if status < 200:
+            # RFC 9110, 15.2: interim answers are skipped; 101 was never asked for.
+            self._interim_count += 1
+            if status == 101 or self._interim_count > INTERIM_MOST:
+                raise _Malformed("interim answers that we did not ask for")
+            answer.headers.clear()
+            self._until_close = True
+            self._connection_options = None
+            return
+        options = self._connection_options
+        if options is not None and options not in (b"keep-alive", b"close"):
+            named = {option.strip() for option in options.split(b",")}
+            answer.headers[:] = [f for f in answer.headers if f[0].lower() not in named]
+        answer.status = status
+        self._head_done = True
+        if self._bodyless:
+            # The parser cannot be told: it would wait for the body that the head speaks of.
+            self._message_done = True
+        elif status == 204 or status == 304:
+            self._until_close = False
+        answer.wake()
+        self._wake_writer()
+
+    def on_body(self, data: bytes) -> None:
+        answer = self._answer
+        if self._bodyless or answer is None:
+            return
+        if answer.feed(data) > BUFFER_HIGH_BYTES and not self._paused_reading:
+            self._paused_reading = True
+            assert self.transport is not None
+            self.transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self._head_done:
+            assert self._parser is not None
+            self._message_done = True
+            # The parser forgets how the message was framed right after this callback.
+            self._keep_alive = self._parser.should_keep_alive() and not self._bodyless
+
+    def _finish(self, *, reusable: bool) -> None:
+        answer, self._answer = self._answer, None
+        self.phase_deadline = self.total_deadline = NEVER
+        self.resume()
+        if answer is not None:
+            answer.finish()
+        self._wake_writer()
+        if self.transport is None:
+            return
+        if reusable and not self.transport.is_closing():
+            self._on_free(self)
+        elif self._written:
+            self.transport.close()
+        else:
+            self.transport.abort()  # close would wait for a body that nobody reads
