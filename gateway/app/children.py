@@ -229,6 +229,11 @@ class Slot:
         if self._newest is not None:
             await self._newest.drain(grace_s)
 
+    def kill(self) -> None:
+        """End the child at once."""
+        if self._newest is not None:
+            self._newest.kill()
+
     async def _run_one(self) -> str:
         """Spawn, start, wait for the end. Returns why it ended."""
         async with self._turn.starting():

@@ -1,11 +1,11 @@
-"""The supervisor: start, watch, reload, drain, stop.
+"""The supervisor: start, watch, drain, stop.
 
 Law, in the order of a life:
-- sockets are bound before anything is started, so a taken port costs nothing;
-- the ledger is started first and stopped last; workers are drained before the exporter;
-- a configuration is taken over by all children or by none: all prepare, then all commit. A
-  child that dies meanwhile is not asked: its replacement starts with what was decided;
-- whatever dies is replaced, with a growing pause, and counted.
+- the data folder is locked and the sockets are bound before anything is started, so a taken
+  port or a second gate on the same data costs nothing;
+- the ledger is started first and stopped last; roles drain in the order that they ask for;
+- whatever dies is replaced, with a growing pause, and counted;
+- a new configuration is taken over by all or by none (`reload.py`).
 """
 
 import asyncio
@@ -13,17 +13,19 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 
 from gateway.admin.http import AdminSide, Readiness, admin_token, start_admin
-from gateway.app.children import Slot, Turn
-from gateway.app.control import ChildGone, ChildRefused
+from gateway.app.children import Child, Slot, Turn
+from gateway.app.lock import FolderLock
+from gateway.app.parts import CannotStart, Current, Parts
+from gateway.app.reload import Reloader
 from gateway.app.roles import Assignment, CannotServe, Resources, Role
+from gateway.app.sockets import PortTaken, address_of, listen
 from gateway.app.watch import changes
 from gateway.telemetry.logs import failure, log_loop_failures
 from gateway.telemetry.metrics import Snapshot, sum_snapshots
@@ -32,15 +34,269 @@ from gateway.telemetry.names import SupervisorMetrics
 log = structlog.get_logger("supervisor")
 
 HURRIED_GRACE_S: Final = 0.5
-"""The grace after a second Ctrl-C."""
-_LEDGER_LOOK_EVERY_S: Final = 1.0
-_LEDGER_ANSWER_WITHIN_S: Final = 2.0
-_LISTEN_BACKLOG: Final = 1024
+"""The grace after a second Ctrl-C; a third kills."""
+_LOOK_EVERY_S: Final = 1.0
+_LEDGER_ANSWER_WITHIN_S: Final = 3.0
 
 
-class CannotStart(Exception):
-    """The gate cannot start. The message says why and what to change."""
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where a started gate is reached: "host:port"."""
+
+    gate: str
+    admin: str
+    admin_token: str
+    ledger_url: str
 
 
-class Ledger(Protocol):
-    pass
+class Supervisor:
+    """Operates one gate until it is told to stop."""
+
+    def __init__(self, settings: Any, parts: Parts) -> None:
+        self._parts = parts
+        self._current = Current(settings, parts.plan(settings))
+        self._grace_s: float | None = None
+        self._metrics = SupervisorMetrics()
+        self._turn = Turn()
+        self._slots: dict[str, list[Slot]] = {}
+        self._ledger_up = False
+        self._started = False
+        self._stop_asked = asyncio.Event()
+        self._signals = 0
+        self._hurries: set[asyncio.Task[None]] = set()
+        self._reloader = Reloader(parts, self._current, self._turn, self._children, self._metrics)
+
+    async def run(self, on_ready: Callable[[Running], None] | None = None) -> None:
+        """Start, serve until SIGTERM or SIGINT (or `stop`), drain, stop. Nothing is left then.
+
+        on_ready: called once everything serves. Raises CannotStart.
+        """
+        loop = asyncio.get_running_loop()
+        log_loop_failures(loop)
+        with contextlib.ExitStack() as held:
+            held.enter_context(FolderLock(self._parts.data_dir))
+            gate, admin = self._bind(held)
+            self._take_signals(loop, held)
+            try:
+                await self._serve(gate, admin, on_ready)
+            finally:
+                await self._parts.ledger.stop()
+                log.info("stopped")
+
+    def stop(self) -> None:
+        """Ask for a drain, as SIGTERM does; a second time hurries, a third kills."""
+        self._signals += 1
+        self._stop_asked.set()
+        if self._signals == 2:
+            self._grace_s = HURRIED_GRACE_S
+            for slot in self._all_slots():
+                task = asyncio.create_task(slot.stop(HURRIED_GRACE_S))
+                self._hurries.add(task)
+                task.add_done_callback(self._hurries.discard)
+        elif self._signals > 2:
+            for slot in self._all_slots():
+                slot.kill()
+
+    async def metrics(self) -> Snapshot:
+        """Fresh figures, summed over every process that lives or has lived."""
+        await asyncio.gather(*(child.poll() for child in self._children()))
+        for role, of_role in self._slots.items():
+            ready = sum(slot.child is not None for slot in of_role)
+            self._metrics.processes_ready.labels(role).set(ready)
+        self._metrics.ledger_up.set(self._ledger_up)
+        live = [child.last_snapshot for child in self._children()]
+        ended = [slot.ended for slot in self._all_slots()]
+        return sum_snapshots([self._metrics.registry.snapshot(), *live], ended)
+
+    def readiness(self) -> Readiness:
+        """Whether requests can be gated now."""
+        why = []
+        if self._stop_asked.is_set():
+            why.append("draining")
+        elif not self._started:
+            why.append("starting")
+        listening = [r.name for r in self._parts.roles if r.listens]
+        if not any(s.child for name in listening for s in self._slots.get(name, [])):
+            why.append("no_worker")
+        if not self._ledger_up:
+            why.append("ledger_unreachable")
+        return Readiness(not why, tuple(why))
+
+    # -- start -------------------------------------------------------------------------
+
+    def _bind(self, held: contextlib.ExitStack) -> tuple[list[socket.socket], socket.socket]:
+        count = sum(role.count for role in self._parts.roles if role.listens)
+        plan = self._current.plan
+        gate = _listen(plan.host, plan.port, count, "the gate's port (--port)")
+        for sock in gate:
+            held.callback(sock.close)
+        [admin] = _listen(plan.admin_host, plan.admin_port, 1, "the admin port (--admin-port)")
+        held.callback(admin.close)
+        return gate, admin
+
+    async def _serve(
+        self,
+        gate: list[socket.socket],
+        admin: socket.socket,
+        on_ready: Callable[[Running], None] | None,
+    ) -> None:
+        addresses = address_of(gate[0]) if gate else "", address_of(admin)
+        token = admin_token(self._parts.data_dir)
+        side = AdminSide(self.readiness, self.metrics, token, self._parts.admin_routes)
+        runner = await start_admin(side, admin)
+        keeping: list[asyncio.Task[None]] = []
+        watching: list[asyncio.Task[None]] = []
+        try:
+            self._current.ledger_url = await self._parts.ledger.start()
+            try:
+                await self._parts.sync(self._current.settings, self._current.ledger_url)
+            except CannotServe as error:
+                raise CannotStart(str(error)) from error
+            except Exception as error:
+                raise CannotStart(
+                    f"the ledger did not take the accounts: {failure(error)}"
+                ) from error
+            self._ledger_up = True
+            failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            self._make_slots(gate)
+            keeping += [asyncio.create_task(s.keep_filled(failed)) for s in self._all_slots()]
+            watching += [
+                asyncio.create_task(self._look_at_ledger()),
+                asyncio.create_task(self._look_at_files()),
+                asyncio.create_task(self._reloader.run()),
+            ]
+            await self._until_started(failed)
+            if self._started and on_ready is not None:
+                on_ready(Running(*addresses, token, self._current.ledger_url))
+            await self._stop_asked.wait()
+        finally:
+            self._stop_asked.set()
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+            for sock in gate:
+                sock.close()
+            await self._drain()
+            await asyncio.gather(*keeping, *self._hurries, return_exceptions=True)
+            await runner.cleanup()
+
+    def _make_slots(self, gate: list[socket.socket]) -> None:
+        sockets = iter(gate)
+        for role in self._parts.roles:
+            died = self._metrics.restarts.labels(role.name)
+            self._slots[role.name] = [
+                Slot(
+                    f"{role.name}-{number}",
+                    next(sockets) if role.listens else None,
+                    self._assignment_for(role),
+                    self._turn,
+                    died.inc,
+                )
+                for number in range(role.count)
+            ]
+
+    def _assignment_for(self, role: Role) -> Callable[[str], Assignment]:
+        def assign(process: str) -> Assignment:
+            data_dir = str(self._parts.data_dir)
+            resources = Resources(self._current.ledger_url, data_dir, process)
+            return Assignment(
+                role.builder, self._current.settings, resources, self._current.plan.grace_s
+            )
+
+        return assign
+
+    async def _until_started(self, failed: asyncio.Future[str]) -> None:
+        ready = asyncio.gather(*(slot.ready.wait() for slot in self._all_slots()))
+        asked = asyncio.create_task(self._stop_asked.wait())
+        first: set[asyncio.Future[Any]] = {ready, failed, asked}
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if not ready.done():
+            ready.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ready
+        if failed.done():
+            raise CannotStart(failed.result())
+        self._started = not self._stop_asked.is_set()
+
+    # -- while it runs -------------------------------------------------------------------
+
+    async def _look_at_ledger(self) -> None:
+        died = self._metrics.restarts.labels("ledger")
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            try:
+                async with asyncio.timeout(_LEDGER_ANSWER_WITHIN_S):
+                    up = await self._parts.ledger.answers()
+            except TimeoutError:
+                up = False
+            if not up:
+                try:
+                    if await self._parts.ledger.revive():
+                        died.inc()
+                        log.error("process_replaced", replaced="ledger")
+                except Exception as error:
+                    log.error("ledger_does_not_start", **failure(error))
+            if up != self._ledger_up:
+                log.warning("ledger_reachable" if up else "ledger_unreachable")
+            self._ledger_up = up
+
+    async def _look_at_files(self) -> None:
+        async for _ in changes(lambda: self._current.plan.files):
+            self._reloader.ask()
+
+    def _children(self) -> list[Child]:
+        return [slot.child for slot in self._all_slots() if slot.child]
+
+    # -- the end -------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        log.info("draining", grace_s=self._current.plan.grace_s)
+        waiting = {role.name: role for role in self._parts.roles if role.name in self._slots}
+        while waiting:
+            stage = [n for n, role in waiting.items() if not set(role.after) & waiting.keys()]
+            for name in stage:
+                del waiting[name]
+            grace_s = self._current.plan.grace_s if self._grace_s is None else self._grace_s
+            await asyncio.gather(*(s.stop(grace_s) for name in stage for s in self._slots[name]))
+
+    def _all_slots(self) -> list[Slot]:
+        return [slot for of_role in self._slots.values() for slot in of_role]
+
+    def _take_signals(self, loop: asyncio.AbstractEventLoop, held: contextlib.ExitStack) -> None:
+        had_terminal = _has_terminal()
+
+        def hang_up() -> None:
+            if had_terminal and not _has_terminal():
+                self.stop()  # the terminal window was closed
+            else:
+                self._reloader.ask()
+
+        for number, handler in (
+            (signal.SIGTERM, self.stop),
+            (signal.SIGINT, self.stop),
+            (signal.SIGHUP, hang_up),
+        ):
+            loop.add_signal_handler(number, handler)
+            held.callback(loop.remove_signal_handler, number)
+
+
+def _listen(host: str, port: int, count: int, what: str) -> list[socket.socket]:
+    try:
+        return listen(host, port, count)
+    except PortTaken as error:
+        raise CannotStart(
+            f"another program listens on {error}: choose another for {what}"
+        ) from error
+    except OSError as error:
+        raise CannotStart(
+            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}"
+        ) from error
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,89 @@
+"""What the supervisor operates, given as values and functions: it knows neither the shape of
+the settings nor which ledger stands behind the gate."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from gateway.app.roles import Role
+
+
+class CannotStart(Exception):
+    """The gate cannot start. The message says why and what to change."""
+
+
+class ConfigRefused(Exception):
+    """A configuration has problems; every one is told, each as one line."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class Ledger(Protocol):
+    """Where the wallets are: a server of our own, or one that somebody else runs."""
+
+    async def start(self) -> str:
+        """Make it reachable; returns its URL. Raises CannotStart."""
+        ...
+
+    async def answers(self) -> bool:
+        """Whether it can be reached and can serve. Never raises for an unreachable one."""
+        ...
+
+    async def revive(self) -> bool:
+        """Start it again if it is ours and has died; whether it had. Raises CannotStart."""
+        ...
+
+    async def stop(self) -> None:
+        """End it, if it is ours. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to operate by one configuration; made anew on a reload.
+
+    files:  configuration files whose change means a reload
+    fixed:  what cannot change while running, by the name the operator knows it by
+    """
+
+    host: str
+    port: int
+    admin_host: str
+    admin_port: int
+    grace_s: float
+    files: tuple[Path, ...] = ()
+    fixed: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What makes one gate.
+
+    load:          reads the configuration anew; raises ConfigRefused
+    plan:          how to operate by a configuration
+    sync:          brings a configuration's accounts into the ledger at a URL; idempotent;
+                   raises CannotServe
+    admin_routes:  further paths of the admin side, guarded by its token
+    """
+
+    data_dir: Path
+    roles: Sequence[Role]
+    ledger: Ledger
+    load: Callable[[], Any]
+    plan: Callable[[Any], Plan]
+    sync: Callable[[Any, str], Awaitable[None]]
+    admin_routes: Sequence[web.RouteDef] = ()
+
+
+@dataclass(slots=True)
+class Current:
+    """What is in force now; replacements of children start with it."""
+
+    settings: Any
+    plan: Plan
+    ledger_url: str = ""

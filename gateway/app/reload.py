@@ -1,0 +1,128 @@
+"""Taking over a new configuration while running: by all children, or by none.
+
+Law: nothing is changed before every child that serves has prepared the whole of it and the
+ledger has the accounts; after the decision nothing can refuse, and a child that fails all
+the same is replaced by one that starts with what was decided. Requests go on throughout.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from gateway.app.children import Child, Turn
+from gateway.app.control import ChildGone, ChildRefused
+from gateway.app.parts import ConfigRefused, Current, Parts, Plan
+from gateway.app.roles import CannotServe
+from gateway.telemetry.logs import failure
+from gateway.telemetry.names import SupervisorMetrics
+
+log = structlog.get_logger("reload")
+
+
+class Reloader:
+    """Runs reloads one after the other; what is asked for meanwhile becomes one more."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        current: Current,
+        turn: Turn,
+        children: Callable[[], Sequence[Child]],
+        metrics: SupervisorMetrics,
+    ) -> None:
+        self._parts = parts
+        self._current = current
+        self._turn = turn
+        self._children = children
+        self._count = {
+            result: metrics.reloads.labels(result) for result in ("committed", "refused")
+        }
+        self._asked = asyncio.Event()
+
+    def ask(self) -> None:
+        """Have the configuration read anew, soon."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Reload whenever asked, without end."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            problems = await self.reload()
+            self._count["refused" if problems else "committed"].inc()
+            for problem in problems:
+                log.error("configuration_problem", problem=problem)
+            if problems:
+                log.error("configuration_refused", kept="the one in force", problems=len(problems))
+
+    async def reload(self) -> tuple[str, ...]:
+        """Read the configuration and take it over. Returns the problems if it was refused."""
+        try:
+            settings = await asyncio.to_thread(self._parts.load)
+            plan = self._parts.plan(settings)
+        except ConfigRefused as error:
+            return error.problems
+        except Exception as error:
+            return (f"cannot be read: {failure(error)}",)
+        async with self._turn.reloading():
+            children = self._children()
+            answers = await asyncio.gather(*(_prepare(child, settings) for child in children))
+            problems = tuple(dict.fromkeys(p for answer in answers for p in answer))
+            if not problems:
+                problems = await self._sync(settings)
+            if problems:
+                await asyncio.gather(*(_abort(child) for child in children))
+                return problems
+            self._commit_ours(settings, plan)
+            await asyncio.gather(*(_commit(child, plan.grace_s) for child in children))
+        log.info("configuration_committed", processes=len(children))
+        return ()
+
+    async def _sync(self, settings: Any) -> tuple[str, ...]:
+        try:
+            await self._parts.sync(settings, self._current.ledger_url)
+        except CannotServe as error:
+            return (str(error),)
+        except Exception as error:
+            return (f"the ledger did not take the accounts: {failure(error)}",)
+        return ()
+
+    def _commit_ours(self, settings: Any, plan: Plan) -> None:
+        before, after = self._current.plan.fixed or {}, plan.fixed or {}
+        waiting = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
+        if waiting:
+            log.warning("needs_a_restart", settings=waiting)
+        self._current.settings, self._current.plan = settings, plan
+
+
+async def _prepare(child: Child, settings: Any) -> tuple[str, ...]:
+    """The problems that this child has with the settings. One that died has none."""
+    try:
+        await child.prepare(settings)
+    except ChildGone:
+        return ()
+    except ChildRefused as error:
+        return (str(error),)
+    except Exception as error:
+        return (f"{child.name} could not prepare: {failure(error)}",)
+    return ()
+
+
+async def _abort(child: Child) -> None:
+    try:
+        await child.abort()
+    except ChildGone:
+        return
+    except (ChildRefused, TimeoutError) as error:
+        log.error("abort_failed", process=child.name, **failure(error))
+        child.kill()
+
+
+async def _commit(child: Child, grace_s: float) -> None:
+    try:
+        await child.commit(grace_s)
+    except (ChildGone, ChildRefused, TimeoutError) as error:
+        log.error("commit_failed", process=child.name, **failure(error))
+        child.kill()

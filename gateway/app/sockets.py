@@ -1,0 +1,67 @@
+"""Listening sockets: one per worker on one port, shared by the kernel (SO_REUSEPORT)."""
+
+import contextlib
+import errno
+import socket
+import time
+from typing import Final
+
+_BACKLOG: Final = 1024
+_RETRY_FOR_S: Final = 1.5
+"""A predecessor that was killed has workers that let go of the port a moment later."""
+
+
+class PortTaken(Exception):
+    """Another program listens there. The message names the address."""
+
+
+def listen(host: str, port: int, count: int) -> list[socket.socket]:
+    """`count` listening sockets on one address; port 0 picks a free one for all of them.
+
+    SO_REUSEPORT would let a second gate of the same user share the port in silence, so the
+    port is first tried without it. Raises PortTaken, or OSError for an address that is not ours.
+    """
+    family, _, _, _, address = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sockets: list[socket.socket] = []
+    try:
+        if port:
+            _try_alone(family, address)
+        for _ in range(count):
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(address)
+            sock.listen(_BACKLOG)
+            sock.setblocking(False)
+            address = sock.getsockname()
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def address_of(sock: socket.socket) -> str:
+    """host:port of a listening socket, as a URL writes it."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _try_alone(family: socket.AddressFamily, address: object) -> None:
+    deadline = time.monotonic() + _RETRY_FOR_S
+    while True:
+        with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(address)  # type: ignore[arg-type]
+                sock.listen(1)
+                return
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                if time.monotonic() > deadline:
+                    raise PortTaken(f"{address[0]}:{address[1]}") from error  # type: ignore[index]
+        time.sleep(0.05)

@@ -1,0 +1,95 @@
+"""A supervisor over the trivial service, as a program: `trivial_gate.py FOLDER`.
+
+Its configuration is FOLDER/gate.json; when all serves, it writes where to FOLDER/running.json.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gateway.app.parts import CannotStart, ConfigRefused, Parts, Plan
+from gateway.app.roles import CannotServe, Role
+from gateway.app.supervisor import Running, Supervisor
+from gateway.telemetry.logs import configure_logs
+
+
+class FileLedger:
+    """Reachable while FOLDER/ledger_down does not exist."""
+
+    def __init__(self, folder: Path) -> None:
+        self._down = folder / "ledger_down"
+        self._log = folder / "ledger.log"
+
+    async def start(self) -> str:
+        self._note("start")
+        return "trivial://"
+
+    async def answers(self) -> bool:
+        return not self._down.exists()
+
+    async def revive(self) -> bool:
+        return False
+
+    async def stop(self) -> None:
+        self._note("stop")
+
+    def _note(self, what: str) -> None:
+        with self._log.open("a") as file:
+            file.write(what + "\n")
+
+
+def main() -> int:
+    folder = Path(sys.argv[1])
+    config = folder / "gate.json"
+
+    def load() -> dict[str, Any]:
+        try:
+            settings: dict[str, Any] = json.loads(config.read_text())
+        except ValueError as error:
+            raise ConfigRefused(["gate.json: not JSON", "gate.json: again"]) from error
+        return settings
+
+    def plan(settings: dict[str, Any]) -> Plan:
+        port, admin_port = settings.get("port", 0), settings.get("admin_port", 0)
+        return Plan(
+            host="127.0.0.1",
+            port=port,
+            admin_host="127.0.0.1",
+            admin_port=admin_port,
+            grace_s=settings.get("grace_s", 10.0),
+            files=(config,),
+            fixed={"port": port},
+        )
+
+    async def sync(settings: dict[str, Any], url: str) -> None:
+        assert url == "trivial://"
+        if settings.get("unsyncable"):
+            raise CannotServe("the ledger refuses an account")
+
+    def ready(running: Running) -> None:
+        staged = folder / "running.staged"
+        staged.write_text(json.dumps(asdict(running) | {"pid": os.getpid()}))
+        staged.rename(folder / "running.json")
+
+    settings = load()
+    builder = "trivial_service:build"
+    roles = (
+        Role("worker", builder, count=settings.get("workers", 2), listens=True),
+        Role("exporter", builder, after=("worker",)),
+    )
+    parts = Parts(folder / "data", roles, FileLedger(folder), load, plan, sync)
+    configure_logs("supervisor", style="json")
+    try:
+        asyncio.run(Supervisor(settings, parts).run(ready))
+    except CannotStart as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
