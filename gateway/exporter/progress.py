@@ -1,0 +1,97 @@
+"""How far each shard has been read, stored and acknowledged, and what its numbering shows.
+
+Law: within an epoch each seq follows the one before it; a new epoch starts at 0. What
+breaks this, and a ledger and a store that disagree about how far they are, becomes an
+anomaly that is stored with the events. Pure bookkeeping, no I/O.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.domain.delivery import Anomaly, DeadLetter, Place
+from gateway.domain.events import Event
+from gateway.ledger.outbox import Entry, ShardHead
+
+
+@dataclass(slots=True)
+class Load:
+    """One batch on its way: what was read, before the sink has said anything.
+
+    ends: shard → place of its last entry
+    """
+
+    events: list[Event] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    anomalies: list[Anomaly] = field(default_factory=list)
+    ends: dict[int, Place] = field(default_factory=dict)
+
+
+class Progress:
+    """Where one sink stands on every shard."""
+
+    def __init__(self) -> None:
+        self.read_to: dict[int, Place] = {}
+        """Reading goes on beyond these."""
+        self.stored: dict[int, Place] = {}
+        """Committed by the sink."""
+        self.unacknowledged: dict[int, Place] = {}
+        """Committed, and the ledger does not know yet."""
+        self._noticed: list[Anomaly] = []
+
+    def begin(self, heads: Sequence[ShardHead], cursors: Mapping[int, Place]) -> None:
+        """Start where the ledger was last told to trim, so that what is stored beyond is compared by id."""
+        self.stored = dict(cursors)
+        for shard, head in enumerate(heads):
+            self.read_to[shard] = head.acked
+            stored = self.stored.setdefault(shard, head.acked)
+            if head.acked > stored:
+                self._noticed.append(Anomaly("store_behind", shard, stored, head.acked))
+                self.stored[shard] = head.acked
+            elif head.last < stored:
+                self.went_back(shard, head)
+
+    def went_back(self, shard: int, head: ShardHead) -> None:
+        """The ledger has lost a tail that the sink has: read again all that is there now."""
+        self._noticed.append(Anomaly("ledger_behind", shard, self.stored[shard], head.last))
+        self.read_to[shard] = self.stored[shard] = head.acked
+        self.unacknowledged.pop(shard, None)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there are anomalies to store although nothing was read."""
+        return bool(self._noticed)
+
+    def take(self, tails: Sequence[tuple[int, Sequence[Entry]]]) -> Load:
+        """Sort what was read into a load, checking that no number is missing."""
+        load = Load(anomalies=self._noticed)
+        self._noticed = []
+        for shard, entries in tails:
+            epoch, seq = self.read_to[shard]
+            for entry in entries:
+                if entry.seq != seq + 1 or entry.epoch != epoch:
+                    before, found = Place(epoch, seq), Place(entry.epoch, entry.seq)
+                    if not found.follows(before):
+                        load.anomalies.append(Anomaly("gap", shard, before, found))
+                epoch, seq = entry.epoch, entry.seq
+                if isinstance(entry, Event):
+                    load.events.append(entry)
+                else:
+                    load.dead.append(entry)
+            self.read_to[shard] = load.ends[shard] = Place(epoch, seq)
+        return load
+
+    def committed(self, load: Load) -> None:
+        """The sink holds all of the load."""
+        for shard, end in load.ends.items():
+            self.stored[shard] = max(end, self.stored.get(shard, end))
+            self.unacknowledged[shard] = end
+
+    def lag_events(self, heads: Sequence[ShardHead]) -> int:
+        """How many events the sink has not stored yet. Of a shard's earlier epochs none is counted:
+        how long they were is not known without reading them."""
+        lag = 0
+        for shard, head in enumerate(heads):
+            stored = self.stored.get(shard, head.acked)
+            since = stored.seq if stored.epoch == head.last.epoch else -1
+            lag += max(0, head.last.seq - since)
+        return lag

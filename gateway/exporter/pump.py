@@ -1,0 +1,306 @@
+"""Moves events from the outbox into one sink: read, write, acknowledge, again.
+
+Law: the ledger is told to trim only what the sink has committed. A kill at any point repeats
+work and loses none: reading starts at what was acknowledged, the sink knows what it has.
+One event that cannot be delivered stops nobody. `progress.py` keeps the places.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import orjson
+import structlog
+
+from gateway.domain.delivery import DeadLetter
+from gateway.domain.events import Event
+from gateway.exporter.metrics import ExporterMetrics
+from gateway.exporter.progress import Load, Progress
+from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable
+from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.outbox import Outbox, ShardHead
+
+LINGER_S: Final = 0.05
+"""Pause after a small batch, so that a trickle is not one disk sync per event."""
+SMALL_BATCH: Final = 256
+
+log = structlog.get_logger()
+
+
+class Acknowledger(Protocol):
+    """Tells a shard up to where its outbox is stored; the ledger trims it."""
+
+    async def ack(self, shard: int, epoch: int, seq: int) -> object:
+        """Idempotent. Raises LedgerUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PumpOptions:
+    """batch_limit: events per batch, about; attempts: of one event before it is a dead letter;
+    backoff_s: first wait, doubled up to backoff_max_s; block_ms: wait for news in one read;
+    watch_s: between looks at the shards' heads.
+    """
+
+    batch_limit: int = 8192
+    attempts: int = 8
+    backoff_s: float = 0.1
+    backoff_max_s: float = 10.0
+    block_ms: int = 500
+    watch_s: float = 1.0
+
+
+class Pump:
+    """One sink's pump: `run` until `stop` is called; what was written by then is delivered."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        acknowledger: Acknowledger,
+        sink: Sink,
+        *,
+        metrics: ExporterMetrics | None = None,
+        options: PumpOptions | None = None,
+    ) -> None:
+        self.metrics = metrics or ExporterMetrics()
+        self._outbox = outbox
+        self._acknowledger = acknowledger
+        self._sink = sink
+        self._options = options or PumpOptions()
+        self._progress = Progress()
+        self._went_back: dict[int, ShardHead] = {}
+        self._oldest_ms: int | None = None
+        """Of the events that were read and are not stored."""
+        self._stopping = asyncio.Event()
+        self._deadline = float("inf")
+
+    def stop(self, *, grace_s: float = 5.0) -> None:
+        """Deliver what the outbox holds now, for at most `grace_s`, then end. Idempotent."""
+        if not self._stopping.is_set():
+            self._deadline = time.monotonic() + grace_s
+            self._stopping.set()
+
+    async def run(self) -> None:
+        """Pump until stopped. Waits out an unavailable ledger or sink; raises only on a bug."""
+        try:
+            if not await self._open():
+                return
+            watch = asyncio.create_task(self._watch())
+            try:
+                await self._pump()
+            finally:
+                watch.cancel()
+                await asyncio.wait([watch])
+        finally:
+            await self._sink.close()
+
+    async def _open(self) -> bool:
+        """Open the sink and compare it with the ledger. False when stopped before it was possible."""
+        attempt = 0
+        while not self._stopping.is_set() or attempt == 0:
+            try:
+                cursors = await self._sink.open()
+                heads = await self._outbox.heads()
+            except (SinkUnavailable, LedgerUnavailable) as error:
+                attempt = await self._wait(error, attempt)
+                continue
+            self.metrics.waiting = 0
+            self._progress.begin(heads, cursors)
+            self._measure(heads)
+            return True
+        return False
+
+    async def _pump(self) -> None:
+        attempt = 0
+        while not self._past_deadline():
+            try:
+                await self._acknowledge()
+                load = await self._read()
+            except LedgerUnavailable as error:
+                attempt = await self._wait(error, attempt)
+                continue
+            attempt = self.metrics.waiting = 0
+            if load is None:
+                if self._stopping.is_set():
+                    return
+                continue
+            if not await self._deliver(load):
+                return
+            if len(load.events) < SMALL_BATCH:
+                await self._pause(LINGER_S)
+
+    async def _read(self) -> Load | None:
+        """The next load, or None when there was nothing to read."""
+        progress = self._progress
+        for shard, head in self._went_back.items():
+            progress.went_back(shard, head)
+        self._went_back = {}
+        quick = progress.has_news or self._stopping.is_set()
+        tails = await self._outbox.read(
+            progress.read_to,
+            limit=self._options.batch_limit,
+            block_ms=0 if quick else self._options.block_ms,
+        )
+        return progress.take(tails) if tails or progress.has_news else None
+
+    async def _deliver(self, load: Load) -> bool:
+        """Write one load until the sink holds all of it. False when the time to stop came first."""
+        events, dead, attempt = self._young_enough(load), load.dead, 0
+        self._oldest_ms = min((event.occurred_at_ms for event in events), default=None)
+        while True:
+            try:
+                if self.metrics.waiting:
+                    await self._sink.open()
+                written = await self._sink.write(Batch(events, load.ends, dead, load.anomalies))
+            except SinkUnavailable as error:
+                attempt = await self._wait(error, attempt)
+                if self._past_deadline():
+                    return False
+                continue
+            self.metrics.waiting = 0
+            self.metrics.delivered += written.stored
+            self.metrics.duplicates += written.duplicates
+            if not written.failed:
+                break
+            attempt += 1
+            events, buried = self._give_up(written.failed, attempt)
+            dead = [*dead, *buried]
+            if events:
+                await self._pause(self._backoff(attempt))
+                if self._past_deadline():
+                    return False
+        self._oldest_ms = None
+        self._progress.committed(load)
+        self._report(load, dead)
+        return True
+
+    def _give_up(
+        self, failed: Sequence[Failure], attempt: int
+    ) -> tuple[list[Event], list[DeadLetter]]:
+        """What is tried again, and what becomes a dead letter."""
+        last = attempt >= self._options.attempts
+        again = [failure.event for failure in failed if failure.retry and not last]
+        buried = [dead_letter(f.event, f.reason) for f in failed if last or not f.retry]
+        return again, buried
+
+    def _young_enough(self, load: Load) -> list[Event]:
+        """Leave out what the receiver could no longer recognize as a duplicate."""
+        if self._sink.max_replay_age_ms is None:
+            return load.events
+        oldest_ms = time.time() * 1000 - self._sink.max_replay_age_ms
+        load.dead += [
+            dead_letter(event, "older than the sink's max_replay_age")
+            for event in load.events
+            if event.occurred_at_ms < oldest_ms
+        ]
+        return [event for event in load.events if event.occurred_at_ms >= oldest_ms]
+
+    def _report(self, load: Load, dead: Sequence[DeadLetter]) -> None:
+        self.metrics.dead_letters += len(dead)
+        self.metrics.anomalies += len(load.anomalies)
+        for letter in dead:
+            log.error(
+                "dead_letter",
+                shard=letter.shard,
+                place=f"{letter.epoch}-{letter.seq}",
+                event_id=letter.event_id,
+                reason=letter.reason,
+            )
+        for item in load.anomalies:
+            log.error(
+                "anomaly", kind=item.kind, shard=item.shard, after=item.after, found=item.found
+            )
+
+    async def _acknowledge(self) -> None:
+        """Let the ledger trim what the sink has committed."""
+        waiting = self._progress.unacknowledged
+        if not waiting:
+            return
+        self._progress.unacknowledged = {}
+        answers = await asyncio.gather(
+            *(self._acknowledger.ack(shard, *end) for shard, end in waiting.items()),
+            return_exceptions=True,
+        )
+        failures = []
+        for (shard, end), answer in zip(waiting.items(), answers, strict=True):
+            if isinstance(answer, BaseException):
+                self._progress.unacknowledged[shard] = end
+                failures.append(answer)
+        if failures:
+            raise failures[0]
+
+    # Watching
+
+    async def _watch(self) -> None:
+        """Beside the loop, so that the lag is known while the sink is down: lag, and shards gone back."""
+        while True:
+            await asyncio.sleep(self._options.watch_s)
+            stored = dict(self._progress.stored)  # before asking: it cannot be ahead of the answer
+            try:
+                heads = await self._outbox.heads()
+            except LedgerUnavailable:
+                continue
+            for shard, head in enumerate(heads):
+                if head.last < stored[shard] <= self._progress.stored[shard]:
+                    self._went_back[shard] = head
+            self._measure(heads)
+
+    def _measure(self, heads: Sequence[ShardHead]) -> None:
+        """Ages compare the ledger's clock with this machine's: good to what the two differ by."""
+        self.metrics.lag_events = self._progress.lag_events(heads)
+        if self._oldest_ms is not None:
+            self.metrics.lag_seconds = max(0.0, time.time() - self._oldest_ms / 1000)
+        elif self.metrics.lag_events == 0:
+            self.metrics.lag_seconds = 0.0
+
+    # Waiting
+
+    async def _wait(self, error: Exception, attempt: int) -> int:
+        """Back off before trying again; returns the number of the next attempt."""
+        self.metrics.waiting = 1
+        self.metrics.retries += 1
+        log.warning("exporter_waits", sink=self._sink.name, reason=str(error), attempt=attempt)
+        await self._pause(self._backoff(attempt))
+        return attempt + 1
+
+    def _backoff(self, attempt: int) -> float:
+        bound = min(self._options.backoff_max_s, self._options.backoff_s * 2.0 ** min(attempt, 20))
+        return bound * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+    def _past_deadline(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep; wake when asked to stop, and then only nap."""
+        if self._stopping.is_set():
+            await asyncio.sleep(min(seconds, 0.05))
+            return
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+def dead_letter(event: Event, reason: str) -> DeadLetter:
+    """Bury an event that could be read but not delivered."""
+    payload = orjson.dumps(
+        {
+            "kind": event.kind,
+            "occurred_at_ms": event.occurred_at_ms,
+            "customer_id": event.customer_id,
+            "amount_nano": event.amount_nano,
+            "balance_nano": event.balance_nano,
+            "estimated_amount_nano": event.estimated_amount_nano,
+            "cost_nano": event.cost_nano,
+            "price_version": event.price_version,
+            "allocations": event.allocations,
+            "usage": event.usage,
+            "facts": event.facts,
+        },
+        default=repr,
+        option=orjson.OPT_NON_STR_KEYS,
+    )
+    return DeadLetter(event.shard, event.epoch, event.seq, event.event_id, reason, payload)

@@ -1,0 +1,79 @@
+"""What a sink is: three methods. Whoever writes one gets the rest from the pump.
+
+The pump owns batching, retry, dead letters, gap detection and the acknowledgement to the
+ledger. A sink owns one thing: after `write` returned without failures, everything in the
+batch, with the cursors it carries, survives a crash of this process and of the machine.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from gateway.domain.delivery import Anomaly, DeadLetter, Place
+from gateway.domain.events import Event
+
+
+class SinkUnavailable(Exception):
+    """The sink cannot take anything now (connection, disk, lock). The pump waits and tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is delivered at once.
+
+    ends:       shard → place of its last entry in this batch; the sink's cursors once it is written
+    dead:       entries that were given up, to be kept with their reason
+    anomalies:  what the numbering has shown
+    """
+
+    events: Sequence[Event] = ()
+    ends: Mapping[int, Place] = field(default_factory=dict)
+    dead: Sequence[DeadLetter] = ()
+    anomalies: Sequence[Anomaly] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One event that was not taken. retry: another attempt may succeed."""
+
+    event: Event
+    reason: str
+    retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a batch: stored + duplicates + failed = events."""
+
+    stored: int
+    duplicates: int
+    failed: Sequence[Failure] = ()
+
+
+class Sink(ABC):
+    """One delivery target."""
+
+    name: ClassVar[str]
+    max_replay_age_ms: ClassVar[int | None] = None
+    """Older events are dead letters, not resent: beyond it the receiver no longer recognizes
+    duplicates. None: it recognizes them for ever."""
+
+    @abstractmethod
+    async def open(self) -> Mapping[int, Place]:
+        """Connect, and say how far each shard has been written. Called again after a failure.
+
+        Raises SinkUnavailable.
+        """
+
+    @abstractmethod
+    async def write(self, batch: Batch) -> Written:
+        """Write a batch; an event that is already there is a duplicate, not a fault.
+
+        The cursors move to `batch.ends` in the same transaction, and only if no event failed.
+        Raises SinkUnavailable when nothing can be said of the batch; it is then written again.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give everything back. Idempotent; `open` may follow."""

@@ -1,0 +1,179 @@
+"""Reads the embedded store, beside the exporter that writes it (write-ahead log: neither waits).
+
+Each question is one read transaction, so that its answer belongs to one moment.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import orjson
+
+from gateway.domain.delivery import (
+    Anomaly,
+    DeadLetter,
+    Place,
+    ShardContents,
+    Span,
+    StoredEvent,
+)
+from gateway.domain.events import Event
+
+_COLUMNS: Final = """SELECT kind, event_id, shard, epoch, seq, occurred_at_ms, customer_id,
+    amount_nano, balance_nano, estimated_amount_nano, cost_nano, allocations, usage,
+    price_version, facts, stored_at_ms, position FROM events """
+"""In the order of Event's fields, then StoredEvent's."""
+
+_SPANS: Final = """
+    SELECT epoch, min(seq), max(seq), count(*) FROM (
+        SELECT epoch, seq FROM events WHERE shard = ?1
+        UNION SELECT epoch, seq FROM dead_letters WHERE shard = ?1
+    ) GROUP BY epoch ORDER BY epoch
+"""
+_TOTALS: Final = """
+    SELECT customer_id, kind, sum(amount_nano) FROM events
+    WHERE shard = ? AND (epoch, seq) <= (?, ?) GROUP BY customer_id, kind
+"""
+_OUTCOME_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz_"
+_TWO_ENDS: Final = """
+    SELECT one.event_id, other.event_id FROM events AS one JOIN events AS other
+    ON other.event_id = rtrim(one.event_id, ?) || ?
+    WHERE one.kind = ?
+"""
+_LATE_WITHOUT_EXPIRY: Final = """
+    SELECT late.event_id FROM events AS late WHERE late.kind = 'settle_late' AND NOT EXISTS (
+        SELECT 1 FROM events WHERE event_id = rtrim(late.event_id, ?) || 'expired')
+"""
+
+
+class StoreMissing(Exception):
+    """There is no store at this path: the exporter has never run with this configuration."""
+
+
+class SqliteStore:
+    """Read-only view of an embedded store; a `gateway.domain.delivery.EventStore`.
+
+    Raises StoreMissing at construction if the file does not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            self._connection.execute("SELECT 1 FROM events LIMIT 1")
+        except sqlite3.OperationalError as error:
+            raise StoreMissing(f"there is no store at {path}: {error}") from error
+
+    def __enter__(self) -> "SqliteStore":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def latest(
+        self, count: int, *, customer_id: str | None = None, after: int = 0
+    ) -> list[StoredEvent]:
+        """The last `count` events that arrived beyond position `after`, oldest first."""
+        rows = self._connection.execute(
+            _COLUMNS + "WHERE position > ?1 AND (?2 IS NULL OR customer_id = ?2)"
+            " ORDER BY position DESC LIMIT ?3",
+            (after, customer_id, count),
+        )
+        return [_stored(row) for row in rows][::-1]
+
+    def event(self, event_id: str) -> StoredEvent | None:
+        """One event by id."""
+        row = self._connection.execute(_COLUMNS + "WHERE event_id = ?", (event_id,)).fetchone()
+        return _stored(row) if row else None
+
+    def of_request(self, request_id: str) -> list[StoredEvent]:
+        """All events of one request, in order of arrival."""
+        rows = self._connection.execute(
+            _COLUMNS + "WHERE request_id = ? ORDER BY position", (request_id,)
+        )
+        return [_stored(row) for row in rows]
+
+    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
+        """The latest dead letters."""
+        rows = self._connection.execute(
+            "SELECT shard, epoch, seq, event_id, reason, payload FROM dead_letters"
+            " ORDER BY position DESC LIMIT ?",
+            (limit,),
+        )
+        return [DeadLetter(*row) for row in rows]
+
+    def anomalies(self, limit: int = 100) -> list[Anomaly]:
+        """The latest anomalies."""
+        rows = self._connection.execute(
+            "SELECT kind, shard, after_epoch, after_seq, found_epoch, found_seq FROM anomalies"
+            " ORDER BY position DESC LIMIT ?",
+            (limit,),
+        )
+        return [Anomaly(kind, s, Place(ae, aq), Place(fe, fq)) for kind, s, ae, aq, fe, fq in rows]
+
+    def shard_contents(self, shard: int, up_to: Place) -> ShardContents:
+        """What the store holds of a shard, entries beyond `up_to` left out of the totals."""
+        with self._moment() as connection:
+            cursor = connection.execute(
+                "SELECT epoch, seq FROM cursors WHERE shard = ?", (shard,)
+            ).fetchone()
+            totals: dict[str, dict[str, int]] = {}
+            for customer_id, kind, total in connection.execute(_TOTALS, (shard, *up_to)):
+                totals.setdefault(customer_id, {})[kind] = total
+            spans = [Span(*row) for row in connection.execute(_SPANS, (shard,))]
+        return ShardContents(Place(*cursor) if cursor else None, totals, spans)
+
+    def at_places(self, shard: int, epoch: int, seqs: Sequence[int]) -> dict[int, tuple[str, int]]:
+        """seq → (event id, amount in nano-credits) for those of the places that the store holds."""
+        rows = self._connection.execute(
+            "SELECT seq, event_id, amount_nano FROM events WHERE shard = ? AND epoch = ?"
+            " AND seq IN (SELECT value FROM json_each(?))",
+            (shard, epoch, orjson.dumps(list(seqs)).decode()),
+        )
+        return {seq: (event_id, amount) for seq, event_id, amount in rows}
+
+    def contradictions(self) -> list[str]:
+        """Reservations whose events contradict each other (two terminal outcomes), as sentences."""
+        found = []
+        for kind, other in (("release", "settled"), ("release", "expired"), ("expire", "settled")):
+            rows = self._connection.execute(_TWO_ENDS, (_OUTCOME_LETTERS, other, kind))
+            found += [f"{one} and {two} both ended it" for one, two in rows]
+        rows = self._connection.execute(_LATE_WITHOUT_EXPIRY, (_OUTCOME_LETTERS,))
+        return found + [f"{late} has no expiry before it" for (late,) in rows]
+
+    @contextmanager
+    def _moment(self) -> Iterator[sqlite3.Connection]:
+        self._connection.execute("BEGIN")
+        try:
+            yield self._connection
+        finally:
+            self._connection.execute("COMMIT")
+
+
+def _stored(row: tuple[Any, ...]) -> StoredEvent:
+    *plain, allocations, usage, price_version, facts, stored_at_ms, position = row
+    fields = (
+        *plain,
+        tuple((grant, nano) for grant, nano in orjson.loads(allocations)),
+        orjson.loads(usage),
+        price_version,
+        orjson.loads(facts),
+    )
+    return StoredEvent(Event(*fields), stored_at_ms, position)

@@ -1,0 +1,95 @@
+"""The embedded store's tables, as a list of migrations. Append; never change one that was released.
+
+Amounts are integers of nano-credits, times Unix ms, lists and maps JSON text. `position`
+is the order of arrival (SQLite's rowid).
+"""
+
+import sqlite3
+import time
+from typing import Final
+
+
+class StoreTooNew(Exception):
+    """The store was written by a newer release; update this one."""
+
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE events (
+        position INTEGER PRIMARY KEY,
+        event_id TEXT NOT NULL UNIQUE,
+        shard INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        occurred_at_ms INTEGER NOT NULL,
+        stored_at_ms INTEGER NOT NULL,
+        customer_id TEXT NOT NULL,
+        request_id TEXT,
+        amount_nano INTEGER NOT NULL,
+        estimated_amount_nano INTEGER NOT NULL,
+        cost_nano INTEGER,
+        balance_nano INTEGER NOT NULL,
+        price_version TEXT,
+        usage TEXT NOT NULL,
+        allocations TEXT NOT NULL,
+        facts TEXT NOT NULL,
+        UNIQUE (shard, epoch, seq)
+    );
+    CREATE INDEX events_by_request ON events (request_id) WHERE request_id IS NOT NULL;
+    CREATE INDEX events_by_customer ON events (customer_id, occurred_at_ms);
+    CREATE TABLE cursors (
+        shard INTEGER PRIMARY KEY,
+        epoch INTEGER NOT NULL,
+        seq INTEGER NOT NULL
+    );
+    CREATE TABLE dead_letters (
+        position INTEGER PRIMARY KEY,
+        shard INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        event_id TEXT,
+        reason TEXT NOT NULL,
+        payload BLOB NOT NULL,
+        noticed_at_ms INTEGER NOT NULL
+    );
+    CREATE INDEX dead_letters_by_place ON dead_letters (shard, epoch, seq);
+    CREATE TABLE anomalies (
+        position INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        shard INTEGER NOT NULL,
+        after_epoch INTEGER NOT NULL,
+        after_seq INTEGER NOT NULL,
+        found_epoch INTEGER NOT NULL,
+        found_seq INTEGER NOT NULL,
+        noticed_at_ms INTEGER NOT NULL,
+        UNIQUE (kind, shard, after_epoch, after_seq, found_epoch, found_seq)
+    );
+    """,
+)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the store to this release's schema, each migration in a transaction of its own.
+
+    Raises StoreTooNew.
+    """
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS migrations"
+        " (version INTEGER PRIMARY KEY, applied_at_ms INTEGER NOT NULL)"
+    )
+    ((version,),) = connection.execute("SELECT coalesce(max(version), 0) FROM migrations")
+    if version > len(MIGRATIONS):
+        raise StoreTooNew(f"the store has schema {version}, this release knows {len(MIGRATIONS)}")
+    for number in range(version + 1, len(MIGRATIONS) + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in MIGRATIONS[number - 1].split(";"):
+                connection.execute(statement)
+            connection.execute(
+                "INSERT INTO migrations VALUES (?, ?)", (number, int(time.time() * 1000))
+            )
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
