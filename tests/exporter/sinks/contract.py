@@ -1,0 +1,106 @@
+"""What every sink must do. A sink's test file derives from this class and supplies the fixtures.
+
+The fixture `sink` gives a fresh sink that is not open; `stored_ids` says what the receiver
+holds now, in any order, each as often as it is there.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from gateway.domain.delivery import Place
+from gateway.domain.events import Event
+from gateway.exporter.sink import Batch, Sink
+
+StoredIds = Callable[[], Awaitable[list[str]]]
+
+
+def make_event(seq: int, shard: int = 0, **changed: object) -> Event:
+    """A usage event at a place of its own."""
+    event = Event(
+        kind="settle",
+        event_id=f"r{shard}-{seq}:settled",
+        shard=shard,
+        epoch=1,
+        seq=seq,
+        occurred_at_ms=1_700_000_000_000 + seq,
+        customer_id="acme",
+        amount_nano=700 + seq,
+        balance_nano=9_000_000_000_000_000 - seq,
+        estimated_amount_nano=1000,
+        allocations=((1, 700),),
+        usage={"input": 12, "output": 5},
+        price_version="p_1",
+        facts={"request_id": f"r{shard}-{seq}", "model": "m", "tags": {"team": "x"}},
+    )
+    return replace(event, **changed)  # type: ignore[arg-type]
+
+
+def make_batch(first: int, end: int, shard: int = 0) -> Batch:
+    """Events first … end − 1 of a shard."""
+    events = [make_event(seq, shard) for seq in range(first, end)]
+    return Batch(events, {shard: Place(1, end - 1)})
+
+
+class SinkContract:
+    """Duplicates, partial failure, reconnect, close."""
+
+    @pytest.fixture
+    def unacceptable(self) -> Event | None:
+        """An event that this sink must refuse for good; None if it takes everything."""
+        return None
+
+    async def test_a_batch_is_stored_whole(self, sink: Sink, stored_ids: StoredIds) -> None:
+        await sink.open()
+        written = await sink.write(make_batch(0, 50))
+        assert (written.stored, written.duplicates, list(written.failed)) == (50, 0, [])
+        assert sorted(await stored_ids()) == sorted(e.event_id for e in make_batch(0, 50).events)
+
+    async def test_a_repeated_batch_is_all_duplicates_and_changes_nothing(
+        self, sink: Sink, stored_ids: StoredIds
+    ) -> None:
+        await sink.open()
+        await sink.write(make_batch(0, 5))
+        written = await sink.write(make_batch(0, 8))
+        assert (written.stored, written.duplicates, list(written.failed)) == (3, 5, [])
+        assert len(await stored_ids()) == 8
+
+    async def test_after_reopening_it_knows_how_far_it_was(self, sink: Sink) -> None:
+        await sink.open()
+        await sink.write(make_batch(0, 5, shard=3))
+        await sink.write(make_batch(0, 2, shard=1))
+        await sink.close()
+        assert await sink.open() == {3: Place(1, 4), 1: Place(1, 1)}
+
+    async def test_a_cursor_never_moves_back(self, sink: Sink) -> None:
+        await sink.open()
+        await sink.write(make_batch(0, 9))
+        await sink.write(make_batch(2, 4))
+        assert await sink.open() == {0: Place(1, 8)}
+
+    async def test_closing_twice_is_harmless(self, sink: Sink) -> None:
+        await sink.open()
+        await sink.close()
+        await sink.close()
+
+    async def test_an_empty_batch_is_harmless(self, sink: Sink, stored_ids: StoredIds) -> None:
+        await sink.open()
+        assert (await sink.write(Batch())).stored == 0
+        assert await stored_ids() == []
+
+    async def test_one_bad_event_fails_alone_and_holds_the_cursor_back(
+        self, sink: Sink, stored_ids: StoredIds, unacceptable: Event | None
+    ) -> None:
+        if unacceptable is None:
+            return
+        await sink.open()
+        good = make_batch(unacceptable.seq + 1, unacceptable.seq + 4)
+        written = await sink.write(Batch([*good.events, unacceptable], good.ends))
+        assert written.stored == 3
+        ((failure),) = written.failed
+        assert failure.event == unacceptable
+        assert failure.reason
+        assert not failure.retry
+        assert unacceptable.event_id not in await stored_ids()
+        assert await sink.open() == {}
