@@ -1,0 +1,227 @@
+"""What no single field can know: whether the parts of a configuration fit together.
+
+Each check yields findings; `run_checks` runs them all. Names are looked up among all that the
+document defines, so that a mistake inside an upstream does not also make it unknown.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.domain.money import MAX_AMOUNT_NANO, PICO_PER_NANO
+from gateway.settings.customers import CustomerSection, GrantSection, LimitSection
+from gateway.settings.problems import Finding, Path, suggest
+from gateway.settings.root import Settings
+from gateway.settings.servers import is_loopback
+
+MAX_CHOICES: Final = 128
+"""The most outputs that one request can ask for, for the bound on a single charge."""
+WELL_KNOWN_KEYS: Final = ("sk-demo", "sk-broke", "sk-pocket")
+"""Keys of the sample configurations: anyone can read them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What is defined under each name, whether or not it is sound; and the dialects there are."""
+
+    upstreams: Collection[str]
+    models: Collection[str]
+    plans: Collection[str]
+    groups: Collection[str]
+    dialects: Collection[str]
+
+
+def run_checks(settings: Settings, names: Names) -> Iterator[Finding]:
+    """Everything that does not fit together."""
+    for check in _CHECKS:
+        yield from check(settings, names)
+
+
+def _models(settings: Settings, names: Names) -> Iterator[Finding]:
+    for name, model in settings.models.items():
+        at: Path = ("models", name)
+        yield from _known(model.upstream, names.upstreams, (*at, "upstream"), "upstream")
+        if model.group is not None:
+            yield from _known(model.group, names.groups, (*at, "group"), "model group")
+        table = model.price_table()
+        bound = model.context_tokens or settings.listen.max_body_bytes
+        worst = table.worst_case(
+            input_tokens=bound * MAX_CHOICES,
+            output_tokens=model.max_output_tokens * MAX_CHOICES,
+            audio=True,
+            images=True,
+        )
+        for kind, rates in (("prices", table.rates_pico), ("costs", table.costs_pico)):
+            nano = sum(rates.get(u, 0) * quantity for u, quantity in worst.items()) // PICO_PER_NANO
+            if nano > MAX_AMOUNT_NANO:
+                yield Finding(
+                    (*at, kind),
+                    "the dearest possible request costs more than the 9,000,000 credits that a "
+                    "wallet can hold",
+                    "Lower a rate, `max_output_tokens` or `context_tokens`.",
+                )
+
+
+def _model_groups(settings: Settings, _: Names) -> Iterator[Finding]:
+    first: dict[int, str] = {}
+    for group, number in settings.model_groups.items():
+        if number in first:
+            yield Finding(
+                ("model_groups", group),
+                f"the number {number} is already {first[number]!r}'s",
+                "Give each group a number of its own.",
+            )
+        first.setdefault(number, group)
+
+
+def _routes(settings: Settings, names: Names) -> Iterator[Finding]:
+    first: dict[str, str] = {}
+    for name, route in settings.routes.items():
+        at: Path = ("routes", name)
+        yield from _known(route.dialect, names.dialects, (*at, "dialect"), "dialect")
+        if route.upstream is not None:
+            yield from _known(route.upstream, names.upstreams, (*at, "upstream"), "upstream")
+        if route.path in first:
+            yield Finding((*at, "path"), f"the route {first[route.path]!r} has the same path")
+        if route.path in ("/v1/credits", "/v1/models", "/healthz", "/readyz"):
+            yield Finding((*at, "path"), f"{route.path} is answered by the gate itself")
+        first.setdefault(route.path, name)
+        if route.priced_tools and not any(
+            "tool_call" in model.prices.rates_pico() for model in settings.models.values()
+        ):
+            yield Finding(
+                (*at, "priced_tools"),
+                "no model has a price per tool call, so the tools would be free",
+                "Set `per_tool_call` in the prices of the models that may call them.",
+            )
+
+
+def _plans_and_customers(settings: Settings, names: Names) -> Iterator[Finding]:
+    for name, plan in settings.plans.items():
+        at: Path = ("plans", name)
+        yield from _grants(plan.grants, at, names, {})
+        yield from _limits(plan.limits, at)
+        yield from _allowed(plan.models, at, names)
+    for name, customer in settings.customers.items():
+        at = ("customers", name)
+        inherited: dict[str, str] = {}
+        if customer.plan is not None:
+            yield from _known(customer.plan, names.plans, (*at, "plan"), "plan")
+            if customer.plan in settings.plans:
+                grants = settings.plans[customer.plan].grants
+                inherited = {grant.name: f"the plan {customer.plan!r}" for grant in grants}
+        yield from _grants(customer.grants, at, names, inherited)
+        yield from _limits(customer.limits, at)
+        yield from _allowed(customer.models, at, names)
+        for number, key in enumerate(customer.keys):
+            yield from _allowed(key.models, (*at, "keys", number), names)
+        yield from _project_limits(customer, at)
+
+
+def _project_limits(customer: CustomerSection, at: Path) -> Iterator[Finding]:
+    mine = [limit for limit in customer.limits if limit.scope == "project"]
+    if mine and customer.keys and all(key.project is None for key in customer.keys):
+        yield Finding(
+            (*at, "limits"),
+            "a limit hangs on projects, but no key of this customer has one",
+            "Give the keys a `project`, or use the scope `key` or `customer`.",
+        )
+
+
+def _grants(
+    grants: tuple[GrantSection, ...], at: Path, names: Names, taken: dict[str, str]
+) -> Iterator[Finding]:
+    taken = dict(taken)
+    for number, grant in enumerate(grants):
+        here = (*at, "grants", number)
+        if grant.name in taken:
+            yield Finding(
+                (*here, "name"),
+                f"{taken[grant.name]} already has a starting grant named {grant.name!r}",
+                "A grant happens once by its name: give this one another.",
+            )
+        taken.setdefault(grant.name, f"{at[-1]!r}")
+        for index, group in enumerate(grant.groups):
+            yield from _known(group, names.groups, (*here, "groups", index), "model group")
+
+
+def _limits(limits: tuple[LimitSection, ...], at: Path) -> Iterator[Finding]:
+    seen: set[tuple[str, str, str | None]] = set()
+    for number, limit in enumerate(limits):
+        what = (limit.scope, limit.measure, limit.window)
+        if what in seen:
+            yield Finding(
+                (*at, "limits", number),
+                "another limit here has the same scope, measure and window",
+                "Keep the one that is meant.",
+            )
+        seen.add(what)
+
+
+def _allowed(models: tuple[str, ...] | None, at: Path, names: Names) -> Iterator[Finding]:
+    for number, model in enumerate(models or ()):
+        yield from _known(model, names.models, (*at, "models", number), "model")
+
+
+def _keys(settings: Settings, _: Names) -> Iterator[Finding]:
+    by_hash: dict[str, str] = {}
+    by_id: dict[str, str] = {}
+    public = not is_loopback(settings.listen.host)
+    peppered = settings.auth.key_pepper is not None
+    well_known = {hashlib.sha256(key.encode()).hexdigest(): key for key in WELL_KNOWN_KEYS}
+    for customer_id, customer in settings.customers.items():
+        for number, key in enumerate(customer.keys):
+            at: Path = ("customers", customer_id, "keys", number)
+            if key.sha256 in by_hash:
+                yield Finding(
+                    (*at, "sha256"),
+                    f"the same key is already {by_hash[key.sha256]!r}'s",
+                    "A key acts for one customer; make another with `creditgate key create`.",
+                )
+            elif key.key_id in by_id:
+                yield Finding(
+                    (*at, "id"),
+                    f"{by_id[key.key_id]!r} has a key with the id {key.key_id!r}",
+                    "Each key has an id of its own.",
+                )
+            by_hash.setdefault(key.sha256, customer_id)
+            by_id.setdefault(key.key_id, customer_id)
+            if public and not peppered and key.sha256 in well_known:
+                yield Finding(
+                    (*at, "sha256"),
+                    f"this is {well_known[key.sha256]!r}, a key of the samples that everyone knows, "
+                    f"and the gate listens on {settings.listen.host}",
+                    "Make a key with `creditgate key create`, or listen on 127.0.0.1.",
+                )
+
+
+def _listeners(settings: Settings, _: Names) -> Iterator[Finding]:
+    listen, admin = settings.listen, settings.admin
+    if listen.port == admin.port != 0:
+        yield Finding(
+            ("admin", "port"),
+            f"callers reach the gate on port {admin.port} too",
+            "Give the admin side a port of its own.",
+        )
+    if not is_loopback(admin.host) and admin.token is None:
+        yield Finding(
+            ("admin", "host"),
+            f"{admin.host} can be reached from other machines, and no token is set",
+            "Set `admin.token`, or listen on 127.0.0.1.",
+        )
+
+
+def _known(name: str, known: Collection[str], path: Path, what: str) -> Iterator[Finding]:
+    if name not in known:
+        yield Finding(path, f"there is no {what} {name!r}", suggest(name, known))
+
+
+_CHECKS: Final[tuple[Callable[[Settings, Names], Iterator[Finding]], ...]] = (
+    _models,
+    _model_groups,
+    _routes,
+    _plans_and_customers,
+    _keys,
+    _listeners,
+)

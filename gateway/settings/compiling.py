@@ -1,0 +1,126 @@
+"""From settings to the values that the flow takes: the catalog, customers, keys, trusted header.
+
+Built at start and at reload; nothing here runs per request. Routes that the gate answers
+itself (`local`) are the application's to add.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+
+from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
+from gateway.domain.reservation import shard_of
+from gateway.proxy.accounts import Customer, Key, TrustedHeader
+from gateway.proxy.catalog import Model, Route
+from gateway.proxy.http import Headers, Upstream
+from gateway.settings.catalogue import RouteSection
+from gateway.settings.root import Settings
+from gateway.settings.upstreams import UpstreamSection
+
+
+def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dict[str, Model]:
+    """Every model by the name callers use. upstreams: the clients by configured name."""
+    models = {}
+    for name, model in settings.models.items():
+        upstream = settings.upstreams[model.upstream]
+        models[name] = Model(
+            name=name,
+            upstream=upstreams[model.upstream],
+            credential=injected_headers(upstream),
+            forward=ForwardOptions(
+                upstream_model=model.upstream_model or name,
+                inject_usage=upstream.inject_usage,
+                continuous_usage_stats=upstream.continuous_usage_stats,
+            ),
+            prices=model.price_table(),
+            max_output_tokens=model.max_output_tokens,
+            context_tokens=model.context_tokens,
+            hidden_output=model.hidden_output,
+            scope_bits=settings.scope_bits((model.group,) if model.group else ()),
+        )
+    return models
+
+
+def compile_routes(
+    settings: Settings, upstreams: Mapping[str, Upstream], dialects: Mapping[str, Dialect]
+) -> dict[str, Route]:
+    """Every configured route by its path."""
+    return {
+        route.path: _route(settings, route, upstreams, dialects)
+        for route in settings.routes.values()
+    }
+
+
+def compile_customers(settings: Settings) -> dict[str, Customer]:
+    """Every customer by id, before any key of theirs."""
+    return {
+        customer_id: Customer(
+            customer_id=customer_id,
+            shard=shard_of(customer_id, settings.redis.shards),
+            limits=settings.limits(customer_id),
+            models=settings.models_of(customer_id),
+            livemode=customer.livemode,
+            tags=dict(customer.tags),
+        )
+        for customer_id, customer in settings.customers.items()
+    }
+
+
+def compile_keys(settings: Settings) -> dict[str, Key]:
+    """Every configured key by its hash in hex; none when keys are switched off."""
+    if not settings.auth.keys:
+        return {}
+    return {
+        key.sha256: Key(
+            key_id=key.key_id,
+            customer_id=customer_id,
+            project_id=key.project,
+            models=None if key.models is None else frozenset(key.models),
+            tags=dict(key.tags),
+        )
+        for customer_id, key in settings.keys()
+    }
+
+
+def compile_trusted_header(settings: Settings) -> TrustedHeader | None:
+    """The header that names a customer, where one is believed."""
+    trusted = settings.auth.trusted_header
+    if trusted is None:
+        return None
+    return TrustedHeader(
+        customer_header=trusted.customer,
+        key_header=trusted.key,
+        project_header=trusted.project,
+        networks=tuple(ipaddress.ip_network(network) for network in trusted.networks),
+    )
+
+
+def injected_headers(upstream: UpstreamSection) -> Headers:
+    """The credential and the configured headers, as each request to the upstream carries them."""
+    fields = dict(upstream.headers)
+    if upstream.credential is not None:
+        fields[upstream.credential.header] = upstream.credential.value.get_secret_value()
+    return tuple((name.encode(), value.encode()) for name, value in fields.items())
+
+
+def _route(
+    settings: Settings,
+    route: RouteSection,
+    upstreams: Mapping[str, Upstream],
+    dialects: Mapping[str, Dialect],
+) -> Route:
+    knobs = settings.knobs(route)
+    return Route(
+        path=route.path,
+        methods=frozenset(route.methods),
+        dialect=dialects[route.dialect],
+        reading=ReadOptions(
+            template_overhead_tokens=knobs.template_overhead_tokens,
+            reference_tokens=knobs.reference_tokens,
+            priced_tools=frozenset(route.priced_tools),
+            allow_stateful_ids=route.allow_stateful_ids,
+        ),
+        policy=knobs.flow(),
+        free=route.free,
+        upstream=upstreams[route.upstream] if route.upstream else None,
+        credential=injected_headers(settings.upstreams[route.upstream]) if route.upstream else (),
+    )

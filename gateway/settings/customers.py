@@ -1,0 +1,152 @@
+"""Sections for who pays: plans, customers, their keys, grants and limits."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import model_validator
+
+from gateway.domain.limits import Limit, Measure, Scope, Window
+from gateway.domain.money import MoneyError, parse_amount
+from gateway.settings.problems import Wrong
+from gateway.settings.scalars import (
+    Amount,
+    Id,
+    MomentMs,
+    Section,
+    Sha256,
+    Switch,
+    Text,
+    Whole,
+    field,
+    read_whole,
+)
+
+MAX_CEILING_COUNT = 9_000_000_000_000_000
+
+Category = Literal["paid", "promotional", "allowance", "adjustment"]
+
+
+class GrantSection(Section):
+    """Credit that a customer starts with, granted exactly once: by customer and name. Another
+    amount under the same name is refused by the ledger, not granted again."""
+
+    name: Id = field("Name, for ever: what makes the grant happen once.", "welcome")
+    amount_nano: Amount = field("Credits.", "10.00", alias="amount")
+    category: Category = field("What kind of credit it is.", "promotional", "promotional")
+    priority: Annotated[int, Whole(0, 255)] = field("Lower is spent first.", 10, 100)
+    effective_at_ms: MomentMs | None = field(
+        "Not spendable before.", "2027-01-01T00:00:00Z", None, alias="effective_at"
+    )
+    expires_at_ms: MomentMs | None = field(
+        "What is left of it then is gone.", "2027-12-31T00:00:00Z", None, alias="expires_at"
+    )
+    groups: tuple[Id, ...] = field(
+        "Model groups that it pays for; every model when none is named.", ["premium"], ()
+    )
+
+    @model_validator(mode="after")
+    def _sound(self) -> "GrantSection":
+        if self.amount_nano == 0:
+            raise Wrong("the amount is zero", "Leave the grant out.")
+        starts, ends = self.effective_at_ms, self.expires_at_ms
+        if starts is not None and ends is not None and ends <= starts:
+            raise Wrong("it expires before it is effective", "Swap or mend the dates.")
+        return self
+
+
+class LimitSection(Section):
+    """A ceiling on what a scope may do in a calendar window (UTC), or at once."""
+
+    scope: Scope = field("Each customer, each project or each key on its own.", "key", "customer")
+    measure: Measure = field("What is counted.", "spend")
+    window: Window | None = field(
+        "From the start of which period it counts; not with `concurrent`.", "day", None
+    )
+    ceiling: Text = field("Credits for `spend`, else a whole number.", "5.00")
+
+    @model_validator(mode="after")
+    def _sound(self) -> "LimitSection":
+        if self.measure == "concurrent" and self.window not in (None, "total"):
+            raise Wrong("`concurrent` counts what runs now and has no window", "Leave it out.")
+        if self.measure != "concurrent" and self.window is None:
+            raise Wrong("`window` is missing", "Write minute, hour, day, week, month or total.")
+        self.compiled()
+        return self
+
+    def compiled(self) -> Limit:
+        """The limit as a value. Raises Wrong if the ceiling does not fit the measure."""
+        if self.measure == "spend":
+            try:
+                ceiling = parse_amount(self.ceiling)
+            except MoneyError as error:
+                raise Wrong(f"`ceiling`: {error}", 'Write credits, such as "5.00".') from error
+        else:
+            ceiling = read_whole(self.ceiling)
+            if not 0 <= ceiling <= MAX_CEILING_COUNT:
+                raise Wrong(f"`ceiling`: {ceiling} is outside 0 … {MAX_CEILING_COUNT}")
+        return Limit(self.scope, self.measure, self.window or "total", ceiling)
+
+
+class PlanSection(Section):
+    """What several customers have in common."""
+
+    grants: tuple[GrantSection, ...] = field(
+        "Starting grants of each customer.", [{"name": "welcome", "amount": "10.00"}], ()
+    )
+    credit_limit_nano: Amount = field(
+        "How far below zero a wallet may go, in credits.", "0", 0, alias="credit_limit"
+    )
+    limits: tuple[LimitSection, ...] = field(
+        "Ceilings.", [{"measure": "requests", "window": "minute", "ceiling": 60}], ()
+    )
+    models: tuple[Text, ...] | None = field(
+        "The models it may use; all when left out.", ["gpt-4.1-mini"], None
+    )
+
+
+class KeySection(Section):
+    """One API key of a customer, known by its hash alone."""
+
+    id: Id | None = field(
+        "Its name in events and limits; made from the hash when left out.", "k_build", None
+    )
+    sha256: Sha256 = field(
+        "SHA-256 of the key in hex; HMAC-SHA-256 where `auth.key_pepper` is set.",
+        "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b",
+    )
+    project: Id | None = field("The project it works for.", "website", None)
+    models: tuple[Text, ...] | None = field(
+        "Narrows down what the customer may use.", ["gpt-4.1-mini"], None
+    )
+    tags: Mapping[Id, Text] = field("Put on its events.", {"team": "blue"}, factory=dict)
+
+    @property
+    def key_id(self) -> str:
+        """Its id, or one made from the hash."""
+        return self.id or f"k_{self.sha256[:16]}"
+
+
+class CustomerSection(Section):
+    """One billed party: a plan, and what differs from it."""
+
+    plan: Text | None = field("Its plan.", "starter", None)
+    credit_limit_nano: Amount | None = field(
+        "In place of the plan's.", "5.00", None, alias="credit_limit"
+    )
+    grants: tuple[GrantSection, ...] = field(
+        "Starting grants beside the plan's.", [{"name": "pilot", "amount": "100.00"}], ()
+    )
+    limits: tuple[LimitSection, ...] = field(
+        "Beside the plan's; one with the same scope, measure and window takes its place.",
+        [{"measure": "spend", "window": "day", "ceiling": "20.00"}],
+        (),
+    )
+    models: tuple[Text, ...] | None = field("In place of the plan's.", ["gpt-4.1"], None)
+    keys: tuple[KeySection, ...] = field("Its API keys.", [{"sha256": "2bb80d53…"}], ())
+    key_files: tuple[Text, ...] = field(
+        "Files with more of its keys, one a line: SHA256 [ID [PROJECT]]; # starts a comment.",
+        ["keys/acme.txt"],
+        (),
+    )
+    livemode: Switch = field("false marks its events as a test's.", False, True)
+    tags: Mapping[Id, Text] = field("Put on its events.", {"region": "eu"}, factory=dict)

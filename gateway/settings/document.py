@@ -1,0 +1,174 @@
+"""A YAML file as plain values that remember where they stand.
+
+Laws:
+- Every scalar is text, or None when nothing is written; the field that takes it decides how it
+  is read. So a price never passes through a binary float, and `${PORT}` can stand for a number.
+- A key stands once per mapping. Anchors, aliases and merge keys (`<<`) are allowed; an alias
+  inside itself, and aliases that expand beyond `MAX_NODES`, are not.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
+from typing import Any, Final, NamedTuple
+
+import yaml
+
+from gateway.settings.interpolate import Interpolator
+from gateway.settings.problems import Finding, Path, Problem, Wrong, show_path
+
+MAX_NODES: Final = 2_000_000
+MAX_DEPTH: Final = 40
+
+_NOTHING: Final = frozenset({"", "~", "null", "Null", "NULL"})
+_MERGE: Final = "<<"
+_OWN_TAGS: Final = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
+_Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
+
+class Place(NamedTuple):
+    """File, line and column, counted from 1."""
+
+    file: str
+    line: int
+    column: int
+
+
+class Document:
+    """What a configuration file says. `tree` is dicts, lists, texts and None; {} if unreadable.
+
+    problems:  what was wrong with it as YAML, and references that could not be filled in
+    files:     everything read, in order
+    unfilled:  where a reference could not be filled in, so that the value says nothing
+    """
+
+    def __init__(self, file: FilePath, environ: Mapping[str, str]) -> None:
+        self.file = file
+        self.folder = file.parent
+        self.problems: list[Problem] = []
+        self.files: list[FilePath] = [file]
+        self.places: dict[Path, Place] = {(): Place(str(file), 1, 1)}
+        self.tree: dict[str, Any] = {}
+        self.unfilled: set[Path] = set()
+        self._written: dict[Path, tuple[str, str]] = {}
+        self._interpolator = Interpolator(self.folder, environ)
+        self._nodes = 0
+        root = self._compose()
+        if root is not None:
+            tree = self._value(root, ())
+            if isinstance(tree, dict):
+                self.tree = tree
+            elif tree is not None:
+                self._note((), "the file must be a mapping of sections", "Start with `models:`.")
+        self.files += self._interpolator.files
+
+    def problem(self, finding: Finding) -> Problem:
+        """The finding with its place; what was filled in is shown as it is written in the file."""
+        path = finding.path
+        while path not in self.places:
+            path = path[:-1]
+        message, hint = finding.message, finding.hint
+        for at, (written, filled) in self._written.items():
+            if filled and at[: len(finding.path)] == finding.path:
+                message = message.replace(filled, written)
+                hint = hint.replace(filled, written)
+        return Problem(*self.places[path], show_path(finding.path), message, hint)
+
+    def _note(self, path: Path, message: str, hint: str = "") -> None:
+        self.problems.append(self.problem(Finding(path, message, hint)))
+
+    def _compose(self) -> yaml.Node | None:
+        try:
+            text = self.file.read_text(encoding="utf-8")
+        except OSError as error:
+            self._note((), f"the file cannot be read: {error.strerror}")
+            return None
+        except UnicodeDecodeError:
+            self._note((), "the file is not UTF-8 text")
+            return None
+        loader = _Loader(text)
+        try:
+            node: yaml.Node | None = loader.get_single_node()
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+            what = error.problem or error.context or "cannot be read"
+            self.problems.append(
+                Problem(str(self.file), line, column, "", f"not valid YAML: {what}")
+            )
+            return None
+        except yaml.YAMLError as error:
+            self._note((), f"not valid YAML: {error}")
+            return None
+        finally:
+            loader.dispose()
+        return node
+
+    def _value(self, node: yaml.Node, path: Path, above: tuple[int, ...] = ()) -> Any:
+        place = Place(str(self.file), node.start_mark.line + 1, node.start_mark.column + 1)
+        self.places.setdefault(path, place)
+        self._nodes += 1
+        if self._nodes > MAX_NODES or len(above) > MAX_DEPTH or id(node) in above:
+            if self._nodes <= MAX_NODES + 1:
+                self._note(path, "aliases or nesting expand without bound")
+            return None
+        if node.tag not in _OWN_TAGS:
+            self._note(path, f"the tag {node.tag} is not understood", "Leave the tag out.")
+            return None
+        if isinstance(node, yaml.ScalarNode):
+            return self._text(node, path)
+        above = (*above, id(node))
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(item, (*path, at), above) for at, item in enumerate(node.value)]
+        return self._mapping(node, path, above)
+
+    def _mapping(self, node: yaml.Node, path: Path, above: tuple[int, ...]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        first: dict[str, int] = {}
+        merged: list[yaml.Node] = []
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            place = Place(str(self.file), line, key_node.start_mark.column + 1)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(Problem(*place, show_path(path), "a key must be plain text"))
+                continue
+            key = key_node.value
+            if key == _MERGE and not key_node.style:
+                merged += self._merged(value_node, path, place)
+            elif key in first:
+                twice = f"the key {key!r} stands twice"
+                hint = f"It stands first in line {first[key]}; keep one of them."
+                self.problems.append(Problem(*place, show_path(path), twice, hint))
+            else:
+                first[key] = line
+                self.places.setdefault((*path, key), place)
+                result[key] = self._value(value_node, (*path, key), above)
+        for source in merged:
+            if id(source) in above:
+                self._note(path, "aliases or nesting expand without bound")
+                continue
+            for key, value in self._mapping(source, path, (*above, id(source))).items():
+                result.setdefault(key, value)
+        return result
+
+    def _merged(self, node: yaml.Node, path: Path, place: Place) -> Iterator[yaml.Node]:
+        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if isinstance(source, yaml.MappingNode):
+                yield source
+            else:
+                self.problems.append(
+                    Problem(*place, show_path(path), "`<<` takes a mapping or a list of mappings")
+                )
+
+    def _text(self, node: yaml.ScalarNode, path: Path) -> str | None:
+        text: str = node.value
+        if not node.style and text in _NOTHING:
+            return None
+        try:
+            filled = self._interpolator.fill(text)
+        except Wrong as wrong:
+            self._note(path, wrong.message, wrong.hint)
+            self.unfilled.add(path)
+            return text
+        if filled != text:
+            self._written[path] = (text, filled)
+        return filled

@@ -1,0 +1,197 @@
+"""The section `policy`: a preset, and knobs that differ from it.
+
+Law: a preset is nothing but the values in `PRESETS`; the reference page's table is made from
+them. A route's policy starts from the general one, unless it names a preset itself.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Final, Literal
+
+from pydantic import BeforeValidator
+
+from gateway.proxy.catalog import Policy
+from gateway.settings.scalars import (
+    Milliseconds,
+    Section,
+    Share,
+    Switch,
+    Tokens,
+    Whole,
+    field,
+    read_whole,
+)
+
+Preset = Literal["strict", "balanced", "generous"]
+DisconnectJson = Literal["drain", "charge_hold", "charge_input"]
+DisconnectStream = Literal["charge_seen", "drain", "charge_input", "charge_hold"]
+ExhaustedStream = Literal["finish", "cut", "reserve_max"]
+MissingUsage = Literal["counted", "hold"]
+ExpireCharges = Literal["checkpoint", "hold", "nothing"]
+InsufficientStatus = Literal[402, 429]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knobs:
+    """A policy with every knob set; the same names as `PolicySection`, which says what they mean."""
+
+    hold_output_tokens: int
+    extend_at: float
+    hold_ttl_ms: int = 60_000
+    checkpoint_interval_ms: int
+    template_overhead_tokens: int = 16
+    reference_tokens: int = 16_384
+    default_max_output_tokens: int | None = None
+    bytes_per_token: int = 4
+    disconnect_json: DisconnectJson
+    disconnect_stream: DisconnectStream
+    drain_max_ms: int = 30_000
+    exhausted_stream: ExhaustedStream
+    missing_usage: MissingUsage
+    expire_charges: ExpireCharges
+    ledger_unavailable: Literal["closed"] = "closed"
+    unpriced_models: Literal["refuse"] = "refuse"
+    insufficient_status: InsufficientStatus = 402
+    answer_cost_header: bool = True
+
+    def flow(self) -> Policy:
+        """The knobs as the flow takes them. `reserve_max` is a hold of the whole bound."""
+        whole_bound = self.exhausted_stream == "reserve_max"
+        return Policy(
+            hold_output_tokens=None if whole_bound else self.hold_output_tokens,
+            extend_at=self.extend_at,
+            hold_ttl_ms=self.hold_ttl_ms,
+            checkpoint_interval_ms=self.checkpoint_interval_ms,
+            default_max_output_tokens=self.default_max_output_tokens,
+            disconnect_json=self.disconnect_json,
+            disconnect_stream=self.disconnect_stream,
+            drain_max_ms=self.drain_max_ms,
+            exhausted_stream="cut" if self.exhausted_stream != "finish" else "finish",
+            missing_usage=self.missing_usage,
+            expire_charges=self.expire_charges,
+            insufficient_status=self.insufficient_status,
+            answer_cost_header=self.answer_cost_header,
+            bytes_per_token=self.bytes_per_token,
+        )
+
+
+PRESETS: Final[Mapping[Preset, Knobs]] = {
+    # Nothing that is served goes unpaid, at the price of holding more.
+    "strict": Knobs(
+        hold_output_tokens=16_384,
+        extend_at=0.5,
+        checkpoint_interval_ms=1000,
+        disconnect_json="drain",
+        disconnect_stream="drain",
+        exhausted_stream="reserve_max",
+        missing_usage="hold",
+        expire_charges="hold",
+    ),
+    # A funded customer is not refused for a maximum that nobody uses; a drained one is cut.
+    "balanced": Knobs(
+        hold_output_tokens=4096,
+        extend_at=0.5,
+        checkpoint_interval_ms=5000,
+        disconnect_json="drain",
+        disconnect_stream="charge_seen",
+        exhausted_stream="cut",
+        missing_usage="counted",
+        expire_charges="checkpoint",
+    ),
+    # What is in doubt is the operator's loss: answers end, and the wallet may go into overdraft.
+    "generous": Knobs(
+        hold_output_tokens=1024,
+        extend_at=0.75,
+        checkpoint_interval_ms=10_000,
+        disconnect_json="charge_input",
+        disconnect_stream="charge_seen",
+        exhausted_stream="finish",
+        missing_usage="counted",
+        expire_charges="nothing",
+    ),
+}
+
+
+class PolicySection(Section):
+    """What the gate does in doubt: a preset and what differs from it."""
+
+    preset: Preset | None = field(
+        "The values to start from; `balanced` when nothing is said.", "strict", None
+    )
+    hold_output_tokens: Tokens | None = field(
+        "Output tokens that a stream holds at its start, beside the input; it grows from there. "
+        "Requests without streaming hold their whole bound.",
+        4096,
+        None,
+    )
+    extend_at: Share | None = field(
+        "Share of the held output at which a running stream's hold grows.", 0.5, None
+    )
+    hold_ttl_ms: Annotated[int, Whole(5000, 3_000_000)] | None = field(
+        "How long a hold lives without a sign of life from its worker.", 60_000, None
+    )
+    checkpoint_interval_ms: Annotated[int, Whole(100, 600_000)] | None = field(
+        "How often a running stream tells the ledger what it has used, and keeps its hold alive. "
+        "What a killed worker served since is lost to the operator.",
+        5000,
+        None,
+    )
+    template_overhead_tokens: Annotated[int, Whole(0, 10_000)] | None = field(
+        "Input tokens added for each message and each request: the chat template.", 16, None
+    )
+    reference_tokens: Tokens | None = field(
+        "Input tokens held for each image or document given by reference.", 16_384, None
+    )
+    default_max_output_tokens: Tokens | None = field(
+        "Output bound of a request that names none; the model's maximum if this is not set.",
+        4096,
+        None,
+    )
+    bytes_per_token: Annotated[int, Whole(1, 16)] | None = field(
+        "Bytes that count as one input token where the provider reports nothing.", 4, None
+    )
+    disconnect_json: DisconnectJson | None = field(
+        "The caller leaves before a JSON answer: read on for its usage (`drain`), charge the hold, "
+        "or charge the input.",
+        "drain",
+        None,
+    )
+    disconnect_stream: DisconnectStream | None = field(
+        "The caller leaves a stream: charge what was sent, read on (`drain`), charge the input, or "
+        "charge the hold. A model with `hidden_output` drains or charges the hold.",
+        "charge_seen",
+        None,
+    )
+    drain_max_ms: Milliseconds | None = field("How long to read on.", 30_000, None)
+    exhausted_stream: ExhaustedStream | None = field(
+        "A stream's hold cannot grow: let it end, into overdraft (`finish`), end it with an error "
+        "(`cut`), or hold its whole bound at the start so that this cannot be (`reserve_max`).",
+        "cut",
+        None,
+    )
+    missing_usage: MissingUsage | None = field(
+        "An answer reports no usage: charge what the gate counted, or the hold.", "counted", None
+    )
+    expire_charges: ExpireCharges | None = field(
+        "A worker died: charge its last checkpoint (at least the input), the hold, or nothing.",
+        "checkpoint",
+        None,
+    )
+    ledger_unavailable: Literal["closed"] | None = field(
+        "The ledger cannot be reached: refuse with 503.", "closed", None
+    )
+    unpriced_models: Literal["refuse"] | None = field(
+        "A model without a price is refused.", "refuse", None
+    )
+    insufficient_status: Annotated[InsufficientStatus, BeforeValidator(read_whole)] | None = field(
+        "Status of a refusal for want of credit; 429 is what OpenAI itself answers.", 402, None
+    )
+    answer_cost_header: Switch | None = field(
+        "Settle JSON answers before they are sent, so that they carry `x-credits-cost`.", True, None
+    )
+
+    def resolve(self, base: Knobs) -> Knobs:
+        """Every knob set: from this section, else from its preset, else from `base`."""
+        start = PRESETS[self.preset] if self.preset else base
+        mine = {f.name: getattr(self, f.name) for f in fields(Knobs)}
+        return replace(start, **{name: value for name, value in mine.items() if value is not None})

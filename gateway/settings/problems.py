@@ -1,0 +1,90 @@
+"""What is wrong with a configuration: one `Problem` each, all of them in one `SettingsError`.
+
+A message never shows a value that came from the environment, from a file, or from a field
+that holds a secret.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+Path = tuple[str | int, ...]
+"""Where a value stands in the document: ("models", "gpt-x", "prices", "input")."""
+
+_BARE = re.compile(r"[\w/@-]+")
+_ENOUGH_NAMES: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake. Lines and columns count from 1; `hint` says how to mend it, "" if that is plain."""
+
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}:{self.column}: "
+        what = f"{self.path}: {self.message}" if self.path else self.message
+        return f"{where}{what}. {self.hint}".rstrip() if self.hint else f"{where}{what}."
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; `problems` has all that is wrong, in order of place."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = sorted(set(problems), key=lambda p: (p.file, p.line, p.column, p.path))
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        count = len(self.problems)
+        noun = "problem" if count == 1 else "problems"
+        lines = [f"{count} {noun} in the configuration:", *(f"  {p}" for p in self.problems)]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A mistake by its path in the document, before its file and line have been looked up."""
+
+    path: Path
+    message: str
+    hint: str = ""
+
+
+class Wrong(ValueError):
+    """A value is not what its field takes; raised by validators, which know no place."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def show_path(path: Path) -> str:
+    """models.gpt-x.prices.input; names with dots or spaces are quoted, list items are keys[0]."""
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            name = step if _BARE.fullmatch(step) else f'"{step}"'
+            text += f".{name}" if text else name
+    return text
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that is not known: the nearest one, else what there is."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    if not names:
+        return "None is defined."
+    more = ", …" if len(names) > _ENOUGH_NAMES else ""
+    return f"Known: {', '.join(names[:_ENOUGH_NAMES])}{more}."

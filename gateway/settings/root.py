@@ -1,0 +1,158 @@
+"""The whole configuration as one frozen value, and what is compiled from it for the parts.
+
+Components get values, never this object: `app` takes them from here. It can be pickled, so
+that the supervisor can hand it to its processes; nothing compiled is kept in it.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import PrivateAttr
+
+from gateway.domain.limits import Limit
+from gateway.settings.catalogue import GroupBit, ModelSection, RouteSection
+from gateway.settings.customers import CustomerSection, GrantSection, KeySection, PlanSection
+from gateway.settings.policy import PRESETS, Knobs, PolicySection
+from gateway.settings.scalars import Id, ModelName, Section, field
+from gateway.settings.servers import (
+    AdminSection,
+    AuthSection,
+    ExportSection,
+    ListenSection,
+    Redis,
+    RedisSection,
+    StoreSection,
+)
+from gateway.settings.upstreams import UpstreamSection
+
+
+def default_routes() -> dict[str, RouteSection]:
+    """The routes that are allowed when the configuration names none."""
+    paid = {
+        "chat_completions": ("/v1/chat/completions", "openai_chat"),
+        "completions": ("/v1/completions", "openai_completions"),
+        "embeddings": ("/v1/embeddings", "openai_embeddings"),
+        "responses": ("/v1/responses", "openai_responses"),
+        "messages": ("/v1/messages", "anthropic_messages"),
+    }
+    routes = {name: RouteSection(path=path, dialect=says) for name, (path, says) in paid.items()}
+    routes["count_tokens"] = RouteSection(
+        path="/v1/messages/count_tokens", dialect="anthropic_messages", free=True
+    )
+    return routes
+
+
+class Settings(Section):
+    """One configuration file, read and checked as a whole."""
+
+    listen: ListenSection = field(
+        "The side that callers reach.", {"port": 8080}, factory=ListenSection
+    )
+    admin: AdminSection = field("The operator's side.", {"port": 8081}, factory=AdminSection)
+    data_dir: Path = field(
+        "The gate's own folder: embedded ledger, embedded store, journals, admin token. Relative "
+        "to the working directory.",
+        "/var/lib/creditgate",
+        Path("data"),
+    )
+    redis: Redis = field("The ledger's server.", "redis://127.0.0.1:6379/0", factory=RedisSection)
+    store: StoreSection = field(
+        "The store of usage events.", {"sqlite": {"path": "events.db"}}, factory=StoreSection
+    )
+    export: ExportSection = field(
+        "Delivery to the store.", {"batch_events": 500}, factory=ExportSection
+    )
+    upstreams: Mapping[Id, UpstreamSection] = field(
+        "Providers and inference servers, by name.",
+        {"openai": {"base_url": "https://api.openai.com"}},
+    )
+    model_groups: Mapping[Id, GroupBit] = field(
+        "Groups of models for grants that do not pay for all, each with a number from 1 to 32 "
+        "that is its own for ever (it is stored in the grants).",
+        {"premium": 1},
+        factory=dict,
+    )
+    models: Mapping[ModelName, ModelSection] = field(
+        "What callers may name in `model`.",
+        {"gpt-4.1": {"upstream": "openai", "prices": {"input": "3.00", "output": "15.00"}}},
+    )
+    routes: Mapping[Id, RouteSection] = field(
+        "Allowed endpoints by name, in place of the default ones.",
+        {"chat": {"path": "/v1/chat/completions", "dialect": "openai_chat"}},
+        factory=default_routes,
+    )
+    plans: Mapping[Id, PlanSection] = field(
+        "What several customers have in common, by name.",
+        {"starter": {"grants": [{"name": "welcome", "amount": "10.00"}]}},
+        factory=dict,
+    )
+    customers: Mapping[Id, CustomerSection] = field(
+        "Who pays, by id.", {"acme": {"plan": "starter"}}, factory=dict
+    )
+    auth: AuthSection = field("How callers are known.", {"keys": True}, factory=AuthSection)
+    policy: PolicySection = field(
+        "What to do in doubt.", {"preset": "balanced"}, factory=PolicySection
+    )
+
+    _digest: str = PrivateAttr(default="")
+    _files: tuple[Path, ...] = PrivateAttr(default=())
+
+    @property
+    def digest(self) -> str:
+        """Changes when anything that the configuration says does, in whatever file it is said.
+        Comments, order and layout do not count."""
+        return self._digest
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that was read, to be watched for changes."""
+        return self._files
+
+    @property
+    def events_path(self) -> Path:
+        """Where the embedded store is."""
+        return self.data_dir / self.store.sqlite.path
+
+    def knobs(self, route: RouteSection | None = None) -> Knobs:
+        """The policy in general, or on one route."""
+        general = self.policy.resolve(PRESETS["balanced"])
+        return route.policy.resolve(general) if route else general
+
+    def scope_bits(self, groups: tuple[str, ...]) -> int:
+        """The groups as bits, as grants and models carry them; 0 for none."""
+        return sum(1 << (self.model_groups[group] - 1) for group in set(groups))
+
+    def plan_of(self, customer: CustomerSection) -> PlanSection:
+        """The customer's plan, or one in which nothing is said."""
+        return self.plans[customer.plan] if customer.plan else PlanSection()
+
+    def credit_limit_nano(self, customer_id: str) -> int:
+        """How far below zero the customer's wallet may go."""
+        customer = self.customers[customer_id]
+        own = customer.credit_limit_nano
+        return self.plan_of(customer).credit_limit_nano if own is None else own
+
+    def limits(self, customer_id: str) -> tuple[Limit, ...]:
+        """The customer's limits: the plan's, with the customer's own in their place or beside."""
+        customer = self.customers[customer_id]
+        sections = (*self.plan_of(customer).limits, *customer.limits)
+        limits = [section.compiled() for section in sections]
+        return tuple({(x.scope, x.measure, x.window): x for x in limits}.values())
+
+    def models_of(self, customer_id: str) -> frozenset[str] | None:
+        """The models that the customer may use; None is all."""
+        customer = self.customers[customer_id]
+        named = self.plan_of(customer).models if customer.models is None else customer.models
+        return None if named is None else frozenset(named)
+
+    def starting_grants(self, customer_id: str) -> tuple[tuple[str, GrantSection], ...]:
+        """The customer's starting grants, each with the operation id that makes it happen once."""
+        customer = self.customers[customer_id]
+        grants = (*self.plan_of(customer).grants, *customer.grants)
+        return tuple((f"start:{customer_id}:{grant.name}", grant) for grant in grants)
+
+    def keys(self) -> Iterator[tuple[str, KeySection]]:
+        """Every key with its customer's id."""
+        for customer_id, customer in self.customers.items():
+            for key in customer.keys:
+                yield customer_id, key

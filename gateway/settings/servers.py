@@ -1,0 +1,312 @@
+"""Sections for what the gate listens on and stands on: listeners, ledger, store, exporter, auth."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from pydantic import BeforeValidator, WithJsonSchema, model_validator
+
+from gateway.ledger.connect import BadLedgerUrl, Endpoint
+from gateway.settings.problems import Wrong
+from gateway.settings.scalars import (
+    HeaderName,
+    Id,
+    InputFile,
+    Milliseconds,
+    Port,
+    Secret,
+    Section,
+    Switch,
+    Text,
+    Whole,
+    field,
+)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on the host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class ListenSection(Section):
+    """The side that callers reach: address, worker processes, and a deadline for each phase."""
+
+    host: Text = field("Address to listen on; 0.0.0.0 or :: for every one.", "0.0.0.0", "127.0.0.1")  # noqa: S104
+    port: Port = field("Port; 0 takes a free one.", 8080, 8080)
+    workers: Annotated[int, Whole(1, 256)] = field("Worker processes that share the port.", 4, 1)
+    max_body_bytes: Annotated[int, Whole(1024, 268_435_456)] = field(
+        "Largest request body; a larger one is refused with 413 before it is read.",
+        4_194_304,
+        4_194_304,
+    )
+    header_timeout_ms: Milliseconds = field(
+        "From the first byte of a request to the end of its headers.", 10_000, 10_000
+    )
+    body_timeout_ms: Milliseconds = field(
+        "From the end of the headers to the end of the body; then 408.", 30_000, 30_000
+    )
+    keepalive_ms: Milliseconds = field(
+        "How long a connection may be idle between requests.", 75_000, 75_000
+    )
+    write_timeout_ms: Milliseconds = field(
+        "How long a caller may take nothing of an answer before it counts as gone.", 60_000, 60_000
+    )
+    max_connections_per_address: Annotated[int, Whole(1, 1_000_000)] = field(
+        "Connections from one address, in each worker. Raise it behind a load balancer.",
+        10_000,
+        1024,
+    )
+    drain_grace_ms: Milliseconds = field(
+        "After SIGTERM, how long running answers may take to end; then they are cut and settled.",
+        30_000,
+        30_000,
+    )
+
+
+class AdminSection(Section):
+    """The operator's side: health, metrics, queries. A port and a credential of its own."""
+
+    host: Text = field("Address to listen on.", "127.0.0.1", "127.0.0.1")
+    port: Port = field("Port; 0 takes a free one.", 8081, 8081)
+    token: Secret | None = field(
+        "Credential of the operator, at least 16 characters. Without it one is made at the first "
+        "start and kept in `data_dir`/admin.token.",
+        "${file:admin.token}",
+        None,
+    )
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> "AdminSection":
+        if self.token is not None and len(self.token.get_secret_value()) < 16:
+            raise Wrong("the token is shorter than 16 characters", "Try `openssl rand -hex 32`.")
+        return self
+
+
+class RedisTlsSection(Section):
+    """TLS to the Redis server; in force when the URL is `rediss://`."""
+
+    verify: Switch = field("Check the server's certificate and name.", True, True)
+    ca_file: InputFile | None = field(
+        "Certificates to trust instead of the system's, PEM.", "tls/ca.pem", None
+    )
+    client_cert: InputFile | None = field(
+        "Certificate that the gate shows, PEM.", "tls/gate.pem", None
+    )
+    client_key: InputFile | None = field("Its private key, PEM.", "tls/gate.key", None)
+
+    @model_validator(mode="after")
+    def _pair(self) -> "RedisTlsSection":
+        check_pair(self.client_cert, self.client_key)
+        return self
+
+    def url_options(self) -> dict[str, str]:
+        """The settings that differ from the default, as options of the URL's query."""
+        options = {} if self.verify else {"ssl_cert_reqs": "none", "ssl_check_hostname": "no"}
+        files = {
+            "ssl_ca_certs": self.ca_file,
+            "ssl_certfile": self.client_cert,
+            "ssl_keyfile": self.client_key,
+        }
+        return options | {name: str(path) for name, path in files.items() if path}
+
+
+class RedisSection(Section):
+    """The ledger's Redis or Valkey. `redis: embedded` (the default) runs one in `data_dir`;
+    `redis: URL` is short for `redis: {url: URL}`."""
+
+    url: Secret | None = field(
+        "redis://, rediss:// or unix:// URL; left out, the embedded server runs.",
+        "rediss://ledger.internal:6379/0",
+        None,
+    )
+    username: Text | None = field("ACL user, when the URL names none.", "gate", None)
+    password: Secret | None = field(
+        "Password, when the URL has none.", "${file:redis.password}", None
+    )
+    tls: RedisTlsSection = field(
+        "TLS of a rediss:// URL.", {"verify": True}, factory=RedisTlsSection
+    )
+    namespace: Id = field(
+        "Prefix of every key: two gates with two ledgers on one server.", "cg", "cg"
+    )
+    shards: Annotated[int, Whole(1, 4096)] = field(
+        "Shards of the ledger. Fixed when the ledger is created; the gate refuses another number.",
+        64,
+        64,
+    )
+    durability: Literal["detect", "none", "everysec", "always"] = field(
+        "What a power cut may cost. `detect` asks the server; declare it only where a managed "
+        "service forbids asking (it is then shown as unverified).",
+        "always",
+        "detect",
+    )
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the gate runs its own server."""
+        return self.url is None
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without its credentials, for logs and tables."""
+        if self.url is None:
+            return "embedded"
+        url = urlsplit(self.url.get_secret_value())
+        return url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl()
+
+    def connection_url(self) -> str | None:
+        """The URL with user, password and TLS put in, secrets and all; None when embedded."""
+        if self.url is None:
+            return None
+        url = urlsplit(self.url.get_secret_value())
+        query = dict(parse_qsl(url.query))
+        if url.scheme == "unix":
+            if self.username:
+                query["username"] = self.username
+            if self.password:
+                query["password"] = self.password.get_secret_value()
+            return url._replace(query=urlencode(query)).geturl()
+        entry, _, address = url.netloc.rpartition("@")
+        user, _, password = entry.partition(":")
+        if self.username:
+            user = quote(self.username, safe="")
+        if self.password:
+            password = quote(self.password.get_secret_value(), safe="")
+        if user or password:
+            address = f"{user}:{password}@{address}"
+        if url.scheme == "rediss":
+            query |= self.tls.url_options()
+        return url._replace(netloc=address, query=urlencode(query)).geturl()
+
+    @model_validator(mode="after")
+    def _enterable(self) -> "RedisSection":
+        url = self.connection_url()
+        if url is None:
+            if self.username or self.password:
+                raise Wrong("the embedded server takes no user and no password", "Give a `url`.")
+            return self
+        try:
+            Endpoint.from_url(url)
+        except BadLedgerUrl as error:
+            raise Wrong(
+                str(error),
+                "Write redis://host:6379/0, rediss://host:6379 or unix:///path/to/socket.",
+            ) from None
+        if self.tls != RedisTlsSection() and urlsplit(url).scheme != "rediss":
+            raise Wrong("`tls` is set, but the URL is not rediss://", "Use rediss:// for TLS.")
+        return self
+
+
+def read_redis(value: Any) -> Any:
+    """`embedded` and a plain URL as the mapping they are short for."""
+    if isinstance(value, str):
+        return {} if value == "embedded" else {"url": value}
+    return value
+
+
+Redis = Annotated[RedisSection, BeforeValidator(read_redis)]
+
+
+class SqliteSection(Section):
+    """The embedded store of usage events."""
+
+    path: Path = field(
+        "The database's file, relative to `data_dir`.", "events.db", Path("events.db")
+    )
+
+
+class StoreSection(Section):
+    """Where usage events end up."""
+
+    sqlite: SqliteSection = field(
+        "SQLite, the embedded store.", {"path": "events.db"}, factory=SqliteSection
+    )
+
+
+class ExportSection(Section):
+    """From the ledger's outbox to the store."""
+
+    batch_events: Annotated[int, Whole(1, 10_000)] = field("Most events in one delivery.", 500, 500)
+    interval_ms: Milliseconds = field("Longest wait before a smaller delivery goes.", 200, 200)
+    max_backlog_events: Annotated[int, Whole(1000, 1_000_000_000)] = field(
+        "Undelivered events in one shard above which requests are refused (503), so that an "
+        "event is never dropped. About 250 bytes of Redis memory each.",
+        1_000_000,
+        1_000_000,
+    )
+
+
+def _network(value: Any) -> str:
+    try:
+        network = ipaddress.ip_network(str(value), strict=True)
+    except ValueError as error:
+        raise Wrong(f"{value!r} is not a network: {error}", "Write such as 10.0.0.0/8.") from error
+    if network.prefixlen == 0:
+        raise Wrong(f"{value!r} is every address: anyone could name a customer", "List your own.")
+    return str(network)
+
+
+Network = Annotated[
+    str, BeforeValidator(_network), WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8"]})
+]
+
+
+class TrustedHeaderSection(Section):
+    """For a gateway in front that has already authenticated the caller and names the customer."""
+
+    customer: HeaderName = field("Header with the customer's id.", "x-customer-id")
+    key: HeaderName | None = field("Header with a key's id, if there is one.", "x-key-id", None)
+    project: HeaderName | None = field("Header with a project, if any.", "x-project", None)
+    networks: tuple[Network, ...] = field(
+        "From where the header is believed, by the address of the connection itself.",
+        ["10.0.0.0/8"],
+    )
+
+    @model_validator(mode="after")
+    def _sound(self) -> "TrustedHeaderSection":
+        if not self.networks:
+            raise Wrong("`networks` is empty: the header would be believed from nowhere")
+        named = [name for name in (self.customer, self.key, self.project) if name]
+        if len(set(named)) != len(named):
+            raise Wrong("one header stands for two things", "Name a header of its own for each.")
+        clash = {"authorization", "x-api-key", "x-goog-api-key", "host", "cookie"} & set(named)
+        if clash:
+            raise Wrong(f"{min(clash)!r} has a meaning of its own", "Choose another header.")
+        return self
+
+
+class AuthSection(Section):
+    """How a caller shows for which customer it acts."""
+
+    keys: Switch = field("API keys in the provider's usual headers.", True, True)
+    key_pepper: Secret | None = field(
+        "When set, a key's hash is HMAC-SHA-256 with this as its key, instead of plain SHA-256. "
+        "All hashes must have been made with it.",
+        "${file:key.pepper}",
+        None,
+    )
+    trusted_header: TrustedHeaderSection | None = field(
+        "Believe a header from listed networks.",
+        {"customer": "x-customer-id", "networks": ["10.0.0.0/8"]},
+        None,
+    )
+
+    @model_validator(mode="after")
+    def _some_way(self) -> "AuthSection":
+        if not self.keys and self.trusted_header is None:
+            raise Wrong(
+                "nobody could be let in: no keys and no trusted header",
+                "Set `keys: true` or give `trusted_header`.",
+            )
+        return self
+
+
+def check_pair(cert: Path | None, key: Path | None) -> None:
+    if (cert is None) != (key is None):
+        raise Wrong("`client_cert` and `client_key` come together", "Give both or neither.")

@@ -1,0 +1,118 @@
+"""The section of one upstream: a provider or an inference server that requests are sent to."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import model_validator
+
+from gateway.settings.problems import Wrong
+from gateway.settings.scalars import (
+    BaseUrl,
+    HeaderName,
+    InputFile,
+    Milliseconds,
+    Secret,
+    Section,
+    Switch,
+    Text,
+    Whole,
+    field,
+)
+from gateway.settings.servers import check_pair
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "accept-encoding",
+    }
+)
+
+
+class CredentialSection(Section):
+    """What the gate shows the upstream in place of the caller's key."""
+
+    header: HeaderName = field("Header that carries it.", "authorization", "authorization")
+    value: Secret = field("The whole value of the header.", "Bearer ${OPENAI_API_KEY}")
+
+
+class TimeoutsSection(Section):
+    """A deadline for each phase of a request to the upstream."""
+
+    connect_ms: Milliseconds = field("To open the connection, TLS included.", 5000, 5000)
+    head_ms: Milliseconds = field(
+        "From the request's last byte to the answer's headers.", 600_000, 600_000
+    )
+    between_bytes_ms: Milliseconds = field(
+        "The longest silence inside an answer.", 120_000, 120_000
+    )
+    total_ms: Milliseconds = field("The whole request.", 3_600_000, 3_600_000)
+
+
+class TlsSection(Section):
+    """TLS of an https upstream."""
+
+    verify: Switch = field("Check the certificate and its name.", True, True)
+    ca_file: InputFile | None = field(
+        "Certificates to trust instead of the system's, PEM.", "tls/ca.pem", None
+    )
+    client_cert: InputFile | None = field(
+        "Certificate that the gate shows, PEM.", "tls/gate.pem", None
+    )
+    client_key: InputFile | None = field("Its private key, PEM.", "tls/gate.key", None)
+    server_name: Text | None = field(
+        "Name to ask for and to check, when it is not the URL's host.", "api.internal", None
+    )
+
+    @model_validator(mode="after")
+    def _pair(self) -> "TlsSection":
+        check_pair(self.client_cert, self.client_key)
+        return self
+
+
+class UpstreamSection(Section):
+    """One upstream. A request's path is appended to `base_url`; redirects are not followed."""
+
+    base_url: BaseUrl = field(
+        "Scheme, host and port; a path here stands before the request's.", "https://api.openai.com"
+    )
+    credential: CredentialSection | None = field(
+        "The gate's own credential; without it none is sent.",
+        {"header": "authorization", "value": "Bearer ${OPENAI_API_KEY}"},
+        None,
+    )
+    headers: Mapping[HeaderName, Text] = field(
+        "Headers to add to each request.", {"openai-organization": "org-1"}, factory=dict
+    )
+    timeouts: TimeoutsSection = field("Deadlines.", {"connect_ms": 5000}, factory=TimeoutsSection)
+    tls: TlsSection = field("TLS.", {"ca_file": "tls/ca.pem"}, factory=TlsSection)
+    max_connections: Annotated[int, Whole(1, 100_000)] = field(
+        "Connections of one worker; further requests wait, within `connect_ms`.", 1024, 1024
+    )
+    inject_usage: Switch = field(
+        "Ask for the usage of streams (`stream_options.include_usage`); off for an upstream that "
+        "rejects the field.",
+        True,
+        True,
+    )
+    continuous_usage_stats: Switch = field(
+        "The upstream is a vLLM that reports usage in every chunk when asked.", True, False
+    )
+
+    @model_validator(mode="after")
+    def _own_headers(self) -> "UpstreamSection":
+        taken = set(self.headers)
+        if clash := taken & HOP_BY_HOP:
+            raise Wrong(f"the header {min(clash)!r} is the gate's own to send", "Leave it out.")
+        if self.credential and self.credential.header in taken:
+            raise Wrong(f"the header {self.credential.header!r} is set twice", "Keep `credential`.")
+        for name, text in self.headers.items():
+            if not text.isprintable():
+                raise Wrong(f"the header {name!r} has control characters in it")
+        return self
