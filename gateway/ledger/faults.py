@@ -1,0 +1,49 @@
+"""What an error reply of the server means to the gate: one table, and who raises what.
+
+Law: a reply whose first word is in `NOT_EXECUTED` promises that nothing was written, so the
+outcome is known. Anything else that a script answers with an error is a bug in the script or in
+the keys it met, and may have left a part of its writes behind (Redis does not roll back): it is
+raised as `LedgerBug`, never retried.
+"""
+
+from typing import Final
+
+from gateway.ledger.errors import LedgerBug, LedgerUnavailable
+
+NOSCRIPT: Final = "NOSCRIPT"
+READONLY: Final = "READONLY"
+
+NOT_EXECUTED: Final = {
+    NOSCRIPT: "does not keep the script, although it was just loaded",
+    "BUSY": "is busy with a script that does not end",
+    "LOADING": "is still loading its data",
+    READONLY: "is a replica; it takes no writes",
+    "MISCONF": "cannot write to its disk",
+    "NOREPLICAS": "has fewer replicas than it requires",
+    "OOM": "is out of memory",
+    "MASTERDOWN": "is a replica that has lost its primary",
+    "CLUSTERDOWN": "belongs to a cluster that is down",
+    "MOVED": "says that the key lives on another node",
+    "ASK": "says that the key is moving to another node",
+    "TRYAGAIN": "says that the keys are moving to another node",
+    "NOAUTH": "wants a password",
+    "NOPERM": "does not permit this user to run the script",
+    "WRONGPASS": "refuses the user name or the password",
+}
+"""First word of the reply → what it says of the server. Scripts meet OOM, READONLY, MISCONF and
+NOREPLICAS before their first write only: the server checks them at the start of a script with
+a `#!lua` line, and otherwise at its first writing command."""
+
+
+def first_word(error: Exception) -> str:
+    """The code an error reply opens with: `NOSCRIPT No matching script.` → `NOSCRIPT`."""
+    return str(error).partition(" ")[0]
+
+
+def explain(error: Exception, script_name: str) -> LedgerUnavailable | LedgerBug:
+    """The exception to raise for an error reply to a script. Arguments are never in it."""
+    word = first_word(error)
+    meaning = NOT_EXECUTED.get(word)
+    if meaning is not None:
+        return LedgerUnavailable(f"the ledger's server {meaning} ({word})", unknown=False)
+    return LedgerBug(f"script {script_name} failed: {str(error)[:300]}")

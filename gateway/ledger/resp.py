@@ -1,0 +1,198 @@
+"""The hot path's runner of scripts: one connection whose commands of a loop tick leave together.
+
+Callers are served through `Wire`; this file adds what outlives a connection: loading scripts on
+NOSCRIPT, meaning of error replies, reconnecting in the background. While there is no connection
+every call fails at once with `unknown=False`.
+
+A worker has two of these, one to admit and one to settle, so that a burst of settlements never
+stands in front of an admission. Client cost of each pair of calls: `python -m
+loadtest.client_cost`.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Final
+
+import structlog
+from hiredis import ReplyError
+
+from gateway.ledger.connect import Endpoint
+from gateway.ledger.durability import WaitAof
+from gateway.ledger.errors import LedgerBug, LedgerUnavailable
+from gateway.ledger.faults import NOSCRIPT, READONLY, explain, first_word
+from gateway.ledger.scripts import Script
+from gateway.ledger.wire import Wire, pack
+
+FIRST_RETRY_S: Final = 0.05
+LONGEST_RETRY_S: Final = 2.0
+
+_COUNTS: Final = tuple(b"%d" % count for count in range(64))
+
+_log = structlog.get_logger()
+
+
+class CoalescingRunner:
+    """Runs scripts over one connection (`Runner` of `gateway/ledger/scripts.py`).
+
+    Use it from one event loop: `await start()` … `await close()`, or `async with`.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        name: str,
+        timeout_s: float = 1.0,
+        connect_timeout_s: float = 2.0,
+        max_outstanding: int = 20_000,
+        waitaof: WaitAof | None = None,
+    ) -> None:
+        """name: shown by CLIENT LIST. timeout_s bounds each command, from its write to its
+        answer. Beyond max_outstanding commands without an answer, calls fail at once."""
+        self._endpoint = endpoint
+        self._name = name
+        self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._max_outstanding = max_outstanding
+        self._waitaof = waitaof
+        self._wire: Wire | None = None
+        self._down = "the connection to the ledger has not been started"
+        self._reconnecting: asyncio.Task[None] | None = None
+        self._retry_s = FIRST_RETRY_S
+        self._closed = False
+        self.reconnects = 0
+        """Connections made after the first."""
+
+    def __repr__(self) -> str:
+        state = "connected" if self.connected else "down"
+        return f"CoalescingRunner({self._name}, {self._endpoint.shown}, {state})"
+
+    @property
+    def connected(self) -> bool:
+        """Whether a call would be sent now."""
+        return self._wire is not None and self._wire.open
+
+    @property
+    def down_reason(self) -> str | None:
+        """Why calls fail at the moment; None while connected."""
+        return None if self.connected else self._down
+
+    @property
+    def outstanding(self) -> int:
+        """Commands that wait for their answer."""
+        return 0 if self._wire is None else self._wire.outstanding
+
+    async def start(self) -> None:
+        """Connect. Raises LedgerUnavailable, and leaves nothing behind, if that fails."""
+        self._wire = await self._connect()
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        """Wait up to `grace_s` for the outstanding answers, then close. Safe to repeat."""
+        self._closed = True
+        self._down = "the connection to the ledger is closed"
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+            await asyncio.wait([self._reconnecting])
+            self._reconnecting = None
+        wire, self._wire = self._wire, None
+        if wire is None:
+            return
+        wire.retire(self._down)
+        await asyncio.wait([wire.lost], timeout=grace_s)
+        if not wire.lost.done():
+            wire.abort(self._down)
+            await asyncio.wait([wire.lost])
+
+    async def __aenter__(self) -> "CoalescingRunner":
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
+        """The script's reply: bytes and ints. Loads the script on NOSCRIPT and retries once.
+
+        Raises LedgerUnavailable, whose `unknown` says whether the script may have run, and
+        LedgerBug if the script itself failed. A cancelled call has an unknown outcome too.
+        """
+        wire = self._wire
+        if wire is None:
+            raise LedgerUnavailable(self._down)
+        packed = pack((b"EVALSHA", script.sha, _COUNTS[len(keys)], *keys, *args))
+        reply = await wire.send(packed)
+        if type(reply) is list:
+            return reply
+        return await self._unusual(wire, script, packed, reply)
+
+    async def _unusual(self, wire: Wire, script: Script, packed: bytes, reply: Any) -> list[Any]:
+        """Everything but a plain reply."""
+        load = None
+        if isinstance(reply, ReplyError) and first_word(reply) == NOSCRIPT:
+            load = wire.load(script)
+            reply = await wire.send(packed)
+        if isinstance(reply, list):
+            return reply
+        if isinstance(reply, LedgerUnavailable):
+            raise reply
+        if not isinstance(reply, ReplyError):
+            raise LedgerBug(f"script {script.name} answered a {type(reply).__name__}, not a list")
+        word = first_word(reply)
+        if word == READONLY:
+            # A failover has made this server a replica: find the primary by connecting anew.
+            self._down = f"the ledger's server at {self._endpoint.shown} is a replica"
+            wire.retire(self._down)
+        if word == NOSCRIPT and load is not None and load.done():
+            refusal = load.result()
+            if isinstance(refusal, ReplyError):
+                raise explain(refusal, f"{script.name} (SCRIPT LOAD)")
+        raise explain(reply, script.name)
+
+    async def _connect(self) -> Wire:
+        return await self._endpoint.take_over(
+            self._new_wire, name=self._name, timeout_s=self._connect_timeout_s
+        )
+
+    def _new_wire(self) -> Wire:
+        return Wire(
+            timeout_s=self._timeout_s,
+            max_outstanding=self._max_outstanding,
+            waitaof=self._waitaof,
+            on_lost=self._lose,
+        )
+
+    def _lose(self, wire: Wire, reason: str) -> None:
+        if wire is not self._wire:
+            return
+        self._wire = None
+        if self._closed:
+            return
+        self._down = reason
+        if wire.answered and not wire.retired:
+            self._retry_s = FIRST_RETRY_S
+        _log.warning("ledger_lost", connection=self._name, reason=reason)
+        self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        while True:
+            # Jitter, so that the gates of a fleet do not come back as one.
+            await asyncio.sleep(self._retry_s * random.uniform(0.5, 1.0))  # noqa: S311
+            self._retry_s = min(LONGEST_RETRY_S, 2 * self._retry_s)
+            try:
+                self._wire = await self._connect()
+            except LedgerUnavailable as error:
+                self._down = str(error)
+            except Exception as error:  # whatever it is, a gate that gives up is down for ever
+                self._down = f"the connection to the ledger fails: {type(error).__name__}"
+                _log.exception("ledger_connect_failed", connection=self._name)
+            else:
+                self.reconnects += 1
+                _log.info("ledger_found", connection=self._name)
+                return
