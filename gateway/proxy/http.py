@@ -4,8 +4,9 @@
 `Upstream` and `Answer` (provider side). The flow knows only what stands here.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -74,6 +75,21 @@ class Exchange(ABC):
     @abstractmethod
     def client_gone(self) -> bool:
         """Whether the connection is known to be closed."""
+
+    @abstractmethod
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Call back once when the client's connection is lost before the handler has returned, at
+        once if it is lost already. The handler itself is never interrupted; the last callback
+        given counts.
+        """
+
+    def limit_after_gone(self, limit_ms: int, stop: Callable[[], None]) -> None:
+        """Call `stop` (idempotent) limit_ms after the client has gone, if it goes."""
+
+        def begin() -> None:
+            asyncio.get_running_loop().call_later(limit_ms / 1000, stop)
+
+        self.on_gone(begin)
 
     async def answer(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """Send a whole answer at once. Servers may do it in one write. Raises ClientGone."""
