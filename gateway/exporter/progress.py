@@ -8,7 +8,7 @@ anomaly that is stored with the events. Pure bookkeeping, no I/O.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gateway.domain.delivery import Anomaly, DeadLetter, Place
+from gateway.domain.delivery import START, Anomaly, DeadLetter, Place
 from gateway.domain.events import Event
 from gateway.ledger.outbox import Entry, ShardHead
 
@@ -43,7 +43,7 @@ class Progress:
         self.stored = dict(cursors)
         for shard, head in enumerate(heads):
             self.read_to[shard] = head.acked
-            stored = self.stored.setdefault(shard, head.acked)
+            stored = self.stored.setdefault(shard, START)
             if head.acked > stored:
                 self._noticed.append(Anomaly("store_behind", shard, stored, head.acked))
                 self.stored[shard] = head.acked
@@ -91,7 +91,7 @@ class Progress:
         how long they were is not known without reading them."""
         lag = 0
         for shard, head in enumerate(heads):
-            stored = self.stored.get(shard, head.acked)
+            stored = self.stored.get(shard, START)
             since = stored.seq if stored.epoch == head.last.epoch else -1
             lag += max(0, head.last.seq - since)
         return lag

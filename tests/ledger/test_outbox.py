@@ -1,11 +1,14 @@
 """Reading the outbox: order, cursors, what cannot be read."""
 
+from pathlib import Path
+
 import msgpack
 import pytest
 import redis.asyncio
 
 from gateway.domain.delivery import DeadLetter, Place
 from gateway.domain.events import Event
+from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.outbox import Outbox, decode_entry
 from tests.outbox_writer import OutboxWriter
@@ -173,8 +176,8 @@ async def test_heads_say_how_far_each_shard_is(writer: OutboxWriter, outbox: Out
     assert (heads[0].last, heads[0].acked) == (Place(1, -1), Place(1, -1))
 
 
-async def test_a_ledger_that_is_not_there_is_unavailable(tmp_path: str) -> None:
-    client = redis.asyncio.Redis(unix_socket_path=f"{tmp_path}/none")
+async def test_a_ledger_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    client = Endpoint.from_socket(tmp_path / "none").client(name="test")
     with pytest.raises(LedgerUnavailable):
         await Outbox(client, 4).read({})
     with pytest.raises(LedgerUnavailable):
