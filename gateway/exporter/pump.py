@@ -17,9 +17,9 @@ import structlog
 
 from gateway.domain.delivery import DeadLetter
 from gateway.domain.events import Event
-from gateway.exporter.metrics import ExporterMetrics
 from gateway.exporter.progress import Load, Progress
 from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable
+from gateway.exporter.tally import Tally
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.outbox import Outbox, ShardHead
 
@@ -62,10 +62,10 @@ class Pump:
         acknowledger: Acknowledger,
         sink: Sink,
         *,
-        metrics: ExporterMetrics | None = None,
+        metrics: Tally | None = None,
         options: PumpOptions | None = None,
     ) -> None:
-        self.metrics = metrics or ExporterMetrics()
+        self.metrics = metrics or Tally()
         self._outbox = outbox
         self._acknowledger = acknowledger
         self._sink = sink

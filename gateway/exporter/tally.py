@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 
 @dataclass(slots=True)
-class ExporterMetrics:
+class Tally:
     """lag_events: written by the ledger and not yet in the sink; lag_seconds: age of the oldest
     of them that has been read; waiting: 1 while the sink or the ledger cannot be reached.
     Lags are as of the last look (each second), the rest counts since start.

@@ -1,0 +1,164 @@
+"""Refusals of the last days, kept in one capped stream so that `why` can explain them.
+
+Not part of the ledger: nothing is reserved or charged by a refusal, and an unfunded caller
+must not fill the memory. Hence the law: noting one costs the hot path an append to a bounded
+queue that forgets its oldest; the stream is capped by number and by age; what cannot be
+written is counted, not retried for ever.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from msgpack import packb, unpackb
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.ledger.outbox import unavailable
+
+STREAM: Final = b"{cg}:refusals"
+DAY_MS: Final = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRequest:
+    """One refusal, as the flow knew it. Amounts in nano-credits.
+
+    reason:         a DenyReason, or the kind of the gate's own refusal (bad_key, unknown_model, …)
+    status:         HTTP status that was answered
+    estimate_nano:  what would have been held; None when it did not come to an estimate
+    limit:          which limit refused, in words, for limits
+    """
+
+    request_id: str
+    reason: str
+    status: int
+    customer_id: str | None = None
+    key_id: str | None = None
+    route: str | None = None
+    model: str | None = None
+    estimate_nano: int | None = None
+    available_nano: int | None = None
+    balance_nano: int | None = None
+    limit: str | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotedRefusal:
+    """A refusal read back; `noted_at_ms` by the ledger's clock, some milliseconds after it happened."""
+
+    refused: RefusedRequest
+    noted_at_ms: int
+
+
+_FIELDS: Final = tuple(RefusedRequest.__dataclass_fields__)
+
+
+class RefusalLog:
+    """Writes refusals behind the requests' back. `note` from the event loop, `run` as a task."""
+
+    def __init__(
+        self,
+        client: Redis,
+        *,
+        max_entries: int = 100_000,
+        max_age_ms: int = 3 * DAY_MS,
+        queue_limit: int = 4096,
+        flush_s: float = 0.25,
+    ) -> None:
+        self.dropped = 0
+        """Refusals that were not written: the queue was full, or the ledger away."""
+        self._client = client
+        self._max_entries = max_entries
+        self._max_age_ms = max_age_ms
+        self._queue: deque[RefusedRequest] = deque()
+        self._queue_limit = queue_limit
+        self._flush_s = flush_s
+
+    def note(self, refused: RefusedRequest) -> None:
+        """Remember one refusal. Never blocks, never fails."""
+        queue = self._queue
+        if len(queue) >= self._queue_limit:
+            queue.popleft()
+            self.dropped += 1
+        queue.append(refused)
+
+    async def run(self) -> None:
+        """Write what was noted, a few times a second, until cancelled; then once more."""
+        try:
+            while True:
+                await asyncio.sleep(self._flush_s)
+                await self.flush()
+        finally:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.flush()
+
+    async def flush(self) -> None:
+        """Write what is waiting, in one round trip."""
+        if not self._queue:
+            return
+        batch, self._queue = self._queue, deque()
+        try:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for refused in batch:
+                    pipe.xadd(
+                        STREAM,
+                        {
+                            b"i": refused.request_id,
+                            b"r": packb([getattr(refused, name) for name in _FIELDS]),
+                        },
+                        maxlen=self._max_entries,
+                        approximate=True,
+                    )
+                last: Any = (await pipe.execute())[-1]
+            oldest_ms = int(last.partition(b"-")[0]) - self._max_age_ms
+            await self._client.xtrim(STREAM, minid=str(max(0, oldest_ms)), approximate=True)
+        except (RedisError, OSError):
+            self.dropped += len(batch)
+
+
+async def find_refusal(
+    client: Redis,
+    request_id: str,
+    *,
+    most: int = 200_000,
+    progress: Callable[[int], None] | None = None,
+) -> NotedRefusal | None:
+    """The refusal of a request, searched backwards among the latest `most`.
+
+    progress: told how many were looked at so far. Raises LedgerUnavailable.
+    """
+    wanted = request_id.encode()
+    end, seen = b"+", 0
+    while seen < most:
+        with unavailable():
+            page: Any = await client.xrevrange(STREAM, end, b"-", count=min(2000, most - seen))
+        for entry_id, fields in page:
+            if fields[b"i"] == wanted:
+                return NotedRefusal(_unpack(fields[b"r"]), int(entry_id.partition(b"-")[0]))
+        seen += len(page)
+        if progress is not None:
+            progress(seen)
+        if len(page) < 2000:
+            return None
+        end = b"(" + page[-1][0]
+    return None
+
+
+async def latest_refusals(client: Redis, count: int) -> list[NotedRefusal]:
+    """The last refusals, oldest first. Raises LedgerUnavailable."""
+    with unavailable():
+        page: Any = await client.xrevrange(STREAM, count=count)
+    return [
+        NotedRefusal(_unpack(fields[b"r"]), int(entry_id.partition(b"-")[0]))
+        for entry_id, fields in reversed(page)
+    ]
+
+
+def _unpack(packed: bytes) -> RefusedRequest:
+    """Fields are appended by later releases, so what this one does not know is left out."""
+    return RefusedRequest(*unpackb(packed)[: len(_FIELDS)])
