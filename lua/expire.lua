@@ -1,0 +1,94 @@
+#!lua flags=allow-oom
+-- expire: ends a hold whose deadline has passed. Charges the last checkpoint (at least what reserve
+-- named), or by the hold's policy all of it or nothing, and gives the rest back.
+--
+-- KEYS[1] due
+-- KEYS[2] out
+-- KEYS[3] shard
+-- KEYS[4] account
+-- KEYS[5] reservation
+-- KEYS[6] project  if the mask has 1; else the key
+-- KEYS[7] key  if the mask has 1 and 2
+-- ARGV[1] head  <dddB: now_ms (0: the ledger's clock), seen_epoch, seen_count, mask of scopes given
+-- ARGV[2] reservation_id
+--
+-- replies, the first that applies:
+--   bad_arguments
+--   unknown_account, went_back, wrong_layout, shard_frozen: the shard
+--   gone: no hold and no tombstone; its deadline is struck off
+--   wrong_scopes  ids: the hold's limits count in records that were not given
+--   not_due  deadline_ms
+--   total_too_large
+--   expired, settled, released, settled_late  charged_nano, balance_nano, epoch, seq, replayed (0 or 1)
+--
+-- writes: out, shard, account, reservation (tombstone), due, and the scope records of the hold; of no
+--         hold, due alone.
+
+-- read
+local head = { sunpack('<dddB', ARGV[1]) }
+local id = ARGV[2]
+if not whole(head) or #id == 0 or #id > MAX_ID then return { 'bad_arguments' } end
+local values = read(3)
+local shard, closed = open_shard(values[1], head[2], head[3])
+if not shard then return { closed } end
+if not values[2] then return { 'unknown_account' } end
+call('ZCARD', KEYS[1]) -- its type
+local now, mask = clock(head[1]), head[4]
+local a = read_account(values[2])
+local hold = values[3]
+local state = hold and byte(hold, 1)
+
+-- decide
+if not state then
+  call('ZREM', KEYS[1], id)
+  return { 'gone' }
+end
+if state ~= PENDING then
+  call('ZREM', KEYS[1], id)
+  local e = { sunpack(ENDED_HEADER, hold) }
+  local _, _, balance = credit(a, 0, now)
+  return { OUTCOMES[state], e[E_CHARGED], balance, e[E_EPOCH], e[E_SEQ], 1 }
+end
+local h = { sunpack(PENDING_HEADER, hold) }
+local n, rows_size, costs_size = h[H_UNITS], h[H_ROWS], h[H_COSTS]
+local estimate_at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS]
+local rows_at = estimate_at + 16 * n
+local ids_at = rows_at + rows_size + costs_size
+if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
+  return { 'wrong_scopes', string.sub(hold, ids_at, ids_at + h[H_IDS] - 1) }
+end
+if now < h[H_DEADLINE] then return { 'not_due', h[H_DEADLINE] } end
+local used_at, charge, cost, usage, tokens = estimate_at + 8 * n, 0, false, {}, 0
+if h[H_POLICY] == 1 then used_at = estimate_at end
+local used = string.sub(hold, used_at, used_at + 8 * n - 1)
+if h[H_POLICY] == 2 then
+  used = rep('\0', 8 * n)
+else
+  charge = rate(hold, rows_at, rows_size, used, 1, n, usage) or h[H_HELD]
+  if h[H_POLICY] == 1 then charge = h[H_HELD] end
+end
+if costs_size > 0 then cost = rate(hold, rows_at + rows_size, costs_size, used, 1, n) or false end
+for i = 1, #usage, 2 do
+  if usage[i] < 20 then tokens = tokens + usage[i + 1] end
+end
+local scopes, limits = {}, {}
+if h[H_LIMITS] > 0 then
+  scopes = read_scopes(a, values, 4, mask)
+  limits = count_out(scopes, h, hold, charge, 1, tokens)
+end
+local paid = spend_hold(a, h, hold, charge, now)
+if a[SETTLED] > MAX_AMOUNT or a[OVERDRAFT] > MAX_AMOUNT then return { 'total_too_large' } end
+local _, _, balance = credit(a, 0, now)
+
+-- write
+emit(KEYS[2], shard, 'expire', id .. ':expired', now, charge, h[H_HELD], cost, balance, paid, usage,
+  string.sub(hold, ids_at + h[H_IDS]))
+store({ KEYS[3], pack_shard(shard), KEYS[4], pack_account(a) }, scopes, 6, mask)
+local epoch, seq = shard[EPOCH], shard[LAST_SEQ]
+call('SET', KEYS[5], spack(ENDED_HEADER, EXPIRED, 0, #paid / 2, h[H_LIMITS], n, h[H_MASK], charge, h[H_HELD],
+    h[H_RESERVED_AT], now, epoch, seq)
+  .. spack('<' .. rep('d', #paid), unpack(paid))
+  .. spack('<' .. rep('BBIddd', h[H_LIMITS]), unpack(limits))
+  .. used, 'PX', TOMBSTONE_TTL_MS)
+call('ZREM', KEYS[1], id)
+return { 'expired', charge, balance, epoch, seq, 0 }

@@ -1,0 +1,120 @@
+#!lua flags=allow-oom
+-- extend: keeps a hold alive while its answer runs: new deadline, new checkpoint, and a larger hold
+-- if the estimate has grown and the wallet can pay for it.
+--
+-- KEYS[1] due
+-- KEYS[2] shard
+-- KEYS[3] account
+-- KEYS[4] reservation
+-- KEYS[5] project  if the mask has 1; else the key
+-- KEYS[6] key  if the mask has 1 and 2
+-- ARGV[1] head  <ddddddB: now_ms (0: the ledger's clock), seen_epoch, seen_count, extend_no (from 1, rising), tokens,
+--               ttl_ms, mask of scopes given
+-- ARGV[2] reservation_id
+-- ARGV[3] estimate  vector of the whole request
+-- ARGV[4] checkpoint  vector of what has been used
+--
+-- replies, the first that applies:
+--   bad_arguments
+--   unknown_account, went_back, wrong_layout, shard_frozen: the shard
+--   unknown_reservation
+--   settled, released, expired, settled_late  charged_nano, balance_nano, epoch, seq, replayed (1)
+--   bad_rate, bad_quantity, unknown_shape, too_large
+--   wrong_scopes  ids: the hold's limits count in records that were not given
+--   not_grown  held_nano, available_nano, deadline_ms, reason: wallet_frozen, insufficient_credits, credit_held, spend_limit, rate_limit; or `recorded`
+--   extended  held_nano, available_nano, deadline_ms
+--
+-- writes: reservation, due; and when the hold grows, account and scope records.
+
+-- read
+local head = { sunpack('<ddddddB', ARGV[1]) }
+local id, estimate, checkpoint = ARGV[2], ARGV[3], ARGV[4]
+if not whole(head) or #id == 0 or #id > MAX_ID or head[4] == 0 or head[6] == 0 then
+  return { 'bad_arguments' }
+end
+local values = read(2)
+local shard, closed = open_shard(values[1], head[2], head[3])
+if not shard then return { closed } end
+if not values[2] then return { 'unknown_account' } end
+call('ZCARD', KEYS[1]) -- its type
+local now, mask = clock(head[1]), head[7]
+local a = read_account(values[2])
+local raw = values[3]
+
+-- decide
+if not raw then return { 'unknown_reservation' } end
+if byte(raw, 1) ~= PENDING then
+  local e = { sunpack(ENDED_HEADER, raw) }
+  local _, _, balance = credit(a, 0, now)
+  return { OUTCOMES[byte(raw, 1)], e[E_CHARGED], balance, e[E_EPOCH], e[E_SEQ], 1 }
+end
+local h = { sunpack(PENDING_HEADER, raw) }
+local n = h[H_UNITS]
+if #estimate ~= 8 * n or #checkpoint ~= 8 * n then return { 'bad_arguments' } end
+local limits_at = h[H_NEXT] + 16 * h[H_ALLOCATIONS]
+local estimate_at = limits_at + LIMIT_SIZE * h[H_LIMITS]
+local rows_at = estimate_at + 16 * n
+local total, wrong = rate(raw, rows_at, h[H_ROWS], estimate, 1, n)
+if not total then return { wrong } end
+local _, wrong_checkpoint = rate(raw, rows_at, h[H_ROWS], checkpoint, 1, n)
+if wrong_checkpoint then return { wrong_checkpoint } end
+if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
+  local at = rows_at + h[H_ROWS] + h[H_COSTS]
+  return { 'wrong_scopes', string.sub(raw, at, at + h[H_IDS] - 1) }
+end
+local available, payable = credit(a, h[H_BITS], now)
+if head[4] <= h[H_EXTEND_NO] then
+  if total > h[H_HELD] then return { 'not_grown', h[H_HELD], available, h[H_DEADLINE], 'recorded' } end
+  return { 'extended', h[H_HELD], available, h[H_DEADLINE] }
+end
+local growth, more = total - h[H_HELD], head[5] - h[H_TOKENS]
+local reason, scopes = nil, {}
+local limits = { sunpack('<' .. rep('BBIddd', h[H_LIMITS]), raw, limits_at) }
+limits[#limits] = nil
+if growth < 0 then growth = 0 end
+if more < 0 then more = 0 end
+if growth > 0 and a[STATUS] ~= 0 then
+  reason = 'wallet_frozen'
+elseif growth > available then
+  reason = growth > payable - h[H_HELD] and 'insufficient_credits' or 'credit_held'
+end
+if growth > 0 or more > 0 then scopes = read_scopes(a, values, 4, mask) end
+for i = 1, #limits, 6 do
+  local measure, record = limits[i + 1], scopes[limits[i]]
+  local adds = measure == SPEND and growth or measure == TOKENS and more or 0
+  local c = adds > 0 and record and find_counter(record, limits[i], limits[i + 2])
+  if c and record[c + WINDOW] == limits[i + 3] then
+    if record[c + USED] + record[c + COUNTER_HELD] + adds > limits[i + 4] then
+      reason = reason or (measure == SPEND and 'spend_limit' or 'rate_limit')
+    end
+    record[c + COUNTER_HELD] = record[c + COUNTER_HELD] + adds
+    limits[i + 5] = limits[i + 5] + adds
+  end
+end
+local deadline, grown = now + head[6], not reason and (growth > 0 or more > 0)
+local body = string.sub(raw, rows_at)
+local same = string.sub(raw, h[H_NEXT], estimate_at - 1) -- allocations and limits
+h[H_DEADLINE], h[H_EXTEND_NO] = deadline, head[4]
+if grown then
+  local allocations = { sunpack('<' .. rep('dd', h[H_ALLOCATIONS]), raw, h[H_NEXT]) }
+  allocations[#allocations] = nil
+  if growth > 0 then allocate(a, growth, h[H_BITS], now, allocations) end
+  same = spack('<' .. rep('d', #allocations), unpack(allocations))
+    .. spack('<' .. rep('BBIddd', h[H_LIMITS]), unpack(limits))
+  h[H_ALLOCATIONS], h[H_HELD], h[H_TOKENS] = #allocations / 2, h[H_HELD] + growth, h[H_TOKENS] + more
+  available = available - growth
+else
+  scopes, mask = {}, 0
+  estimate = string.sub(raw, estimate_at, estimate_at + 8 * n - 1)
+end
+local hold = spack(PENDING_HEADER, unpack(h, 1, H_TOKENS)) .. same .. estimate .. checkpoint .. body
+
+-- write
+call('ZADD', KEYS[1], deadline, id)
+if grown then
+  store({ KEYS[3], pack_account(a), KEYS[4], hold }, scopes, 5, mask)
+else
+  call('SET', KEYS[4], hold)
+end
+if reason then return { 'not_grown', h[H_HELD], available, deadline, reason } end
+return { 'extended', h[H_HELD], available, deadline }

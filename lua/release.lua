@@ -1,0 +1,74 @@
+#!lua flags=allow-oom
+-- release: gives a hold back whole. One that finds no hold leaves a tombstone, so that a reserve
+-- which is still on its way comes too late.
+--
+-- KEYS[1] due
+-- KEYS[2] out
+-- KEYS[3] shard
+-- KEYS[4] account
+-- KEYS[5] reservation
+-- KEYS[6] project  if the mask has 1; else the key
+-- KEYS[7] key  if the mask has 1 and 2
+-- ARGV[1] head  <ddddB: now_ms (0: the ledger's clock), seen_epoch, seen_count, reserved_at_ms (0 unknown),
+--               mask of scopes given
+-- ARGV[2] reservation_id
+-- ARGV[3] facts
+--
+-- replies, the first that applies:
+--   bad_arguments
+--   unknown_account, went_back, wrong_layout, shard_frozen: the shard
+--   wrong_scopes  ids: the hold's limits count in records that were not given
+--   too_old  now_ms: no hold, and a reserve this old cannot come any more
+--   released, settled, expired, settled_late  charged_nano, balance_nano, epoch, seq (0, 0: no event), replayed (0 or 1)
+--
+-- writes: out, shard, account, reservation (tombstone), due, and the scope records of the hold; of no
+--         hold, the tombstone alone.
+
+-- read
+local head = { sunpack('<ddddB', ARGV[1]) }
+local id = ARGV[2]
+if not whole(head) or #id == 0 or #id > MAX_ID then return { 'bad_arguments' } end
+local values = read(3)
+local shard, closed = open_shard(values[1], head[2], head[3])
+if not shard then return { closed } end
+if not values[2] then return { 'unknown_account' } end
+call('ZCARD', KEYS[1]) -- its type
+local now, mask = clock(head[1]), head[5]
+local a = read_account(values[2])
+local earlier = values[3]
+local state = earlier and byte(earlier, 1)
+
+-- decide
+local scopes, held, reserved_at, epoch, seq = {}, 0, head[4], 0, 0
+if state == PENDING then
+  local h = { sunpack(PENDING_HEADER, earlier) }
+  if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
+    local at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS] + 16 * h[H_UNITS]
+      + h[H_ROWS] + h[H_COSTS]
+    return { 'wrong_scopes', string.sub(earlier, at, at + h[H_IDS] - 1) }
+  end
+  if h[H_LIMITS] > 0 then
+    scopes = read_scopes(a, values, 4, mask)
+    count_out(scopes, h, earlier, 0, 0, 0)
+  end
+  held, reserved_at = h[H_HELD], h[H_RESERVED_AT]
+  spend_hold(a, h, earlier, 0, now)
+elseif state then
+  local e = { sunpack(ENDED_HEADER, earlier) }
+  local _, _, balance = credit(a, 0, now)
+  return { OUTCOMES[state], e[E_CHARGED], balance, e[E_EPOCH], e[E_SEQ], 1 }
+elseif reserved_at > 0 and now - reserved_at > SETTLE_MAX_AGE_MS then
+  return { 'too_old', now }
+end
+local _, _, balance = credit(a, 0, now)
+
+-- write
+if state then
+  emit(KEYS[2], shard, 'release', id .. ':released', now, 0, held, false, balance, {}, {}, ARGV[3])
+  epoch, seq = shard[EPOCH], shard[LAST_SEQ]
+  store({ KEYS[3], pack_shard(shard), KEYS[4], pack_account(a) }, scopes, 6, mask)
+  call('ZREM', KEYS[1], id)
+end
+call('SET', KEYS[5], spack(ENDED_HEADER, RELEASED, 0, 0, 0, 0, 0, 0, held, reserved_at, now, epoch, seq),
+  'PX', TOMBSTONE_TTL_MS)
+return { 'released', 0, balance, epoch, seq, 0 }

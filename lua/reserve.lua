@@ -1,0 +1,96 @@
+#!lua
+-- reserve: holds credit and room under every limit for one request, or refuses and writes nothing.
+--
+-- KEYS[1] due
+-- KEYS[2] shard
+-- KEYS[3] account
+-- KEYS[4] reservation
+-- KEYS[5] project  if the mask has 1; else the key
+-- KEYS[6] key  if the mask has 1 and 2
+-- ARGV[1] head  <dddddddIBBBHHH: now_ms (0: the ledger's clock), seen_epoch, seen_count, max_backlog (0: any),
+--               account_rev, tokens, ttl_ms, scope bits, expiry policy (0 checkpoint, 1 hold, 2 nothing),
+--               mask of scopes given, n units, bytes of price rows, of cost rows, of ids
+-- ARGV[2] reservation_id
+-- ARGV[3] body  estimate vector, least charge of an expiry (vector), price rows, cost rows, ids, facts
+-- ARGV[4] limits  rows of <BBIddddd; empty for none
+--
+-- replies, the first that applies:
+--   bad_arguments
+--   bad_rate, bad_quantity, unknown_shape, too_large
+--   unknown_account, went_back, wrong_layout, shard_frozen: the shard
+--   already_ended  outcome: a tombstone lies under this id
+--   exists_with_different_parameters
+--   held  held_nano, available_nano, reserved_at_ms, deadline_ms: also when an earlier call did it
+--   wallet_frozen
+--   stale_account  account_rev of the ledger
+--   outbox_full  backlog
+--   bad_limits
+--   stale_windows  now_ms
+--   insufficient_credits  estimate_nano, available_nano, balance_nano
+--   spend_limit, rate_limit, concurrency_limit  estimate_nano, available_nano, balance_nano, row (from 0), left, retry_after_ms (-1 none)
+--   credit_held  estimate_nano, available_nano, balance_nano
+--
+-- writes: due, account, reservation, and the scope records that limits count in.
+
+-- read
+local head = { sunpack('<dddddddIBBBHHH', ARGV[1]) }
+local id, body, n = ARGV[2], ARGV[3], head[11]
+if not whole(head) or #id == 0 or #id > MAX_ID or head[7] == 0 or head[9] > 2
+  or #body < 16 * n + head[12] + head[13] + head[14]
+  or not (head[13] == 0 or head[13] == 18 * n) or #ARGV[4] % 46 ~= 0 then
+  return { 'bad_arguments' }
+end
+local estimate, wrong = rate(body, 16 * n + 1, head[12], body, 1, n)
+if not estimate then return { wrong } end
+local values = read(2)
+local shard, closed = open_shard(values[1], head[2], head[3])
+if not shard then return { closed } end
+if not values[2] then return { 'unknown_account' } end
+local now, bits, mask = clock(head[1]), head[8], head[10]
+local a = read_account(values[2])
+local available, payable, balance = credit(a, bits, now)
+
+-- decide
+local earlier = values[3]
+if earlier then
+  if byte(earlier, 1) ~= PENDING then return { 'already_ended', OUTCOMES[byte(earlier, 1)] } end
+  local h = { sunpack(PENDING_HEADER, earlier) }
+  local at, same = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS], body
+  if h[H_EXTEND_NO] > 0 then -- extended: its vectors are no longer those of the reserve
+    at, same = at + 16 * n, string.sub(body, 16 * n + 1)
+  end
+  if h[H_UNITS] ~= n or string.sub(earlier, at) ~= same then
+    return { 'exists_with_different_parameters' }
+  end
+  return { 'held', h[H_HELD], available, h[H_RESERVED_AT], h[H_DEADLINE] }
+end
+if a[STATUS] ~= 0 then return { 'wallet_frozen' } end
+if a[ACCOUNT_REV] ~= head[5] then return { 'stale_account', a[ACCOUNT_REV] } end
+local backlog = shard[LAST_SEQ] - (shard[ACKED_EPOCH] == shard[EPOCH] and shard[ACKED_SEQ] or -1)
+if head[4] > 0 and backlog >= head[4] then return { 'outbox_full', backlog } end
+local scopes = read_scopes(a, values, 4, mask, true)
+local limits, refusal = count_in(scopes, ARGV[4], now, estimate, head[6])
+if not limits and #refusal == 1 then return { refusal[1], now } end
+if estimate > 0 and estimate > payable then
+  return { 'insufficient_credits', estimate, available, balance }
+end
+if not limits then
+  return { refusal[1], estimate, available, balance, refusal[2], refusal[3], refusal[4] }
+end
+if estimate > 0 and estimate > available then
+  return { 'credit_held', estimate, available, balance }
+end
+local allocations = {}
+allocate(a, estimate, bits, now, allocations)
+a[OPEN] = a[OPEN] + 1
+local n_allocations, n_limits, deadline = #allocations / 2, #limits / 6, now + head[7]
+local hold = spack(PENDING_HEADER, PENDING, head[9], n_allocations, n_limits, n, mask, head[12], head[13],
+    head[14], bits, estimate, now, deadline, 0, head[6])
+  .. spack('<' .. rep('dd', n_allocations), unpack(allocations))
+  .. spack('<' .. rep('BBIddd', n_limits), unpack(limits))
+  .. body
+
+-- write
+call('ZADD', KEYS[1], deadline, id)
+store({ KEYS[3], pack_account(a), KEYS[4], hold }, scopes, 5, mask)
+return { 'held', estimate, available - estimate, now, deadline }
