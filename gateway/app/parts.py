@@ -47,8 +47,9 @@ class Ledger(Protocol):
 class Plan:
     """How to operate by one configuration; made anew on a reload.
 
-    files:  configuration files whose change means a reload
-    fixed:  what cannot change while running, by the name the operator knows it by
+    files:   configuration files whose change means a reload
+    fixed:   what cannot change while running, by the name the operator knows it by
+    digest:  changes when anything that the configuration says does; "" is always a change
     """
 
     host: str
@@ -58,6 +59,7 @@ class Plan:
     grace_s: float
     files: tuple[Path, ...] = ()
     fixed: Mapping[str, object] | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Parts:
     plan:          how to operate by a configuration
     sync:          brings a configuration's accounts into the ledger at a URL; idempotent;
                    raises CannotServe
+    admin_token:   the operator's own; None has one made and kept in the data folder
     admin_routes:  further paths of the admin side, guarded by its token
     """
 
@@ -77,6 +80,7 @@ class Parts:
     load: Callable[[], Any]
     plan: Callable[[Any], Plan]
     sync: Callable[[Any, str], Awaitable[None]]
+    admin_token: str | None = None
     admin_routes: Sequence[web.RouteDef] = ()
 
 

@@ -58,7 +58,7 @@ class Reloader:
                 log.error("configuration_refused", kept="the one in force", problems=len(problems))
 
     async def reload(self) -> tuple[str, ...]:
-        """Read the configuration and take it over. Returns the problems if it was refused."""
+        """Read the configuration and take it over, if it differs. Returns the problems if not."""
         try:
             settings = await asyncio.to_thread(self._parts.load)
             plan = self._parts.plan(settings)
@@ -66,6 +66,9 @@ class Reloader:
             return error.problems
         except Exception as error:
             return (f"cannot be read: {failure(error)}",)
+        if plan.digest and plan.digest == self._current.plan.digest:
+            log.info("configuration_unchanged")
+            return ()
         async with self._turn.reloading():
             children = self._children()
             answers = await asyncio.gather(*(_prepare(child, settings) for child in children))

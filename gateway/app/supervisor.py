@@ -141,7 +141,7 @@ class Supervisor:
         on_ready: Callable[[Running], None] | None,
     ) -> None:
         addresses = address_of(gate[0]) if gate else "", address_of(admin)
-        token = admin_token(self._parts.data_dir)
+        token = self._parts.admin_token or admin_token(self._parts.data_dir)
         side = AdminSide(self.readiness, self.metrics, token, self._parts.admin_routes)
         runner = await start_admin(side, admin)
         keeping: list[asyncio.Task[None]] = []

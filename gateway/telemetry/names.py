@@ -4,9 +4,10 @@ Durations in seconds, amounts nowhere: the metrics carry no customer, key or mod
 they tell how the gate does and not whom it serves.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
-from gateway.telemetry.metrics import Registry
+from gateway.telemetry.metrics import Registry, Snapshot
 
 _LATENCY_S: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
@@ -74,31 +75,28 @@ class GateMetrics:
         ).labels()
 
 
-class ExporterMetrics:
-    """Metrics of the exporter's process."""
+_EXPORTER_GAUGES: Final = {
+    "lag_events": ("creditgate_outbox_lag_events", "Events written and not yet in the store."),
+    "lag_seconds": ("creditgate_outbox_lag_seconds", "Age of the oldest undelivered event."),
+    "waiting": ("creditgate_exporter_waiting", "1 while the store or the ledger is unreachable."),
+}
+_EXPORTER_COUNTERS: Final = {
+    "delivered": "Events delivered to the store.",
+    "duplicates": "Events that the store already had.",
+    "dead_letters": "Events given up, kept with their reason.",
+    "anomalies": "Gaps and repeats found in the sequence of events.",
+    "retries": "Deliveries tried again.",
+}
 
-    def __init__(self) -> None:
-        registry = self.registry = Registry()
-        self.events = registry.counter(
-            "creditgate_exporter_events_total", "Events delivered, by sink.", ("sink",)
-        )
-        self.batches = registry.counter(
-            "creditgate_exporter_batches_total", "Batches delivered, by sink.", ("sink",)
-        )
-        self.failures = registry.counter(
-            "creditgate_exporter_failures_total", "Batches that a sink refused, by sink.", ("sink",)
-        )
-        self.dead_letters = registry.counter(
-            "creditgate_exporter_dead_letters_total", "Events given up, by sink.", ("sink",)
-        )
-        self.outbox_backlog_events = registry.gauge(
-            "creditgate_outbox_backlog_events", "Events in the outbox, not yet acknowledged."
-        ).labels()
-        self.outbox_lag_seconds = registry.gauge(
-            "creditgate_outbox_lag_seconds",
-            "Age of the oldest event that is not yet delivered.",
-            merge="max",
-        ).labels()
+
+def exporter_snapshot(figures: Mapping[str, float]) -> Snapshot:
+    """The exporter's own figures, by its names for them, as metrics."""
+    registry = Registry()
+    for figure, (name, text) in _EXPORTER_GAUGES.items():
+        registry.gauge(name, text, merge="max").labels().set(figures[figure])
+    for figure, text in _EXPORTER_COUNTERS.items():
+        registry.counter(f"creditgate_exporter_{figure}_total", text).labels().inc(figures[figure])
+    return registry.snapshot()
 
 
 class SupervisorMetrics:
@@ -114,7 +112,7 @@ class SupervisorMetrics:
         )
         self.reloads = registry.counter(
             "creditgate_config_reloads_total",
-            "Configurations offered while running, by result (committed, refused, unchanged).",
+            "Configurations offered while running, by result (committed, refused).",
             ("result",),
         )
         self.ledger_up = registry.gauge(
