@@ -33,7 +33,7 @@ class OutboxWriter:
         """Append one entry, as XADD numbers it; returns the event's id."""
         event_id = event_id or f"r{len(self.written)}:settled"
         usage = [UNIT_NUMBERS["input"], 12, UNIT_NUMBERS["output"], 5]
-        stamp = [kind, event_id, 1_700_000_000_000, amount, 1000, -1, 5000, [1, amount], usage]
+        stamp = [kind, event_id, 1_700_000_000_000, amount, 1000, False, 5000, [1, amount], usage]
         known = {"customer_id": customer_id, "price_version": "p_1", "request_id": event_id[:-8]}
         fields: dict[Any, Any] = {
             "s": msgpack.packb(stamp),

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import orjson
 import structlog
@@ -22,10 +22,6 @@ from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable
 from gateway.exporter.tally import Tally
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.outbox import Outbox, ShardHead
-
-LINGER_S: Final = 0.05
-"""Pause after a small batch, so that a trickle is not one disk sync per event."""
-SMALL_BATCH: Final = 256
 
 log = structlog.get_logger()
 
@@ -40,12 +36,14 @@ class Acknowledger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PumpOptions:
-    """batch_limit: events per batch, about; attempts: of one event before it is a dead letter;
+    """batch_limit: events per batch, about; linger_s: pause after a batch of less than half of that,
+    so that a trickle is not one disk sync per event; attempts: of one event before it is a dead letter;
     backoff_s: first wait, doubled up to backoff_max_s; block_ms: wait for news in one read;
     watch_s: between looks at the shards' heads.
     """
 
-    batch_limit: int = 8192
+    batch_limit: int = 4096
+    linger_s: float = 0.05
     attempts: int = 8
     backoff_s: float = 0.1
     backoff_max_s: float = 10.0
@@ -62,10 +60,10 @@ class Pump:
         acknowledger: Acknowledger,
         sink: Sink,
         *,
-        metrics: Tally | None = None,
+        tally: Tally | None = None,
         options: PumpOptions | None = None,
     ) -> None:
-        self.metrics = metrics or Tally()
+        self.tally = tally or Tally()
         self._outbox = outbox
         self._acknowledger = acknowledger
         self._sink = sink
@@ -78,10 +76,12 @@ class Pump:
         self._deadline = float("inf")
 
     def stop(self, *, grace_s: float = 5.0) -> None:
-        """Deliver what the outbox holds now, for at most `grace_s`, then end. Idempotent."""
-        if not self._stopping.is_set():
-            self._deadline = time.monotonic() + grace_s
-            self._stopping.set()
+        """Deliver what the outbox holds now, for at most `grace_s`, then end.
+
+        Called again it shortens the grace, never lengthens it.
+        """
+        self._deadline = min(self._deadline, time.monotonic() + grace_s)
+        self._stopping.set()
 
     async def run(self) -> None:
         """Pump until stopped. Waits out an unavailable ledger or sink; raises only on a bug."""
@@ -107,7 +107,7 @@ class Pump:
             except (SinkUnavailable, LedgerUnavailable) as error:
                 attempt = await self._wait(error, attempt)
                 continue
-            self.metrics.waiting = 0
+            self.tally.waiting = 0
             self._progress.begin(heads, cursors)
             self._measure(heads)
             return True
@@ -122,15 +122,15 @@ class Pump:
             except LedgerUnavailable as error:
                 attempt = await self._wait(error, attempt)
                 continue
-            attempt = self.metrics.waiting = 0
+            attempt = self.tally.waiting = 0
             if load is None:
                 if self._stopping.is_set():
                     return
                 continue
             if not await self._deliver(load):
                 return
-            if len(load.events) < SMALL_BATCH:
-                await self._pause(LINGER_S)
+            if len(load.events) * 2 < self._options.batch_limit:
+                await self._pause(self._options.linger_s)
 
     async def _read(self) -> Load | None:
         """The next load, or None when there was nothing to read."""
@@ -152,7 +152,7 @@ class Pump:
         self._oldest_ms = min((event.occurred_at_ms for event in events), default=None)
         while True:
             try:
-                if self.metrics.waiting:
+                if self.tally.waiting:
                     await self._sink.open()
                 written = await self._sink.write(Batch(events, load.ends, dead, load.anomalies))
             except SinkUnavailable as error:
@@ -160,9 +160,10 @@ class Pump:
                 if self._past_deadline():
                     return False
                 continue
-            self.metrics.waiting = 0
-            self.metrics.delivered += written.stored
-            self.metrics.duplicates += written.duplicates
+            self.tally.waiting = 0
+            self.tally.batches += 1
+            self.tally.delivered += written.stored
+            self.tally.duplicates += written.duplicates
             if not written.failed:
                 break
             attempt += 1
@@ -199,8 +200,8 @@ class Pump:
         return [event for event in load.events if event.occurred_at_ms >= oldest_ms]
 
     def _report(self, load: Load, dead: Sequence[DeadLetter]) -> None:
-        self.metrics.dead_letters += len(dead)
-        self.metrics.anomalies += len(load.anomalies)
+        self.tally.dead_letters += len(dead)
+        self.tally.anomalies += len(load.anomalies)
         for letter in dead:
             log.error(
                 "dead_letter",
@@ -250,18 +251,18 @@ class Pump:
 
     def _measure(self, heads: Sequence[ShardHead]) -> None:
         """Ages compare the ledger's clock with this machine's: good to what the two differ by."""
-        self.metrics.lag_events = self._progress.lag_events(heads)
+        self.tally.lag_events = self._progress.lag_events(heads)
         if self._oldest_ms is not None:
-            self.metrics.lag_seconds = max(0.0, time.time() - self._oldest_ms / 1000)
-        elif self.metrics.lag_events == 0:
-            self.metrics.lag_seconds = 0.0
+            self.tally.lag_seconds = max(0.0, time.time() - self._oldest_ms / 1000)
+        elif self.tally.lag_events == 0:
+            self.tally.lag_seconds = 0.0
 
     # Waiting
 
     async def _wait(self, error: Exception, attempt: int) -> int:
         """Back off before trying again; returns the number of the next attempt."""
-        self.metrics.waiting = 1
-        self.metrics.retries += 1
+        self.tally.waiting = 1
+        self.tally.retries += 1
         log.warning("exporter_waits", sink=self._sink.name, reason=str(error), attempt=attempt)
         await self._pause(self._backoff(attempt))
         return attempt + 1

@@ -13,6 +13,7 @@ class Tally:
     lag_events: int = 0
     lag_seconds: float = 0.0
     waiting: int = 0
+    batches: int = 0
     delivered: int = 0
     duplicates: int = 0
     dead_letters: int = 0

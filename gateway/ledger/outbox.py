@@ -136,7 +136,8 @@ def decode_entry(shard: int, entry_id: bytes, fields: Sequence[bytes]) -> Entry:
         if not (
             kind in _KINDS
             and type(event_id) is type(customer_id) is str
-            and type(at) is type(amount) is type(held) is type(cost) is type(balance) is int
+            and type(at) is type(amount) is type(held) is type(balance) is int
+            and (cost is False or type(cost) is int)
             and -MAX_AMOUNT_NANO <= amount <= MAX_AMOUNT_NANO
         ):
             raise ValueError("a field of the stamp has a wrong type or an unknown kind")
@@ -153,7 +154,7 @@ def decode_entry(shard: int, entry_id: bytes, fields: Sequence[bytes]) -> Entry:
             amount,
             balance,
             held,
-            None if cost < 0 else cost,
+            None if cost is False else cost,  # a late settle's may be negative
             tuple(zip(grants, grants, strict=True)),
             {UNIT_NAMES[unit]: quantity for unit, quantity in zip(units, units, strict=True)},
             facts.pop("price_version", None),

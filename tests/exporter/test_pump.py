@@ -22,7 +22,13 @@ from gateway.ledger.outbox import Outbox
 from tests.outbox_writer import OutboxWriter
 
 QUICK = PumpOptions(
-    batch_limit=64, attempts=3, backoff_s=0.01, backoff_max_s=0.02, block_ms=20, watch_s=0.02
+    batch_limit=64,
+    linger_s=0.01,
+    attempts=3,
+    backoff_s=0.01,
+    backoff_max_s=0.02,
+    block_ms=20,
+    watch_s=0.02,
 )
 
 
@@ -115,8 +121,8 @@ async def test_everything_written_is_delivered_in_order_and_trimmed(
         assert [e.seq for e in sink.events if e.shard == shard] == list(range(75))
         assert (await writer.head(shard)).acked == Place(1, 74)
         assert await writer.client.xlen(f"{{cg:{shard}}}:out") == 0
-    assert pump.metrics.delivered == 300
-    assert pump.metrics.anomalies == 0
+    assert pump.tally.delivered == 300
+    assert pump.tally.anomalies == 0
     assert sink.closed == 1
 
 
@@ -136,14 +142,14 @@ async def test_nothing_is_acknowledged_before_the_sink_has_it(
     await writer.write_many(8)
     sink.down = 1_000_000
     async with running(pump):
-        await until(lambda: pump.metrics.retries > 3)
+        await until(lambda: pump.tally.retries > 3)
         assert [(await writer.head(shard)).acked.seq for shard in range(4)] == [-1] * 4
-        assert pump.metrics.waiting == 1
-        await until(lambda: pump.metrics.lag_events == 8)
+        assert pump.tally.waiting == 1
+        await until(lambda: pump.tally.lag_events == 8)
         sink.down = 0
-        await until(lambda: pump.metrics.delivered == 8)
-        await until(lambda: pump.metrics.lag_events == 0)
-        assert pump.metrics.lag_seconds == 0
+        await until(lambda: pump.tally.delivered == 8)
+        await until(lambda: pump.tally.lag_events == 0)
+        assert pump.tally.lag_seconds == 0
     assert sink.opened > 3
 
 
@@ -153,7 +159,7 @@ async def test_stopping_while_the_sink_is_down_ends_at_the_grace(
     await writer.write()
     sink.down = 1_000_000
     task = asyncio.create_task(pump.run())
-    await until(lambda: pump.metrics.retries > 0)
+    await until(lambda: pump.tally.retries > 0)
     pump.stop(grace_s=0.1)
     await asyncio.wait_for(task, 5)
     assert (await writer.head(0)).acked == Place(1, -1)
@@ -168,7 +174,7 @@ async def test_a_poison_entry_becomes_a_dead_letter_and_the_rest_goes_on(
     await drained(pump)
     assert [event.event_id for event in sink.events] == ["a:settled", "c:settled"]
     ((letter),) = [letter for batch in sink.batches for letter in batch.dead]
-    assert (letter.seq, pump.metrics.dead_letters, pump.metrics.anomalies) == (1, 1, 0)
+    assert (letter.seq, pump.tally.dead_letters, pump.tally.anomalies) == (1, 1, 0)
     assert (await writer.head(0)).acked == Place(1, 2)
 
 
@@ -180,7 +186,7 @@ async def test_an_event_refused_for_good_is_buried_at_once(
     await drained(pump)
     ((letter),) = sink.batches[-1].dead
     assert (letter.event_id, letter.reason) == (writer.written[2], "told so")
-    assert (pump.metrics.delivered, pump.metrics.dead_letters) == (5, 1)
+    assert (pump.tally.delivered, pump.tally.dead_letters) == (5, 1)
     assert (await writer.head(2)).acked == Place(1, 0)
 
 
@@ -190,7 +196,7 @@ async def test_an_event_refused_for_now_is_tried_again(
     await writer.write_many(6)
     sink.rejects[writer.written[2]] = 2
     await drained(pump)
-    assert (pump.metrics.delivered, pump.metrics.dead_letters) == (6, 0)
+    assert (pump.tally.delivered, pump.tally.dead_letters) == (6, 0)
 
 
 async def test_an_event_refused_too_often_is_buried(
@@ -199,7 +205,7 @@ async def test_an_event_refused_too_often_is_buried(
     await writer.write_many(6)
     sink.rejects[writer.written[2]] = 1_000_000
     await drained(pump)
-    assert (pump.metrics.delivered, pump.metrics.dead_letters) == (5, 1)
+    assert (pump.tally.delivered, pump.tally.dead_letters) == (5, 1)
 
 
 async def test_what_the_receiver_would_no_longer_recognize_is_buried_not_resent(
@@ -226,7 +232,7 @@ async def test_a_gap_in_the_numbering_is_recorded_with_the_events(
     await drained(pump)
     ((anomaly),) = [item for batch in sink.batches for item in batch.anomalies]
     assert (anomaly.kind, anomaly.after, anomaly.found) == ("gap", Place(1, 0), Place(1, 3))
-    assert pump.metrics.anomalies == 1
+    assert pump.tally.anomalies == 1
 
 
 async def test_a_new_epoch_is_no_gap_if_it_begins_at_its_first_entry(
@@ -238,7 +244,7 @@ async def test_a_new_epoch_is_no_gap_if_it_begins_at_its_first_entry(
     await writer.write()
     await drained(pump)
     assert [(e.epoch, e.seq) for e in sink.events] == [(1, 0), (2, 0), (2, 1)]
-    assert pump.metrics.anomalies == 0
+    assert pump.tally.anomalies == 0
 
 
 async def test_a_replaced_store_is_noticed(pump: Pump, sink: Memory, writer: OutboxWriter) -> None:
@@ -287,10 +293,10 @@ async def test_a_ledger_that_loses_a_tail_while_the_exporter_runs_is_noticed(
     async with running(pump):
         for _ in range(5):
             await writer.write()
-        await until(lambda: pump.metrics.delivered == 5)
+        await until(lambda: pump.tally.delivered == 5)
         await writer.client.delete("{cg:0}:out")
         await writer.place(0, Place(1, 2))
-        await until(lambda: pump.metrics.anomalies == 1)
+        await until(lambda: pump.tally.anomalies == 1)
     with SqliteStore(path) as store:
         assert [(a.kind, a.after, a.found) for a in store.anomalies()] == [
             ("ledger_behind", Place(1, 4), Place(1, 2))
@@ -329,13 +335,13 @@ async def test_events_stored_before_a_crash_are_counted_as_duplicates_after_it(
     await writer.write_many(8)
     first = Pump(outbox, Deaf(), SqliteSink(path), options=QUICK)
     task = asyncio.create_task(first.run())
-    await until(lambda: first.metrics.delivered == 8)
+    await until(lambda: first.tally.delivered == 8)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await writer.write_many(4)
     second = Pump(outbox, writer, SqliteSink(path), options=QUICK)
     await drained(second)
-    assert (second.metrics.delivered, second.metrics.duplicates) == (4, 8)
+    assert (second.tally.delivered, second.tally.duplicates) == (4, 8)
     with sqlite3.connect(path) as connection:
         ids = [row[0] for row in connection.execute("SELECT event_id FROM events")]
     assert sorted(ids) == sorted(writer.written)
@@ -347,6 +353,6 @@ async def test_an_exporter_waits_for_a_ledger_that_is_not_there_yet(
     client = Endpoint.from_socket(tmp_path / "none").client(name="test")
     pump = Pump(Outbox(client, 4), OutboxWriter(client), sink, options=QUICK)
     async with running(pump):
-        await until(lambda: pump.metrics.retries > 2)
-    assert pump.metrics.waiting == 1
+        await until(lambda: pump.tally.retries > 2)
+    assert pump.tally.waiting == 1
     await client.aclose()

@@ -55,7 +55,7 @@ async def test_a_stamp_packed_by_lua_reads_the_same(
     """cmsgpack writes whole doubles as integers and an empty table as an empty array."""
     await valkey.eval(
         "redis.call('XADD', KEYS[1], '1-*', 's', cmsgpack.pack({'adjust', 'op1', 1.7e12, -9e15,"
-        " 0, -1, 2.0, {}, {}}), 'f', ARGV[1])",
+        " 0, false, 2.0, {}, {}}), 'f', ARGV[1])",
         1,
         "{cg:0}:out",
         msgpack.packb({"customer_id": "acme"}),

@@ -1,0 +1,111 @@
+"""The exporter as a process' work: start it, drain it, ask it how it does.
+
+Whoever composes gives it the outbox, the ledger's `ack` and a sink, and chooses how it is run:
+`Exporter` beside other work on a loop, `run_exporter` until a signal.
+"""
+
+import asyncio
+import signal
+from typing import Any
+
+from gateway.exporter.pump import Acknowledger, Pump, PumpOptions
+from gateway.exporter.sink import Sink
+from gateway.exporter.tally import Tally
+from gateway.ledger.outbox import Outbox
+from gateway.telemetry.metrics import Snapshot
+from gateway.telemetry.names import ExporterMetrics
+
+
+class Exporter:
+    """One pump in a task of its own."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        acknowledger: Acknowledger,
+        sink: Sink,
+        options: PumpOptions | None = None,
+    ) -> None:
+        self.tally = Tally()
+        self._pump = Pump(outbox, acknowledger, sink, tally=self.tally, options=options)
+        self._task: asyncio.Task[None] | None = None
+        self._metrics = ExporterMetrics()
+        registry = self._metrics.registry
+        self._duplicates = registry.counter(
+            "creditgate_exporter_duplicates_total",
+            "Events that the sink already had, by sink: repeated after a crash.",
+            ("sink",),
+        ).labels(sink.name)
+        self._anomalies = registry.counter(
+            "creditgate_exporter_anomalies_total",
+            "Gaps in the numbering, and disagreements of ledger and store, by sink.",
+            ("sink",),
+        ).labels(sink.name)
+        self._waiting = registry.gauge(
+            "creditgate_exporter_waiting",
+            "1 while the sink or the ledger cannot be reached, by sink.",
+            ("sink",),
+        ).labels(sink.name)
+        self._events = self._metrics.events.labels(sink.name)
+        self._batches = self._metrics.batches.labels(sink.name)
+        self._failures = self._metrics.failures.labels(sink.name)
+        self._dead_letters = self._metrics.dead_letters.labels(sink.name)
+
+    def begin(self) -> asyncio.Task[None]:
+        """Start pumping. The task ends after `drain`, or raises what is a bug."""
+        assert self._task is None, "begun already"
+        self._task = asyncio.create_task(self._pump.run())
+        return self._task
+
+    def stop(self, grace_s: float) -> None:
+        """Deliver what the outbox holds, for at most `grace_s`; called again it only shortens that."""
+        self._pump.stop(grace_s=grace_s)
+
+    async def drain(self, grace_s: float) -> None:
+        """Stop, and wait until it has ended."""
+        self.stop(grace_s)
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def snapshot(self) -> Snapshot:
+        """The metrics so far."""
+        tally = self.tally
+        self._events.value = tally.delivered
+        self._batches.value = tally.batches
+        self._failures.value = tally.retries
+        self._dead_letters.value = tally.dead_letters
+        self._duplicates.value = tally.duplicates
+        self._anomalies.value = tally.anomalies
+        self._waiting.set(tally.waiting)
+        self._metrics.outbox_backlog_events.set(tally.lag_events)
+        self._metrics.outbox_lag_seconds.set(tally.lag_seconds)
+        return self._metrics.registry.snapshot()
+
+
+async def run_exporter(
+    outbox: Outbox,
+    acknowledger: Acknowledger,
+    sink: Sink,
+    *,
+    options: PumpOptions | None = None,
+    grace_s: float = 10.0,
+) -> Tally:
+    """Export until SIGTERM or SIGINT, then deliver what is there (a second signal: at once)."""
+    exporter = Exporter(outbox, acknowledger, sink, options)
+    loop = asyncio.get_running_loop()
+    signals: list[Any] = [signal.SIGTERM, signal.SIGINT]
+    asked = 0
+
+    def ask() -> None:
+        nonlocal asked
+        asked += 1
+        exporter.stop(grace_s if asked == 1 else 0.0)
+
+    for number in signals:
+        loop.add_signal_handler(number, ask)
+    try:
+        await exporter.begin()
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+    return exporter.tally
