@@ -1,1 +1,41 @@
-"""Dialects: a provider's API as facts. `base` says what a dialect is; one file for each."""
+"""Dialects: a provider's API as facts. `base` says what a dialect is; one file for each.
+
+| file | holds |
+|---|---|
+| `base` | what a dialect, a meter, facts and refusals are |
+| `strict_json`, `fields`, `bounds` | reading a request: one meaning, exact types, an upper bound |
+| `sse`, `repeated`, `metering`, `reported` | reading an answer: frames, meters, usage into pools |
+| `coding` | decoding a copy of a coded answer |
+| `openai_*`, `responses_meters`, `anthropic*`, `generic` | the dialects |
+| `models` | bodies of `GET /v1/models` |
+
+To add a dialect: write its file, add a line here, add its transcripts to `tests/dialects`.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from gateway.dialects.anthropic import AnthropicCountTokens, AnthropicMessages
+from gateway.dialects.base import Dialect
+from gateway.dialects.generic import Generic
+from gateway.dialects.openai_chat import OpenAIChat
+from gateway.dialects.openai_completions import OpenAICompletions
+from gateway.dialects.openai_embeddings import OpenAIEmbeddings
+from gateway.dialects.openai_responses import OpenAIResponses
+
+DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
+    {
+        dialect.name: dialect
+        for dialect in (
+            OpenAIChat(),
+            OpenAICompletions(),
+            OpenAIEmbeddings(),
+            OpenAIResponses(),
+            AnthropicMessages(),
+            AnthropicCountTokens(),
+            Generic(),
+        )
+    }
+)
+"""Every dialect by the name that a route's configuration uses."""

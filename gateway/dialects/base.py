@@ -77,12 +77,15 @@ class ForwardOptions:
     inject_usage:            set `stream_options.include_usage` on streams (some upstreams reject it)
     continuous_usage_stats:  the upstream is a vLLM that reports usage in every chunk on request
     max_output:              fill in this output maximum when the caller gave none; None leaves it absent
+    max_output_field:        how chat upstreams call it: OpenAI's reasoning models refuse `max_tokens`,
+                             older servers do not know `max_completion_tokens`
     """
 
     upstream_model: str
     inject_usage: bool = True
     continuous_usage_stats: bool = False
     max_output: int | None = None
+    max_output_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
 
 @dataclass(slots=True)

@@ -1,0 +1,150 @@
+"""Decodes a copy of a coded answer (gzip, deflate, br, zstd), so that it is metered all the same.
+
+The gate asks upstreams for `identity`; some send a coding nevertheless (RFC 9110, 8.4). What the
+client gets stays as the upstream sent it. Output is bounded: a bomb ends the decoding, never the
+gate; what was decoded until then has been metered.
+"""
+
+import zlib
+from collections.abc import Callable
+from typing import Any, Final
+
+import brotli
+import zstandard
+
+MAX_PIECE_BYTES: Final = 8 * 1024 * 1024
+"""The most that one `feed` may give."""
+MAX_TOTAL_BYTES: Final = 256 * 1024 * 1024
+"""The most that one answer may decode to."""
+_STEP_BYTES: Final = 256
+"""zstd takes no output limit; a block of 128 KiB has at least 4 bytes, so a step gives ≤ 8 MiB."""
+
+
+class Decoder:
+    """One answer's decoder. problem: why decoding ended early (bad data, a bomb), or None."""
+
+    __slots__ = ("_left", "_stages", "problem")
+
+    def __init__(self, stages: list[Callable[[bytes, int], bytes]]) -> None:
+        self._stages = stages
+        self._left = MAX_TOTAL_BYTES
+        self.problem: str | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Decode the next bytes. Never raises: after a problem it gives nothing more."""
+        if self.problem is not None:
+            return b""
+        try:
+            for stage in self._stages:
+                data = stage(data, min(MAX_PIECE_BYTES, self._left))
+        except _TooMuch:
+            self.problem = "the answer decodes to more than is read"
+            return b""
+        except (zlib.error, brotli.error, zstandard.ZstdError) as error:
+            self.problem = f"the answer's coding is broken: {type(error).__name__}"
+            return b""
+        self._left -= len(data)
+        return data
+
+
+def decoder_for(content_encoding: bytes | None) -> Decoder | None:
+    """A decoder for a Content-Encoding header; None when the answer is not coded.
+
+    An unknown coding gives a decoder that has its problem from the start.
+    """
+    if not content_encoding:
+        return None
+    names = [name.strip().lower() for name in content_encoding.decode("latin-1").split(",")]
+    names = [name for name in names if name and name != "identity"]
+    if not names:
+        return None
+    unknown = [name for name in names if name not in _STAGES]
+    # The last coding that was applied is listed last (RFC 9110, 8.4) and undone first.
+    decoder = Decoder([] if unknown else [_STAGES[name]() for name in reversed(names)])
+    if unknown or len(names) > 2:
+        decoder.problem = f"the answer's coding is not known: {', '.join(names)[:64]}"
+    return decoder
+
+
+class _TooMuch(Exception):
+    """More output than the limit."""
+
+
+class _Zlib:
+    """gzip (several members too) and deflate, with or without zlib's header."""
+
+    def __init__(self, wbits: int) -> None:
+        self._wbits = wbits
+        self._stream = zlib.decompressobj(wbits)
+        self._begun = False
+
+    def __call__(self, data: bytes, limit: int) -> bytes:
+        out = bytearray()
+        while data:
+            if self._stream.eof:
+                if self._wbits != 31:
+                    break  # bytes after the end of a zlib stream mean nothing
+                self._stream = zlib.decompressobj(self._wbits)
+            out += self._decompress(data, limit + 1 - len(out))
+            if len(out) > limit:
+                raise _TooMuch
+            data = self._stream.unconsumed_tail or self._stream.unused_data
+        return bytes(out)
+
+    def _decompress(self, data: bytes, limit: int) -> bytes:
+        if self._begun or self._wbits == 31:
+            return self._stream.decompress(data, limit)
+        self._begun = True
+        try:
+            return self._stream.decompress(data, limit)
+        except zlib.error:
+            # Some servers send "deflate" without the header that RFC 9110, 8.4.1.2 asks for.
+            self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
+            return self._stream.decompress(data, limit)
+
+
+class _Brotli:
+    def __init__(self) -> None:
+        self._stream: Any = brotli.Decompressor()
+
+    def __call__(self, data: bytes, limit: int) -> bytes:
+        out = bytearray()
+        while True:
+            out += self._stream.process(data, output_buffer_limit=limit + 1 - len(out))
+            if len(out) > limit:
+                raise _TooMuch
+            data = b""
+            if self._stream.can_accept_more_data() or self._stream.is_finished():
+                return bytes(out)
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        self._stream = self._open()
+
+    @staticmethod
+    def _open() -> Any:
+        # The window is the memory that decoding takes; RFC 9659 allows 8 MB in HTTP.
+        return zstandard.ZstdDecompressor(max_window_size=8 * 1024 * 1024).decompressobj()
+
+    def __call__(self, data: bytes, limit: int) -> bytes:
+        out = bytearray()
+        at = 0
+        while at < len(data):
+            if self._stream.eof:
+                self._stream = self._open()  # frames may follow each other
+            step = data[at : at + _STEP_BYTES]
+            out += self._stream.decompress(step)
+            if len(out) > limit:
+                raise _TooMuch
+            at += len(step) - len(self._stream.unused_data)
+        return bytes(out)
+
+
+_STAGES: Final[dict[str, Callable[[], Callable[[bytes, int], bytes]]]] = {
+    "gzip": lambda: _Zlib(31),
+    "x-gzip": lambda: _Zlib(31),
+    "deflate": lambda: _Zlib(zlib.MAX_WBITS),
+    "br": _Brotli,
+    "zstd": _Zstd,
+}

@@ -1,0 +1,66 @@
+"""Any endpoint that the operator serves for free: bytes through, nothing read, nothing counted."""
+
+from typing import Final
+
+from gateway.dialects.base import (
+    AnswerFacts,
+    Dialect,
+    ForwardOptions,
+    Meter,
+    ReadOptions,
+    Refusal,
+    RequestFacts,
+)
+from gateway.dialects.openai_answers import refuse
+
+_BODY: Final = "body"
+
+
+class Generic(Dialect):
+    """Free passthrough. Refusals have OpenAI's shape. The document holds the raw body."""
+
+    name = "generic"
+
+    def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:  # noqa: ARG002
+        """Facts of a request that costs nothing; the body is not looked at."""
+        return RequestFacts(
+            model="",
+            stream=False,
+            input_bound=0,
+            output_bound=0,
+            choices=0,
+            document={_BODY: body},
+        )
+
+    def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:  # noqa: ARG002
+        """The client's own bytes: nothing in them was priced."""
+        body = facts.document[_BODY]
+        assert type(body) is bytes, "facts of another dialect"
+        return body
+
+    def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002
+        """A meter that finds nothing."""
+        return NothingMeter()
+
+    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
+        """Status and JSON body of a refusal."""
+        return refuse(refusal)
+
+    def error_frame(self, refusal: Refusal) -> bytes:  # noqa: ARG002
+        """Nothing: what the answer is, is not known."""
+        return b""
+
+
+class NothingMeter(Meter):
+    """Passes all, notes nothing. What is free has used nothing: an empty, final report."""
+
+    def __init__(self) -> None:
+        self.facts = AnswerFacts(usage={}, usage_final=True)
+
+    def feed(self, data: bytes) -> bytes:
+        """All bytes pass."""
+        return data
+
+    def finish(self) -> bytes:
+        """Nothing was held back."""
+        return b""

@@ -1,0 +1,38 @@
+"""Bodies of `GET /v1/models` and `GET /v1/models/{id}`, in OpenAI's or Anthropic's shape.
+
+Shapes: platform.openai.com/docs/api-reference/models, docs.anthropic.com/en/api/models-list.
+A client that sends `anthropic-version` gets Anthropic's.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+
+def list_models(names: Sequence[str], created_s: int, *, anthropic: bool) -> bytes:
+    """All models that a key may use. created_s: Unix seconds shown as their date."""
+    shown = [_model(name, created_s, anthropic) for name in names]
+    if not anthropic:
+        return orjson.dumps({"object": "list", "data": shown})
+    return orjson.dumps(
+        {
+            "data": shown,
+            "has_more": False,
+            "first_id": names[0] if names else None,
+            "last_id": names[-1] if names else None,
+        }
+    )
+
+
+def show_model(name: str, created_s: int, *, anthropic: bool) -> bytes:
+    """One model. created_s: Unix seconds shown as its date."""
+    return orjson.dumps(_model(name, created_s, anthropic))
+
+
+def _model(name: str, created_s: int, anthropic: bool) -> dict[str, Any]:
+    if anthropic:
+        created = dt.datetime.fromtimestamp(created_s, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {"type": "model", "id": name, "display_name": name, "created_at": created}
+    return {"id": name, "object": "model", "created": created_s, "owned_by": "creditgate"}

@@ -1,0 +1,241 @@
+"""OpenAI chat completions, as OpenAI and the servers that copy its API speak them.
+
+Request: platform.openai.com/docs/api-reference/chat. Besides OpenAI's own names of the output
+maximum those that vLLM, SGLang, TGI and llama.cpp obey on this endpoint are read: the hold is for
+the largest.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import orjson
+
+from gateway.dialects.base import (
+    BadRequest,
+    Dialect,
+    ForwardOptions,
+    Meter,
+    ReadOptions,
+    Refusal,
+    RequestFacts,
+)
+from gateway.dialects.bounds import TOOLS_PREAMBLE_TOKENS, Prompt, refuse_stored, text_tokens
+from gateway.dialects.fields import (
+    MAX_COUNT,
+    read_count,
+    read_flag,
+    read_list,
+    read_model,
+    read_output_bound,
+    read_stream_options,
+    refuse_fields,
+    settle_service_tier,
+)
+from gateway.dialects.openai_answers import end_chunk_stream, refuse
+from gateway.dialects.openai_meters import ChatJsonMeter, ChatSseMeter
+from gateway.dialects.strict_json import parse_object, require_lower_case
+
+OUTPUT_MAXIMA: Final = (
+    "max_completion_tokens",
+    "max_tokens",
+    "max_output_tokens",
+    "max_new_tokens",
+    "n_predict",
+    "num_predict",
+)
+OUTPUT_COUNTS: Final = ("n", "best_of", "n_cmpl")
+
+FREE_TOOLS: Final = frozenset({"function", "custom"})
+"""Tools that the caller runs itself."""
+
+UNPROMPTED: Final = frozenset(
+    {
+        "model",
+        "messages",
+        "stream",
+        "stream_options",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "seed",
+        "stop",
+        "user",
+        "metadata",
+        "logprobs",
+        "top_logprobs",
+        "logit_bias",
+        "service_tier",
+        "store",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "verbosity",
+        "modalities",
+        "audio",
+        "web_search_options",
+        *OUTPUT_MAXIMA,
+        *OUTPUT_COUNTS,
+    }
+)
+"""Fields that never reach the prompt. Any other, known or not, is counted."""
+
+
+class OpenAIChat(Dialect):
+    """`POST /v1/chat/completions`."""
+
+    name = "openai_chat"
+
+    def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
+        """Read a request strictly. Raises BadRequest."""
+        document = parse_object(body)
+        model = read_model(document)
+        refuse_fields(document, options)
+        if "service_tier" in document:
+            settle_service_tier(document)
+        stream = read_flag(document, "stream")
+        wants_usage = False
+        if "stream_options" in document and (given := read_stream_options(document)):
+            wants_usage = read_flag(given, "include_usage", "stream_options.include_usage")
+        prompt = Prompt(options)
+        _read_messages(document, prompt)
+        for name in document:
+            if name not in UNPROMPTED:
+                prompt.add_structure(document[name])
+        tool_calls = 0
+        if "tools" in document or "functions" in document:
+            _read_tools(document, prompt)
+        if document.get("web_search_options") is not None:
+            if not options.priced_tools & {"web_search", "web_search_options"}:
+                raise BadRequest(
+                    "Web search bills by the call and is not priced here; leave it out.",
+                    param="web_search_options",
+                )
+            tool_calls = 1
+            prompt.tokens += options.reference_tokens
+        modalities = document.get("modalities")
+        return RequestFacts(
+            model=model,
+            stream=stream,
+            input_bound=prompt.tokens,
+            output_bound=read_output_bound(document, OUTPUT_MAXIMA),
+            choices=read_choices(document),
+            audio=prompt.audio
+            or bool(document.get("audio"))
+            or (modalities is not None and modalities != ["text"]),
+            images=prompt.images,
+            wants_usage=wants_usage,
+            tool_calls=tool_calls,
+            document=document,
+        )
+
+    def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
+        """The strict parse with the upstream's model name, the usage asked for, a maximum set."""
+        return orjson.dumps(forwarded_document(facts, options, options.max_output_field))
+
+    def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:
+        """A meter for the answer."""
+        if streaming:
+            return ChatSseMeter(hides=not facts.wants_usage, choices=facts.choices)
+        return ChatJsonMeter()
+
+    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
+        """Status and JSON body of a refusal."""
+        return refuse(refusal)
+
+    def error_frame(self, refusal: Refusal) -> bytes:
+        """An error chunk and the end of the stream."""
+        return end_chunk_stream(refusal, "chat.completion.chunk", {"delta": {}})
+
+
+def read_choices(document: Mapping[str, Any]) -> int:
+    """How many outputs each prompt gets. Raises BadRequest."""
+    choices = 1
+    for name in OUTPUT_COUNTS:
+        if name in document:
+            choices = max(choices, read_count(document, name, MAX_COUNT) or 1)
+    return choices
+
+
+def forwarded_document(
+    facts: RequestFacts,
+    options: ForwardOptions,
+    max_output_field: Literal["max_tokens", "max_completion_tokens", "max_output_tokens"],
+) -> dict[str, Any]:
+    """The document as an OpenAI-like upstream wants it."""
+    document = dict(facts.document)
+    document["model"] = options.upstream_model
+    if facts.stream and (options.inject_usage or options.continuous_usage_stats):
+        stream_options = dict(document.get("stream_options") or {})
+        stream_options["include_usage"] = True
+        if options.continuous_usage_stats:
+            stream_options["continuous_usage_stats"] = True
+        document["stream_options"] = stream_options
+    if options.max_output is not None and facts.output_bound is None:
+        document[max_output_field] = options.max_output
+    return document
+
+
+def _read_tools(document: dict[str, Any], prompt: Prompt) -> None:
+    """Let pass only tools that the caller runs. Raises BadRequest."""
+    tools = read_list(document, "tools")
+    for at, tool in enumerate(tools):
+        where = f"tools[{at}]"
+        if type(tool) is not dict:
+            raise BadRequest("A tool must be an object.", param=where)
+        require_lower_case(tool, where)
+        kind = tool.get("type", "function")
+        if kind not in FREE_TOOLS:
+            raise BadRequest(
+                f"Tools of the type {kind!r} are run by the provider, at a price that is not known"
+                " here; leave them out.",
+                param=f"{where}.type",
+                code="unsupported_tool",
+            )
+    if tools or read_list(document, "functions"):
+        prompt.tokens += TOOLS_PREAMBLE_TOKENS
+
+
+def _read_messages(document: dict[str, Any], prompt: Prompt) -> None:
+    messages = document.get("messages")
+    if type(messages) is not list or not messages:
+        raise BadRequest("`messages` must be a list with at least one message.", param="messages")
+    prompt.tokens += prompt.options.template_overhead_tokens * len(messages)
+    for at, message in enumerate(messages):
+        if type(message) is not dict:
+            raise BadRequest("A message must be an object.", param=f"messages[{at}]")
+        content = message.get("content")
+        if type(content) is str:
+            prompt.tokens += text_tokens(content)
+        else:
+            prompt.add_content(content, f"messages[{at}].content")
+        role = message.get("role")
+        if type(role) is not str:
+            raise BadRequest("`role` must be a text.", param=f"messages[{at}].role")
+        prompt.tokens += len(role)
+        if len(message) > 2 or "content" not in message:
+            _read_extras(message, f"messages[{at}]", prompt)
+
+
+def _read_extras(message: dict[str, Any], where: str, prompt: Prompt) -> None:
+    require_lower_case(message, where)
+    for name, value in message.items():
+        if name in ("role", "content") or value is None:
+            continue
+        if name == "audio" and type(value) is dict and value.get("id"):
+            if not prompt.options.allow_stateful_ids:
+                raise BadRequest(
+                    "`audio.id` refers to an answer stored at the provider; send its transcript.",
+                    param=f"{where}.audio.id",
+                )
+            prompt.audio = True
+            prompt.tokens += prompt.options.reference_tokens
+            continue
+        if name != "tool_calls":
+            refuse_stored({name: value}, where, prompt.options)
+        prompt.add_structure(value)

@@ -1,0 +1,96 @@
+"""OpenAI (legacy) completions, as OpenAI and the servers that copy its API speak them.
+
+Request: platform.openai.com/docs/api-reference/completions. A prompt may be a list: each entry
+is generated for, and token ids count one token each.
+"""
+
+from typing import Final
+
+import orjson
+
+from gateway.dialects.base import (
+    BadRequest,
+    Dialect,
+    ForwardOptions,
+    Meter,
+    ReadOptions,
+    Refusal,
+    RequestFacts,
+)
+from gateway.dialects.bounds import Prompt, prompt_texts, text_tokens
+from gateway.dialects.fields import (
+    read_flag,
+    read_model,
+    read_output_bound,
+    read_stream_options,
+    refuse_fields,
+    settle_service_tier,
+)
+from gateway.dialects.openai_answers import end_chunk_stream, refuse
+from gateway.dialects.openai_chat import (
+    OUTPUT_MAXIMA,
+    UNPROMPTED,
+    forwarded_document,
+    read_choices,
+)
+from gateway.dialects.openai_meters import ChatJsonMeter, ChatSseMeter
+from gateway.dialects.strict_json import parse_object
+
+_COUNTED: Final = UNPROMPTED - {"messages"} | {"prompt", "suffix", "echo", "logprobs"}
+
+
+class OpenAICompletions(Dialect):
+    """`POST /v1/completions`."""
+
+    name = "openai_completions"
+
+    def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
+        """Read a request strictly. Raises BadRequest."""
+        document = parse_object(body)
+        model = read_model(document)
+        refuse_fields(document, options)
+        settle_service_tier(document)
+        stream_options = read_stream_options(document) or {}
+        if "prompt" not in document:
+            raise BadRequest("`prompt` is missing.", param="prompt")
+        prompt = Prompt(options)
+        prompts = prompt_texts(
+            document["prompt"], "prompt", prompt, per_text=options.template_overhead_tokens
+        )
+        suffix = document.get("suffix")
+        if suffix is not None:
+            if type(suffix) is not str:
+                raise BadRequest("`suffix` must be a text.", param="suffix")
+            prompt.tokens += text_tokens(suffix) * prompts
+        for name in document:
+            if name not in _COUNTED:
+                prompt.tokens += prompts * 2 * len(orjson.dumps(document[name]))
+        return RequestFacts(
+            model=model,
+            stream=read_flag(document, "stream"),
+            input_bound=prompt.tokens,
+            output_bound=read_output_bound(document, OUTPUT_MAXIMA),
+            choices=read_choices(document) * prompts,
+            audio=prompt.audio,
+            images=prompt.images,
+            wants_usage=read_flag(stream_options, "include_usage", "stream_options.include_usage"),
+            document=document,
+        )
+
+    def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
+        """The strict parse with the upstream's model name, the usage asked for, a maximum set."""
+        return orjson.dumps(forwarded_document(facts, options, "max_tokens"))
+
+    def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:
+        """A meter for the answer."""
+        if streaming:
+            return ChatSseMeter(hides=not facts.wants_usage, choices=facts.choices)
+        return ChatJsonMeter()
+
+    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
+        """Status and JSON body of a refusal."""
+        return refuse(refusal)
+
+    def error_frame(self, refusal: Refusal) -> bytes:
+        """An error chunk and the end of the stream."""
+        return end_chunk_stream(refusal, "text_completion", {"text": ""})

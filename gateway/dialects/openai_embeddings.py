@@ -1,0 +1,77 @@
+"""OpenAI embeddings. Request: platform.openai.com/docs/api-reference/embeddings.
+
+Nothing is generated: the output bound is 0. Embeddings never stream.
+"""
+
+from typing import Final
+
+import orjson
+
+from gateway.dialects.base import (
+    BadRequest,
+    Dialect,
+    ForwardOptions,
+    Meter,
+    ReadOptions,
+    Refusal,
+    RequestFacts,
+)
+from gateway.dialects.bounds import Prompt, prompt_texts
+from gateway.dialects.fields import read_flag, read_model, refuse_fields, settle_service_tier
+from gateway.dialects.openai_answers import refuse
+from gateway.dialects.openai_meters import EmbeddingsMeter
+from gateway.dialects.strict_json import parse_object
+
+TOKENS_PER_TEXT: Final = 4
+"""Begin, end and separators that an embedding model puts around each text."""
+
+_COUNTED: Final = frozenset(
+    {"model", "input", "dimensions", "encoding_format", "user", "stream", "service_tier"}
+)
+
+
+class OpenAIEmbeddings(Dialect):
+    """`POST /v1/embeddings`."""
+
+    name = "openai_embeddings"
+
+    def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
+        """Read a request strictly. Raises BadRequest."""
+        document = parse_object(body)
+        model = read_model(document)
+        refuse_fields(document, options)
+        settle_service_tier(document)
+        if read_flag(document, "stream"):
+            raise BadRequest("Embeddings cannot be streamed.", param="stream")
+        if "input" not in document:
+            raise BadRequest("`input` is missing.", param="input")
+        prompt = Prompt(options)
+        texts = prompt_texts(document["input"], "input", prompt, per_text=TOKENS_PER_TEXT)
+        for name in document:
+            if name not in _COUNTED:  # such as an instruction that is put before each text
+                prompt.tokens += texts * 2 * len(orjson.dumps(document[name]))
+        return RequestFacts(
+            model=model,
+            stream=False,
+            input_bound=prompt.tokens,
+            output_bound=0,
+            audio=prompt.audio,
+            images=prompt.images,
+            document=document,
+        )
+
+    def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
+        """The strict parse with the upstream's model name."""
+        return orjson.dumps({**facts.document, "model": options.upstream_model})
+
+    def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - never streams
+        """A meter for the answer."""
+        return EmbeddingsMeter()
+
+    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
+        """Status and JSON body of a refusal."""
+        return refuse(refusal)
+
+    def error_frame(self, refusal: Refusal) -> bytes:  # noqa: ARG002 - never streams
+        """Nothing: a JSON answer cannot be ended so."""
+        return b""

@@ -1,0 +1,83 @@
+"""Recognises a frame that repeats an earlier one but for its text, so that it need not be parsed.
+
+Of the frames of a stream nearly all differ from the one before in one JSON string alone: the
+piece of text. Once a frame has been parsed and found to carry text and nothing else of interest,
+its bytes are kept as what stands before and after that string. A later frame with the same bytes
+around a string free of `"` and `\\` is the same JSON document with another text at that place, so
+it has the same meaning: text, no usage, no finish. That is exact, not a guess; every other frame
+is parsed. One further string, OpenAI's random `obfuscation` padding, may differ as well.
+"""
+
+from typing import Final
+
+import orjson
+
+MAX_LESSONS: Final = 16
+"""A stream whose frames never repeat (a counter in each) is parsed frame by frame after so many."""
+
+_PADDING: Final = (b'"obfuscation":"', b'"obfuscation": "')
+
+
+class RepeatedFrame:
+    """What stands around the text of a frame.
+
+    before, after:  the bytes around the text; `after` begins with the closing quote
+    between:        when there is padding: the bytes from the text's closing quote to the padding
+    """
+
+    __slots__ = ("_lessons", "after", "before", "between")
+
+    def __init__(self) -> None:
+        self.before = b"\xff"  # no frame starts so: it is not UTF-8
+        self.between = b""
+        self.after = b""
+        self._lessons = 0
+
+    def learn(self, frame: bytes, name: bytes, text: str) -> None:
+        """Keep a parsed frame whose only content is `text`, the member `name`."""
+        if self._lessons >= MAX_LESSONS:
+            return
+        self._lessons += 1
+        for colon in (b'":"', b'": "'):
+            head = b'"' + name + colon
+            # The member must stand there once: then it is the one that was parsed.
+            if frame.count(head) == 1:
+                begin = frame.index(head) + len(head)
+                written = orjson.dumps(text)[1:]
+                if frame.startswith(written, begin):
+                    self.before = frame[:begin]
+                    self._keep_rest(frame[begin + len(written) - 1 :])
+                return
+
+    def _keep_rest(self, rest: bytes) -> None:
+        self.between = b""
+        self.after = rest
+        for head in _PADDING:
+            if rest.count(head) == 1:
+                at = rest.index(head) + len(head)
+                end = rest.find(b'"', at)
+                if end > 0 and b"\\" not in rest[at:end]:
+                    self.between = rest[:at]
+                    self.after = rest[end:]
+                return
+
+    def text_bytes(self, frame: bytes) -> int:
+        """Bytes of the text if the frame repeats the kept one, else −1."""
+        before = self.before
+        if not frame.startswith(before):
+            return -1
+        begin = len(before)
+        end = frame.find(b'"', begin)
+        if frame.find(b"\\", begin, end) >= 0:
+            return -1
+        at = end
+        if self.between:
+            if not frame.startswith(self.between, at):
+                return -1
+            begin_padding = at + len(self.between)
+            at = frame.find(b'"', begin_padding)
+            if frame.find(b"\\", begin_padding, at) >= 0:
+                return -1
+        if len(frame) - at != len(self.after) or not frame.endswith(self.after):
+            return -1
+        return end - begin
