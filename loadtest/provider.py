@@ -79,7 +79,7 @@ class Provider:
         record: bool = False,
         rows_limit: int = 200_000,
         idle_close_s: float | None = None,
-        models: tuple[str, ...] = ("sim-small", "sim-large"),
+        models: tuple[str, ...] = ("sim-small", "sim-large", "sim-embed", "sim-claude"),
     ) -> None:
         self.controls = controls or Controls()
         self.rng = random.Random(seed)

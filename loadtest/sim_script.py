@@ -206,7 +206,7 @@ class _Script:
             extra = b"retry-after: %d\r\n" % controls.retry_after
         yield from self._stop("before_head")
         start = self._head(status, "application/json", len(body), extra)
-        then = "fin" if controls.close else ""
+        then = "fin" if controls.close or controls.drop else ""
         yield Step(controls.ttft_ms.draw(self._rng) / 1e3, start + body, then=then)
 
     def body(self, built: Built) -> Iterator[Step]:
@@ -226,7 +226,7 @@ class _Script:
             yield Step(wait_s, start)
             yield from self._stop("after_head")
         else:
-            ends = controls.close or controls.length
+            ends = controls.close or controls.drop or controls.length
             yield Step(wait_s, start + data, frame.tokens, "fin" if ends else "")
 
     def stream(self, built: Built) -> Iterator[Step]:
@@ -256,7 +256,7 @@ class _Script:
             yield Step(then=controls.cut_how)
             return
         rest = encode(b"", True)
-        then = "fin" if controls.close else ""
+        then = "fin" if controls.close or controls.drop else ""
         yield Step(data=(_chunk(rest) if rest else b"") + _END, then=then)
 
 

@@ -46,7 +46,7 @@ def test_healthy_keeps_amounts_and_delays_and_drops_every_fault() -> None:
         Controls(),
         "tokens=5 reasoning=2 itl_ms=3 tag=t status=500 body=x retry_after=1 hang=before_head "
         "rst=after_head cut=1 cut_how=fin error_at=2 usage=huge length=long coding=br drip=1 "
-        "drip_ms=2 close=1 stale=1",
+        "drip_ms=2 close=1 drop=1 stale=1",
     )
     kept = parse_controls(Controls(), "tokens=5 reasoning=2 itl_ms=3 tag=t")
     assert given.healthy() == kept

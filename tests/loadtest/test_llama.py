@@ -12,7 +12,9 @@ MESSAGES = [{"role": "user", "content": "Count to three."}]
 
 
 def test_it_answers_chat_stream_responses_and_messages_with_usage(llama_server: str) -> None:
-    with httpx.Client(base_url=llama_server, timeout=60) as client:
+    # this server drops connections after a stream: one connection a request
+    fresh = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(base_url=llama_server, timeout=60, limits=fresh) as client:
         chat = client.post("/v1/chat/completions", json={"max_tokens": 4, "messages": MESSAGES})
         assert 1 <= chat.json()["usage"]["completion_tokens"] <= 4
         stream = client.post(

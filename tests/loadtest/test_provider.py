@@ -282,6 +282,22 @@ async def test_a_stale_connection_is_reset_when_the_next_request_has_arrived(sim
     assert (sim.row("again").status, sim.row("again").state) == (0, "broken")
 
 
+@pytest.mark.parametrize(("control", "announced"), [("close", True), ("drop", False)])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_connection_ends_after_the_answer_announced_or_not(
+    sim: Sim, control: str, announced: bool, stream: bool
+) -> None:
+    host, port = sim.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    request = json.dumps(said(f"{control}=1", stream=stream)).encode()
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(request))
+    writer.write(request)
+    whole = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    assert (b"connection: close" in whole) == announced
+    assert whole.endswith(b"0\r\n\r\n" if stream else b"}}}")
+
+
 async def test_an_unknown_control_is_answered_400(sim: Sim) -> None:
     answer = await post(sim, "/v1/chat/completions", body(), **{"x-sim": "tokns=5"})
     assert (answer.status_code, "tokns" in answer.text) == (400, True)
