@@ -11,7 +11,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-_GROUPS: tuple[str, ...] = ()
+_GROUPS: tuple[str, ...] = ("check",)
 
 
 def main() -> None:

@@ -77,8 +77,9 @@ class PricesSection(RatesSection):
         for side in ("input", "output"):
             if tokens and side not in tokens:
                 raise Wrong(
-                    f"`{side}` has no price, so its tokens would be free",
+                    "has no price, so its tokens would be free",
                     f'Write `{side}: "0"` if that is meant.',
+                    at=side,
                 )
         return self
 
@@ -157,8 +158,9 @@ class RouteSection(Section):
     def _upstream_if_free(self) -> "RouteSection":
         if self.upstream is not None and not self.free:
             raise Wrong(
-                "`upstream` is only for free routes: a priced request goes where its model is",
+                "is only for free routes: a priced request goes where its model is",
                 "Leave it out, or set `free: true`.",
+                at="upstream",
             )
         return self
 

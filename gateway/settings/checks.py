@@ -69,7 +69,7 @@ def _model_groups(settings: Settings, _: Names) -> Iterator[Finding]:
         if number in first:
             yield Finding(
                 ("model_groups", group),
-                f"the number {number} is already {first[number]!r}'s",
+                f"the number {number} is already that of {first[number]!r}",
                 "Give each group a number of its own.",
             )
         first.setdefault(number, group)
@@ -176,7 +176,7 @@ def _keys(settings: Settings, _: Names) -> Iterator[Finding]:
             if key.sha256 in by_hash:
                 yield Finding(
                     (*at, "sha256"),
-                    f"the same key is already {by_hash[key.sha256]!r}'s",
+                    f"the same key already belongs to {by_hash[key.sha256]!r}",
                     "A key acts for one customer; make another with `creditgate key create`.",
                 )
             elif key.key_id in by_id:

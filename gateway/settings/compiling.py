@@ -77,7 +77,7 @@ def compile_keys(settings: Settings) -> dict[str, Key]:
             models=None if key.models is None else frozenset(key.models),
             tags=dict(key.tags),
         )
-        for customer_id, key in settings.keys()
+        for customer_id, key in settings.api_keys()
     }
 
 

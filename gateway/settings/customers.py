@@ -18,7 +18,6 @@ from gateway.settings.scalars import (
     Text,
     Whole,
     field,
-    read_whole,
 )
 
 MAX_CEILING_COUNT = 9_000_000_000_000_000
@@ -47,10 +46,10 @@ class GrantSection(Section):
     @model_validator(mode="after")
     def _sound(self) -> "GrantSection":
         if self.amount_nano == 0:
-            raise Wrong("the amount is zero", "Leave the grant out.")
+            raise Wrong("is zero", "Leave the grant out.", at="amount")
         starts, ends = self.effective_at_ms, self.expires_at_ms
         if starts is not None and ends is not None and ends <= starts:
-            raise Wrong("it expires before it is effective", "Swap or mend the dates.")
+            raise Wrong("is not after `effective_at`", "Mend one of the two.", at="expires_at")
         return self
 
 
@@ -67,23 +66,24 @@ class LimitSection(Section):
     @model_validator(mode="after")
     def _sound(self) -> "LimitSection":
         if self.measure == "concurrent" and self.window not in (None, "total"):
-            raise Wrong("`concurrent` counts what runs now and has no window", "Leave it out.")
+            raise Wrong("`concurrent` counts what runs now", "Leave the window out.", at="window")
         if self.measure != "concurrent" and self.window is None:
-            raise Wrong("`window` is missing", "Write minute, hour, day, week, month or total.")
+            raise Wrong("is missing", "Write minute, hour, day, week, month or total.", at="window")
         self.compiled()
         return self
 
     def compiled(self) -> Limit:
         """The limit as a value. Raises Wrong if the ceiling does not fit the measure."""
-        if self.measure == "spend":
-            try:
+        try:
+            if self.measure == "spend":
                 ceiling = parse_amount(self.ceiling)
-            except MoneyError as error:
-                raise Wrong(f"`ceiling`: {error}", 'Write credits, such as "5.00".') from error
-        else:
-            ceiling = read_whole(self.ceiling)
-            if not 0 <= ceiling <= MAX_CEILING_COUNT:
-                raise Wrong(f"`ceiling`: {ceiling} is outside 0 … {MAX_CEILING_COUNT}")
+            else:
+                ceiling = Whole(0, MAX_CEILING_COUNT)(self.ceiling)
+        except MoneyError as error:
+            hint = 'Write credits, such as "5.00".'
+            raise Wrong(str(error), hint, at="ceiling") from error
+        except Wrong as wrong:
+            raise Wrong(wrong.message, wrong.hint, at="ceiling") from wrong
         return Limit(self.scope, self.measure, self.window or "total", ceiling)
 
 

@@ -38,7 +38,7 @@ class Document:
 
     problems:  what was wrong with it as YAML, and references that could not be filled in
     files:     everything read, in order
-    unfilled:  where a reference could not be filled in, so that the value says nothing
+    unread:    where a value could not be read, so that nothing more can be said of it
     """
 
     def __init__(self, file: FilePath, environ: Mapping[str, str]) -> None:
@@ -48,7 +48,7 @@ class Document:
         self.files: list[FilePath] = [file]
         self.places: dict[Path, Place] = {(): Place(str(file), 1, 1)}
         self.tree: dict[str, Any] = {}
-        self.unfilled: set[Path] = set()
+        self.unread: set[Path] = set()
         self._written: dict[Path, tuple[str, str]] = {}
         self._interpolator = Interpolator(self.folder, environ)
         self._nodes = 0
@@ -74,6 +74,7 @@ class Document:
         return Problem(*self.places[path], show_path(finding.path), message, hint)
 
     def _note(self, path: Path, message: str, hint: str = "") -> None:
+        self.unread.add(path)
         self.problems.append(self.problem(Finding(path, message, hint)))
 
     def _compose(self) -> yaml.Node | None:
@@ -92,9 +93,11 @@ class Document:
             mark = error.problem_mark or error.context_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
             what = error.problem or error.context or "cannot be read"
-            self.problems.append(
-                Problem(str(self.file), line, column, "", f"not valid YAML: {what}")
-            )
+            said = text.splitlines()[line - 1] if line <= text.count("\n") + 1 else ""
+            hint = "Inside { } and [ ] a value with ${…} needs quotes." if "${" in said else ""
+            message = f"not valid YAML: {what}"
+            self.problems.append(Problem(str(self.file), line, column, "", message, hint))
+            self.unread.add(())
             return None
         except yaml.YAMLError as error:
             self._note((), f"not valid YAML: {error}")
@@ -167,7 +170,6 @@ class Document:
             filled = self._interpolator.fill(text)
         except Wrong as wrong:
             self._note(path, wrong.message, wrong.hint)
-            self.unfilled.add(path)
             return text
         if filled != text:
             self._written[path] = (text, filled)

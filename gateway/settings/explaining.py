@@ -30,7 +30,7 @@ def explain(error: ErrorDetails, root: type[BaseModel]) -> Finding:
     kind, context = error["type"], error.get("ctx", {})
     wrong = context.get("error")
     if isinstance(wrong, Wrong):
-        return Finding(path, wrong.message, wrong.hint)
+        return Finding((*path, wrong.at) if wrong.at else path, wrong.message, wrong.hint)
     if kind in ("missing", "extra_forbidden"):
         fields = fields_at(root, path[:-1])
         name = str(path[-1])

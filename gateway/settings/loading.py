@@ -34,10 +34,12 @@ def load_settings(path: str | FilePath, environ: Mapping[str, str] = os.environ)
     Raises SettingsError, whose `problems` are all that is wrong with it.
     """
     document = Document(FilePath(path), environ)
+    if () in document.unread:
+        raise SettingsError(document.problems)
     include_key_files(document)
     settings, findings, mended = _validate(document)
-    findings = [finding for finding in findings if finding.path not in document.unfilled]
-    mended |= document.unfilled
+    findings = [finding for finding in findings if finding.path not in document.unread]
+    mended |= document.unread
     problems = [*document.problems, *(document.problem(finding) for finding in findings)]
     if settings is not None:
         problems += (

@@ -58,12 +58,16 @@ class Finding:
 
 
 class Wrong(ValueError):
-    """A value is not what its field takes; raised by validators, which know no place."""
+    """A value is not what its field takes; raised by validators, which know no place.
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    at: the field of the validated section that is meant, by its name in the file; "" for itself
+    """
+
+    def __init__(self, message: str, hint: str = "", *, at: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.at = at
 
 
 def show_path(path: Path) -> str:

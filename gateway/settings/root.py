@@ -151,7 +151,7 @@ class Settings(Section):
         grants = (*self.plan_of(customer).grants, *customer.grants)
         return tuple((f"start:{customer_id}:{grant.name}", grant) for grant in grants)
 
-    def keys(self) -> Iterator[tuple[str, KeySection]]:
+    def api_keys(self) -> Iterator[tuple[str, KeySection]]:
         """Every key with its customer's id."""
         for customer_id, customer in self.customers.items():
             for key in customer.keys:

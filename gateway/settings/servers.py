@@ -84,7 +84,7 @@ class AdminSection(Section):
     @model_validator(mode="after")
     def _long_enough(self) -> "AdminSection":
         if self.token is not None and len(self.token.get_secret_value()) < 16:
-            raise Wrong("the token is shorter than 16 characters", "Try `openssl rand -hex 32`.")
+            raise Wrong("is shorter than 16 characters", "Try `openssl rand -hex 32`.", at="token")
         return self
 
 
@@ -197,9 +197,10 @@ class RedisSection(Section):
             raise Wrong(
                 str(error),
                 "Write redis://host:6379/0, rediss://host:6379 or unix:///path/to/socket.",
+                at="url",
             ) from None
         if self.tls != RedisTlsSection() and urlsplit(url).scheme != "rediss":
-            raise Wrong("`tls` is set, but the URL is not rediss://", "Use rediss:// for TLS.")
+            raise Wrong("is set, but the URL is not rediss://", "Use rediss:// for TLS.", at="tls")
         return self
 
 
@@ -271,7 +272,11 @@ class TrustedHeaderSection(Section):
     @model_validator(mode="after")
     def _sound(self) -> "TrustedHeaderSection":
         if not self.networks:
-            raise Wrong("`networks` is empty: the header would be believed from nowhere")
+            raise Wrong(
+                "is empty: the header would be believed from nowhere",
+                "Write such as [10.0.0.0/8].",
+                at="networks",
+            )
         named = [name for name in (self.customer, self.key, self.project) if name]
         if len(set(named)) != len(named):
             raise Wrong("one header stands for two things", "Name a header of its own for each.")

@@ -109,10 +109,18 @@ class UpstreamSection(Section):
     def _own_headers(self) -> "UpstreamSection":
         taken = set(self.headers)
         if clash := taken & HOP_BY_HOP:
-            raise Wrong(f"the header {min(clash)!r} is the gate's own to send", "Leave it out.")
+            raise Wrong(
+                f"the header {min(clash)!r} is the gate's own to send",
+                "Leave it out.",
+                at="headers",
+            )
         if self.credential and self.credential.header in taken:
-            raise Wrong(f"the header {self.credential.header!r} is set twice", "Keep `credential`.")
+            raise Wrong(
+                f"the header {self.credential.header!r} is the credential's",
+                "Keep one.",
+                at="headers",
+            )
         for name, text in self.headers.items():
             if not text.isprintable():
-                raise Wrong(f"the header {name!r} has control characters in it")
+                raise Wrong(f"the header {name!r} has control characters in it", at="headers")
         return self

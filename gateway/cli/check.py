@@ -1,0 +1,110 @@
+"""`check` and `schema`: is this configuration right, and what may stand in one."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gateway.cli import app
+from gateway.domain.money import format_amount, format_rate
+from gateway.settings import Problem, Settings, SettingsError, load_settings
+from gateway.settings.reference import reference_text
+from gateway.settings.scalars import TOKENS_PER_PRICE
+from gateway.settings.schema import schema_text
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="The configuration file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Read a configuration as a whole and tell every mistake in it; exit 1 if there is one."""
+    try:
+        settings = load_settings(file)
+    except SettingsError as error:
+        if as_json:
+            typer.echo(json.dumps({"ok": False, "problems": [asdict(p) for p in error.problems]}))
+        else:
+            _print_problems(error.problems)
+        raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(json.dumps({"ok": True, "digest": settings.digest, **_counts(settings)}))
+    else:
+        _print_summary(file, settings)
+
+
+@app.command()
+def schema(
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Print the reference page (Markdown) instead.")
+    ] = False,
+) -> None:
+    """Print the JSON Schema of a configuration file, for editors."""
+    typer.echo(reference_text() if reference else schema_text(), nl=False)
+
+
+def _counts(settings: Settings) -> dict[str, int]:
+    return {
+        "upstreams": len(settings.upstreams),
+        "models": len(settings.models),
+        "routes": len(settings.routes),
+        "plans": len(settings.plans),
+        "customers": len(settings.customers),
+        "keys": sum(1 for _ in settings.api_keys()),
+    }
+
+
+def _print_problems(problems: list[Problem]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    for problem in problems:
+        line = Text()
+        line.append(f"{problem.file}:{problem.line}:{problem.column}", "cyan")
+        line.append(f"  {problem.path}\n" if problem.path else "\n", "bold")
+        line.append(f"    {problem.message}\n", "red")
+        if problem.hint:
+            line.append(f"    {problem.hint}\n", "dim")
+        console.print(line)
+    count = len(problems)
+    console.print(f"{count} problem{'' if count == 1 else 's'}. Nothing was changed.")
+
+
+def _print_summary(file: Path, settings: Settings) -> None:
+    console = Console(highlight=False)
+    counts = ", ".join(f"{what} {number}" for what, number in _counts(settings).items())
+    console.print(Text(f"{file} is right. It has: {counts}.", "green"), soft_wrap=True)
+    listen, admin = settings.listen, settings.admin
+    console.print(
+        f"Listens on {listen.host}:{listen.port} (workers: {listen.workers}), "
+        f"admin on {admin.host}:{admin.port}; ledger {settings.redis.shown_url}, "
+        f"events in {settings.events_path}; policy {settings.policy.preset or 'balanced'}.",
+        soft_wrap=True,
+    )
+    models = Table("model", "upstream", "prices (credits per million tokens)", box=None)
+    for name, model in settings.models.items():
+        table = model.price_table()
+        rates = ", ".join(
+            f"{unit} {format_rate(rate, per=TOKENS_PER_PRICE)}"
+            if unit not in ("request", "tool_call")
+            else f"each {unit} {format_rate(rate, per=1)}"
+            for unit, rate in table.rates_pico.items()
+        )
+        models.add_row(name, model.upstream, rates)
+    console.print(models)
+    if not settings.customers:
+        return
+    customers = Table("customer", "plan", "keys", "starts with", "credit limit", box=None)
+    for name, customer in settings.customers.items():
+        granted = sum(grant.amount_nano for _, grant in settings.starting_grants(name))
+        customers.add_row(
+            name,
+            customer.plan or "–",
+            str(len(customer.keys)),
+            format_amount(granted),
+            format_amount(settings.credit_limit_nano(name)),
+        )
+    console.print(customers)

@@ -1,0 +1,69 @@
+"""The JSON Schema of a configuration file, for editors. `config/schema.json` is its text.
+
+Editors see the file before references are filled in, so wherever a scalar may stand, a text
+with `${` may stand too.
+"""
+
+import json
+from typing import Any, Final
+
+from gateway.settings.catalogue import DIALECT_NAMES
+from gateway.settings.root import Settings
+
+_REFERENCE: Final = {"type": "string", "pattern": r"\$\{"}
+_SCALARS: Final = frozenset({"integer", "number", "boolean"})
+_NARROWED: Final = ("enum", "const", "pattern", "format")
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema as plain values (JSON Schema 2020-12)."""
+    schema = Settings.model_json_schema(by_alias=True)
+    definitions = schema["$defs"]
+    definitions["RouteSection"]["properties"]["dialect"]["enum"] = list(DIALECT_NAMES)
+    redis = schema["properties"]["redis"]
+    shared = {name: redis.pop(name) for name in ("description", "examples") if name in redis}
+    schema["properties"]["redis"] = shared | {
+        "anyOf": [{"type": "string"}, {"$ref": "#/$defs/RedisSection"}]
+    }
+    admitted: dict[str, Any] = _admit_references(schema)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "creditgate configuration",
+        **{key: value for key, value in admitted.items() if key != "title"},
+    }
+
+
+def schema_text() -> str:
+    """The schema as the file has it."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _admit_references(schema: Any) -> Any:
+    """The same schema, in which a reference may stand for any scalar; derived titles left out."""
+    if isinstance(schema, list):
+        return [_admit_references(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "properties" in schema:
+        properties = {name: _admit_references(part) for name, part in schema["properties"].items()}
+        rest = {key: value for key, value in schema.items() if key not in ("properties", "title")}
+        return _open_empty(rest | {"properties": properties})
+    inner = {
+        key: value if key in ("default", "examples") else _admit_references(value)
+        for key, value in schema.items()
+        if key != "title" or not isinstance(schema["title"], str)
+    }
+    narrowed = inner.get("type") == "string" and any(key in inner for key in _NARROWED)
+    if inner.get("type") in _SCALARS or narrowed:
+        said = {
+            key: inner.pop(key) for key in ("default", "description", "examples") if key in inner
+        }
+        return said | {"anyOf": [inner, _REFERENCE]}
+    return inner
+
+
+def _open_empty(section: dict[str, Any]) -> dict[str, Any]:
+    """A section without required fields may also be written empty."""
+    if "required" not in section:
+        section["type"] = ["object", "null"]
+    return section
