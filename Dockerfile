@@ -1,0 +1,34 @@
+# syntax=docker/dockerfile:1
+# The image runs `creditgate serve /etc/creditgate/gateway.yaml`; what it builds is the Makefile's
+# `image-steps`, which a test runs without any engine.
+
+FROM python:3.11-slim-bookworm AS build
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends make \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN make image-steps PREFIX=/opt/creditgate
+
+FROM python:3.11-slim-bookworm
+LABEL org.opencontainers.image.title="creditgate" \
+      org.opencontainers.image.description="Decides, before each API request runs, whether the customer can pay for it." \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN useradd --system --uid 10001 --home-dir /var/lib/creditgate --create-home creditgate \
+    && mkdir -p /etc/creditgate
+COPY --from=build /opt/creditgate /opt/creditgate
+ENV PATH=/opt/creditgate/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    CREDITGATE_DATA_DIR=/var/lib/creditgate
+USER 10001
+WORKDIR /var/lib/creditgate
+# Embedded ledger, store, journals: keep it on a volume that outlives the container.
+VOLUME /var/lib/creditgate
+EXPOSE 8080 8081
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8081/healthz', timeout=2)"]
+ENTRYPOINT ["creditgate"]
+CMD ["serve", "/etc/creditgate/gateway.yaml"]

@@ -1,0 +1,126 @@
+# Needs Python 3.11 or newer and make; everything else comes from the package registry, by the
+# locks, checked by hash. `make run` starts the gate, `make test` tests it.
+
+.DEFAULT_GOAL := run
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+INSTALL := $(PIP) install --quiet --require-hashes
+EDITABLE := $(INSTALL) -r requirements-build.lock && \
+    $(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
+LOCK := $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
+    --no-emit-index-url --no-header --no-annotate --python-version 3.11
+PYTEST_ARGS ?=
+ARGS ?=
+
+.PHONY: run test demo check format test-all lock docs bench-first kill-test image-steps lint-docker clean
+
+run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
+	@exec $(BIN)/creditgate dev $(ARGS)
+
+test: $(STAMPS)/dev ## run the tests; servers they need come from the registry too
+	@$(BIN)/python -m pytest -n 2 -m "not debian" $(PYTEST_ARGS)
+
+demo: $(STAMPS)/demo ## the whole story with a real model and the official SDKs
+	@$(BIN)/creditgate demo $(ARGS)
+
+check: $(STAMPS)/dev ## format, lint, types, imports, and the fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/python -m pytest -n 2 -m "not slow and not model and not debian" $(PYTEST_ARGS)
+
+format: $(STAMPS)/dev ## rewrite the code in its one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has installed first
+	@missing=""; \
+	for need in redis-server nginx; do \
+	    command -v $$need >/dev/null || [ -x /usr/sbin/$$need ] || missing="$$missing $$need"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	    [ "$$(id -u)" = 0 ] || { echo "install these as root first:$$missing" >&2; exit 1; }; \
+	    apt-get update -qq; \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+	@$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+bench-first: $(STAMPS)/dev ## the first benchmark: the gate against direct and against nginx
+	@$(BIN)/python -m loadtest.bench_first $(ARGS)
+
+kill-test: $(STAMPS)/dev ## kill workers and the exporter 100 times under load, then verify
+	@CREDITGATE_KILLS=$${CREDITGATE_KILLS:-100} $(BIN)/python -m pytest -m slow -k kill $(PYTEST_ARGS)
+
+docs: $(STAMPS)/dev ## rewrite the generated pages: configuration reference and its schema
+	$(BIN)/creditgate schema > config/schema.json
+	$(BIN)/creditgate schema --reference > docs/configuration.md
+
+lock: ## make the locks anew from pyproject.toml
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip --disable-pip-version-check install --quiet "uv>=0.9"
+	$(LOCK) --group dev --extra demo pyproject.toml -o requirements-dev.lock
+	$(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
+	$(LOCK) -c requirements-dev.lock --extra demo pyproject.toml -o requirements-demo.lock
+	$(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
+	rm -rf $(VENV)-lock
+	@echo "the locks are new; \`make check\` builds the environment from them"
+
+# For a machine of one purpose: an environment in PREFIX with the package installed for good.
+# The Dockerfile calls this, and a test does.
+PREFIX ?= build/image
+image-steps: ## install creditgate into PREFIX, as the container image has it
+	$(PYTHON) -m venv $(PREFIX)-build
+	$(PREFIX)-build/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes \
+	    -r requirements-build.lock
+	$(PREFIX)-build/bin/python -m pip --disable-pip-version-check wheel --quiet --no-deps \
+	    --no-build-isolation --wheel-dir $(PREFIX)-wheel .
+	$(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/python -m pip --disable-pip-version-check install --quiet --no-cache-dir \
+	    --require-hashes -r requirements.lock
+	$(PREFIX)/bin/python -m pip --disable-pip-version-check install --quiet --no-cache-dir \
+	    --no-deps --no-index $(PREFIX)-wheel/creditgate-*.whl
+	rm -rf $(PREFIX)-build $(PREFIX)-wheel
+	$(PREFIX)/bin/creditgate --help >/dev/null
+
+lint-docker: $(STAMPS)/dev ## lint the Dockerfile
+	$(BIN)/hadolint Dockerfile
+
+clean: ## remove what the targets above made, save the data folder
+	rm -rf $(VENV) $(VENV)-lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# -- the environment: one folder, one stamp for each lock that it holds ---------------------
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "creditgate needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "making the environment in $(VENV) (once)"
+	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS)
+
+$(STAMPS)/run: requirements.lock requirements-build.lock pyproject.toml | $(BIN)/python
+	@echo "installing what the gate needs"
+	@$(INSTALL) -r requirements.lock
+	@$(EDITABLE)
+	@touch $@
+
+$(STAMPS)/demo: requirements-demo.lock requirements-build.lock pyproject.toml | $(BIN)/python
+	@echo "installing what the demo needs, the model too (about 250 MB)"
+	@$(INSTALL) -r requirements-demo.lock
+	@$(EDITABLE)
+	@touch $@ $(STAMPS)/run
+
+$(STAMPS)/dev: requirements-dev.lock requirements-build.lock pyproject.toml | $(BIN)/python
+	@echo "installing what the tests need, a model too (about 250 MB)"
+	@$(INSTALL) -r requirements-dev.lock
+	@$(EDITABLE)
+	@touch $@ $(STAMPS)/run $(STAMPS)/demo
