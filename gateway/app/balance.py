@@ -1,0 +1,56 @@
+"""Reads a wallet for its key holders: live from the ledger, today's sum from the store."""
+
+import asyncio
+import sqlite3
+import time
+from pathlib import Path
+
+from gateway.domain.reservation import Account
+from gateway.ledger.accounts import AccountStore
+from gateway.proxy.local import Balance
+
+DAY_MS = 86_400_000
+
+
+class BalanceReader:
+    """Answers `GET /v1/credits`."""
+
+    def __init__(self, store: AccountStore, events_path: Path) -> None:
+        self._store = store
+        self._events_path = events_path
+
+    async def read(self, account: Account) -> Balance | None:
+        """The wallet now; None when there is none. Raises LedgerUnavailable."""
+        wallets = await self._store.wallets([account.customer_id])
+        wallet = wallets.get(account.customer_id)
+        if wallet is None:
+            return None
+        now_ms = time.time_ns() // 1_000_000
+        today = await asyncio.to_thread(self._settled_since, account.customer_id, now_ms)
+        return Balance(
+            balance_nano=wallet.balance_nano(now_ms),
+            held_nano=wallet.held_nano,
+            available_nano=wallet.available_nano(now_ms),
+            credit_limit_nano=wallet.credit_limit_nano,
+            granted_nano=wallet.granted_nano,
+            settled_nano=wallet.settled_nano,
+            settled_today_nano=today,
+        )
+
+    def _settled_since(self, customer_id: str, now_ms: int) -> int | None:
+        midnight_ms = now_ms - now_ms % DAY_MS
+        try:
+            store = sqlite3.connect(f"file:{self._events_path}?mode=ro", uri=True, timeout=0.5)
+        except sqlite3.Error:
+            return None
+        try:
+            row = store.execute(
+                "SELECT coalesce(sum(amount_nano), 0) FROM events WHERE customer_id = ?"
+                " AND occurred_at_ms >= ? AND kind IN ('settle', 'expire', 'settle_late')",
+                (customer_id, midnight_ms),
+            ).fetchone()
+        except sqlite3.Error:
+            return None
+        finally:
+            store.close()
+        return int(row[0])

@@ -1,0 +1,44 @@
+"""Brings a configuration's customers into the ledger: accounts, starting grants, price book.
+
+Idempotent: an account is written only where its terms differ, a starting grant has an operation
+id of its own for ever, a price version is put once.
+"""
+
+from gateway.app.roles import CannotServe
+from gateway.ledger.accounts import AccountStore
+from gateway.ledger.operations import Ledger, LedgerRefused
+from gateway.settings import Settings
+
+
+async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore) -> None:
+    """Write what differs. Raises CannotServe when the ledger holds something that contradicts it."""
+    await store.put_prices([model.price_table() for model in settings.models.values()])
+    wallets = await store.wallets(list(settings.customers))
+    for customer_id in settings.customers:
+        wallet = wallets.get(customer_id)
+        limit_nano = settings.credit_limit_nano(customer_id)
+        if wallet is None or wallet.credit_limit_nano != limit_nano:
+            await ledger.account(
+                customer_id,
+                account_rev=1 if wallet is None else wallet.account_rev + 1,
+                credit_limit_nano=limit_nano,
+                frozen=wallet is not None and wallet.frozen,
+            )
+        for op_id, grant in settings.starting_grants(customer_id):
+            try:
+                await ledger.grant(
+                    customer_id,
+                    op_id,
+                    amount_nano=grant.amount_nano,
+                    category=grant.category,
+                    priority=grant.priority,
+                    effective_at_ms=grant.effective_at_ms,
+                    expires_at_ms=grant.expires_at_ms,
+                    scope_bits=settings.scope_bits(grant.groups),
+                    name=grant.name,
+                    reason="starting grant",
+                )
+            except LedgerRefused as refused:
+                raise CannotServe(
+                    f"customers.{customer_id}: the starting grant {grant.name!r} {refused}"
+                ) from refused

@@ -1,0 +1,98 @@
+"""What the flow looks up for each request: routes, models, policies. Built once per configuration.
+
+Everything here is compiled from the settings at start or reload; a request only looks up.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
+from gateway.domain.pricing import PriceTable
+from gateway.domain.reservation import Account
+from gateway.proxy.http import Exchange, Headers, Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The knobs of a preset, as values. Times in ms, sizes in tokens.
+
+    hold_output_tokens:  output held at the start of a stream; None holds the whole bound
+    extend_at:           share of the held output (0 … 1) at which the hold grows
+    disconnect_json, disconnect_stream, exhausted_stream, missing_usage: see docs/configuration.md
+    bytes_per_token:     for counting where the provider reports nothing
+    """
+
+    hold_output_tokens: int | None
+    extend_at: float
+    hold_ttl_ms: int
+    checkpoint_interval_ms: int
+    default_max_output_tokens: int | None
+    disconnect_json: Literal["drain", "charge_hold", "charge_input"]
+    disconnect_stream: Literal["charge_seen", "drain", "charge_input", "charge_hold"]
+    drain_max_ms: int
+    exhausted_stream: Literal["finish", "cut"]
+    missing_usage: Literal["counted", "hold"]
+    expire_charges: Literal["checkpoint", "hold", "nothing"]
+    insufficient_status: Literal[402, 429]
+    answer_cost_header: bool
+    bytes_per_token: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One priced model.
+
+    credential:         header fields that the upstream wants, injected into each request
+    max_output_tokens:  the most one choice can produce
+    context_tokens:     caps the input bound; None when unknown
+    hidden_output:      reasons before it shows; on disconnect it drains or charges the hold
+    """
+
+    name: str
+    upstream: Upstream
+    credential: Headers
+    forward: ForwardOptions
+    prices: PriceTable
+    max_output_tokens: int
+    context_tokens: int | None
+    hidden_output: bool
+    scope_bits: int = 0
+
+
+LocalAnswer = Callable[[Exchange, "Account | None", str], Awaitable[None]]
+"""Answers a request itself: (exchange, account, request id). Account is None on public routes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One allowed endpoint; exactly one of local, free or (else) paid.
+
+    local:     answered by the gate itself
+    public:    needs no key (health); local routes only
+    free:      forwarded without a reservation
+    upstream, credential: of a free route whose body names no model
+    """
+
+    path: str
+    methods: frozenset[str]
+    dialect: Dialect
+    reading: ReadOptions
+    policy: Policy
+    local: LocalAnswer | None = None
+    public: bool = False
+    free: bool = False
+    upstream: Upstream | None = None
+    credential: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All that a configuration offers. Replaced whole on reload."""
+
+    routes: Mapping[str, Route]
+    models: Mapping[str, Model]
+    fallback: Dialect
+    """Speaks for what no route claims."""
+    max_body_bytes: int
+    mode: str = "enforce"

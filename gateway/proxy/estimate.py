@@ -1,0 +1,93 @@
+"""The upper bound of a request: what it can cost at most, as quantities. The scripts rate it.
+
+Law: a token has at least one byte of decoded text, so bytes plus the template bound the input;
+the output is bounded by what the caller allows, else by the model. The dearest class that
+could apply is assumed. Only then is a reservation a promise.
+"""
+
+from dataclasses import dataclass
+
+from gateway.dialects.base import BadRequest, RequestFacts
+from gateway.domain.usage import Usage
+from gateway.proxy.catalog import Model, Policy
+
+
+@dataclass(slots=True)
+class Bound:
+    """Quantities in tokens. `held_output` grows while a stream runs, up to `output`.
+
+    input:        upper bound of the input
+    input_count:  the input as counted when the provider reports nothing
+    output:       upper bound over all choices
+    """
+
+    input: int
+    input_count: int
+    output: int
+    held_output: int
+    audio: bool
+    images: bool
+    tool_calls: int
+
+    def held_usage(self, model: Model) -> Usage:
+        """What the hold must cover."""
+        usage = dict(
+            model.prices.worst_case(
+                input_tokens=self.input,
+                output_tokens=self.held_output,
+                audio=self.audio,
+                images=self.images,
+            )
+        )
+        if self.tool_calls:
+            usage["tool_call"] = self.tool_calls
+        return usage
+
+    def counted_usage(self, output: int) -> Usage:
+        """What is charged where only the gate has counted."""
+        return {"input": self.input_count, "output": output, "request": 1}
+
+    def expiry_usage(self, model: Model, policy: Policy, seen: Usage) -> Usage:
+        """What the ledger charges if this gate dies: by policy what was seen, the hold, or nothing."""
+        match policy.expire_charges:
+            case "checkpoint":
+                return seen
+            case "hold":
+                return self.held_usage(model)
+            case "nothing":
+                return {}
+
+    @property
+    def tokens(self) -> int:
+        """Tokens held, for limits that count tokens."""
+        return self.input + self.held_output
+
+
+def bound_request(facts: RequestFacts, model: Model, policy: Policy) -> Bound:
+    """Bound one request. Raises BadRequest when it asks for more than the model can give."""
+    per_choice = facts.output_bound
+    if per_choice is None:
+        per_choice = policy.default_max_output_tokens or model.max_output_tokens
+        per_choice = min(per_choice, model.max_output_tokens)
+    elif per_choice > model.max_output_tokens:
+        raise BadRequest(
+            f"This model produces at most {model.max_output_tokens} tokens, but {per_choice} were"
+            f" asked for. Lower the maximum to {model.max_output_tokens} or less.",
+            param="max_tokens",
+        )
+    output = per_choice * facts.choices
+    held = output
+    if facts.stream and policy.hold_output_tokens is not None:
+        held = min(output, policy.hold_output_tokens)
+    bound = facts.input_bound
+    if model.context_tokens is not None:
+        bound = min(bound, model.context_tokens * max(1, facts.choices))
+    return Bound(
+        input=bound,
+        input_count=-(-bound // policy.bytes_per_token),
+        output=output,
+        held_output=held,
+        audio=facts.audio,
+        images=facts.images,
+        tool_calls=facts.tool_calls,
+    )

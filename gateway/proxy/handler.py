@@ -1,0 +1,338 @@
+"""The flow of one request, whole, on this page:
+
+    route → authenticate → read → bound → reserve → forward → meter → settle → event
+
+Law: nothing is forwarded before the ledger has granted a hold (free routes aside), and after
+that `Run.resolve` is called on every way out, exactly once in effect. A branch of the flow that
+is not visible here does not exist: how a hold grows and ends is `running.py`, how an answer is
+passed on is `relay.py`, who is asking is `accounts.py`.
+"""
+
+import os
+import time
+from asyncio import CancelledError
+from dataclasses import dataclass
+from typing import Any
+
+from msgpack import packb
+
+from gateway.dialects.base import BadRequest, Dialect, Refusal, RequestFacts
+from gateway.domain.reservation import Account, Denied, Hold
+from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.operations import Ledger
+from gateway.proxy.accounts import Accounts
+from gateway.proxy.catalog import Catalog, Model, Route
+from gateway.proxy.estimate import Bound, bound_request
+from gateway.proxy.headers import UPSTREAM_REQUEST_ID, find, forwarded
+from gateway.proxy.http import BodyError, ClientGone, Exchange, Headers, UpstreamError
+from gateway.proxy.observe import Observer
+from gateway.proxy.refused import INTERNAL, TRANSIENT, Refused, as_refused, refused_by_ledger
+from gateway.proxy.relay import relay, relay_free
+from gateway.proxy.running import Run, Settlements
+
+
+@dataclass(slots=True)
+class Trail:
+    """What is known of a request so far, for its log line, its metrics and its refusal."""
+
+    request_id: str
+    started_at: float
+    route: Route | None = None
+    account: Account | None = None
+    model: str | None = None
+    held_nano: int = 0
+    denied: Denied | None = None
+    decision: str = "allow"
+    reason: str = ""
+    upstream_s: float = 0.0
+
+
+class Flow:
+    """Handles requests. Everything it needs is compiled before; a reload swaps `catalog` and `accounts`."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        accounts: Accounts,
+        ledger: Ledger,
+        settlements: Settlements,
+        observer: Observer,
+    ) -> None:
+        self.catalog = catalog
+        self.accounts = accounts
+        self.draining = False
+        self._ledger = ledger
+        self._settlements = settlements
+        self._observer = observer
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """One request, to its end. Raises nothing but cancellation."""
+        trail = Trail(new_request_id(), time.monotonic())
+        dialect = self.catalog.fallback
+        try:
+            trail.route = route = self._route(exchange)
+            dialect = route.dialect
+            if not route.public:
+                trail.account = await self.accounts.authenticate(exchange)
+            if route.local is not None:
+                await route.local(exchange, trail.account, trail.request_id)
+            elif route.free:
+                await self._forward_free(exchange, trail, route)
+            else:
+                await self._forward_paid(exchange, trail, route)
+        except (Refused, BadRequest, BodyError, LedgerUnavailable) as error:
+            await self._refuse(exchange, trail, dialect, as_refused(error))
+        except ClientGone:
+            trail.reason = "client_gone"
+        except Exception as fault:
+            self._observer.fault(trail, fault)
+            await self._refuse(exchange, trail, dialect, INTERNAL)
+        finally:
+            self._observer.request(trail, exchange)
+
+    async def _forward_paid(self, exchange: Exchange, trail: Trail, route: Route) -> None:
+        body = await self._body(exchange)
+        facts = route.dialect.read_request(body, route.reading)
+        model = self._model(facts, trail)
+        bound = bound_request(facts, model, route.policy)
+        event = self._event(trail, route, model)
+        hold = await self._reserve(exchange, trail, route, model, bound, event)
+        assert trail.account is not None
+        self._observer.admitted(trail)
+        run = Run(
+            self._settlements,
+            trail.account,
+            model,
+            route.policy,
+            bound,
+            hold,
+            event,
+            trail.started_at,
+        )
+        try:
+            headers = self._headers(exchange, trail, model.credential)
+            body = route.dialect.forward_body(facts, model.forward)
+            before = time.monotonic()
+            answer = await model.upstream.send("POST", route.path, headers, body)
+            self._observer.answered(trail, model.upstream.name, time.monotonic() - before)
+            try:
+                run.status = answer.status
+                event["upstream_request_id"] = _text(_first(answer.headers, UPSTREAM_REQUEST_ID))
+                await relay(exchange, answer, run, route.dialect, facts, trail.request_id)
+            finally:
+                answer.close()
+        except UpstreamError as error:
+            run.broken = True
+            run.flags.append("upstream_timeout" if error.timeout else "upstream_failed")
+            self._observer.upstream_failed(model.upstream.name, _kind(error))
+            raise _upstream_refusal(error) from None
+        except (ClientGone, CancelledError):
+            run.flags.append("client_gone")
+            raise
+        finally:
+            run.resolve()
+            self._observer.metrics.holds_open.dec()
+
+    async def _forward_free(self, exchange: Exchange, trail: Trail, route: Route) -> None:
+        body = await self._body(exchange) if exchange.method == "POST" else b""
+        upstream, credential = route.upstream, route.credential
+        if upstream is None:
+            facts = route.dialect.read_request(body, route.reading)
+            model = self._model(facts, trail)
+            upstream, credential = model.upstream, model.credential
+            body = route.dialect.forward_body(facts, model.forward)
+        headers = self._headers(exchange, trail, credential)
+        try:
+            answer = await upstream.send(exchange.method, route.path, headers, body)
+            try:
+                await relay_free(exchange, answer, trail.request_id)
+            finally:
+                answer.close()
+        except UpstreamError as error:
+            raise _upstream_refusal(error) from None
+
+    # Steps, in the order of the flow
+
+    def _route(self, exchange: Exchange) -> Route:
+        route = self.catalog.routes.get(exchange.path)
+        if route is None:
+            raise Refused(
+                "not_found",
+                f"There is no endpoint {exchange.method} {exchange.path[:200]} here."
+                " The operator's configuration lists those that there are.",
+            )
+        if exchange.method not in route.methods:
+            raise Refused(
+                "method_not_allowed",
+                f"{exchange.path} takes {', '.join(sorted(route.methods))}, not {exchange.method[:20]}.",
+            )
+        if self.draining and not route.public:
+            raise Refused("shutting_down", "The gate is shutting down. Try again.")
+        return route
+
+    async def _body(self, exchange: Exchange) -> bytes:
+        coding = exchange.header("content-encoding")
+        if coding is not None and coding.lower() != "identity":
+            raise Refused(
+                "unsupported_media", "Send the body without a content coding: it must be priced."
+            )
+        media_type = exchange.header("content-type")
+        if media_type is not None and not _is_json(media_type):
+            raise Refused(
+                "unsupported_media", "Send the body as JSON, with `Content-Type: application/json`."
+            )
+        return await exchange.read_body(self.catalog.max_body_bytes)
+
+    def _model(self, facts: RequestFacts, trail: Trail) -> Model:
+        trail.model = facts.model[:200]
+        model = self.catalog.models.get(facts.model)
+        if model is None:
+            raise Refused(
+                "unknown_model",
+                f"The model `{trail.model}` does not exist here or has no price.",
+                code="model_not_found",
+                param="model",
+            )
+        assert trail.account is not None
+        allowed = trail.account.models
+        if allowed is not None and model.name not in allowed:
+            raise Refused(
+                "forbidden_model",
+                f"This API key may not use the model `{trail.model}`.",
+                code="model_not_found",
+                param="model",
+            )
+        return model
+
+    def _event(self, trail: Trail, route: Route, model: Model) -> dict[str, Any]:
+        """The facts of the usage event, as far as they are known before the request runs."""
+        account = trail.account
+        assert account is not None
+        return {
+            "request_id": trail.request_id,
+            "customer_id": account.customer_id,
+            "project_id": account.project_id,
+            "key_id": account.key_id,
+            "route": route.path,
+            "model": model.name,
+            "upstream": model.upstream.name,
+            "price_version": model.prices.price_version,
+            "unit": "credit",
+            "mode": self.catalog.mode,
+            "livemode": account.livemode,
+            "tags": account.tags,
+            "retry_of": None,
+        }
+
+    async def _reserve(
+        self,
+        exchange: Exchange,
+        trail: Trail,
+        route: Route,
+        model: Model,
+        bound: Bound,
+        event: dict[str, Any],
+    ) -> Hold:
+        """Hold the bound. Raises Refused, and LedgerUnavailable after making sure nothing leaks."""
+        account = trail.account
+        assert account is not None
+        prices = model.prices
+        estimate = prices.vector(bound.held_usage(model))
+        floor = prices.vector(bound.expiry_usage(model, route.policy, bound.counted_usage(0)))
+        facts = packb(event)
+        for _ in range(3):  # a changed account, then a window that rolled meanwhile
+            try:
+                answer = await self._ledger.reserve(
+                    account,
+                    trail.request_id,
+                    prices,
+                    estimate,
+                    floor,
+                    facts,
+                    tokens=bound.tokens,
+                    ttl_ms=route.policy.hold_ttl_ms,
+                    scope_bits=model.scope_bits,
+                )
+            except LedgerUnavailable as error:
+                if error.unknown:
+                    self._settlements.abandon(account, trail.request_id, facts)
+                raise
+            if isinstance(answer, Hold):
+                trail.held_nano = answer.held_nano
+                return answer
+            if answer.reason == "stale_account":
+                account = trail.account = await self.accounts.refresh(account, exchange)
+            elif answer.reason != "stale_windows":
+                break
+        trail.denied = answer
+        raise refused_by_ledger(answer, insufficient_status=route.policy.insufficient_status)
+
+    def _headers(self, exchange: Exchange, trail: Trail, credential: Headers) -> Headers:
+        extra = (
+            *credential,
+            *FIXED_FIELDS,
+            (b"x-request-id", trail.request_id.encode()),
+        )
+        return forwarded(exchange.headers(), extra, exchange.header("connection"))
+
+    async def _refuse(
+        self, exchange: Exchange, trail: Trail, dialect: Dialect, refused: Refused
+    ) -> None:
+        trail.decision, trail.reason = "deny", refused.reason
+        refusal = refused.as_refusal(trail.request_id)
+        status, body = dialect.refusal(refusal)
+        self._observer.refusal(trail, refused, status)
+        if exchange.status:
+            exchange.abort()  # an answer has begun: the client must see that it is cut
+            return
+        try:
+            await exchange.answer(status, refusal_headers(refusal), body)
+        except ClientGone:
+            trail.reason = trail.reason or "client_gone"
+
+
+FIXED_FIELDS = (
+    (b"content-type", b"application/json"),
+    (b"accept-encoding", b"identity"),
+)
+
+
+def refusal_headers(refusal: Refusal) -> list[tuple[str, str]]:
+    """Headers of the gate's own errors. Official SDKs obey `x-should-retry`."""
+    headers = [("content-type", "application/json"), ("x-request-id", refusal.request_id)]
+    if refusal.kind not in TRANSIENT:
+        headers.append(("x-should-retry", "false"))
+    if refusal.retry_after_s is not None:
+        headers.append(("retry-after", str(refusal.retry_after_s)))
+    return headers
+
+
+def new_request_id() -> str:
+    """32 hex digits that sort by time: 48 bits of Unix ms, 80 random bits."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def _kind(error: UpstreamError) -> str:
+    return "timeout" if error.timeout else "cut" if error.sent else "connect"
+
+
+def _upstream_refusal(error: UpstreamError) -> Refused:
+    if error.timeout:
+        return Refused(
+            "upstream_timeout", "The upstream did not answer in time (the gate's limit)."
+        )
+    return Refused("upstream_unreachable", "The upstream gave no whole answer.")
+
+
+def _is_json(media_type: str) -> bool:
+    return media_type == "application/json" or (
+        media_type.partition(";")[0].strip().lower() == "application/json"
+    )
+
+
+def _first(fields: Headers, names: tuple[bytes, ...]) -> bytes | None:
+    return next((value for name in names if (value := find(fields, name)) is not None), None)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")[:200]

@@ -1,0 +1,101 @@
+"""What the gate answers itself: the models a key may use, the balance of its wallet, health."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import orjson
+
+from gateway.dialects.models import list_models, show_model
+from gateway.domain.money import format_amount
+from gateway.domain.reservation import Account
+from gateway.proxy.catalog import LocalAnswer
+from gateway.proxy.http import Exchange
+from gateway.proxy.refused import Refused
+
+JSON = ("content-type", "application/json")
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """A wallet as its key holders see it. All in nano-credits.
+
+    settled_today_nano:  since midnight UTC, as far as the store has it; None when it cannot say
+    """
+
+    balance_nano: int
+    held_nano: int
+    available_nano: int
+    credit_limit_nano: int
+    granted_nano: int
+    settled_nano: int
+    settled_today_nano: int | None
+
+
+def answer_models(names: list[str], created_s: int) -> LocalAnswer:
+    """`GET /v1/models`: those that the key may use, in the caller's dialect."""
+
+    async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
+        allowed = None if account is None else account.models
+        shown = [name for name in names if allowed is None or name in allowed]
+        body = list_models(shown, created_s, anthropic=_speaks_anthropic(exchange))
+        await exchange.answer(200, [JSON, ("x-request-id", request_id)], body)
+
+    return answer
+
+
+def answer_model(name: str, created_s: int) -> LocalAnswer:
+    """`GET /v1/models/NAME`."""
+
+    async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
+        allowed = None if account is None else account.models
+        if allowed is not None and name not in allowed:
+            raise Refused(
+                "unknown_model", f"The model `{name}` does not exist here.", code="model_not_found"
+            )
+        body = show_model(name, created_s, anthropic=_speaks_anthropic(exchange))
+        await exchange.answer(200, [JSON, ("x-request-id", request_id)], body)
+
+    return answer
+
+
+def answer_credits(read: Callable[[Account], Awaitable[Balance | None]]) -> LocalAnswer:
+    """`GET /v1/credits`: what the key's wallet holds; decimals of credits as strings."""
+
+    async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
+        assert account is not None, "not a public route"
+        balance = await read(account)
+        if balance is None:
+            raise Refused("bad_key", "This API key has no account.", reason="unknown_account")
+        today = balance.settled_today_nano
+        data = {
+            "object": "credits",
+            "label": account.key_id,
+            "customer": account.customer_id,
+            "limit": format_amount(balance.granted_nano + balance.credit_limit_nano),
+            "limit_remaining": format_amount(balance.available_nano),
+            "usage": format_amount(balance.settled_nano),
+            "usage_daily": None if today is None else format_amount(today),
+            "balance": format_amount(balance.balance_nano),
+            "held": format_amount(balance.held_nano),
+            "available": format_amount(balance.available_nano),
+            "credit_limit": format_amount(balance.credit_limit_nano),
+        }
+        headers = [JSON, ("x-request-id", request_id), ("cache-control", "no-store")]
+        await exchange.answer(200, headers, orjson.dumps({"data": data}))
+
+    return answer
+
+
+def answer_health(reason: Callable[[], str | None]) -> LocalAnswer:
+    """`/healthz` and `/readyz`: 200, or 503 with the reason that is given."""
+
+    async def answer(exchange: Exchange, _: Account | None, __: str) -> None:
+        problem = reason()
+        body = orjson.dumps({"status": "ok"} if problem is None else {"status": problem})
+        await exchange.answer(200 if problem is None else 503, [JSON], body)
+
+    return answer
+
+
+def _speaks_anthropic(exchange: Exchange) -> bool:
+    return exchange.header("anthropic-version") is not None

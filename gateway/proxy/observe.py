@@ -1,0 +1,100 @@
+"""What is seen from outside of each request: metrics, its log line, its refusal kept for `why`."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from gateway.domain.reservation import Settled
+from gateway.ledger.refusals import RefusalLog, RefusedRequest
+from gateway.proxy.http import Exchange
+from gateway.proxy.refused import Refused
+from gateway.telemetry.logs import RequestLog, failure
+from gateway.telemetry.names import GateMetrics
+
+if TYPE_CHECKING:
+    from gateway.proxy.handler import Trail
+    from gateway.proxy.running import Run
+
+log = structlog.get_logger("gate")
+
+
+class Observer:
+    """Counts and notes; never awaits, never fails a request."""
+
+    def __init__(self, metrics: GateMetrics, lines: RequestLog, refusals: RefusalLog) -> None:
+        self.metrics = metrics
+        self._lines = lines
+        self._refusals = refusals
+        self._allowed = metrics.decisions.labels("allow", "")
+
+    def admitted(self, trail: "Trail") -> None:
+        """The ledger has granted the hold; what the gate added until now is latency of ours."""
+        self._allowed.inc()
+        self.metrics.holds_open.inc()
+        self.metrics.added_latency_seconds.observe(time.monotonic() - trail.started_at)
+
+    def answered(self, trail: "Trail", upstream: str, seconds: float) -> None:
+        """The upstream's head has arrived."""
+        trail.upstream_s = seconds
+        self.metrics.upstream_latency_seconds.labels(upstream).observe(seconds)
+
+    def upstream_failed(self, upstream: str, kind: str) -> None:
+        """An attempt gave no whole answer; kind: connect, timeout, cut."""
+        self.metrics.upstream_failures.labels(upstream, kind).inc()
+
+    def settled(self, run: "Run", settled: Settled) -> None:
+        """The ledger has taken the end of a reservation."""
+        metrics = self.metrics
+        metrics.ended.labels(settled.outcome).inc()
+        if settled.charged_nano:
+            metrics.estimate_over_actual.observe(run.hold.held_nano / settled.charged_nano)
+        metrics.settle_lag_seconds.observe(time.monotonic() - run.ended_at)
+
+    def refusal(self, trail: "Trail", refused: Refused, status: int) -> None:
+        """Keep a refusal of a known customer for `why`."""
+        self.metrics.decisions.labels("deny", refused.reason).inc()
+        account = trail.account
+        if account is None:
+            return  # strangers get no memory
+        detail = refused.detail
+        self._refusals.note(
+            RefusedRequest(
+                request_id=trail.request_id,
+                reason=refused.reason,
+                status=status,
+                customer_id=account.customer_id,
+                key_id=account.key_id,
+                route=trail.route.path if trail.route else None,
+                model=trail.model,
+                estimate_nano=trail.denied.estimate_nano if trail.denied else None,
+                available_nano=trail.denied.available_nano if trail.denied else None,
+                balance_nano=trail.denied.balance_nano if trail.denied else None,
+                limit=str(detail["limit_source"]) if "limit_source" in detail else None,
+                message=refused.message,
+            )
+        )
+
+    def fault(self, trail: "Trail", fault: BaseException) -> None:
+        """A bug of ours: type and place, nothing of the request."""
+        log.error("request_failed", request_id=trail.request_id, **failure(fault))
+
+    def request(self, trail: "Trail", exchange: Exchange) -> None:
+        """The request has ended: its one log line."""
+        account = trail.account
+        line: dict[str, Any] = {
+            "at_ms": time.time_ns() // 1_000_000,
+            "request_id": trail.request_id,
+            "method": exchange.method[:16],
+            "route": trail.route.path if trail.route else None,
+            "status": exchange.status,
+            "customer_id": account.customer_id if account else None,
+            "key_id": account.key_id if account else None,
+            "model": trail.model,
+            "decision": trail.decision,
+            "reason": trail.reason,
+            "held_nano": trail.held_nano,
+            "upstream_ms": round(trail.upstream_s * 1000, 1),
+            "duration_ms": round((time.monotonic() - trail.started_at) * 1000, 1),
+        }
+        self._lines.note(line)

@@ -1,0 +1,159 @@
+"""A refusal as an exception, from wherever the flow decides it, and how a denial becomes one."""
+
+from typing import cast
+
+from gateway.dialects.base import BadRequest, Refusal, RefusalKind
+from gateway.domain.limits import Limit
+from gateway.domain.money import format_amount
+from gateway.domain.reservation import Denied
+from gateway.ledger.errors import LedgerUnavailable
+from gateway.proxy.http import BodyError
+
+RETRY_AFTER_S = {"credit_held": 2, "ledger_unavailable": 1, "shutting_down": 1}
+"""What a transient refusal advises when the ledger does not know better."""
+
+TRANSIENT = frozenset(
+    {
+        "credit_held",
+        "rate_limited",
+        "ledger_unavailable",
+        "shutting_down",
+        "conflict",
+        "timeout",
+        "upstream_unreachable",
+        "upstream_timeout",
+        "internal",
+    }
+)
+"""Kinds that a retry may cure; all others carry `x-should-retry: false`."""
+
+
+class Refused(Exception):
+    """The gate's own answer to a request. `reason` is what metrics and `why` show."""
+
+    def __init__(
+        self,
+        kind: RefusalKind,
+        message: str,
+        *,
+        reason: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+        detail: dict[str, str | int] | None = None,
+        retry_after_s: int | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.reason = reason or kind
+        self.param = param
+        self.code = code
+        self.detail = detail or {}
+        self.retry_after_s = retry_after_s or RETRY_AFTER_S.get(kind)
+        self.status = status
+
+    def as_refusal(self, request_id: str) -> Refusal:
+        """The value that a dialect renders."""
+        return Refusal(
+            kind=self.kind,
+            message=self.message,
+            request_id=request_id,
+            param=self.param,
+            code=self.code,
+            detail=self.detail,
+            retry_after_s=self.retry_after_s,
+            status=self.status,
+        )
+
+
+INTERNAL = Refused("internal", "The gate failed. What was held for this request is given back.")
+
+
+def as_refused(error: Refused | BadRequest | BodyError | LedgerUnavailable) -> Refused:
+    """What the parts of the flow raise, as the refusal that it means."""
+    match error:
+        case Refused():
+            return error
+        case BadRequest():
+            return Refused("bad_request", error.message, param=error.param, code=error.code)
+        case BodyError():
+            return Refused(cast(RefusalKind, error.kind), error.message)
+        case LedgerUnavailable():
+            return Refused(
+                "ledger_unavailable",
+                "The ledger cannot be reached, so nothing can be admitted. Try again shortly.",
+            )
+
+
+def refused_by_ledger(denied: Denied, *, insufficient_status: int) -> Refused:
+    """Say a denial of the ledger: 402 when the balance cannot pay, 429 when time will help."""
+    estimate, available = format_amount(denied.estimate_nano), format_amount(denied.available_nano)
+    detail: dict[str, str | int] = {
+        "reason": denied.reason,
+        "limit_source": _limit_source(denied.limit),
+        "available": available,
+        "estimate": estimate,
+    }
+    retry_after_s = _seconds(denied.retry_after_ms)
+    match denied.reason:
+        case "insufficient_credits":
+            return Refused(
+                "no_credit",
+                f"This request can cost up to {estimate} credits and {available} are available."
+                " Add credits, or lower the output maximum.",
+                reason=denied.reason,
+                detail=detail,
+                status=insufficient_status,
+            )
+        case "credit_held":
+            return Refused(
+                "credit_held",
+                f"This request can cost up to {estimate} credits; the balance would pay for it, but"
+                f" requests that are still running hold all but {available}. Try again shortly.",
+                reason=denied.reason,
+                detail=detail,
+                retry_after_s=retry_after_s,
+            )
+        case "spend_limit":
+            return Refused(
+                "no_credit",
+                f"The spend limit of this {_limit_source(denied.limit)} is reached:"
+                f" {format_amount(denied.limit_left)} credits are left in it and this request can"
+                f" cost up to {estimate}.",
+                reason=denied.reason,
+                detail=detail,
+                status=insufficient_status,
+            )
+        case "rate_limit" | "concurrency_limit":
+            return Refused(
+                "rate_limited",
+                f"The limit of this {_limit_source(denied.limit)} is reached"
+                f" ({denied.limit_left} left). Try again later.",
+                reason=denied.reason,
+                detail=detail,
+                retry_after_s=retry_after_s or 1,
+            )
+        case "wallet_frozen":
+            return Refused(
+                "no_credit",
+                "This account is frozen. Ask its owner or the operator to thaw it.",
+                reason=denied.reason,
+                detail={"reason": denied.reason},
+            )
+        case "unknown_account":
+            return Refused("bad_key", "This API key has no account.", reason=denied.reason)
+        case _:  # stale_account, stale_windows, went_back, shard_frozen, outbox_full
+            return Refused(
+                "ledger_unavailable",
+                "The ledger cannot take reservations at the moment. Try again shortly.",
+                reason=denied.reason,
+            )
+
+
+def _limit_source(limit: Limit | None) -> str:
+    return "balance" if limit is None else f"{limit.scope} ({limit.measure} per {limit.window})"
+
+
+def _seconds(ms: int | None) -> int | None:
+    return None if ms is None else max(1, -(-ms // 1000))

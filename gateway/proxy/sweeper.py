@@ -1,0 +1,48 @@
+"""Brings back what nobody settled: expires the holds whose deadline has passed.
+
+The deadline lies in the ledger, and the script itself checks it against the ledger's clock, so
+any number of sweepers may run at once; more than one only asks in vain.
+"""
+
+import asyncio
+
+import structlog
+
+from gateway.ledger.accounts import AccountStore
+from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.operations import Ledger
+
+log = structlog.get_logger("sweeper")
+
+MAX_PER_SWEEP = 500
+"""Holds expired in one round over all shards, so that requests keep their share of the ledger."""
+
+
+class Sweeper:
+    """Expires due holds, a bounded number per round."""
+
+    def __init__(self, ledger: Ledger, store: AccountStore, *, interval_s: float = 1.0) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._interval_s = interval_s
+
+    async def run(self) -> None:
+        """Sweep until cancelled. An unavailable ledger is asked again at the next round."""
+        while True:
+            try:
+                swept = await self.sweep()
+            except LedgerUnavailable:
+                swept = 0
+            if swept < MAX_PER_SWEEP:
+                await asyncio.sleep(self._interval_s)
+
+    async def sweep(self) -> int:
+        """One round. Returns how many holds were expired. Raises LedgerUnavailable."""
+        due = await self._store.due_reservations(limit=MAX_PER_SWEEP)
+        expired = 0
+        for reservation in due:
+            if await self._ledger.expire(reservation) is not None:
+                expired += 1
+        if expired:
+            log.warning("holds_expired", holds=expired)
+        return expired
