@@ -1,13 +1,23 @@
 """Writes outbox entries as the settling scripts do, for tests of what comes after them."""
 
+import struct
 from typing import Any
 
 import msgpack
 import redis.asyncio
 
-from gateway.domain.delivery import START, Place
+from gateway.domain.delivery import Place
 from gateway.domain.usage import UNIT_NUMBERS
 from gateway.ledger.outbox import ShardHead
+from gateway.ledger.scripts import load_scripts
+
+_EMIT = """
+local shard = { struct.unpack('<BBHdddd', redis.call('GET', KEYS[2]) or ARGV[1]) }
+shard[5] = shard[5] + 1
+redis.call('XADD', KEYS[1], string.format('%.0f-%.0f', shard[4], shard[5]), unpack(ARGV, 2))
+redis.call('SET', KEYS[2], struct.pack('<BBHdddd', unpack(shard, 1, 7)))
+return { shard[4], shard[5] }
+"""
 
 
 class OutboxWriter:
@@ -40,9 +50,10 @@ class OutboxWriter:
             "f": msgpack.packb({**known, **(facts or {})}),
             **raw,
         }
-        epoch = self.last.get(shard, START).epoch
-        entry: Any = await self.client.xadd(f"{{cg:{shard}}}:out", fields, id=f"{epoch}-*")
-        await self.place(shard, Place(*map(int, entry.split(b"-"))))
+        flat = [part for pair in fields.items() for part in pair]
+        fresh: Any = ShardHead().pack()
+        place: Any = await self.client.eval(_EMIT, 2, *self._keys(shard), fresh, *flat)
+        self.last[shard] = Place(*place)
         self.written.append(event_id)
         return event_id
 
@@ -51,21 +62,23 @@ class OutboxWriter:
         return [await self.write(number % self.shards) for number in range(count)]
 
     async def place(self, shard: int, last: Place) -> None:
-        """Say in the shard's record where its outbox ends."""
+        """Say in the shard's record that its outbox ends here."""
         self.last[shard] = last
-        await self._save(shard, ShardHead(last, (await self.head(shard)).acked))
+        head = ShardHead(last, (await self.head(shard)).acked)
+        await self.client.set(self._keys(shard)[1], head.pack())
 
     async def head(self, shard: int) -> ShardHead:
         """The shard's record."""
         record: Any = await self.client.get(f"{{cg:{shard}}}:meta")
         return ShardHead.unpack(record) if record else ShardHead()
 
-    async def ack(self, shard: int, epoch: int, seq: int) -> None:
-        """Trim up to and with this place, and note it."""
-        await self.client.xtrim(
-            f"{{cg:{shard}}}:out", minid=f"{epoch}-{seq + 1}", approximate=False
-        )
-        await self._save(shard, ShardHead((await self.head(shard)).last, Place(epoch, seq)))
+    async def ack(self, shard: int, epoch: int, seq: int) -> bool:
+        """Run the ledger's own script."""
+        source = load_scripts()["ack"].source.decode()
+        place: Any = struct.pack("<dd", epoch, seq)
+        reply: Any = await self.client.eval(source, 2, *self._keys(shard), place)
+        return bool(reply[0] == b"acked")
 
-    async def _save(self, shard: int, head: ShardHead) -> None:
-        await self.client.set(f"{{cg:{shard}}}:meta", head.pack())
+    @staticmethod
+    def _keys(shard: int) -> tuple[str, str]:
+        return f"{{cg:{shard}}}:out", f"{{cg:{shard}}}:meta"

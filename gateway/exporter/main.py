@@ -12,8 +12,6 @@ from gateway.exporter.pump import Acknowledger, Pump, PumpOptions
 from gateway.exporter.sink import Sink
 from gateway.exporter.tally import Tally
 from gateway.ledger.outbox import Outbox
-from gateway.telemetry.metrics import Snapshot
-from gateway.telemetry.names import ExporterMetrics
 
 
 class Exporter:
@@ -29,27 +27,6 @@ class Exporter:
         self.tally = Tally()
         self._pump = Pump(outbox, acknowledger, sink, tally=self.tally, options=options)
         self._task: asyncio.Task[None] | None = None
-        self._metrics = ExporterMetrics()
-        registry = self._metrics.registry
-        self._duplicates = registry.counter(
-            "creditgate_exporter_duplicates_total",
-            "Events that the sink already had, by sink: repeated after a crash.",
-            ("sink",),
-        ).labels(sink.name)
-        self._anomalies = registry.counter(
-            "creditgate_exporter_anomalies_total",
-            "Gaps in the numbering, and disagreements of ledger and store, by sink.",
-            ("sink",),
-        ).labels(sink.name)
-        self._waiting = registry.gauge(
-            "creditgate_exporter_waiting",
-            "1 while the sink or the ledger cannot be reached, by sink.",
-            ("sink",),
-        ).labels(sink.name)
-        self._events = self._metrics.events.labels(sink.name)
-        self._batches = self._metrics.batches.labels(sink.name)
-        self._failures = self._metrics.failures.labels(sink.name)
-        self._dead_letters = self._metrics.dead_letters.labels(sink.name)
 
     def begin(self) -> asyncio.Task[None]:
         """Start pumping. The task ends after `drain`, or raises what is a bug."""
@@ -67,19 +44,9 @@ class Exporter:
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    def snapshot(self) -> Snapshot:
-        """The metrics so far."""
-        tally = self.tally
-        self._events.value = tally.delivered
-        self._batches.value = tally.batches
-        self._failures.value = tally.retries
-        self._dead_letters.value = tally.dead_letters
-        self._duplicates.value = tally.duplicates
-        self._anomalies.value = tally.anomalies
-        self._waiting.set(tally.waiting)
-        self._metrics.outbox_backlog_events.set(tally.lag_events)
-        self._metrics.outbox_lag_seconds.set(tally.lag_seconds)
-        return self._metrics.registry.snapshot()
+    def snapshot(self) -> dict[str, float]:
+        """The tally so far, by name."""
+        return self.tally.snapshot()
 
 
 async def run_exporter(

@@ -29,8 +29,11 @@ log = structlog.get_logger()
 class Acknowledger(Protocol):
     """Tells a shard up to where its outbox is stored; the ledger trims it."""
 
-    async def ack(self, shard: int, epoch: int, seq: int) -> object:
-        """Idempotent. Raises LedgerUnavailable."""
+    async def ack(self, shard: int, epoch: int, seq: int) -> bool:
+        """Trim up to and with this place. Idempotent. False: the outbox has never been that far.
+
+        Raises LedgerUnavailable.
+        """
         ...
 
 
@@ -73,6 +76,7 @@ class Pump:
         self._oldest_ms: int | None = None
         """Of the events that were read and are not stored."""
         self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
         self._deadline = float("inf")
 
     def stop(self, *, grace_s: float = 5.0) -> None:
@@ -92,8 +96,8 @@ class Pump:
             try:
                 await self._pump()
             finally:
-                watch.cancel()
-                await asyncio.wait([watch])
+                self._ended.set()
+                await watch  # not cancelled: a client cancelled in a reply may swallow it
         finally:
             await self._sink.close()
 
@@ -216,7 +220,10 @@ class Pump:
             )
 
     async def _acknowledge(self) -> None:
-        """Let the ledger trim what the sink has committed."""
+        """Let the ledger trim what the sink has committed.
+
+        One that has lost a tail does not know the place: `_watch` notices and has it read again.
+        """
         waiting = self._progress.unacknowledged
         if not waiting:
             return
@@ -237,8 +244,7 @@ class Pump:
 
     async def _watch(self) -> None:
         """Beside the loop, so that the lag is known while the sink is down: lag, and shards gone back."""
-        while True:
-            await asyncio.sleep(self._options.watch_s)
+        while not await self._end_within(self._options.watch_s):
             stored = dict(self._progress.stored)  # before asking: it cannot be ahead of the answer
             try:
                 heads = await self._outbox.heads()
@@ -256,6 +262,13 @@ class Pump:
             self.tally.lag_seconds = max(0.0, time.time() - self._oldest_ms / 1000)
         elif self.tally.lag_events == 0:
             self.tally.lag_seconds = 0.0
+
+    async def _end_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._ended.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
 
     # Waiting
 

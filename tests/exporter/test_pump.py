@@ -18,7 +18,7 @@ from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.outbox import Outbox
+from gateway.ledger.outbox import Outbox, ShardHead
 from tests.outbox_writer import OutboxWriter
 
 QUICK = PumpOptions(
@@ -295,7 +295,7 @@ async def test_a_ledger_that_loses_a_tail_while_the_exporter_runs_is_noticed(
             await writer.write()
         await until(lambda: pump.tally.delivered == 5)
         await writer.client.delete("{cg:0}:out")
-        await writer.place(0, Place(1, 2))
+        await writer.client.set("{cg:0}:meta", ShardHead(Place(1, 2), Place(1, 1)).pack())
         await until(lambda: pump.tally.anomalies == 1)
     with SqliteStore(path) as store:
         assert [(a.kind, a.after, a.found) for a in store.anomalies()] == [
@@ -309,11 +309,11 @@ async def test_an_acknowledgement_that_fails_is_given_again(
     class Flaky:
         refusals = 3
 
-        async def ack(self, shard: int, epoch: int, seq: int) -> None:
+        async def ack(self, shard: int, epoch: int, seq: int) -> bool:
             self.refusals -= 1
             if self.refusals >= 0:
                 raise LedgerUnavailable("told so", unknown=True)
-            await writer.ack(shard, epoch, seq)
+            return await writer.ack(shard, epoch, seq)
 
     await writer.write_many(8)
     await drained(Pump(Outbox(writer.client, 4), Flaky(), sink, options=QUICK))
@@ -327,7 +327,7 @@ async def test_events_stored_before_a_crash_are_counted_as_duplicates_after_it(
     """Killed between the sink's commit and the acknowledgement."""
 
     class Deaf:
-        async def ack(self, shard: int, epoch: int, seq: int) -> None:
+        async def ack(self, shard: int, epoch: int, seq: int) -> bool:
             raise LedgerUnavailable("the process was killed here")
 
     path = tmp_path / "events.db"

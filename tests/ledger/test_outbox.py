@@ -81,7 +81,7 @@ async def test_reading_from_before_an_epoch_begins_at_its_first_entry(
     writer: OutboxWriter, outbox: Outbox
 ) -> None:
     await writer.write()
-    writer.last[0] = Place(2, -1)
+    await writer.place(0, Place(2, -1))
     await writer.write()
     ((_, entries),) = await outbox.read({0: Place(2, -1)})
     assert [(entry.epoch, entry.seq) for entry in entries] == [(2, 0)]
