@@ -13,7 +13,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -66,7 +66,7 @@ class Supervisor:
         self._hurries: set[asyncio.Task[None]] = set()
         self._reloader = Reloader(parts, self._current, self._turn, self._children, self._metrics)
 
-    async def run(self, on_ready: Callable[[Running], None] | None = None) -> None:
+    async def run(self, on_ready: Callable[[Running], Awaitable[None]] | None = None) -> None:
         """Start, serve until SIGTERM or SIGINT (or `stop`), drain, stop. Nothing is left then.
 
         on_ready: called once everything serves. Raises CannotStart.
@@ -138,7 +138,7 @@ class Supervisor:
         self,
         gate: list[socket.socket],
         admin: socket.socket,
-        on_ready: Callable[[Running], None] | None,
+        on_ready: Callable[[Running], Awaitable[None]] | None,
     ) -> None:
         addresses = address_of(gate[0]) if gate else "", address_of(admin)
         token = self._parts.admin_token or admin_token(self._parts.data_dir)
@@ -167,7 +167,7 @@ class Supervisor:
             ]
             await self._until_started(failed)
             if self._started and on_ready is not None:
-                on_ready(Running(*addresses, token, self._current.ledger_url))
+                await on_ready(Running(*addresses, token, self._current.ledger_url))
             await self._stop_asked.wait()
         finally:
             self._stop_asked.set()

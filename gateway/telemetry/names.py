@@ -81,6 +81,7 @@ _EXPORTER_GAUGES: Final = {
     "waiting": ("creditgate_exporter_waiting", "1 while the store or the ledger is unreachable."),
 }
 _EXPORTER_COUNTERS: Final = {
+    "batches": "Batches delivered to the store.",
     "delivered": "Events delivered to the store.",
     "duplicates": "Events that the store already had.",
     "dead_letters": "Events given up, kept with their reason.",

@@ -70,7 +70,7 @@ def main() -> int:
         if settings.get("unsyncable"):
             raise CannotServe("the ledger refuses an account")
 
-    def ready(running: Running) -> None:
+    async def ready(running: Running) -> None:
         staged = folder / "running.staged"
         staged.write_text(json.dumps(asdict(running) | {"pid": os.getpid()}))
         staged.rename(folder / "running.json")

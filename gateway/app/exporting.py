@@ -1,0 +1,92 @@
+"""The exporter as a child process: outbox → batches → the embedded store."""
+
+import asyncio
+import os
+import socket
+
+import structlog
+
+from gateway.app.roles import CannotServe, Resources
+from gateway.exporter.main import Exporter
+from gateway.exporter.pump import PumpOptions
+from gateway.exporter.sinks.sqlite import SqliteSink
+from gateway.ledger.connect import Endpoint
+from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.operations import Ledger
+from gateway.ledger.outbox import Outbox
+from gateway.ledger.resp import CoalescingRunner
+from gateway.settings import Settings
+from gateway.telemetry.logs import failure
+from gateway.telemetry.metrics import Snapshot
+from gateway.telemetry.names import exporter_snapshot
+
+log = structlog.get_logger("exporter")
+
+
+class ExportService:
+    """The exporter's service (`roles.Service`). It has nothing to take over on a reload: what
+    it stands on cannot change while the gate runs."""
+
+    def __init__(self, settings: Settings, resources: Resources) -> None:
+        endpoint = Endpoint.from_url(resources.ledger_url)
+        redis, export = settings.redis, settings.export
+        self._client = endpoint.client(name=resources.process)
+        self._runner = CoalescingRunner(endpoint, name=f"{resources.process}-ack")
+        self._exporter = Exporter(
+            Outbox(self._client, redis.shards),
+            Ledger(self._runner, namespace=redis.namespace, shard_count=redis.shards),
+            SqliteSink(settings.events_path),
+            PumpOptions(batch_limit=export.batch_events),
+        )
+        self._closed = asyncio.Event()
+        self._closing = False
+
+    async def connect(self) -> None:
+        """Raises CannotServe."""
+        try:
+            await self._runner.start()
+        except LedgerUnavailable as error:
+            raise CannotServe(str(error)) from error
+
+    async def start(self, sock: socket.socket | None) -> None:
+        """Start exporting."""
+        assert sock is None, "the exporter does not listen"
+        self._exporter.begin().add_done_callback(self._ended)
+
+    async def prepare(self, settings: Settings) -> None:
+        """Nothing to prepare."""
+
+    def commit(self) -> None:
+        """Nothing to take over."""
+
+    def abort(self) -> None:
+        """Nothing to throw away."""
+
+    async def drain(self, grace_s: float) -> None:
+        """Deliver what the outbox holds, within the grace, and close."""
+        if self._closing:
+            self._exporter.stop(grace_s)
+            await self._closed.wait()
+            return
+        self._closing = True
+        await self._exporter.drain(grace_s)
+        await self._runner.close()
+        await self._client.aclose()
+        self._closed.set()
+
+    def snapshot(self) -> Snapshot:
+        """The exporter's figures."""
+        return exporter_snapshot(self._exporter.snapshot())
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A bug ended the pump: die, so that the supervisor starts a fresh one and counts it."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("exporter_failed", **failure(error))
+            os._exit(70)
+
+
+async def build_exporter(settings: Settings, resources: Resources) -> ExportService:
+    """The exporter's builder. Raises CannotServe."""
+    service = ExportService(settings, resources)
+    await service.connect()
+    return service

@@ -1,0 +1,132 @@
+"""`dev`: a whole gate on this machine: embedded ledger, simulated provider, two customers."""
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import httpx
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from gateway.app.parts import CannotStart
+from gateway.app.run import run_gate
+from gateway.app.supervisor import Running
+from gateway.cli import app
+from gateway.cli.serve import explained, gate_url
+from gateway.settings import Settings
+
+PROVIDER_STARTS_WITHIN_S: Final = 20.0
+_KEYS: Final = {"demo": "sk-demo", "broke": "sk-broke"}
+"""The keys of `config/dev.yaml`, known to everyone."""
+
+console = Console()
+
+
+@app.command()
+def dev(
+    data_dir: Annotated[
+        Path, typer.Option(help="Wallets, events and the admin token; they survive restarts.")
+    ] = Path("data/dev"),
+    port: Annotated[int, typer.Option(help="Port of the gate; 0 takes a free one.")] = 8080,
+    admin_port: Annotated[
+        int, typer.Option(help="Port of the admin side; 0 takes a free one.")
+    ] = 8081,
+    workers: Annotated[int, typer.Option(help="Worker processes.", min=1, max=64)] = 1,
+) -> None:
+    """Try it: the gate on this machine with a simulated provider and a funded customer."""
+    with explained(), simulated_provider() as provider_url:
+        os.environ |= {
+            "SIM_URL": provider_url,
+            "CREDITGATE_PORT": str(port),
+            "CREDITGATE_ADMIN_PORT": str(admin_port),
+            "CREDITGATE_DATA_DIR": str(data_dir),
+            "CREDITGATE_WORKERS": str(workers),
+        }
+        run_gate(config_folder() / "dev.yaml", _show)
+    console.print("Stopped; nothing is left running. The wallets are kept in", str(data_dir))
+
+
+def config_folder() -> Path:
+    """Where the sample configurations lie: in the installed package, or beside it in a checkout."""
+    installed = Path(__file__).parents[1] / "_config"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "config"
+
+
+@contextmanager
+def simulated_provider() -> Iterator[str]:
+    """The simulated provider in a process of its own, which dies with ours; yields its URL.
+
+    It has a session of its own, so that Ctrl-C does not cut the answers that a drain waits for.
+    Raises CannotStart.
+    """
+    tied = [sys.executable, "-m", "gateway.app.parent", str(os.getpid())]
+    process = subprocess.Popen(  # noqa: S603 - our own module
+        [*tied, "loadtest.provider", "--port", "0"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        readable, _, _ = select.select([process.stdout], [], [], PROVIDER_STARTS_WITHIN_S)
+        url = process.stdout.readline().strip() if readable else ""
+        if not url:
+            raise CannotStart("the simulated provider does not start")
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+async def _show(settings: Settings, running: Running) -> None:
+    url = gate_url(running)
+    admin = f"http://{running.admin}"
+    token_file = settings.data_dir / "admin.token"
+    _say("creditgate serves at", url, style="bold green")
+    console.print()
+    _curl("a chat", _chat(url, "demo"))
+    _curl("a stream", _chat(url, "demo", stream=True))
+    _curl("a refusal before anything runs (this customer has no credit)", _chat(url, "broke"))
+    _curl("what the key's wallet holds", _with_key(url, "demo", "/v1/credits"))
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        for customer, key in _KEYS.items():
+            answer = await client.get("/v1/credits", headers={"authorization": f"Bearer {key}"})
+            told = answer.json()["data"]
+            _say(f"balance of {customer:6}", f"{told['balance']} credits")
+    _say("events land in", str(settings.events_path))
+    _curl(
+        "metrics",
+        f'curl -s {admin}/metrics -H "Authorization: Bearer $(cat {token_file})"',
+    )
+    console.print("Ctrl-C drains and stops.", style="dim")
+
+
+def _chat(url: str, customer: str, *, stream: bool = False) -> str:
+    body = '{"model":"sim-small","max_tokens":64,"messages":[{"role":"user","content":"Hello!"}]}'
+    if stream:
+        body = body.replace('"max_tokens"', '"stream":true,"max_tokens"')
+    return f"{_with_key(url, customer, '/v1/chat/completions')} -d '{body}'"
+
+
+def _with_key(url: str, customer: str, path: str) -> str:
+    silent = "-sN" if path.startswith("/v1/chat") else "-s"
+    return f"curl {silent} {url}{path} -H 'Authorization: Bearer {_KEYS[customer]}'"
+
+
+def _say(what: str, value: str, style: str = "bold") -> None:
+    console.print(Text(f"{what} ") + Text(value, style=style), soft_wrap=True)
+
+
+def _curl(what: str, line: str) -> None:
+    console.print(Text(f"# {what}", style="dim"), soft_wrap=True)
+    console.print(Text(line), soft_wrap=True)
+    console.print()
