@@ -18,19 +18,21 @@ terminal must not end it before the gate has drained) and, on Linux, SIGTERM whe
 dies. That signal comes at the death of the *thread* that started it: hence the main thread.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import json
 import os
-import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -81,7 +83,7 @@ class EmbeddedLedger:
 
     @property
     def socket(self) -> Path:
-        """The server's unix socket, once started."""
+        """The server's unix socket, once started. Its path stays when a dead server is restarted."""
         assert self._socket is not None, "not started"
         return self._socket
 
@@ -258,10 +260,12 @@ class EmbeddedLedger:
         path = self.data_dir / "ledger.sock"
         if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
             return path
+        name = f"creditgate-{os.getuid()}-{zlib.crc32(os.fsencode(self.data_dir)):08x}"
         for parent in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):  # noqa: S108
-            if parent and len(parent) < LONGEST_SOCKET_PATH - 40 and os.access(parent, os.W_OK):
-                private = tempfile.mkdtemp(prefix="creditgate-", dir=parent)  # mode 0700
-                return Path(private) / "ledger.sock"
+            private = Path(parent or "/nowhere", name)
+            path = private / "ledger.sock"
+            if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH and _make_private(private):
+                return path
         raise EmbeddedLedgerError(
             f"the path of {self.data_dir} is too long for a unix socket, and so is that of the "
             "temporary directory; set XDG_RUNTIME_DIR to a short one"
@@ -295,7 +299,8 @@ class EmbeddedLedger:
             path = Path(recorded)
             path.unlink(missing_ok=True)
             if path.parent != self.data_dir and path.parent.name.startswith("creditgate-"):
-                shutil.rmtree(path.parent, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    path.parent.rmdir()
         self._record_file.unlink(missing_ok=True)
 
     def _last_words(self) -> str:
@@ -304,6 +309,16 @@ class EmbeddedLedger:
         except OSError:
             return "it left no log"
         return " / ".join(lines[-3:])
+
+
+def _make_private(folder: Path) -> bool:
+    """Make a directory of ours alone; False where that cannot be, or somebody else's is there."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 def _try_lock(fd: int) -> bool:

@@ -281,7 +281,7 @@ def _batch(chunk: bytes) -> Iterator[tuple[Record, int]]:
             return
         length, checksum = _HEAD.unpack_from(chunk, at)
         payload = chunk[at + _HEAD.size : at + _HEAD.size + length]
-        if length > LARGEST_RECORD_BYTES or len(payload) < length:
+        if not 0 < length <= LARGEST_RECORD_BYTES or len(payload) < length:
             return
         if zlib.crc32(payload) != checksum:
             return

