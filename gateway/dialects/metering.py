@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.dialects.base import AnswerFacts, Meter
-from gateway.dialects.repeated import RepeatedFrame
+from gateway.dialects.repeated import BACKSLASH, QUOTE, RepeatedFrame
 from gateway.dialects.reported import BadUsage
 from gateway.dialects.sse import FrameSplitter, data_of
 from gateway.domain.usage import Usage
@@ -162,15 +162,7 @@ class SseMeter(CountedAnswer, Meter):
         frames = splitter.push(data)
         hidden: list[int] | None = None
         if frames:
-            text_bytes = self._repeated.text_bytes
-            first = splitter.readable
-            for at, frame in enumerate(frames):
-                size = text_bytes(frame)
-                if size > 0:
-                    self._text_frames += 1
-                    self._text_bytes += size
-                elif size < 0 and at >= first and self._read_frame(frame):
-                    hidden = [at] if hidden is None else [*hidden, at]
+            hidden = self._read_frames(frames, splitter.readable)
             self._update_count()
         if not self._hides or (hidden is None and not tail and not held and not self._passed):
             return data
@@ -178,6 +170,34 @@ class SseMeter(CountedAnswer, Meter):
             self._passed = len(tail)
             return held + data
         return self._passing(data, frames, hidden or [])
+
+    def _read_frames(self, frames: list[bytes], first: int) -> list[int] | None:
+        """Read frames from the first readable one on; return which are to be hidden."""
+        hidden: list[int] | None = None
+        repeated = self._repeated
+        before, after = repeated.before, repeated.after
+        begin, end = len(before), -len(after)
+        texts = text_bytes = 0
+        for at, frame in enumerate(frames):
+            # The usual case of `RepeatedFrame.text_bytes`, without a call: half of the cost.
+            if frame[:begin] == before and frame.endswith(after):
+                text = frame[begin:end]
+                if text and QUOTE not in text and BACKSLASH not in text:
+                    texts += 1
+                    text_bytes += len(text)
+                    continue
+            size = repeated.text_bytes(frame)
+            if size > 0:
+                texts += 1
+                text_bytes += size
+            elif size < 0 and at >= first:
+                if self._read_frame(frame):
+                    hidden = [at] if hidden is None else [*hidden, at]
+                before, after = repeated.before, repeated.after
+                begin, end = len(before), -len(after)
+        self._text_frames += texts
+        self._text_bytes += text_bytes
+        return hidden
 
     def finish(self) -> bytes:
         """Read a last frame that was never ended; return what was held back of it."""

@@ -15,6 +15,10 @@ import orjson
 MAX_LESSONS: Final = 16
 """A stream whose frames never repeat (a counter in each) is parsed frame by frame after so many."""
 
+QUOTE: Final = ord('"')
+BACKSLASH: Final = ord("\\")
+"""As numbers: looking for a number in bytes is one memchr, for bytes a general search."""
+
 _PADDING: Final = (b'"obfuscation":"', b'"obfuscation": "')
 
 
@@ -30,7 +34,7 @@ class RepeatedFrame:
     def __init__(self) -> None:
         self.before = b"\xff"  # no frame starts so: it is not UTF-8
         self.between = b""
-        self.after = b""
+        self.after = b"\xff"
         self._lessons = 0
 
     def learn(self, frame: bytes, name: bytes, text: str) -> None:
@@ -64,19 +68,19 @@ class RepeatedFrame:
     def text_bytes(self, frame: bytes) -> int:
         """Bytes of the text if the frame repeats the kept one, else −1."""
         before = self.before
-        if not frame.startswith(before):
-            return -1
         begin = len(before)
-        end = frame.find(b'"', begin)
-        if frame.find(b"\\", begin, end) >= 0:
+        if frame[:begin] != before:
+            return -1
+        end = frame.find(QUOTE, begin)
+        if frame.find(BACKSLASH, begin, end) >= 0:
             return -1
         at = end
         if self.between:
             if not frame.startswith(self.between, at):
                 return -1
             begin_padding = at + len(self.between)
-            at = frame.find(b'"', begin_padding)
-            if frame.find(b"\\", begin_padding, at) >= 0:
+            at = frame.find(QUOTE, begin_padding)
+            if frame.find(BACKSLASH, begin_padding, at) >= 0:
                 return -1
         if len(frame) - at != len(self.after) or not frame.endswith(self.after):
             return -1

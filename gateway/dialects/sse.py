@@ -16,6 +16,7 @@ _LF_END: Final = b"\n\n"
 _ANY_END: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?=[^\n]))")
 """Two line ends in a row. A CR at the very end of what is known may be half of a CRLF, so it
 only counts once the next byte is there."""
+_CR: Final = ord("\r")
 _OVERLAP: Final = 4
 """The longest end of a frame, CRLF CRLF: how far back the search starts when bytes are added."""
 
@@ -43,7 +44,7 @@ class FrameSplitter:
 
     def push(self, data: bytes) -> list[bytes]:
         """Take the next bytes; return the frames that they complete."""
-        if not self.separator or b"\r" in data:
+        if not self.separator or _CR in data:
             return self._push_any(data)
         tail = self.tail
         if tail:
