@@ -20,7 +20,7 @@ MAX_QUANTITY: Final = 1_000_000_000_000
 MAX_RATE_PICO: Final = 1_000_000_000_000_000
 """The dearest rate: 1,000 credits a unit."""
 
-_DECIMAL = re.compile(r"-?\d{1,16}(\.\d{1,15})?")
+_DECIMAL = re.compile(r"-?[0-9]{1,16}(\.[0-9]{1,15})?")
 
 
 class MoneyError(ValueError):

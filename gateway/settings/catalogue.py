@@ -165,12 +165,4 @@ class RouteSection(Section):
         return self
 
 
-DIALECT_NAMES: Final = (
-    "openai_chat",
-    "openai_completions",
-    "openai_embeddings",
-    "openai_responses",
-    "anthropic_messages",
-)
-
 GroupBit = Annotated[int, Whole(1, 32)]

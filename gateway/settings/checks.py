@@ -15,8 +15,14 @@ from gateway.settings.problems import Finding, Path, suggest
 from gateway.settings.root import Settings
 from gateway.settings.servers import is_loopback
 
+OWN_PATHS: Final = frozenset({"/healthz", "/readyz", "/v1/credits", "/v1/models"})
+"""What the gate answers itself."""
 MAX_CHOICES: Final = 128
 """The most outputs that one request can ask for, for the bound on a single charge."""
+UNMETERED_DIALECTS: Final = frozenset({"anthropic_count_tokens", "generic"})
+"""Dialects that find no usage in an answer: only free routes may speak them."""
+MODELLESS_DIALECT: Final = "generic"
+"""The dialect that does not read which model a request names."""
 WELL_KNOWN_KEYS: Final = ("sk-demo", "sk-broke", "sk-pocket")
 """Keys of the sample configurations: anyone can read them."""
 
@@ -82,9 +88,17 @@ def _routes(settings: Settings, names: Names) -> Iterator[Finding]:
         yield from _known(route.dialect, names.dialects, (*at, "dialect"), "dialect")
         if route.upstream is not None:
             yield from _known(route.upstream, names.upstreams, (*at, "upstream"), "upstream")
+        if route.dialect in UNMETERED_DIALECTS and not route.free:
+            yield Finding(
+                (*at, "dialect"),
+                f"{route.dialect!r} counts nothing, so it cannot be charged for",
+                "Set `free: true` if the route is meant to be free.",
+            )
+        if route.dialect == MODELLESS_DIALECT and route.free and route.upstream is None:
+            yield Finding((*at, "upstream"), "is missing: nothing else says where the requests go")
         if route.path in first:
             yield Finding((*at, "path"), f"the route {first[route.path]!r} has the same path")
-        if route.path in ("/v1/credits", "/v1/models", "/healthz", "/readyz"):
+        if route.path in OWN_PATHS or route.path.startswith("/v1/models/"):
             yield Finding((*at, "path"), f"{route.path} is answered by the gate itself")
         first.setdefault(route.path, name)
         if route.priced_tools and not any(

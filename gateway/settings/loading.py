@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from gateway.settings.catalogue import DIALECT_NAMES
+from gateway.dialects import DIALECTS
 from gateway.settings.checks import Names, run_checks
 from gateway.settings.document import Document
 from gateway.settings.explaining import explain, fields_at
@@ -120,7 +120,7 @@ def _names(tree: dict[str, Any]) -> Names:
         models=list(named("models")),
         plans=list(named("plans")),
         groups=list(named("model_groups")),
-        dialects=DIALECT_NAMES,
+        dialects=list(DIALECTS),
     )
 
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from gateway.dialects import DIALECTS
 from gateway.domain.money import format_amount
 from gateway.settings import scalars
-from gateway.settings.catalogue import DIALECT_NAMES
 from gateway.settings.explaining import inside, sections_in
 from gateway.settings.policy import PRESETS, Knobs
 from gateway.settings.root import Settings, default_routes
@@ -200,7 +200,7 @@ def _tables() -> str:
         free = "free" if route.free else "priced"
         methods = ", ".join(route.methods)
         lines.append(f"| `{name}` | {methods} | `{route.path}` | `{route.dialect}` | {free} |")
-    lines += ["\n## Dialects\n", ", ".join(f"`{name}`" for name in DIALECT_NAMES) + ".\n"]
+    lines += ["\n## Dialects\n", ", ".join(f"`{name}`" for name in DIALECTS) + ".\n"]
     return "\n".join(lines)
 
 

@@ -37,7 +37,7 @@ def default_routes() -> dict[str, RouteSection]:
     }
     routes = {name: RouteSection(path=path, dialect=says) for name, (path, says) in paid.items()}
     routes["count_tokens"] = RouteSection(
-        path="/v1/messages/count_tokens", dialect="anthropic_messages", free=True
+        path="/v1/messages/count_tokens", dialect="anthropic_count_tokens", free=True
     )
     return routes
 
@@ -107,6 +107,11 @@ class Settings(Section):
     def files(self) -> tuple[Path, ...]:
         """Every file that was read, to be watched for changes."""
         return self._files
+
+    def pepper(self) -> bytes:
+        """What keys are hashed with; empty for plain SHA-256."""
+        pepper = self.auth.key_pepper
+        return pepper.get_secret_value().encode() if pepper else b""
 
     @property
     def events_path(self) -> Path:

@@ -36,7 +36,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 _MODEL = re.compile(r"[!-~]{1,256}")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,=:@-]+)+")
-_WHOLE = re.compile(r"-?\d{1,3}(?:_?\d{1,3}){0,6}|-?\d{1,18}")
+_WHOLE = re.compile(r"-?[0-9]{1,3}(?:_?[0-9]{1,3}){0,5}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -76,7 +76,7 @@ def _switch(value: Any) -> bool:
 
 def _share(value: Any) -> float:
     text = _text(value)
-    if not re.fullmatch(r"0?\.\d{1,6}|[01](\.0{1,6})?", text):
+    if not re.fullmatch(r"0?\.[0-9]{1,6}|[01](\.0{1,6})?", text):
         raise Wrong(f"{text!r} is not a share between 0 and 1", "Write such as 0.5.")
     return float(text)
 

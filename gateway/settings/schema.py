@@ -7,7 +7,7 @@ with `${` may stand too.
 import json
 from typing import Any, Final
 
-from gateway.settings.catalogue import DIALECT_NAMES
+from gateway.dialects import DIALECTS
 from gateway.settings.root import Settings
 
 _REFERENCE: Final = {"type": "string", "pattern": r"\$\{"}
@@ -19,7 +19,7 @@ def json_schema() -> dict[str, Any]:
     """The schema as plain values (JSON Schema 2020-12)."""
     schema = Settings.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
-    definitions["RouteSection"]["properties"]["dialect"]["enum"] = list(DIALECT_NAMES)
+    definitions["RouteSection"]["properties"]["dialect"]["enum"] = list(DIALECTS)
     redis = schema["properties"]["redis"]
     shared = {name: redis.pop(name) for name in ("description", "examples") if name in redis}
     schema["properties"]["redis"] = shared | {

@@ -157,8 +157,7 @@ class RedisSection(Section):
         """The URL without its credentials, for logs and tables."""
         if self.url is None:
             return "embedded"
-        url = urlsplit(self.url.get_secret_value())
-        return url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl()
+        return Endpoint.from_url(self.connection_url() or "").shown
 
     def connection_url(self) -> str | None:
         """The URL with user, password and TLS put in, secrets and all; None when embedded."""
@@ -171,7 +170,7 @@ class RedisSection(Section):
                 query["username"] = self.username
             if self.password:
                 query["password"] = self.password.get_secret_value()
-            return url._replace(query=urlencode(query)).geturl()
+            return f"unix://{url.path}" + (f"?{urlencode(query)}" if query else "")
         entry, _, address = url.netloc.rpartition("@")
         user, _, password = entry.partition(":")
         if self.username:
