@@ -11,14 +11,16 @@ from tests.upstreams import Sim, TlsFiles, sim, sim_tls, tls_files
 __all__ = ["sim", "sim_tls", "tls_files"]
 
 
-def shot(line: str = "", *, stream: bool = False, id: str = "", leave: int | None = None) -> Shot:
-    headers = {**CLIENT_HEADERS, "x-request-id": id}
+def shot(
+    line: str = "", *, stream: bool = False, ident: str = "", leave: int | None = None
+) -> Shot:
+    headers = {**CLIENT_HEADERS, "x-request-id": ident}
     body = chat_body("m", stream=stream, line=line)
-    return Shot(http_request("/v1/chat/completions", body, headers), id, leave)
+    return Shot(http_request("/v1/chat/completions", body, headers), ident, leave)
 
 
 async def test_a_closed_loop_sends_each_request_once_and_counts_all(sim: Sim) -> None:
-    shots = [shot("sim: tokens=3", stream=n % 2 == 0, id=f"r{n}") for n in range(200)]
+    shots = [shot("sim: tokens=3", stream=n % 2 == 0, ident=f"r{n}") for n in range(200)]
     result = await Load(sim.url, in_turn(shots), connections=8, record=True).run()
     assert (result.sent, result.good, dict(result.endings)) == (200, 200, {"whole": 200})
     assert sorted(o.request_id for o in result.outcomes) == sorted(s.request_id for s in shots)
@@ -55,7 +57,7 @@ async def test_open_loop_latency_counts_the_wait_for_a_connection(sim: Sim) -> N
 async def test_a_faulty_answer_ends_as_what_it_is(
     sim: Sim, line: str, ending: str, status: int
 ) -> None:
-    source = in_turn([shot(line, stream=True, id="a")])
+    source = in_turn([shot(line, stream=True, ident="a")])
     load = Load(sim.url, source, connections=1, timeout_s=0.1, record=True, drain_s=2)
     result = await load.run()
     assert [(o.ending, o.status) for o in result.outcomes] == [(ending, status)]
@@ -69,7 +71,7 @@ async def test_refusals_are_counted_by_status_and_code(sim: Sim) -> None:
 
 async def test_a_client_told_to_leave_leaves_and_goes_on(sim: Sim) -> None:
     line = "sim: tokens=500 itl_ms=2"
-    shots = [shot(line, stream=True, id="a", leave=600), shot("sim: tokens=1", id="b")]
+    shots = [shot(line, stream=True, ident="a", leave=600), shot("sim: tokens=1", ident="b")]
     result = await Load(sim.url, in_turn(shots), connections=1, record=True).run()
     assert [(o.request_id, o.ending) for o in result.outcomes] == [("a", "left"), ("b", "whole")]
     await asyncio.sleep(0.05)
