@@ -8,6 +8,7 @@ import redis.asyncio
 
 from gateway.domain.delivery import Place
 from gateway.domain.usage import UNIT_NUMBERS
+from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.outbox import ShardHead
 from gateway.ledger.scripts import load_scripts
 
@@ -72,12 +73,13 @@ class OutboxWriter:
         record: Any = await self.client.get(f"{{cg:{shard}}}:meta")
         return ShardHead.unpack(record) if record else ShardHead()
 
-    async def ack(self, shard: int, epoch: int, seq: int) -> bool:
-        """Run the ledger's own script."""
+    async def ack(self, shard: int, epoch: int, seq: int) -> None:
+        """Run the ledger's own script, as `Ledger.ack` does."""
         source = load_scripts()["ack"].source.decode()
         place: Any = struct.pack("<dd", epoch, seq)
         reply: Any = await self.client.eval(source, 2, *self._keys(shard), place)
-        return bool(reply[0] == b"acked")
+        if reply[0] != b"acked":
+            raise LedgerUnavailable(f"{reply}")
 
     @staticmethod
     def _keys(shard: int) -> tuple[str, str]:

@@ -29,10 +29,10 @@ log = structlog.get_logger()
 class Acknowledger(Protocol):
     """Tells a shard up to where its outbox is stored; the ledger trims it."""
 
-    async def ack(self, shard: int, epoch: int, seq: int) -> bool:
-        """Trim up to and with this place. Idempotent. False: the outbox has never been that far.
+    async def ack(self, shard: int, epoch: int, seq: int) -> None:
+        """Trim up to and with this place. Idempotent.
 
-        Raises LedgerUnavailable.
+        Raises LedgerUnavailable, also when the outbox has never been that far.
         """
         ...
 
@@ -120,28 +120,29 @@ class Pump:
     async def _pump(self) -> None:
         attempt = 0
         while not self._past_deadline():
+            for shard, head in self._went_back.items():
+                self._progress.went_back(shard, head)
+            self._went_back = {}
+            acknowledged = await self._acknowledge()
             try:
-                await self._acknowledge()
                 load = await self._read()
             except LedgerUnavailable as error:
                 attempt = await self._wait(error, attempt)
                 continue
             attempt = self.tally.waiting = 0
-            if load is None:
-                if self._stopping.is_set():
+            if load is not None:
+                if not await self._deliver(load):
                     return
-                continue
-            if not await self._deliver(load):
-                return
-            if len(load.events) * 2 < self._options.batch_limit:
-                await self._pause(self._options.linger_s)
+                if len(load.events) * 2 < self._options.batch_limit:
+                    await self._pause(self._options.linger_s)
+            elif self._stopping.is_set():
+                if acknowledged:
+                    return
+                await self._pause(self._backoff(attempt))
 
     async def _read(self) -> Load | None:
         """The next load, or None when there was nothing to read."""
         progress = self._progress
-        for shard, head in self._went_back.items():
-            progress.went_back(shard, head)
-        self._went_back = {}
         quick = progress.has_news or self._stopping.is_set()
         tails = await self._outbox.read(
             progress.read_to,
@@ -219,26 +220,23 @@ class Pump:
                 "anomaly", kind=item.kind, shard=item.shard, after=item.after, found=item.found
             )
 
-    async def _acknowledge(self) -> None:
-        """Let the ledger trim what the sink has committed.
+    async def _acknowledge(self) -> bool:
+        """Let the ledger trim what the sink has committed. False when some of it must be told again.
 
-        One that has lost a tail does not know the place: `_watch` notices and has it read again.
+        A shard that has lost a tail refuses; the others and the reading go on, and `_watch`
+        notices.
         """
-        waiting = self._progress.unacknowledged
-        if not waiting:
-            return
-        self._progress.unacknowledged = {}
+        waiting, self._progress.unacknowledged = self._progress.unacknowledged, {}
         answers = await asyncio.gather(
             *(self._acknowledger.ack(shard, *end) for shard, end in waiting.items()),
             return_exceptions=True,
         )
-        failures = []
         for (shard, end), answer in zip(waiting.items(), answers, strict=True):
-            if isinstance(answer, BaseException):
+            if isinstance(answer, LedgerUnavailable):
                 self._progress.unacknowledged[shard] = end
-                failures.append(answer)
-        if failures:
-            raise failures[0]
+            elif isinstance(answer, BaseException):
+                raise answer
+        return not self._progress.unacknowledged
 
     # Watching
 

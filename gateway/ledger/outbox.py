@@ -20,6 +20,7 @@ from gateway.domain.events import Event, EventKind
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.usage import UNIT_NAMES
 from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.keys import Keys
 
 Entry = Event | DeadLetter
 
@@ -56,11 +57,12 @@ class Outbox:
     One read costs one round trip whatever the number of shards, and one command when all are idle.
     """
 
-    def __init__(self, client: Redis, shard_count: int) -> None:
+    def __init__(self, client: Redis, shard_count: int, *, namespace: str = "cg") -> None:
+        self.keys = Keys(namespace, shard_count)
         # redis-py reshapes replies by the command's name as text; in bytes they come as they are.
         self._execute: Callable[..., Awaitable[Any]] = client.execute_command
         self._client = client
-        self._shard_of = {b"{cg:%d}:out" % shard: shard for shard in range(shard_count)}
+        self._shard_of = {self.keys.out(shard): shard for shard in range(shard_count)}
         self._stream_of = list(self._shard_of)
         self._busy = 1
         self.shard_count = shard_count
@@ -113,7 +115,7 @@ class Outbox:
         """
         async with self._client.pipeline(transaction=False) as pipe:
             for shard in range(self.shard_count):
-                pipe.get(b"{cg:%d}:meta" % shard)
+                pipe.get(self.keys.meta(shard))
             with unavailable():
                 raw = await pipe.execute()
         return [ShardHead.unpack(record) if record else ShardHead() for record in raw]

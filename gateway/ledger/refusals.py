@@ -17,9 +17,10 @@ from msgpack import packb, unpackb
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from gateway.ledger.keys import Keys
 from gateway.ledger.outbox import unavailable
 
-STREAM: Final = b"{cg}:refusals"
+NAME: Final = "refusals"
 DAY_MS: Final = 86_400_000
 
 
@@ -65,6 +66,7 @@ class RefusalLog:
         self,
         client: Redis,
         *,
+        namespace: str = "cg",
         max_entries: int = 100_000,
         max_age_ms: int = 3 * DAY_MS,
         queue_limit: int = 4096,
@@ -73,6 +75,7 @@ class RefusalLog:
         self.dropped = 0
         """Refusals that were not written: the queue was full, or the ledger away."""
         self._client = client
+        self._stream = Keys(namespace).common(NAME)
         self._max_entries = max_entries
         self._max_age_ms = max_age_ms
         self._queue: deque[RefusedRequest] = deque()
@@ -106,7 +109,7 @@ class RefusalLog:
             async with self._client.pipeline(transaction=False) as pipe:
                 for refused in batch:
                     pipe.xadd(
-                        STREAM,
+                        self._stream,
                         {
                             b"i": refused.request_id,
                             b"r": packb([getattr(refused, name) for name in _FIELDS]),
@@ -116,7 +119,7 @@ class RefusalLog:
                     )
                 last: Any = (await pipe.execute())[-1]
             oldest_ms = int(last.partition(b"-")[0]) - self._max_age_ms
-            await self._client.xtrim(STREAM, minid=str(max(0, oldest_ms)), approximate=True)
+            await self._client.xtrim(self._stream, minid=str(max(0, oldest_ms)), approximate=True)
         except (RedisError, OSError):
             self.dropped += len(batch)
 
@@ -125,6 +128,7 @@ async def find_refusal(
     client: Redis,
     request_id: str,
     *,
+    namespace: str = "cg",
     most: int = 200_000,
     progress: Callable[[int], None] | None = None,
 ) -> NotedRefusal | None:
@@ -132,11 +136,11 @@ async def find_refusal(
 
     progress: told how many were looked at so far. Raises LedgerUnavailable.
     """
-    wanted = request_id.encode()
+    wanted, stream = request_id.encode(), Keys(namespace).common(NAME)
     end, seen = b"+", 0
     while seen < most:
         with unavailable():
-            page: Any = await client.xrevrange(STREAM, end, b"-", count=min(2000, most - seen))
+            page: Any = await client.xrevrange(stream, end, b"-", count=min(2000, most - seen))
         for entry_id, fields in page:
             if fields[b"i"] == wanted:
                 return NotedRefusal(_unpack(fields[b"r"]), int(entry_id.partition(b"-")[0]))
@@ -147,16 +151,6 @@ async def find_refusal(
             return None
         end = b"(" + page[-1][0]
     return None
-
-
-async def latest_refusals(client: Redis, count: int) -> list[NotedRefusal]:
-    """The last refusals, oldest first. Raises LedgerUnavailable."""
-    with unavailable():
-        page: Any = await client.xrevrange(STREAM, count=count)
-    return [
-        NotedRefusal(_unpack(fields[b"r"]), int(entry_id.partition(b"-")[0]))
-        for entry_id, fields in reversed(page)
-    ]
 
 
 def _unpack(packed: bytes) -> RefusedRequest:

@@ -20,9 +20,8 @@ from tests.outbox_writer import OutboxWriter
 class DiesFirst:
     """Instead of acknowledging."""
 
-    async def ack(self, shard: int, epoch: int, seq: int) -> bool:
+    async def ack(self, shard: int, epoch: int, seq: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
-        return False
 
 
 async def main(socket: Path, store: Path, shards: int, dies: bool) -> None:

@@ -309,11 +309,11 @@ async def test_an_acknowledgement_that_fails_is_given_again(
     class Flaky:
         refusals = 3
 
-        async def ack(self, shard: int, epoch: int, seq: int) -> bool:
+        async def ack(self, shard: int, epoch: int, seq: int) -> None:
             self.refusals -= 1
             if self.refusals >= 0:
                 raise LedgerUnavailable("told so", unknown=True)
-            return await writer.ack(shard, epoch, seq)
+            await writer.ack(shard, epoch, seq)
 
     await writer.write_many(8)
     await drained(Pump(Outbox(writer.client, 4), Flaky(), sink, options=QUICK))
@@ -327,7 +327,7 @@ async def test_events_stored_before_a_crash_are_counted_as_duplicates_after_it(
     """Killed between the sink's commit and the acknowledgement."""
 
     class Deaf:
-        async def ack(self, shard: int, epoch: int, seq: int) -> bool:
+        async def ack(self, shard: int, epoch: int, seq: int) -> None:
             raise LedgerUnavailable("the process was killed here")
 
     path = tmp_path / "events.db"
