@@ -10,6 +10,7 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from gateway.telemetry.metrics import Snapshot
 
@@ -52,7 +53,7 @@ def _cumulative(bounds: list[float], numbers: list[float]) -> tuple[list[tuple[s
     """Prometheus' buckets count everything up to their bound; ours count their own range."""
     running = 0.0
     buckets = []
-    for bound, count in zip([*map(str, bounds), "+Inf"], numbers, strict=False):
+    for bound, count in zip([*map(floatToGoString, bounds), "+Inf"], numbers, strict=False):
         running += count
         buckets.append((bound, running))
     return buckets, numbers[-1]

@@ -68,7 +68,7 @@ def failure(error: BaseException) -> dict[str, str]:
             place = f"{name if name != code.co_filename else Path(name).name}:{trace.tb_lineno}"
         trace = trace.tb_next
     if place is not None:
-        said["at"] = place
+        said["place"] = place
     return said
 
 
