@@ -37,7 +37,7 @@ local SPEND, REQUESTS, TOKENS, CONCURRENT = 1, 2, 3, 4
 -- Reservation record, pending and ended.
 local PENDING_HEADER = '<BBBBBBHHHIddddd'
 local ENDED_HEADER = '<BBBBBBdddddd'
-local H_POLICY, H_ALLOCATIONS, H_LIMITS, H_UNITS, H_MASK, H_ROWS, H_COSTS, H_IDS = 2, 3, 4, 5, 6, 7, 8, 9
+local H_ALLOCATIONS, H_LIMITS, H_UNITS, H_MASK, H_ROWS, H_COSTS, H_IDS = 3, 4, 5, 6, 7, 8, 9
 local H_BITS, H_HELD, H_RESERVED_AT, H_DEADLINE, H_EXTEND_NO, H_TOKENS = 10, 11, 12, 13, 14, 15
 local H_NEXT = 16 -- not a field: where the allocations begin
 local E_ALLOCATIONS, E_LIMITS, E_CHARGED, E_HELD, E_RESERVED_AT = 3, 4, 7, 8, 9

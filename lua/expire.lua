@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- expire: ends a hold whose deadline has passed. Charges the last checkpoint (at least what reserve
--- named), or by the hold's policy all of it or nothing, and gives the rest back.
+-- expire: ends a hold whose deadline has passed. Charges the checkpoint, which reserve set and each
+-- extend replaced, and gives the rest back. What an expiry shall charge (the input, the whole hold,
+-- nothing) is thus said by the gate, in quantities.
 --
 -- KEYS[1] due
 -- KEYS[2] out
@@ -14,8 +15,9 @@
 --
 -- replies, the first that applies:
 --   bad_arguments
---   unknown_account, went_back, wrong_layout, shard_frozen: the shard
+--   went_back, wrong_layout, shard_frozen: the shard
 --   gone: no hold and no tombstone; its deadline is struck off
+--   unknown_account
 --   wrong_scopes  ids: the hold's limits count in records that were not given
 --   not_due  deadline_ms
 --   total_too_large
@@ -31,18 +33,17 @@ if not whole(head) or #id == 0 or #id > MAX_ID then return { 'bad_arguments' } e
 local values = read(3)
 local shard, closed = open_shard(values[1], head[2], head[3])
 if not shard then return { closed } end
-if not values[2] then return { 'unknown_account' } end
 call('ZCARD', KEYS[1]) -- its type
 local now, mask = clock(head[1]), head[4]
-local a = read_account(values[2])
 local hold = values[3]
-local state = hold and byte(hold, 1)
-
--- decide
-if not state then
+if not hold then
   call('ZREM', KEYS[1], id)
   return { 'gone' }
 end
+if not values[2] then return { 'unknown_account' } end
+local a, state = read_account(values[2]), byte(hold, 1)
+
+-- decide
 if state ~= PENDING then
   call('ZREM', KEYS[1], id)
   local e = { sunpack(ENDED_HEADER, hold) }
@@ -58,16 +59,10 @@ if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
   return { 'wrong_scopes', string.sub(hold, ids_at, ids_at + h[H_IDS] - 1) }
 end
 if now < h[H_DEADLINE] then return { 'not_due', h[H_DEADLINE] } end
-local used_at, charge, cost, usage, tokens = estimate_at + 8 * n, 0, false, {}, 0
-if h[H_POLICY] == 1 then used_at = estimate_at end
-local used = string.sub(hold, used_at, used_at + 8 * n - 1)
-if h[H_POLICY] == 2 then
-  used = rep('\0', 8 * n)
-else
-  charge = rate(hold, rows_at, rows_size, used, 1, n, usage) or h[H_HELD]
-  if h[H_POLICY] == 1 then charge = h[H_HELD] end
-end
-if costs_size > 0 then cost = rate(hold, rows_at + rows_size, costs_size, used, 1, n) or false end
+local used = string.sub(hold, estimate_at + 8 * n, rows_at - 1)
+local usage, tokens = {}, 0
+local charge = rate(hold, rows_at, rows_size, used, 1, n, usage) or h[H_HELD] -- what nobody can rate
+local cost = costs_size > 0 and rate(hold, rows_at + rows_size, costs_size, used, 1, n) or false
 for i = 1, #usage, 2 do
   if usage[i] < 20 then tokens = tokens + usage[i + 1] end
 end

@@ -7,11 +7,11 @@
 -- KEYS[4] reservation
 -- KEYS[5] project  if the mask has 1; else the key
 -- KEYS[6] key  if the mask has 1 and 2
--- ARGV[1] head  <dddddddIBBBHHH: now_ms (0: the ledger's clock), seen_epoch, seen_count, max_backlog (0: any),
---               account_rev, tokens, ttl_ms, scope bits, expiry policy (0 checkpoint, 1 hold, 2 nothing),
---               mask of scopes given, n units, bytes of price rows, of cost rows, of ids
+-- ARGV[1] head  <dddddddIBBHHH: now_ms (0: the ledger's clock), seen_epoch, seen_count, max_backlog (0: any),
+--               account_rev, tokens, ttl_ms, scope bits, mask of scopes given,
+--               n units, bytes of price rows, of cost rows, of ids
 -- ARGV[2] reservation_id
--- ARGV[3] body  estimate vector, least charge of an expiry (vector), price rows, cost rows, ids, facts
+-- ARGV[3] body  estimate (vector), checkpoint: what an expiry charges (vector), price rows, cost rows, ids, facts
 -- ARGV[4] limits  rows of <BBIddddd; empty for none
 --
 -- replies, the first that applies:
@@ -33,20 +33,20 @@
 -- writes: due, account, reservation, and the scope records that limits count in.
 
 -- read
-local head = { sunpack('<dddddddIBBBHHH', ARGV[1]) }
-local id, body, n = ARGV[2], ARGV[3], head[11]
-if not whole(head) or #id == 0 or #id > MAX_ID or head[7] == 0 or head[9] > 2
-  or #body < 16 * n + head[12] + head[13] + head[14]
-  or not (head[13] == 0 or head[13] == 18 * n) or #ARGV[4] % 46 ~= 0 then
+local head = { sunpack('<dddddddIBBHHH', ARGV[1]) }
+local id, body, n = ARGV[2], ARGV[3], head[10]
+if not whole(head) or #id == 0 or #id > MAX_ID or head[7] == 0
+  or #body < 16 * n + head[11] + head[12] + head[13]
+  or not (head[12] == 0 or head[12] == 18 * n) or #ARGV[4] % 46 ~= 0 then
   return { 'bad_arguments' }
 end
-local estimate, wrong = rate(body, 16 * n + 1, head[12], body, 1, n)
+local estimate, wrong = rate(body, 16 * n + 1, head[11], body, 1, n)
 if not estimate then return { wrong } end
 local values = read(2)
 local shard, closed = open_shard(values[1], head[2], head[3])
 if not shard then return { closed } end
 if not values[2] then return { 'unknown_account' } end
-local now, bits, mask = clock(head[1]), head[8], head[10]
+local now, bits, mask = clock(head[1]), head[8], head[9]
 local a = read_account(values[2])
 local available, payable, balance = credit(a, bits, now)
 
@@ -84,8 +84,8 @@ local allocations = {}
 allocate(a, estimate, bits, now, allocations)
 a[OPEN] = a[OPEN] + 1
 local n_allocations, n_limits, deadline = #allocations / 2, #limits / 6, now + head[7]
-local hold = spack(PENDING_HEADER, PENDING, head[9], n_allocations, n_limits, n, mask, head[12], head[13],
-    head[14], bits, estimate, now, deadline, 0, head[6])
+local hold = spack(PENDING_HEADER, PENDING, 0, n_allocations, n_limits, n, mask, head[11], head[12],
+    head[13], bits, estimate, now, deadline, 0, head[6])
   .. spack('<' .. rep('dd', n_allocations), unpack(allocations))
   .. spack('<' .. rep('BBIddd', n_limits), unpack(limits))
   .. body

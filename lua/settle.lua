@@ -23,11 +23,11 @@
 --   bad_arguments
 --   bad_rate, bad_quantity, unknown_shape, too_large
 --   unknown_account, went_back, wrong_layout, shard_frozen: the shard
---   exists_with_different_usage  state: settled before, with other quantities
 --   exists_with_different_prices
 --   wrong_scopes  ids: the hold's limits count in records that were not given
 --   too_old  now_ms: nothing is left that could tell whether this was charged
 --   total_too_large
+--   exists_with_different_usage  charged_nano, balance_nano, epoch, seq, 1, outcome: settled with other quantities
 --   settled, settled_late, released  charged_nano, balance_nano, epoch, seq, replayed (0 or 1)
 --
 -- writes: out, shard, account, reservation (tombstone), due, and the scope records of the hold.
@@ -81,11 +81,12 @@ elseif state then
   local e = { sunpack(ENDED_HEADER, earlier) }
   local at = e[E_NEXT] + 16 * e[E_ALLOCATIONS] + LIMIT_SIZE * e[E_LIMITS]
   if state ~= EXPIRED then
+    local word = OUTCOMES[state]
     if state ~= RELEASED and string.sub(earlier, at) ~= used then
-      return { 'exists_with_different_usage', OUTCOMES[state] }
+      word = 'exists_with_different_usage'
     end
     local _, _, balance = credit(a, 0, now)
-    return { OUTCOMES[state], e[E_CHARGED], balance, e[E_EPOCH], e[E_SEQ], 1 }
+    return { word, e[E_CHARGED], balance, e[E_EPOCH], e[E_SEQ], 1, OUTCOMES[state] }
   end
   outcome, kind, amount = 'settled_late', 'settle_late', charge - e[E_CHARGED]
   held, reserved_at = e[E_HELD], e[E_RESERVED_AT]

@@ -1,4 +1,4 @@
-"""The usage event, one per transition of a reservation, and the entries of other balance changes.
+"""The usage event, one per transition of a reservation, and the entries of other changes.
 
 An event is written by the script that moves the balance, in two parts: the *facts*, a
 msgpack map that the gate made (this file names its fields), carried as they are, and the
@@ -15,7 +15,7 @@ from gateway.domain.usage import Usage
 
 EVENT_VERSION: Final = 1
 
-EventKind = Literal["settle", "release", "expire", "settle_late", "grant", "adjust"]
+EventKind = Literal["settle", "release", "expire", "settle_late", "grant", "adjust", "account"]
 USAGE_KINDS: Final = frozenset({"settle", "release", "expire", "settle_late"})
 
 
@@ -23,7 +23,7 @@ USAGE_KINDS: Final = frozenset({"settle", "release", "expire", "settle_late"})
 class Event:
     """One record of the outbox, joined. Amounts in nano-credits, times in Unix ms.
 
-    kind:             settle | release | expire | settle_late | grant | adjust
+    kind:             settle | release | expire | settle_late | grant | adjust | account
     event_id:         `reservation_id:outcome`, or the operation's id for grant and adjust
     shard, epoch, seq: place in the outbox; seq has no gap within (shard, epoch)
     amount_nano:      what was charged (settle, expire; for settle_late the difference), granted,

@@ -8,6 +8,7 @@ the ledger's clock among the boundaries that a row carries (rule 16 of the ledge
 import datetime as dt
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -18,7 +19,8 @@ Window = Literal["minute", "hour", "day", "week", "month", "total"]
 SCOPES: Final[tuple[str, ...]] = get_args(Scope)
 MEASURE_NUMBERS: Final = {"spend": 1, "requests": 2, "tokens": 3, "concurrent": 4}
 
-_ROW = struct.Struct("<BBIdddd")
+_ROW = struct.Struct("<BBIddddd")
+_ENDLESS: Final = 1 << 52
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +35,34 @@ class Limit:
     @property
     def counter_id(self) -> int:
         """Names the counter inside the scope's record, for ever: 32 bits of what it counts."""
-        return zlib.crc32(f"{self.measure}/{self.window}".encode())
+        window = "total" if self.measure == "concurrent" else self.window
+        return zlib.crc32(f"{self.measure}/{window}".encode())
 
 
-def window_borders_ms(window: Window, now_ms: int) -> tuple[int, int, int]:
-    """Start of the current window, of the next and of the one after, in Unix ms, UTC.
+@dataclass(frozen=True, slots=True)
+class LimitRows:
+    """Limits as the reserve script takes them.
 
-    `total` and concurrency have one window without end: (0, 2^52, 2^52).
+    limits:       those that the rows stand for, in their order: a refusal names a row
+    scopes:       1 when one counts in the project's record, plus 2 when one counts in the key's
+    fresh_from_ms, fresh_until_ms: while the clock is between them the first window is the current
+                  one; the rows serve one window before and one after as well
     """
-    endless = 1 << 52
+
+    limits: tuple[Limit, ...]
+    packed: bytes
+    scopes: int
+    fresh_from_ms: int
+    fresh_until_ms: int
+
+
+def window_borders_ms(window: Window, now_ms: int) -> tuple[int, int, int, int]:
+    """Starts of the previous, the current, the next window and the one after, in Unix ms, UTC.
+
+    `total` and concurrency have one window without end: (0, 0, 2^52, 2^52).
+    """
     if window == "total":
-        return 0, endless, endless
+        return 0, 0, _ENDLESS, _ENDLESS
     start = dt.datetime.fromtimestamp(now_ms // 1000, dt.UTC).replace(second=0, microsecond=0)
     if window != "minute":
         start = start.replace(minute=0)
@@ -53,31 +72,42 @@ def window_borders_ms(window: Window, now_ms: int) -> tuple[int, int, int]:
         start -= dt.timedelta(days=start.weekday())
     if window == "month":
         start = start.replace(day=1)
-    second = _next_window(window, start)
-    third = _next_window(window, second)
-    return (_unix_ms(start), _unix_ms(second), _unix_ms(third))
+    following = _next_window(window, start)
+    return (
+        _unix_ms(_previous_window(window, start)),
+        _unix_ms(start),
+        _unix_ms(following),
+        _unix_ms(_next_window(window, following)),
+    )
 
 
-def pack_limits(limits: tuple[Limit, ...], now_ms: int) -> tuple[bytes, int]:
-    """Rows for the reserve script, and until when they hold (Unix ms; repack after that)."""
-    rows = []
-    valid_until = 1 << 52
+def pack_limits(limits: Iterable[Limit], now_ms: int, *, project: bool = True) -> LimitRows:
+    """Compile limits to rows. Of two that count the same, the lower ceiling holds.
+
+    project: whether the key belongs to one; limits of the project scope are left out otherwise
+    """
+    tightest: dict[tuple[str, int], Limit] = {}
     for limit in limits:
-        window: Window = "total" if limit.measure == "concurrent" else limit.window
-        current, following, after = window_borders_ms(window, now_ms)
-        valid_until = min(valid_until, following)
+        same = (limit.scope, limit.counter_id)
+        known = tightest.get(same)
+        if (project or limit.scope != "project") and (
+            known is None or limit.ceiling < known.ceiling
+        ):
+            tightest[same] = limit
+    rows, scopes, fresh_from, fresh_until = [], 0, 0, _ENDLESS
+    for limit in tightest.values():
+        borders = window_borders_ms(
+            "total" if limit.measure == "concurrent" else limit.window, now_ms
+        )
+        scope = SCOPES.index(limit.scope)
+        scopes |= scope
+        fresh_from, fresh_until = max(fresh_from, borders[1]), min(fresh_until, borders[2])
         rows.append(
             _ROW.pack(
-                SCOPES.index(limit.scope),
-                MEASURE_NUMBERS[limit.measure],
-                limit.counter_id,
-                limit.ceiling,
-                current,
-                following,
-                after,
+                scope, MEASURE_NUMBERS[limit.measure], limit.counter_id, limit.ceiling, *borders
             )
         )
-    return b"".join(rows), valid_until
+    return LimitRows(tuple(tightest.values()), b"".join(rows), scopes, fresh_from, fresh_until)
 
 
 def _next_window(window: Window, start: dt.datetime) -> dt.datetime:
@@ -87,6 +117,12 @@ def _next_window(window: Window, start: dt.datetime) -> dt.datetime:
     if days:
         return start + dt.timedelta(days=days)
     return start + (dt.timedelta(minutes=1) if window == "minute" else dt.timedelta(hours=1))
+
+
+def _previous_window(window: Window, start: dt.datetime) -> dt.datetime:
+    if window == "month":
+        return (start - dt.timedelta(days=1)).replace(day=1)
+    return start - (_next_window(window, start) - start)
 
 
 def _unix_ms(moment: dt.datetime) -> int:

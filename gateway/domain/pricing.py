@@ -142,6 +142,11 @@ def unpack_rows(rows: bytes) -> dict[str, int]:
     return rates
 
 
+def unpack_units(rows: bytes) -> tuple[str, ...]:
+    """Units of packed per-unit rows, in the order of their vectors."""
+    return tuple(UNIT_NAMES[number] for number, *_ in _ROW.iter_unpack(rows))
+
+
 def effective_rate(unit: str, rates_pico: Mapping[str, int]) -> int:
     """The rate a unit is charged at: its own, else its parent's, else none (0)."""
     step: str | None = unit

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from gateway.domain.limits import Limit
-from gateway.domain.pricing import PriceTable
 
 Outcome = Literal["settled", "released", "expired", "settled_late"]
 
@@ -28,6 +27,8 @@ DenyReason = Literal[
     "went_back",  # the shard lost a tail that this gate has seen: it is frozen until repaired
     "shard_frozen",
     "outbox_full",
+    "already_ended",  # the reservation of this id has ended: a release overtook its reserve
+    "exists_with_different_parameters",  # the id is taken by another request
 ]
 
 TOMBSTONE_TTL_MS: Final = 3_600_000
@@ -74,6 +75,9 @@ class Denied:
     """Which limit refused, for spend_limit, rate_limit and concurrency_limit."""
     limit_left: int = 0
     retry_after_ms: int | None = None
+    """Until the window of that limit ends; None where time alone may not help."""
+    account_rev: int | None = None
+    """The ledger's revision, for stale_account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ class Settled:
     event_id: str
     replayed: bool
     """An earlier call had already done it; this one wrote nothing."""
+    differs: bool = False
+    """That earlier call charged other quantities than this one named; what it charged stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,8 @@ class Extended:
     held_nano: int
     available_nano: int
     deadline_ms: int
+    reason: DenyReason | None = None
+    """Why it did not grow. None also when an earlier call with this number answered already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +115,6 @@ class Quote:
     available_nano: int
     balance_nano: int
     decision: Literal["allow"] | DenyReason
-
-
-@dataclass(frozen=True, slots=True)
-class Priced:
-    """Quantities of one request at one price: the scripts rate it, Python does not."""
-
-    table: PriceTable
-    vector: bytes
 
 
 def shard_of(customer_id: str, shard_count: int) -> int:

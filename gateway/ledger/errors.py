@@ -15,3 +15,26 @@ class LedgerUnavailable(Exception):
 
 class LedgerBug(Exception):
     """A script answered something its header does not list. Never caught: it must be seen."""
+
+
+class TooOld(Exception):
+    """A settle or release came so late that its tombstone may be gone, so that nothing in the ledger
+    could tell whether it was done before. Nothing was written: look for its event in the store,
+    and adjust."""
+
+
+class LedgerRefusal(Exception):
+    """The ledger refuses an operator's grant, adjustment or account; the word says why.
+
+    `exists_with_different_parameters`: that operation id has done something else before
+    `already_expired`: the grant would expire before it takes effect, or has
+    `too_many_grants`: 64 grants have something left
+    `total_too_large`: a lifetime sum of the wallet would pass 9,000,000 credits
+    `unknown_account`: there is no such customer
+    `old_revision`: the ledger has a newer revision of the account
+    """
+
+    def __init__(self, word: str, *, account_rev: int = 0) -> None:
+        super().__init__(word)
+        self.word = word
+        self.account_rev = account_rev

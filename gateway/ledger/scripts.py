@@ -1,7 +1,8 @@
 """The scripts as the gate carries them, and how one is run.
 
 Each file of `lua/` but the prelude is a script; `_prelude.lua` is put in front of it.
-EVALSHA rather than Functions: two releases coexist during a rollout.
+Its first line, `#!lua flags=…`, must stay the first of the whole. EVALSHA rather than Functions:
+two releases coexist during a rollout.
 """
 
 import hashlib
@@ -46,14 +47,10 @@ def load_scripts() -> dict[str, Script]:
     prelude = (folder / "_prelude.lua").read_bytes()
     scripts = {}
     for path in sorted(folder.glob("[a-z]*.lua")):
-        source = _header(path.read_bytes()) + prelude + path.read_bytes()
+        shebang, _, body = path.read_bytes().partition(b"\n")
+        source = shebang + b"\n" + prelude + body
         scripts[path.stem] = Script(
             path.stem, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
         )
     return scripts
 
-
-def _header(source: bytes) -> bytes:
-    """The `#!lua flags=…` line must be the first of the whole script."""
-    first, _, _ = source.partition(b"\n")
-    return first + b"\n" if first.startswith(b"#!") else b""

@@ -1,0 +1,66 @@
+"""Names of the ledger's keys; the table stands in `lua/README.md`. All of one shard share its tag."""
+
+from dataclasses import dataclass
+
+from gateway.domain.reservation import Account, shard_of
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names under one namespace.
+
+    shard_count: fixed when the ledger is created (`accounts.py` checks it)
+    """
+
+    namespace: str = "cg"
+    shard_count: int = 64
+
+    def shard_of(self, customer_id: str) -> int:
+        """The shard that a customer's records live in."""
+        return shard_of(customer_id, self.shard_count)
+
+    def prefix(self, shard: int) -> bytes:
+        """What every key of a shard begins with."""
+        return b"{%s:%d}:" % (self.namespace.encode(), shard)
+
+    def meta(self, shard: int) -> bytes:
+        """The shard record."""
+        return self.prefix(shard) + b"meta"
+
+    def out(self, shard: int) -> bytes:
+        """The outbox."""
+        return self.prefix(shard) + b"out"
+
+    def due(self, shard: int) -> bytes:
+        """Deadlines."""
+        return self.prefix(shard) + b"due"
+
+    def customers(self, shard: int) -> bytes:
+        """Customer ids of the shard."""
+        return self.prefix(shard) + b"customers"
+
+    def account(self, shard: int, customer_id: str) -> bytes:
+        """A wallet's record."""
+        return self.prefix(shard) + b"a:" + customer_id.encode()
+
+    def ops(self, shard: int, customer_id: str) -> bytes:
+        """What grants and adjustments of a customer did, by operation id."""
+        return self.prefix(shard) + b"ops:" + customer_id.encode()
+
+    def reservation(self, shard: int, reservation_id: str) -> bytes:
+        """A hold, or its tombstone."""
+        return self.prefix(shard) + b"r:" + reservation_id.encode()
+
+    def scopes(self, account: Account, mask: int) -> tuple[bytes, ...]:
+        """Records that limits count in beside the account: 1 the project's, 2 the key's."""
+        prefix, customer = self.prefix(account.shard), account.customer_id.encode()
+        keys = []
+        if mask & 1:
+            keys.append(prefix + b"p:%s:%s" % (customer, (account.project_id or "").encode()))
+        if mask & 2:
+            keys.append(prefix + b"k:%s:%s" % (customer, account.key_id.encode()))
+        return tuple(keys)
+
+    def common(self, name: str) -> bytes:
+        """A key of the whole ledger, such as `creation`; no script touches it."""
+        return b"{%s}:%s" % (self.namespace.encode(), name.encode())

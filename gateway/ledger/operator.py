@@ -1,0 +1,281 @@
+"""The operator's verbs: accounts, grants, adjustments, acknowledgements.
+
+Law: those with an operation id may be called again with the same arguments after
+`LedgerUnavailable` or a cancellation. Packing follows the `ARGV` lines of the scripts' headers.
+Amounts are nano-credits, times Unix ms by the ledger's clock.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NoReturn, get_args
+
+from msgpack import packb
+
+from gateway.domain.delivery import Place
+from gateway.domain.money import MAX_AMOUNT_NANO
+from gateway.ledger.errors import LedgerBug, LedgerRefusal, LedgerUnavailable
+from gateway.ledger.keys import Keys
+from gateway.ledger.scripts import Runner, Script, load_scripts
+
+Category = Literal["paid", "promotional", "allowance", "adjustment"]
+CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
+CATEGORY_NUMBERS: Final = {name: number for number, name in enumerate(CATEGORIES, 1)}
+
+DEFAULT_PRIORITY: Final = 100
+
+BAD_INPUT: Final = frozenset(
+    {"bad_arguments", "bad_rate", "bad_quantity", "bad_limits", "unknown_shape", "too_large"}
+)
+"""Words that say that the caller gave what cannot be: ValueError."""
+CLOSED: Final = frozenset({"went_back", "shard_frozen", "wrong_layout", "unknown_account"})
+"""Words that say that the shard cannot serve this now: LedgerUnavailable."""
+_REFUSALS: Final = frozenset(
+    {
+        "exists_with_different_parameters",
+        "already_expired",
+        "too_many_grants",
+        "total_too_large",
+        "unknown_account",
+        "old_revision",
+    }
+)
+
+_ACCOUNT = struct.Struct("<dddddBB")
+_TIMES = struct.Struct("<ddd")
+_GRANT = struct.Struct("<BBIddd")
+_ADJUST = struct.Struct("<BBd")
+_PLACE = struct.Struct("<dd")
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The answer to grant. `replayed`: an earlier call with this id had already done it."""
+
+    grant_no: int
+    balance_nano: int
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """The answer to adjust."""
+
+    balance_nano: int
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """The answer to account: the revision that gates must give. `changed`: this call set it."""
+
+    account_rev: int
+    changed: bool
+
+
+class OperatorLedger:
+    """The wallets of all customers, through one runner; what is off the hot path."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        namespace: str = "cg",
+        shard_count: int = 64,
+        clock_ms: Callable[[], int] | None = None,
+    ) -> None:
+        """clock_ms: in place of the ledger's own clock, for tests alone."""
+        self.keys = Keys(namespace, shard_count)
+        self._runner = runner
+        self._clock_ms = clock_ms
+        self._epochs = [0] * shard_count
+        self._seen = [0] * shard_count
+        self._scripts = load_scripts()
+
+    def saw(self, shard: int, epoch: int, seq: int) -> None:
+        """Remember that this entry of the outbox existed: a shard that has less has gone back."""
+        if epoch > self._epochs[shard]:
+            self._epochs[shard], self._seen[shard] = epoch, seq + 1
+        elif epoch == self._epochs[shard] and seq >= self._seen[shard]:
+            self._seen[shard] = seq + 1
+
+    def seen(self, shard: int) -> Place:
+        """The highest entry of a shard that this ledger knows of; seq −1 is none."""
+        return Place(self._epochs[shard], self._seen[shard] - 1)
+
+    async def account(
+        self,
+        customer_id: str,
+        *,
+        account_rev: int,
+        credit_limit_nano: int = 0,
+        frozen: bool = False,
+        facts: Mapping[str, Any] | None = None,
+    ) -> AccountState:
+        """Create an account or change its terms. The revision must be higher than the ledger's.
+
+        Raises LedgerUnavailable; LedgerRefusal (old_revision, exists_with_different_parameters)
+        with the ledger's revision; ValueError for arguments out of bounds.
+        """
+        _check_amount(credit_limit_nano)
+        return await self._set_account(
+            customer_id, account_rev, credit_limit_nano, frozen, False, facts
+        )
+
+    async def bump(self, customer_id: str, facts: Mapping[str, Any] | None = None) -> AccountState:
+        """Raise an account's revision, so that every gate reads it anew. Not idempotent: once more
+        is once more. Raises LedgerUnavailable; LedgerRefusal(unknown_account)."""
+        return await self._set_account(customer_id, 0, 0, False, True, facts)
+
+    async def grant(
+        self,
+        customer_id: str,
+        op_id: str,
+        amount_nano: int,
+        *,
+        category: Category = "paid",
+        priority: int = DEFAULT_PRIORITY,
+        scope_bits: int = 0,
+        effective_at_ms: int = 0,
+        expires_at_ms: int = 0,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Granted:
+        """Add credit, once for ever by `op_id`. The overdraft is repaid first.
+
+        priority: 0 … 255, lower burns first. effective_at_ms: 0 is now; expires_at_ms: 0 is never
+        facts:    what else the record shall say: name, reason, cost basis
+        Raises LedgerUnavailable; LedgerRefusal; ValueError for arguments out of bounds.
+        """
+        _check_amount(amount_nano)
+        terms = _GRANT.pack(
+            CATEGORY_NUMBERS[category],
+            priority,
+            scope_bits,
+            amount_nano,
+            effective_at_ms,
+            expires_at_ms,
+        )
+        told = {**(facts or {}), "category": category}
+        reply = await self._operate(
+            self._scripts["grant"], customer_id, op_id, terms, told, "granted"
+        )
+        return Granted(reply[1], reply[2], reply[5] == 1)
+
+    async def adjust(
+        self,
+        customer_id: str,
+        op_id: str,
+        amount_nano: int,
+        *,
+        corrects: str | None,
+        reason: str,
+        priority: int = DEFAULT_PRIORITY,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Adjusted:
+        """Correct a wallet by a signed amount, once for ever by `op_id`.
+
+        corrects: id of the event that it corrects, if it corrects one
+        priority: of the grant that a credit makes
+        Raises LedgerUnavailable; LedgerRefusal; ValueError for arguments out of bounds.
+        """
+        _check_amount(abs(amount_nano))
+        terms = _ADJUST.pack(amount_nano < 0, priority, abs(amount_nano))
+        told = {**(facts or {}), "corrects": corrects, "reason": reason}
+        reply = await self._operate(
+            self._scripts["adjust"], customer_id, op_id, terms, told, "adjusted"
+        )
+        return Adjusted(reply[1], reply[4] == 1)
+
+    async def ack(self, shard: int, epoch: int, seq: int) -> None:
+        """The store has this entry of the outbox and all before it: let it be trimmed.
+
+        Raises LedgerUnavailable when the shard does not have the entry (it has gone back).
+        """
+        keys = (self.keys.out(shard), self.keys.meta(shard))
+        reply = await self._runner.run(
+            self._scripts["ack"], keys, (_PLACE.pack(epoch, max(seq, 0)),)
+        )
+        word = reply[0].decode()
+        if word in ("not_written", "unknown_shard", "wrong_layout"):
+            raise LedgerUnavailable(f"shard {shard} cannot take the acknowledgement: {word}")
+        if word != "acked":
+            raise unexpected(self._scripts["ack"], word)
+        self.saw(shard, epoch, seq)
+
+    def _times(self, shard: int) -> tuple[int, int, int]:
+        now = self._clock_ms() if self._clock_ms else 0
+        return now, self._epochs[shard], self._seen[shard]
+
+    async def _operate(
+        self,
+        script: Script,
+        customer_id: str,
+        op_id: str,
+        terms: bytes,
+        facts: Mapping[str, Any],
+        done: str,
+    ) -> list[Any]:
+        shard = self.keys.shard_of(customer_id)
+        keys = (
+            self.keys.meta(shard),
+            self.keys.account(shard, customer_id),
+            self.keys.ops(shard, customer_id),
+            self.keys.out(shard),
+        )
+        told = packb({**facts, "customer_id": customer_id})
+        args = (_TIMES.pack(*self._times(shard)), op_id.encode(), terms, told)
+        reply = await self._runner.run(script, keys, args)
+        word = reply[0].decode()
+        if word != done:
+            self._refuse(script, shard, word)
+        self.saw(shard, reply[-3], reply[-2])
+        return reply
+
+    async def _set_account(
+        self,
+        customer_id: str,
+        account_rev: int,
+        credit_limit_nano: int,
+        frozen: bool,
+        bump: bool,
+        facts: Mapping[str, Any] | None,
+    ) -> AccountState:
+        shard = self.keys.shard_of(customer_id)
+        keys = (
+            self.keys.meta(shard),
+            self.keys.account(shard, customer_id),
+            self.keys.customers(shard),
+            self.keys.out(shard),
+        )
+        head = _ACCOUNT.pack(*self._times(shard), account_rev, credit_limit_nano, frozen, bump)
+        told = {**(facts or {}), "customer_id": customer_id}
+        if not bump:
+            told |= {"credit_limit_nano": credit_limit_nano, "frozen": frozen}
+        reply = await self._runner.run(
+            self._scripts["account"], keys, (head, customer_id.encode(), packb(told))
+        )
+        word = reply[0].decode()
+        if word == "updated":
+            self.saw(shard, reply[3], reply[4])
+        elif word != "unchanged":
+            self._refuse(self._scripts["account"], shard, word, reply[1] if len(reply) > 1 else 0)
+        return AccountState(reply[1], word == "updated")
+
+    def _refuse(self, script: Script, shard: int, word: str, account_rev: int = 0) -> NoReturn:
+        if word in BAD_INPUT:
+            raise ValueError(f"{script.name}: {word}")
+        if word in _REFUSALS:
+            raise LedgerRefusal(word, account_rev=account_rev)
+        if word in CLOSED:
+            raise LedgerUnavailable(f"shard {shard} cannot serve: {word}")
+        raise unexpected(script, word)
+
+
+def _check_amount(nano: int) -> None:
+    if not 0 <= nano <= MAX_AMOUNT_NANO:
+        raise ValueError(f"{nano} nano-credits are beyond {MAX_AMOUNT_NANO}")
+
+
+def unexpected(script: Script, word: str) -> LedgerBug:
+    """For a word that the script's header does not list."""
+    return LedgerBug(f"{script.name} answered {word!r}, which its header does not list")
