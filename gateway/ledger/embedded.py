@@ -47,6 +47,7 @@ LONGEST_SOCKET_PATH: Final = 103
 """`sun_path` holds 108 bytes on Linux and 104 on macOS, its final zero included."""
 LARGEST_LOG_BYTES: Final = 8 << 20
 """At start a longer log becomes `server.log.1`, in place of the one before."""
+SURVIVOR_GRACE_S: Final = 10.0
 _PR_SET_PDEATHSIG: Final = 1
 _POLL_S: Final = 0.005
 
@@ -209,7 +210,7 @@ class EmbeddedLedger:
             path,
             kill=kill,
             gone=lambda: _try_lock(fd),
-            grace_s=min(10.0, deadline - time.monotonic()),
+            grace_s=min(SURVIVOR_GRACE_S, deadline - time.monotonic()),
         ):
             raise EmbeddedLedgerError(
                 f"a server of an earlier run (process {pid or 'unknown'}) still holds "
