@@ -164,15 +164,15 @@ class Connection(BaseProtocol):
             self._tainted = self._tainted or not data.endswith(_LAST_CHUNK)
         if upgraded:
             self._tainted = True
+        if len(self._queue) >= PIPELINED_MOST and not self._buffer_paused:
+            self._pause_reading_for_buffer()  # the parser has stopped, and may have kept a rest
         if self._exchange is None:
             if self._queue:
                 self._next()
             elif data:
                 self._part_of_head(len(data))
-        elif not body_was_open and not messages:
+        elif data and not body_was_open and not messages:
             self._part_of_next = True
-        elif len(self._queue) >= PIPELINED_MOST and not self._buffer_paused:
-            self._pause_reading_for_buffer()
 
     def eof_received(self) -> None:
         """A client that shuts its writing side is gone: the transport closes itself."""
