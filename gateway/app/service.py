@@ -183,6 +183,10 @@ class GateService:
         await self._client.aclose()
         self._draining.set()
 
+    async def settled(self) -> None:
+        """Wait until every ending so far has been taken by the ledger or the journal."""
+        await self._settlements.drain(grace_s=10.0)
+
     def snapshot(self) -> Snapshot:
         """The metrics so far."""
         self._metrics.requests_in_flight.set(self._server.busy_count)
@@ -204,7 +208,7 @@ class GateService:
             compile_keys(settings),
             {customer_id: wallet.account_rev for customer_id, wallet in wallets.items()},
             self._store,
-            pepper=settings.key_pepper(),
+            pepper=settings.pepper(),
             trusted=compile_trusted_header(settings),
         )
         catalog = Catalog(

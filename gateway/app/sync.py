@@ -6,7 +6,8 @@ id of its own for ever, a price version is put once.
 
 from gateway.app.roles import CannotServe
 from gateway.ledger.accounts import AccountStore
-from gateway.ledger.operations import Ledger, LedgerRefused
+from gateway.ledger.errors import LedgerRefusal
+from gateway.ledger.operations import Ledger
 from gateway.settings import Settings
 
 
@@ -29,16 +30,18 @@ async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore)
                 await ledger.grant(
                     customer_id,
                     op_id,
-                    amount_nano=grant.amount_nano,
+                    grant.amount_nano,
                     category=grant.category,
                     priority=grant.priority,
-                    effective_at_ms=grant.effective_at_ms,
-                    expires_at_ms=grant.expires_at_ms,
                     scope_bits=settings.scope_bits(grant.groups),
-                    name=grant.name,
-                    reason="starting grant",
+                    effective_at_ms=grant.effective_at_ms or 0,
+                    expires_at_ms=grant.expires_at_ms or 0,
+                    facts={"name": grant.name, "reason": "starting grant"},
                 )
-            except LedgerRefused as refused:
+            except LedgerRefusal as refused:
+                if str(refused) == "already_expired":
+                    continue  # its time was over before this customer came
                 raise CannotServe(
-                    f"customers.{customer_id}: the starting grant {grant.name!r} {refused}"
+                    f"customers.{customer_id}: the starting grant {grant.name!r} was made with"
+                    f" other terms before ({refused}); give a changed grant a new name"
                 ) from refused

@@ -22,6 +22,8 @@ from gateway.proxy.refused import Refused
 MAX_KEY_CHARS = 512
 UNKNOWN_KEY_TTL_S = 2.0
 MAX_UNKNOWN_KEYS = 10_000
+MAX_VOUCHED = 10_000
+MAX_ID_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class Accounts:
             if key.customer_id in customers
         }
         self._unknown: dict[str, float] = {}
+        self._vouched: dict[tuple[str, str, str | None], Account] = {}
 
     async def authenticate(self, exchange: Exchange) -> Account:
         """The account of a request. Raises Refused(bad_key), LedgerUnavailable."""
@@ -183,11 +186,20 @@ class Accounts:
             raise Refused(
                 "bad_key", "The customer that the gateway in front named is not known here."
             )
-        key_id = trusted.key_header and exchange.header(trusted.key_header)
-        project_id = trusted.project_header and exchange.header(trusted.project_header)
-        return self._account(
-            Key(key_id=key_id or "trusted", customer_id=customer_id, project_id=project_id or None)
-        )
+        key_id = (trusted.key_header and exchange.header(trusted.key_header)) or "trusted"
+        project_id = (trusted.project_header and exchange.header(trusted.project_header)) or None
+        for name in (key_id, project_id or ""):
+            if len(name) > MAX_ID_CHARS or not name.isascii() or not name.isprintable():
+                raise Refused("bad_key", "The key or project that the gateway in front named is bad.")
+        account = self._vouched.get((customer_id, key_id, project_id))
+        if account is None or account.account_rev != self._revisions.get(customer_id, 0):
+            if len(self._vouched) >= MAX_VOUCHED:
+                self._vouched.clear()
+            account = self._account(
+                Key(key_id=key_id, customer_id=customer_id, project_id=project_id)
+            )
+            self._vouched[customer_id, key_id, project_id] = account
+        return account
 
 
 def credential(exchange: Exchange) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from msgpack import packb
 
 from gateway.dialects.base import BadRequest, Dialect, Refusal, RequestFacts
+from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account, Denied, Hold
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.operations import Ledger
@@ -91,6 +92,8 @@ class Flow:
             self._observer.request(trail, exchange)
 
     async def _forward_paid(self, exchange: Exchange, trail: Trail, route: Route) -> None:
+        if exchange.header("expect") is not None:
+            await self._refuse_the_penniless(trail, route)
         body = await self._body(exchange)
         facts = route.dialect.read_request(body, route.reading)
         model = self._model(facts, trail)
@@ -169,6 +172,14 @@ class Flow:
         if self.draining and not route.public:
             raise Refused("shutting_down", "The gate is shutting down. Try again.")
         return route
+
+    async def _refuse_the_penniless(self, trail: Trail, route: Route) -> None:
+        """A client that asks before it sends its body (RFC 9110, 10.1.1) hears of an empty wallet."""
+        assert trail.account is not None
+        quote = await self._ledger.quote(trail.account, NOTHING, b"", tokens=0)
+        if quote.available_nano <= 0:
+            denied = Denied("insufficient_credits", 0, quote.available_nano, quote.balance_nano)
+            raise refused_by_ledger(denied, insufficient_status=route.policy.insufficient_status)
 
     async def _body(self, exchange: Exchange) -> bytes:
         coding = exchange.header("content-encoding")
@@ -290,6 +301,9 @@ class Flow:
         except ClientGone:
             trail.reason = trail.reason or "client_gone"
 
+
+NOTHING = compile_prices({})
+"""A price without rows: what a quote of nothing is rated at."""
 
 FIXED_FIELDS = (
     (b"content-type", b"application/json"),
