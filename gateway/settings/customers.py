@@ -1,14 +1,15 @@
 """Sections for who pays: plans, customers, their keys, grants and limits."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import model_validator
+from pydantic import WithJsonSchema, model_validator
 
 from gateway.domain.limits import Limit, Measure, Scope, Window
-from gateway.domain.money import MoneyError, parse_amount
+from gateway.domain.money import MAX_AMOUNT_NANO, MoneyError, parse_amount
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import (
+    DECIMAL_SCHEMA,
     Amount,
     Id,
     MomentMs,
@@ -20,7 +21,9 @@ from gateway.settings.scalars import (
     field,
 )
 
-MAX_CEILING_COUNT = 9_000_000_000_000_000
+MAX_CEILING_COUNT: Final = MAX_AMOUNT_NANO
+"""Counters hold counts and amounts within the same bound."""
+EXAMPLE_SHA256: Final = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
 
 Category = Literal["paid", "promotional", "allowance", "adjustment"]
 
@@ -61,7 +64,9 @@ class LimitSection(Section):
     window: Window | None = field(
         "From the start of which period it counts; not with `concurrent`.", "day", None
     )
-    ceiling: Text = field("Credits for `spend`, else a whole number.", "5.00")
+    ceiling: Annotated[Text, WithJsonSchema(DECIMAL_SCHEMA)] = field(
+        "Credits for `spend`, else a whole number.", "5.00"
+    )
 
     @model_validator(mode="after")
     def _sound(self) -> "LimitSection":
@@ -112,7 +117,7 @@ class KeySection(Section):
     )
     sha256: Sha256 = field(
         "SHA-256 of the key in hex; HMAC-SHA-256 where `auth.key_pepper` is set.",
-        "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b",
+        EXAMPLE_SHA256,
     )
     project: Id | None = field("The project it works for.", "website", None)
     models: tuple[Text, ...] | None = field(
@@ -142,7 +147,11 @@ class CustomerSection(Section):
         (),
     )
     models: tuple[Text, ...] | None = field("In place of the plan's.", ["gpt-4.1"], None)
-    keys: tuple[KeySection, ...] = field("Its API keys.", [{"sha256": "2bb80d53…"}], ())
+    keys: tuple[KeySection, ...] = field(
+        "Its API keys.",
+        [{"sha256": EXAMPLE_SHA256}],
+        (),
+    )
     key_files: tuple[Text, ...] = field(
         "Files with more of its keys, one a line: SHA256 [ID [PROJECT]]; # starts a comment.",
         ["keys/acme.txt"],

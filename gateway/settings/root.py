@@ -74,7 +74,13 @@ class Settings(Section):
     )
     models: Mapping[ModelName, ModelSection] = field(
         "What callers may name in `model`.",
-        {"gpt-4.1": {"upstream": "openai", "prices": {"input": "3.00", "output": "15.00"}}},
+        {
+            "gpt-4.1": {
+                "upstream": "openai",
+                "max_output_tokens": 32768,
+                "prices": {"input": "3.00", "output": "15.00"},
+            }
+        },
     )
     routes: Mapping[Id, RouteSection] = field(
         "Allowed endpoints by name, in place of the default ones.",

@@ -45,9 +45,12 @@ def _admit_references(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     if "properties" in schema:
-        properties = {name: _admit_references(part) for name, part in schema["properties"].items()}
-        rest = {key: value for key, value in schema.items() if key not in ("properties", "title")}
-        return _open_empty(rest | {"properties": properties})
+        section = {key: value for key, value in schema.items() if key != "title"}
+        for group in ("properties", "$defs"):
+            if group in section:
+                parts = section[group].items()
+                section[group] = {name: _admit_references(part) for name, part in parts}
+        return _open_empty(section)
     inner = {
         key: value if key in ("default", "examples") else _admit_references(value)
         for key, value in schema.items()

@@ -72,15 +72,13 @@ def test_a_route_reads_and_acts_by_its_own_policy(load: Load) -> None:
     assert route.reading.allow_stateful_ids
 
 
-def test_keys_are_found_by_their_hash_with_what_they_narrow_down(
-    load: Load, tmp_path: object
-) -> None:
+def test_keys_are_found_by_their_hash_with_what_they_narrow_down(load: Load) -> None:
     settings = load(
         f"customers:\n  demo: {{tags: {{a: b}}, livemode: false, keys: [{{sha256: {HASH.upper()},"
         " project: web, models: [small], tags: {t: u}}]}\n"
     )
     key = compile_keys(settings)[HASH]
-    assert (key.customer_id, key.project_id, key.models) == ("demo", "web", {"small"})
+    assert (key.customer_id, key.project_id, key.models) == ("demo", "web", frozenset({"small"}))
     assert key.key_id == f"k_{HASH[:16]}"
     customer = compile_customers(settings)["demo"]
     assert (customer.shard, customer.livemode) == (shard_of("demo", 64), False)

@@ -138,7 +138,7 @@ def test_every_single_removal_and_misspelling_is_told_without_a_fault(load: Load
     """Whatever one damages in a full sample, the answer is settings or problems, nothing else."""
     sample = (BAD.parent / "gateway.yaml").read_text().splitlines(keepends=True)
     environ = {"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b"}
-    told = 0
+    told: list[SettingsError] = []
     for number, line in enumerate(sample):
         for damage in (
             "",
@@ -151,7 +151,7 @@ def test_every_single_removal_and_misspelling_is_told_without_a_fault(load: Load
                     "".join([*sample[:number], damage, *sample[number + 1 :]]), start="", **environ
                 )
             except SettingsError as error:
-                told += 1
-                assert error.problems
-                assert all(problem.line >= 1 for problem in error.problems)
-    assert told > len(sample)
+                told.append(error)
+    assert len(told) > len(sample)
+    assert all(error.problems for error in told)
+    assert all(problem.line >= 1 for error in told for problem in error.problems)

@@ -31,7 +31,7 @@ customers:
 def test_a_customer_has_what_its_plan_says(load: Load) -> None:
     settings = load(PLANS)
     assert settings.credit_limit_nano("same") == 1_500_000_000
-    assert settings.models_of("same") == {"small"}
+    assert settings.models_of("same") == frozenset({"small"})
     assert settings.limits("same") == (
         Limit("customer", "spend", "day", 5_000_000_000),
         Limit("key", "requests", "minute", 60),
@@ -106,8 +106,8 @@ def test_redis_credentials_and_tls_join_the_url_and_stay_out_of_sight(load: Load
     assert redis.connection_url() == (
         "rediss://gate:p%40ss%2Fword@h:1?ssl_cert_reqs=none&ssl_check_hostname=no"
     )
-    assert redis.shown_url == "rediss://h:1"
-    assert load("redis: 'redis://u:pw@h:1/0'\n").redis.shown_url == "redis://h:1/0"
+    assert redis.shown_url == "rediss://gate@h:1/0"
+    assert load("redis: 'redis://u:pw@h:1/0'\n").redis.shown_url == "redis://u@h:1/0"
     socket = load("redis: {url: 'unix:///run/v.sock', username: u, password: pw}\n").redis
     assert socket.connection_url() == "unix:///run/v.sock?username=u&password=pw"
     assert socket.shown_url == "unix:///run/v.sock"

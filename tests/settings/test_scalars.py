@@ -90,7 +90,7 @@ def test_is_refused(kind: Any, text: str) -> None:
     [scalars.Amount, scalars.Switch, scalars.Tokens, scalars.Text, scalars.Secret, scalars.Id],
 )
 def test_nothing_and_containers_are_no_scalar(kind: Any, value: Any) -> None:
-    with pytest.raises(ValidationError, match="is empty|single value"):
+    with pytest.raises(ValidationError, match=r"is empty|single value"):
         TypeAdapter(kind).validate_python(value)
 
 
