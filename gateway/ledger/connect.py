@@ -167,7 +167,9 @@ class Endpoint:
         }
 
     def _say(self, error: BaseException) -> str:
-        if isinstance(error, AuthenticationError | AuthorizationError):
+        # On a unix socket redis-py authenticates inside its connect, which wraps the refusal.
+        refusals = AuthenticationError | AuthorizationError
+        if isinstance(error, refusals) or isinstance(error.__cause__, refusals):
             return f"the ledger at {self.shown} refuses the user name or the password"
         if isinstance(error, TimeoutError) and not str(error):
             return f"the ledger at {self.shown} cannot be reached: timeout"

@@ -15,6 +15,7 @@ class OwnServer:
     """A Valkey server in `folder`, listening on `folder/s`."""
 
     def __init__(self, folder: Path, settings: tuple[str, ...]) -> None:
+        folder.mkdir(exist_ok=True)
         self.socket = folder / "s"
         self._command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(self.socket)]
         self._command += ["--dir", str(folder), "--save", "", *settings]
