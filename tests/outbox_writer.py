@@ -6,10 +6,10 @@ from typing import Any
 import msgpack
 import redis.asyncio
 
-from gateway.domain.delivery import Place
+from gateway.domain.delivery import START, Place
 from gateway.domain.usage import UNIT_NUMBERS
 from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.outbox import ShardHead
+from gateway.ledger.records import Shard, read_shard
 from gateway.ledger.scripts import load_scripts
 
 _EMIT = """
@@ -19,6 +19,12 @@ redis.call('XADD', KEYS[1], string.format('%.0f-%.0f', shard[4], shard[5]), unpa
 redis.call('SET', KEYS[2], struct.pack('<BBHdddd', unpack(shard, 1, 7)))
 return { shard[4], shard[5] }
 """
+
+
+def pack_shard(last: Place, acked: Place | None = None) -> bytes:
+    """A shard record of layout 1."""
+    epoch, seq = acked or (0, -1)
+    return struct.pack("<BBHdddd", 1, 0, 0, *last, seq, epoch)
 
 
 class OutboxWriter:
@@ -52,7 +58,7 @@ class OutboxWriter:
             **raw,
         }
         flat = [part for pair in fields.items() for part in pair]
-        fresh: Any = ShardHead().pack()
+        fresh: Any = pack_shard(START)
         place: Any = await self.client.eval(_EMIT, 2, *self._keys(shard), fresh, *flat)
         self.last[shard] = Place(*place)
         self.written.append(event_id)
@@ -65,13 +71,13 @@ class OutboxWriter:
     async def place(self, shard: int, last: Place) -> None:
         """Say in the shard's record that its outbox ends here."""
         self.last[shard] = last
-        head = ShardHead(last, (await self.head(shard)).acked)
-        await self.client.set(self._keys(shard)[1], head.pack())
+        acked = (await self.head(shard)).acked
+        await self.client.set(self._keys(shard)[1], pack_shard(last, acked))
 
-    async def head(self, shard: int) -> ShardHead:
+    async def head(self, shard: int) -> Shard:
         """The shard's record."""
         record: Any = await self.client.get(f"{{cg:{shard}}}:meta")
-        return ShardHead.unpack(record) if record else ShardHead()
+        return read_shard(record) if record else Shard(False, START, None)
 
     async def ack(self, shard: int, epoch: int, seq: int) -> None:
         """Run the ledger's own script, as `Ledger.ack` does."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from gateway.domain.delivery import START, Anomaly, DeadLetter, Place
 from gateway.domain.events import Event
-from gateway.ledger.outbox import Entry, ShardHead
+from gateway.ledger.outbox import Entry
+from gateway.ledger.records import Shard
 
 
 @dataclass(slots=True)
@@ -38,22 +39,22 @@ class Progress:
         """Committed, and the ledger does not know yet."""
         self._noticed: list[Anomaly] = []
 
-    def begin(self, heads: Sequence[ShardHead], cursors: Mapping[int, Place]) -> None:
+    def begin(self, heads: Sequence[Shard], cursors: Mapping[int, Place]) -> None:
         """Start where the ledger was last told to trim, so that what is stored beyond is compared by id."""
         self.stored = dict(cursors)
         for shard, head in enumerate(heads):
-            self.read_to[shard] = head.acked
+            acked = self.read_to[shard] = head.acked or START
             stored = self.stored.setdefault(shard, START)
-            if head.acked > stored:
-                self._noticed.append(Anomaly("store_behind", shard, stored, head.acked))
-                self.stored[shard] = head.acked
+            if acked > stored:
+                self._noticed.append(Anomaly("store_behind", shard, stored, acked))
+                self.stored[shard] = acked
             elif head.last < stored:
                 self.went_back(shard, head)
 
-    def went_back(self, shard: int, head: ShardHead) -> None:
+    def went_back(self, shard: int, head: Shard) -> None:
         """The ledger has lost a tail that the sink has: read again all that is there now."""
         self._noticed.append(Anomaly("ledger_behind", shard, self.stored[shard], head.last))
-        self.read_to[shard] = self.stored[shard] = head.acked
+        self.read_to[shard] = self.stored[shard] = head.acked or START
         self.unacknowledged.pop(shard, None)
 
     @property
@@ -86,7 +87,7 @@ class Progress:
             self.stored[shard] = max(end, self.stored.get(shard, end))
             self.unacknowledged[shard] = end
 
-    def lag_events(self, heads: Sequence[ShardHead]) -> int:
+    def lag_events(self, heads: Sequence[Shard]) -> int:
         """How many events the sink has not stored yet. Of a shard's earlier epochs none is counted:
         how long they were is not known without reading them."""
         lag = 0

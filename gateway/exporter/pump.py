@@ -21,7 +21,8 @@ from gateway.exporter.progress import Load, Progress
 from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable
 from gateway.exporter.tally import Tally
 from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.outbox import Outbox, ShardHead
+from gateway.ledger.outbox import Outbox
+from gateway.ledger.records import Shard
 
 log = structlog.get_logger()
 
@@ -72,7 +73,7 @@ class Pump:
         self._sink = sink
         self._options = options or PumpOptions()
         self._progress = Progress()
-        self._went_back: dict[int, ShardHead] = {}
+        self._went_back: dict[int, Shard] = {}
         self._oldest_ms: int | None = None
         """Of the events that were read and are not stored."""
         self._stopping = asyncio.Event()
@@ -253,7 +254,7 @@ class Pump:
                     self._went_back[shard] = head
             self._measure(heads)
 
-    def _measure(self, heads: Sequence[ShardHead]) -> None:
+    def _measure(self, heads: Sequence[Shard]) -> None:
         """Ages compare the ledger's clock with this machine's: good to what the two differ by."""
         self.tally.lag_events = self._progress.lag_events(heads)
         if self._oldest_ms is not None:

@@ -5,10 +5,8 @@ a dead letter at its place, so that the numbering stays whole. The layout of an 
 in `lua/README.md` (stamp and facts); who changes it there changes `decode_entry`.
 """
 
-import struct
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 from msgpack import packb, unpackb
@@ -21,6 +19,7 @@ from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.usage import UNIT_NAMES
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.keys import Keys
+from gateway.ledger.records import Shard, read_shard
 
 Entry = Event | DeadLetter
 
@@ -28,27 +27,6 @@ _KINDS: Final = frozenset(get_args(EventKind))
 _LAST_SEQ: Final = (1 << 64) - 1
 _MOST_PER_SHARD: Final = 1024
 """Entries one read takes from one shard at most: 64 shards that wake at once stay affordable."""
-_HEAD: Final = struct.Struct("<BBHdddd")
-
-
-@dataclass(frozen=True, slots=True)
-class ShardHead:
-    """A shard's own record: how far its outbox was written and how far it was trimmed."""
-
-    last: Place = START
-    acked: Place = START
-    frozen: bool = False
-
-    @classmethod
-    def unpack(cls, record: bytes) -> "ShardHead":
-        """Read the shard record of layout 1."""
-        _, state, _, epoch, last_seq, acked_seq, acked_epoch = _HEAD.unpack(record)
-        acked = Place(int(acked_epoch), int(acked_seq)) if acked_epoch else START
-        return cls(Place(int(epoch), int(last_seq)), acked, state == 1)
-
-    def pack(self) -> bytes:
-        """Write the shard record of layout 1."""
-        return _HEAD.pack(1, self.frozen, 0, *self.last, self.acked.seq, self.acked.epoch)
 
 
 class Outbox:
@@ -108,7 +86,7 @@ class Outbox:
                 return entries
             start = b"(" + page[-1][0]
 
-    async def heads(self) -> list[ShardHead]:
+    async def heads(self) -> list[Shard]:
         """Every shard's record, in one round trip; a shard never written to has a fresh one.
 
         Raises LedgerUnavailable.
@@ -118,7 +96,7 @@ class Outbox:
                 pipe.get(self.keys.meta(shard))
             with unavailable():
                 raw = await pipe.execute()
-        return [ShardHead.unpack(record) if record else ShardHead() for record in raw]
+        return [read_shard(record) if record else Shard(False, START, None) for record in raw]
 
 
 def decode(shard: int, raw: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[Entry]:
