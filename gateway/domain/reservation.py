@@ -52,6 +52,18 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """One API key: whose it is and what it narrows down."""
+
+    key_id: str
+    customer_id: str
+    project_id: str | None = None
+    limits: tuple[Limit, ...] = ()
+    models: frozenset[str] | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """A granted reservation."""
 

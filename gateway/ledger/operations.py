@@ -27,6 +27,9 @@ from gateway.ledger.known import Known
 from gateway.ledger.operator import BAD_INPUT, CLOSED, OperatorLedger, unexpected
 from gateway.ledger.records import DueReservation
 from gateway.ledger.scripts import Runner, Script
+from gateway.ledger.seen import Seen
+
+__all__ = ["Ledger", "Prices", "Seen"]
 
 _RESERVE = struct.Struct("<dddddddIBBHHH")
 _QUOTE = struct.Struct("<ddddIBB")
@@ -67,12 +70,15 @@ class Ledger(OperatorLedger):
         namespace: str = "cg",
         shard_count: int = 64,
         max_backlog: int = 0,
+        seen: Seen | None = None,
         clock_ms: Callable[[], int] | None = None,
     ) -> None:
         """max_backlog: reserves are refused while a shard's outbox has this many entries that the
-        store has not acknowledged; 0 is no bound. clock_ms: in place of the ledger's own clock,
-        for tests alone."""
-        super().__init__(runner, namespace=namespace, shard_count=shard_count, clock_ms=clock_ms)
+        store has not acknowledged; 0 is no bound. seen: shared by the ledgers of one process.
+        clock_ms: in place of the ledger's own clock, for tests alone."""
+        super().__init__(
+            runner, namespace=namespace, shard_count=shard_count, seen=seen, clock_ms=clock_ms
+        )
         self._max_backlog = max_backlog
         self._known: dict[int, Known] = {}
         scripts = self._scripts
@@ -114,8 +120,8 @@ class Ledger(OperatorLedger):
                 (
                     _RESERVE.pack(
                         self._clock_ms() if self._clock_ms else 0,
-                        self._epochs[shard],
-                        self._seen[shard],
+                        self.seen.epochs[shard],
+                        self.seen.counts[shard],
                         self._max_backlog,
                         account.account_rev,
                         tokens,
@@ -264,8 +270,8 @@ class Ledger(OperatorLedger):
             (
                 _QUOTE.pack(
                     now,
-                    self._epochs[shard],
-                    self._seen[shard],
+                    self.seen.epochs[shard],
+                    self.seen.counts[shard],
                     tokens,
                     scope_bits,
                     known.rows.scopes,
@@ -328,7 +334,7 @@ class Ledger(OperatorLedger):
             raise unexpected(script, word)
         _, charged, balance, epoch, seq, replayed = reply[:6]
         if epoch:
-            self.saw(shard, epoch, seq)
+            self.seen.note(shard, epoch, seq)
         return Settled(
             outcome, charged, balance, f"{reservation_id}:{outcome}", replayed == 1, differs
         )

@@ -12,11 +12,11 @@ from typing import Any, Final, Literal, NoReturn, get_args
 
 from msgpack import packb
 
-from gateway.domain.delivery import Place
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.ledger.errors import LedgerBug, LedgerRefusal, LedgerUnavailable
 from gateway.ledger.keys import Keys
 from gateway.ledger.scripts import Runner, Script, load_scripts
+from gateway.ledger.seen import Seen
 
 Category = Literal["paid", "promotional", "allowance", "adjustment"]
 CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
@@ -82,26 +82,15 @@ class OperatorLedger:
         *,
         namespace: str = "cg",
         shard_count: int = 64,
+        seen: Seen | None = None,
         clock_ms: Callable[[], int] | None = None,
     ) -> None:
-        """clock_ms: in place of the ledger's own clock, for tests alone."""
+        """seen: shared by the ledgers of one process. clock_ms: in place of the ledger's own clock, for tests alone."""
         self.keys = Keys(namespace, shard_count)
         self._runner = runner
         self._clock_ms = clock_ms
-        self._epochs = [0] * shard_count
-        self._seen = [0] * shard_count
+        self.seen = seen or Seen()
         self._scripts = load_scripts()
-
-    def saw(self, shard: int, epoch: int, seq: int) -> None:
-        """Remember that this entry of the outbox existed: a shard that has less has gone back."""
-        if epoch > self._epochs[shard]:
-            self._epochs[shard], self._seen[shard] = epoch, seq + 1
-        elif epoch == self._epochs[shard] and seq >= self._seen[shard]:
-            self._seen[shard] = seq + 1
-
-    def seen(self, shard: int) -> Place:
-        """The highest entry of a shard that this ledger knows of; seq −1 is none."""
-        return Place(self._epochs[shard], self._seen[shard] - 1)
 
     async def account(
         self,
@@ -200,11 +189,11 @@ class OperatorLedger:
             raise LedgerUnavailable(f"shard {shard} cannot take the acknowledgement: {word}")
         if word != "acked":
             raise unexpected(self._scripts["ack"], word)
-        self.saw(shard, epoch, seq)
+        self.seen.note(shard, epoch, seq)
 
     def _times(self, shard: int) -> tuple[int, int, int]:
         now = self._clock_ms() if self._clock_ms else 0
-        return now, self._epochs[shard], self._seen[shard]
+        return now, self.seen.epochs[shard], self.seen.counts[shard]
 
     async def _operate(
         self,
@@ -228,7 +217,7 @@ class OperatorLedger:
         word = reply[0].decode()
         if word != done:
             self._refuse(script, shard, word)
-        self.saw(shard, reply[-3], reply[-2])
+        self.seen.note(shard, reply[-3], reply[-2])
         return reply
 
     async def _set_account(
@@ -256,7 +245,7 @@ class OperatorLedger:
         )
         word = reply[0].decode()
         if word == "updated":
-            self.saw(shard, reply[3], reply[4])
+            self.seen.note(shard, reply[3], reply[4])
         elif word != "unchanged":
             self._refuse(self._scripts["account"], shard, word, reply[1] if len(reply) > 1 else 0)
         return AccountState(reply[1], word == "updated")

@@ -1,0 +1,344 @@
+"""What is read and kept off the hot path: wallets, holds, deadlines, API keys, prices, the ledger's
+creation. Through redis-py; no balance moves here, that is for the scripts alone.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from msgpack import packb, unpackb
+from redis.asyncio import Redis
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from gateway.domain.pricing import PriceTable, unpack_rows
+from gateway.domain.reservation import Account, Key
+from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.faults import explain
+from gateway.ledger.keys import Keys
+from gateway.ledger.operator import OperatorLedger
+from gateway.ledger.outbox import unavailable
+from gateway.ledger.records import (
+    LAYOUT,
+    DueReservation,
+    Ended,
+    Reservation,
+    Wallet,
+    read_reservation,
+    read_wallet,
+)
+from gateway.ledger.scripts import Script
+
+_PAGE: Final = 1000
+_NOT_EXECUTED: Final = (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+)
+"""What redis-py makes of error replies that promise that nothing was written; see `faults.py`."""
+
+
+class OtherLedger(Exception):
+    """The server holds a ledger that was created otherwise: another layout or number of shards.
+    Both are fixed for the life of a ledger. Set `redis.shards` to what the message names."""
+
+
+class PricesChanged(Exception):
+    """A price version is kept with other rows. Versions are digests of their rows, so one of the
+    two was tampered with."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """An API key made by `creditgate key create`; only its hash is kept."""
+
+    digest: str
+    key_id: str
+    customer_id: str
+    project_id: str | None
+    created_at_ms: int
+    revoked_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHold:
+    """A pending reservation and where it lies."""
+
+    shard: int
+    reservation_id: str
+    reservation: Reservation
+
+
+class RedisRunner:
+    """Runs scripts through a redis-py client: tests, the command line, whatever is not hot."""
+
+    def __init__(self, client: "Redis[bytes]") -> None:
+        self._client = client
+
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
+        """See `Runner`. Whatever breaks the connection leaves the outcome unknown."""
+        command = (b"EVALSHA", script.sha, len(keys), *keys, *args)
+        try:
+            try:
+                reply: list[Any] = await self._client.execute_command(*command)
+            except NoScriptError:
+                await self._client.script_load(script.source)
+                reply = await self._client.execute_command(*command)
+        except _NOT_EXECUTED as error:
+            raise LedgerUnavailable(f"the ledger cannot serve: {type(error).__name__}") from error
+        except ResponseError as error:
+            raise explain(error, script.name) from error
+        except (RedisError, OSError) as error:
+            raise LedgerUnavailable(
+                f"the ledger cannot be reached: {type(error).__name__}", unknown=True
+            ) from error
+        return reply
+
+
+class AccountStore:
+    """Records and directories, as values. Every method raises LedgerUnavailable."""
+
+    def __init__(
+        self, client: "Redis[bytes]", *, namespace: str = "cg", shard_count: int = 64
+    ) -> None:
+        self.keys = Keys(namespace, shard_count)
+        self._client = client
+
+    # The ledger as a whole
+
+    async def create(self) -> None:
+        """Note how this ledger is created, or make sure that it was created so.
+
+        Raises OtherLedger.
+        """
+        key = self.keys.common("creation")
+        now_ms = await self.now_ms()
+        async with self._client.pipeline(transaction=True) as pipe:
+            pipe.hsetnx(key, "layout", LAYOUT)
+            pipe.hsetnx(key, "shards", self.keys.shard_count)
+            pipe.hsetnx(key, "created_at_ms", now_ms)
+            pipe.hmget(key, ["layout", "shards"])
+            with unavailable():
+                *_, (layout, shards) = await pipe.execute()
+        if int(layout) != LAYOUT:
+            raise OtherLedger(f"the ledger has layout {int(layout)}; this release reads {LAYOUT}")
+        if int(shards) != self.keys.shard_count:
+            raise OtherLedger(
+                f"the ledger was created with {int(shards)} shards, not {self.keys.shard_count};"
+                f" set redis.shards to {int(shards)}"
+            )
+
+    async def now_ms(self) -> int:
+        """The ledger's clock."""
+        with unavailable():
+            seconds, micros = await self._client.time()
+        return seconds * 1000 + micros // 1000
+
+    # Wallets
+
+    async def customers(self) -> list[str]:
+        """Ids of all customers, sorted."""
+        found = []
+        async with self._client.pipeline(transaction=False) as pipe:
+            for shard in range(self.keys.shard_count):
+                pipe.smembers(self.keys.customers(shard))
+            with unavailable():
+                for members in await pipe.execute():
+                    found += [member.decode() for member in members]
+        return sorted(found)
+
+    async def wallets(self, customer_ids: Iterable[str]) -> dict[str, Wallet]:
+        """The wallets of those customers that have one."""
+        found = {}
+        for page in _pages(list(customer_ids)):
+            keys = [self.keys.account(self.keys.shard_of(name), name) for name in page]
+            records = await self._get(keys)
+            found.update(
+                {name: read_wallet(raw) for name, raw in zip(page, records, strict=True) if raw}
+            )
+        return found
+
+    async def account_rev(self, customer_id: str) -> int | None:
+        """The account's present revision; None when there is no such account."""
+        wallet = (await self.wallets([customer_id])).get(customer_id)
+        return None if wallet is None else wallet.account_rev
+
+    # Reservations
+
+    async def open_holds(self, customer_id: str | None = None) -> list[OpenHold]:
+        """Pending reservations, of one customer or of all, soonest deadline first."""
+        only = range(self.keys.shard_count)
+        shards = only if customer_id is None else [self.keys.shard_of(customer_id)]
+        holds = []
+        for shard in shards:
+            with unavailable():
+                raw = await self._client.zrange(self.keys.due(shard), 0, -1)
+            for page in _pages([reservation_id.decode() for reservation_id in raw]):
+                holds += [
+                    OpenHold(shard, reservation_id, record)
+                    for reservation_id, record in await self._reservations(shard, page)
+                    if isinstance(record, Reservation) and customer_id in (None, record.customer_id)
+                ]
+        return sorted(holds, key=lambda hold: hold.reservation.deadline_ms)
+
+    async def reservation(
+        self, customer_id: str, reservation_id: str
+    ) -> Reservation | Ended | None:
+        """A reservation or its tombstone; None when the ledger has neither (any more)."""
+        shard = self.keys.shard_of(customer_id)
+        ((_, record),) = await self._reservations(shard, [reservation_id])
+        return record
+
+    async def due_reservations(self, *, limit: int = 500) -> list[DueReservation]:
+        """Holds whose deadline has passed by the ledger's clock, at most `limit` in all.
+
+        One that has no record any more names no customer; `Ledger.expire` strikes it off.
+        """
+        now_ms = await self.now_ms()
+        async with self._client.pipeline(transaction=False) as pipe:
+            for shard in range(self.keys.shard_count):
+                pipe.zrangebyscore(self.keys.due(shard), "-inf", now_ms, start=0, num=limit)
+            with unavailable():
+                by_shard = await pipe.execute()
+        due: list[DueReservation] = []
+        for shard, raw in enumerate(by_shard):
+            ids = [reservation_id.decode() for reservation_id in raw[: limit - len(due)]]
+            if not ids:
+                continue
+            for reservation_id, record in await self._reservations(shard, ids):
+                named = isinstance(record, Reservation)
+                account = Account(
+                    customer_id=record.customer_id if named else "",
+                    key_id=record.key_id if named else "",
+                    shard=shard,
+                    account_rev=0,
+                    project_id=record.project_id if named else None,
+                )
+                due.append(DueReservation(shard, reservation_id, account))
+        return due
+
+    # API keys
+
+    async def add_key(
+        self, digest: str, key_id: str, customer_id: str, project_id: str | None = None
+    ) -> StoredKey:
+        """Put a key into the directory by its hash. Raises ValueError if the hash or id is taken."""
+        if any(key_id == known.key_id for known in await self.list_keys()):
+            raise ValueError(f"there is a key {key_id} already")
+        key = StoredKey(digest, key_id, customer_id, project_id, await self.now_ms())
+        with unavailable():
+            added = await self._client.hsetnx(self.keys.common("keys"), digest, _pack_key(key))
+        if not added:
+            raise ValueError("this key is in the directory already")
+        return key
+
+    async def list_keys(self, customer_id: str | None = None) -> list[StoredKey]:
+        """Keys of one customer or of all, revoked ones too, oldest first."""
+        with unavailable():
+            raw = await self._client.hgetall(self.keys.common("keys"))
+        keys = [_unpack_key(digest, packed) for digest, packed in raw.items()]
+        wanted = [key for key in keys if customer_id in (None, key.customer_id)]
+        return sorted(wanted, key=lambda key: (key.created_at_ms, key.key_id))
+
+    async def find_key(self, digest: str) -> Key | None:
+        """The key with this hash; None when unknown or revoked."""
+        with unavailable():
+            raw = await self._client.hget(self.keys.common("keys"), digest)
+        if raw is None:
+            return None
+        key = _unpack_key(digest.encode(), raw)
+        if key.revoked_at_ms is not None:
+            return None
+        return Key(key.key_id, key.customer_id, key.project_id)
+
+    async def revoke_key(self, ledger: OperatorLedger, key_id: str) -> StoredKey | None:
+        """Revoke a key for ever; None when there is no such key.
+
+        The customer's revision is raised after it, so that every gate looks the key up anew at
+        its next request. Called again after a failure, it does both again.
+        """
+        for key in await self.list_keys():
+            if key.key_id == key_id:
+                if key.revoked_at_ms is None:
+                    key = replace(key, revoked_at_ms=await self.now_ms())
+                    with unavailable():
+                        await self._client.hset(
+                            self.keys.common("keys"), key.digest, _pack_key(key)
+                        )
+                await ledger.bump(key.customer_id, {"reason": "key revoked", "key_id": key_id})
+                return key
+        return None
+
+    # Price book
+
+    async def put_prices(self, tables: Iterable[PriceTable]) -> None:
+        """Keep each version's rows, once for ever. Raises PricesChanged."""
+        by_version = {table.price_version: packb([table.rows, table.cost_rows]) for table in tables}
+        if not by_version:
+            return
+        key = self.keys.common("prices")
+        async with self._client.pipeline(transaction=False) as pipe:
+            for version, packed in by_version.items():
+                pipe.hsetnx(key, version, packed)
+            pipe.hmget(key, list(by_version))
+            with unavailable():
+                *_, kept = await pipe.execute()
+        for (version, packed), there in zip(by_version.items(), kept, strict=True):
+            if there != packed:
+                raise PricesChanged(f"price version {version} is kept with other rows")
+
+    async def prices(self, price_version: str) -> tuple[dict[str, int], dict[str, int]] | None:
+        """Rates and costs of a version by unit, in pico-credits; None when it is not kept."""
+        with unavailable():
+            raw = await self._client.hget(self.keys.common("prices"), price_version)
+        if raw is None:
+            return None
+        rows, cost_rows = unpackb(raw)
+        return unpack_rows(rows), unpack_rows(cost_rows)
+
+    # How
+
+    async def _get(self, keys: list[bytes]) -> list[bytes | None]:
+        """GET of each. Not MGET: the keys may lie in different slots."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.get(key)
+            with unavailable():
+                values: list[bytes | None] = await pipe.execute()
+        return values
+
+    async def _reservations(
+        self, shard: int, ids: Sequence[str]
+    ) -> list[tuple[str, Reservation | Ended | None]]:
+        records = await self._get([self.keys.reservation(shard, name) for name in ids])
+        return [
+            (name, read_reservation(raw) if raw else None)
+            for name, raw in zip(ids, records, strict=True)
+        ]
+
+
+def _pages(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), _PAGE):
+        yield items[start : start + _PAGE]
+
+
+def _pack_key(key: StoredKey) -> bytes:
+    return packb(
+        [key.key_id, key.customer_id, key.project_id, key.created_at_ms, key.revoked_at_ms]
+    )
+
+
+def _unpack_key(digest: bytes, packed: bytes) -> StoredKey:
+    return StoredKey(digest.decode(), *unpackb(packed))
