@@ -186,7 +186,7 @@ class SseMeter(CountedAnswer, Meter):
                     texts += 1
                     text_bytes += len(text)
                     continue
-            size = repeated.text_bytes(frame)
+            size = repeated.text_bytes(frame) if repeated.between else -1
             if size > 0:
                 texts += 1
                 text_bytes += size

@@ -17,6 +17,7 @@ _ANY_END: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?=[^\n]))")
 """Two line ends in a row. A CR at the very end of what is known may be half of a CRLF, so it
 only counts once the next byte is there."""
 _CR: Final = ord("\r")
+_LF: Final = ord("\n")
 _OVERLAP: Final = 4
 """The longest end of a frame, CRLF CRLF: how far back the search starts when bytes are added."""
 
@@ -57,13 +58,10 @@ class FrameSplitter:
             tail.clear()
         frames = data.split(_LF_END)
         rest = frames.pop()
+        self._note_skipped(frames)
         if rest:
             tail += rest
             self._bound()
-        self.readable = 0
-        if self._skipping and frames:
-            self.readable = 1
-            self._skipping = False
         return frames
 
     def _push_any(self, data: bytes) -> list[bytes]:
@@ -77,12 +75,15 @@ class FrameSplitter:
             frames.append(bytes(tail[begin : match.end()]))
             begin = match.end()
         del tail[:begin]
-        self.readable = 0
-        if self._skipping and frames:
-            self.readable = 1
-            self._skipping = False
+        self._note_skipped(frames)
         self._bound()
         return frames
+
+    def _note_skipped(self, frames: list[bytes]) -> None:
+        """The first frame after too long a begun one is its end."""
+        self.readable = 1 if self._skipping and frames else 0
+        if frames:
+            self._skipping = False
 
     def _bound(self) -> None:
         tail = self.tail
@@ -101,8 +102,10 @@ class FrameSplitter:
 
 def data_of(frame: bytes) -> bytes:
     """The event's data, its lines joined by LF; empty for comments and blank frames."""
-    if frame.startswith(b"data: ") and b"\n" not in frame and b"\r" not in frame:
-        return frame[6:]
+    # The two usual forms first: a data line alone, or after an event line.
+    begin = frame.find(_LF) + 1 if frame.startswith(b"event:") else 0
+    if frame.startswith(b"data: ", begin) and _LF not in frame[begin:] and _CR not in frame:
+        return frame[begin + 6 :]
     lines = [
         line[6:] if line.startswith(b"data: ") else line[5:]
         for line in frame.splitlines()
