@@ -33,7 +33,7 @@ class ExportService:
         self._client = endpoint.client(name=resources.process)
         self._runner = CoalescingRunner(endpoint, name=f"{resources.process}-ack")
         self._exporter = Exporter(
-            Outbox(self._client, redis.shards),
+            Outbox(self._client, redis.shards, namespace=redis.namespace),
             Ledger(self._runner, namespace=redis.namespace, shard_count=redis.shards),
             SqliteSink(settings.events_path),
             PumpOptions(batch_limit=export.batch_events),

@@ -10,11 +10,10 @@ from gateway.app.parts import ConfigRefused, Ledger, Parts, Plan
 from gateway.app.roles import CannotServe, Role
 from gateway.app.supervisor import Running, Supervisor
 from gateway.app.sync import sync_accounts
-from gateway.ledger.accounts import AccountStore
+from gateway.ledger.accounts import AccountStore, OtherLedger, PricesChanged, RedisRunner
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.operations import Ledger as Wallets
-from gateway.ledger.resp import CoalescingRunner
 from gateway.settings import Settings, SettingsError, load_settings
 from gateway.telemetry.logs import Style, configure_logs
 
@@ -106,14 +105,14 @@ async def _sync(settings: Settings, ledger_url: str) -> None:
     endpoint = Endpoint.from_url(ledger_url)
     namespace, shard_count = settings.redis.namespace, settings.redis.shards
     client = endpoint.client(name="creditgate-accounts")
-    runner = CoalescingRunner(endpoint, name="creditgate-accounts")
+    store = AccountStore(client, namespace=namespace, shard_count=shard_count)
+    ledger = Wallets(RedisRunner(client), namespace=namespace, shard_count=shard_count)
     try:
-        await runner.start()
-        wallets = Wallets(runner, namespace=namespace, shard_count=shard_count)
-        store = AccountStore(client, namespace=namespace, shard_count=shard_count)
-        await sync_accounts(settings, wallets, store)
+        await store.create()
+        await sync_accounts(settings, ledger, store)
+    except (OtherLedger, PricesChanged) as error:
+        raise CannotServe(str(error)) from error
     except LedgerUnavailable as error:
         raise CannotServe(f"the ledger does not take the accounts: {error}") from error
     finally:
-        await runner.close()
         await client.aclose()
