@@ -84,8 +84,8 @@ class OpenHold:
 class RedisRunner:
     """Runs scripts through a redis-py client: tests, the command line, whatever is not hot."""
 
-    def __init__(self, client: "Redis[bytes]") -> None:
-        self._client = client
+    def __init__(self, client: Redis) -> None:
+        self._client: Any = client  # its stubs promise text where this client answers bytes
 
     async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
         """See `Runner`. Whatever breaks the connection leaves the outcome unknown."""
@@ -110,11 +110,9 @@ class RedisRunner:
 class AccountStore:
     """Records and directories, as values. Every method raises LedgerUnavailable."""
 
-    def __init__(
-        self, client: "Redis[bytes]", *, namespace: str = "cg", shard_count: int = 64
-    ) -> None:
+    def __init__(self, client: Redis, *, namespace: str = "cg", shard_count: int = 64) -> None:
         self.keys = Keys(namespace, shard_count)
-        self._client = client
+        self._client: Any = client  # its stubs promise text where this client answers bytes
 
     # The ledger as a whole
 
@@ -144,7 +142,7 @@ class AccountStore:
         """The ledger's clock."""
         with unavailable():
             seconds, micros = await self._client.time()
-        return seconds * 1000 + micros // 1000
+        return int(seconds) * 1000 + int(micros) // 1000
 
     # Wallets
 
@@ -218,14 +216,16 @@ class AccountStore:
             if not ids:
                 continue
             for reservation_id, record in await self._reservations(shard, ids):
-                named = isinstance(record, Reservation)
-                account = Account(
-                    customer_id=record.customer_id if named else "",
-                    key_id=record.key_id if named else "",
-                    shard=shard,
-                    account_rev=0,
-                    project_id=record.project_id if named else None,
-                )
+                if isinstance(record, Ended):
+                    continue  # settled since the deadlines were read
+                account = Account("", "", shard, account_rev=0)
+                if record is not None:
+                    account = replace(
+                        account,
+                        customer_id=record.customer_id,
+                        key_id=record.key_id,
+                        project_id=record.project_id,
+                    )
                 due.append(DueReservation(shard, reservation_id, account))
         return due
 
@@ -335,9 +335,10 @@ def _pages(items: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _pack_key(key: StoredKey) -> bytes:
-    return packb(
+    packed: bytes = packb(
         [key.key_id, key.customer_id, key.project_id, key.created_at_ms, key.revoked_at_ms]
     )
+    return packed
 
 
 def _unpack_key(digest: bytes, packed: bytes) -> StoredKey:
