@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.domain.money import MAX_AMOUNT_NANO, PICO_PER_NANO
+from gateway.settings.catalogue import PER_UNIT_FIELDS
 from gateway.settings.customers import CustomerSection, GrantSection, LimitSection
 from gateway.settings.problems import Finding, Path, suggest
 from gateway.settings.root import Settings
 from gateway.settings.servers import is_loopback
 
+PER_ONE: Final = frozenset(PER_UNIT_FIELDS.values())
+"""Units that are not tokens."""
 OWN_PATHS: Final = frozenset({"/healthz", "/readyz", "/v1/credits", "/v1/models"})
 """What the gate answers itself."""
 MAX_CHOICES: Final = 128
@@ -50,16 +53,14 @@ def _models(settings: Settings, names: Names) -> Iterator[Finding]:
         yield from _known(model.upstream, names.upstreams, (*at, "upstream"), "upstream")
         if model.group is not None:
             yield from _known(model.group, names.groups, (*at, "group"), "model group")
-        table = model.price_table()
-        bound = model.context_tokens or settings.listen.max_body_bytes
-        worst = table.worst_case(
-            input_tokens=bound * MAX_CHOICES,
-            output_tokens=model.max_output_tokens * MAX_CHOICES,
-            audio=True,
-            images=True,
-        )
-        for kind, rates in (("prices", table.rates_pico), ("costs", table.costs_pico)):
-            nano = sum(rates.get(u, 0) * quantity for u, quantity in worst.items()) // PICO_PER_NANO
+        input_bound = model.context_tokens or settings.listen.max_body_bytes
+        tokens = (input_bound + model.max_output_tokens) * MAX_CHOICES
+        for kind, section in (("prices", model.prices), ("costs", model.costs)):
+            rates = section.rates_pico() if section else {}
+            per_token = max(
+                (rate for unit, rate in rates.items() if unit not in PER_ONE), default=0
+            )
+            nano = per_token * tokens // PICO_PER_NANO
             if nano > MAX_AMOUNT_NANO:
                 yield Finding(
                     (*at, kind),

@@ -8,8 +8,8 @@ import ipaddress
 from collections.abc import Mapping
 
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
-from gateway.domain.reservation import shard_of
-from gateway.proxy.accounts import Customer, Key, TrustedHeader
+from gateway.domain.reservation import Key, shard_of
+from gateway.proxy.accounts import Customer, TrustedHeader
 from gateway.proxy.catalog import Model, Route
 from gateway.proxy.http import Headers, Upstream
 from gateway.settings.catalogue import RouteSection

@@ -31,7 +31,8 @@ def every_field(
 
 
 def test_the_page_is_what_the_code_says() -> None:
-    assert (ROOT / "docs" / "configuration.md").read_text() == reference_text(), "run `make docs`"
+    told = "run `creditgate schema --reference > docs/configuration.md`"
+    assert (ROOT / "docs" / "configuration.md").read_text() == reference_text(), told
 
 
 def test_every_field_stands_on_the_page_with_its_meaning() -> None:

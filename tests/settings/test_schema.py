@@ -28,7 +28,9 @@ _Editor.yaml_implicit_resolvers = {
 
 
 def test_the_file_beside_the_samples_is_this_schema() -> None:
-    assert (CONFIG / "schema.json").read_text() == schema_text(), "run `make docs`"
+    assert (CONFIG / "schema.json").read_text() == schema_text(), (
+        "run `creditgate schema > config/schema.json`"
+    )
 
 
 def test_the_schema_is_one() -> None:
