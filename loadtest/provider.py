@@ -234,8 +234,12 @@ class _Connection(asyncio.Protocol):
             return
         provider = self._provider
         data = body[0] if len(body) == 1 else b"".join(body)
-        request_id = headers.get(b"x-request-id") or headers.get(b"x-client-request-id") or b""
-        row = Row(request_id.decode("latin-1"), provider.served.posts + 1, kind)
+        row = Row(
+            headers.get(b"x-request-id", b"").decode("latin-1"),
+            headers.get(b"x-client-request-id", b"").decode("latin-1"),
+            provider.served.posts + 1,
+            kind,
+        )
         provider.served.add(row)
         if provider.record:
             row.headers = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in headers.items()]

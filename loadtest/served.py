@@ -14,7 +14,8 @@ from typing import Any
 class Row:
     """One POST. Tokens are over all choices.
 
-    request_id:   the request's `x-request-id` (or `x-client-request-id`), "" when it has none
+    request_id:   the request's `x-request-id` (a gate's own id of it), "" when it has none
+    client_id:    its `x-client-request-id` (the caller's), "" when it has none
     number:       place in the order of arrival, from 1; stands in the answer's id
     status:       the status answered, 0 while none was
     output:       output tokens written so far, reasoning included
@@ -24,6 +25,7 @@ class Row:
     """
 
     request_id: str
+    client_id: str
     number: int
     kind: str
     tag: str = ""
@@ -67,7 +69,8 @@ class Served:
         sums = Counter(self._dropped)
         for row in self.rows:
             sums.update(_figures(row))
-        ids = Counter(row.request_id for row in self.rows if row.request_id)
+        ids = Counter(row.request_id or row.client_id for row in self.rows)
+        del ids[""]
         return {
             "posts": self.posts,
             "complete": sums["complete"],

@@ -30,15 +30,16 @@ class Sim:
     url: str
     provider: Provider
 
-    def row(self, request_id: str) -> Row:
-        """The one POST seen with this `x-request-id`; fails when there are none or several."""
-        rows = self.rows(request_id)
-        assert len(rows) == 1, f"{len(rows)} POSTs with id {request_id}"
+    def row(self, sent_id: str) -> Row:
+        """The one POST seen with this id; fails when there are none or several."""
+        rows = self.rows(sent_id)
+        assert len(rows) == 1, f"{len(rows)} POSTs with id {sent_id}"
         return rows[0]
 
-    def rows(self, request_id: str) -> list[Row]:
-        """All POSTs seen with this `x-request-id`."""
-        return [row for row in self.provider.served.rows if row.request_id == request_id]
+    def rows(self, sent_id: str) -> list[Row]:
+        """All POSTs whose `x-request-id` or `x-client-request-id` is this."""
+        rows = self.provider.served.rows
+        return [row for row in rows if sent_id in (row.request_id, row.client_id)]
 
 
 @dataclass(frozen=True, slots=True)
