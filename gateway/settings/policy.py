@@ -125,7 +125,9 @@ class PolicySection(Section):
         None,
     )
     extend_at: Share | None = field(
-        "Share of the held output at which a running stream's hold grows.", 0.5, None
+        "Share of the last step of held output that is used when a running stream asks for the next.",
+        0.5,
+        None,
     )
     hold_ttl_ms: Annotated[int, Whole(5000, 3_000_000)] | None = field(
         "How long a hold lives without a sign of life from its worker.", 60_000, None
