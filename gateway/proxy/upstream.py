@@ -26,7 +26,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.proxy.http import Headers, UpstreamError
-from gateway.proxy.upstream_connection import NEVER, PooledAnswer, UpstreamConnection
+from gateway.proxy.upstream_answer import NEVER, PooledAnswer
+from gateway.proxy.upstream_connection import UpstreamConnection
 
 PROBE_AFTER_IDLE_S: Final = 0.5
 """A connection idle for longer is asked for a close that the loop has not seen yet."""

@@ -1,4 +1,4 @@
-"""One connection to an upstream, and the answer that arrives on it. HTTP/1.1 only (RFC 9112).
+"""One connection to an upstream. HTTP/1.1 only (RFC 9112). Its answers are `upstream_answer.py`.
 
 Laws:
 
@@ -7,28 +7,25 @@ Laws:
   byte and both sides keep alive; in every other case it is closed.
 - Once the first byte of a request was handed to the transport, every failure says `sent=True`:
   whether the upstream has it is not known, so nobody may send it again.
-- What has arrived is readable before the error that cut it.
 - Reading stops while `BUFFER_HIGH_BYTES` wait for the reader; a big body is handed to the
   transport in slices, each when the one before has left.
 - No timer per request: a deadline is a number on the connection that the pool's sweep looks at.
 """
 
 import asyncio
-import math
 from collections.abc import Callable
 from typing import Final, cast
 
 import httptools
 
 from gateway.proxy.http import UpstreamError
+from gateway.proxy.upstream_answer import NEVER, PooledAnswer
 
 BUFFER_HIGH_BYTES: Final = 256 * 1024
 WHOLE_WRITE_BYTES: Final = 64 * 1024
 HEAD_MOST_BYTES: Final = 64 * 1024
 HEAD_MOST_FIELDS: Final = 128
 INTERIM_MOST: Final = 8
-
-NEVER: Final = math.inf
 
 _HOP_BY_HOP: Final = frozenset(
     {
@@ -46,90 +43,6 @@ _HOP_BY_HOP: Final = frozenset(
 
 class _Malformed(Exception):
     """The upstream's bytes are not one answer that we accept."""
-
-
-class PooledAnswer:
-    """An `Answer` while it arrives. It outlives its connection, which may serve another by then."""
-
-    __slots__ = ("_connection", "_pieces", "_size", "_waiter", "done", "error", "headers", "status")
-
-    def __init__(self, connection: "UpstreamConnection") -> None:
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.done = False
-        self.error: UpstreamError | None = None
-        self._connection: UpstreamConnection | None = connection
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._waiter: asyncio.Future[None] | None = None
-
-    def __repr__(self) -> str:
-        state = "failed" if self.error else "whole" if self.done else "arriving"
-        return f"<PooledAnswer {self.status} {state}, {self._size} bytes waiting>"
-
-    async def read(self) -> bytes:
-        """All body bytes that have arrived, b"" at the end. One reader. Raises UpstreamError."""
-        while True:
-            pieces = self._pieces
-            if pieces:
-                data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                pieces.clear()
-                self._size = 0
-                if self._connection is not None:
-                    self._connection.resume()
-                return data
-            if self.error is not None:
-                raise self.error
-            if self.done:
-                return b""
-            connection = self._connection
-            assert connection is not None, "an answer without an end has a connection"
-            connection.expect_more()
-            try:
-                await self.news()
-            finally:
-                if self._connection is connection:
-                    connection.phase_deadline = NEVER
-
-    async def news(self) -> None:
-        """Wait for the next thing to happen: the head, body bytes, the end, an error."""
-        assert self._waiter is None, "an answer has one reader"
-        assert self._connection is not None, "nothing more will happen to this answer"
-        self._waiter = self._connection.loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def close(self) -> None:
-        """Stop here: a connection that still carries this answer is closed. Idempotent."""
-        connection = self._connection
-        if connection is not None:
-            connection.fail("closed by the gate before its end")
-
-    # The connection's side
-
-    def feed(self, data: bytes) -> int:
-        """Take body bytes; returns how many wait for the reader."""
-        self._pieces.append(data)
-        self._size += len(data)
-        self.wake()
-        return self._size
-
-    def finish(self) -> None:
-        self.done = True
-        self._connection = None
-        self.wake()
-
-    def fail(self, error: UpstreamError) -> None:
-        self.error = error
-        self._connection = None
-        self.wake()
-
-    def wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
 
 
 class UpstreamConnection(asyncio.Protocol):

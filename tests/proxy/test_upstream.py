@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.proxy.http import UpstreamError
+from gateway.proxy.http import Answer, Upstream, UpstreamError
 from gateway.proxy.upstream import UpstreamPool, UpstreamTimeouts, upstream_tls
-from gateway.proxy.upstream_connection import BUFFER_HIGH_BYTES, PooledAnswer
+from gateway.proxy.upstream_answer import PooledAnswer
+from gateway.proxy.upstream_connection import BUFFER_HIGH_BYTES
 from loadtest.certificates import write_certificates
 from tests.rawhttp import Received, Respond, ScriptedUpstream, ok, reset
 
@@ -65,7 +66,7 @@ async def post(pool: UpstreamPool, body: bytes = b"{}") -> PooledAnswer:
     return await pool.send("POST", "/v1/x", [(b"content-type", b"application/json")], body)
 
 
-async def whole(answer: PooledAnswer) -> bytes:
+async def whole(answer: Answer) -> bytes:
     pieces = []
     while piece := await answer.read():
         pieces.append(piece)
@@ -84,7 +85,7 @@ async def error_of(pool: UpstreamPool, body: bytes = b"{}") -> UpstreamError:
 
 async def test_the_request_has_one_host_one_length_and_the_callers_fields() -> None:
     async with ScriptedUpstream(says(ok())).running() as server:
-        pool = UpstreamPool("test", f"http://127.0.0.1:{server.port}/base/")
+        pool: Upstream = UpstreamPool("test", f"http://127.0.0.1:{server.port}/base/")
         fields = [
             (b"Host", b"evil"),
             (b"Content-Length", b"9"),
