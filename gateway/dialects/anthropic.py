@@ -28,7 +28,6 @@ from gateway.dialects.bounds import (
     text_tokens,
 )
 from gateway.dialects.fields import (
-    NOTHING,
     read_count,
     read_flag,
     read_list,
@@ -148,12 +147,12 @@ class AnthropicCountTokens(AnthropicMessages):
 def _check_fields(document: dict[str, Any], options: ReadOptions) -> None:
     refuse_fields(document, options)
     for name, value in document.items():
-        if name in _KNOWN or value is None:
+        if name in _KNOWN or value is None or value is False:
             continue
         if name in _STANDARD:
             if value not in _STANDARD[name]:
                 raise BadRequest(f"This `{name}` has a price of its own; leave it out.", param=name)
-        elif not (value in NOTHING or (name == "container" and options.allow_stateful_ids)):
+        elif name != "container" or not options.allow_stateful_ids:
             raise BadRequest(
                 f"`{name}` is not known here, nor what it would cost; leave it out.",
                 param=name,

@@ -31,14 +31,15 @@ from gateway.dialects.fields import (
     read_list,
     read_model,
     read_output_bound,
+    read_stream_options,
     refuse_fields,
     settle_service_tier,
 )
 from gateway.dialects.openai_answers import error_of, refuse
+from gateway.dialects.openai_chat import OUTPUT_COUNTS, OUTPUT_MAXIMA, read_choices
 from gateway.dialects.responses_meters import ResponsesJsonMeter, ResponsesSseMeter
 from gateway.dialects.strict_json import parse_object, require_lower_case
 
-OUTPUT_MAXIMA: Final = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 MAX_TOOL_CALLS: Final = 1024
 
 FREE_TOOLS: Final = frozenset({"function", "custom", "local_shell", "apply_patch"})
@@ -69,7 +70,8 @@ UNPROMPTED: Final = frozenset(
         "truncation",
         "max_tool_calls",
         "background",
-        *OUTPUT_MAXIMA,
+        *OUTPUT_MAXIMA,  # servers that turn a response into a chat obey its names too
+        *OUTPUT_COUNTS,
     }
 )
 
@@ -85,6 +87,7 @@ class OpenAIResponses(Dialect):
         model = read_model(document)
         refuse_fields(document, options)
         settle_service_tier(document)
+        read_stream_options(document)
         if not options.allow_stateful_ids:
             document.setdefault("store", False)
             if document["store"] is None:
@@ -120,6 +123,7 @@ class OpenAIResponses(Dialect):
             stream=read_flag(document, "stream"),
             input_bound=input_bound,
             output_bound=output_bound,
+            choices=read_choices(document),
             audio=prompt.audio,
             images=prompt.images,
             tool_calls=tool_calls,
