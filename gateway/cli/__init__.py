@@ -11,7 +11,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-_GROUPS: tuple[str, ...] = ("dev", "serve", "check")
+_GROUPS: tuple[str, ...] = ("dev", "serve", "export", "check", "events", "why", "verify")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgpack import unpackb
 from redis.asyncio import Redis
 
 from gateway.domain.delivery import START
@@ -86,6 +87,21 @@ class Audit:
                 return number, read_reservation(raw)
         return None
 
+    async def grant_names(self, customer_id: str) -> dict[int, str]:
+        """Names of a customer's grants by number; of a nameless one the operation's id.
+
+        Raises LedgerUnavailable.
+        """
+        number = self.keys.shard_of(customer_id)
+        with unavailable():
+            done: Any = await self._client.hgetall(self.keys.ops(number, customer_id))
+        names = {}
+        for op_id, packed in done.items():
+            verb, _, grant_no, *_, facts = unpackb(packed)
+            if verb == "grant":
+                names[int(grant_no)] = unpackb(facts).get("name") or op_id.decode()
+        return names
+
     async def reservations(self) -> AsyncIterator[list[tuple[int, str, Reservation | Ended]]]:
         """Every reservation, pending or ended, in pages of shard, id and record.
 
@@ -99,7 +115,7 @@ class Audit:
         while True:
             with unavailable():
                 cursor, names = await self._client.scan(cursor, match=pattern, count=2000)
-                records: Any = await self._client.mget(names) if names else []
+                records = await self._get(names)
             page = []
             for name, raw in zip(names, records, strict=True):
                 mark, _, reservation_id = name.partition(b"}:r:")
@@ -109,6 +125,14 @@ class Audit:
             yield page
             if not int(cursor):
                 return
+
+    async def _get(self, names: list[bytes]) -> list[bytes | None]:
+        """GET of each; not MGET, for they lie in different shards."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.get(name)
+            records: list[bytes | None] = await pipe.execute()
+        return records
 
 
 def _join(pipe: Any, members: bytes, pattern: bytes) -> None:

@@ -312,6 +312,19 @@ class EmbeddedLedger:
         return " / ".join(lines[-3:])
 
 
+def running_socket(data_dir: Path) -> Path | None:
+    """The socket of the server that runs on this directory now, None when none answers.
+
+    For whoever only connects to it: the command line beside a running gate.
+    """
+    try:
+        recorded = json.loads((data_dir / "server.json").read_text()).get("socket")
+        path = Path(recorded)
+        return path if _ask(path, b"PING\r\n") == b"+PONG" else None
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
 def _make_private(folder: Path) -> bool:
     """Make a directory of ours alone; False where that cannot be, or somebody else's is there."""
     try:

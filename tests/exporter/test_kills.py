@@ -57,7 +57,7 @@ def stored_ids(store: Path) -> list[str]:
 async def assert_whole(writer: OutboxWriter, store: Path) -> None:
     """Sink ids are the written ids, each once; the numbering is whole; the ledger knows."""
     assert sorted(stored_ids(store)) == sorted(writer.written)
-    with SqliteStore(store) as reader:
+    with SqliteStore.at(store) as reader:
         assert reader.anomalies() == []
         assert reader.dead_letters() == []
         for shard, last in writer.last.items():

@@ -276,7 +276,7 @@ async def test_a_ledger_that_lost_a_tail_is_noticed_at_the_start(
         await writer.write()
     second = Pump(outbox, writer, SqliteSink(path), options=QUICK)
     await drained(second)
-    with SqliteStore(path) as store:
+    with SqliteStore.at(path) as store:
         assert [a.kind for a in store.anomalies()] == ["ledger_behind"]
         assert sorted(letter.event_id or "" for letter in store.dead_letters()) == [
             "r5:settled",
@@ -297,7 +297,7 @@ async def test_a_ledger_that_loses_a_tail_while_the_exporter_runs_is_noticed(
         await writer.client.delete("{cg:0}:out")
         await writer.client.set("{cg:0}:meta", pack_shard(Place(1, 2), Place(1, 1)))
         await until(lambda: pump.tally.anomalies == 1)
-    with SqliteStore(path) as store:
+    with SqliteStore.at(path) as store:
         assert [(a.kind, a.after, a.found) for a in store.anomalies()] == [
             ("ledger_behind", Place(1, 4), Place(1, 2))
         ]

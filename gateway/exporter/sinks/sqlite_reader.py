@@ -21,6 +21,7 @@ from gateway.domain.delivery import (
     StoredEvent,
 )
 from gateway.domain.events import Event
+from gateway.exporter.sinks.sqlite_schema import migrate
 
 _COLUMNS: Final = """SELECT kind, event_id, shard, epoch, seq, occurred_at_ms, customer_id,
     amount_nano, balance_nano, estimated_amount_nano, cost_nano, allocations, usage,
@@ -54,23 +55,32 @@ class StoreMissing(Exception):
 
 
 class SqliteStore:
-    """Read-only view of an embedded store; a `gateway.domain.delivery.EventStore`.
+    """Read-only view of an embedded store; a `gateway.domain.delivery.EventStore`."""
 
-    Raises StoreMissing at construction if the file does not exist.
-    """
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    @classmethod
+    def at(cls, path: Path) -> "SqliteStore":
+        """The store at this path. Raises StoreMissing if there is none yet."""
         try:
-            self._connection = sqlite3.connect(
+            connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=ro",
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
             )
-            self._connection.execute("SELECT 1 FROM events LIMIT 1")
+            connection.execute("SELECT 1 FROM events LIMIT 1")
         except sqlite3.OperationalError as error:
             raise StoreMissing(f"there is no store at {path}: {error}") from error
+        return cls(connection)
+
+    @classmethod
+    def empty(cls) -> "SqliteStore":
+        """A store in which nothing has arrived yet, in memory."""
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        migrate(connection)
+        return cls(connection)
 
     def __enter__(self) -> "SqliteStore":
         return self

@@ -49,7 +49,7 @@ async def test_an_event_comes_back_as_it_went_in(sink: SqliteSink, path: Path) -
         make_event(1, kind="grant", event_id="op-1", usage={}, facts={"category": "paid"}),
     )
     await sink.write(Batch([usage, grant]))
-    with SqliteStore(path) as store:
+    with SqliteStore.at(path) as store:
         assert [stored.event for stored in store.latest(10)] == [usage, grant]
         assert [stored.event for stored in store.of_request("r0-0")] == [usage]
         found = store.event("op-1")
@@ -89,7 +89,7 @@ async def test_dead_letters_and_anomalies_are_kept_once(sink: SqliteSink, path: 
     gap = Anomaly("gap", 0, Place(1, 1), Place(1, 4))
     for _ in range(2):
         await sink.write(Batch(dead=[letter], anomalies=[gap]))
-    with SqliteStore(path) as store:
+    with SqliteStore.at(path) as store:
         assert store.dead_letters() == [letter]
         assert store.anomalies() == [gap]
 
@@ -156,7 +156,7 @@ async def test_questions_of_verify_are_answered_up_to_a_place(sink: SqliteSink, 
             dead=[DeadLetter(0, 1, 5, None, "unreadable", b"")],
         )
     )
-    with SqliteStore(path) as store:
+    with SqliteStore.at(path) as store:
         contents = store.shard_contents(0, Place(1, 1))
         assert contents.cursor == Place(1, 5)
         assert contents.totals_nano == {"acme": {"settle": 700 + 701}}
@@ -184,7 +184,7 @@ async def test_contradicting_ends_are_found(sink: SqliteSink, path: Path) -> Non
         for seq, event_id in enumerate(ends)
     ]
     await sink.write(Batch(events))
-    with SqliteStore(path) as store:
+    with SqliteStore.at(path) as store:
         assert sorted(store.contradictions()) == [
             "b:released and b:settled both ended it",
             "d:expired and d:settled both ended it",

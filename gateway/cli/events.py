@@ -1,0 +1,95 @@
+"""`events tail` and `events show`: what the store has, as it arrives."""
+
+import time
+from typing import Annotated
+
+import typer
+from rich.pretty import Pretty
+
+from gateway.admin.documents import event_document, usage_text
+from gateway.cli import app
+from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, open_store, read_settings
+from gateway.cli.output import AsJson, fail, moment, out, print_json, row, table
+from gateway.domain.delivery import StoredEvent
+from gateway.domain.money import format_amount
+
+POLL_S = 0.3
+
+events = typer.Typer(help="Usage events and other entries of the ledger, as the store has them.")
+app.add_typer(events, name="events", no_args_is_help=True)
+
+
+@events.command()
+def tail(
+    config: ConfigFile = DEFAULT_CONFIG,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 20,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as events arrive, until Ctrl-C.")
+    ] = False,
+    customer: Annotated[str | None, typer.Option(help="Of one customer only.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the latest events, oldest first; with --json one document a line."""
+    settings = read_settings(config)
+    store = open_store(settings.events_path)
+    latest = store.latest(count, customer_id=customer)
+    _show(latest, as_json, header=True)
+    try:
+        while follow:
+            time.sleep(POLL_S)
+            if not latest:  # there may be a store by now
+                store.close()
+                store = open_store(settings.events_path)
+            after = latest[-1].position if latest else 0
+            arrived = store.latest(10_000, customer_id=customer, after=after)
+            _show(arrived, as_json, header=not latest)
+            latest = arrived or latest
+    except KeyboardInterrupt:
+        return
+
+
+@events.command()
+def show(
+    event_id: Annotated[str, typer.Argument(help="The event's id, such as req_…:settled.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Show one event whole."""
+    stored = open_store(read_settings(config).events_path).event(event_id)
+    if stored is None:
+        raise fail(f"the store has no event {event_id}")
+    document = event_document(stored.event, stored.stored_at_ms)
+    if as_json:
+        print_json(document)
+        return
+    shown = table("field", "value")
+    for name, value in document.items():
+        if value not in (None, {}, []):
+            shown.add_row(name, Pretty(value) if isinstance(value, dict | list) else str(value))
+    out.print(shown)
+
+
+def _show(found: list[StoredEvent], as_json: bool, *, header: bool) -> None:
+    if as_json:
+        for stored in found:
+            print_json(event_document(stored.event, stored.stored_at_ms))
+        return
+    if not found:
+        return
+    shown = table("time", "kind", "customer", "model", "amount", "usage", "event", right=["amount"])
+    shown.show_header = header
+    for stored in found:
+        event = stored.event
+        row(
+            shown,
+            (
+                moment(event.occurred_at_ms),
+                event.kind,
+                event.customer_id,
+                event.facts.get("model"),
+                format_amount(event.amount_nano),
+                usage_text(event.usage) if event.usage else "",
+                event.event_id,
+            ),
+        )
+    out.print(shown)

@@ -1,0 +1,186 @@
+"""`why REQUEST_ID`: one request's whole story."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+
+from gateway.admin.documents import story_document, usage_text
+from gateway.admin.why import Story, Told, explain
+from gateway.cli import app
+from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
+from gateway.cli.output import AsJson, fail, moment, out, plain, print_json, row, table
+from gateway.domain.money import format_amount, format_rate
+from gateway.domain.usage import UNIT_NUMBERS
+from gateway.ledger.records import Reservation
+from gateway.ledger.refusals import NotedRefusal, find_refusal
+
+_PER_MILLION_BELOW = UNIT_NUMBERS["request"]
+"""Token classes are priced per million; other units one by one."""
+
+
+@app.command()
+def why(
+    request_id: Annotated[str, typer.Argument(help="As the answer's x-request-id says.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Tell why a request was allowed or refused, what it held, what it cost and where its event is."""
+
+    async def work(context: Context) -> Story:
+        async def rates(price_version: str) -> dict[str, int] | None:
+            found = await context.accounts.prices(price_version)
+            return found[0] if found else None
+
+        async def refusal(wanted: str) -> NotedRefusal | None:
+            namespace = context.settings.redis.namespace
+            return await find_refusal(context.client, wanted, namespace=namespace)
+
+        return await explain(
+            request_id,
+            audit=context.audit,
+            outbox=context.outbox,
+            store=context.store,
+            find_refusal=refusal,
+            find_rates=rates,
+        )
+
+    story = on_ledger(config, work)
+    if as_json:
+        print_json(story_document(story))
+    if story.decision == "unknown":
+        raise fail(
+            f"nothing is known of {request_id}: no event, no hold, and no refusal in the last days"
+            " (refusals of unknown keys are not kept)"
+        )
+    if not as_json:
+        out.print(render(story))
+
+
+def render(story: Story) -> RenderableType:
+    """The story as a timeline."""
+    parts: list[RenderableType] = []
+    if story.refused is not None:
+        parts += _refused(story.refused)
+    if story.hold is not None:
+        parts += _running(story, story.hold)
+    elif story.ended is not None:
+        parts.append(_line(story.ended.reserved_at_ms, "allowed"))
+        parts.append(_detail(f"held {format_amount(story.ended.held_nano)} credits"))
+    elif story.told:
+        event = story.told[0].event
+        parts.append(plain("allowed", "bold green"))
+        parts.append(_detail(f"held {format_amount(event.estimated_amount_nano)} credits"))
+    for told in story.told:
+        parts += _told(story, told)
+    if len(story.told) > 1:
+        parts.append(plain(f"charged in all: {format_amount(story.charged_nano)} credits", "bold"))
+    return Group(*parts)
+
+
+def _refused(noted: NotedRefusal) -> list[RenderableType]:
+    refused = noted.refused
+    parts: list[RenderableType] = [
+        _line(noted.noted_at_ms, f"refused with {refused.status}: {refused.reason}", "bold red"),
+        _detail(refused.message),
+        _detail(_joined(customer=refused.customer_id, key=refused.key_id)),
+        _detail(_joined(route=refused.route, model=refused.model, limit=refused.limit)),
+    ]
+    amounts = {
+        "estimate": refused.estimate_nano,
+        "available": refused.available_nano,
+        "balance": refused.balance_nano,
+    }
+    shown = {name: format_amount(n) for name, n in amounts.items() if n is not None}
+    return [*parts, _detail(_joined(**shown))]
+
+
+def _running(story: Story, hold: Reservation) -> list[RenderableType]:
+    until = moment(hold.deadline_ms)
+    return [
+        _line(hold.reserved_at_ms, "allowed"),
+        _detail(_joined(customer=hold.customer_id, key=hold.key_id)),
+        _detail(f"holds {format_amount(hold.held_nano)} credits for {usage_text(hold.estimate)}"),
+        _detail(_parts(story, hold.allocations)),
+        plain(f"still running; extended {hold.extend_no} times, held until {until}", "yellow"),
+        _detail(f"if it ends without a settle: {usage_text(hold.checkpoint)}"),
+    ]
+
+
+def _told(story: Story, told: Told) -> list[RenderableType]:
+    event, facts = told.event, told.event.facts
+    amount = format_amount(event.amount_nano)
+    parts: list[RenderableType] = [
+        _line(event.occurred_at_ms, f"{event.kind}: {amount} credits", "bold"),
+        _detail(_joined(customer=event.customer_id, key=facts.get("key_id"))),
+        _detail(
+            _joined(
+                route=facts.get("route"),
+                model=facts.get("model"),
+                upstream=facts.get("upstream"),
+                answered=facts.get("response_model"),
+                upstream_request=facts.get("upstream_request_id"),
+            )
+        ),
+        _detail(
+            _joined(
+                status=facts.get("http_status"),
+                finish=facts.get("finish_reason"),
+                duration_ms=facts.get("duration_ms"),
+                usage=facts.get("usage_source"),
+                flags=" ".join(facts.get("flags") or ()) or None,
+            )
+        ),
+    ]
+    if told.lines:
+        parts.append(Padding(_bill(told), (0, 0, 0, 4)))
+    elif event.usage:
+        parts.append(_detail(f"{usage_text(event.usage)} at price {event.price_version}"))
+    if event.allocations:
+        parts.append(_detail(_parts(story, event.allocations)))
+    balance = format_amount(event.balance_nano)
+    parts.append(_detail(f"balance after it {balance}; event {event.event_id}"))
+    if told.stored_at_ms is None:
+        parts.append(_detail("not in the store yet: it waits in the outbox", "yellow"))
+    else:
+        parts.append(_detail(f"in the store since {moment(told.stored_at_ms)}", "green"))
+    return [part for part in parts if part is not _NOTHING]
+
+
+def _bill(told: Told) -> Table:
+    bill = table("unit", "quantity", "price", "amount", right=["quantity", "price", "amount"])
+    for line in told.lines:
+        tokens = UNIT_NUMBERS.get(line.unit, _PER_MILLION_BELOW) < _PER_MILLION_BELOW
+        price = format_rate(line.rate_pico, per=1_000_000 if tokens else 1)
+        price += " /M" if tokens else " each"
+        row(bill, (line.unit, line.quantity, price, format_rate(line.amount_pico, per=1)))
+    total = format_amount(told.event.amount_nano)
+    says = {True: "", False: "  ← the lines do not add up to this", None: ""}[told.adds_up]
+    style = "bold red" if told.adds_up is False else "bold"
+    row(bill, ("charged, rounded up", "", told.event.price_version, total + says), style)
+    return bill
+
+
+_NOTHING = plain("")
+
+
+def _line(at_ms: int, text: str, style: str = "bold green") -> RenderableType:
+    line = plain(moment(at_ms), "dim")
+    return line.append("  ").append(text, style)
+
+
+def _detail(text: str, style: str = "") -> RenderableType:
+    return Padding(plain(text, style), (0, 0, 0, 4)) if text else _NOTHING
+
+
+def _joined(**named: object) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value}" for name, value in named.items() if value is not None
+    )
+
+
+def _parts(story: Story, allocations: tuple[tuple[int, int], ...]) -> str:
+    named = (f"{format_amount(nano)} on {story.grants[no]}" for no, nano in allocations)
+    return "; ".join(named)
