@@ -137,7 +137,7 @@ class CoalescingRunner:
         load = None
         if isinstance(reply, ReplyError) and first_word(reply) == NOSCRIPT:
             load = wire.load(script)
-            reply = await wire.send(packed)
+            reply = await wire.send(packed, again=True)
         if isinstance(reply, list):
             return reply
         if isinstance(reply, LedgerUnavailable):

@@ -93,15 +93,17 @@ class Wire(Successor):
         """Replies that have come over this connection."""
         return self._written - len(self._sent)
 
-    def send(self, packed: bytes) -> asyncio.Future[Any]:
+    def send(self, packed: bytes, *, again: bool = False) -> asyncio.Future[Any]:
         """Queue a packed command for this tick's write; the future gets what became of it.
+
+        again: it was admitted once already, so a full queue does not stop it
 
         Raises LedgerUnavailable at once when the queue is full or the connection is closing.
         """
         if self._refusing is not None:
             raise LedgerUnavailable(self._refusing)
         queue = self._queue
-        if len(self._sent) + len(queue) + len(self._held) >= self._limit:
+        if len(self._sent) + len(queue) + len(self._held) >= self._limit and not again:
             raise LedgerUnavailable(f"{self._limit} commands already wait for the ledger")
         future = self._loop.create_future()
         queue.append(future)
@@ -115,7 +117,7 @@ class Wire(Successor):
         """Queue a SCRIPT LOAD, unless one of this script is on its way."""
         future = self._loads.get(script.sha)
         if future is None:
-            future = self.send(pack((b"SCRIPT", b"LOAD", script.source)))
+            future = self.send(pack((b"SCRIPT", b"LOAD", script.source)), again=True)
             self._loads[script.sha] = future
             future.add_done_callback(lambda _: self._loads.pop(script.sha, None))
         return future

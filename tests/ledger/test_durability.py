@@ -1,5 +1,6 @@
 """What is promised for each server, read from real ones; what is refused."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +30,12 @@ async def read(
     with server(folder, *settings) as own:
         async with client_of(Endpoint.from_url(f"unix://{user}:x@{own.socket}")) as client:
             return await read_durability(client, declared=declared)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
 
 @asynccontextmanager
@@ -76,7 +83,11 @@ async def test_a_server_that_may_evict_is_refused(tmp_path: Path) -> None:
 
 async def test_a_cluster_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnfitServer, match="cluster"):
-        await read(tmp_path, "--cluster-enabled", "yes", "--port", "17999", "--cluster-port", "0")
+        await read(
+            tmp_path,
+            *("--cluster-enabled", "yes", "--bind", "127.0.0.1"),
+            *("--port", str(free_port()), "--cluster-port", str(free_port())),
+        )
 
 
 async def test_a_replica_is_refused(tmp_path: Path) -> None:

@@ -359,7 +359,10 @@ async def test_back_pressure_that_ends_delays_and_loses_nothing(
         assert [reply[1] for reply in replies] == list(range(1, 21))
 
 
-async def test_a_full_queue_refuses_at_once(relay: Relay, tmp_path: Path) -> None:
+async def test_a_full_queue_refuses_at_once_but_not_a_retry(
+    relay: Relay, tmp_path: Path, valkey: redis.asyncio.Redis
+) -> None:
+    await valkey.script_flush()
     endpoint = Endpoint.from_socket(tmp_path / "relay")
     async with CoalescingRunner(endpoint, name="test", max_outstanding=8) as runner:
         relay.mute = True
@@ -438,6 +441,7 @@ async def test_start_says_why_it_cannot(tmp_path: Path) -> None:
 async def test_close_waits_for_answers_then_refuses(endpoint: Endpoint) -> None:
     runner = CoalescingRunner(endpoint, name="test")
     await runner.start()
+    await runner.run(ECHO, [b"k"], [b"loaded"])
     calls = [asyncio.create_task(runner.run(ECHO, [b"k"], [b"%d" % i])) for i in range(100)]
     await asyncio.sleep(0)
     await runner.close()
