@@ -80,9 +80,9 @@ class Child:
         """Have it prepare new settings. Raises ChildGone, ChildRefused, TimeoutError."""
         await self._control.call("prepare", pickle.dumps(settings), timeout_s=PREPARE_WITHIN_S)
 
-    async def commit(self, grace_s: float) -> None:
+    async def commit(self) -> None:
         """Have it serve by the prepared settings. Raises as `prepare` does."""
-        await self._control.call("commit", grace_s, timeout_s=COMMIT_WITHIN_S)
+        await self._control.call("commit", timeout_s=COMMIT_WITHIN_S)
 
     async def abort(self) -> None:
         """Have it forget the prepared settings. Raises as `prepare` does."""

@@ -79,7 +79,7 @@ class Reloader:
                 await asyncio.gather(*(_abort(child) for child in children))
                 return problems
             self._commit_ours(settings, plan)
-            await asyncio.gather(*(_commit(child, plan.grace_s) for child in children))
+            await asyncio.gather(*(_commit(child) for child in children))
         log.info("configuration_committed", processes=len(children))
         return ()
 
@@ -123,9 +123,9 @@ async def _abort(child: Child) -> None:
         child.kill()
 
 
-async def _commit(child: Child, grace_s: float) -> None:
+async def _commit(child: Child) -> None:
     try:
-        await child.commit(grace_s)
+        await child.commit()
     except (ChildGone, ChildRefused, TimeoutError) as error:
         log.error("commit_failed", process=child.name, **failure(error))
         child.kill()

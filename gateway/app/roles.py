@@ -79,6 +79,8 @@ class Role:
     listens:  each of its processes gets a listening socket
     after:    roles whose processes end before this one is drained (the exporter delivers
               what the workers' last requests wrote)
+    orphan_grace_s:  how long a process of it drains when its supervisor is gone; None is the
+              grace of any drain
     """
 
     name: str
@@ -86,6 +88,7 @@ class Role:
     count: int = 1
     listens: bool = False
     after: tuple[str, ...] = ()
+    orphan_grace_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

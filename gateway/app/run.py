@@ -57,7 +57,12 @@ def parts_for(config: Path, settings: Settings) -> Parts:
                 count=settings.listen.workers,
                 listens=True,
             ),
-            Role("exporter", "gateway.app.exporting:build_exporter", after=("worker",)),
+            Role(
+                "exporter",
+                "gateway.app.exporting:build_exporter",
+                after=("worker",),
+                orphan_grace_s=1.0,  # what it has not delivered, its successor will
+            ),
         ),
         ledger=_ledger_server(settings),
         load=lambda: _load(config),

@@ -199,9 +199,10 @@ class Supervisor:
         def assign(process: str) -> Assignment:
             data_dir = str(self._parts.data_dir)
             resources = Resources(self._current.ledger_url, data_dir, process)
-            return Assignment(
-                role.builder, self._current.settings, resources, self._current.plan.grace_s
-            )
+            grace_s = self._current.plan.grace_s
+            if role.orphan_grace_s is not None:
+                grace_s = role.orphan_grace_s
+            return Assignment(role.builder, self._current.settings, resources, grace_s)
 
         return assign
 

@@ -38,12 +38,14 @@ class Process:
     def __init__(self, listen: socket.socket | None) -> None:
         self._listen = listen
         self._service: Service | None = None
+        self._starting: asyncio.Task[Any] | None = None
         self._grace_s = 0.0
         self._drained = asyncio.Event()
         self.told_to_end = asyncio.Event()
 
     async def start(self, body: bytes) -> None:
         """Build the service that the assignment names and have it serve."""
+        self._starting = asyncio.current_task()
         assignment: Assignment = pickle.loads(body)  # noqa: S301 - from our own supervisor
         self._grace_s = assignment.grace_s
         try:
@@ -56,6 +58,7 @@ class Process:
             log.error("start_failed", **failure(error))
             raise ChildRefused(f"failed to start: {failure(error)}") from error
         self._service = service
+        self._starting = None
 
     async def prepare(self, body: bytes) -> None:
         """Prepare new settings, or refuse them."""
@@ -67,10 +70,9 @@ class Process:
             log.error("prepare_failed", **failure(error))
             raise ChildRefused(f"failed to prepare: {failure(error)}") from error
 
-    async def commit(self, grace_s: float) -> None:
+    async def commit(self, _: Any) -> None:
         """Serve by the prepared settings."""
         self._serving().commit()
-        self._grace_s = grace_s
 
     async def abort(self, _: Any) -> None:
         """Forget the prepared settings."""
@@ -91,7 +93,11 @@ class Process:
         await self._drain(self._grace_s)
 
     async def _drain(self, grace_s: float) -> None:
-        if self._service is None or self._drained.is_set():
+        if self._service is None:
+            if self._starting is not None:
+                self._starting.cancel()  # it holds nothing yet that the process' end leaves
+            return
+        if self._drained.is_set():
             return
         try:
             async with asyncio.timeout(grace_s + SETTLE_TIME_S):

@@ -103,6 +103,7 @@ async def _show(settings: Settings, running: Running) -> None:
             told = answer.json()["data"]
             _say(f"balance of {customer:6}", f"{told['balance']} credits")
     _say("events land in", str(settings.events_path))
+    console.print()
     _curl(
         "metrics",
         f'curl -s {admin}/metrics -H "Authorization: Bearer $(cat {token_file})"',
@@ -114,7 +115,8 @@ def _chat(url: str, customer: str, *, stream: bool = False) -> str:
     body = '{"model":"sim-small","max_tokens":64,"messages":[{"role":"user","content":"Hello!"}]}'
     if stream:
         body = body.replace('"max_tokens"', '"stream":true,"max_tokens"')
-    return f"{_with_key(url, customer, '/v1/chat/completions')} -d '{body}'"
+    asked = _with_key(url, customer, "/v1/chat/completions")
+    return f"{asked} -H 'Content-Type: application/json' -d '{body}'"
 
 
 def _with_key(url: str, customer: str, path: str) -> str:

@@ -31,6 +31,11 @@ def until(true: Callable[[], Any], what: str, within_s: float = 30) -> Any:
         time.sleep(0.02)
 
 
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; a zombie that nobody waits for does not."""
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
 class Gate:
     """A trivial gate as a program, and what one may ask it."""
 
@@ -75,6 +80,13 @@ class Gate:
     def ask(self, request: bytes = b"hello\n") -> list[str]:
         with self.open(request) as sock, sock.makefile("rb") as file:
             return file.readline().decode().split()
+
+    def accepts(self) -> bool:
+        """Whether a new connection is taken and answered."""
+        try:
+            return bool(self.ask())
+        except ConnectionError:
+            return False
 
     def kill_a_worker(self) -> None:
         """Have the worker that takes the next connection die, and wait until it has."""
