@@ -23,6 +23,8 @@ import yaml
 
 GATE_COMMAND: Final = (sys.executable, "-m", "gateway.cli", "serve")
 MODEL: Final = "sim-small"
+TLS_MODEL: Final = "sim-small-tls"
+"""The same model behind the upstream that speaks TLS."""
 _WORKER_MODULE: Final = "gateway.app.worker"
 
 
@@ -73,7 +75,7 @@ def write_config(
     *,
     workers: int = 1,
     redis_url: str = "embedded",
-    ca_file: Path | None = None,
+    tls_upstream: tuple[str, Path] | None = None,
     keys: Sequence[str] = ("sk-load",),
     credit: str = "9000.00",
     policy: Mapping[str, Any] | None = None,
@@ -81,12 +83,20 @@ def write_config(
 ) -> Path:
     """Write `gate.yaml` for one upstream; each key is a customer of its own with this credit.
 
+    tls_upstream: URL and authority of a second upstream, which serves TLS_MODEL
     keys:     API keys in clear; customer n is `customer-n`
     changes:  top-level sections to put in place
     """
-    upstream: dict[str, Any] = {"base_url": upstream_url, "max_connections": 4096}
-    if ca_file is not None:
-        upstream["tls"] = {"ca_file": str(ca_file)}
+    upstreams: dict[str, Any] = {"sim": {"base_url": upstream_url, "max_connections": 4096}}
+    models = {MODEL: _model("sim")}
+    if tls_upstream is not None:
+        secure_url, authority = tls_upstream
+        upstreams["sim_tls"] = {
+            "base_url": secure_url,
+            "max_connections": 4096,
+            "tls": {"ca_file": str(authority)},
+        }
+        models[TLS_MODEL] = _model("sim_tls")
     document: dict[str, Any] = {
         "listen": {
             "host": "127.0.0.1",
@@ -97,15 +107,8 @@ def write_config(
         "admin": {"host": "127.0.0.1", "port": 0},
         "data_dir": str(folder / "data"),
         "redis": redis_url,
-        "upstreams": {"sim": upstream},
-        "models": {
-            MODEL: {
-                "upstream": "sim",
-                "prices": {"input": "0.50", "cache_read": "0.05", "output": "2.00"},
-                "costs": {"input": "0.25", "output": "1.00"},
-                "max_output_tokens": 16_384,
-            }
-        },
+        "upstreams": upstreams,
+        "models": models,
         "customers": {
             f"customer-{number}": {
                 "grants": [{"name": "load", "amount": credit, "category": "paid"}],
@@ -124,6 +127,16 @@ def write_config(
     target = folder / "gate.yaml"
     target.write_text(yaml.safe_dump(document, sort_keys=False))
     return target
+
+
+def _model(upstream: str) -> dict[str, Any]:
+    return {
+        "upstream": upstream,
+        "upstream_model": MODEL,
+        "prices": {"input": "0.50", "cache_read": "0.05", "output": "2.00"},
+        "costs": {"input": "0.25", "output": "1.00"},
+        "max_output_tokens": 16_384,
+    }
 
 
 @contextlib.contextmanager

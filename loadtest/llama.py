@@ -18,7 +18,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +27,8 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+
+from loadtest.ports import free_ports
 
 MODEL_NAME: Final = "gemma-3-270m"
 """The model as the server names it in answers; in requests it takes any name."""
@@ -112,12 +113,6 @@ def wait_until_it_answers(url: str, deadline_s: float = 60.0) -> None:
     raise LlamaFailed("the llama.cpp server is up but does not answer")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def main() -> None:
     """Entry point of `python -m loadtest.llama`: serve until SIGTERM or the parent's end."""
     parser = argparse.ArgumentParser(prog="loadtest.llama", description="A small real model.")
@@ -139,7 +134,7 @@ def main() -> None:
     params.model_alias = {MODEL_NAME}
     params.n_ctx = arguments.context
     params.n_parallel = arguments.slots
-    params.port = arguments.port or _free_port()
+    params.port = arguments.port or free_ports(1)[0]
     server = Server(params)
     url = str(server.listening_address)
     wait_until_it_answers(url)

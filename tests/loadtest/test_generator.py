@@ -6,7 +6,8 @@ import pytest
 
 from loadtest.generator import Load, Result, percentile
 from loadtest.requests import CLIENT_HEADERS, Shot, chat_body, http_request, in_turn, same
-from tests.upstreams import Sim, TlsFiles, sim, sim_tls, tls_files
+from loadtest.tls import TlsFiles
+from tests.upstreams import Sim, sim, sim_tls, tls_files
 
 __all__ = ["sim", "sim_tls", "tls_files"]
 

@@ -15,7 +15,8 @@ import zstandard
 
 from loadtest.faults import Controls, parse_controls
 from loadtest.provider import Provider
-from tests.upstreams import Sim, TlsFiles, sim, sim_provider, sim_tls, tls_files
+from loadtest.tls import TlsFiles
+from tests.upstreams import Sim, sim, sim_provider, sim_tls, tls_files
 
 __all__ = ["sim", "sim_tls", "tls_files"]
 

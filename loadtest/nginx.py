@@ -1,0 +1,147 @@
+"""A plain nginx proxy in front of the same upstreams, to measure against. Debian's nginx.
+
+Law: it gets its best: one worker, kept connections on both sides, no logs; answers are
+buffered on one port and passed through at once on another, as a streaming gate must.
+"""
+
+import contextlib
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+import psutil
+
+from loadtest.ports import free_ports
+
+_PROGRAMS: Final = ("nginx", "/usr/sbin/nginx")
+
+_CONFIG: Final = """\
+worker_processes 1;
+daemon off;
+pid {folder}/pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  client_max_body_size 16m;
+  client_body_buffer_size 2m;
+  keepalive_requests 100000000;
+  proxy_http_version 1.1;
+  proxy_set_header connection "";
+{servers}}}
+"""
+
+_SERVER: Final = """\
+  upstream up{port} {{ server {address}; keepalive 1024; keepalive_requests 100000000; }}
+  server {{
+    listen 127.0.0.1:{port};
+    proxy_buffering {buffering};
+{tls}    location / {{ proxy_pass {scheme}://up{port}; }}
+  }}
+"""
+
+_TLS: Final = """\
+    proxy_ssl_trusted_certificate {ca_file};
+    proxy_ssl_verify on;
+    proxy_ssl_name localhost;
+"""
+
+
+class NginxMissing(Exception):
+    """nginx is not installed: `apt-get install nginx-light`."""
+
+
+class NginxFailed(Exception):
+    """nginx does not serve; the message holds its error log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """An origin to proxy to; ca_file is the authority to trust when it speaks TLS."""
+
+    url: str
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Nginx:
+    """A running nginx. `ports[upstream][streams]` is where it proxies to that upstream."""
+
+    pid: int
+    ports: dict[str, dict[bool, int]]
+
+    def url(self, upstream: str, *, streams: bool) -> str:
+        """Where to send JSON requests, or streams, for this upstream."""
+        return f"http://127.0.0.1:{self.ports[upstream][streams]}"
+
+    def pids(self) -> list[int]:
+        """Its master and worker."""
+        return [self.pid, *(child.pid for child in psutil.Process(self.pid).children())]
+
+
+def find_nginx() -> str:
+    """The program's path. Raises NginxMissing."""
+    for name in _PROGRAMS:
+        if path := shutil.which(name):
+            return path
+    raise NginxMissing("nginx is not installed (Debian: apt-get install nginx-light)")
+
+
+@contextlib.contextmanager
+def running(folder: Path, upstreams: dict[str, Upstream]) -> Iterator[Nginx]:
+    """Run nginx in this folder until the block ends. Raises NginxMissing, NginxFailed."""
+    program = find_nginx()
+    folder.mkdir(parents=True, exist_ok=True)
+    ports: dict[str, dict[bool, int]] = {}
+    servers = ""
+    free = free_ports(2 * len(upstreams))
+    for name, upstream in upstreams.items():
+        ports[name] = {}
+        scheme, _, address = upstream.url.partition("://")
+        for streams in (False, True):
+            ports[name][streams] = free.pop()
+            servers += _SERVER.format(
+                port=ports[name][streams],
+                address=address,
+                scheme=scheme,
+                buffering="off" if streams else "on",
+                tls=_TLS.format(ca_file=upstream.ca_file) if upstream.ca_file else "",
+            )
+    config = folder / "nginx.conf"
+    config.write_text(_CONFIG.format(folder=folder, servers=servers))
+    child = subprocess.Popen(
+        [program, "-p", str(folder), "-c", str(config), "-e", str(folder / "error.log")],
+        start_new_session=True,
+    )
+    try:
+        nginx = Nginx(child.pid, ports)
+        _wait(nginx, child, folder)
+        yield nginx
+    finally:
+        child.terminate()
+        child.wait(10)
+
+
+def _wait(nginx: Nginx, child: "subprocess.Popen[bytes]", folder: Path) -> None:
+    deadline_s = time.monotonic() + 10
+    urls = [nginx.url(name, streams=s) for name in nginx.ports for s in (False, True)]
+    while urls:
+        with contextlib.suppress(httpx.TransportError):
+            answer = httpx.get(f"{urls[-1]}/v1/models", timeout=2, trust_env=False)
+            if answer.status_code == 200:
+                urls.pop()
+                continue
+        if child.poll() is not None or time.monotonic() > deadline_s:
+            log = (folder / "error.log").read_text() if (folder / "error.log").exists() else ""
+            raise NginxFailed(f"nginx does not serve:\n{log[-2000:]}")
+        time.sleep(0.05)
