@@ -9,7 +9,8 @@ byte-fallback tokenizer covers at least one byte of the decoded text's UTF-8, so
   is at most one more token for each byte of compact JSON;
 - chat templates and tool preambles count what `ReadOptions` and the constants below say;
 - an image's or document's tokens follow from pixels and pages, not from its bytes: each counts
-  `reference_tokens`, inline or by URL (an inline document or sound counts its bytes if more).
+  `reference_tokens`, inline or by URL (an inline document counts its characters
+  if they are more, sound a fraction of them).
 
 Tokenizers that normalise text (NFKC) may exceed this for a few ligatures; the settle takes it.
 """
@@ -139,17 +140,19 @@ class Prompt:
         self._add_media(media, part, where)
 
     def _add_media(self, media: str, part: dict[str, Any], where: str) -> None:
-        inline = _inline_chars(part) * 3 // 4  # base64 has four characters for three bytes
+        inline = _inline_chars(part)
         reference = self.options.reference_tokens
         if media == "image":
             self.images = True
             self.tokens += reference
         elif media == "audio":
-            # OpenAI counts a token for 100 ms, and no usual coding has less than 32 bytes in it.
+            # OpenAI counts a token for 100 ms, and no usual coding has less than 32 bytes in it,
+            # which are 43 characters of base64.
             self.audio = True
-            self.tokens += max(reference, inline // 32)
+            self.tokens += max(reference, inline // 43)
         else:
-            # Pages may hold images as well as text; a text document is its own bytes.
+            # Pages may hold images as well as text. A text document is its own bytes; of a coded
+            # one each character counts.
             self.images = True
             source = part.get("source")
             if type(source) is dict and type(source.get("content")) in (str, list):
