@@ -13,13 +13,22 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 EVERY_MODULE = """
-import importlib, pathlib, pkgutil, sys
+import importlib, importlib.metadata, pkgutil
 import gateway, loadtest
 assert "site-packages" in gateway.__file__, gateway.__file__
+extras = [r for r in importlib.metadata.requires("creditgate") if "extra ==" in r]
+optional = {r.split(">=")[0].replace("-", "_") for r in extras}
+loaded = 0
 for package in (gateway, loadtest):
     for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if not found.name.endswith("__main__"):
+        if found.name.endswith("__main__"):
+            continue
+        try:
             importlib.import_module(found.name)
+            loaded += 1
+        except ModuleNotFoundError as missing:
+            assert missing.name in optional, f"{found.name} needs {missing.name}"
+assert loaded > 80, loaded
 """
 EVERY_SCRIPT = """
 import pathlib
@@ -49,6 +58,8 @@ def run_installed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str
         ["make", "image-steps", f"PREFIX={prefix}", f"PYTHON={sys.executable}"],
         cwd=ROOT,
         check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         env={k: v for k, v in os.environ.items() if not k.startswith(("VIRTUAL_ENV", "MAKE"))},
     )
     elsewhere = folder / "elsewhere"
