@@ -202,9 +202,7 @@ def main() -> None:
             while not socket.exists():
                 time.sleep(0.01)
             costs = uvloop.run(
-                measure(
-                    socket, pairs=options.pairs, rounds=options.rounds, depth=options.depth
-                )
+                measure(socket, pairs=options.pairs, rounds=options.rounds, depth=options.depth)
             )
         finally:
             server.terminate()

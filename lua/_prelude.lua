@@ -1,5 +1,7 @@
--- Put in front of every script: names of the records' fields, checks, rating, and the wallet's
--- arithmetic. It runs at each call, so it stays small.
+-- What the scripts share: names of the records' fields, checks, rating, and the wallet's
+-- arithmetic. The loader (gateway/ledger/scripts.py) puts in front of each script the blocks that
+-- it uses, with the values of the constants in place of their names: so blank lines stand between
+-- blocks and nowhere else, and a constant is `local NAME, … = number or string, …`.
 --
 -- Law: a record is one flat array: one unpack reads it, one pack writes it (layouts in
 -- README.md). Nothing here but `emit` writes. Functions that refuse return nil and a word; the
@@ -402,9 +404,9 @@ local function count_in(scopes, rows, now, amount, tokens)
       }
     end
     record[c + COUNTER_HELD] = record[c + COUNTER_HELD] + adds
-    for _, value in ipairs({ scope, measure, id, window, ceiling, adds }) do
-      limits[#limits + 1] = value
-    end
+    local to = 6 * row
+    limits[to + 1], limits[to + 2], limits[to + 3] = scope, measure, id
+    limits[to + 4], limits[to + 5], limits[to + 6] = window, ceiling, adds
     row = row + 1
   end
   if refusal then return nil, refusal end
