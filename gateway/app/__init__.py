@@ -1,12 +1,18 @@
 """Composition and operation: processes, their supervision, reload, drain.
 
-- `roles`       what a child process must offer (`Service`), and what it is given
-- `service`     the gate's own services: the worker's flow, the exporter
-- `worker`      a child process, from its first instruction to its exit
-- `control`     the channel between the supervisor and a child
-- `children`    one child as the supervisor sees it; one slot that is kept filled
-- `supervisor`  start, watch, reload, drain, stop
-- `parent`      dying with one's parent
-- `watch`       noticing that configuration files have changed
-- `run`         the supervisor with the real parts: ledger, accounts, store
+What runs in a child process:
+- `roles`         what a child must offer (`Service`), and what it is given
+- `worker`        a child, from its first instruction to its exit
+- `service`       the gate's service: the flow with all it stands on (`balance`: wallets read)
+- `exporting`     the exporter's service
+
+What the supervisor is made of:
+- `parts`         what it operates, given as values and functions
+- `supervisor`    start, watch, drain, stop
+- `children`      one child; one slot that is kept filled
+- `reload`        a new configuration: by all, or by none
+- `control`       the channel to a child
+- `sockets`, `lock`, `watch`, `parent`   ports, data folder, files, dying with one's parent
+- `ledger_server` the ledger's server: embedded or somebody else's; `sync` accounts into it
+- `run`           all of it together
 """
