@@ -71,36 +71,49 @@ class _TooMuch(Exception):
 
 
 class _Zlib:
-    """gzip (several members too) and deflate, with or without zlib's header."""
+    """gzip, several members too."""
 
-    def __init__(self, wbits: int) -> None:
-        self._wbits = wbits
-        self._stream = zlib.decompressobj(wbits)
-        self._begun = False
+    _wbits = 16 + zlib.MAX_WBITS
+    _follows = True
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(self._wbits)
 
     def __call__(self, data: bytes, limit: int) -> bytes:
         out = bytearray()
         while data:
             if self._stream.eof:
-                if self._wbits != 31:
-                    break  # bytes after the end of a zlib stream mean nothing
+                if not self._follows:
+                    break  # bytes after the end of the stream mean nothing
                 self._stream = zlib.decompressobj(self._wbits)
-            out += self._decompress(data, limit + 1 - len(out))
+            out += self._stream.decompress(data, limit + 1 - len(out))
             if len(out) > limit:
                 raise _TooMuch
             data = self._stream.unconsumed_tail or self._stream.unused_data
         return bytes(out)
 
-    def _decompress(self, data: bytes, limit: int) -> bytes:
-        if self._begun or self._wbits == 31:
-            return self._stream.decompress(data, limit)
-        self._begun = True
-        try:
-            return self._stream.decompress(data, limit)
-        except zlib.error:
-            # Some servers send "deflate" without the header that RFC 9110, 8.4.1.2 asks for.
-            self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
-            return self._stream.decompress(data, limit)
+
+class _Deflate(_Zlib):
+    """zlib's format, or bare deflate: some servers leave out the header that RFC 9110, 8.4.1.2
+    asks for. Its first two bytes tell (RFC 1950, 2.2: method 8, and a multiple of 31)."""
+
+    _wbits = zlib.MAX_WBITS
+    _follows = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._head: bytes | None = b""
+
+    def __call__(self, data: bytes, limit: int) -> bytes:
+        if self._head is not None:
+            data = self._head + data
+            if len(data) < 2:
+                self._head = data
+                return b""
+            self._head = None
+            if data[0] & 15 != 8 or (data[0] << 8 | data[1]) % 31:
+                self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        return super().__call__(data, limit)
 
 
 class _Brotli:
@@ -142,9 +155,9 @@ class _Zstd:
 
 
 _STAGES: Final[dict[str, Callable[[], Callable[[bytes, int], bytes]]]] = {
-    "gzip": lambda: _Zlib(31),
-    "x-gzip": lambda: _Zlib(31),
-    "deflate": lambda: _Zlib(zlib.MAX_WBITS),
+    "gzip": _Zlib,
+    "x-gzip": _Zlib,
+    "deflate": _Deflate,
     "br": _Brotli,
     "zstd": _Zstd,
 }

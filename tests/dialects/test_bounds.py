@@ -14,7 +14,7 @@ from gateway.dialects.bounds import rendered_tokens, text_tokens
 
 NONE = ReadOptions(template_overhead_tokens=0, reference_tokens=700)
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 VALUES = st.recursive(
     TEXTS | st.integers(-(2**40), 2**40) | st.booleans() | st.none(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
@@ -22,7 +22,7 @@ VALUES = st.recursive(
 )
 
 
-def bound(name: str, options: ReadOptions = NONE, **fields: Any) -> int:
+def bound(name: str, options: ReadOptions = NONE, /, **fields: Any) -> int:
     body = orjson.dumps({"model": "m", **fields})
     return DIALECTS[name].read_request(body, options).input_bound
 
@@ -51,7 +51,11 @@ def test_a_structure_is_bounded_however_it_is_printed(value: object) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.tuples(TEXTS, st.lists(TEXTS, min_size=1, max_size=3), st.booleans()), min_size=1, max_size=4),
+    st.lists(
+        st.tuples(TEXTS, st.lists(TEXTS, min_size=1, max_size=3), st.booleans()),
+        min_size=1,
+        max_size=4,
+    ),
     VALUES,
     TEXTS,
 )

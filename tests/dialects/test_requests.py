@@ -27,13 +27,13 @@ GENERATING = ("openai_chat", "openai_completions", "openai_responses", "anthropi
 EXACT = ReadOptions(template_overhead_tokens=0, reference_tokens=1000)
 
 
-def read(name: str, options: ReadOptions = EXACT, **fields: Any) -> RequestFacts:
+def read(name: str, options: ReadOptions = EXACT, /, **fields: Any) -> RequestFacts:
     """Read the least valid request with these fields changed."""
     body = orjson.dumps({**LEAST[name], **fields})
     return DIALECTS[name].read_request(body, options)
 
 
-def refusal(name: str, options: ReadOptions = EXACT, **fields: Any) -> BadRequest:
+def refusal(name: str, options: ReadOptions = EXACT, /, **fields: Any) -> BadRequest:
     with pytest.raises(BadRequest) as refused:
         read(name, options, **fields)
     return refused.value
