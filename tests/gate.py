@@ -79,6 +79,7 @@ class Gate:
     store: AccountStore
     ledger: Ledger
     outbox: Outbox
+    runner: RedisRunner
     client: httpx.AsyncClient
     headers: dict[str, str] = field(
         default_factory=lambda: {
@@ -111,6 +112,10 @@ class Gate:
             and entry.reservation_id is not None
         ]
 
+    def ledger_at(self, now_ms: int) -> Ledger:
+        """The same ledger by another clock."""
+        return Ledger(self.runner, shard_count=SHARDS, clock_ms=lambda: now_ms)
+
     async def settle_all(self) -> None:
         """Wait until nothing is on its way to the ledger any more."""
         await self.service.settled()
@@ -142,13 +147,16 @@ async def running_gate(
     redis_client = Endpoint.from_url(ledger_url).client(name="test")
     await redis_client.flushall()
     store = AccountStore(redis_client, shard_count=SHARDS)
-    ledger = Ledger(RedisRunner(redis_client), shard_count=SHARDS)
+    runner = RedisRunner(redis_client)
+    ledger = Ledger(runner, shard_count=SHARDS)
     await sync_accounts(settings, ledger, store)
     service = await build_gate(settings, Resources(ledger_url, str(tmp_path / "data"), "worker-0"))
     sock = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     await service.start(sock)
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-        yield Gate(url, service, settings, store, ledger, Outbox(redis_client, SHARDS), client)
+        yield Gate(
+            url, service, settings, store, ledger, Outbox(redis_client, SHARDS), runner, client
+        )
     await service.drain(5.0)
     await redis_client.aclose()

@@ -98,6 +98,7 @@ class GateService:
         self._balance = BalanceReader(self._store, settings.events_path)
         self._prepared: Compiled | None = None
         self._current: Compiled
+        self._pools: Mapping[str, tuple[UpstreamSection, UpstreamPool]] = {}
         self._flow: Flow
         self._server: HttpServer
         self._tasks: list[asyncio.Task[None]] = []
@@ -112,6 +113,7 @@ class GateService:
         except LedgerUnavailable as error:
             raise CannotServe(str(error)) from error
         self._current = await self._compile(settings)
+        self._pools = self._current.pools
         self._flow = Flow(
             self._current.catalog,
             self._current.accounts,
@@ -147,7 +149,7 @@ class GateService:
         """Serve new requests by what was prepared."""
         prepared, self._prepared = self._prepared, None
         assert prepared is not None, "commit follows prepare"
-        before, self._current = self._current, prepared
+        before, self._current, self._pools = self._current, prepared, prepared.pools
         self._flow.catalog, self._flow.accounts = prepared.catalog, prepared.accounts
         self._retire(before, prepared)
 
@@ -220,8 +222,7 @@ class GateService:
         return Compiled(settings, catalog, accounts, pools)
 
     def _pool(self, name: str, upstream: UpstreamSection) -> UpstreamPool:
-        present = getattr(self, "_current", None)
-        known = present.pools.get(name) if present else None
+        known = self._pools.get(name)
         if known is not None and known[0] == upstream:
             return known[1]  # its connections stay warm
         times, tls = upstream.timeouts, upstream.tls
@@ -311,6 +312,6 @@ async def _forever(work: object) -> None:
 
 
 async def _close_when_quiet(pool: UpstreamPool) -> None:
-    while pool.open_count > pool.idle_count or pool.waiting_count:
+    while pool.open_count > pool.idle_count or pool.waiting_count:  # noqa: ASYNC110 - rare, and bounded by total_ms
         await asyncio.sleep(0.2)
     await pool.close()

@@ -5,7 +5,7 @@ id of its own for ever, a price version is put once.
 """
 
 from gateway.app.roles import CannotServe
-from gateway.ledger.accounts import AccountStore
+from gateway.ledger.accounts import AccountStore, OtherLedger
 from gateway.ledger.errors import LedgerRefusal
 from gateway.ledger.operations import Ledger
 from gateway.settings import Settings
@@ -13,6 +13,10 @@ from gateway.settings import Settings
 
 async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore) -> None:
     """Write what differs. Raises CannotServe when the ledger holds something that contradicts it."""
+    try:
+        await store.create()
+    except OtherLedger as other:
+        raise CannotServe(str(other)) from other
     await store.put_prices([model.price_table() for model in settings.models.values()])
     wallets = await store.wallets(list(settings.customers))
     for customer_id in settings.customers:

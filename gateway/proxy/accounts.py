@@ -10,12 +10,12 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
 
 from gateway.domain.limits import Limit
-from gateway.domain.reservation import Account
+from gateway.domain.reservation import Account, Key
 from gateway.proxy.http import Exchange
 from gateway.proxy.refused import Refused
 
@@ -36,18 +36,6 @@ class Customer:
     models: frozenset[str] | None
     livemode: bool
     tags: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One API key: whose it is and what it narrows down."""
-
-    key_id: str
-    customer_id: str
-    project_id: str | None = None
-    limits: tuple[Limit, ...] = ()
-    models: frozenset[str] | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 class KeyDirectory(Protocol):
@@ -190,7 +178,9 @@ class Accounts:
         project_id = (trusted.project_header and exchange.header(trusted.project_header)) or None
         for name in (key_id, project_id or ""):
             if len(name) > MAX_ID_CHARS or not name.isascii() or not name.isprintable():
-                raise Refused("bad_key", "The key or project that the gateway in front named is bad.")
+                raise Refused(
+                    "bad_key", "The key or project that the gateway in front named is bad."
+                )
         account = self._vouched.get((customer_id, key_id, project_id))
         if account is None or account.account_rev != self._revisions.get(customer_id, 0):
             if len(self._vouched) >= MAX_VOUCHED:

@@ -10,7 +10,7 @@ passed on is `relay.py`, who is asking is `accounts.py`.
 
 import os
 import time
-from asyncio import CancelledError
+from asyncio import CancelledError, current_task
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ class Trail:
     model: str | None = None
     held_nano: int = 0
     denied: Denied | None = None
+    refreshed: bool = False
     decision: str = "allow"
     reason: str = ""
     upstream_s: float = 0.0
@@ -112,6 +113,9 @@ class Flow:
             event,
             trail.started_at,
         )
+        task = current_task()
+        assert task is not None
+        exchange.limit_after_gone(run.linger_ms(facts.stream), task.cancel)
         try:
             headers = self._headers(exchange, trail, model.credential)
             body = route.dialect.forward_body(facts, model.forward)
@@ -130,8 +134,9 @@ class Flow:
             self._observer.upstream_failed(model.upstream.name, _kind(error))
             raise _upstream_refusal(error) from None
         except (ClientGone, CancelledError):
+            run.client_gone = True
             run.flags.append("client_gone")
-            raise
+            raise ClientGone from None
         finally:
             run.resolve()
             self._observer.metrics.holds_open.dec()
@@ -251,7 +256,7 @@ class Flow:
         estimate = prices.vector(bound.held_usage(model))
         floor = prices.vector(bound.expiry_usage(model, route.policy, bound.counted_usage(0)))
         facts = packb(event)
-        for _ in range(3):  # a changed account, then a window that rolled meanwhile
+        while True:
             try:
                 answer = await self._ledger.reserve(
                     account,
@@ -271,12 +276,13 @@ class Flow:
             if isinstance(answer, Hold):
                 trail.held_nano = answer.held_nano
                 return answer
-            if answer.reason == "stale_account":
-                account = trail.account = await self.accounts.refresh(account, exchange)
-            elif answer.reason != "stale_windows":
-                break
-        trail.denied = answer
-        raise refused_by_ledger(answer, insufficient_status=route.policy.insufficient_status)
+            trail.denied = answer
+            if answer.reason != "stale_account" or trail.refreshed:
+                raise refused_by_ledger(
+                    answer, insufficient_status=route.policy.insufficient_status
+                )
+            trail.refreshed = True
+            account = trail.account = await self.accounts.refresh(account, exchange)
 
     def _headers(self, exchange: Exchange, trail: Trail, credential: Headers) -> Headers:
         extra = (

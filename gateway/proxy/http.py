@@ -83,7 +83,7 @@ class Exchange(ABC):
         given counts.
         """
 
-    def limit_after_gone(self, limit_ms: int, stop: Callable[[], None]) -> None:
+    def limit_after_gone(self, limit_ms: int, stop: Callable[[], object]) -> None:
         """Call `stop` (idempotent) limit_ms after the client has gone, if it goes."""
 
         def begin() -> None:

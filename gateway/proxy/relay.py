@@ -5,8 +5,6 @@ its cost can stand in a header), and an answer of a free route. When the client 
 policy decides: the rest is drained for its usage, bounded in time, or the upstream is closed.
 """
 
-import time
-
 from gateway.dialects.base import Dialect, Meter, Refusal, RequestFacts
 from gateway.dialects.coding import Decoder, decoder_for
 from gateway.domain.money import format_amount
@@ -89,7 +87,7 @@ async def _relay_stream(
             await _write_cost_comment(exchange, run)
         await exchange.end()
     except ClientGone:
-        if run.policy.disconnect_stream == "drain" or run.model.hidden_output:
+        if run.linger_ms(stream=True):
             await _drain(answer, run, tap)
         raise
 
@@ -99,7 +97,6 @@ async def _relay_whole(
 ) -> None:
     pieces: list[bytes] = []
     size = 0
-    exchange.limit_after_gone(run.policy.drain_max_ms, answer.close)
     while piece := await answer.read():
         tap.feed(piece)
         pieces.append(piece)
@@ -123,11 +120,10 @@ async def _relay_whole(
 
 
 async def _drain(answer: Answer, run: Run, tap: "_Tap") -> None:
-    """Read on without a client, for the usage at the end; bounded in time."""
-    deadline = time.monotonic() + run.policy.drain_max_ms / 1000
+    """Read on without a client, for the usage at the end; `Run.linger_ms` bounds it."""
     run.flags.append("drained")
     try:
-        while time.monotonic() < deadline and (piece := await answer.read()):
+        while piece := await answer.read():
             tap.feed(piece)
             run.watch()
         tap.finish()

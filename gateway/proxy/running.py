@@ -44,6 +44,7 @@ class Run:
         "account",
         "bound",
         "broken",
+        "client_gone",
         "cut_at",
         "ended_at",
         "event",
@@ -85,6 +86,7 @@ class Run:
         self.streaming = False
         self.broken = False
         """The upstream broke before its answer was whole."""
+        self.client_gone = False
         self.resolved: asyncio.Task[Settled | None] | None = None
         self.extended_at = time.monotonic()
         self._extend_no = 0
@@ -105,6 +107,12 @@ class Run:
             return counted >= self.cut_at
         self.extend(grow=True)
         return False
+
+    def linger_ms(self, stream: bool) -> int:
+        """How long the upstream is listened to once the client has gone."""
+        by = self.policy.disconnect_stream if stream else self.policy.disconnect_json
+        drains = by == "drain" or self.model.hidden_output
+        return self.policy.drain_max_ms if drains else 0
 
     def extend(self, *, grow: bool = False) -> None:
         """Move deadline and checkpoint, and with `grow` the hold, without stopping the answer."""
@@ -185,19 +193,23 @@ class Run:
             return self.bound.counted_usage(output), "estimated"
         if facts.usage is not None and facts.usage_final:
             return self.seen(), "provider_reported"
-        if "client_gone" in self.flags:
-            charge = (
-                self.policy.disconnect_stream if self.streaming else self.policy.disconnect_json
-            )
-            if charge == "charge_hold" or (self.model.hidden_output and charge != "charge_input"):
-                return self.bound.held_usage(self.model), "estimated"
-            if charge == "charge_input":
-                return self.bound.counted_usage(0), "counted"
-            return self.seen(), "counted"
+        if self.client_gone:
+            return self._usage_of_the_gone()
         if not self.broken:
             self.flags.append("usage_missing")
             if self.policy.missing_usage == "hold":
                 return self.bound.held_usage(self.model), "estimated"
+        return self.seen(), "counted"
+
+    def _usage_of_the_gone(self) -> tuple[Usage, UsageSource]:
+        """By the route's policy. What has begun to reason unseen is never charged as if it had not."""
+        policy = self.policy
+        by = policy.disconnect_stream if self.streaming else policy.disconnect_json
+        if by == "charge_input":
+            return self.bound.counted_usage(0), "counted"
+        drained_in_vain = by == "drain" and policy.missing_usage == "hold"
+        if by == "charge_hold" or drained_in_vain or self.model.hidden_output:
+            return self.bound.held_usage(self.model), "estimated"
         return self.seen(), "counted"
 
     def _absurd(self, usage: Usage) -> bool:
@@ -222,7 +234,9 @@ class Run:
         event["finish_reason"] = facts.finish_reason
         event["response_model"] = facts.response_model
         event["duration_ms"] = int((self.ended_at - self.started_at) * 1000)
-        failed = self.status == 0 or self.status >= 400 or self.broken or facts.error
+        failed = self.status >= 400 or self.broken or facts.error
+        if self.status == 0:
+            failed = not self.client_gone  # who leaves before the head has still been served
         delivered = self.streaming and facts.counted_output > 0
         if failed and facts.usage is None and not delivered:
             event["usage_source"] = None
