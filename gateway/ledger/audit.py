@@ -97,8 +97,8 @@ class Audit:
             done: Any = await self._client.hgetall(self.keys.ops(number, customer_id))
         names = {}
         for op_id, packed in done.items():
-            verb, _, grant_no, *_, facts = unpackb(packed)
-            if verb == "grant":
+            verb, _, grant_no, *_, facts = unpackb(packed, raw=True)
+            if verb == b"grant":
                 names[int(grant_no)] = unpackb(facts).get("name") or op_id.decode()
         return names
 

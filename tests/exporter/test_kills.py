@@ -45,7 +45,7 @@ async def exported(writer: OutboxWriter) -> None:
     """Wait until the ledger has been told that everything is stored."""
     async with asyncio.timeout(30):
         for shard, last in writer.last.items():
-            while (await writer.head(shard)).acked != last:
+            while (await writer.head(shard)).acked != last:  # noqa: ASYNC110 - seen from outside
                 await asyncio.sleep(0.02)
 
 
