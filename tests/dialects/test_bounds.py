@@ -31,6 +31,7 @@ def size(*texts: str) -> int:
     return sum(len(text.encode()) for text in texts)
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_a_text_has_at_most_its_bytes(text: str) -> None:
     assert text_tokens(text) == len(text.encode())
@@ -94,6 +95,7 @@ def test_chats_count_all_that_reaches_the_prompt(
     assert found >= size(*texts, system, arguments, written)
 
 
+@settings(deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=5))
 def test_prompts_and_inputs_count_each_text(texts: list[str]) -> None:
     assert bound("openai_completions", prompt=texts) >= size(*texts)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects.reported import (
@@ -97,6 +97,7 @@ def test_anthropic_cache_writes_split_by_lifetime() -> None:
 COUNT = st.integers(0, 1000)
 
 
+@settings(deadline=None)
 @given(COUNT, COUNT, COUNT, COUNT, COUNT, COUNT)
 def test_pools_add_up_to_what_was_reported(
     prompt: int, completion: int, cached: int, audio: int, written: int, reasoning: int
