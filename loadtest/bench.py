@@ -233,6 +233,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("reports/bench.json"))
     arguments = parser.parse_args()
     console = Console()
+    console.width = max(console.width, bench_report.WIDTH)
     cells = [cell for cell in CELLS if arguments.only in cell.name]
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         command = shlex.split(arguments.gate_command)

@@ -20,6 +20,9 @@ from rich.table import Table
 
 from loadtest.measure import Sample, median, quiet
 
+WIDTH: Final = 128
+"""Columns of a terminal, or of a file, that the tables need."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -156,12 +159,15 @@ def show(report: Report, console: Console) -> None:
             f"[{colour}]{figure.verdict}",
         )
     console.print(judged)
-    table = Table(title="Medians of quiet samples; compare inside one workload only")
-    for name in ("workload", "target", "CPU × nginx", "CPU µs", "others µs", "Redis µs"):
-        table.add_column(name, justify="left" if name in ("workload", "target") else "right")
-    for name in ("in scripts µs", "a second", "p50 ms", "p99 ms", "first byte p50", "quiet"):
-        table.add_column(name, justify="right")
+    title = "Medians of quiet samples, per answer; compare inside one workload only"
+    table = Table(title=title, caption="CPU, others, Redis, scripts in µs; the rest in ms")
+    table.add_column("workload and target", no_wrap=True, min_width=31)
+    for name in ("× nginx", "CPU", "others", "Redis", "scripts"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("a second", "p50", "p99", "first byte", "quiet"):
+        table.add_column(name, justify="right", no_wrap=True)
     for cell in report.cells:
+        table.add_row(f"[bold]{cell.name}")
         for target in report.targets:
             table.add_row(*_row(report, cell, target), end_section=target == report.targets[-1])
     console.print(table)
@@ -173,8 +179,7 @@ def _row(report: Report, cell: Cell, target: str) -> list[str]:
     ratio = report.ratio(cell) if target == "gate" else None
     all_samples = report.samples.get((cell.name, target), [])
     return [
-        cell.name,
-        target,
+        f"  {target}",
         "" if ratio is None else f"{ratio:.2f}",
         _cost(figures["cpu_us"]),
         _cost(figures["other_cpu_us"]),

@@ -17,7 +17,7 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -37,6 +37,10 @@ from loadtest.served import Row
 
 MODEL: Final = gates.MODEL
 _FULL_WITHIN_S: Final = 30.0
+_SETTLES_WITHIN_S: Final = 1.0
+"""An answer that its client has whole may not be settled yet; it soon is."""
+_ON_THE_WAY_TOKENS: Final = 8
+"""Tokens that may lie between the provider's socket and the gate when it stops reading."""
 _LOOK_EVERY_S: Final = 0.1
 
 
@@ -59,7 +63,7 @@ class NotRecovered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One process killed; at_s counts from the start of the load."""
+    """One process killed; at_s is on the clock of the outcomes (`time.monotonic`)."""
 
     at_s: float
     name: str
@@ -75,7 +79,6 @@ class ChaosReport:
                        request_id is the `x-client-request-id` it carried
     served:            what the provider saw and sent, one row per POST; `request_id` is the
                        gate's own id, the one in its events
-    streams_broken:    streams that the provider could not send to their end
     checkpoint_tokens: most output tokens a stream can have sent since its last checkpoint
     waited_s:          how long the last hold took to end
     """
@@ -83,7 +86,6 @@ class ChaosReport:
     kills: list[Kill]
     result: Result
     served: list[Row]
-    streams_broken: int
     checkpoint_tokens: int
     waited_s: float
 
@@ -92,10 +94,42 @@ class ChaosReport:
         """Output tokens that the provider wrote to its sockets."""
         return sum(row.output for row in self.served)
 
-    @property
-    def most_uncharged_tokens(self) -> int:
-        """Identity 5's bound: tokens that may be served and not charged."""
-        return self.streams_broken * self.checkpoint_tokens
+    def exposed(self) -> set[str]:
+        """Ids (the gate's) of the requests that ran while a worker was killed, perhaps on it."""
+        times = [kill.at_s for kill in self.kills if kill.name.startswith("worker")]
+        ran = {
+            outcome.request_id
+            for outcome in self.result.outcomes
+            if any(
+                outcome.started_s <= at_s <= outcome.ended_s + _SETTLES_WITHIN_S for at_s in times
+            )
+        }
+        return {row.request_id for row in self.served if row.client_id in ran}
+
+    def most_uncharged_tokens(self) -> dict[str, int]:
+        """Identity 5 by request: output tokens that may be served and not charged.
+
+        A killed worker loses what a stream sent since its last checkpoint, and a JSON answer,
+        which has none, whole. A stream that broke otherwise loses what was on its way when
+        the gate stopped reading. Every other answer is charged in full.
+        """
+        exposed = self.exposed()
+        bounds = {}
+        for row in self.served:
+            if row.request_id in exposed:
+                most = self.checkpoint_tokens if row.stream else row.output
+                bounds[row.request_id] = min(row.output, most)
+            elif row.stream and row.state == "broken":
+                bounds[row.request_id] = min(row.output, _ON_THE_WAY_TOKENS)
+        return bounds
+
+    def uncharged(self, charged: Mapping[str, int]) -> dict[str, int]:
+        """Output tokens served and not charged, by request, where they are not equal.
+
+        charged: output tokens (reasoning included) that the events charge, by request id
+        """
+        gaps = {row.request_id: row.output - charged.get(row.request_id, 0) for row in self.served}
+        return {request_id: gap for request_id, gap in gaps.items() if gap}
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -104,8 +138,7 @@ class ChaosReport:
             "statuses": {str(status): n for status, n in self.result.statuses.items()},
             "endings": dict(self.result.endings),
             "served_tokens": self.served_tokens,
-            "streams_broken": self.streams_broken,
-            "most_uncharged_tokens": self.most_uncharged_tokens,
+            "most_uncharged_tokens": self.most_uncharged_tokens(),
             "waited_s": self.waited_s,
             "outcomes": [dataclasses.asdict(outcome) for outcome in self.result.outcomes],
             "served": [dataclasses.asdict(row) for row in self.served],
@@ -194,7 +227,6 @@ async def run_chaos(
         connections=connections,
         record=True,
     )
-    started_s = time.monotonic()
     loading = asyncio.ensure_future(load.run())
     done: list[Kill] = []
     try:
@@ -203,7 +235,7 @@ async def run_chaos(
             await asyncio.sleep(rng.uniform(*pause_s))
             name, pid = await _full_gate(target, full, rng, exporter_share)
             os.kill(pid, signal.SIGKILL)
-            done.append(Kill(time.monotonic() - started_s, name, pid))
+            done.append(Kill(time.monotonic(), name, pid))
         await asyncio.sleep(pause_s[1])
     finally:
         more = False
@@ -214,7 +246,6 @@ async def run_chaos(
         kills=done,
         result=result,
         served=rows,
-        streams_broken=sum(1 for row in rows if row.stream and row.state == "broken"),
         checkpoint_tokens=round(checkpoint_interval_s * 1e3 / mix.itl_ms) + 1,
         waited_s=waited_s,
     )
@@ -272,8 +303,9 @@ def summary(report: ChaosReport) -> Table:
     for (status, code), count in sorted(report.result.refusals.items()):
         table.add_row(f"refused {status} {code}", f"{count:,}")
     table.add_row("output tokens served", f"{report.served_tokens:,}")
-    table.add_row("streams broken", f"{report.streams_broken:,}")
-    table.add_row("may be uncharged, tokens", f"{report.most_uncharged_tokens:,}")
+    table.add_row("requests exposed to a kill", f"{len(report.exposed()):,}")
+    bounds = report.most_uncharged_tokens()
+    table.add_row("of them may be uncharged", f"{sum(bounds.values()):,}")
     table.add_row("last hold ended after, s", f"{report.waited_s:.1f}")
     return table
 
