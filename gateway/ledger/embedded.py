@@ -237,6 +237,7 @@ class EmbeddedLedger:
             "aof-load-truncated": "yes",
             "save": "",
             "maxmemory-policy": "noeviction",
+            "maxmemory": str(_half_the_memory()),
         }
         command = [str(get_binary_path())]
         for name, value in settings.items():
@@ -333,6 +334,11 @@ def _make_private(folder: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+
+
+def _half_the_memory() -> int:
+    """Bytes after which the ledger refuses to admit, so that the system never kills it instead."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _try_lock(fd: int) -> bool:
