@@ -39,6 +39,8 @@ MODEL: Final = gates.MODEL
 _FULL_WITHIN_S: Final = 30.0
 _SETTLES_WITHIN_S: Final = 1.0
 """An answer that its client has whole may not be settled yet; it soon is."""
+_CHECKPOINT_LATE_S: Final = 0.25
+"""How late a checkpoint may be when its worker dies: a busy loop, the way to the ledger."""
 _ON_THE_WAY_TOKENS: Final = 8
 """Tokens that may lie between the provider's socket and the gate when it stops reading."""
 _LOOK_EVERY_S: Final = 0.1
@@ -246,7 +248,7 @@ async def run_chaos(
         kills=done,
         result=result,
         served=rows,
-        checkpoint_tokens=round(checkpoint_interval_s * 1e3 / mix.itl_ms) + 1,
+        checkpoint_tokens=round((checkpoint_interval_s + _CHECKPOINT_LATE_S) * 1e3 / mix.itl_ms),
         waited_s=waited_s,
     )
 
