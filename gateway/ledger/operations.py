@@ -286,7 +286,9 @@ class Ledger(OperatorLedger):
         if word in BAD_INPUT:
             raise ValueError(f"quote: {word}")
         if word not in _DECISIONS:
-            raise LedgerBug(f"quote answered {word!r}")
+            if word in CLOSED:
+                raise LedgerUnavailable(f"shard {shard} cannot serve: {word}")
+            raise unexpected(self._quote, word)
         estimate_nano, available, balance = reply[1:] if len(reply) == 4 else (0, 0, 0)
         return Quote(estimate_nano, available, balance, word)
 
@@ -347,7 +349,7 @@ def _denied(reply: Sequence[Any], limits: tuple[Limit, ...]) -> Denied:
     if word == "wrong_layout":
         raise LedgerUnavailable("the shard's records have a layout that this release cannot read")
     if word not in _REASONS:
-        raise LedgerBug(f"reserve answered {word!r}")
+        raise LedgerBug(f"reserve answered {word!r}, which its header does not list")
     if len(reply) == 7:
         _, estimate, available, balance, row, left, retry_ms = reply
         retry = None if retry_ms < 0 else retry_ms

@@ -19,7 +19,9 @@ SETTLE_MAX_AGE_MS = 3_300_000
 
 def charge_nano(rates_pico: Mapping[str, int], usage: Mapping[str, int]) -> int:
     """What usage costs: exact, rounded up once."""
-    return ceil(sum(Fraction(rates_pico[unit] * quantity, 1000) for unit, quantity in usage.items()))
+    return ceil(
+        sum(Fraction(rates_pico[unit] * quantity, 1000) for unit, quantity in usage.items())
+    )
 
 
 @dataclass(slots=True)
@@ -235,9 +237,10 @@ class Model:
             counter, window = self._counter(wallet, limit, scopes, now)
             adds = {"spend": amount, "tokens": tokens}.get(limit.measure, 1)
             if counter.used + counter.held + adds > limit.ceiling:
-                refused = refused or {"spend": "spend_limit", "concurrent": "concurrency_limit"}.get(
-                    limit.measure, "rate_limit"
-                )
+                refused = refused or {
+                    "spend": "spend_limit",
+                    "concurrent": "concurrency_limit",
+                }.get(limit.measure, "rate_limit")
             staged.append((limit, window, adds))
         if amount and amount > wallet.payable(now, bits):
             return "insufficient_credits", amount
@@ -247,11 +250,21 @@ class Model:
             return "credit_held", amount
         parts: dict[int, int] = {}
         wallet.hold(amount, now, bits, parts)
-        for limit, window, adds in staged:
+        for limit, _, adds in staged:
             counter, _ = self._counter(wallet, limit, scopes, now, roll=True)
             counter.held += adds
         self.holds[rid] = ModelHold(
-            customer, amount, parts, bits, estimate, checkpoint, rates, now + ttl, tokens, staged, scopes
+            customer,
+            amount,
+            parts,
+            bits,
+            estimate,
+            checkpoint,
+            rates,
+            now + ttl,
+            tokens,
+            staged,
+            scopes,
         )
         return "held", amount
 
