@@ -56,7 +56,7 @@ test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has
 	@$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 bench-first: $(STAMPS)/dev ## the first benchmark: the gate against direct and against nginx
-	@$(BIN)/python -m loadtest.bench_first $(ARGS)
+	@$(BIN)/python -m loadtest.bench $(ARGS)
 
 kill-test: $(STAMPS)/dev ## kill workers and the exporter 100 times under load, then verify
 	@CREDITGATE_KILLS=$${CREDITGATE_KILLS:-100} $(BIN)/python -m pytest -m slow -k kill $(PYTEST_ARGS)

@@ -6,6 +6,8 @@ Laws:
   replaced; what happens after that byte is an error (`sent=True`), never a second attempt. When
   the upstream closes an idle connection at the very moment of the request, that is such an error.
 - Idle connections are used last in, first out, and closed before usual servers close theirs.
+- After a chunked answer a connection rests before it is used again: llama.cpp's server closes
+  after a stream without having said so, and a request on its heels would have no answer.
 - Everything is bounded: connections, callers that wait for one, their time, each phase's time.
 - No redirects, no cookies, no environment: the origin is what the configuration says.
 
@@ -31,6 +33,9 @@ from gateway.proxy.upstream_connection import UpstreamConnection
 
 PROBE_AFTER_IDLE_S: Final = 0.5
 """A connection idle for longer is asked for a close that the loop has not seen yet."""
+
+REST_AFTER_STREAM_S: Final = 0.1
+"""How long a connection is left alone after a chunked answer, for its server's close to arrive."""
 
 _HEAD_CACHE_MOST: Final = 512
 _TARGET: Final = re.compile(r"/[\x21-\x7e]*", re.ASCII)
@@ -137,6 +142,7 @@ class UpstreamPool:
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._heads: dict[tuple[str, str], bytes] = {}
         self._idle: list[UpstreamConnection] = []
+        self._resting: deque[UpstreamConnection] = deque()
         self._connections: set[UpstreamConnection] = set()
         self._opening = 0
         self._waiting: deque[tuple[asyncio.Future[UpstreamConnection | None], float]] = deque()
@@ -157,7 +163,7 @@ class UpstreamPool:
     @property
     def idle_count(self) -> int:
         """Open connections without a request."""
-        return len(self._idle)
+        return len(self._idle) + len(self._resting)
 
     @property
     def waiting_count(self) -> int:
@@ -221,6 +227,8 @@ class UpstreamPool:
     # Getting a connection
 
     def _idle_connection(self) -> UpstreamConnection | None:
+        if self._resting:
+            self._wake_rested()
         while self._idle:
             connection = self._idle.pop()
             if connection.usable and not (
@@ -230,6 +238,11 @@ class UpstreamPool:
                 return connection
             connection.fail("closed while idle")
         return None
+
+    def _wake_rested(self) -> None:
+        border = self._resting[0].loop.time() - REST_AFTER_STREAM_S
+        while self._resting and self._resting[0].idle_since <= border:
+            self._idle.append(self._resting.popleft())
 
     async def _acquire(self) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
@@ -296,6 +309,8 @@ class UpstreamPool:
         connection.idle_since = connection.loop.time()
         if self._waiting:
             self._pass_on(connection)
+        elif connection.streamed:
+            self._resting.append(connection)
         else:
             self._idle.append(connection)
 
@@ -303,7 +318,7 @@ class UpstreamPool:
         if connection in self._connections:
             self._connections.remove(connection)
             with contextlib.suppress(ValueError):
-                self._idle.remove(connection)
+                (self._resting if connection in self._resting else self._idle).remove(connection)
             self._pass_on(None)
             if not self._connections and self._emptied is not None and not self._emptied.done():
                 self._emptied.set_result(None)
@@ -328,6 +343,8 @@ class UpstreamPool:
         self._sweep_timer = None
         now = loop.time()
         idle_border = now - self._idle_s
+        if self._resting:
+            self._wake_rested()
         # Oldest first: last in, first out leaves the longest idle at the front.
         while self._idle and self._idle[0].idle_since < idle_border:
             self._idle.pop(0).fail("idle for too long")

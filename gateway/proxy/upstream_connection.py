@@ -75,6 +75,7 @@ class UpstreamConnection(asyncio.Protocol):
         "idle_since",
         "loop",
         "phase_deadline",
+        "streamed",
         "total_deadline",
         "transport",
     )
@@ -113,6 +114,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._field_count = 0
         self._interim_count = 0
         self._connection_options: bytes | None = None
+        self.streamed = False
+        """The last answer was chunked: its server may close without having said so."""
 
     @property
     def usable(self) -> bool:
@@ -280,6 +283,7 @@ class UpstreamConnection(asyncio.Protocol):
                 if value.lower() != b"chunked":
                     raise _Malformed("a transfer coding that we did not ask for")
                 self._until_close = False
+                self.streamed = True
             elif low == b"connection":
                 self._connection_options = value.lower()
             return

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.proxy.http import Answer, Upstream, UpstreamError
-from gateway.proxy.upstream import UpstreamPool, UpstreamTimeouts, upstream_tls
+from gateway.proxy.upstream import REST_AFTER_STREAM_S, UpstreamPool, UpstreamTimeouts, upstream_tls
 from gateway.proxy.upstream_answer import PooledAnswer
 from gateway.proxy.upstream_connection import BUFFER_HIGH_BYTES
 from loadtest.certificates import write_certificates
@@ -185,7 +185,7 @@ async def test_each_framing_is_read_and_reused_as_it_allows(name: str, cut: str)
         for _ in range(2):
             answer = await post(pool)
             assert await whole(answer) == body
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(REST_AFTER_STREAM_S * 1.2)
         assert server.connections == connections
         assert not any(n.lower() in (b"connection", b"link") for n, _ in answer.headers)
 
@@ -714,4 +714,42 @@ async def test_tls_client_certificate_is_shown(certificates: tuple[Path, Path, P
         pool = UpstreamPool("test", url, tls=tls)
         assert await whole(await post(pool)) == b"localhost 2"
         await without.close()
+        await pool.close()
+
+
+async def test_after_a_stream_the_next_request_does_not_meet_a_silent_close() -> None:
+    """As llama.cpp's server does: it closes after a chunked answer and has not said so."""
+
+    async def stream_and_close(
+        _: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+        return False
+
+    async with ScriptedUpstream(stream_and_close).running() as upstream:
+        pool = UpstreamPool("u", f"http://127.0.0.1:{upstream.port}")
+        for _ in range(50):
+            answer = await pool.send("POST", "/", [], b"{}")
+            while await answer.read():
+                pass
+            answer.close()
+        await pool.close()
+        assert len(upstream.requests) == 50
+
+
+async def test_after_a_stream_a_connection_is_used_again_once_it_has_rested() -> None:
+    async def stream(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
+
+    async with ScriptedUpstream(stream).running() as upstream:
+        pool = UpstreamPool("u", f"http://127.0.0.1:{upstream.port}")
+        for _ in range(3):
+            answer = await pool.send("POST", "/", [], b"{}")
+            while await answer.read():
+                pass
+            answer.close()
+            await asyncio.sleep(REST_AFTER_STREAM_S * 1.5)
+        assert (upstream.connections, pool.idle_count) == (1, 1)
         await pool.close()
