@@ -43,7 +43,7 @@ class PumpOptions:
     """batch_limit: events per batch, about; linger_s: pause after a batch of less than half of that,
     so that a trickle is not one disk sync per event; attempts: of one event before it is a dead letter;
     backoff_s: first wait, doubled up to backoff_max_s; block_ms: wait for news in one read;
-    watch_s: between looks at the shards' heads.
+    watch_s: between looks at the shards' heads; acknowledge_s: between acknowledgements under load.
     """
 
     batch_limit: int = 4096
@@ -53,6 +53,7 @@ class PumpOptions:
     backoff_max_s: float = 10.0
     block_ms: int = 500
     watch_s: float = 1.0
+    acknowledge_s: float = 0.1
 
 
 class Pump:
@@ -119,12 +120,14 @@ class Pump:
         return False
 
     async def _pump(self) -> None:
-        attempt = 0
+        attempt, acknowledged_at = 0, 0.0
         while not self._past_deadline():
             for shard, head in self._went_back.items():
                 self._progress.went_back(shard, head)
             self._went_back = {}
-            acknowledged = await self._acknowledge()
+            if time.monotonic() - acknowledged_at >= self._options.acknowledge_s:
+                await self._acknowledge()
+                acknowledged_at = time.monotonic()
             try:
                 load = await self._read()
             except LedgerUnavailable as error:
@@ -137,7 +140,7 @@ class Pump:
                 if len(load.events) * 2 < self._options.batch_limit:
                     await self._pause(self._options.linger_s)
             elif self._stopping.is_set():
-                if acknowledged:
+                if await self._acknowledge():
                     return
                 await self._pause(self._backoff(attempt))
 
