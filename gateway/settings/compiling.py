@@ -30,6 +30,7 @@ def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dic
                 upstream_model=model.upstream_model or name,
                 inject_usage=upstream.inject_usage,
                 continuous_usage_stats=upstream.continuous_usage_stats,
+                max_output_field=upstream.max_output_field,
             ),
             prices=model.price_table(),
             max_output_tokens=model.max_output_tokens,

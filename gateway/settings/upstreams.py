@@ -1,7 +1,7 @@
 """The section of one upstream: a provider or an inference server that requests are sent to."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
@@ -19,6 +19,8 @@ from gateway.settings.scalars import (
     field,
 )
 from gateway.settings.servers import check_pair
+
+MaxOutputField = Literal["max_tokens", "max_completion_tokens"]
 
 HOP_BY_HOP = frozenset(
     {
@@ -103,6 +105,14 @@ class UpstreamSection(Section):
     )
     continuous_usage_stats: Switch = field(
         "The upstream is a vLLM that reports usage in every chunk when asked.", True, False
+    )
+
+    max_output_field: MaxOutputField = field(
+        "How chat completions name the output maximum there, where the gate sets it "
+        "(`policy.default_max_output_tokens`): OpenAI's reasoning models take "
+        "`max_completion_tokens` alone.",
+        "max_completion_tokens",
+        "max_tokens",
     )
 
     @model_validator(mode="after")
