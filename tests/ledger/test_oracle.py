@@ -385,23 +385,28 @@ class World:
     granted: dict[str, tuple[str, tuple[Any, ...]]] = field(default_factory=dict)
 
 
-@pytest.mark.timeout(0)
-async def test_random_operations_agree_with_the_model(valkey: redis.asyncio.Redis) -> None:
+async def wander(client: redis.asyncio.Redis, steps: int, seed: int) -> None:
+    """So many random steps, each of them checked."""
     world: World
-    ledger = Ledger(RedisRunner(valkey), shard_count=SHARDS, clock_ms=lambda: world.now)
-    store = AccountStore(valkey, shard_count=SHARDS)
-    world = World(ledger, store, valkey, random.Random(SEED))
+    ledger = Ledger(RedisRunner(client), shard_count=SHARDS, clock_ms=lambda: world.now)
+    store = AccountStore(client, shard_count=SHARDS)
+    world = World(ledger, store, client, random.Random(seed))
     await world.setup()
     seen: dict[str, int] = {}
-    for step in range(STEPS):
+    for step in range(steps):
         name = await world.step()
         seen[name] = seen.get(name, 0) + 1
         try:
             await world.check()
         except AssertionError as error:
-            error.add_note(f"after step {step}, {name}, seed {SEED}")
+            error.add_note(f"after step {step}, {name}, seed {seed}")
             raise
     await world.check_events()
     assert len(seen) == 8, seen
     kinds = {kind for kind, *_ in world.model.events}
     assert kinds == {"account", "settle", "release", "expire", "settle_late", "grant", "adjust"}
+
+
+@pytest.mark.timeout(0)
+async def test_random_operations_agree_with_the_model(valkey: redis.asyncio.Redis) -> None:
+    await wander(valkey, STEPS, SEED)

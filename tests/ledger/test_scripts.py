@@ -1,9 +1,6 @@
 """The scripts' headers say what the scripts do, and the loader links what they use."""
 
 import re
-import subprocess
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,30 +198,6 @@ def test_amounts_never_pass_through_text() -> None:
         assert "tostring" not in code
         assert "tonumber" not in code
         assert "cjson" not in code
-
-
-@pytest.fixture
-def debian_redis(tmp_path: Path) -> Iterator[redis.Redis]:
-    """Debian's Redis 7.0, private."""
-    socket = tmp_path / "s"
-    command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", ""]
-    server = subprocess.Popen([*command, "--dir", str(tmp_path)], stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 10
-        while not socket.exists():
-            assert time.monotonic() < deadline, "redis-server did not start"
-            time.sleep(0.01)
-        with redis.Redis(unix_socket_path=str(socket)) as client:
-            yield client
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
-@pytest.mark.debian
-def test_scripts_load_on_redis_7(debian_redis: redis.Redis) -> None:
-    for script in load_scripts().values():
-        assert debian_redis.script_load(script.source) == script.sha.decode()
 
 
 def test_scripts_load_on_valkey(valkey_socket: Path) -> None:
