@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.debian
 
 
 @pytest.fixture
-async def redis7(tmp_path: Path) -> AsyncIterator[redis.asyncio.Redis]:
-    """A client on a private server."""
+def redis7_socket(tmp_path: Path) -> Iterator[Path]:
+    """A private server."""
     socket = tmp_path / "s"
     command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", ""]
     server = subprocess.Popen([*command, "--dir", str(tmp_path)], stdout=subprocess.DEVNULL)
@@ -26,11 +26,17 @@ async def redis7(tmp_path: Path) -> AsyncIterator[redis.asyncio.Redis]:
         while not socket.exists():
             assert time.monotonic() < deadline, "redis-server did not start"
             time.sleep(0.01)
-        async with redis.asyncio.Redis(unix_socket_path=str(socket)) as client:
-            yield client
+        yield socket
     finally:
         server.terminate()
         server.wait(10)
+
+
+@pytest.fixture
+async def redis7(redis7_socket: Path) -> AsyncIterator[redis.asyncio.Redis]:
+    """A client on it."""
+    async with redis.asyncio.Redis(unix_socket_path=str(redis7_socket)) as client:
+        yield client
 
 
 async def test_scripts_load(redis7: redis.asyncio.Redis) -> None:
