@@ -11,7 +11,20 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-_GROUPS: tuple[str, ...] = ("dev", "serve", "export", "check", "events", "why", "verify")
+_GROUPS: tuple[str, ...] = (
+    "dev",
+    "demo",
+    "serve",
+    "export",
+    "check",
+    "wallet",
+    "key",
+    "holds",
+    "quote",
+    "events",
+    "why",
+    "verify",
+)
 
 
 def main() -> None:

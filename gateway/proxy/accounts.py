@@ -75,6 +75,24 @@ def key_digest(pepper: bytes) -> Callable[[str], str]:
     return lambda key: hashlib.sha256(key.encode()).hexdigest()
 
 
+def account_of(customer: Customer, key: Key, account_rev: int) -> Account:
+    """Whom a request with this key is charged to: the customer, narrowed down by the key."""
+    models = customer.models if key.models is None else key.models
+    if customer.models is not None and key.models is not None:
+        models = customer.models & key.models
+    return Account(
+        customer_id=key.customer_id,
+        key_id=key.key_id,
+        project_id=key.project_id,
+        shard=customer.shard,
+        account_rev=account_rev,
+        limits=customer.limits + key.limits,
+        models=models,
+        livemode=customer.livemode,
+        tags={**customer.tags, **key.tags},
+    )
+
+
 class Accounts:
     """Resolves requests to accounts."""
 
@@ -151,21 +169,8 @@ class Accounts:
         return account
 
     def _account(self, key: Key) -> Account:
-        customer = self._customers[key.customer_id]
-        models = customer.models if key.models is None else key.models
-        if customer.models is not None and key.models is not None:
-            models = customer.models & key.models
-        return Account(
-            customer_id=key.customer_id,
-            key_id=key.key_id,
-            project_id=key.project_id,
-            shard=customer.shard,
-            account_rev=self._revisions.get(key.customer_id, 0),
-            limits=customer.limits + key.limits,
-            models=models,
-            livemode=customer.livemode,
-            tags={**customer.tags, **key.tags},
-        )
+        customer_id = key.customer_id
+        return account_of(self._customers[customer_id], key, self._revisions.get(customer_id, 0))
 
     def _vouched_for(self, exchange: Exchange, customer_id: str) -> Account:
         trusted = self._trusted

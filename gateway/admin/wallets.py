@@ -1,0 +1,91 @@
+"""Wallets as documents for people and programs, and the names of operations on them.
+
+Amounts are decimal strings of credits, times RFC 3339 in UTC. What a wallet has depends on the
+moment (grants begin and expire), so it is always asked at one of the ledger's clock.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.admin.documents import timestamp
+from gateway.domain.money import format_amount
+from gateway.ledger.records import Grant, Wallet
+
+
+def grant_operation_id(customer_id: str, key: str) -> str:
+    """The operation id of a grant with this idempotency key.
+
+    It is the id of the grant's event too, and those are unique over all customers.
+    """
+    return f"grant:{customer_id}:{key}"
+
+
+def wallet_document(
+    customer_id: str,
+    wallet: Wallet,
+    now_ms: int,
+    *,
+    names: Mapping[int, str],
+    groups: Mapping[str, int],
+) -> dict[str, Any]:
+    """One wallet with its grants, in the order they are spent.
+
+    names:  of grants by number. groups: model groups by name, as configured
+    `available` is for models that are in no group; where grants pay for some groups alone,
+    `available_by_group` says what there is for each of those.
+    """
+    bits = {name: 1 << (number - 1) for name, number in groups.items()}
+    scoped = {
+        name: format_amount(wallet.available_nano(now_ms, bit))
+        for name, bit in bits.items()
+        if any(grant.scope_bits & bit for grant in wallet.grants)
+    }
+    return {
+        **wallet_summary(customer_id, wallet, now_ms),
+        **({"available_by_group": scoped} if scoped else {}),
+        "overdraft": format_amount(wallet.overdraft_nano),
+        "expired": format_amount(wallet.expired_nano),
+        "voided": format_amount(wallet.voided_nano),
+        "adjusted": format_amount(wallet.adjusted_nano),
+        "open_reservations": wallet.open_reservations,
+        "account_rev": wallet.account_rev,
+        "grants": [
+            _grant(grant, now_ms, names, [n for n, bit in bits.items() if grant.scope_bits & bit])
+            for grant in wallet.grants
+        ],
+    }
+
+
+def wallet_summary(customer_id: str, wallet: Wallet, now_ms: int) -> dict[str, Any]:
+    """One wallet in a list."""
+    return {
+        "customer_id": customer_id,
+        "status": "frozen" if wallet.frozen else "active",
+        "balance": format_amount(wallet.balance_nano(now_ms)),
+        "held": format_amount(wallet.held_nano),
+        "available": format_amount(wallet.available_nano(now_ms)),
+        "credit_limit": format_amount(wallet.credit_limit_nano),
+        "granted": format_amount(wallet.granted_nano),
+        "settled": format_amount(wallet.settled_nano),
+    }
+
+
+def _grant(
+    grant: Grant, now_ms: int, names: Mapping[int, str], groups: list[str]
+) -> dict[str, Any]:
+    status = "active"
+    if not grant.active(now_ms):
+        status = "not yet" if grant.effective_at_ms > now_ms else "expired"
+    return {
+        "grant": grant.no,
+        "name": names.get(grant.no),
+        "status": status,
+        "category": grant.category,
+        "priority": grant.priority,
+        "remaining": format_amount(grant.remaining_nano),
+        "held": format_amount(grant.held_nano),
+        "effective_at": timestamp(grant.effective_at_ms),
+        "expires_at": timestamp(grant.expires_at_ms) if grant.expires_at_ms else None,
+        "created_at": timestamp(grant.created_at_ms),
+        "groups": groups,
+    }

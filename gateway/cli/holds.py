@@ -1,0 +1,120 @@
+"""`holds list` and `holds release`: what running requests hold, and giving it back by hand."""
+
+from typing import Annotated, Any
+
+import typer
+
+from gateway.admin.documents import usage_text
+from gateway.admin.holds import hold_document, release_by_hand
+from gateway.cli import app
+from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
+from gateway.cli.customers import wallet_of
+from gateway.cli.output import AsJson, fail, out, plain, print_json, row, table
+from gateway.domain.money import format_amount
+from gateway.ledger.accounts import RedisRunner
+from gateway.ledger.operations import Ledger
+from gateway.ledger.records import Ended
+
+holds = typer.Typer(help="What running requests hold of their customers' credit.")
+app.add_typer(holds, name="holds", no_args_is_help=True)
+
+
+@holds.command(name="list")
+def list_(
+    customer: Annotated[
+        str | None, typer.Argument(metavar="[CUSTOMER]", help="Of one customer only.")
+    ] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """List open holds, soonest deadline first. Their workers move the deadlines while they run."""
+
+    async def work(context: Context) -> list[dict[str, Any]]:
+        if customer is not None:
+            await wallet_of(context, customer)
+        found = await context.accounts.open_holds(customer)
+        return [hold_document(each.reservation_id, each.reservation) for each in found]
+
+    documents = on_ledger(config, work)
+    if as_json:
+        print_json(documents)
+        return
+    columns = ("request", "customer", "key", "model", "held", "for", "since", "until", "extended")
+    shown = table(*columns, right=["held", "extended"])
+    for each in documents:
+        row(
+            shown,
+            (
+                each["reservation_id"],
+                each["customer_id"],
+                each["key_id"],
+                each["model"],
+                each["held"],
+                usage_text(each["estimate"]),
+                each["reserved_at"],
+                each["deadline"],
+                each["extended"],
+            ),
+        )
+    out.print(shown)
+
+
+@holds.command()
+def release(
+    reservation_id: Annotated[
+        str,
+        typer.Argument(metavar="RESERVATION_ID", help="The request's id, as `holds list` has it."),
+    ],
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Give a hold back now, charging nothing yet.
+
+    Nobody has to do this for requests that died: their holds expire by themselves within a
+    minute. It is for one that runs on and blocks credit. Such a request is not stopped, and it
+    is charged in full when it settles, into overdraft if the credit is gone by then: the hold
+    ends as `expired` with nothing charged, and the settle that follows is a `settle_late`.
+    Releasing it again changes nothing.
+    """
+
+    async def work(context: Context) -> dict[str, Any]:
+        found = await context.audit.find_reservation(reservation_id)
+        if found is None:
+            raise fail(
+                f"the ledger knows no request {reservation_id}: it never held anything, or it ended"
+                " more than an hour ago"
+            )
+        shard, record = found
+        if isinstance(record, Ended):
+            return _document(reservation_id, record.outcome, record.charged_nano, 0)
+        redis = context.settings.redis
+        ledger = Ledger(
+            RedisRunner(context.client), namespace=redis.namespace, shard_count=redis.shards
+        )
+        ended = await release_by_hand(ledger, shard, reservation_id, record)
+        if ended is None:
+            raise fail(f"the ledger knows no request {reservation_id} any more")
+        given_back = 0 if ended.replayed else record.held_nano
+        return _document(reservation_id, ended.outcome, ended.charged_nano, given_back)
+
+    document = on_ledger(config, work)
+    if as_json:
+        print_json(document)
+    elif document["given_back"] != "0":
+        said = f"Gave back {document['given_back']} credits that {reservation_id} held."
+        out.print(plain(said, "bold green"))
+        out.print(plain("If it still runs, it is charged when it settles."))
+    else:
+        ended_as = f"{document['outcome']}, charged {document['charged']} credits"
+        out.print(plain(f"{reservation_id} holds nothing: {ended_as}.", "yellow"))
+
+
+def _document(
+    reservation_id: str, outcome: str, charged_nano: int, given_back_nano: int
+) -> dict[str, Any]:
+    return {
+        "reservation_id": reservation_id,
+        "outcome": outcome,
+        "charged": format_amount(charged_nano),
+        "given_back": format_amount(given_back_nano),
+    }

@@ -1,0 +1,212 @@
+"""`wallet show`, `wallet list`, `wallet grant`: what customers have, and giving them more."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from gateway.admin.wallets import grant_operation_id, wallet_document, wallet_summary
+from gateway.cli import app
+from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
+from gateway.cli.customers import wallet_of
+from gateway.cli.output import AsJson, err, fail, out, plain, print_json, row, table
+from gateway.cli.parameters import amount as read_amount
+from gateway.cli.parameters import idempotency_key, moment_ms, new_idempotency_key
+from gateway.domain.money import format_amount
+from gateway.ledger.errors import LedgerRefusal, LedgerUnavailable
+from gateway.ledger.operator import DEFAULT_PRIORITY, Granted
+
+wallet = typer.Typer(help="What customers have: balances, grants, top-ups.")
+app.add_typer(wallet, name="wallet", no_args_is_help=True)
+
+Customer = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id.")]
+
+_REFUSALS = {
+    "exists_with_different_parameters": (
+        "the key {key} has made another grant to {customer} before: the amount, category, priority"
+        " or expiry was another. Nothing was changed. Repeat its terms, or use another key"
+    ),
+    "already_expired": "the grant would be worth nothing: its expiry is over already",
+    "too_many_grants": (
+        "{customer} has 64 grants with something left in them; there is room for the next one when"
+        " one of them is used up or has expired"
+    ),
+    "total_too_large": "all that {customer} was ever granted would pass 9,000,000 credits",
+}
+
+
+class CategoryName(StrEnum):
+    """What kind of credit a grant is."""
+
+    PAID = "paid"
+    PROMOTIONAL = "promotional"
+    ALLOWANCE = "allowance"
+    ADJUSTMENT = "adjustment"
+
+
+@wallet.command()
+def show(customer: Customer, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Show one wallet: balance, holds, lifetime sums, and its grants in the order they are spent."""
+
+    async def work(context: Context) -> dict[str, Any]:
+        return wallet_document(
+            customer,
+            await wallet_of(context, customer),
+            await context.accounts.now_ms(),
+            names=await context.audit.grant_names(customer),
+            groups=context.settings.model_groups,
+        )
+
+    document = on_ledger(config, work)
+    if as_json:
+        print_json(document)
+    else:
+        _print_wallet(document)
+
+
+@wallet.command(name="list")
+def list_(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """List all wallets, and the customers of the configuration that have none yet."""
+
+    async def work(context: Context) -> list[dict[str, Any]]:
+        names = sorted({*await context.accounts.customers(), *context.settings.customers})
+        wallets = await context.accounts.wallets(names)
+        now_ms = await context.accounts.now_ms()
+        return [
+            wallet_summary(name, wallets[name], now_ms)
+            if name in wallets
+            else {"customer_id": name, "status": "no wallet yet"}
+            for name in names
+        ]
+
+    documents = on_ledger(config, work)
+    if as_json:
+        print_json(documents)
+        return
+    numbers = ("balance", "held", "available", "granted", "settled")
+    shown = table("customer", *numbers, "status", right=numbers)
+    for document in documents:
+        amounts = (document.get(number) for number in numbers)
+        row(shown, (document["customer_id"], *amounts, document["status"]))
+    out.print(shown)
+
+
+@wallet.command()
+def grant(
+    customer: Customer,
+    amount: Annotated[
+        int,
+        typer.Argument(metavar="AMOUNT", parser=read_amount, help="Credits as a decimal: 12.50."),
+    ],
+    category: Annotated[
+        CategoryName, typer.Option(help="What kind of credit it is.")
+    ] = CategoryName.PAID,
+    priority: Annotated[
+        int, typer.Option(min=0, max=255, help="Lower is spent first.")
+    ] = DEFAULT_PRIORITY,
+    expires: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MOMENT",
+            parser=moment_ms,
+            help="What is left of it then is gone: 2027-12-31T00:00:00Z.",
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What `wallet show` and `why` call it.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why it is granted; kept on record.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IDEMPOTENCY_KEY",
+            parser=idempotency_key,
+            help="Such as the id of the payment. However often this is run, one key grants a"
+            " customer once. Without it one is made and printed.",
+        ),
+    ] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Add credit to a wallet, once by its key. What is owed (the overdraft) is repaid first."""
+    once = key or new_idempotency_key()
+    facts = {k: v for k, v in {"name": name, "reason": reason}.items() if v is not None}
+
+    async def work(context: Context) -> Granted:
+        await wallet_of(context, customer)
+        try:
+            return await context.operator.grant(
+                customer,
+                grant_operation_id(customer, once),
+                amount,
+                category=category.value,
+                priority=priority,
+                expires_at_ms=expires or 0,
+                facts=facts,
+            )
+        except LedgerRefusal as refused:
+            raise fail(_REFUSALS[refused.word].format(customer=customer, key=once)) from None
+        except LedgerUnavailable as error:
+            if not error.unknown:
+                raise
+            raise fail(
+                f"{error}. Whether {customer} was granted it is not known. Run this again with"
+                f" --key {once}: that grants it once in all"
+            ) from None
+
+    granted = on_ledger(config, work)
+    if as_json:
+        print_json(
+            {
+                "customer_id": customer,
+                "amount": format_amount(amount),
+                "balance": format_amount(granted.balance_nano),
+                "grant": granted.grant_no,
+                "key": once,
+                "replayed": granted.replayed,
+            }
+        )
+        return
+    if granted.replayed:
+        said = f"The key {once} has granted {customer} this before: nothing was changed."
+        out.print(plain(said, "yellow"))
+    else:
+        said = f"Granted {customer} {format_amount(amount)} credits."
+        out.print(plain(said, "bold green"))
+    out.print(plain(f"balance {format_amount(granted.balance_nano)}"))
+    if key is None:
+        err.print(plain(f"To repeat this without granting twice: --key {once}", "dim"))
+
+
+def _print_wallet(document: dict[str, Any]) -> None:
+    names = ("balance", "held", "available", "credit_limit", "overdraft", "granted", "settled")
+    sums = table("wallet", document["customer_id"], right=[document["customer_id"]])
+    for name in (*names, "expired", "voided", "adjusted"):
+        if name in names or document[name] != "0":
+            row(sums, (name.replace("_", " "), document[name]), "bold" if name == "balance" else "")
+    for group, available in document.get("available_by_group", {}).items():
+        row(sums, (f"available for {group}", available))
+    row(sums, ("running requests", document["open_reservations"]))
+    if document["status"] != "active":
+        row(sums, ("status", document["status"]), "bold red")
+    out.print(sums)
+    if not document["grants"]:
+        return
+    out.print()
+    columns = ("name", "category", "remaining", "held", "priority", "expires", "pays for")
+    grants = table("grant", *columns, "status", right=["grant", "remaining", "held", "priority"])
+    for each in document["grants"]:
+        row(
+            grants,
+            (
+                each["grant"],
+                each["name"],
+                each["category"],
+                each["remaining"],
+                each["held"],
+                each["priority"],
+                each["expires_at"] or "never",
+                ", ".join(each["groups"]) or "every model",
+                each["status"],
+            ),
+            "" if each["status"] == "active" else "dim",
+        )
+    out.print(grants)
