@@ -36,7 +36,7 @@ class ExportService:
             Outbox(self._client, redis.shards, namespace=redis.namespace),
             Ledger(self._runner, namespace=redis.namespace, shard_count=redis.shards),
             SqliteSink(settings.events_path),
-            PumpOptions(batch_limit=export.batch_events),
+            PumpOptions(batch_limit=export.batch_events, linger_s=export.interval_ms / 1000),
         )
         self._closed = asyncio.Event()
         self._closing = False

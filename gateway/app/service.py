@@ -90,7 +90,7 @@ class GateService:
         self._journals = Path(resources.data_dir) / "journal"
         self._journal = SettleJournal(self._journals)
         self._metrics = GateMetrics()
-        self._refusals = RefusalLog(self._client)
+        self._refusals = RefusalLog(self._client, namespace=redis.namespace)
         self._lines = RequestLog(resources.process, self._metrics.log_lines_dropped)
         self._observer = Observer(self._metrics, self._lines, self._refusals)
         self._settlements = Settlements(settling, self._journal, self._observer.settled)

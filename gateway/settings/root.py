@@ -60,7 +60,7 @@ class Settings(Section):
         "The store of usage events.", {"sqlite": {"path": "events.db"}}, factory=StoreSection
     )
     export: ExportSection = field(
-        "Delivery to the store.", {"batch_events": 500}, factory=ExportSection
+        "Delivery to the store.", {"batch_events": 4096}, factory=ExportSection
     )
     upstreams: Mapping[Id, UpstreamSection] = field(
         "Providers and inference servers, by name.",

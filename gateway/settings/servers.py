@@ -232,8 +232,10 @@ class StoreSection(Section):
 class ExportSection(Section):
     """From the ledger's outbox to the store."""
 
-    batch_events: Annotated[int, Whole(1, 10_000)] = field("Most events in one delivery.", 500, 500)
-    interval_ms: Milliseconds = field("Longest wait before a smaller delivery goes.", 200, 200)
+    batch_events: Annotated[int, Whole(1, 10_000)] = field(
+        "Most events in one delivery.", 4096, 4096
+    )
+    interval_ms: Milliseconds = field("Longest wait before a smaller delivery goes.", 50, 50)
     max_backlog_events: Annotated[int, Whole(1000, 1_000_000_000)] = field(
         "Undelivered events in one shard above which requests are refused (503), so that an "
         "event is never dropped. About 250 bytes of Redis memory each.",
