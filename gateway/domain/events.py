@@ -24,7 +24,8 @@ class Event:
     """One record of the outbox, joined. Amounts in nano-credits, times in Unix ms.
 
     kind:             settle | release | expire | settle_late | grant | adjust | account
-    event_id:         `reservation_id:outcome`, or the operation's id for grant and adjust
+    event_id:         `reservation_id:outcome`; the operation's id for grant and adjust;
+                      `account:CUSTOMER:REVISION`
     shard, epoch, seq: place in the outbox; seq has no gap within (shard, epoch)
     amount_nano:      what was charged (settle, expire; for settle_late the difference), granted,
                       or adjusted (signed)
@@ -54,7 +55,7 @@ class Event:
 
     @property
     def reservation_id(self) -> str | None:
-        """The reservation this record ends, or None for grants and adjustments."""
+        """The reservation this record ends, or None for what is not of one."""
         return self.event_id.rpartition(":")[0] if self.kind in USAGE_KINDS else None
 
 
