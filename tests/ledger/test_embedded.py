@@ -32,8 +32,8 @@ try:
 except Exception as error:
     print(type(error).__name__, error, flush=True)
     sys.exit(1)
-print("started", ledger.pid, flush=True)
 try:
+    print("started", ledger.pid, flush=True)
     signal.pause()
 except KeyboardInterrupt:
     print("interrupted", ledger.running, flush=True)
