@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import httpx
 from rich.rule import Rule
@@ -134,12 +134,9 @@ class Story:
         raw = self._openai.chat.completions.with_raw_response.create(
             model=MODEL,
             max_tokens=60,
+            temperature=0,
             stop=[END_OF_TURN],
-            messages=[
-                {"role": "user", "content": "What is the capital of Spain?"},
-                {"role": "assistant", "content": "The capital of Spain is Madrid."},
-                {"role": "user", "content": "What is the capital of France?"},
-            ],
+            messages=_ask("What is the capital of France?"),
         )
         self._paid_id = raw.headers["x-request-id"]
         said = raw.parse()
@@ -154,12 +151,9 @@ class Story:
             model=MODEL,
             max_tokens=60,
             stream=True,
+            temperature=0,
             stop=[END_OF_TURN],
-            messages=[
-                {"role": "user", "content": "Count from one to five."},
-                {"role": "assistant", "content": "One, two, three, four, five."},
-                {"role": "user", "content": "Count from six to ten."},
-            ],
+            messages=_ask("What is the capital of Germany?"),
         )
         for chunk in chunks:
             for choice in chunk.choices:
@@ -171,18 +165,18 @@ class Story:
             model=MODEL,
             max_tokens=60,
             stop_sequences=[END_OF_TURN],
-            messages=[
-                {"role": "user", "content": "How do you say hello in Spanish?"},
-                {"role": "assistant", "content": "Hello in Spanish is hola."},
-                {"role": "user", "content": "How do you say hello in French?"},
-            ],
+            extra_body={"temperature": 0},
+            messages=_ask("What is the capital of Italy?"),
         )
         _said("".join(block.text for block in said.content if block.type == "text"))
         _used(said.usage.input_tokens, said.usage.output_tokens)
 
     def _response(self) -> None:
         said = self._openai.responses.create(
-            model=MODEL, max_output_tokens=16, input="What is two plus two?"
+            model=MODEL,
+            max_output_tokens=16,
+            temperature=0,
+            input=_ask("What is the capital of Japan?", in_parts=True),
         )
         _said(said.output_text.partition(END_OF_TURN)[0])
         assert said.usage is not None
@@ -303,6 +297,20 @@ class Story:
 def _step(title: str) -> None:
     out.print()
     out.print(Rule(plain(title, "bold"), align="left"))
+
+
+def _ask(question: str, *, in_parts: bool = False) -> Any:
+    """A question after one that was answered: so small a model needs to be shown.
+
+    in_parts: the answer as the Responses API has it
+    """
+    shown = "The capital of Spain is Madrid."
+    answer: Any = [{"type": "output_text", "text": shown}] if in_parts else shown
+    return [
+        {"role": "user", "content": "What is the capital of Spain?"},
+        {"role": "assistant", "content": answer, **({"type": "message"} if in_parts else {})},
+        {"role": "user", "content": question},
+    ]
 
 
 def _said(text: str | None) -> None:

@@ -4,14 +4,13 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.admin.documents import usage_text
 from gateway.admin.holds import hold_document, release_by_hand
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.customers import wallet_of
 from gateway.cli.output import AsJson, fail, out, plain, print_json, row, table
 from gateway.domain.money import format_amount
-from gateway.ledger.accounts import RedisRunner
+from gateway.ledger.accounts import OpenHold, RedisRunner
 from gateway.ledger.operations import Ledger
 from gateway.ledger.records import Ended
 
@@ -27,33 +26,32 @@ def list_(
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """List open holds, soonest deadline first. Their workers move the deadlines while they run."""
+    """List open holds, the next to expire first. While a request runs, its worker extends its hold."""
 
-    async def work(context: Context) -> list[dict[str, Any]]:
+    async def work(context: Context) -> tuple[int, list[OpenHold]]:
         if customer is not None:
             await wallet_of(context, customer)
-        found = await context.accounts.open_holds(customer)
-        return [hold_document(each.reservation_id, each.reservation) for each in found]
+        return await context.accounts.now_ms(), await context.accounts.open_holds(customer)
 
-    documents = on_ledger(config, work)
+    now_ms, found = on_ledger(config, work)
     if as_json:
-        print_json(documents)
+        print_json([hold_document(each.reservation_id, each.reservation) for each in found])
         return
-    columns = ("request", "customer", "key", "model", "held", "for", "since", "until", "extended")
-    shown = table(*columns, right=["held", "extended"])
-    for each in documents:
+    columns = ("customer", "key", "model", "held", "for", "expires in", "extended")
+    shown = table("request", *columns, right=columns[3:], whole=["request"])
+    for each in found:
+        hold, document = each.reservation, hold_document(each.reservation_id, each.reservation)
         row(
             shown,
             (
-                each["reservation_id"],
-                each["customer_id"],
-                each["key_id"],
-                each["model"],
-                each["held"],
-                usage_text(each["estimate"]),
-                each["reserved_at"],
-                each["deadline"],
-                each["extended"],
+                each.reservation_id,
+                hold.customer_id,
+                hold.key_id,
+                document["model"],
+                document["held"],
+                f"{(now_ms - hold.reserved_at_ms) / 1000:.1f} s",
+                f"{(hold.deadline_ms - now_ms) / 1000:.1f} s",
+                hold.extend_no,
             ),
         )
     out.print(shown)

@@ -96,7 +96,8 @@ def list_(
     if as_json:
         print_json(documents)
         return
-    shown = table("key", "customer", "project", "kept in", "made", "status")
+    columns = ("customer", "project", "kept in", "made", "status")
+    shown = table("key", *columns, whole=["key"])
     for each in documents:
         row(
             shown,

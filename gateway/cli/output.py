@@ -30,12 +30,17 @@ def print_json(document: Any) -> None:
     typer.echo(orjson.dumps(document, option=option).decode())
 
 
-def table(*columns: str, right: Iterable[str] = ()) -> Table:
-    """An empty table; `right` names the columns of numbers."""
+def table(*columns: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -> Table:
+    """An empty table. `right`: the columns of numbers; `whole`: of ids, which are not wrapped."""
     made = Table(box=None, header_style="bold", pad_edge=False)
-    numbers = set(right)
+    numbers, unbroken = set(right), set(whole)
     for column in columns:
-        made.add_column(column, justify="right" if column in numbers else "left")
+        made.add_column(
+            column,
+            justify="right" if column in numbers else "left",
+            no_wrap=column in unbroken,
+            overflow="fold",
+        )
     return made
 
 

@@ -1,0 +1,26 @@
+"""A gate that runs, and the operator's desk beside it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.gate import Gate, running_gate
+from tests.upstreams import Sim, sim
+
+from .desk import Desk
+
+__all__ = ["desk", "gate", "sim"]
+
+
+@pytest.fixture
+async def gate(tmp_path: Path, valkey_socket: Path, sim: Sim) -> AsyncIterator[Gate]:
+    """One worker's gate with a funded customer (`acme`) and a broke one (`broke`)."""
+    async with running_gate(tmp_path, valkey_socket, sim.url) as running:
+        yield running
+
+
+@pytest.fixture
+def desk(gate: Gate, tmp_path: Path) -> Desk:
+    """The command line on that gate's configuration."""
+    return Desk(tmp_path / "gateway.yaml")
