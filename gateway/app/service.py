@@ -4,12 +4,16 @@ This is the composition of the data path; the flow itself is `gateway/proxy/hand
 """
 
 import asyncio
+import hashlib
 import socket
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+from weakref import WeakSet
 
 import structlog
 
@@ -20,7 +24,7 @@ from gateway.dialects.base import ReadOptions
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.journal import SettleJournal, orphans, replay_orphan
+from gateway.ledger.journal import JournalInUse, SettleJournal, orphans, replay_orphan
 from gateway.ledger.operations import Ledger, Seen
 from gateway.ledger.refusals import RefusalLog
 from gateway.ledger.resp import CoalescingRunner
@@ -29,8 +33,8 @@ from gateway.proxy.catalog import Catalog, LocalAnswer, Route
 from gateway.proxy.handler import Flow
 from gateway.proxy.local import answer_credits, answer_health, answer_model, answer_models
 from gateway.proxy.observe import Observer
-from gateway.proxy.running import Settlements, keep_alive
 from gateway.proxy.server import HttpServer, ServerLimits
+from gateway.proxy.settlements import Settlements
 from gateway.proxy.sweeper import Sweeper
 from gateway.proxy.upstream import UpstreamPool, UpstreamTimeouts, upstream_tls
 from gateway.settings import Settings
@@ -48,18 +52,47 @@ from gateway.telemetry.names import GateMetrics
 
 log = structlog.get_logger("gate")
 
-REPLAY_EVERY_S = 1.0
+REPLAY_EVERY_S: Final = 1.0
 """How often what waits in the journals is offered to the ledger again."""
+
+RESTART_AFTER_S: Final = 1.0
+"""How long background work that has failed rests before it is begun anew."""
+
+ASK_TIMEOUT_S: Final = 1.0
+"""For what a request asks of the ledger beside the hot path: keys, revisions, balances."""
+
+# After the grace; together less than `worker.SETTLE_TIME_S`.
+LEAVE_S: Final = 0.5
+"""For handlers whose connection was cut to end by themselves, before they are cancelled."""
+DELIVER_S: Final = 3.0
+"""For their endings to reach the ledger or the journal."""
+CLOSE_S: Final = 0.3
+"""For a connection to the ledger to answer what is outstanding."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolKey:
+    """What makes a pool another one: the section, and what its certificate files hold."""
+
+    section: UpstreamSection
+    certificates: bytes
+
+
+Pools = Mapping[str, tuple[PoolKey, UpstreamPool]]
 
 
 @dataclass(slots=True)
 class Compiled:
-    """What one configuration becomes; prepared whole, then taken over in one step."""
+    """What one configuration becomes; prepared whole, then taken over in one step.
+
+    A pool that a later configuration has no use for needs no end of its own: requests that have
+    it finish on it, and its idle connections close after some seconds.
+    """
 
     settings: Settings
     catalog: Catalog
     accounts: Accounts
-    pools: Mapping[str, tuple[UpstreamSection, UpstreamPool]]
+    pools: Pools
 
 
 class GateService:
@@ -72,7 +105,9 @@ class GateService:
         self._started_s = int(time.time())
         self._admission = CoalescingRunner(endpoint, name=f"{resources.process}-admission")
         self._settlement = CoalescingRunner(endpoint, name=f"{resources.process}-settlement")
-        self._client = endpoint.client(name=resources.process)
+        self._client = endpoint.client(
+            name=resources.process, timeout_s=ASK_TIMEOUT_S, pool_wait_s=ASK_TIMEOUT_S / 2
+        )
         seen = Seen()
         self._ledger = Ledger(
             self._admission,
@@ -98,11 +133,11 @@ class GateService:
         self._balance = BalanceReader(self._store, settings.events_path)
         self._prepared: Compiled | None = None
         self._current: Compiled
-        self._pools: Mapping[str, tuple[UpstreamSection, UpstreamPool]] = {}
+        self._pools: Pools = {}
+        self._every_pool: WeakSet[UpstreamPool] = WeakSet()
         self._flow: Flow
         self._server: HttpServer
         self._tasks: list[asyncio.Task[None]] = []
-        self._retired: set[asyncio.Task[None]] = set()
         self._draining: asyncio.Event | None = None
 
     async def build(self, settings: Settings) -> None:
@@ -110,9 +145,9 @@ class GateService:
         try:
             await self._admission.start()
             await self._settlement.start()
+            self._current = await self._compile(settings)
         except LedgerUnavailable as error:
             raise CannotServe(str(error)) from error
-        self._current = await self._compile(settings)
         self._pools = self._current.pools
         self._flow = Flow(
             self._current.catalog,
@@ -134,81 +169,81 @@ class GateService:
             connections_per_address=listen.max_connections_per_address,
         )
         self._server = HttpServer(self._flow, limits)
-        work = [keep_alive(self._settlements), self._refusals.run(), self._replay_journals()]
+        work = [self._settlements.keep_alive, self._refusals.run, self._replay_journals]
         if self._process.endswith("-0"):  # one sweeper a gate is enough
-            work.append(self._sweeper.run())
+            work.append(self._sweeper.run)
         self._tasks = [asyncio.create_task(_forever(each)) for each in work]
         await self._server.start(sock)
 
     async def prepare(self, settings: Settings) -> None:
         """Compile the new configuration beside the present one. Raises CannotServe."""
         self.abort()
-        self._prepared = await self._compile(settings)
+        try:
+            self._prepared = await self._compile(settings)
+        except LedgerUnavailable as error:
+            raise CannotServe(str(error)) from error
 
     def commit(self) -> None:
         """Serve new requests by what was prepared."""
         prepared, self._prepared = self._prepared, None
         assert prepared is not None, "commit follows prepare"
-        before, self._current, self._pools = self._current, prepared, prepared.pools
+        self._current, self._pools = prepared, prepared.pools
         self._flow.catalog, self._flow.accounts = prepared.catalog, prepared.accounts
-        self._retire(before, prepared)
 
     def abort(self) -> None:
         """Throw away what was prepared."""
-        prepared, self._prepared = self._prepared, None
-        if prepared is not None:
-            self._retire(prepared, self._current)
+        self._prepared = None
 
     async def drain(self, grace_s: float) -> None:
         """Stop accepting, let running requests end within the grace, settle all, close."""
         if self._draining is not None:
-            await self._server.close()
+            await self._server.close(LEAVE_S)
             await self._draining.wait()
             return
         self._draining = asyncio.Event()
         self._flow.draining = True
         await self._server.drain(grace_s)
-        await self._server.close()
-        await self._settlements.drain(grace_s=4.0)
+        await self._server.close(LEAVE_S)
+        await self._settlements.drain(DELIVER_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with suppress(LedgerUnavailable):
+        if self._settlement.connected and self._journal.waiting_records:
             await self._settlements.replay_journal()
         await self._journal.close()
-        for _, pool in self._current.pools.values():
+        for pool in list(self._every_pool):
             await pool.close()
-        await asyncio.gather(*self._retired, return_exceptions=True)
         await self._lines.close()
-        await self._admission.close()
-        await self._settlement.close()
+        await self._admission.close(CLOSE_S)
+        await self._settlement.close(CLOSE_S)
         await self._client.aclose()
         self._draining.set()
-
-    async def settled(self) -> None:
-        """Wait until every ending so far has been taken by the ledger or the journal."""
-        await self._settlements.drain(grace_s=10.0)
 
     def snapshot(self) -> Snapshot:
         """The metrics so far."""
         self._metrics.requests_in_flight.set(self._server.busy_count)
+        self._metrics.holds_open.set(len(self._settlements.live))
         self._metrics.settle_journal_entries.set(self._journal.waiting_records)
         return self._metrics.registry.snapshot()
 
     # Compiling
 
     async def _compile(self, settings: Settings) -> Compiled:
-        pools = {name: (up, self._pool(name, up)) for name, up in settings.upstreams.items()}
+        wallets = await self._store.wallets(list(settings.customers))
+        revisions = {customer_id: wallet.account_rev for customer_id, wallet in wallets.items()}
+        # In a thread: certificates and many customers take a while, and requests are served.
+        return await asyncio.to_thread(self._compile_values, settings, revisions)
+
+    def _compile_values(self, settings: Settings, revisions: Mapping[str, int]) -> Compiled:
+        pools = {name: self._pool(name, up) for name, up in settings.upstreams.items()}
         upstreams = {name: pool for name, (_, pool) in pools.items()}
         routes = compile_routes(settings, upstreams, DIALECTS)
         models = compile_models(settings, upstreams)
         routes.update(self._local_routes(settings, list(models)))
-        customers = compile_customers(settings)
-        wallets = await self._store.wallets(list(customers))
         accounts = Accounts(
-            customers,
+            compile_customers(settings),
             compile_keys(settings),
-            {customer_id: wallet.account_rev for customer_id, wallet in wallets.items()},
+            revisions,
             self._store,
             pepper=settings.pepper(),
             trusted=compile_trusted_header(settings),
@@ -221,12 +256,24 @@ class GateService:
         )
         return Compiled(settings, catalog, accounts, pools)
 
-    def _pool(self, name: str, upstream: UpstreamSection) -> UpstreamPool:
-        known = self._pools.get(name)
-        if known is not None and known[0] == upstream:
-            return known[1]  # its connections stay warm
+    def _pool(self, name: str, upstream: UpstreamSection) -> tuple[PoolKey, UpstreamPool]:
         times, tls = upstream.timeouts, upstream.tls
-        return UpstreamPool(
+        try:
+            key = PoolKey(upstream, _contents(tls.ca_file, tls.client_cert, tls.client_key))
+            known = self._pools.get(name)
+            if known is not None and known[0] == key:
+                return known  # its connections stay warm
+            context = upstream_tls(
+                ca_file=tls.ca_file,
+                verify=tls.verify,
+                client_certificate=tls.client_cert,
+                client_key=tls.client_key,
+            )
+        except (OSError, ssl.SSLError) as error:
+            raise CannotServe(
+                f"upstreams.{name}.tls: the certificates cannot be used ({type(error).__name__})"
+            ) from error
+        pool = UpstreamPool(
             name,
             str(upstream.base_url),
             timeouts=UpstreamTimeouts(
@@ -235,15 +282,12 @@ class GateService:
                 between_ms=times.between_bytes_ms,
                 total_ms=times.total_ms,
             ),
-            tls=upstream_tls(
-                ca_file=tls.ca_file,
-                verify=tls.verify,
-                client_certificate=tls.client_cert,
-                client_key=tls.client_key,
-            ),
+            tls=context,
             server_name=tls.server_name,
             connections_most=upstream.max_connections,
         )
+        self._every_pool.add(pool)
+        return key, pool
 
     def _local_routes(self, settings: Settings, models: list[str]) -> dict[str, Route]:
         def route(path: str, answer: LocalAnswer, *, public: bool = False) -> Route:
@@ -271,15 +315,6 @@ class GateService:
             return "draining"
         return None if self._admission.connected else "ledger_unreachable"
 
-    def _retire(self, old: Compiled, new: Compiled) -> None:
-        """Close the pools that only `old` uses, once their running requests have ended."""
-        kept = {id(pool) for _, pool in new.pools.values()}
-        for _, pool in old.pools.values():
-            if id(pool) not in kept:
-                task = asyncio.create_task(_close_when_quiet(pool))
-                self._retired.add(task)
-                task.add_done_callback(self._retired.discard)
-
     async def _replay_journals(self) -> None:
         """Deliver what could not be: this worker's own journal, and those of dead workers."""
         while True:
@@ -288,9 +323,17 @@ class GateService:
                 continue
             if self._journal.waiting_records:
                 await self._settlements.replay_journal()
-            for path in orphans(self._journals):
-                done = await replay_orphan(path, self._settlements.replay_one)
-                log.warning("journal_replayed", delivered=done.delivered, rejected=done.rejected)
+            for path in await asyncio.to_thread(orphans, self._journals):
+                # Every worker looks for them: another may have taken it, or be done with it.
+                with suppress(JournalInUse, FileNotFoundError):
+                    done = await replay_orphan(path, self._settlements.replay_one)
+                    if done.delivered or done.rejected or done.damaged_bytes:
+                        log.warning(
+                            "journal_replayed",
+                            delivered=done.delivered,
+                            rejected=done.rejected,
+                            damaged_bytes=done.damaged_bytes,
+                        )
 
 
 async def build_gate(settings: Settings, resources: Resources) -> GateService:
@@ -300,18 +343,19 @@ async def build_gate(settings: Settings, resources: Resources) -> GateService:
     return service
 
 
-async def _forever(work: object) -> None:
-    """Background work that a fault must not end silently: it is logged, the process goes on."""
-    try:
-        await work  # type: ignore[misc]
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:
-        log.error("background_failed", **failure(error))
-        raise
+async def _forever(work: Callable[[], Awaitable[None]]) -> None:
+    """Background work that nobody would miss at once: a fault is logged, and it begins anew."""
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            log.error("background_failed", **failure(error))
+        await asyncio.sleep(RESTART_AFTER_S)
 
 
-async def _close_when_quiet(pool: UpstreamPool) -> None:
-    while pool.open_count > pool.idle_count or pool.waiting_count:  # noqa: ASYNC110 - rare, and bounded by total_ms
-        await asyncio.sleep(0.2)
-    await pool.close()
+def _contents(*files: Path | None) -> bytes:
+    """What these files hold, in one value. Raises OSError."""
+    held = hashlib.sha256()
+    for file in files:
+        held.update(b"-" if file is None else hashlib.sha256(file.read_bytes()).digest())
+    return held.digest()

@@ -116,6 +116,10 @@ class SettleJournal:
             self._writer = asyncio.create_task(self._write_waiting())
         await on_disk
 
+    async def set_aside(self, record: Record, error: Exception) -> None:
+        """Keep, in `NAME.rejected`, a record that can never be delivered. Raises OSError."""
+        await self._set_aside([_rejected(record, error)])
+
     async def replay(self, deliver: Deliver) -> Replayed:
         """Deliver what waits, oldest first, up to 64 at a time; empties the file when all is done.
 
@@ -265,12 +269,16 @@ async def _deliver_all(records: list[Record], deliver: Deliver) -> _Outcome:
         if isinstance(result, LedgerUnavailable):
             outcome.unavailable = True
         elif isinstance(result, Exception):
-            outcome.rejects.append({"error": f"{type(result).__name__}: {result}", **record})
+            outcome.rejects.append(_rejected(record, result))
         elif isinstance(result, BaseException):
             raise result
         else:
             outcome.delivered += 1
     return outcome
+
+
+def _rejected(record: Record, error: Exception) -> Record:
+    return {"error": f"{type(error).__name__}: {error}", **record}
 
 
 def _batch(chunk: bytes) -> Iterator[tuple[Record, int]]:

@@ -2,28 +2,35 @@
 
 Keys are known by their SHA-256 (or HMAC-SHA-256 with a pepper) alone. Those of the configuration
 are in memory; those made by `creditgate key create` are looked up in the ledger's directory and
-cached. A revoked key or a changed account shows as `stale_account` at the next reserve (the
-script compares `account_rev`), and `refresh` reads the customer anew.
+cached.
+
+Law: an account is valid while its revision is the ledger's. A revoked key or a changed account
+raises the revision, so the next reserve answers `stale_account` and `refresh` reads both anew.
+Hence the revision is always read before the key: a key that is revoked in between is stale.
+Where no reserve follows, nothing would notice: there a key of the directory is not cached.
 """
 
 import hashlib
 import hmac
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Protocol
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final, Protocol, TypeVar
 
 from gateway.domain.limits import Limit
 from gateway.domain.reservation import Account, Key
 from gateway.proxy.http import Exchange
 from gateway.proxy.refused import Refused
 
-MAX_KEY_CHARS = 512
-UNKNOWN_KEY_TTL_S = 2.0
-MAX_UNKNOWN_KEYS = 10_000
-MAX_VOUCHED = 10_000
-MAX_ID_CHARS = 64
+MAX_KEY_CHARS: Final = 512
+UNKNOWN_KEY_TTL_S: Final = 2.0
+MAX_UNKNOWN_KEYS: Final = 10_000
+MAX_LOOKED_UP: Final = 100_000
+MAX_VOUCHED: Final = 10_000
+MAX_ID_CHARS: Final = 64
+_PEERS_REMEMBERED: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +66,20 @@ class TrustedHeader:
     project_header: str | None
     networks: tuple[IPv4Network | IPv6Network, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The headers that it reads."""
+        named = (self.customer_header, self.key_header, self.project_header)
+        return tuple(name for name in named if name)
+
     def trusts(self, remote: str) -> bool:
         """Whether the peer lies in a trusted network."""
         try:
             address = ip_address(remote)
         except ValueError:
             return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped  # an IPv4 peer of a socket that takes both
         return any(address in network for network in self.networks)
 
 
@@ -113,88 +128,126 @@ class Accounts:
         self._directory = directory
         self._digest = key_digest(pepper)
         self._trusted = trusted
-        self._accounts: dict[str, Account] = {
-            digest: self._account(key)
-            for digest, key in keys.items()
-            if key.customer_id in customers
-        }
+        self._trusts = lru_cache(_PEERS_REMEMBERED)(trusted.trusts) if trusted else None
+        self._accounts = {digest: self._account(key) for digest, key in keys.items()}
+        self._looked_up: dict[str, Account] = {}
         self._unknown: dict[str, float] = {}
         self._vouched: dict[tuple[str, str, str | None], Account] = {}
 
-    async def authenticate(self, exchange: Exchange) -> Account:
-        """The account of a request. Raises Refused(bad_key), LedgerUnavailable."""
-        if self._trusted is not None and self._trusted.trusts(exchange.remote):
-            customer_id = exchange.header(self._trusted.customer_header)
-            if customer_id is not None:
-                return self._vouched_for(exchange, customer_id)
+    async def authenticate(self, exchange: Exchange, *, reserves: bool = True) -> Account:
+        """The account of a request. Raises Refused(bad_key), LedgerUnavailable.
+
+        reserves: a reservation follows, which notices an account that is not valid any more
+        """
+        if self._trusts is not None and self._trusts(exchange.remote):
+            vouched = self._vouched_for(exchange)
+            if vouched is not None:
+                return vouched
         digest = self._digest(credential(exchange))
         account = self._accounts.get(digest)
-        if account is None:
-            account = await self._look_up(digest)
-        if account is None:
-            raise Refused("bad_key", "This API key is not known here. Check it, or create one.")
-        return account
+        if account is not None:
+            if account.account_rev == self._revisions.get(account.customer_id, 0):
+                return account
+            account = self._accounts[digest] = self._account(self._configured[digest])
+            return account
+        account = self._looked_up.get(digest)
+        if (
+            account is not None
+            and reserves
+            and account.account_rev == self._revisions.get(account.customer_id, 0)
+        ):
+            return account
+        return await self._look_up(digest)
 
     async def refresh(self, account: Account, exchange: Exchange) -> Account:
         """Read the customer and the key anew after `stale_account`. Raises Refused(bad_key)."""
         customer_id = account.customer_id
-        revision = await self._directory.account_rev(customer_id)
-        if revision is None:
+        known = self._revisions.get(customer_id, 0)  # higher when another request has asked since
+        if known == account.account_rev and await self._read_revision(customer_id) is None:
             raise Refused("bad_key", "This API key has no account.", reason="unknown_account")
-        self._revisions[customer_id] = revision
-        self._accounts = {
-            digest: replace(known, account_rev=revision)
-            if known.customer_id == customer_id
-            else known
-            for digest, known in self._accounts.items()
-            if known.customer_id != customer_id or digest in self._configured
-        }
         return await self.authenticate(exchange)
 
-    async def _look_up(self, digest: str) -> Account | None:
+    async def _look_up(self, digest: str) -> Account:
+        """The account of a key that only the directory can know. Raises Refused(bad_key)."""
         now = time.monotonic()
-        if self._unknown.get(digest, 0.0) > now:
-            return None
+        if self._unknown.get(digest, 0.0) <= now:
+            account = await self._find(digest)
+            if account is not None:
+                _remember(self._looked_up, digest, account, MAX_LOOKED_UP)
+                return account
+            self._looked_up.pop(digest, None)
+            _remember(self._unknown, digest, now + UNKNOWN_KEY_TTL_S, MAX_UNKNOWN_KEYS)
+        raise Refused("bad_key", "This API key is not known here. Check it, or create one.")
+
+    async def _find(self, digest: str) -> Account | None:
         key = await self._directory.find_key(digest)
-        if key is None or key.customer_id not in self._customers:
-            if len(self._unknown) >= MAX_UNKNOWN_KEYS:
-                self._unknown.clear()
-            self._unknown[digest] = now + UNKNOWN_KEY_TTL_S
+        customer = self._customers.get(key.customer_id) if key else None
+        if key is None or customer is None:
             return None
-        if key.customer_id not in self._revisions:
-            self._revisions[key.customer_id] = (
-                await self._directory.account_rev(key.customer_id) or 0
-            )
-        account = self._accounts[digest] = self._account(key)
-        return account
+        revision = self._revisions.get(key.customer_id)
+        if revision is None:
+            revision = await self._read_revision(key.customer_id) or 0
+        key = await self._directory.find_key(digest)  # again, now that the revision is known
+        return None if key is None else account_of(customer, key, revision)
+
+    async def _read_revision(self, customer_id: str) -> int | None:
+        revision = await self._directory.account_rev(customer_id)
+        if revision is not None:
+            # Of two that read at once, the older answer may come last.
+            self._revisions[customer_id] = max(revision, self._revisions.get(customer_id, 0))
+        return revision
 
     def _account(self, key: Key) -> Account:
         customer_id = key.customer_id
         return account_of(self._customers[customer_id], key, self._revisions.get(customer_id, 0))
 
-    def _vouched_for(self, exchange: Exchange, customer_id: str) -> Account:
+    def _vouched_for(self, exchange: Exchange) -> Account | None:
+        """The account that a trusted peer names; None when it names none."""
         trusted = self._trusted
         assert trusted is not None
+        customer_id = _told(exchange, trusted.customer_header)
+        if customer_id is None:
+            return None
         if customer_id not in self._customers:
             raise Refused(
                 "bad_key", "The customer that the gateway in front named is not known here."
             )
-        key_id = (trusted.key_header and exchange.header(trusted.key_header)) or "trusted"
-        project_id = (trusted.project_header and exchange.header(trusted.project_header)) or None
-        for name in (key_id, project_id or ""):
-            if len(name) > MAX_ID_CHARS or not name.isascii() or not name.isprintable():
-                raise Refused(
-                    "bad_key", "The key or project that the gateway in front named is bad."
-                )
+        key_id = _told(exchange, trusted.key_header) or "trusted"
+        project_id = _told(exchange, trusted.project_header) or None
         account = self._vouched.get((customer_id, key_id, project_id))
         if account is None or account.account_rev != self._revisions.get(customer_id, 0):
-            if len(self._vouched) >= MAX_VOUCHED:
-                self._vouched.clear()
             account = self._account(
                 Key(key_id=key_id, customer_id=customer_id, project_id=project_id)
             )
-            self._vouched[customer_id, key_id, project_id] = account
+            _remember(self._vouched, (customer_id, key_id, project_id), account, MAX_VOUCHED)
         return account
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _remember(cache: dict[K, V], name: K, value: V, most: int) -> None:
+    """Bounded: a full cache starts anew, which costs a look-up each."""
+    if len(cache) >= most:
+        cache.clear()
+    cache[name] = value
+
+
+def _told(exchange: Exchange, header: str | None) -> str | None:
+    """What the gateway in front says in a header. Raises Refused(bad_key): two values may mean
+    that it added its own to the caller's."""
+    values = exchange.header_values(header) if header else ()
+    if not values:
+        return None
+    value = values[0]
+    if (
+        len(values) > 1
+        or len(value) > MAX_ID_CHARS
+        or not (value.isascii() and value.isprintable())
+    ):
+        raise Refused("bad_key", "What the gateway in front said of this caller is not an id.")
+    return value
 
 
 def credential(exchange: Exchange) -> str:

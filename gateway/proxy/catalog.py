@@ -10,7 +10,8 @@ from typing import Literal
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Account
-from gateway.proxy.http import Exchange, Headers, Upstream
+from gateway.proxy.headers import Forwarding
+from gateway.proxy.http import Exchange, Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Policy:
 class Model:
     """One priced model.
 
-    credential:         header fields that the upstream wants, injected into each request
+    forwarding:         which header fields the upstream sees, its credential among them
     max_output_tokens:  the most one choice can produce
     context_tokens:     caps the input bound; None when unknown
     hidden_output:      reasons before it shows; on disconnect it drains or charges the hold
@@ -51,7 +52,7 @@ class Model:
 
     name: str
     upstream: Upstream
-    credential: Headers
+    forwarding: Forwarding
     forward: ForwardOptions
     prices: PriceTable
     max_output_tokens: int
@@ -71,7 +72,7 @@ class Route:
     local:     answered by the gate itself
     public:    needs no key (health); local routes only
     free:      forwarded without a reservation
-    upstream, credential: of a free route whose body names no model
+    upstream, forwarding: of a free route whose body names no model
     """
 
     path: str
@@ -83,7 +84,12 @@ class Route:
     public: bool = False
     free: bool = False
     upstream: Upstream | None = None
-    credential: Headers = ()
+    forwarding: Forwarding | None = None
+
+    @property
+    def reserves(self) -> bool:
+        """Whether its requests are paid for."""
+        return self.local is None and not self.free
 
 
 @dataclass(frozen=True, slots=True)

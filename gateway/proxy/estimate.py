@@ -5,20 +5,21 @@ the output is bounded by what the caller allows, else by the model. The dearest 
 could apply is assumed. Only then is a reservation a promise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from gateway.dialects.base import BadRequest, RequestFacts
+from gateway.dialects.base import BadRequest, ForwardOptions, RequestFacts
 from gateway.domain.usage import Usage
 from gateway.proxy.catalog import Model, Policy
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Bound:
-    """Quantities in tokens. `held_output` grows while a stream runs, up to `output`.
+    """Quantities in tokens.
 
     input:        upper bound of the input
     input_count:  the input as counted when the provider reports nothing
     output:       upper bound over all choices
+    held_output:  how much of it is held: of a stream a part at first
     """
 
     input: int
@@ -58,6 +59,11 @@ class Bound:
                 return {}
 
     @property
+    def most(self) -> int:
+        """Tokens at most, input and output."""
+        return self.input + self.output
+
+    @property
     def tokens(self) -> int:
         """Tokens held, for limits that count tokens."""
         return self.input + self.held_output
@@ -67,8 +73,7 @@ def bound_request(facts: RequestFacts, model: Model, policy: Policy) -> Bound:
     """Bound one request. Raises BadRequest when it asks for more than the model can give."""
     per_choice = facts.output_bound
     if per_choice is None:
-        per_choice = policy.default_max_output_tokens or model.max_output_tokens
-        per_choice = min(per_choice, model.max_output_tokens)
+        per_choice = _default_output(model, policy) or model.max_output_tokens
     elif per_choice > model.max_output_tokens:
         raise BadRequest(
             f"This model produces at most {model.max_output_tokens} tokens, but {per_choice} were"
@@ -91,3 +96,16 @@ def bound_request(facts: RequestFacts, model: Model, policy: Policy) -> Bound:
         images=facts.images,
         tool_calls=facts.tool_calls,
     )
+
+
+def forward_options(facts: RequestFacts, model: Model, policy: Policy) -> ForwardOptions:
+    """How to write the body out: with the output maximum that the bound assumed, if the caller
+    gave none and the upstream's own would be higher."""
+    if facts.output_bound is not None or policy.default_max_output_tokens is None:
+        return model.forward
+    return replace(model.forward, max_output=_default_output(model, policy))
+
+
+def _default_output(model: Model, policy: Policy) -> int | None:
+    default = policy.default_max_output_tokens
+    return None if default is None else min(default, model.max_output_tokens)

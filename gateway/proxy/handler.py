@@ -5,48 +5,38 @@
 Law: nothing is forwarded before the ledger has granted a hold (free routes aside), and after
 that `Run.resolve` is called on every way out, exactly once in effect. A branch of the flow that
 is not visible here does not exist: how a hold grows and ends is `running.py`, how an answer is
-passed on is `relay.py`, who is asking is `accounts.py`.
+passed on is `relay.py`, who is asking is `accounts.py`, what a refusal says is `refused.py`.
 """
 
-import os
 import time
 from asyncio import CancelledError, current_task
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any
 
 from msgpack import packb
 
-from gateway.dialects.base import BadRequest, Dialect, Refusal, RequestFacts
+from gateway.dialects.base import BadRequest, Dialect, RequestFacts
 from gateway.domain.pricing import compile_prices
-from gateway.domain.reservation import Account, Denied, Hold
-from gateway.ledger.errors import LedgerUnavailable
+from gateway.domain.reservation import Denied, Hold
+from gateway.ledger.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.operations import Ledger
 from gateway.proxy.accounts import Accounts
 from gateway.proxy.catalog import Catalog, Model, Route
-from gateway.proxy.estimate import Bound, bound_request
-from gateway.proxy.headers import UPSTREAM_REQUEST_ID, find, forwarded
-from gateway.proxy.http import BodyError, ClientGone, Exchange, Headers, UpstreamError
+from gateway.proxy.estimate import Bound, bound_request, forward_options
+from gateway.proxy.http import BodyError, CancelledUnsent, ClientGone, Exchange, UpstreamError
 from gateway.proxy.observe import Observer
-from gateway.proxy.refused import INTERNAL, TRANSIENT, Refused, as_refused, refused_by_ledger
+from gateway.proxy.refused import (
+    INTERNAL,
+    Refused,
+    as_refused,
+    refusal_headers,
+    refused_by_ledger,
+    refused_by_upstream,
+)
 from gateway.proxy.relay import relay, relay_free
-from gateway.proxy.running import Run, Settlements
-
-
-@dataclass(slots=True)
-class Trail:
-    """What is known of a request so far, for its log line, its metrics and its refusal."""
-
-    request_id: str
-    started_at: float
-    route: Route | None = None
-    account: Account | None = None
-    model: str | None = None
-    held_nano: int = 0
-    denied: Denied | None = None
-    refreshed: bool = False
-    decision: str = "allow"
-    reason: str = ""
-    upstream_s: float = 0.0
+from gateway.proxy.running import Run
+from gateway.proxy.settlements import Settlements
+from gateway.proxy.trail import Trail
 
 
 class Flow:
@@ -69,13 +59,13 @@ class Flow:
 
     async def __call__(self, exchange: Exchange) -> None:
         """One request, to its end. Raises nothing but cancellation."""
-        trail = Trail(new_request_id(), time.monotonic())
+        trail = Trail()
         dialect = self.catalog.fallback
         try:
             trail.route = route = self._route(exchange)
             dialect = route.dialect
             if not route.public:
-                trail.account = await self.accounts.authenticate(exchange)
+                trail.account = await self.accounts.authenticate(exchange, reserves=route.reserves)
             if route.local is not None:
                 await route.local(exchange, trail.account, trail.request_id)
             elif route.free:
@@ -102,7 +92,6 @@ class Flow:
         event = self._event(trail, route, model)
         hold = await self._reserve(exchange, trail, route, model, bound, event)
         assert trail.account is not None
-        self._observer.admitted(trail)
         run = Run(
             self._settlements,
             trail.account,
@@ -112,44 +101,49 @@ class Flow:
             hold,
             event,
             trail.started_at,
+            stream=facts.stream,
         )
-        task = current_task()
-        assert task is not None
-        exchange.limit_after_gone(run.linger_ms(facts.stream), task.cancel)
         try:
-            headers = self._headers(exchange, trail, model.credential)
-            body = route.dialect.forward_body(facts, model.forward)
+            self._observer.admitted(trail)
+            task = current_task()
+            assert task is not None
+            exchange.limit_after_gone(run.linger_ms, task.cancel)
+            headers = model.forwarding.fields(
+                exchange.headers(), exchange.header("connection"), trail.request_id
+            )
+            body = route.dialect.forward_body(facts, forward_options(facts, model, route.policy))
+            if exchange.client_gone():
+                raise ClientGone
             before = time.monotonic()
+            run.stage = "sent"
             answer = await model.upstream.send("POST", route.path, headers, body)
             self._observer.answered(trail, model.upstream.name, time.monotonic() - before)
             try:
-                run.status = answer.status
-                event["upstream_request_id"] = _text(_first(answer.headers, UPSTREAM_REQUEST_ID))
                 await relay(exchange, answer, run, route.dialect, facts, trail.request_id)
             finally:
                 answer.close()
         except UpstreamError as error:
-            run.broken = True
-            run.flags.append("upstream_timeout" if error.timeout else "upstream_failed")
-            self._observer.upstream_failed(model.upstream.name, _kind(error))
-            raise _upstream_refusal(error) from None
-        except (ClientGone, CancelledError):
-            run.client_gone = True
-            run.flags.append("client_gone")
+            run.flag("upstream_timeout" if error.timeout else "upstream_failed")
+            self._observer.upstream_failed(model.upstream.name, error)
+            raise refused_by_upstream(error) from None
+        except (ClientGone, CancelledError) as left:
+            run.leave(unsent=isinstance(left, CancelledUnsent))
             raise ClientGone from None
         finally:
             run.resolve()
-            self._observer.metrics.holds_open.dec()
 
     async def _forward_free(self, exchange: Exchange, trail: Trail, route: Route) -> None:
         body = await self._body(exchange) if exchange.method == "POST" else b""
-        upstream, credential = route.upstream, route.credential
-        if upstream is None:
+        upstream, forwarding = route.upstream, route.forwarding
+        if upstream is None or forwarding is None:
             facts = route.dialect.read_request(body, route.reading)
             model = self._model(facts, trail)
-            upstream, credential = model.upstream, model.credential
+            upstream, forwarding = model.upstream, model.forwarding
             body = route.dialect.forward_body(facts, model.forward)
-        headers = self._headers(exchange, trail, credential)
+        headers = forwarding.fields(
+            exchange.headers(), exchange.header("connection"), trail.request_id
+        )
+        trail.admitted = True
         try:
             answer = await upstream.send(exchange.method, route.path, headers, body)
             try:
@@ -157,7 +151,8 @@ class Flow:
             finally:
                 answer.close()
         except UpstreamError as error:
-            raise _upstream_refusal(error) from None
+            self._observer.upstream_failed(upstream.name, error)
+            raise refused_by_upstream(error) from None
 
     # Steps, in the order of the flow
 
@@ -256,6 +251,7 @@ class Flow:
         estimate = prices.vector(bound.held_usage(model))
         floor = prices.vector(bound.expiry_usage(model, route.policy, bound.counted_usage(0)))
         facts = packb(event)
+        refreshed = False
         while True:
             try:
                 answer = await self._ledger.reserve(
@@ -269,90 +265,42 @@ class Flow:
                     ttl_ms=route.policy.hold_ttl_ms,
                     scope_bits=model.scope_bits,
                 )
-            except LedgerUnavailable as error:
-                if error.unknown:
+            except (LedgerUnavailable, LedgerBug, CancelledError) as error:
+                if not isinstance(error, LedgerUnavailable) or error.unknown:
                     self._settlements.abandon(account, trail.request_id, facts)
                 raise
             if isinstance(answer, Hold):
                 trail.held_nano = answer.held_nano
                 return answer
             trail.denied = answer
-            if answer.reason != "stale_account" or trail.refreshed:
+            if answer.reason != "stale_account" or refreshed:
                 raise refused_by_ledger(
                     answer, insufficient_status=route.policy.insufficient_status
                 )
-            trail.refreshed = True
+            refreshed = True
             account = trail.account = await self.accounts.refresh(account, exchange)
-
-    def _headers(self, exchange: Exchange, trail: Trail, credential: Headers) -> Headers:
-        extra = (
-            *credential,
-            *FIXED_FIELDS,
-            (b"x-request-id", trail.request_id.encode()),
-        )
-        return forwarded(exchange.headers(), extra, exchange.header("connection"))
 
     async def _refuse(
         self, exchange: Exchange, trail: Trail, dialect: Dialect, refused: Refused
     ) -> None:
-        trail.decision, trail.reason = "deny", refused.reason
+        trail.reason = refused.reason
         refusal = refused.as_refusal(trail.request_id)
         status, body = dialect.refusal(refusal)
-        self._observer.refusal(trail, refused, status)
+        if not trail.admitted:
+            trail.decision = "deny"
+            self._observer.denied(trail, refused, status)
         if exchange.status:
             exchange.abort()  # an answer has begun: the client must see that it is cut
             return
-        try:
+        with suppress(ClientGone):
             await exchange.answer(status, refusal_headers(refusal), body)
-        except ClientGone:
-            trail.reason = trail.reason or "client_gone"
 
 
 NOTHING = compile_prices({})
 """A price without rows: what a quote of nothing is rated at."""
-
-FIXED_FIELDS = (
-    (b"content-type", b"application/json"),
-    (b"accept-encoding", b"identity"),
-)
-
-
-def refusal_headers(refusal: Refusal) -> list[tuple[str, str]]:
-    """Headers of the gate's own errors. Official SDKs obey `x-should-retry`."""
-    headers = [("content-type", "application/json"), ("x-request-id", refusal.request_id)]
-    if refusal.kind not in TRANSIENT:
-        headers.append(("x-should-retry", "false"))
-    if refusal.retry_after_s is not None:
-        headers.append(("retry-after", str(refusal.retry_after_s)))
-    return headers
-
-
-def new_request_id() -> str:
-    """32 hex digits that sort by time: 48 bits of Unix ms, 80 random bits."""
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
-
-
-def _kind(error: UpstreamError) -> str:
-    return "timeout" if error.timeout else "cut" if error.sent else "connect"
-
-
-def _upstream_refusal(error: UpstreamError) -> Refused:
-    if error.timeout:
-        return Refused(
-            "upstream_timeout", "The upstream did not answer in time (the gate's limit)."
-        )
-    return Refused("upstream_unreachable", "The upstream gave no whole answer.")
 
 
 def _is_json(media_type: str) -> bool:
     return media_type == "application/json" or (
         media_type.partition(";")[0].strip().lower() == "application/json"
     )
-
-
-def _first(fields: Headers, names: tuple[bytes, ...]) -> bytes | None:
-    return next((value for name in names if (value := find(fields, name)) is not None), None)
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")[:200]

@@ -2,9 +2,13 @@
 
 RFC 9110, 7.6.1: fields that `Connection` names and the hop-by-hop ones end here. Credentials
 end here too, and what only the operator may say (forwarding, provider's organisation).
+
+What becomes of a name is decided once and remembered: a request only looks names up.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from gateway.proxy.http import Headers
@@ -45,54 +49,100 @@ _NOT_FORWARDED: Final = HOP_BY_HOP | {
 
 _NOT_FORWARDED_PREFIXES: Final = ("x-forwarded-", "x-credits-", "x-creditgate-", "x-original-")
 
-_NOT_RETURNED: Final = frozenset(name.encode() for name in HOP_BY_HOP) | {
-    b"content-length",
-    b"set-cookie",
-    b"x-request-id",
-    b"request-id",
-    b"alt-svc",
-    b"strict-transport-security",
+_ALWAYS_ADDED: Final = (
+    (b"content-type", b"application/json"),
+    (b"accept-encoding", b"identity"),  # what is coded cannot be metered without decoding it
+)
+
+_NOT_RETURNED: Final = HOP_BY_HOP | {
+    "content-length",
+    "set-cookie",
+    "alt-svc",
+    "strict-transport-security",
 }
+_UPSTREAM_IDS: Final = frozenset({"x-request-id", "request-id"})
+UPSTREAM_ID: Final = "x-upstream-request-id"
+"""How the client sees the upstream's id of its request; `x-request-id` is the gate's."""
+_OURS_PREFIX: Final = "x-credits-"
+"""What the gate alone may say of credits."""
 
-UPSTREAM_REQUEST_ID: Final = (b"x-request-id", b"request-id")
+_NAMES_REMEMBERED: Final = 256
+_MAX_ID_CHARS: Final = 200
+_PLAIN_CONNECTION: Final = frozenset({"keep-alive", "Keep-Alive", "close"})
 
 
-def forwarded(
-    fields: Iterable[tuple[str, str]], extra: Sequence[tuple[bytes, bytes]], connection: str | None
-) -> Headers:
-    """The client's fields that the upstream sees, then `extra` (content type, credential, ids)."""
-    named = frozenset(connection.lower().replace(" ", "").split(",")) if connection else ()
-    passed = []
-    replaced = {name for name, _ in extra}
-    for name, value in fields:
+class Forwarding:
+    """The fields that one upstream sees: the caller's that pass, and the gate's own."""
+
+    __slots__ = ("_added", "_decide", "_dropped")
+
+    def __init__(self, added: Headers = (), internal: Iterable[str] = ()) -> None:
+        """added: credential and configured fields. internal: further names that end at the gate."""
+        replaced = {name.decode().lower() for name, _ in added}
+        self._dropped = _NOT_FORWARDED | replaced | {name.lower() for name in internal}
+        self._added = (*added, *_ALWAYS_ADDED)
+        self._decide = lru_cache(_NAMES_REMEMBERED)(self._forwarded_name)
+
+    def fields(
+        self, sent: Iterable[tuple[str, str]], connection: str | None, request_id: str
+    ) -> Headers:
+        """connection: the value of the caller's Connection field, None when there is none."""
+        named: frozenset[str] = frozenset()
+        if connection is not None and connection not in _PLAIN_CONNECTION:
+            named = frozenset(connection.lower().replace(" ", "").split(","))
+        decide = self._decide
+        passed = []
+        for name, value in sent:
+            passing = decide(name)
+            if passing is not None and not (named and name.lower() in named):
+                passed.append((passing, value.encode("utf-8", "surrogateescape")))
+        passed += self._added
+        passed.append((b"x-request-id", request_id.encode()))
+        return passed
+
+    def _forwarded_name(self, name: str) -> bytes | None:
         low = name.lower()
-        if (
-            low in _NOT_FORWARDED
-            or low in named
-            or low.startswith(_NOT_FORWARDED_PREFIXES)
-            or low.encode() in replaced
-        ):
-            continue
-        passed.append((name.encode("ascii"), value.encode("utf-8", "surrogateescape")))
-    passed.extend(extra)
-    return passed
+        drops = low in self._dropped or low.startswith(_NOT_FORWARDED_PREFIXES)
+        return None if drops else name.encode("ascii")
 
 
-def returned(fields: Headers) -> list[tuple[str, str]]:
-    """The upstream's fields that the client sees; its request id under a name of its own."""
-    passed = []
-    for name, value in fields:
-        low = name.lower()
-        if low in UPSTREAM_REQUEST_ID:
-            passed.append(("x-upstream-request-id", value.decode("latin-1")))
-        elif low not in _NOT_RETURNED:
-            passed.append((name.decode("ascii"), value.decode("latin-1")))
-    return passed
+@dataclass(slots=True)
+class AnswerHead:
+    """An upstream's fields, read once.
+
+    fields:      those that the client sees; the upstream's request id under a name of its own
+    request_id:  the upstream's id of the request
+    """
+
+    fields: list[tuple[str, str]]
+    media_type: bytes = b""
+    coding: bytes | None = None
+    request_id: str | None = None
 
 
-def find(fields: Headers, name: bytes) -> bytes | None:
-    """The first value of a field; name in lower case."""
-    for field, value in fields:
-        if field.lower() == name:
-            return value
-    return None
+def read_head(fields: Headers) -> AnswerHead:
+    """Read an answer's fields and decide which pass."""
+    head = AnswerHead([])
+    for name, raw in fields:
+        low, passing = _returned_name(name)
+        if low == "content-type":
+            head.media_type = raw
+        elif low == "content-encoding":
+            head.coding = raw
+        if passing is not None:
+            value = raw.decode("latin-1")
+            if passing == UPSTREAM_ID:
+                if head.request_id is not None:
+                    continue  # a provider that says it under both names
+                head.request_id = value[:_MAX_ID_CHARS]
+            head.fields.append((passing, value))
+    return head
+
+
+@lru_cache(_NAMES_REMEMBERED)
+def _returned_name(name: bytes) -> tuple[str, str | None]:
+    """A field's name in lower case, and as the client sees it; None when it does not."""
+    low = name.decode("latin-1").lower()
+    if low in _UPSTREAM_IDS:
+        return low, UPSTREAM_ID
+    return low, None if low in _NOT_RETURNED or low.startswith(_OURS_PREFIX) else low

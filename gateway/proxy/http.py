@@ -108,6 +108,10 @@ class UpstreamError(Exception):
         self.timeout = timeout
 
 
+class CancelledUnsent(asyncio.CancelledError):
+    """A send was cancelled before the first byte left: the upstream has heard nothing."""
+
+
 class Answer(Protocol):
     """An upstream's answer while it arrives."""
 
@@ -134,7 +138,8 @@ class Upstream(Protocol):
 
     async def send(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
         """Send a request, wait for the answer's head. Never resends anything that may have
-        reached the upstream. Raises UpstreamError.
+        reached the upstream. Raises UpstreamError; CancelledUnsent when it is cancelled
+        before anything was sent.
         """
         ...
 

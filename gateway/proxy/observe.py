@@ -1,20 +1,18 @@
 """What is seen from outside of each request: metrics, its log line, its refusal kept for `why`."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from gateway.domain.reservation import Settled
 from gateway.ledger.refusals import RefusalLog, RefusedRequest
-from gateway.proxy.http import Exchange
+from gateway.proxy.http import Exchange, UpstreamError
 from gateway.proxy.refused import Refused
+from gateway.proxy.running import Run
+from gateway.proxy.trail import Trail
 from gateway.telemetry.logs import RequestLog, failure
 from gateway.telemetry.names import GateMetrics
-
-if TYPE_CHECKING:
-    from gateway.proxy.handler import Trail
-    from gateway.proxy.running import Run
 
 log = structlog.get_logger("gate")
 
@@ -28,31 +26,32 @@ class Observer:
         self._refusals = refusals
         self._allowed = metrics.decisions.labels("allow", "")
 
-    def admitted(self, trail: "Trail") -> None:
+    def admitted(self, trail: Trail) -> None:
         """The ledger has granted the hold; what the gate added until now is latency of ours."""
+        trail.admitted = True
         self._allowed.inc()
-        self.metrics.holds_open.inc()
         self.metrics.added_latency_seconds.observe(time.monotonic() - trail.started_at)
 
-    def answered(self, trail: "Trail", upstream: str, seconds: float) -> None:
+    def answered(self, trail: Trail, upstream: str, seconds: float) -> None:
         """The upstream's head has arrived."""
         trail.upstream_s = seconds
         self.metrics.upstream_latency_seconds.labels(upstream).observe(seconds)
 
-    def upstream_failed(self, upstream: str, kind: str) -> None:
-        """An attempt gave no whole answer; kind: connect, timeout, cut."""
+    def upstream_failed(self, upstream: str, error: UpstreamError) -> None:
+        """An attempt gave no whole answer."""
+        kind = "timeout" if error.timeout else "cut" if error.sent else "connect"
         self.metrics.upstream_failures.labels(upstream, kind).inc()
 
-    def settled(self, run: "Run", settled: Settled) -> None:
+    def settled(self, run: Run, settled: Settled) -> None:
         """The ledger has taken the end of a reservation."""
         metrics = self.metrics
         metrics.ended.labels(settled.outcome).inc()
         if settled.charged_nano:
-            metrics.estimate_over_actual.observe(run.hold.held_nano / settled.charged_nano)
+            metrics.estimate_over_actual.observe(run.held_nano / settled.charged_nano)
         metrics.settle_lag_seconds.observe(time.monotonic() - run.ended_at)
 
-    def refusal(self, trail: "Trail", refused: Refused, status: int) -> None:
-        """Keep a refusal of a known customer for `why`."""
+    def denied(self, trail: Trail, refused: Refused, status: int) -> None:
+        """Count a denial; keep that of a known customer for `why`."""
         self.metrics.decisions.labels("deny", refused.reason).inc()
         account = trail.account
         if account is None:
@@ -75,11 +74,11 @@ class Observer:
             )
         )
 
-    def fault(self, trail: "Trail", fault: BaseException) -> None:
+    def fault(self, trail: Trail, fault: BaseException) -> None:
         """A bug of ours: type and place, nothing of the request."""
         log.error("request_failed", request_id=trail.request_id, **failure(fault))
 
-    def request(self, trail: "Trail", exchange: Exchange) -> None:
+    def request(self, trail: Trail, exchange: Exchange) -> None:
         """The request has ended: its one log line."""
         account = trail.account
         line: dict[str, Any] = {

@@ -7,7 +7,7 @@ from gateway.domain.limits import Limit
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Denied
 from gateway.ledger.errors import LedgerUnavailable
-from gateway.proxy.http import BodyError
+from gateway.proxy.http import BodyError, UpstreamError
 
 RETRY_AFTER_S = {"credit_held": 2, "ledger_unavailable": 1, "shutting_down": 1}
 """What a transient refusal advises when the ledger does not know better."""
@@ -67,7 +67,9 @@ class Refused(Exception):
         )
 
 
-INTERNAL = Refused("internal", "The gate failed. What was held for this request is given back.")
+INTERNAL = Refused(
+    "internal", "The gate failed. What was held for this request and not used is given back."
+)
 
 
 def as_refused(error: Refused | BadRequest | BodyError | LedgerUnavailable) -> Refused:
@@ -123,6 +125,7 @@ def refused_by_ledger(denied: Denied, *, insufficient_status: int) -> Refused:
                 f" cost up to {estimate}.",
                 reason=denied.reason,
                 detail=detail,
+                retry_after_s=retry_after_s,
                 status=insufficient_status,
             )
         case "rate_limit" | "concurrency_limit":
@@ -151,8 +154,32 @@ def refused_by_ledger(denied: Denied, *, insufficient_status: int) -> Refused:
             )
 
 
+def refused_by_upstream(error: UpstreamError) -> Refused:
+    """Say that the upstream gave no answer that could be passed on."""
+    if error.timeout:
+        return Refused(
+            "upstream_timeout", "The upstream did not answer in time (the gate's limit)."
+        )
+    return Refused("upstream_unreachable", "The upstream gave no whole answer.")
+
+
+def refusal_headers(refusal: Refusal) -> list[tuple[str, str]]:
+    """Headers of the gate's own errors. Official SDKs obey `x-should-retry`."""
+    headers = [("content-type", "application/json"), ("x-request-id", refusal.request_id)]
+    if refusal.kind not in TRANSIENT:
+        headers.append(("x-should-retry", "false"))
+    if refusal.retry_after_s is not None:
+        headers.append(("retry-after", str(refusal.retry_after_s)))
+    return headers
+
+
 def _limit_source(limit: Limit | None) -> str:
-    return "balance" if limit is None else f"{limit.scope} ({limit.measure} per {limit.window})"
+    """Whose limit on what: `key (tokens per minute)`."""
+    if limit is None:
+        return "balance"
+    if limit.measure == "concurrent":
+        return f"{limit.scope} (concurrent requests)"
+    return f"{limit.scope} ({limit.measure} {'in' if limit.window == 'total' else 'per'} {limit.window})"
 
 
 def _seconds(ms: int | None) -> int | None:

@@ -3,20 +3,29 @@
 Three forms: a stream (each piece at once, the hold growing with it), a whole answer (so that
 its cost can stand in a header), and an answer of a free route. When the client has gone the
 policy decides: the rest is drained for its usage, bounded in time, or the upstream is closed.
+
+Headers of the gate on every priced answer: `x-credits-reserved` (what was held at first),
+`x-credits-remaining` (what the wallet can still reserve beside this hold). On an answer that is
+settled before it is sent, and in the comments that end a stream whose client sent
+`x-credits-trailer`: `x-credits-cost`, and as remaining the balance after it.
 """
+
+from typing import Final
 
 from gateway.dialects.base import Dialect, Meter, Refusal, RequestFacts
 from gateway.dialects.coding import Decoder, decoder_for
 from gateway.domain.money import format_amount
-from gateway.proxy.headers import find, returned
+from gateway.proxy.headers import read_head
 from gateway.proxy.http import Answer, ClientGone, Exchange, UpstreamError
 from gateway.proxy.running import Run
 
-WHOLE_ANSWER_MAX_BYTES = 16 * 1024 * 1024
+WHOLE_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """A JSON answer beyond this is streamed on as it comes, without the cost header."""
 
-SETTLE_WAIT_S = 1.0
+SETTLE_WAIT_S: Final = 1.0
 """How long a whole answer waits for its settlement, for the sake of the cost header."""
+
+Fields = list[tuple[str, str]]
 
 
 async def relay(
@@ -28,15 +37,23 @@ async def relay(
     request_id: str,
 ) -> None:
     """Pass one answer on and meter it into `run`. Raises ClientGone, UpstreamError."""
-    media_type = find(answer.headers, b"content-type") or b""
-    run.streaming = media_type.lower().startswith(b"text/event-stream") and answer.status < 400
+    head = read_head(answer.headers)
+    run.status = answer.status
+    run.event["upstream_request_id"] = head.request_id
+    failed = answer.status >= 400
+    run.streaming = head.media_type.lower().startswith(b"text/event-stream") and not failed
     meter = dialect.meter(asked, streaming=run.streaming)
     run.facts = meter.facts
-    tap = _Tap(meter, decoder_for(find(answer.headers, b"content-encoding")))
-    headers = [*returned(answer.headers), ("x-request-id", request_id), *_credit_headers(run)]
-    if answer.status >= 400:
+    tap = _Tap(meter, decoder_for(head.coding))
+    headers = [
+        *head.fields,
+        ("x-request-id", request_id),
+        ("x-credits-reserved", format_amount(run.hold.held_nano)),
+    ]
+    if failed:
         headers.append(("x-error-source", "upstream"))
     if run.streaming:
+        headers.append(_remaining(run.hold.available_nano))
         await _relay_stream(exchange, answer, run, tap, headers, dialect, request_id)
     else:
         await _relay_whole(exchange, answer, run, tap, headers)
@@ -44,7 +61,9 @@ async def relay(
 
 async def relay_free(exchange: Exchange, answer: Answer, request_id: str) -> None:
     """Pass on the answer of a free route as it comes. Raises ClientGone, UpstreamError."""
-    headers = [*returned(answer.headers), ("x-request-id", request_id)]
+    headers = [*read_head(answer.headers).fields, ("x-request-id", request_id)]
+    if answer.status >= 400:
+        headers.append(("x-error-source", "upstream"))
     await exchange.start(answer.status, headers, None)
     while piece := await answer.read():
         await exchange.write(piece)
@@ -56,7 +75,7 @@ async def _relay_stream(
     answer: Answer,
     run: Run,
     tap: "_Tap",
-    headers: list[tuple[str, str]],
+    headers: Fields,
     dialect: Dialect,
     request_id: str,
 ) -> None:
@@ -66,9 +85,9 @@ async def _relay_stream(
             try:
                 piece = await answer.read()
             except UpstreamError as error:
-                run.broken = True
-                run.flags.append("upstream_timeout" if error.timeout else "upstream_cut")
-                await _end_with_error(exchange, dialect, _cut_by_upstream(request_id))
+                tap.finish()
+                run.flag("upstream_timeout" if error.timeout else "upstream_cut")
+                await tap.end_with(exchange, dialect.error_frame(_cut_by_upstream(request_id)))
                 return
             if not piece:
                 break
@@ -76,24 +95,24 @@ async def _relay_stream(
             if passing:
                 await exchange.write(passing)
             if run.watch():
-                run.flags.append("cut")
-                run.facts.finish_reason = "error"
-                await _end_with_error(exchange, dialect, _out_of_credit(run, request_id))
+                _cut(run)
+                await tap.end_with(exchange, dialect.error_frame(_out_of_credit(run, request_id)))
                 return
         rest = tap.finish()
+        run.stage = "whole"
         if rest:
             await exchange.write(rest)
-        if exchange.header("x-credits-trailer"):
-            await _write_cost_comment(exchange, run)
+        if exchange.header("x-credits-trailer") and not tap.coded:
+            await _write_cost_comments(exchange, run)
         await exchange.end()
     except ClientGone:
-        if run.linger_ms(stream=True):
+        if run.stage == "sent" and run.linger_ms:
             await _drain(answer, run, tap)
         raise
 
 
 async def _relay_whole(
-    exchange: Exchange, answer: Answer, run: Run, tap: "_Tap", headers: list[tuple[str, str]]
+    exchange: Exchange, answer: Answer, run: Run, tap: "_Tap", headers: Fields
 ) -> None:
     pieces: list[bytes] = []
     size = 0
@@ -105,10 +124,12 @@ async def _relay_whole(
             break
     else:
         tap.finish()
-        if run.policy.answer_cost_header:
-            headers.extend(await _cost_headers(run))
+        run.stage = "whole"
+        told = await _cost_fields(run) if run.policy.answer_cost_header else None
+        headers += told or [_remaining(run.hold.available_nano)]
         await exchange.answer(answer.status, headers, b"".join(pieces))
         return
+    headers.append(_remaining(run.hold.available_nano))
     await exchange.start(answer.status, headers, None)
     await exchange.write(b"".join(pieces))
     pieces.clear()
@@ -116,44 +137,52 @@ async def _relay_whole(
         tap.feed(piece)
         await exchange.write(piece)
     tap.finish()
+    run.stage = "whole"
     await exchange.end()
 
 
 async def _drain(answer: Answer, run: Run, tap: "_Tap") -> None:
-    """Read on without a client, for the usage at the end; `Run.linger_ms` bounds it."""
-    run.flags.append("drained")
+    """Read on without a client, for the usage at the end; `Run.linger_ms` bounds it.
+
+    Raises UpstreamError.
+    """
+    run.flag("client_gone")
+    run.flag("drained")
     try:
         while piece := await answer.read():
             tap.feed(piece)
-            run.watch()
+            if run.watch():
+                _cut(run)
+                return
+        run.stage = "whole"
+    finally:
         tap.finish()
-    except UpstreamError:
-        run.broken = True
 
 
-async def _end_with_error(exchange: Exchange, dialect: Dialect, refusal: Refusal) -> None:
-    await exchange.write(dialect.error_frame(refusal))
-    await exchange.end()
+def _cut(run: Run) -> None:
+    run.stage = "cut"
+    run.flag("cut")
 
 
-async def _cost_headers(run: Run) -> list[tuple[str, str]]:
+def _remaining(nano: int) -> tuple[str, str]:
+    return "x-credits-remaining", format_amount(nano)
+
+
+async def _cost_fields(run: Run) -> Fields:
+    """Cost and remaining of the settled request; nothing when the ledger takes too long."""
     settled = await run.settled_within(SETTLE_WAIT_S)
     if settled is None:
         return []
     return [
         ("x-credits-cost", format_amount(settled.charged_nano)),
-        ("x-credits-remaining", format_amount(settled.balance_nano)),
+        _remaining(settled.balance_nano),
     ]
 
 
-async def _write_cost_comment(exchange: Exchange, run: Run) -> None:
+async def _write_cost_comments(exchange: Exchange, run: Run) -> None:
     """SSE comment lines start with a colon; parsers skip them (WHATWG HTML, 9.2.6)."""
-    for name, value in await _cost_headers(run):
+    for name, value in await _cost_fields(run):
         await exchange.write(f": {name} {value}\n\n".encode())
-
-
-def _credit_headers(run: Run) -> list[tuple[str, str]]:
-    return [("x-credits-reserved", format_amount(run.hold.held_nano))]
 
 
 def _cut_by_upstream(request_id: str) -> Refusal:
@@ -167,18 +196,20 @@ def _out_of_credit(run: Run, request_id: str) -> Refusal:
         "no_credit",
         "The credit was used up while this answer ran; it was cut here. Add credits to go on.",
         request_id,
-        detail={"reason": "insufficient_credits", "estimate": format_amount(run.hold.held_nano)},
+        detail={"reason": "insufficient_credits", "estimate": format_amount(run.held_nano)},
     )
 
 
 class _Tap:
     """Feeds a meter, decoding a copy where the upstream sent a coding all the same."""
 
-    __slots__ = ("_decoder", "_meter")
+    __slots__ = ("_decoder", "_meter", "coded")
 
     def __init__(self, meter: Meter, decoder: Decoder | None) -> None:
         self._meter = meter
         self._decoder = decoder
+        self.coded = decoder is not None
+        """Nothing of the gate's own can stand in such an answer."""
 
     def feed(self, piece: bytes) -> bytes:
         """What of this piece passes on: coded bytes all, others as the meter says."""
@@ -188,5 +219,14 @@ class _Tap:
         return piece
 
     def finish(self) -> bytes:
+        """The answer has ended; what of it was still held back."""
         rest = self._meter.finish()
-        return rest if self._decoder is None else b""
+        return b"" if self.coded else rest
+
+    async def end_with(self, exchange: Exchange, frame: bytes) -> None:
+        """End the client's stream by an error frame; a coded one can only be broken off."""
+        if self.coded:
+            exchange.abort()
+            return
+        await exchange.write(frame)
+        await exchange.end()

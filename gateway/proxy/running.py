@@ -1,61 +1,86 @@
-"""One granted reservation while its request runs, and its end.
+"""One granted reservation while its request runs, and what its end is.
 
 Law: whatever happens between the grant and the end of the request, exactly one settle or
 release leaves from here. `Run.resolve` decides which, once, without awaiting; `Settlements`
-carries it out in a task of its own, shielded from the client and from the server's clean-up,
-and puts in the journal what the ledger does not take now (operations are idempotent by id).
+(`settlements.py`) carries it out, shielded from the client and from the server's clean-up.
+
+A hold grows before it is used up. What the wallet cannot pay is asked for again later, by half,
+so that a budget is used to its end; only then is the credit exhausted, and the policy decides.
+At each later checkpoint growth is asked for once more: credit may have come.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, Literal, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from msgpack import packb
+import structlog
 
 from gateway.dialects.base import AnswerFacts
 from gateway.domain.reservation import Account, Extended, Hold, Settled
 from gateway.domain.usage import Usage, UsageSource
 from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.journal import Record, Replayed, SettleJournal
-from gateway.ledger.operations import Ledger
 from gateway.proxy.catalog import Model, Policy
-from gateway.proxy.ending import Ending
 from gateway.proxy.estimate import Bound
+from gateway.telemetry.logs import failure
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from gateway.proxy.settlements import Settlements
 
-NOT_TOKENS: Final = frozenset({"request", "tool_call", "second", "byte", "image"})
+log = structlog.get_logger("gate")
+
+Stage = Literal[
+    "unsent",  # the upstream has heard nothing
+    "sent",  # the upstream may have it; an end here is a fault of the upstream's, or of ours
+    "whole",  # the answer has come whole
+    "cut",  # the gate ended the stream: the credit was exhausted
+    "left",  # the client has gone
+]
 
 ABSURD_FACTOR: Final = 100
-"""Reported usage beyond this many times the bound is a fault of the upstream, not a charge."""
+ABSURD_SLACK: Final = 1_000_000
+"""Usage beyond this many times the bound, and tokens above it, is a fault of the upstream."""
+
+EXTEND_AGAIN_S: Final = 1.0
+"""After the ledger could not be asked to extend a hold."""
+
+SMALLEST_STEP: Final = 64
+"""No less than this part of a usual step is asked for."""
+
+NEVER: Final = math.inf
 
 
 class Run:
-    """A reservation from grant to settlement.
+    """A reservation from grant to settlement. The flow notes what it sees; `resolve` reads it.
 
-    The flow notes what it sees (`status`, `flags`, `answered`, `broken`); `resolve` reads it.
+    stage:      how far the request has come
+    status:     the upstream's, 0 until its head has come
+    streaming:  what the client asked for, then what the upstream answers
+    act_at:     counted output at which the hold must grow, or the stream be cut
+    due_at:     when the hold is to be extended at the latest, by the monotonic clock
     """
 
     __slots__ = (
         "_extend_no",
         "_extending",
         "_settlements",
+        "_step",
         "account",
+        "act_at",
         "bound",
-        "broken",
-        "client_gone",
-        "cut_at",
+        "due_at",
         "ended_at",
         "event",
-        "extended_at",
+        "exhausted",
         "facts",
         "flags",
-        "grow_at",
+        "held_nano",
         "hold",
         "model",
         "policy",
         "resolved",
+        "stage",
         "started_at",
         "status",
         "streaming",
@@ -71,6 +96,8 @@ class Run:
         hold: Hold,
         event: dict[str, Any],
         started_at: float,
+        *,
+        stream: bool,
     ) -> None:
         self._settlements = settlements
         self.account = account
@@ -78,54 +105,62 @@ class Run:
         self.policy = policy
         self.bound = bound
         self.hold = hold
+        self.held_nano = hold.held_nano
         self.event = event
         self.started_at = self.ended_at = started_at
         self.facts = AnswerFacts()
         self.flags: list[str] = []
+        self.stage: Stage = "unsent"
         self.status = 0
-        self.streaming = False
-        self.broken = False
-        """The upstream broke before its answer was whole."""
-        self.client_gone = False
+        self.streaming = stream
         self.resolved: asyncio.Task[Settled | None] | None = None
-        self.extended_at = time.monotonic()
+        self.exhausted = False
         self._extend_no = 0
         self._extending = False
-        self.cut_at: int | None = None
-        """Counted output at which the stream is cut, once the credit is exhausted."""
-        self.grow_at = self._next_growth()
+        self._step = policy.hold_output_tokens or bound.held_output
+        self.act_at: float = self._next_growth()
+        self.due_at = time.monotonic() + policy.checkpoint_interval_ms / 1000
         settlements.live.add(self)
 
     # While it runs
 
     def watch(self) -> bool:
         """After each piece of a stream: grow the hold in time. True when the stream must be cut."""
-        counted = self.facts.counted_output
-        if counted < self.grow_at:
+        if self.facts.counted_output < self.act_at:
             return False
-        if self.cut_at is not None:
-            return counted >= self.cut_at
-        self.extend(grow=True)
+        if self.exhausted:
+            return True
+        self.extend()
         return False
 
-    def linger_ms(self, stream: bool) -> int:
+    @property
+    def linger_ms(self) -> int:
         """How long the upstream is listened to once the client has gone."""
-        by = self.policy.disconnect_stream if stream else self.policy.disconnect_json
-        drains = by == "drain" or self.model.hidden_output
+        drains = self._on_leaving == "drain" or self.model.hidden_output
         return self.policy.drain_max_ms if drains else 0
 
-    def extend(self, *, grow: bool = False) -> None:
-        """Move deadline and checkpoint, and with `grow` the hold, without stopping the answer."""
+    def flag(self, word: str) -> None:
+        """Note something odd, for the event."""
+        if word not in self.flags:
+            self.flags.append(word)
+
+    def leave(self, *, unsent: bool) -> None:
+        """The client has gone. unsent: before the upstream heard of the request."""
+        self.flag("client_gone")
+        if unsent:
+            self.stage = "unsent"
+        elif self.stage == "sent":
+            self.stage = "left"
+
+    def extend(self) -> None:
+        """Move deadline and checkpoint, and grow the hold if it needs it; the answer goes on."""
         if not self._extending and self.resolved is None:
             self._extending = True
-            self._settlements.spawn(self._extend(grow))
+            self._settlements.spawn(self._extend())
 
-    async def _extend(self, grow: bool) -> None:
-        bound = self.bound
-        before = bound.held_output
-        if grow:
-            step = self.policy.hold_output_tokens or bound.output
-            bound.held_output = min(bound.output, max(before, self.facts.counted_output) + step)
+    async def _extend(self) -> None:
+        asked = replace(self.bound, held_output=self._wanted_output())
+        seen = self._seen(self.facts.counted_output)
         self._extend_no += 1
         prices = self.model.prices
         try:
@@ -134,109 +169,132 @@ class Run:
                 self.hold.reservation_id,
                 prices,
                 extend_no=self._extend_no,
-                estimate=prices.vector(bound.held_usage(self.model)),
-                checkpoint=prices.vector(bound.expiry_usage(self.model, self.policy, self.seen())),
-                tokens=bound.tokens,
+                estimate=prices.vector(asked.held_usage(self.model)),
+                checkpoint=prices.vector(asked.expiry_usage(self.model, self.policy, seen)),
+                tokens=asked.tokens,
                 ttl_ms=self.policy.hold_ttl_ms,
             )
-        except LedgerUnavailable:
-            bound.held_output = before  # the next beat tries again; the hold's deadline decides
+        except Exception as fault:
+            # The stream goes on: its settle charges what it used, also beyond the hold.
+            self.due_at = time.monotonic() + EXTEND_AGAIN_S
+            if not self.exhausted:
+                self.act_at = NEVER  # the next beat asks
+            if not isinstance(fault, LedgerUnavailable):
+                reservation_id = self.hold.reservation_id
+                log.error("extend_failed", reservation_id=reservation_id, **failure(fault))
             return
         finally:
             self._extending = False
-            self.extended_at = time.monotonic()
-        if not isinstance(answer, Extended):
-            return  # it has ended meanwhile (expired, or released by an operator): the settle reconciles
-        if grow and not answer.grown:
-            self._exhausted(before)
+        if isinstance(answer, Extended):
+            self._take(answer, asked)
         else:
-            self.grow_at = self._next_growth()
+            # Expired, released by an operator, or unknown: the settle puts it right.
+            self.due_at = self.act_at = NEVER
 
-    def _exhausted(self, held_output: int) -> None:
-        self.bound.held_output = held_output
-        self.flags.append("credit_exhausted")
-        if self.policy.exhausted_stream == "cut":
-            self.grow_at = self.cut_at = held_output
+    def _take(self, answer: Extended, asked: Bound) -> None:
+        policy = self.policy
+        self.due_at = time.monotonic() + policy.checkpoint_interval_ms / 1000
+        self.held_nano = answer.held_nano
+        growth = asked.held_output - self.bound.held_output
+        if growth and answer.grown:
+            self.bound = asked
+            self.exhausted = False
+            self._step = policy.hold_output_tokens or asked.held_output
+        elif growth and self._step // 2 * SMALLEST_STEP >= (policy.hold_output_tokens or 1):
+            self._step //= 2
+        elif growth:
+            self.exhausted = True
+            self.flag("credit_exhausted")
+        if not self.exhausted:
+            self.act_at = self._next_growth()
         else:
-            self.grow_at = 1 << 62  # finishes into overdraft
+            self.act_at = self.bound.held_output if policy.exhausted_stream == "cut" else NEVER
 
-    def _next_growth(self) -> int:
+    def _wanted_output(self) -> int:
+        """Output to hold from now on, in tokens."""
+        bound = self.bound
+        counted = self.facts.counted_output
+        if counted < self._next_growth():
+            return bound.held_output
+        return min(bound.output, max(bound.held_output, counted) + self._step)
+
+    def _next_growth(self) -> float:
         bound = self.bound
         if bound.held_output >= bound.output:
-            return 1 << 62
-        step = self.policy.hold_output_tokens or bound.held_output
-        return bound.held_output - int(step * (1 - self.policy.extend_at))
+            return NEVER
+        return bound.held_output - int(self._step * (1 - self.policy.extend_at))
 
     # What has been used
 
-    def seen(self) -> Usage:
+    def _seen(self, counted_output: int) -> Usage:
         """Usage so far, as far as the gate can tell: reported where it is, else counted."""
-        reported = self.facts.usage
-        if reported is None:
-            return self.bound.counted_usage(self.facts.counted_output)
-        if self.facts.usage_final:
-            return {**reported, "request": 1}
-        running = {**reported, "request": 1}
-        produced = sum(running.get(unit, 0) for unit in ("output", "reasoning", "audio_output"))
-        if self.facts.counted_output > produced:
-            running["output"] = running.get("output", 0) + self.facts.counted_output - produced
-        return running
+        facts = self.facts
+        if facts.usage is None:
+            return self.bound.counted_usage(counted_output)
+        usage = {**facts.usage, "request": 1}
+        if not facts.usage_final:
+            produced = sum(usage.get(unit, 0) for unit in ("output", "reasoning", "audio_output"))
+            if counted_output > produced:
+                usage["output"] = usage.get("output", 0) + counted_output - produced
+        return usage
 
     def _final_usage(self) -> tuple[Usage, UsageSource]:
-        facts = self.facts
-        problem = facts.usage_problem
-        if problem is None and facts.usage is not None and self._absurd(facts.usage):
-            problem = "usage_absurd"
-        if problem is not None:
-            self.flags.append("usage_absurd")
-            output = min(facts.counted_output, self.bound.held_output)
-            return self.bound.counted_usage(output), "estimated"
+        facts, bound = self.facts, self.bound
+        counted = facts.counted_output
+        if facts.usage_problem is not None or self._absurd():
+            self.flag("usage_absurd")
+            return bound.counted_usage(min(counted, bound.held_output)), "estimated"
         if facts.usage is not None and facts.usage_final:
-            return self.seen(), "provider_reported"
-        if self.client_gone:
+            return self._seen(counted), "provider_reported"
+        if self.stage == "left":
             return self._usage_of_the_gone()
-        if not self.broken:
-            self.flags.append("usage_missing")
+        if self.stage == "cut":
+            # What the piece that passed the limit had beyond it was not held: it is not charged.
+            return self._seen(min(counted, bound.held_output)), "counted"
+        if self.stage == "whole" and not facts.error:
+            self.flag("usage_missing")
             if self.policy.missing_usage == "hold":
-                return self.bound.held_usage(self.model), "estimated"
-        return self.seen(), "counted"
+                return bound.held_usage(self.model), "estimated"
+        return self._seen(counted), "counted"
+
+    @property
+    def _on_leaving(self) -> str:
+        policy = self.policy
+        return policy.disconnect_stream if self.streaming else policy.disconnect_json
 
     def _usage_of_the_gone(self) -> tuple[Usage, UsageSource]:
         """By the route's policy. What has begun to reason unseen is never charged as if it had not."""
-        policy = self.policy
-        by = policy.disconnect_stream if self.streaming else policy.disconnect_json
-        if by == "charge_input":
-            return self.bound.counted_usage(0), "counted"
-        drained_in_vain = by == "drain" and policy.missing_usage == "hold"
+        by = self._on_leaving
+        drained_in_vain = by == "drain" and self.policy.missing_usage == "hold"
         if by == "charge_hold" or drained_in_vain or self.model.hidden_output:
             return self.bound.held_usage(self.model), "estimated"
-        return self.seen(), "counted"
+        if by == "charge_input":
+            return self.bound.counted_usage(0), "counted"
+        return self._seen(self.facts.counted_output), "counted"
 
-    def _absurd(self, usage: Usage) -> bool:
-        most = ABSURD_FACTOR * (self.bound.input + self.bound.output) + 1_000_000
-        return sum(usage.values()) > most
+    def _absurd(self) -> bool:
+        usage = self.facts.usage
+        if usage is None:
+            return False
+        return sum(usage.values()) > ABSURD_FACTOR * self.bound.most + ABSURD_SLACK
 
     # The end
 
-    def resolve(self) -> asyncio.Task[Settled | None]:
+    def resolve(self) -> "asyncio.Task[Settled | None]":
         """End the reservation: settle what was used, or release it all. Idempotent, immediate.
 
-        Nothing received from the upstream, or a failure of its own without usage and before any
-        of its answer could be passed on, is a release.
+        Nothing of an answer, or a failure of the upstream's without usage and before any of it
+        could be passed on, is a release.
         """
         if self.resolved is not None:
             return self.resolved
-        self._settlements.live.discard(self)
         self.ended_at = time.monotonic()
-        event = self.event
+        event, facts = self.event, self.facts
         event["http_status"] = self.status or None
-        facts = self.facts
-        event["finish_reason"] = facts.finish_reason
+        event["finish_reason"] = "error" if self.stage == "cut" else facts.finish_reason
         event["response_model"] = facts.response_model
         event["duration_ms"] = int((self.ended_at - self.started_at) * 1000)
-        failed = self.status >= 400 or self.broken or facts.error
-        if self.status == 0:
-            failed = not self.client_gone  # who leaves before the head has still been served
+        failed = self.stage in ("unsent", "sent") or self.status >= 400 or facts.error
         delivered = self.streaming and facts.counted_output > 0
         if failed and facts.usage is None and not delivered:
             event["usage_source"] = None
@@ -252,102 +310,3 @@ class Run:
         task = self.resolve()
         await asyncio.wait((task,), timeout=wait_s)
         return task.result() if task.done() else None
-
-
-class Settlements:
-    """Carries out endings and extends; keeps the holds of running requests alive."""
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        journal: SettleJournal,
-        observe: Callable[[Run, Settled], None],
-    ) -> None:
-        """observe: called with each ending that the ledger has taken (metrics, log, nothing slow)."""
-        self.ledger = ledger
-        self.journal = journal
-        self.live: set[Run] = set()
-        self._observe = observe
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run in a task that is strongly referenced until it ends."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def settle(self, run: Run, usage: Usage) -> Settled | None:
-        """Charge what was used; None when the ledger did not take it and the journal did."""
-        tokens = sum(q for unit, q in usage.items() if unit not in NOT_TOKENS)
-        return await self._end(run, "settle", run.model.prices.vector(usage), tokens)
-
-    def abandon(self, account: Account, reservation_id: str, facts: bytes) -> None:
-        """A reserve whose outcome is unknown: release it by id, so that no hold leaks."""
-        ending = Ending(
-            verb="release",
-            reservation_id=reservation_id,
-            account=account,
-            rows=b"",
-            cost_rows=b"",
-            used=b"",
-            tokens=0,
-            reserved_at_ms=0,
-            facts=facts,
-        )
-        self.spawn(self._send(ending))
-
-    async def release(self, run: Run) -> Settled | None:
-        """Give all of the hold back."""
-        return await self._end(run, "release", b"", 0)
-
-    async def _end(
-        self, run: Run, verb: Literal["settle", "release"], used: bytes, tokens: int
-    ) -> Settled | None:
-        run.event["flags"] = run.flags
-        ending = Ending(
-            verb=verb,
-            reservation_id=run.hold.reservation_id,
-            account=run.account,
-            rows=run.model.prices.rows,
-            cost_rows=run.model.prices.cost_rows,
-            used=used,
-            tokens=tokens,
-            reserved_at_ms=run.hold.reserved_at_ms,
-            facts=packb(run.event),
-        )
-        settled = await self._send(ending)
-        if settled is not None:
-            self._observe(run, settled)
-        return settled
-
-    async def _send(self, ending: Ending) -> Settled | None:
-        try:
-            return await ending.send(self.ledger)
-        except LedgerUnavailable:
-            await self.journal.append(ending.as_record())
-            return None
-
-    async def replay_journal(self) -> Replayed:
-        """Deliver what waits in this worker's journal, until the ledger fails again."""
-        return await self.journal.replay(self.replay_one)
-
-    async def replay_one(self, record: Record) -> None:
-        """Deliver one record, of this worker's journal or of a dead one's. Raises LedgerUnavailable."""
-        await Ending.from_record(record).send(self.ledger)
-
-    async def drain(self, grace_s: float) -> None:
-        """Wait until every ending has been taken by the ledger or by the journal."""
-        deadline = time.monotonic() + grace_s
-        while self._tasks and (left := deadline - time.monotonic()) > 0:
-            await asyncio.wait(self._tasks, timeout=left)
-
-
-async def keep_alive(settlements: Settlements, beat_s: float = 0.5) -> None:
-    """Extend the holds of running requests, each at its policy's interval. Runs until cancelled."""
-    while True:
-        await asyncio.sleep(beat_s)
-        now = time.monotonic()
-        for run in tuple(settlements.live):
-            if (now - run.extended_at) * 1000 >= run.policy.checkpoint_interval_ms:
-                run.extend()

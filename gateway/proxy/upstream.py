@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.proxy.http import Headers, UpstreamError
+from gateway.proxy.http import CancelledUnsent, Headers, UpstreamError
 from gateway.proxy.upstream_answer import NEVER, PooledAnswer
 from gateway.proxy.upstream_connection import UpstreamConnection
 
@@ -177,7 +177,12 @@ class UpstreamPool:
         Raises UpstreamError, ValueError (a head that could be read as something else).
         """
         head = self._head(method, path, headers, len(body))
-        connection = self._idle_connection() or await self._acquire()
+        connection = self._idle_connection()
+        if connection is None:
+            try:
+                connection = await self._acquire()
+            except asyncio.CancelledError:
+                raise CancelledUnsent from None
         now = connection.loop.time()
         return await connection.request(
             head,

@@ -11,6 +11,7 @@ from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
 from gateway.domain.reservation import Key, shard_of
 from gateway.proxy.accounts import Customer, TrustedHeader
 from gateway.proxy.catalog import Model, Route
+from gateway.proxy.headers import Forwarding
 from gateway.proxy.http import Headers, Upstream
 from gateway.settings.catalogue import RouteSection
 from gateway.settings.root import Settings
@@ -20,12 +21,13 @@ from gateway.settings.upstreams import UpstreamSection
 def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dict[str, Model]:
     """Every model by the name callers use. upstreams: the clients by configured name."""
     models = {}
+    forwarding = _forwarding(settings)
     for name, model in settings.models.items():
         upstream = settings.upstreams[model.upstream]
         models[name] = Model(
             name=name,
             upstream=upstreams[model.upstream],
-            credential=injected_headers(upstream),
+            forwarding=forwarding[model.upstream],
             forward=ForwardOptions(
                 upstream_model=model.upstream_model or name,
                 inject_usage=upstream.inject_usage,
@@ -45,8 +47,9 @@ def compile_routes(
     settings: Settings, upstreams: Mapping[str, Upstream], dialects: Mapping[str, Dialect]
 ) -> dict[str, Route]:
     """Every configured route by its path."""
+    forwarding = _forwarding(settings)
     return {
-        route.path: _route(settings, route, upstreams, dialects)
+        route.path: _route(settings, route, upstreams, forwarding, dialects)
         for route in settings.routes.values()
     }
 
@@ -103,10 +106,21 @@ def injected_headers(upstream: UpstreamSection) -> Headers:
     return tuple((name.encode(), value.encode()) for name, value in fields.items())
 
 
+def _forwarding(settings: Settings) -> dict[str, Forwarding]:
+    """By upstream; what a gateway in front says of its customers ends here."""
+    trusted = compile_trusted_header(settings)
+    internal = trusted.names if trusted else ()
+    return {
+        name: Forwarding(injected_headers(upstream), internal)
+        for name, upstream in settings.upstreams.items()
+    }
+
+
 def _route(
     settings: Settings,
     route: RouteSection,
     upstreams: Mapping[str, Upstream],
+    forwarding: Mapping[str, Forwarding],
     dialects: Mapping[str, Dialect],
 ) -> Route:
     knobs = settings.knobs(route)
@@ -123,5 +137,5 @@ def _route(
         policy=knobs.flow(),
         free=route.free,
         upstream=upstreams[route.upstream] if route.upstream else None,
-        credential=injected_headers(settings.upstreams[route.upstream]) if route.upstream else (),
+        forwarding=forwarding[route.upstream] if route.upstream else None,
     )
