@@ -17,11 +17,19 @@ from gateway.ledger.records import Ended
 holds = typer.Typer(help="What running requests hold of their customers' credit.")
 app.add_typer(holds, name="holds", no_args_is_help=True)
 
+_RELEASE_HELP = (
+    "Give a hold back now, charging nothing yet.\n\n"
+    "Nobody has to do this for requests that died: their holds expire by themselves. It is for one"
+    " that runs on and blocks credit. It is not stopped, and it is charged in full when it settles,"
+    " into overdraft if the credit is gone by then: the hold ends as `expired`, with nothing"
+    " charged, and what it settles is a `settle_late`. Releasing it again changes nothing."
+)
+
 
 @holds.command(name="list")
 def list_(
     customer: Annotated[
-        str | None, typer.Argument(metavar="[CUSTOMER]", help="Of one customer only.")
+        str | None, typer.Argument(metavar="CUSTOMER", help="Of one customer only.")
     ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
@@ -57,7 +65,7 @@ def list_(
     out.print(shown)
 
 
-@holds.command()
+@holds.command(help=_RELEASE_HELP)
 def release(
     reservation_id: Annotated[
         str,
@@ -66,14 +74,7 @@ def release(
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Give a hold back now, charging nothing yet.
-
-    Nobody has to do this for requests that died: their holds expire by themselves within a
-    minute. It is for one that runs on and blocks credit. Such a request is not stopped, and it
-    is charged in full when it settles, into overdraft if the credit is gone by then: the hold
-    ends as `expired` with nothing charged, and the settle that follows is a `settle_late`.
-    Releasing it again changes nothing.
-    """
+    """Give a hold back now; a request that still runs is charged in full when it settles."""
 
     async def work(context: Context) -> dict[str, Any]:
         found = await context.audit.find_reservation(reservation_id)

@@ -78,7 +78,7 @@ def create(
 @key.command(name="list")
 def list_(
     customer: Annotated[
-        str | None, typer.Argument(metavar="[CUSTOMER]", help="Of one customer only.")
+        str | None, typer.Argument(metavar="CUSTOMER", help="Of one customer only.")
     ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,

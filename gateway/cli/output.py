@@ -39,7 +39,6 @@ def table(*columns: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -
             column,
             justify="right" if column in numbers else "left",
             no_wrap=column in unbroken,
-            overflow="fold",
         )
     return made
 

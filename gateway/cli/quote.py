@@ -41,6 +41,11 @@ from gateway.settings.problems import suggest
 
 DEFAULT_ROUTE: Final = "/v1/chat/completions"
 
+_HELP: Final = (
+    "Tell what a request would hold and cost at most, and whether it would be admitted now.\n\n"
+    "Exit 0 whatever the decision; 1 when there is nothing to decide: a body that cannot be priced,"
+    " a model or an endpoint that is not offered, one that is free."
+)
 _DECISIONS: Final = {
     "allow": "It would be admitted now.",
     "insufficient_credits": "It would be refused: the balance cannot pay for it.",
@@ -70,7 +75,7 @@ class Quoted:
     at_most_nano: int
 
 
-@app.command()
+@app.command(help=_HELP)
 def quote(
     customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="Who would pay.")],
     model: Annotated[
@@ -90,11 +95,7 @@ def quote(
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what a request would hold and cost at most, and whether it would be admitted now.
-
-    Exit 0 whatever the decision; 1 when there is nothing to decide: a body that cannot be priced,
-    a model or endpoint that is not offered, one that is free.
-    """
+    """Tell what a request would hold and cost at most, and whether it would be admitted now."""
     body = _body(file)
 
     async def work(context: Context) -> Quoted:
