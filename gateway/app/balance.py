@@ -4,12 +4,13 @@ import asyncio
 import sqlite3
 import time
 from pathlib import Path
+from typing import Final
 
 from gateway.domain.reservation import Account
 from gateway.ledger.accounts import AccountStore
 from gateway.proxy.local import Balance
 
-DAY_MS = 86_400_000
+DAY_MS: Final = 86_400_000
 
 
 class BalanceReader:
@@ -17,7 +18,7 @@ class BalanceReader:
 
     def __init__(self, store: AccountStore, events_path: Path) -> None:
         self._store = store
-        self._events_path = events_path
+        self._events_uri = f"{events_path.absolute().as_uri()}?mode=ro"
 
     async def read(self, account: Account) -> Balance | None:
         """The wallet now; None when there is none. Raises LedgerUnavailable."""
@@ -40,7 +41,7 @@ class BalanceReader:
     def _settled_since(self, customer_id: str, now_ms: int) -> int | None:
         midnight_ms = now_ms - now_ms % DAY_MS
         try:
-            store = sqlite3.connect(f"file:{self._events_path}?mode=ro", uri=True, timeout=0.5)
+            store = sqlite3.connect(self._events_uri, uri=True, timeout=0.5)
         except sqlite3.Error:
             return None
         try:

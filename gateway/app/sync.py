@@ -4,11 +4,23 @@ Idempotent: an account is written only where its terms differ, a starting grant 
 id of its own for ever, a price version is put once.
 """
 
+import asyncio
+from typing import Final
+
 from gateway.app.roles import CannotServe
 from gateway.ledger.accounts import AccountStore, OtherLedger
 from gateway.ledger.errors import LedgerRefusal
 from gateway.ledger.operations import Ledger
+from gateway.ledger.records import Wallet
 from gateway.settings import Settings
+from gateway.settings.customers import GrantSection
+
+AT_ONCE: Final = 8
+"""Customers that are written at the same time: as many as the client has connections."""
+
+_TRIES: Final = 3
+_RACED: Final = frozenset({"old_revision", "exists_with_different_parameters"})
+"""Refusals of an account's terms that mean that somebody else changed it meanwhile."""
 
 
 async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore) -> None:
@@ -18,34 +30,67 @@ async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore)
     except OtherLedger as other:
         raise CannotServe(str(other)) from other
     await store.put_prices([model.price_table() for model in settings.models.values()])
-    wallets = await store.wallets(list(settings.customers))
-    for customer_id in settings.customers:
-        wallet = wallets.get(customer_id)
-        limit_nano = settings.credit_limit_nano(customer_id)
-        if wallet is None or wallet.credit_limit_nano != limit_nano:
+    customers = list(settings.customers)
+    wallets = await store.wallets(customers)
+    for start in range(0, len(customers), AT_ONCE):
+        await asyncio.gather(
+            *(
+                _sync_customer(settings, ledger, store, customer_id, wallets.get(customer_id))
+                for customer_id in customers[start : start + AT_ONCE]
+            )
+        )
+
+
+async def _sync_customer(
+    settings: Settings,
+    ledger: Ledger,
+    store: AccountStore,
+    customer_id: str,
+    wallet: Wallet | None,
+) -> None:
+    limit_nano = settings.credit_limit_nano(customer_id)
+    for attempt in range(_TRIES):
+        if wallet is not None and wallet.credit_limit_nano == limit_nano:
+            break
+        try:
             await ledger.account(
                 customer_id,
                 account_rev=1 if wallet is None else wallet.account_rev + 1,
                 credit_limit_nano=limit_nano,
                 frozen=wallet is not None and wallet.frozen,
             )
-        for op_id, grant in settings.starting_grants(customer_id):
-            try:
-                await ledger.grant(
-                    customer_id,
-                    op_id,
-                    grant.amount_nano,
-                    category=grant.category,
-                    priority=grant.priority,
-                    scope_bits=settings.scope_bits(grant.groups),
-                    effective_at_ms=grant.effective_at_ms or 0,
-                    expires_at_ms=grant.expires_at_ms or 0,
-                    facts={"name": grant.name, "reason": "starting grant"},
-                )
-            except LedgerRefusal as refused:
-                if str(refused) == "already_expired":
-                    continue  # its time was over before this customer came
+            break
+        except LedgerRefusal as refused:
+            if refused.word not in _RACED or attempt == _TRIES - 1:
                 raise CannotServe(
-                    f"customers.{customer_id}: the starting grant {grant.name!r} was made with"
-                    f" other terms before ({refused}); give a changed grant a new name"
+                    f"customers.{customer_id}: the ledger does not take the account ({refused})"
                 ) from refused
+            wallet = (await store.wallets([customer_id])).get(customer_id)
+    for op_id, grant in settings.starting_grants(customer_id):
+        await _sync_grant(settings, ledger, customer_id, op_id, grant)
+
+
+async def _sync_grant(
+    settings: Settings, ledger: Ledger, customer_id: str, op_id: str, grant: GrantSection
+) -> None:
+    try:
+        await ledger.grant(
+            customer_id,
+            op_id,
+            grant.amount_nano,
+            category=grant.category,
+            priority=grant.priority,
+            scope_bits=settings.scope_bits(grant.groups),
+            effective_at_ms=grant.effective_at_ms or 0,
+            expires_at_ms=grant.expires_at_ms or 0,
+            facts={"name": grant.name, "reason": "starting grant"},
+        )
+    except LedgerRefusal as refused:
+        if refused.word == "already_expired":
+            return  # its time was over before this customer came
+        why = f"the ledger does not take it ({refused})"
+        if refused.word == "exists_with_different_parameters":
+            why = "it was made with other terms before; give a changed grant a new name"
+        raise CannotServe(
+            f"customers.{customer_id}: the starting grant {grant.name!r}: {why}"
+        ) from refused
