@@ -19,6 +19,7 @@ class Ending:
     used:             vector of quantities in the rows' order
     tokens:           of limits that count tokens
     facts:            the event's facts, msgpack
+    scope_bits:       model groups, for what a charge takes beyond its hold
     """
 
     verb: Literal["settle", "release"]
@@ -30,6 +31,7 @@ class Ending:
     tokens: int
     reserved_at_ms: int
     facts: bytes
+    scope_bits: int = 0
 
     async def send(self, ledger: Ledger) -> Settled:
         """Carry it out. Raises LedgerUnavailable."""
@@ -45,6 +47,7 @@ class Ending:
             self.facts,
             tokens=self.tokens,
             reserved_at_ms=self.reserved_at_ms,
+            scope_bits=self.scope_bits,
         )
 
     def as_record(self) -> dict[str, Any]:
@@ -63,6 +66,7 @@ class Ending:
             "tokens": self.tokens,
             "reserved_at_ms": self.reserved_at_ms,
             "facts": self.facts,
+            "scope_bits": self.scope_bits,
         }
 
     @classmethod
@@ -79,5 +83,6 @@ class Ending:
         return cls(
             account=account,
             reserved_at_ms=record["reserved_at_ms"],
+            scope_bits=record["scope_bits"],
             **{name: record[name] for name in fields},
         )

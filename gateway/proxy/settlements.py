@@ -101,6 +101,7 @@ class Settlements:
                     tokens=sum(q for unit, q in usage.items() if unit not in NOT_TOKENS),
                     reserved_at_ms=run.hold.reserved_at_ms,
                     facts=packb(run.event),
+                    scope_bits=run.model.scope_bits,
                 )
             )
             if settled is not None:
