@@ -187,6 +187,8 @@ class Run:
             self._extending = False
         if isinstance(answer, Extended):
             self._take(answer, asked)
+            if not self.exhausted and self.facts.counted_output >= self.act_at:
+                self.extend()  # for less, while each further piece is beyond the hold
         else:
             # Expired, released by an operator, or unknown: the settle puts it right.
             self.due_at = self.act_at = NEVER

@@ -1,0 +1,130 @@
+"""What a refusal says: status, reason, whose limit, when to try again."""
+
+import pytest
+
+from gateway.dialects import DIALECTS
+from gateway.dialects.base import BadRequest
+from gateway.domain.limits import Limit
+from gateway.domain.reservation import Denied, DenyReason
+from gateway.ledger.errors import LedgerUnavailable
+from gateway.proxy.http import BodyError, UpstreamError
+from gateway.proxy.refused import (
+    TRANSIENT,
+    Refused,
+    as_refused,
+    refusal_headers,
+    refused_by_ledger,
+    refused_by_upstream,
+)
+
+CREDIT = 1_000_000_000
+
+
+def said(refused: Refused) -> tuple[int, dict[str, str]]:
+    """Status and headers as an OpenAI client gets them."""
+    refusal = refused.as_refusal("r1")
+    status, _ = DIALECTS["openai_chat"].refusal(refusal)
+    return status, dict(refusal_headers(refusal))
+
+
+def denied(reason: DenyReason, limit: Limit | None = None, retry_ms: int | None = None) -> Refused:
+    answer = Denied(reason, 3 * CREDIT, CREDIT // 2, CREDIT, limit, 7, retry_ms)
+    return refused_by_ledger(answer, insufficient_status=402)
+
+
+def test_no_credit_is_final_and_says_what_was_missing() -> None:
+    refused = denied("insufficient_credits")
+    status, headers = said(refused)
+    assert (status, headers["x-should-retry"]) == (402, "false")
+    assert "retry-after" not in headers
+    assert refused.detail == {
+        "reason": "insufficient_credits",
+        "limit_source": "balance",
+        "available": "0.5",
+        "estimate": "3",
+    }
+
+
+def test_credit_that_is_held_will_come_back() -> None:
+    status, headers = said(denied("credit_held"))
+    assert status == 429
+    assert int(headers["retry-after"]) >= 1
+    assert "x-should-retry" not in headers
+
+
+@pytest.mark.parametrize(
+    ("limit", "source"),
+    [
+        (Limit("customer", "requests", "minute", 5), "customer (requests per minute)"),
+        (Limit("key", "tokens", "day", 5), "key (tokens per day)"),
+        (Limit("project", "requests", "total", 5), "project (requests in total)"),
+    ],
+)
+def test_a_rate_limit_says_whose_it_is_and_when_its_window_ends(limit: Limit, source: str) -> None:
+    refused = denied("rate_limit", limit, 1500)
+    status, headers = said(refused)
+    assert (status, headers["retry-after"]) == (429, "2")
+    assert refused.detail["limit_source"] == source
+    assert source in refused.message
+    assert "7 left" in refused.message
+
+
+def test_a_concurrency_limit_has_a_retry_after_although_no_window_ends() -> None:
+    refused = denied("concurrency_limit", Limit("key", "concurrent", "total", 2))
+    assert said(refused) == (
+        429,
+        {"content-type": "application/json", "x-request-id": "r1", "retry-after": "1"},
+    )
+    assert refused.detail["limit_source"] == "key (concurrent requests)"
+
+
+def test_a_spend_limit_is_402_final_for_now_and_says_when_its_window_ends() -> None:
+    refused = denied("spend_limit", Limit("project", "spend", "day", CREDIT), 3_600_000)
+    status, headers = said(refused)
+    assert (status, headers["x-should-retry"], headers["retry-after"]) == (402, "false", "3600")
+    assert "project (spend per day)" in refused.message
+
+
+@pytest.mark.parametrize("reason", ["insufficient_credits", "spend_limit"])
+def test_the_switch_for_openai_s_own_status_changes_nothing_else(reason: DenyReason) -> None:
+    refused = refused_by_ledger(Denied(reason), insufficient_status=429)
+    status, headers = said(refused)
+    assert (status, headers["x-should-retry"]) == (429, "false")
+
+
+@pytest.mark.parametrize(
+    "reason", ["stale_account", "stale_windows", "went_back", "shard_frozen", "outbox_full"]
+)
+def test_a_ledger_that_cannot_decide_is_503_and_worth_another_try(reason: DenyReason) -> None:
+    refused = denied(reason)
+    status, headers = said(refused)
+    assert (status, refused.reason) == (503, reason)
+    assert int(headers["retry-after"]) >= 1
+    assert "x-should-retry" not in headers
+
+
+def test_a_frozen_wallet_is_402_and_a_missing_account_401() -> None:
+    assert said(denied("wallet_frozen"))[0] == 402
+    assert said(denied("unknown_account"))[0] == 401
+
+
+def test_what_the_parts_of_the_flow_raise_becomes_the_refusal_it_means() -> None:
+    bad = as_refused(BadRequest("no", param="n", code="c"))
+    assert (bad.kind, bad.message, bad.param, bad.code) == ("bad_request", "no", "n", "c")
+    assert as_refused(BodyError("timeout", "slow")).kind == "timeout"
+    away = as_refused(LedgerUnavailable("unix:///secret/path is away"))
+    assert (away.kind, away.retry_after_s) == ("ledger_unavailable", 1)
+    assert "secret" not in away.message
+
+
+def test_an_upstream_s_failure_says_nothing_of_the_upstream() -> None:
+    slow = refused_by_upstream(UpstreamError("https://inner:8000 slow", sent=True, timeout=True))
+    lost = refused_by_upstream(UpstreamError("https://inner:8000 lost", sent=False))
+    assert (said(slow)[0], said(lost)[0]) == (504, 502)
+    assert "inner" not in slow.message + lost.message
+
+
+def test_every_kind_is_either_transient_or_told_not_to_be_retried() -> None:
+    for kind in ("no_credit", "bad_key", "bad_request", "not_found", "unknown_model", "too_large"):
+        assert kind not in TRANSIENT
+        assert said(Refused(kind, "x"))[1]["x-should-retry"] == "false"  # type: ignore[arg-type]

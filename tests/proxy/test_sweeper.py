@@ -1,0 +1,122 @@
+"""Overdue holds come back, whatever else happens; a ledger that was away gets a pause first."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import redis.asyncio
+from structlog.testing import capture_logs
+
+from gateway.domain.reservation import Settled
+from gateway.ledger.errors import LedgerBug, LedgerUnavailable
+from gateway.ledger.operations import Ledger
+from gateway.ledger.records import DueReservation
+from gateway.proxy import sweeper as module
+from gateway.proxy.sweeper import Sweeper
+from tests.bank import Bank
+
+
+class Stubborn:
+    """The bank's ledger, which raises for some reservations."""
+
+    def __init__(self, ledger: Ledger, faults: dict[str, Exception]) -> None:
+        self._ledger = ledger
+        self._faults = faults
+
+    async def expire(self, due: DueReservation) -> Settled | None:
+        fault = self._faults.get(due.reservation_id)
+        if fault is not None:
+            raise fault
+        return await self._ledger.expire(due)
+
+
+async def overdue(bank: Bank, count: int) -> None:
+    """Holds whose deadline has passed by the server's clock."""
+    bank.now_ms = await bank.accounts.now_ms() - 600_000
+    await bank.open("acme", granted=100)
+    for number in range(count):
+        await bank.reserve("acme", f"r{number}")
+    bank.now_ms = 0
+
+
+async def held_nano(bank: Bank) -> int:
+    return (await bank.accounts.wallets(["acme"]))["acme"].held_nano
+
+
+async def test_overdue_holds_expire_and_others_stay(valkey: redis.asyncio.Redis) -> None:
+    bank = Bank(valkey)
+    await overdue(bank, 3)
+    young = await bank.reserve("acme", "young")
+    assert await Sweeper(bank.ledger, bank.accounts).sweep() == 3
+    assert await held_nano(bank) == young.held_nano
+    assert await Sweeper(bank.ledger, bank.accounts).sweep() == 0
+
+
+async def test_one_hold_that_cannot_be_expired_does_not_keep_the_others(
+    valkey: redis.asyncio.Redis,
+) -> None:
+    bank = Bank(valkey)
+    await overdue(bank, 3)
+    stubborn: Any = Stubborn(bank.ledger, {"r0": LedgerBug("odd"), "r1": ValueError("odd")})
+    with capture_logs() as logs:
+        assert await Sweeper(stubborn, bank.accounts).sweep() == 1
+    failed = [line for line in logs if line["event"] == "expire_failed"]
+    assert [line["reservation_id"] for line in failed] == ["r0", "r1"]
+
+
+async def test_a_round_is_bounded_and_the_next_follows_at_once(
+    valkey: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_PER_SWEEP", 2)
+    bank = Bank(valkey)
+    await overdue(bank, 5)
+    sweeping = asyncio.create_task(
+        Sweeper(bank.ledger, bank.accounts, interval_s=3600, patience_s=0).run()
+    )
+    async with asyncio.timeout(5):
+        while await held_nano(bank):
+            await asyncio.sleep(0.01)
+    sweeping.cancel()
+
+
+async def test_two_sweepers_charge_once(valkey: redis.asyncio.Redis) -> None:
+    bank = Bank(valkey)
+    await overdue(bank, 20)
+    sweepers = [Sweeper(bank.ledger, bank.accounts) for _ in range(2)]
+    await asyncio.gather(*(sweeper.sweep() for sweeper in sweepers))
+    wallet = (await bank.accounts.wallets(["acme"]))["acme"]
+    assert wallet.held_nano == 0
+    assert wallet.settled_nano == 20 * 10 * 2
+
+
+async def test_after_an_outage_the_gates_get_time_before_holds_expire(
+    valkey: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = Bank(valkey)
+    await overdue(bank, 1)
+    naps: list[float] = []
+    rest = asyncio.sleep
+
+    async def nap(seconds: float) -> None:
+        naps.append(seconds)
+        await rest(0)
+
+    monkeypatch.setattr(module.asyncio, "sleep", nap)
+    sweeper = Sweeper(bank.ledger, bank.accounts, interval_s=1, patience_s=5)
+    rounds: list[list[float]] = []
+    working = sweeper.sweep
+
+    async def sweep() -> int:
+        rounds.append(list(naps))
+        naps.clear()
+        if len(rounds) == 2:
+            raise LedgerUnavailable("away")
+        return await working()
+
+    monkeypatch.setattr(sweeper, "sweep", sweep)
+    running = asyncio.create_task(sweeper.run())
+    async with asyncio.timeout(5):
+        while len(rounds) < 4:
+            await rest(0.001)
+    running.cancel()
+    assert rounds[:4] == [[5], [1], [1, 5], [1]], "patience first, and again after the outage"
