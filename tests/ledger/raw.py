@@ -1,0 +1,197 @@
+"""The scripts called bare: arguments packed as the headers say, any of them changed by its name,
+replies and records as they are. For tests of what the methods of `Ledger` never send."""
+
+import struct
+from typing import Any
+
+import msgpack
+import redis.asyncio
+
+from gateway.ledger.accounts import RedisRunner
+from gateway.ledger.scripts import load_scripts
+from tests.ledger.bench import NOON_MS
+
+ROW = struct.Struct("<BBdd")
+LIMIT = struct.Struct("<BBIddddd")
+HEADS = {
+    "reserve": ("<dddddddIBBHHH", "now epoch count backlog rev tokens ttl bits mask n rows costs ids"),
+    "extend": ("<ddddddB", "now epoch count number tokens ttl mask"),
+    "settle": ("<dddddIB", "now epoch count tokens reserved_at bits mask"),
+    "release": ("<ddddB", "now epoch count reserved_at mask"),
+    "expire": ("<dddB", "now epoch count mask"),
+    "quote": ("<ddddIBB", "now epoch count tokens bits mask n"),
+    "grant": ("<ddd", "now epoch count"),
+    "adjust": ("<ddd", "now epoch count"),
+    "account": ("<dddddBB", "now epoch count rev limit status bump"),
+    "ack": ("<dd", "epoch seq"),
+}  # fmt: skip
+"""Format and names of each verb's first argument."""
+TERMS = {
+    "grant": ("<BBIddd", "category priority bits amount effective_at expires_at"),
+    "adjust": ("<BBd", "debit priority amount"),
+}
+KEYS = {
+    "reserve": "due shard account reservation",
+    "extend": "due shard account reservation",
+    "settle": "due out shard account reservation",
+    "release": "due out shard account reservation",
+    "expire": "due out shard account reservation",
+    "quote": "shard account",
+    "grant": "shard account ops out",
+    "adjust": "shard account ops out",
+    "account": "shard account customers out",
+    "ack": "out shard",
+}
+SCOPES = {0: (), 1: ("project",), 2: ("key",), 3: ("project", "key")}
+NAMES = {
+    "due": b"{cg:0}:due",
+    "out": b"{cg:0}:out",
+    "shard": b"{cg:0}:meta",
+    "account": b"{cg:0}:a:acme",
+    "ops": b"{cg:0}:ops:acme",
+    "customers": b"{cg:0}:customers",
+    "project": b"{cg:0}:p:acme:team",
+    "key": b"{cg:0}:k:acme:k1",
+}
+
+
+def vector(*quantities: float) -> bytes:
+    """Quantities, one per price row."""
+    return struct.pack(f"<{len(quantities)}d", *quantities)
+
+
+def rows(*rates: tuple[float, float]) -> bytes:
+    """Price rows: unit numbers from 1; each whole nano-credits and pico-credits a unit."""
+    return b"".join(ROW.pack(unit % 256, 0, *rate) for unit, rate in enumerate(rates, 1))
+
+
+def limit(
+    scope: int = 0,
+    measure: int = 1,
+    counter: int = 1,
+    ceiling: float = 500,
+    borders: tuple[float, float, float, float] = (
+        NOON_MS - 2000, NOON_MS - 1000, NOON_MS + 100_000, NOON_MS + 200_000,
+    ),
+) -> bytes:  # fmt: skip
+    """One limit row; borders: start of the window before, of this, of the next, of the one after."""
+    return LIMIT.pack(scope, measure, counter, ceiling, *borders)
+
+
+class Raw:
+    """One customer, `acme`; input costs 1 nano-credit a unit, output 2."""
+
+    ROWS = rows((1, 0), (2, 0))
+    IDS = b"acme\0k1\0team"
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self.client: Any = client
+        self.now = NOON_MS
+        self._runner = RedisRunner(client)
+
+    async def open(self, amount: float = 1000, credit_limit: float = 0) -> "Raw":
+        """The account, and a grant that neither expires nor is scoped."""
+        assert (await self("account", rev=1, limit=credit_limit))[0] == "updated"
+        if amount:
+            assert (await self("grant", id="g1", amount=amount))[0] == "granted"
+        return self
+
+    async def __call__(self, verb: str, rid: str = "r1", **changed: Any) -> list[Any]:
+        """The reply of one call, its words as text. What is not said is of a call that succeeds."""
+        scopes = SCOPES[changed.get("mask", 0)]
+        named = {**NAMES, "reservation": b"{cg:0}:r:" + rid.encode()[:99]}
+        keys = [named[name] for name in (*KEYS[verb].split(), *scopes)]
+        reply = await self._runner.run(
+            load_scripts()[verb], keys, self._args(verb, changed.pop("id", rid), changed)
+        )
+        return [word.decode() if isinstance(word, bytes) else word for word in reply]
+
+    def _args(self, verb: str, rid: str, changed: dict[str, Any]) -> list[bytes]:
+        estimate = changed.pop("estimate", vector(100, 0))
+        floor = changed.pop("floor", vector(20, 0))
+        price_rows = changed.pop("price_rows", self.ROWS)
+        cost_rows = changed.pop("cost_rows", b"")
+        ids, facts = changed.pop("ids_bytes", self.IDS), changed.pop("facts", b"facts")
+        limits, used = changed.pop("limits", b""), changed.pop("used", vector(40, 0))
+        values = {
+            "now": self.now, "epoch": 0, "count": 0, "backlog": 0, "rev": 1, "tokens": 7,
+            "ttl": 60_000, "bits": 0, "mask": 0, "n": len(estimate) // 8, "rows": len(price_rows),
+            "costs": len(cost_rows), "ids": len(ids), "number": 1, "reserved_at": self.now,
+            "limit": 0, "status": 0, "bump": 0, "seq": 0, "category": 1, "priority": 100,
+            "amount": 10, "effective_at": 0, "expires_at": 0, "debit": 0,
+        }  # fmt: skip
+        unknown = set(changed) - set(values)
+        assert not unknown, unknown
+        values |= changed
+
+        def packed(form: str, names: str) -> bytes:
+            return struct.pack(form, *(values[name] for name in names.split()))
+
+        head, name = packed(*HEADS[verb]), rid.encode()
+        match verb:
+            case "reserve":
+                body = estimate + floor + price_rows + cost_rows + ids + facts
+                return [head, name, body, limits]
+            case "extend":
+                return [head, name, estimate, floor]
+            case "settle":
+                return [head, name, used, price_rows, cost_rows, facts]
+            case "release":
+                return [head, name, facts]
+            case "expire":
+                return [head, name]
+            case "quote":
+                return [head, estimate, price_rows, limits]
+            case "grant" | "adjust":
+                return [head, name, packed(*TERMS[verb]), facts]
+            case "account":
+                return [head, name, facts]
+            case _:
+                return [head]
+
+    # Records
+
+    async def unpacked(self, key: str, form: str) -> list[float]:
+        """The head of a record, as numbers."""
+        raw = await self.client.get(NAMES.get(key, b"{cg:0}:r:" + key.encode()))
+        return list(struct.unpack_from(form, raw))
+
+    async def shard(self) -> list[float]:
+        """layout, state, 0, epoch, last_seq, acked_seq, acked_epoch."""
+        return await self.unpacked("shard", "<BBHdddd")
+
+    async def header(self) -> dict[str, float]:
+        """The account record's header, by name."""
+        names = (
+            "layout status n_grants n_counters rev credit_limit overdraft held held_credit open"
+            " granted settled expired voided adjusted next_no"
+        )
+        fields = await self.unpacked("account", "<BBBBdddddddddddd")
+        return dict(zip(names.split(), fields, strict=True))
+
+    async def grants(self) -> list[list[float]]:
+        """Each: category, priority, 0, bits, no, remaining, held, effective, expires, created."""
+        raw = await self.client.get(NAMES["account"])
+        form = struct.Struct("<BBHIdddddd")
+        return [list(form.unpack_from(raw, 100 + form.size * at)) for at in range(raw[2])]
+
+    async def counters(self, key: str = "account") -> list[list[float]]:
+        """Each: id, window, used, held, previous."""
+        raw = await self.client.get(NAMES[key])
+        form = struct.Struct("<Idddd")
+        at, n = (100 + 56 * raw[2], raw[3]) if key == "account" else (4, raw[2])
+        assert len(raw) == at + form.size * n
+        return [list(form.unpack_from(raw, at + form.size * i)) for i in range(n)]
+
+    async def events(self) -> list[tuple[str, list[Any], bytes]]:
+        """Entry id, stamp, facts."""
+        entries = await self.client.xrange(NAMES["out"])
+        return [
+            (entry.decode(), msgpack.unpackb(fields[b"s"]), fields[b"f"])
+            for entry, fields in entries
+        ]
+
+    async def dump(self) -> dict[bytes, bytes]:
+        """Every key's value, serialised."""
+        keys = [key async for key in self.client.scan_iter()]
+        return {key: await self.client.dump(key) for key in sorted(keys)}
