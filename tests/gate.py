@@ -137,15 +137,16 @@ class Gate:
 
 @asynccontextmanager
 async def running_gate(
-    tmp_path: Path, valkey_socket: Path, sim_url: str, **changes: Any
+    tmp_path: Path, valkey_socket: Path, sim_url: str, *, empty: bool = True, **changes: Any
 ) -> AsyncIterator[Gate]:
-    """Serve a gate on a free port over an emptied ledger; drained and closed at the end."""
+    """Serve a gate on a free port; drained and closed at the end. empty: on an emptied ledger."""
     ledger_url = f"unix://{valkey_socket}"
     file = tmp_path / "gateway.yaml"
     file.write_text(yaml.safe_dump(gate_config(sim_url, tmp_path / "data", ledger_url, **changes)))
     settings = load_settings(file)
     redis_client = Endpoint.from_url(ledger_url).client(name="test")
-    await redis_client.flushall()
+    if empty:
+        await redis_client.flushall()
     store = AccountStore(redis_client, shard_count=SHARDS)
     runner = RedisRunner(redis_client)
     ledger = Ledger(runner, shard_count=SHARDS)

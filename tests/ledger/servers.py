@@ -24,6 +24,10 @@ class OwnServer:
     def kill_and_restart(self) -> None:
         """kill -9, then a new one in its place."""
         self.kill()
+        self.start()
+
+    def start(self) -> None:
+        """A new one in place of one that was killed."""
         self.process = self._spawn()
 
     def kill(self) -> None:

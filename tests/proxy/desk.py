@@ -79,9 +79,9 @@ class Desk:
         self.account: Account
         self._runs = 0
 
-    async def open(self, credits: int = 10) -> "Desk":
-        """Make the customer."""
-        self.account = await self.bank.open("acme", credits)
+    async def open(self) -> "Desk":
+        """Make the customer, with 10 credits."""
+        self.account = await self.bank.open("acme")
         return self
 
     def model(self, **changes: Any) -> Model:

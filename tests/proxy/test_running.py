@@ -12,6 +12,7 @@ from gateway.domain.reservation import Account
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.records import DueReservation
 from gateway.proxy.running import NEVER, Run
+from tests.until import until
 
 from .desk import Desk
 
@@ -35,11 +36,15 @@ def reported(run: Run, usage: dict[str, int] = REPORTED, *, final: bool = True) 
     run.facts.usage, run.facts.usage_final = usage, final
 
 
+async def idle(run: Run) -> None:
+    """Wait until no extend is under way."""
+    await until(lambda: not run._extending)
+
+
 async def settled_extend(run: Run) -> None:
     """Extend, and wait for the ledger's answer."""
     run.extend()
-    while run._extending:
-        await asyncio.sleep(0.001)
+    await idle(run)
 
 
 # What the end is
@@ -281,8 +286,7 @@ async def test_a_wallet_that_cannot_pay_a_whole_step_is_used_to_its_end(desk: De
     while not cut:
         run.facts.counted_output += 1
         cut = run.watch()
-        while run._extending:
-            await asyncio.sleep(0)
+        await idle(run)
         assert run.facts.counted_output < 500
     assert 64 + 90 - 2 <= run.bound.held_output <= 64 + 90
     assert run.facts.counted_output <= run.bound.held_output + 1
@@ -295,8 +299,7 @@ async def test_finishing_into_overdraft_is_never_cut(desk: Desk) -> None:
     for counted in range(30, 900, 10):
         run.facts.counted_output = counted
         assert not run.watch()
-        while run._extending:
-            await asyncio.sleep(0)
+        await idle(run)
     assert run.flags == ["credit_exhausted"]
 
 

@@ -15,6 +15,7 @@ from gateway.ledger.errors import LedgerBug, LedgerUnavailable, TooOld
 from gateway.ledger.journal import JournalFull
 from gateway.proxy import settlements as module
 from gateway.proxy.running import Run
+from tests.until import until
 
 from .desk import Desk
 
@@ -151,8 +152,8 @@ async def test_an_abandoned_reserve_leaves_no_hold_whether_it_was_executed_or_no
     assert await desk.held_nano() == 0
     kinds = [event.kind for event in await desk.events()]
     assert kinds == (["release"] if executed else [])
+    desk._runs = 0
     with pytest.raises(AssertionError, match="already_ended"):
-        desk._runs = 0
         await desk.run()  # the reserve that was on its way, arriving late
 
 
@@ -193,9 +194,7 @@ async def test_running_holds_are_extended_when_they_are_due_and_no_more(
     seldom = await desk.run(checkpoint_interval_ms=600_000)
     before = {hold.reservation_id: hold for hold in await desk.store.open_holds("acme")}
     beating = asyncio.create_task(desk.settlements.keep_alive())
-    async with asyncio.timeout(5):
-        while desk.wire.calls.count("extend") < 2:
-            await asyncio.sleep(0.01)
+    await until(lambda: desk.wire.calls.count("extend") >= 2)
     beating.cancel()
     await desk.settlements.drain(5)
     after = {hold.reservation_id: hold for hold in await desk.store.open_holds("acme")}

@@ -14,6 +14,7 @@ from gateway.ledger.records import DueReservation
 from gateway.proxy import sweeper as module
 from gateway.proxy.sweeper import Sweeper
 from tests.bank import Bank
+from tests.until import until
 
 
 class Stubborn:
@@ -73,9 +74,11 @@ async def test_a_round_is_bounded_and_the_next_follows_at_once(
     sweeping = asyncio.create_task(
         Sweeper(bank.ledger, bank.accounts, interval_s=3600, patience_s=0).run()
     )
-    async with asyncio.timeout(5):
-        while await held_nano(bank):
-            await asyncio.sleep(0.01)
+
+    async def none_held() -> bool:
+        return await held_nano(bank) == 0
+
+    await until(none_held)
     sweeping.cancel()
 
 
