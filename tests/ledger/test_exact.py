@@ -283,6 +283,18 @@ async def test_what_is_exhausted_goes_and_the_counters_stay(raw: Raw) -> None:
     assert await raw.counters() == counters != []
 
 
+async def test_a_grant_that_moves_up_keeps_all_it_says(raw: Raw) -> None:
+    for number in (2, 3):
+        raw.now += number
+        await raw("grant", id=f"g{number}", amount=number, category=2, priority=200 + number)
+    await raw("settle", used=vector(1000, 0))
+    second, third = (await raw.grants())[1:]
+    raw.now += 9
+    await raw("grant", id="g4", priority=255)
+    assert (await raw.grants())[:2] == [second, third]
+    assert second[7:] == [NOON_MS + 2, 0, NOON_MS + 2]
+
+
 # Who pays
 
 
@@ -547,8 +559,18 @@ async def test_the_cost_of_a_late_settle_is_a_difference_only_where_the_expiry_h
     assert (await event(raw))[5] is False
 
 
+@pytest.mark.parametrize(
+    ("used", "moved", "left"),
+    [
+        (5, [0, -15, 3, -30, 2, -20, 1, -5], [5, 20, 30]),
+        (40, [0, -15, 3, -20], [0, 0, 20]),
+        (59, [0, -15, 3, -1], [0, 0, 1]),
+        (60, [0, -15], [0, 0, 0]),
+        (74, [0, -1], [0, 0, 0]),
+    ],
+)
 async def test_a_late_settle_gives_back_to_who_paid_the_last_one_first(
-    valkey: redis.asyncio.Redis,
+    valkey: redis.asyncio.Redis, used: int, moved: list[int], left: list[int]
 ) -> None:
     raw = await Raw(valkey).open(0)
     for number, amount in enumerate((10, 20, 30), 1):
@@ -557,11 +579,23 @@ async def test_a_late_settle_gives_back_to_who_paid_the_last_one_first(
     raw.now += 1
     assert (await raw("expire"))[:3] == ["expired", 75, -15]
     assert (await event(raw))[7] == [1, 10, 2, 20, 3, 30, 0, 15]
-    await raw("settle", used=vector(5, 0))
-    assert (await event(raw))[7] == [0, -15, 3, -30, 2, -20, 1, -5]
-    assert [grant[4:6] for grant in await raw.grants()] == [[1, 5], [2, 20], [3, 30]]
+    await raw("settle", used=vector(used, 0))
+    assert (await event(raw))[7] == moved
+    assert [grant[4:6] for grant in await raw.grants()] == [
+        [number, rest] for number, rest in enumerate(left, 1)
+    ]
     header = await raw.header()
-    assert (header["overdraft"], header["settled"]) == (0, 5)
+    assert (header["overdraft"], header["settled"]) == (max(used - 60, 0), used)
+
+
+@pytest.mark.parametrize("back", [1, 2, 10])
+async def test_a_nano_that_nobody_paid_for_any_more_is_a_grant_too(raw: Raw, back: int) -> None:
+    await raw("reserve", estimate=vector(1000, 0), floor=vector(1000, 0), ttl=1)
+    raw.now += 1
+    await raw("expire")
+    await raw("grant", id="g2", amount=9)
+    await raw("settle", used=vector(1000 - back, 0))
+    assert (await event(raw))[7] == [3, -back]
 
 
 async def test_what_a_late_settle_gives_back_to_nobody_is_a_grant_burned_last(raw: Raw) -> None:

@@ -35,8 +35,8 @@ SUPPORT = (
     "tests/conftest.py",
     "tests/ledger/bench.py",
     "tests/ledger/model.py",
+    "tests/ledger/raw.py",
     "tests/ledger/test_scripts.py",
-    "tests/mutants/forks.py",
 )
 """What each test rests on."""
 
@@ -79,7 +79,7 @@ class Results:
 
     def __init__(self, path: Path, *, fresh: bool) -> None:
         self._path = path
-        self._rests_on = _digest(SUPPORT)
+        self._rests_on = f"{_digest(SUPPORT)}:{forks.STEPS}:{forks.SEED}"
         self._all_tests = _digest(forks.TEST_FILES)
         self._known: dict[str, dict[str, Any]] = {}
         if path.exists():
