@@ -20,7 +20,7 @@ LOCK := $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: run test demo check format test-all lock docs bench-first kill-test image-steps lint-docker clean
+.PHONY: run test demo check format test-all lock docs bench-first kill-test mutants image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -60,6 +60,9 @@ bench-first: $(STAMPS)/dev ## the first benchmark: the gate against direct and a
 
 kill-test: $(STAMPS)/dev ## kill workers and the exporter 100 times under load, then verify
 	@CREDITGATE_KILLS=$${CREDITGATE_KILLS:-100} $(BIN)/python -m pytest -m slow -k kill $(PYTEST_ARGS)
+
+mutants: $(STAMPS)/dev ## judge the tests by scripts with one place changed (docs/mutants.md)
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 docs: $(STAMPS)/dev ## rewrite the generated pages: configuration reference and its schema
 	$(BIN)/creditgate schema > config/schema.json

@@ -59,13 +59,14 @@ def main() -> int:
     if options.sample:
         mutants = random.Random(options.seed).sample(mutants, min(options.sample, len(mutants)))
     results = Results(options.output / "results.json", fresh=options.fresh)
+    listed = survivors.read_list(survivors.LIST.read_text())
     since = time.monotonic()
     try:
-        judge(sources, mutants, results, options.jobs)
+        judge(sources, sorted(mutants, key=lambda m: m.name in listed), results, options.jobs)
     except forks.TestsDoNotPass as error:
         print(error, file=sys.stderr)
         return 2
-    report = Report(mutants, results, survivors.read_list(survivors.LIST.read_text()), names)
+    report = Report(mutants, results, listed, names)
     report.write(options.output / "report.json", time.monotonic() - since)
     return report.show(whole=not (options.file or options.sample))
 

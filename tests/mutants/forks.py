@@ -24,12 +24,12 @@ from gateway.ledger import scripts
 from tests.mutants.mutate import Mutant
 
 TESTS = (
+    "tests/ledger/test_exact.py",
+    "tests/ledger/test_windows.py",
+    "tests/ledger/test_edges.py",
+    "tests/ledger/test_scripts.py::test_bounds_are_the_same_in_lua_and_python",
     "tests/ledger/test_operations.py",
     "tests/ledger/test_words.py",
-    "tests/ledger/test_exact.py",
-    "tests/ledger/test_edges.py",
-    "tests/ledger/test_windows.py",
-    "tests/ledger/test_scripts.py::test_bounds_are_the_same_in_lua_and_python",
     "tests/ledger/test_oracle.py",
 )
 """What must notice a mutant, in the order in which it is asked of the first ones."""

@@ -55,7 +55,7 @@ def tokens_of(source: str) -> list[Token]:
     tokens, at = [], 0
     while at < len(source):
         found = _TOKEN.match(source, at)
-        if found is None or source.startswith("--[[", at):
+        if found is None or source.startswith(("--[[", "[["), at):
             line = source.count("\n", 0, at) + 1
             raise ValueError(f"line {line}: {source[at : at + 20]!r} is no token known here")
         at = found.end()
@@ -92,10 +92,10 @@ def _statement(tokens: list[Token], at: int) -> Statement:
     while True:
         end = _suffixes(tokens, at + 1)
         targets.append((tokens[at].start, tokens[end - 1].end))
-        if tokens[end].text != ",":
+        if end == len(tokens) or tokens[end].text != ",":
             break
         at = end + 1
-    if tokens[end].text != "=":
+    if end == len(tokens) or tokens[end].text != "=":
         return Statement(start, tokens[end - 1].end)
     values, end = expressions(tokens, end + 1)
     return Statement(start, tokens[end - 1].end, tuple(targets), tuple(values))
@@ -104,9 +104,7 @@ def _statement(tokens: list[Token], at: int) -> Statement:
 def _ends_a_statement(token: Token) -> bool:
     """Whether a name that follows begins a statement: nothing joins two operands in Lua."""
     if token.kind == "keyword":
-        return token.text in (
-            "then", "do", "else", "repeat", "end", "nil", "true", "false", "break", "return"
-        ) and token.text != "return"  # fmt: skip
+        return token.text in ("then", "do", "else", "repeat", "end", "nil", "true", "false", "break")
     return token.kind in ("name", "number", "string") or token.text in (")", "]", "}", ";", "...")
 
 
