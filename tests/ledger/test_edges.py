@@ -222,6 +222,24 @@ async def test_an_expiry_too_ends_at_the_bounds(valkey: redis.asyncio.Redis) -> 
     assert await refused(raw, "expire", rid="r2") == ["total_too_large"]
 
 
+@pytest.mark.parametrize(("granted", "owed"), [(MOST, 0), (0, MOST)])
+async def test_an_expiry_minds_each_of_the_bounds(
+    valkey: redis.asyncio.Redis, granted: float, owed: float
+) -> None:
+    """What was ever settled is at its bound, or what is owed; the other is far from it."""
+    dear = rows((1e12, 0), (1, 0))
+    raw = await Raw(valkey).open(granted, credit_limit=MOST)
+    for rid, units in (("r1", 1), ("r2", 0)):
+        await raw("reserve", rid, estimate=vector(0, 0), floor=vector(0, units), ttl=1)
+    if owed:
+        await raw("adjust", id="a1", debit=1, amount=owed)
+    else:
+        await raw("settle", "r3", used=vector(9000, 0), price_rows=dear)
+    raw.now += 1
+    assert await refused(raw, "expire", rid="r1") == ["total_too_large"]
+    assert (await raw("expire", "r2"))[0] == "expired"
+
+
 # The shard
 
 

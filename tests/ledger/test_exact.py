@@ -201,7 +201,7 @@ async def test_an_adjustment_says_all_it_did(raw: Raw) -> None:
     assert (await raw.header())["adjusted"] == -7
     assert (await raw("adjust", id="a3", debit=1, amount=1))[:2] == ["adjusted", 992]
     assert (await raw("adjust", id="a4", amount=1))[:2] == ["adjusted", 993]
-    assert [grant[4:6] for grant in await raw.grants()] == [[1, 992], [3, 1]]
+    assert [grant[4:6] for grant in await raw.grants()] == [[3, 1], [1, 992]]
     did = await raw.client.hget(NAMES["ops"], "a1")
     packed = struct.pack("<BBd", 0, 44, 33)
     assert unpack(did) == ["adjust", packed, 0, raw.now, 1, 2, b"why"]
@@ -501,6 +501,16 @@ async def test_an_expiry_counts_as_tokens_what_are_tokens(raw: Raw) -> None:
     raw.now += 1
     assert (await raw("expire", mask=1))[1] == 12
     assert (await raw.counters("project"))[0][2] == 4
+    assert (await event(raw))[5] is False
+
+
+async def test_what_has_no_units_has_no_cost(raw: Raw) -> None:
+    nothing = {"estimate": b"", "floor": b"", "price_rows": b""}
+    await raw("reserve", **nothing, ttl=1)
+    raw.now += 1
+    assert (await raw("expire"))[:3] == ["expired", 0, 1000]
+    assert (await event(raw))[5] is False
+    await raw("settle", "r2", used=b"", price_rows=b"")
     assert (await event(raw))[5] is False
 
 
