@@ -96,7 +96,7 @@ class Raw:
             assert (await self("grant", id="g1", amount=amount))[0] == "granted"
         return self
 
-    async def __call__(self, verb: str, rid: str = "r1", **changed: Any) -> list[Any]:
+    async def __call__(self, verb: str, rid: str = "r1", /, **changed: Any) -> list[Any]:
         """The reply of one call, its words as text. What is not said is of a call that succeeds."""
         scopes = SCOPES[changed.get("mask", 0)]
         named = {**NAMES, "reservation": b"{cg:0}:r:" + rid.encode()[:99]}

@@ -24,10 +24,10 @@ async def raw(valkey: redis.asyncio.Redis) -> Raw:
     return await Raw(valkey).open()
 
 
-async def refused(raw: Raw, verb: str, **changed: Any) -> list[Any]:
+async def refused(raw: Raw, verb: str, rid: str = "r1", /, **changed: Any) -> list[Any]:
     """The reply of a call that must write nothing."""
     before = await raw.dump()
-    reply = await raw(verb, **changed)
+    reply = await raw(verb, rid, **changed)
     assert await raw.dump() == before, f"{reply} wrote something"
     return reply
 
@@ -94,8 +94,8 @@ async def test_what_does_not_fit_together_is_refused(
 ) -> None:
     if verb == "extend":
         await raw("reserve")
-    assert await refused(raw, verb, rid="r1", **bad) == ["bad_arguments"]
-    answer = (await raw(verb, rid="r1", **good))[0]
+    assert await refused(raw, verb, "r1", **bad) == ["bad_arguments"]
+    answer = (await raw(verb, "r1", **good))[0]
     assert answer in ("held", "extended", "settled", "allow", "granted", "adjusted", "updated")
 
 
@@ -190,7 +190,7 @@ async def test_lifetime_sums_go_up_to_the_bound(valkey: redis.asyncio.Redis) -> 
     assert (await raw("grant", id="g2", amount=5))[0] == "granted"
     dear = rows((1e12, 0), (1, 0))
     assert (await raw("settle", "r1", used=vector(8999, 1e12), price_rows=dear))[0] == "settled"
-    assert await refused(raw, "settle", rid="r2", used=vector(0, 1), price_rows=dear) == [
+    assert await refused(raw, "settle", "r2", used=vector(0, 1), price_rows=dear) == [
         "total_too_large"
     ]
     assert (await raw.header())["settled"] == MOST
@@ -219,7 +219,7 @@ async def test_an_expiry_too_ends_at_the_bounds(valkey: redis.asyncio.Redis) -> 
     # 9e15 and one nano-credit cannot be rated: the hold is charged, which is nothing
     assert (await raw("expire", "r1"))[:3] == ["expired", 0, 0]
     assert (await raw("settle", "r3", used=vector(9000, 0), price_rows=dear))[0] == "settled"
-    assert await refused(raw, "expire", rid="r2") == ["total_too_large"]
+    assert await refused(raw, "expire", "r2") == ["total_too_large"]
 
 
 @pytest.mark.parametrize(("granted", "owed"), [(MOST, 0), (0, MOST)])
@@ -236,7 +236,7 @@ async def test_an_expiry_minds_each_of_the_bounds(
     else:
         await raw("settle", "r3", used=vector(9000, 0), price_rows=dear)
     raw.now += 1
-    assert await refused(raw, "expire", rid="r1") == ["total_too_large"]
+    assert await refused(raw, "expire", "r1") == ["total_too_large"]
     assert (await raw("expire", "r2"))[0] == "expired"
 
 
@@ -248,7 +248,7 @@ async def test_a_shard_that_has_less_than_the_caller_knows_went_back(raw: Raw, v
     await raw("reserve")
     assert await refused(raw, verb, epoch=1, count=3) == ["went_back"]
     assert await refused(raw, verb, epoch=2, count=0) == ["went_back"]
-    assert (await raw(verb, id="x2", rid="r1", epoch=1, count=2, rev=2))[0] != "went_back"
+    assert (await raw(verb, "r1", id="x2", epoch=1, count=2, rev=2))[0] != "went_back"
 
 
 @pytest.mark.parametrize("verb", [verb for verb in HEADS if verb != "ack"])
@@ -300,7 +300,9 @@ async def test_an_acknowledgement_is_of_what_was_written(raw: Raw) -> None:
     assert (await raw.shard())[3:] == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize(("backlog", "word"), [(0, "held"), (1, "outbox_full"), (2, "outbox_full"), (3, "held")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("backlog", "word"), [(0, "held"), (1, "outbox_full"), (2, "outbox_full"), (3, "held")]
+)
 async def test_a_backlog_is_what_the_store_has_not_acknowledged(
     raw: Raw, backlog: int, word: str
 ) -> None:

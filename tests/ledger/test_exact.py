@@ -27,6 +27,15 @@ async def raw(valkey: redis.asyncio.Redis) -> Raw:
     return await Raw(valkey).open()
 
 
+def limits_of(*counts: int) -> bytes:
+    """The rows of EVERY_LIMIT as records keep them: with what is held, or was counted."""
+    rows_of = [(0, 1, 11, 901), (0, 2, 12, 902), (1, 3, 13, 903), (2, 4, 14, 904), (2, 1, 15, 905)]
+    return b"".join(
+        struct.pack("<BBIddd", scope, measure, counter, START, ceiling, count)
+        for (scope, measure, counter, ceiling), count in zip(rows_of, counts, strict=True)
+    )
+
+
 async def event(raw: Raw) -> list[Any]:
     """The last stamp: kind, id, at, amount, held, cost, balance, allocations, usage."""
     return (await raw.events())[-1][1]
@@ -44,7 +53,9 @@ async def pttl(raw: Raw, rid: str) -> int:
 
 
 async def due(raw: Raw) -> list[tuple[bytes, float]]:
-    waiting: list[tuple[bytes, float]] = await raw.client.zrange(NAMES["due"], 0, -1, withscores=True)
+    waiting: list[tuple[bytes, float]] = await raw.client.zrange(
+        NAMES["due"], 0, -1, withscores=True
+    )
     return waiting
 
 
@@ -60,8 +71,7 @@ async def test_a_hold_says_all_it_was_made_of(raw: Raw) -> None:
         1, 0, 1, 5, 2, 3, 36, 36, 12, 6, 100, raw.now, raw.now + 60_000, 0, 7,
     ]  # fmt: skip
     body = vector(100, 0) + vector(20, 0) + Raw.ROWS + COSTS + Raw.IDS + b"said"
-    counted = [(0, 1, 11, 901, 100), (0, 2, 12, 902, 1), (1, 3, 13, 903, 7), (2, 4, 14, 904, 1), (2, 1, 15, 905, 100)]  # fmt: skip
-    packed = b"".join(struct.pack("<BBIddd", s, m, i, START, c, h) for s, m, i, c, h in counted)
+    packed = limits_of(100, 1, 7, 1, 100)
     assert await tail(raw, "r1", PENDING) == struct.pack("<dd", 1, 100) + packed + body
     assert await raw.counters() == [[11, START, 0, 100, 0], [12, START, 0, 1, 0]]
     assert await raw.counters("project") == [[13, START, 0, 7, 0]]
@@ -247,6 +257,7 @@ async def test_a_grant_lasts_at_least_a_millisecond_of_what_comes(raw: Raw) -> N
     soon = raw.now + 1
     assert await raw("grant", id="g2", expires_at=raw.now) == ["already_expired"]
     assert await raw("grant", id="g2", expires_at=1) == ["already_expired"]
+    assert await raw("grant", id="g2", effective_at=5, expires_at=raw.now) == ["already_expired"]
     later = {"effective_at": soon, "expires_at": soon}
     assert await raw("grant", id="g2", **later) == ["already_expired"]
     assert (await raw("grant", id="g2", expires_at=soon))[0] == "granted"
@@ -480,8 +491,7 @@ async def test_an_expiry_says_all_it_did_and_again(raw: Raw) -> None:
     assert await raw.unpacked("r1", ENDED) == [
         4, 0, 1, 5, 2, 3, 26, 100, raw.now - 30, raw.now, 1, 2,
     ]  # fmt: skip
-    counted = [(0, 1, 11, 901, 26), (0, 2, 12, 902, 1), (1, 3, 13, 903, 23), (2, 4, 14, 904, 0), (2, 1, 15, 905, 26)]  # fmt: skip
-    packed = b"".join(struct.pack("<BBIddd", s, m, i, START, c, u) for s, m, i, c, u in counted)
+    packed = limits_of(26, 1, 23, 0, 26)
     assert await tail(raw, "r1", ENDED) == struct.pack("<dd", 1, 26) + packed + vector(20, 3)
     assert TOMBSTONE_TTL_MS - 5000 < await pttl(raw, "r1") <= TOMBSTONE_TTL_MS
     assert await raw.counters() == [[11, START, 26, 0, 0], [12, START, 1, 0, 0]]
@@ -636,6 +646,21 @@ async def test_what_a_late_settle_gives_back_to_nobody_is_a_grant_burned_last(ra
     ]
 
 
+async def test_a_late_settle_takes_no_counter_for_a_grant_that_is_gone(raw: Raw) -> None:
+    """One request in the window before: the number of the grant that paid."""
+    requests = (NOON_MS - 10, NOON_MS, NOON_MS + 10, NOON_MS + 20)
+    await raw("reserve", "r0", estimate=vector(0, 0), limits=limit(0, 2, 1, 9, requests))
+    await raw("settle", "r0", used=vector(0, 0))
+    await raw("reserve", estimate=vector(1000, 0), floor=vector(1000, 0), ttl=1)
+    raw.now += 10
+    await raw("reserve", "r2", estimate=vector(0, 0), limits=limit(0, 2, 1, 9, requests))
+    assert (await raw.counters())[0][4] == 1
+    await raw("expire")
+    await raw("grant", id="g2", amount=9)
+    await raw("settle", used=vector(990, 0))
+    assert (await event(raw))[7] == [3, -10]
+
+
 # Extend
 
 
@@ -648,8 +673,7 @@ async def test_an_extend_says_all_it_did_and_again(raw: Raw) -> None:
     assert await raw.unpacked("r1", PENDING) == [
         1, 0, 1, 5, 2, 3, 36, 36, 12, 2, 128, raw.now - 11, raw.now + 99, 3, 17,
     ]  # fmt: skip
-    counted = [(0, 1, 11, 901, 128), (0, 2, 12, 902, 1), (1, 3, 13, 903, 17), (2, 4, 14, 904, 1), (2, 1, 15, 905, 128)]  # fmt: skip
-    packed = b"".join(struct.pack("<BBIddd", s, m, i, START, c, h) for s, m, i, c, h in counted)
+    packed = limits_of(128, 1, 17, 1, 128)
     body = vector(120, 4) + vector(50, 6) + Raw.ROWS + COSTS + Raw.IDS + b"said"
     assert await tail(raw, "r1", PENDING) == struct.pack("<dd", 1, 128) + packed + body
     assert await raw.counters() == [[11, START, 0, 128, 0], [12, START, 0, 1, 0]]
@@ -667,13 +691,37 @@ async def test_an_extend_says_all_it_did_and_again(raw: Raw) -> None:
     assert await raw.dump() == before
     smaller = {"mask": 3, "estimate": vector(1, 0), "floor": vector(60, 7), "tokens": 1, "ttl": 200}
     assert await raw("extend", number=4, **smaller) == ["extended", 128, 872, raw.now + 200]
-    tail_now = await tail(raw, "r1", PENDING)
-    assert tail_now == struct.pack("<dd", 1, 128) + packed + vector(120, 4) + vector(60, 7) + body[64 - 32 :]  # fmt: skip
+    vectors = vector(120, 4) + vector(60, 7)
+    body = struct.pack("<dd", 1, 128) + packed + vectors + body[len(vectors) :]
+    assert await tail(raw, "r1", PENDING) == body
     assert await raw.counters() == [[11, START, 0, 128, 0], [12, START, 0, 1, 0]]
     assert (await raw.unpacked("r1", PENDING))[12:] == [raw.now + 200, 4, 17]
     tokens_alone = {**smaller, "tokens": 18}
     assert (await raw("extend", number=5, **tokens_alone))[:3] == ["extended", 128, 872]
     assert await raw.counters("project") == [[13, START, 0, 18, 0]]
+
+
+async def test_neither_the_hold_nor_its_tokens_ever_shrink(raw: Raw) -> None:
+    limits = limit(0, 1, 1) + limit(0, 3, 2)
+    await raw("reserve", limits=limits)
+    for number, (units, tokens, held) in enumerate(((99, 8, (100, 8)), (101, 7, (101, 8))), 1):
+        reply = await raw("extend", number=number, estimate=vector(units, 0), tokens=tokens)
+        assert reply[:3] == ["extended", held[0], 1000 - held[0]]
+        assert tuple(counter[3] for counter in await raw.counters()) == held
+        record = await raw.unpacked("r1", PENDING)
+        assert (record[10], record[14]) == held
+
+
+async def test_an_extend_by_the_last_nano_and_by_one_more(raw: Raw) -> None:
+    await raw("reserve", "r0", estimate=vector(899, 0))
+    assert (await raw("extend", "r0", number=1, estimate=vector(1001, 0)))[4] == (
+        "insufficient_credits"
+    )
+    await raw("reserve")
+    assert (await raw("extend", number=1, estimate=vector(101, 0)))[:3] == ["extended", 101, 0]
+    assert (await raw("extend", number=2, estimate=vector(102, 0)))[1:] == [
+        101, 0, raw.now + 60_000, "credit_held",
+    ]  # fmt: skip
 
 
 async def test_an_extend_that_may_not_grow_keeps_the_hold_as_it_was(raw: Raw) -> None:
@@ -699,9 +747,7 @@ async def test_an_extend_goes_up_to_a_limit_and_no_further(raw: Raw) -> None:
     await raw("settle", "r0", used=vector(5, 0), mask=2)
 
     async def extend(number: int, units: int, tokens: int) -> list[Any]:
-        reply = await raw(
-            "extend", number=number, mask=2, estimate=vector(units, 0), tokens=tokens
-        )
+        reply = await raw("extend", number=number, mask=2, estimate=vector(units, 0), tokens=tokens)
         return [reply[0], *reply[4:]]
 
     assert await extend(1, 301, 7) == ["not_grown", "spend_limit"]
@@ -709,6 +755,15 @@ async def test_an_extend_goes_up_to_a_limit_and_no_further(raw: Raw) -> None:
     assert await extend(3, 301, 31) == ["not_grown", "spend_limit"]
     assert await extend(4, 300, 30) == ["extended"]
     assert [counter[3] for counter in await raw.counters("key")] == [30, 1]
+
+
+async def test_an_extend_minds_only_the_limits_it_adds_to(raw: Raw) -> None:
+    limits = limit(0, 1, 1, 150) + limit(0, 3, 2, 50)
+    await raw("reserve", "r0", limits=limits, estimate=vector(50, 0))
+    await raw("reserve", limits=limits)
+    await raw("settle", "r0", used=vector(200, 0))
+    assert (await raw("extend", tokens=9))[0] == "extended"
+    assert [counter[3] for counter in await raw.counters()] == [100, 9]
 
 
 async def test_an_extend_leaves_a_window_alone_that_has_passed(raw: Raw) -> None:

@@ -69,7 +69,10 @@ async def test_a_row_that_is_no_limit_is_refused(raw: Raw, row: bytes) -> None:
     assert await raw("quote", limits=row) == ["bad_limits"]
 
 
-@pytest.mark.parametrize(("measure", "word"), [(1, "spend_limit"), (2, "rate_limit"), (3, "rate_limit"), (4, "concurrency_limit")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("measure", "word"),
+    [(1, "spend_limit"), (2, "rate_limit"), (3, "rate_limit"), (4, "concurrency_limit")],
+)
 async def test_a_ceiling_of_nothing_admits_nothing(raw: Raw, measure: int, word: str) -> None:
     reply = await raw("reserve", limits=limit(0, measure, 1, 0))
     assert (reply[0], reply[5]) == (word, 0)

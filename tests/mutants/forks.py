@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,10 +139,8 @@ class _Fork:
         late = pid == 0 and took_s > bound_s
         if pid == 0 and not late:
             return None
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._pid, signal.SIGKILL)  # its server too
-        except ProcessLookupError:
-            pass
         if late:
             os.waitpid(self._pid, 0)
         said = self._folder / "killer"

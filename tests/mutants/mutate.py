@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants.tokens import Statement, Token, expressions, statements_of, tokens_of
+from tests.mutants.tokens import BINARY, Statement, Token, expressions, statements_of, tokens_of
 
 SWAPS: Mapping[str, tuple[str, ...]] = {
     "<": ("<=", ">="),
@@ -31,7 +31,7 @@ SWAPS: Mapping[str, tuple[str, ...]] = {
     "true": ("false",),
     "false": ("true",),
 }
-_UNARY_BEFORE = frozenset("( [ { , = return and or == ~= < <= > >= + - * / % ..".split())
+_UNARY_BEFORE = frozenset({"(", "[", "{", ",", "=", "return", *BINARY})
 
 Sources = Mapping[str, str]
 

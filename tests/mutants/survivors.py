@@ -1,7 +1,7 @@
 """The list of mutants that may survive, each with the reason: `survivors.txt`.
 
     FILE: the line as it stands
-      -> the line of a mutant        (and further ones, if the reason is the same)
+      -> the line of a mutant        (and further ones, of further lines, for the same reason)
       -> the second of two mutants that read alike [2]
       because why no test can tell it from the original
 
@@ -26,8 +26,6 @@ def read_list(text: str) -> dict[Name, str]:
     waiting: list[Name] = []
     for number, line in enumerate(text.splitlines(), 1):
         if found := _HEAD.fullmatch(line):
-            if waiting:
-                raise ValueError(f"line {number}: the entry before gives no reason")
             head = found[1], found[2]
         elif head and (found := _MUTANT.fullmatch(line)):
             waiting.append((*head, found[1], int(found[2] or 1)))

@@ -12,8 +12,13 @@ from typing import Literal
 Kind = Literal["name", "keyword", "number", "string", "sign"]
 
 KEYWORDS = frozenset(
-    "and break do else elseif end false for function if in local nil not or repeat return then true"
-    " until while".split()
+    {
+        "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in",
+        "local", "nil", "not", "or", "repeat", "return", "then", "true", "until", "while",
+    }
+)  # fmt: skip
+BINARY = frozenset(
+    {"+", "-", "*", "/", "%", "^", "..", "==", "~=", "<", "<=", ">", ">=", "and", "or"}
 )
 _TOKEN = re.compile(
     r"(?P<space>\s+|--[^\n]*|\A\#![^\n]*)"
@@ -22,7 +27,6 @@ _TOKEN = re.compile(
     r"|(?P<string>'[^'\\\n]*')"
     r"|(?P<sign>\.\.\.|\.\.|==|~=|<=|>=|[-+*/%^#<>=(){}\[\];:,.])"
 )
-_BINARY = frozenset("+ - * / % ^ .. == ~= < <= > >= and or".split())
 _UNARY = frozenset(["-", "#", "not"])
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 
@@ -104,7 +108,17 @@ def _statement(tokens: list[Token], at: int) -> Statement:
 def _ends_a_statement(token: Token) -> bool:
     """Whether a name that follows begins a statement: nothing joins two operands in Lua."""
     if token.kind == "keyword":
-        return token.text in ("then", "do", "else", "repeat", "end", "nil", "true", "false", "break")
+        return token.text in (
+            "then",
+            "do",
+            "else",
+            "repeat",
+            "end",
+            "nil",
+            "true",
+            "false",
+            "break",
+        )
     return token.kind in ("name", "number", "string") or token.text in (")", "]", "}", ";", "...")
 
 
@@ -117,7 +131,7 @@ def _expression(tokens: list[Token], at: int) -> int:
             raise ValueError("a function inside an expression is not known here")
         at = _closing(tokens, at) + 1 if tokens[at].text in _CLOSES else at + 1
         at = _suffixes(tokens, at)
-        if at >= len(tokens) or tokens[at].text not in _BINARY:
+        if at >= len(tokens) or tokens[at].text not in BINARY:
             return at
         at += 1
 
