@@ -126,6 +126,24 @@ async def test_credit_goes_to_the_last_nano_and_no_further(raw: Raw) -> None:
     assert (await raw("quote", estimate=vector(0, 0)))[0] == "allow"
 
 
+async def test_what_costs_nothing_passes_even_what_is_owed(valkey: redis.asyncio.Redis) -> None:
+    raw = await Raw(valkey).open(0)
+    nothing, one = {"estimate": vector(0, 0)}, {"estimate": vector(1, 0)}
+    for owed in (0, 5):
+        assert await raw("quote", **nothing) == ["allow", 0, -owed, -owed]
+        assert (await raw("reserve", f"n{owed}", **nothing))[0] == "held"
+        assert await raw("quote", **one) == ["insufficient_credits", 1, -owed, -owed]
+        assert await raw("reserve", **one) == ["insufficient_credits", 1, -owed, -owed]
+        await raw("settle", "r0", used=vector(5, 0))
+    await raw("adjust", id="a1", amount=15)
+    await raw("reserve", "r1", estimate=vector(10, 0))
+    await raw("settle", "r2", used=vector(5, 0))
+    assert await raw("quote", **nothing) == ["allow", 0, -5, 5]
+    assert (await raw("reserve", "r3", **nothing))[0] == "held"
+    assert await raw("quote", **one) == ["credit_held", 1, -5, 5]
+    assert await raw("reserve", "r4", **one) == ["credit_held", 1, -5, 5]
+
+
 async def test_what_is_owed_is_not_available(valkey: redis.asyncio.Redis) -> None:
     raw = await Raw(valkey).open(0, credit_limit=100)
     await raw("settle", "r0", used=vector(30, 0))

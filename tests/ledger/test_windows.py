@@ -131,6 +131,15 @@ async def test_a_scope_met_first_by_a_second_limit_has_both_counters(raw: Raw) -
     assert await raw.unpacked("project", "<BBBB") == [1, 0, 0, 0]
 
 
+async def test_a_quote_counts_in_scopes_that_nobody_has_met(raw: Raw) -> None:
+    limits = limit(1, 2, 1, 1) + limit(2, 1, 2, 99)
+    before = await raw.dump()
+    assert await raw("quote", mask=3, limits=limits) == ["spend_limit", 100, 10_000, 10_000]
+    limits = limit(1, 2, 1, 1) + limit(2, 1, 2, 100)
+    assert (await raw("quote", mask=3, limits=limits))[0] == "allow"
+    assert await raw.dump() == before
+
+
 async def test_a_hold_without_limits_touches_no_scope(raw: Raw) -> None:
     await raw("reserve", mask=3)
     await raw.client.delete(NAMES["project"], NAMES["key"])
