@@ -8,13 +8,14 @@ them some milliseconds later.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal, cast
 
 import orjson
 import structlog
@@ -46,7 +47,7 @@ def configure_logs(process: str, *, style: Style | None = None, level: str = "in
     structlog.configure(
         processors=[*shared, _renderer(chosen)],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, _Unfailing(sys.stderr.buffer))),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -149,6 +150,22 @@ class RequestLog:
     def _pretty_line(self, line: dict[str, Any]) -> bytes:
         moment = _iso(line.pop("at_ms"))[11:23]
         return f"{moment} {' '.join(f'{k}={v}' for k, v in line.items())}\n".encode()
+
+
+class _Unfailing:
+    """A log that cannot be written (its reader has gone, its disk is full) stops nobody: least of
+    all the answer to a request that was about to be told of its failure."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, data: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._file.write(data)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._file.flush()
 
 
 class _ForwardHandler(logging.Handler):

@@ -89,6 +89,21 @@ asyncio.run(main())
     assert line["error"] == "KeyError"
 
 
+def test_a_log_whose_reader_has_gone_stops_nobody() -> None:
+    program = """
+import os
+r, w = os.pipe()
+os.close(r)
+kept = os.dup(2)
+os.dup2(w, 2)
+log.error("nobody hears this")
+os.dup2(kept, 2)
+log.error("but this")
+"""
+    [line] = logged(program)
+    assert line["event"] == "but this"
+
+
 def test_every_request_noted_is_one_line_in_order() -> None:
     lines = logged("""
 async def main():
