@@ -1,0 +1,216 @@
+"""Who may, how much, until when: limits, keys and networks, through the whole gate."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.proxy.handler import Flow
+from tests.gate import KEY, Gate, digest, running_gate
+from tests.upstreams import Sim
+
+QUICK = "hi\nsim: tokens=3"
+
+
+def customers(*limits: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """One funded customer with these limits."""
+    acme = {
+        "grants": [{"name": "start", "amount": "10.00", "category": "paid"}],
+        "keys": [{"id": "k_acme", "sha256": digest(KEY)}],
+        "limits": list(limits),
+    }
+    return {"acme": {**acme, **more}}
+
+
+def limit(measure: str, ceiling: str, window: str | None = None, scope: str = "customer") -> Any:
+    said = {"measure": measure, "ceiling": ceiling, "scope": scope}
+    return {**said, "window": window} if window else said
+
+
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        (limit("requests", "2", "month"), "customer (requests per month)"),
+        (limit("requests", "2", "day", "key"), "key (requests per day)"),
+        (limit("tokens", "250", "week"), "customer (tokens per week)"),
+    ],
+)
+async def test_a_rate_limit_is_429_with_its_scope_and_when_to_come_back(
+    tmp_path: Path, valkey_socket: Path, sim: Sim, given: dict[str, Any], source: str
+) -> None:
+    async with running_gate(tmp_path, valkey_socket, sim.url, customers=customers(given)) as gate:
+        statuses = []
+        for _ in range(3):
+            answer = await gate.chat(f"{QUICK} input=100", max_tokens=10)
+            statuses.append(answer.status_code)
+            await gate.settle_all()
+        assert statuses == [200, 200, 429]
+        error = answer.json()["error"]
+        assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+        assert error["metadata"]["limit_source"] == source
+        assert source in error["message"]
+        longest = {"day": 86_400, "week": 7 * 86_400, "month": 31 * 86_400}[given["window"]]
+        assert 1 <= int(answer.headers["retry-after"]) <= longest
+        assert "x-should-retry" not in answer.headers
+        assert sim.provider.served.posts == 2
+
+
+async def test_a_spend_limit_is_402_although_there_is_credit(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    limits = customers(limit("spend", "0.00005", "day"))
+    async with running_gate(tmp_path, valkey_socket, sim.url, customers=limits) as gate:
+        answer = await gate.chat(QUICK, max_tokens=100)
+        assert answer.status_code == 402
+        metadata = answer.json()["error"]["metadata"]
+        assert metadata["reason"] == "spend_limit"
+        assert metadata["limit_source"] == "customer (spend per day)"
+        assert answer.headers["x-should-retry"] == "false"
+        assert int(answer.headers["retry-after"]) <= 86_400
+
+
+async def test_a_concurrency_limit_opens_again_when_a_request_ends(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    limits = customers(limit("concurrent", "1"))
+    async with running_gate(tmp_path, valkey_socket, sim.url, customers=limits) as gate:
+        async with gate.client.stream(
+            "POST",
+            "/v1/chat/completions",
+            json={
+                "model": "small",
+                "stream": True,
+                "messages": [{"role": "user", "content": "hi\nsim: tokens=20 itl_ms=10"}],
+            },
+            headers=gate.headers,
+        ) as running:
+            refused = await gate.chat(QUICK)
+            assert refused.status_code == 429
+            assert refused.json()["error"]["metadata"]["reason"] == "concurrency_limit"
+            assert int(refused.headers["retry-after"]) >= 1
+            await running.aread()
+        await gate.settle_all()
+        assert (await gate.chat(QUICK)).status_code == 200
+
+
+async def test_openai_s_own_status_for_an_empty_account_is_a_switch(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    policy = {"preset": "balanced", "insufficient_status": 429}
+    nobody = customers(grants=[])
+    async with running_gate(
+        tmp_path, valkey_socket, sim.url, policy=policy, customers=nobody
+    ) as gate:
+        answer = await gate.chat(QUICK)
+        assert answer.status_code == 429
+        assert answer.json()["error"]["type"] == "insufficient_quota"
+        assert answer.headers["x-should-retry"] == "false"
+        expecting = await gate.client.post(
+            "/v1/chat/completions",
+            content=b"{}",
+            headers={**gate.headers, "expect": "100-continue"},
+        )
+        assert expecting.status_code == 429
+
+
+async def test_a_revoked_key_is_401_at_the_next_request_whatever_it_asks(
+    gate: Gate, sim: Sim
+) -> None:
+    await gate.store.add_key(digest("sk-made"), "k-made", "acme")
+    made = {"authorization": "Bearer sk-made"}
+    count = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}
+
+    async def statuses() -> list[int]:
+        return [
+            (await gate.client.get("/v1/credits", headers=made)).status_code,
+            (await gate.client.get("/v1/models", headers=made)).status_code,
+            (await gate.post("/v1/messages/count_tokens", count, headers=made)).status_code,
+            (
+                await gate.post(
+                    "/v1/chat/completions",
+                    {"model": "small", "messages": [{"role": "user", "content": QUICK}]},
+                    headers=made,
+                )
+            ).status_code,
+        ]
+
+    assert await statuses() == [200, 200, 200, 200]
+    event = await gate.one_event()
+    assert event.facts["key_id"] == "k-made"
+    posts = sim.provider.served.posts
+    await gate.store.revoke_key(gate.ledger, "k-made")
+    assert await statuses() == [401, 401, 401, 401]
+    assert sim.provider.served.posts == posts
+    assert (await gate.chat(QUICK)).status_code == 200, "the customer's other keys go on"
+
+
+async def test_a_trusted_gateway_names_the_customer_and_upstream_does_not_hear_of_it(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    trusted = {"customer": "x-customer", "project": "x-project", "networks": ["127.0.0.0/8"]}
+    auth = {"keys": True, "trusted_header": trusted}
+    async with running_gate(tmp_path, valkey_socket, sim.url, auth=auth) as gate:
+        body = {"model": "small", "messages": [{"role": "user", "content": QUICK}]}
+        said = {"x-customer": "acme", "x-project": "p1"}
+        answer = await gate.client.post("/v1/chat/completions", json=body, headers=said)
+        assert answer.status_code == 200
+        event = await gate.one_event()
+        assert (event.facts["project_id"], event.facts["key_id"]) == ("p1", "trusted")
+        nobody = await gate.client.post(
+            "/v1/chat/completions", json=body, headers={"x-customer": "nobody"}
+        )
+        assert nobody.status_code == 401
+
+
+async def test_a_request_that_comes_while_the_gate_drains_is_503_and_health_still_answers(
+    gate: Gate, sim: Sim
+) -> None:
+    flow: Flow = gate.service._flow
+    flow.draining = True
+    answer = await gate.chat(QUICK)
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "shutting_down"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "x-should-retry" not in answer.headers
+    assert (await gate.client.get("/healthz")).status_code == 200
+    assert sim.provider.served.posts == 0
+
+
+async def test_the_policy_s_output_maximum_is_told_to_the_upstream(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    policy = {"preset": "balanced", "default_max_output_tokens": 20}
+    async with running_gate(tmp_path, valkey_socket, sim.url, policy=policy) as gate:
+        answer = await gate.chat("hi\nsim: tokens=500")
+        event = await gate.one_event()
+        assert event.usage["output"] == 20, "what was bounded is what can come"
+        assert event.amount_nano <= event.estimated_amount_nano
+        assert answer.json()["choices"][0]["finish_reason"] == "length"
+
+
+async def test_a_changed_credit_limit_reaches_a_gate_that_was_not_told(
+    gate: Gate, sim: Sim, tmp_path: Path
+) -> None:
+    wallet = (await gate.store.wallets(["acme"]))["acme"]
+    await gate.ledger.account(
+        "acme", account_rev=wallet.account_rev + 1, credit_limit_nano=7, frozen=False
+    )
+    assert (await gate.chat(QUICK)).status_code == 200
+    await gate.ledger.account("acme", account_rev=wallet.account_rev + 2, frozen=True)
+    frozen = await gate.chat(QUICK)
+    assert frozen.status_code == 402
+    assert frozen.json()["error"]["metadata"]["reason"] == "wallet_frozen"
+
+
+async def test_models_of_a_key_are_all_that_it_sees_and_may_use(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    key = {"id": "k_acme", "sha256": digest(KEY), "models": ["small"]}
+    only = customers(keys=[key])
+    async with running_gate(tmp_path, valkey_socket, sim.url, customers=only) as gate:
+        refused = await gate.chat(QUICK, model="dear")
+        assert refused.status_code == 403
+        shown = (await gate.client.get("/v1/models", headers=gate.headers)).json()["data"]
+        assert [model["id"] for model in shown] == ["small"]
+        hidden = await gate.client.get("/v1/models/dear", headers=gate.headers)
+        assert hidden.status_code == 404
