@@ -69,6 +69,11 @@ async def test_an_id_has_1_to_200_bytes(raw: Raw, verb: str) -> None:
     [
         ("reserve", {"ttl": 0}, {"ttl": 1}),
         ("reserve", {"facts": b"", "ids": 13}, {"facts": b"", "ids": 12}),
+        (
+            "reserve",
+            {"cost_rows": Raw.ROWS, "facts": b"", "ids": 13},
+            {"cost_rows": Raw.ROWS, "facts": b"", "ids": 12},
+        ),
         ("reserve", {"limits": limit()[:-1]}, {"limits": limit()}),
         ("reserve", {"limits": limit() + b"l"}, {"limits": limit() + limit(0, 2, 2)}),
         ("reserve", {"cost_rows": Raw.ROWS[:18]}, {"cost_rows": Raw.ROWS}),

@@ -385,12 +385,12 @@ async def test_the_holds_grants_pay_first_in_its_order(raw: Raw) -> None:
 
 
 async def test_the_scope_of_a_hold_is_of_what_it_lacks_too(raw: Raw) -> None:
-    await raw("grant", id="g2", amount=70, priority=1, bits=4)
-    await raw("reserve", "r1", estimate=vector(80, 0), bits=4)
+    await raw("grant", id="g2", amount=70, priority=1, bits=2)
+    await raw("reserve", "r1", estimate=vector(80, 0), bits=2)
     assert (await tail(raw, "r1", PENDING))[:32] == struct.pack("<4d", 2, 70, 1, 10)
     await raw("settle", "r1", used=vector(60, 0))
     assert (await event(raw))[7] == [2, 60]
-    await raw("reserve", "r2", estimate=vector(1, 0), bits=4)
+    await raw("reserve", "r2", estimate=vector(1, 0), bits=2)
     await raw("settle", "r2", used=vector(5, 0))
     assert (await event(raw))[7] == [2, 5]
 
@@ -627,6 +627,42 @@ async def test_a_late_settle_gives_back_to_who_paid_the_last_one_first(
     ]
     header = await raw.header()
     assert (header["overdraft"], header["settled"]) == (max(used - 53, 0), used)
+
+
+async def test_what_a_late_settle_charges_more_is_paid_by_its_models_grants(raw: Raw) -> None:
+    await raw("grant", id="g2", amount=50, priority=1, bits=2)
+    await raw("grant", id="g3", amount=50, priority=2, bits=4)
+    for rid in ("r1", "r2"):
+        await raw("reserve", rid, estimate=vector(9, 0), floor=vector(9, 0), ttl=1)
+    raw.now += 1
+    await raw("expire", "r1")
+    await raw("expire", "r2")
+    await raw("settle", "r1", used=vector(19, 0), bits=2, reserved_at=0)
+    assert (await event(raw))[7] == [2, 10]
+    await raw("settle", "r2", used=vector(19, 0), bits=4, reserved_at=0)
+    assert (await event(raw))[7] == [3, 10]
+    await raw("settle", "r3", used=vector(19, 0), bits=4)
+    assert (await event(raw))[7] == [3, 19]
+    assert (await raw("settle", "r4", used=vector(19, 0)))[0] == "settled"
+    assert (await event(raw))[7] == [1, 19]
+
+
+async def test_a_late_settle_by_other_units_names_its_whole_cost(raw: Raw) -> None:
+    """Nothing tells what its expiry said of the cost."""
+    await raw("reserve", ttl=1, cost_rows=COSTS)
+    raw.now += 1
+    await raw("expire")
+    one = rows((1, 0))
+    await raw("settle", used=vector(33), price_rows=one, cost_rows=one)
+    assert (await event(raw))[3:6] == [13, 100, 33]
+
+
+async def test_prices_are_compared_as_bytes(raw: Raw) -> None:
+    """Units 37, 40 and 91 are the signs of a pattern: per cent and brackets."""
+    odd = b"".join(struct.pack("<BBdd", unit, 0, 1, 0) for unit in (37, 40, 91))
+    used = {"price_rows": odd}
+    await raw("reserve", estimate=vector(9, 9, 9), floor=vector(1, 1, 1), **used)
+    assert (await raw("settle", used=vector(2, 2, 2), **used))[:2] == ["settled", 6]
 
 
 async def test_a_late_settle_gives_back_whatever_numbers_grants_have(raw: Raw) -> None:

@@ -44,7 +44,9 @@ SUPPORT = (
 def main() -> int:
     """Parse, judge, report."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
-    parser.add_argument("--sample", type=int, metavar="N", help="judge N of them, by chance")
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="judge N, by chance, of those not listed"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
     parser.add_argument("--file", metavar="FILE.lua", help="mutants of this file alone")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -56,10 +58,11 @@ def main() -> int:
     names = {mutant.name for mutant in mutants}
     if options.file:
         mutants = [mutant for mutant in mutants if mutant.file == options.file]
+    listed = survivors.read_list(survivors.LIST.read_text())
     if options.sample:
+        mutants = [mutant for mutant in mutants if mutant.name not in listed]
         mutants = random.Random(options.seed).sample(mutants, min(options.sample, len(mutants)))
     results = Results(options.output / "results.json", fresh=options.fresh)
-    listed = survivors.read_list(survivors.LIST.read_text())
     since = time.monotonic()
     try:
         judge(sources, sorted(mutants, key=lambda m: m.name in listed), results, options.jobs)
@@ -72,7 +75,7 @@ def main() -> int:
 
 
 class Results:
-    """What is known of mutants, in a file, by their digests.
+    """What is known of mutants, in a file, by their names.
 
     A kill holds while the test that killed stays as it is, with what it rests on; that one
     survives, while all of them do. So a new test is asked only of the survivors.
@@ -89,28 +92,23 @@ class Results:
 
     def killer(self, mutant: Mutant) -> str | None:
         """The test that killed it; None of a survivor. KeyError of one not judged yet."""
-        known: str | None = self._known[mutant.digest]["killer"]
+        known: str | None = self._known[_key(mutant)]["killer"]
         return known
 
     def waiting(self, mutants: list[Mutant]) -> list[Mutant]:
         """Those that are not judged by these tests."""
-        return [m for m in mutants if self._stale or not self._holds(m.digest)]
+        return [mutant for mutant in mutants if self._stale or not self._holds(mutant)]
 
-    def hints(self) -> dict[survivors.Name, str]:
-        """By name: which test killed it, whatever the scripts and tests were then."""
-        found = {}
-        for known in self._known.values():
-            if known["killer"]:
-                file, before, after, nth = known["name"]
-                found[file, before, after, nth] = known["killer"]
-        return found
+    def hint(self, mutant: Mutant) -> str | None:
+        """Which test killed it, whatever the scripts and tests were then."""
+        hint: str | None = self._known.get(_key(mutant), {}).get("killer")
+        return hint
 
     def note(self, mutant: Mutant, verdict: forks.Verdict) -> None:
         """Remember a verdict."""
-        self._known[mutant.digest] = {
-            "name": mutant.name,
+        self._known[_key(mutant)] = {
+            "digest": mutant.digest,
             "killer": verdict.killer,
-            "took_s": round(verdict.took_s, 3),
             "by": self._by(verdict.killer),
         }
 
@@ -121,15 +119,23 @@ class Results:
         partial.write_text(json.dumps(self._known))
         partial.replace(self._path)
 
-    def _holds(self, digest: str) -> bool:
-        known = self._known.get(digest)
-        return known is not None and known["by"] == self._by(known["killer"])
+    def _holds(self, mutant: Mutant) -> bool:
+        known = self._known.get(_key(mutant))
+        return (
+            known is not None
+            and known["digest"] == mutant.digest
+            and known["by"] == self._by(known["killer"])
+        )
 
     def _by(self, killer: str | None) -> str:
         """Digest of what a verdict hangs on, beside the scripts."""
         file = (killer or "").partition("::")[0]
         judges = _digest((file,)) if file in forks.TEST_FILES else self._all_tests
         return f"{self._rests_on}:{judges}"
+
+
+def _key(mutant: Mutant) -> str:
+    return "\n".join(map(str, mutant.name))
 
 
 @cache
@@ -169,7 +175,7 @@ def judge(sources: dict[str, str], mutants: list[Mutant], results: Results, jobs
 
     try:
         with bar:
-            forks.run(sources, waiting, jobs=jobs, hints=results.hints(), report=note)
+            forks.run(sources, waiting, jobs=jobs, hint=results.hint, report=note)
     finally:
         if judged:
             results.save()

@@ -2,8 +2,8 @@
 
 Law: a fork leads a process group of its own, in which its server runs, and writes into a folder of
 its own; both go when it ends, in time or not. No production code knows: the loader is pointed to
-a folder of changed scripts in the fork alone. A mutant is killed by the first test that fails, or
-by time, for some never end.
+a folder of changed scripts in the fork alone. A mutant is killed by the first test that fails; one
+that never ends, by what its processes may use.
 """
 
 import os
@@ -40,8 +40,10 @@ STEPS = 400
 SEED = 21
 """A walk that meets every operation and every kind of event in so few steps."""
 MEMORY_BYTES = 2 << 30
-TIMES_THE_BASELINE = 5.0
-SHORTEST_BOUND_S = 15.0
+PROCESSOR_S = 40
+"""What the tests, and their server, may each use of a processor: many times what they need, and the
+same however busy the machine is. A script that never ends loses its server so, and fails."""
+LONGEST_S = 900.0
 BY_TIME = "time"
 
 
@@ -58,6 +60,7 @@ class TestsDoNotPass(Exception):
 
 
 Report = Callable[[Mutant, Verdict], None]
+Hint = Callable[[Mutant], str | None]
 
 
 class Forks:
@@ -69,42 +72,43 @@ class Forks:
         mutants: Iterable[Mutant],
         *,
         jobs: int,
-        hints: Mapping[tuple[str, str, str, int], str],
+        hint: Hint,
         report: Report,
     ) -> None:
-        """hints: which test killed a mutant of this name before; it is asked first.
+        """hint: which test killed a mutant before; it is asked first.
         report: called with each verdict, as it comes."""
         self._sources = sources
         self._waiting = deque(mutants)
         self._jobs = jobs
-        self._hints = hints
+        self._hint = hint
         self._report = report
         self._kills: dict[str, Counter[str]] = {}
-        self._bound_s = 600.0
         self.failed: str | None = None
         """The test that fails without a mutant."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Everything, at the place where pytest would run the tests."""
-        baseline = _Fork(session.items, self._sources)
-        verdict = baseline.wait(self._bound_s)
+        verdict = _Fork(session.items, self._sources).wait()
         if verdict.killer is not None:
             self.failed = verdict.killer
             return True
-        self._bound_s = max(SHORTEST_BOUND_S, TIMES_THE_BASELINE * verdict.took_s)
         running: list[tuple[Mutant, _Fork]] = []
-        while self._waiting or running:
-            while self._waiting and len(running) < self._jobs:
-                mutant = self._waiting.popleft()
-                changed = {**self._sources, mutant.file: mutant.text}
-                running.append((mutant, _Fork(self._ordered(session.items, mutant), changed)))
-            running = [each for each in running if not self._ended(*each)]
-            time.sleep(0.005)
+        try:
+            while self._waiting or running:
+                while self._waiting and len(running) < self._jobs:
+                    mutant = self._waiting.popleft()
+                    changed = {**self._sources, mutant.file: mutant.text}
+                    running.append((mutant, _Fork(self._ordered(session.items, mutant), changed)))
+                running = [each for each in running if not self._ended(*each)]
+                time.sleep(0.005)
+        finally:
+            for _, fork in running:
+                fork.stop()
         return True
 
     def _ended(self, mutant: Mutant, fork: "_Fork") -> bool:
-        verdict = fork.poll(self._bound_s)
+        verdict = fork.poll()
         if verdict is None:
             return False
         if verdict.killer is not None:
@@ -114,7 +118,7 @@ class Forks:
 
     def _ordered(self, items: Sequence[pytest.Item], mutant: Mutant) -> list[pytest.Item]:
         """First what has killed this one, then what has killed most of the same file's."""
-        hint, kills = self._hints.get(mutant.name), self._kills.get(mutant.file, Counter())
+        hint, kills = self._hint(mutant), self._kills.get(mutant.file, Counter())
         return sorted(items, key=lambda item: (item.nodeid != hint, -kills[item.nodeid]))
 
 
@@ -131,16 +135,17 @@ class _Fork:
                 status = _run(items, sources, self._folder)
             finally:
                 os._exit(status)
+        with suppress(ProcessLookupError, PermissionError):  # whoever comes first
+            os.setpgid(self._pid, self._pid)
 
-    def poll(self, bound_s: float) -> Verdict | None:
+    def poll(self) -> Verdict | None:
         """The verdict once there is one; stops the run when its time is over."""
         took_s = time.monotonic() - self._since
         pid, status = os.waitpid(self._pid, os.WNOHANG)
-        late = pid == 0 and took_s > bound_s
+        late = pid == 0 and took_s > LONGEST_S
         if pid == 0 and not late:
             return None
-        with suppress(ProcessLookupError):
-            os.killpg(self._pid, signal.SIGKILL)  # its server too
+        self._kill()
         if late:
             os.waitpid(self._pid, 0)
         said = self._folder / "killer"
@@ -150,8 +155,21 @@ class _Fork:
         shutil.rmtree(self._folder, ignore_errors=True)
         return Verdict(killer, took_s)
 
-    def wait(self, bound_s: float) -> Verdict:
-        while (verdict := self.poll(bound_s)) is None:
+    def stop(self) -> None:
+        """End the run without a verdict."""
+        self._kill()
+        with suppress(ChildProcessError):  # it has been waited for
+            os.waitpid(self._pid, 0)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _kill(self) -> None:
+        """The whole group: its server too."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._pid, signal.SIGKILL)
+
+    def wait(self) -> Verdict:
+        """The verdict, however long it takes up to the bound."""
+        while (verdict := self.poll()) is None:
             time.sleep(0.01)
         return verdict
 
@@ -163,6 +181,7 @@ def _run(items: Sequence[pytest.Item], sources: Mapping[str, str], folder: Path)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_S, PROCESSOR_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(folder)
     for name, source in sources.items():
@@ -187,12 +206,12 @@ def run(
     mutants: Iterable[Mutant],
     *,
     jobs: int,
-    hints: Mapping[tuple[str, str, str, int], str],
+    hint: Hint,
     report: Report,
 ) -> None:
     """Judge all mutants, and report each. Raises TestsDoNotPass."""
     os.environ.update(CREDITGATE_ORACLE_STEPS=str(STEPS), CREDITGATE_ORACLE_SEED=str(SEED))
-    forks = Forks(sources, mutants, jobs=jobs, hints=hints, report=report)
+    forks = Forks(sources, mutants, jobs=jobs, hint=hint, report=report)
     off = ("terminal", "xdist", "cacheprovider", "faulthandler", "logging")
     plain = [word for name in off for word in ("-p", f"no:{name}")]
     options = ["-o", "addopts=", "--import-mode=importlib"]  # of the terminal are the project's own
