@@ -155,9 +155,9 @@ class HttpServer:
 
     async def _wait_quiet(self, most_s: float) -> None:
         if self._busy:
-            self._quiet = asyncio.get_running_loop().create_future()
+            if self._quiet is None:  # else another call waits already: both hear of it
+                self._quiet = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._quiet], timeout=most_s)
-            self._quiet = None
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self.date_field = _date_field()
@@ -201,8 +201,9 @@ class HttpServer:
     def done(self, connection: Connection) -> None:
         """A handler has ended."""
         self._busy.discard(connection)
-        if not self._busy and self._quiet is not None and not self._quiet.done():
+        if not self._busy and self._quiet is not None:
             self._quiet.set_result(None)
+            self._quiet = None
 
     def note_refused(self, status: int) -> None:
         """A request was answered by this layer."""
