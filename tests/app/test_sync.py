@@ -1,0 +1,149 @@
+"""A configuration's customers in the ledger: once, again, changed, and by two gates at once."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio
+import yaml
+
+from gateway.app.roles import CannotServe
+from gateway.app.sync import sync_accounts
+from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.operations import Ledger
+from gateway.settings import Settings, load_settings
+from tests.gate import SHARDS, gate_config
+
+CREDIT = 10**9
+
+
+class Office:
+    """Configurations of the test's own and the real ledger that they go to."""
+
+    def __init__(self, client: redis.asyncio.Redis, folder: Path) -> None:
+        self._folder = folder
+        self.store = AccountStore(client, shard_count=SHARDS)
+        self.ledger = Ledger(RedisRunner(client), shard_count=SHARDS)
+
+    def settings(self, customers: dict[str, Any], **changes: Any) -> Settings:
+        """A configuration with these customers."""
+        file = self._folder / "gateway.yaml"
+        config = gate_config(
+            "http://127.0.0.1:9", self._folder, "unix:///nothing", customers=customers, **changes
+        )
+        file.write_text(yaml.safe_dump(config))
+        return load_settings(file)
+
+    async def sync(self, customers: dict[str, Any], **changes: Any) -> None:
+        await sync_accounts(self.settings(customers, **changes), self.ledger, self.store)
+
+    async def wallet(self, customer_id: str = "acme") -> Any:
+        return (await self.store.wallets([customer_id]))[customer_id]
+
+
+@pytest.fixture
+def office(valkey: redis.asyncio.Redis, tmp_path: Path) -> Office:
+    return Office(valkey, tmp_path)
+
+
+def grant(amount: str, name: str = "start", **more: Any) -> dict[str, Any]:
+    return {"grants": [{"name": name, "amount": amount, **more}]}
+
+
+async def test_customers_are_made_with_their_credit_once_however_often(office: Office) -> None:
+    customers = {"acme": {**grant("10.00"), "credit_limit": "3.00"}, "broke": {}}
+    for _ in range(3):
+        await office.sync(customers)
+    wallet = await office.wallet()
+    assert (wallet.granted_nano, wallet.credit_limit_nano) == (10 * CREDIT, 3 * CREDIT)
+    assert wallet.account_rev == 1, "what does not differ is not written"
+    assert (await office.wallet("broke")).granted_nano == 0
+
+
+async def test_a_changed_credit_limit_raises_the_revision_and_keeps_a_freeze(
+    office: Office,
+) -> None:
+    await office.sync({"acme": {}})
+    await office.ledger.account("acme", account_rev=2, frozen=True)
+    await office.sync({"acme": {"credit_limit": "5.00"}})
+    wallet = await office.wallet()
+    assert (wallet.account_rev, wallet.credit_limit_nano) == (3, 5 * CREDIT)
+    assert wallet.frozen
+
+
+async def test_a_grant_with_other_terms_under_an_old_name_is_refused_and_says_what_to_do(
+    office: Office,
+) -> None:
+    await office.sync({"acme": grant("10.00")})
+    with pytest.raises(CannotServe, match=r"customers\.acme.*'start'.*a new name"):
+        await office.sync({"acme": grant("20.00")})
+    await office.sync({"acme": grant("20.00", name="more")})
+    assert (await office.wallet()).granted_nano == 30 * CREDIT
+
+
+async def test_a_grant_whose_time_was_over_is_left_out(office: Office) -> None:
+    await office.sync({"acme": grant("10.00", expires_at="2020-01-01T00:00:00Z")})
+    assert (await office.wallet()).granted_nano == 0
+
+
+async def test_a_grant_that_has_expired_since_does_not_stop_the_gate(office: Office) -> None:
+    customers = {"acme": grant("10.00", expires_at="2020-01-01T00:00:00Z")}
+    settings = office.settings(customers)
+    expires_ms = settings.starting_grants("acme")[0][1].expires_at_ms
+    assert expires_ms is not None
+    past = Ledger(office.ledger._runner, shard_count=SHARDS, clock_ms=lambda: expires_ms - 1000)
+    await sync_accounts(settings, past, office.store)
+    assert (await office.wallet()).granted_nano == 10 * CREDIT
+    await office.sync(customers)
+    assert (await office.wallet()).granted_nano == 10 * CREDIT
+
+
+async def test_two_gates_that_start_at_once_agree(office: Office) -> None:
+    customers = {f"c{n}": {**grant("1.00"), "credit_limit": "2.00"} for n in range(30)}
+    await asyncio.gather(*(office.sync(customers) for _ in range(4)))
+    for customer_id in customers:
+        wallet = await office.wallet(customer_id)
+        assert (wallet.granted_nano, wallet.credit_limit_nano) == (CREDIT, 2 * CREDIT)
+
+
+async def test_a_limit_that_another_gate_changed_meanwhile_is_written_after_it(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await office.sync({"acme": {}})
+    working = office.ledger.account
+    raced = False
+
+    async def account(customer_id: str, **terms: Any) -> Any:
+        nonlocal raced
+        if not raced:
+            raced = True
+            await office.ledger.bump(customer_id)
+            await office.ledger.bump(customer_id)
+        return await working(customer_id, **terms)
+
+    monkeypatch.setattr(office.ledger, "account", account)
+    await office.sync({"acme": {"credit_limit": "5.00"}})
+    assert (await office.wallet()).credit_limit_nano == 5 * CREDIT
+
+
+async def test_too_many_grants_are_said_to_be_that(office: Office) -> None:
+    grants = [{"name": f"g{n}", "amount": "0.01"} for n in range(65)]
+    with pytest.raises(CannotServe, match="too_many_grants"):
+        await office.sync({"acme": {"grants": grants}})
+
+
+async def test_a_ledger_that_was_made_otherwise_is_refused(office: Office) -> None:
+    await office.sync({"acme": {}})
+    other = AccountStore(office.store._client, shard_count=SHARDS * 2)
+    with pytest.raises(CannotServe, match=f"set redis.shards to {SHARDS}"):
+        await sync_accounts(office.settings({"acme": {}}), office.ledger, other)
+
+
+async def test_every_price_version_is_kept(office: Office) -> None:
+    settings = office.settings({"acme": {}})
+    await sync_accounts(settings, office.ledger, office.store)
+    version = settings.models["small"].price_table().price_version
+    kept = await office.store.prices(version)
+    assert kept is not None
+    assert kept[0]["output"] == 4_000_000
