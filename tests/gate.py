@@ -137,9 +137,13 @@ class Gate:
 
 @asynccontextmanager
 async def running_gate(
-    tmp_path: Path, valkey_socket: Path, sim_url: str, *, empty: bool = True, **changes: Any
+    tmp_path: Path, valkey_socket: Path, sim_url: str, **changes: Any
 ) -> AsyncIterator[Gate]:
-    """Serve a gate on a free port; drained and closed at the end. empty: on an emptied ledger."""
+    """Serve a gate on a free port; drained and closed at the end.
+
+    `empty=False` leaves in the ledger what is there; other `changes` replace whole sections.
+    """
+    empty = changes.pop("empty", True)
     ledger_url = f"unix://{valkey_socket}"
     file = tmp_path / "gateway.yaml"
     file.write_text(yaml.safe_dump(gate_config(sim_url, tmp_path / "data", ledger_url, **changes)))

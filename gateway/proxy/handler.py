@@ -119,9 +119,12 @@ class Flow:
             answer = await model.upstream.send("POST", route.path, headers, body)
             self._observer.answered(trail, model.upstream.name, time.monotonic() - before)
             try:
-                await relay(exchange, answer, run, route.dialect, facts, trail.request_id)
+                broke = await relay(exchange, answer, run, route.dialect, facts, trail.request_id)
             finally:
                 answer.close()
+            trail.reason = run.flags[-1] if run.flags else ""
+            if broke is not None:
+                self._observer.upstream_failed(model.upstream.name, broke)
         except UpstreamError as error:
             run.flag("upstream_timeout" if error.timeout else "upstream_failed")
             self._observer.upstream_failed(model.upstream.name, error)

@@ -35,8 +35,11 @@ async def relay(
     dialect: Dialect,
     asked: RequestFacts,
     request_id: str,
-) -> None:
-    """Pass one answer on and meter it into `run`. Raises ClientGone, UpstreamError."""
+) -> UpstreamError | None:
+    """Pass one answer on and meter it into `run`. Raises ClientGone, UpstreamError.
+
+    Returns the error that broke a stream off, whose client has been told.
+    """
     head = read_head(answer.headers)
     run.status = answer.status
     run.event["upstream_request_id"] = head.request_id
@@ -54,9 +57,9 @@ async def relay(
         headers.append(("x-error-source", "upstream"))
     if run.streaming:
         headers.append(_remaining(run.hold.available_nano))
-        await _relay_stream(exchange, answer, run, tap, headers, dialect, request_id)
-    else:
-        await _relay_whole(exchange, answer, run, tap, headers)
+        return await _relay_stream(exchange, answer, run, tap, headers, dialect, request_id)
+    await _relay_whole(exchange, answer, run, tap, headers)
+    return None
 
 
 async def relay_free(exchange: Exchange, answer: Answer, request_id: str) -> None:
@@ -78,7 +81,7 @@ async def _relay_stream(
     headers: Fields,
     dialect: Dialect,
     request_id: str,
-) -> None:
+) -> UpstreamError | None:
     try:
         await exchange.start(answer.status, headers, None)
         while True:
@@ -88,7 +91,7 @@ async def _relay_stream(
                 tap.finish()
                 run.flag("upstream_timeout" if error.timeout else "upstream_cut")
                 await tap.end_with(exchange, dialect.error_frame(_cut_by_upstream(request_id)))
-                return
+                return error
             if not piece:
                 break
             passing = tap.feed(piece)
@@ -97,7 +100,7 @@ async def _relay_stream(
             if run.watch():
                 _cut(run)
                 await tap.end_with(exchange, dialect.error_frame(_out_of_credit(run, request_id)))
-                return
+                return None
         rest = tap.finish()
         run.stage = "whole"
         if rest:
@@ -105,6 +108,7 @@ async def _relay_stream(
         if exchange.header("x-credits-trailer") and not tap.coded:
             await _write_cost_comments(exchange, run)
         await exchange.end()
+        return None
     except ClientGone:
         if run.stage == "sent" and run.linger_ms:
             await _drain(answer, run, tap)

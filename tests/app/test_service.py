@@ -1,6 +1,7 @@
 """A worker's service: taking over a configuration under load, draining, and what runs beside."""
 
 import asyncio
+import functools
 import gc
 import os
 import socket
@@ -299,7 +300,7 @@ async def test_the_journal_of_a_dead_worker_is_delivered_once_by_whoever_finds_i
                 dead = SettleJournal(tmp_path / "data" / "journal")
                 await dead.append(await unsettled(gate))
                 os.close(dead._fd)  # as the kernel does when a process dies
-                await until(lambda path=dead.path: not path.exists())
+                await until(functools.partial(gone, dead.path))
             await asyncio.sleep(0.1)
         assert not [line for line in logs if line["event"] == "background_failed"]
         replayed = [line for line in logs if line["event"] == "journal_replayed"]
@@ -308,6 +309,10 @@ async def test_the_journal_of_a_dead_worker_is_delivered_once_by_whoever_finds_i
         assert await gate.held_nano() == 0
         for other in others:
             await other.drain(1)
+
+
+def gone(path: Path) -> bool:
+    return not path.exists()
 
 
 async def second_worker(gate: Gate, folder: Path, number: int) -> GateService:

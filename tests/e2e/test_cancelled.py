@@ -99,7 +99,7 @@ async def test_wherever_a_request_ends_nothing_is_held_and_it_is_charged_once_at
     messages = [{"role": "user", "content": "hi\nsim: tokens=20"}]
     body = orjson.dumps({"model": "small", "stream": stream, "messages": messages})
     interrupted = 0
-    stages = set()
+    stages: set[str] = set()
     for steps in range(MOST_STEPS):
         exchange = Stepped(body)
         task = asyncio.create_task(gate.service._flow(exchange))

@@ -62,7 +62,8 @@ async def everything_in(client: redis.asyncio.Redis) -> bytes:
     """Every key and every value of the ledger."""
     found: list[Any] = []
     async for key in client.scan_iter(count=1000):
-        match (await client.type(key)).decode():
+        kind: Any = await client.type(key)
+        match kind.decode():
             case "string":
                 value: Any = await client.get(key)
             case "hash":

@@ -133,7 +133,7 @@ def test_a_key_narrows_down_what_its_customer_may_do() -> None:
     key = Key("k", "acme", "p1", models=frozenset({"b", "c"}), tags={"team": "y"})
     known = accounts(customers=asking, keys={sha256("sk-1"): key})
     account = known._accounts[sha256("sk-1")]
-    assert account.models == {"b"}
+    assert account.models == frozenset({"b"})
     assert (account.project_id, account.tags) == ("p1", {"team": "y", "plan": "p"})
 
 

@@ -127,4 +127,4 @@ def test_an_upstream_s_failure_says_nothing_of_the_upstream() -> None:
 def test_every_kind_is_either_transient_or_told_not_to_be_retried() -> None:
     for kind in ("no_credit", "bad_key", "bad_request", "not_found", "unknown_model", "too_large"):
         assert kind not in TRANSIENT
-        assert said(Refused(kind, "x"))[1]["x-should-retry"] == "false"  # type: ignore[arg-type]
+        assert said(Refused(kind, "x"))[1]["x-should-retry"] == "false"

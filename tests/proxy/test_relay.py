@@ -122,6 +122,8 @@ async def test_a_stream_that_breaks_off_in_a_frame_ends_in_a_frame_of_its_own(
         event = await ended(gate)
         assert (event.kind, event.usage["output"]) == ("settle", 1)
         assert event.facts["flags"] == ["upstream_cut"]
+        failures = gate.service.snapshot()["creditgate_upstream_failures_total"]["samples"]
+        assert failures == [[["sim", "cut"], 1]]
 
 
 async def test_a_coded_stream_that_breaks_off_is_broken_off_not_written_into(
@@ -214,7 +216,8 @@ def frames_until(gone: asyncio.Event, *then: bytes, end: bool = True) -> Script:
         while not gone.is_set():
             writer.write(chunk(frame("a")))
             await asyncio.sleep(0.005)
-        result: bool = await stream_of(*then, end=end)(received, reader, _Headless(writer))
+        headless: Any = _Headless(writer)
+        result: bool = await stream_of(*then, end=end)(received, reader, headless)
         return result
 
     return respond

@@ -104,7 +104,7 @@ async def test_after_an_outage_the_gates_get_time_before_holds_expire(
         naps.append(seconds)
         await rest(0)
 
-    monkeypatch.setattr(module.asyncio, "sleep", nap)
+    monkeypatch.setattr(asyncio, "sleep", nap)
     sweeper = Sweeper(bank.ledger, bank.accounts, interval_s=1, patience_s=5)
     rounds: list[list[float]] = []
     working = sweeper.sweep
