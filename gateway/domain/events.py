@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from gateway.domain.signals import Signal
 from gateway.domain.usage import Usage
 
 EVENT_VERSION: Final = 1
@@ -35,6 +36,7 @@ class Event:
     allocations:      ((grant_no, nano), …): which grants paid, or were credited; grant 0 is the overdraft
     usage:            quantities per unit that were rated
     facts:            what the gate said of the request: see FACT_FIELDS
+    signals:          what the script noticed of the wallet in the same step
     """
 
     kind: EventKind
@@ -52,6 +54,7 @@ class Event:
     usage: Usage = field(default_factory=dict)
     price_version: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    signals: tuple[Signal, ...] = ()
 
     @property
     def reservation_id(self) -> str | None:
