@@ -33,7 +33,8 @@ local shard, closed = open_shard(raw_shard, times[2], times[3])
 if not shard then return { closed } end
 if not raw then return { 'unknown_account' } end
 local now = clock(times[1])
-local a = read_account(raw)
+local a, told = read_account(raw), {}
+if now >= a[SWEEP_AT] then catch_up(a, now, told) end
 
 -- decide
 if earlier then
@@ -57,6 +58,7 @@ if math.abs(a[ADJUSTED]) > MAX_AMOUNT or a[OVERDRAFT] > MAX_AMOUNT then return {
 local _, _, balance = credit(a, 0, now)
 
 -- write
+tell(KEYS[4], shard, KEYS[2], now, told)
 emit(KEYS[4], shard, 'adjust', id, now, signed, 0, false, balance, moved, {}, ARGV[4])
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]
 call('HSET', KEYS[3], id, cmsgpack.pack({ 'adjust', ARGV[3], 0, now, epoch, seq, ARGV[4] }))

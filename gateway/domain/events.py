@@ -16,7 +16,17 @@ from gateway.domain.usage import Usage
 
 EVENT_VERSION: Final = 1
 
-EventKind = Literal["settle", "release", "expire", "settle_late", "grant", "adjust", "account"]
+EventKind = Literal[
+    "settle",
+    "release",
+    "expire",
+    "settle_late",
+    "grant",
+    "expire_grant",
+    "adjust",
+    "allowance",
+    "account",
+]
 USAGE_KINDS: Final = frozenset({"settle", "release", "expire", "settle_late"})
 
 
@@ -24,12 +34,13 @@ USAGE_KINDS: Final = frozenset({"settle", "release", "expire", "settle_late"})
 class Event:
     """One record of the outbox, joined. Amounts in nano-credits, times in Unix ms.
 
-    kind:             settle | release | expire | settle_late | grant | adjust | account
+    kind:             settle | release | expire | settle_late | grant | expire_grant | adjust |
+                      allowance (its terms; what it gives is a grant) | account
     event_id:         `reservation_id:outcome`; the operation's id for grant and adjust;
-                      `account:CUSTOMER:REVISION`
+                      `account:CUSTOMER:REVISION`; for what time does, see `lua/README.md`
     shard, epoch, seq: place in the outbox; seq has no gap within (shard, epoch)
     amount_nano:      what was charged (settle, expire; for settle_late the difference), granted,
-                      or adjusted (signed)
+                      expired of a grant, or adjusted (signed)
     estimated_amount_nano: what was held
     cost_nano:        what the provider bills the operator; None when unknown
     balance_nano:     the wallet's balance after this record

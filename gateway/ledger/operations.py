@@ -116,7 +116,14 @@ class Ledger(OperatorLedger):
             limits = known.rows
             reply = await self._runner.run(
                 self._reserve,
-                (known.due, known.meta, known.account_key, known.prefix + rid, *known.scopes),
+                (
+                    known.due,
+                    known.out,
+                    known.meta,
+                    known.account_key,
+                    known.prefix + rid,
+                    *known.scopes,
+                ),
                 (
                     _RESERVE.pack(
                         self._clock_ms() if self._clock_ms else 0,
@@ -174,7 +181,7 @@ class Ledger(OperatorLedger):
         rid = reservation_id.encode()
         mask = known.rows.scopes
         head = _EXTEND.pack(*self._times(account.shard), extend_no, tokens, ttl_ms, mask)
-        keys = (known.due, known.meta, known.account_key, known.prefix + rid)
+        keys = (known.due, known.out, known.meta, known.account_key, known.prefix + rid)
         args = (rid, estimate, checkpoint)
         reply = await self._run_scoped(self._extend, known, keys, head, args)
         word = reply[0]

@@ -387,7 +387,8 @@ async def test_a_hold_taken_before_an_expiry_still_settles_from_that_grant(bench
     assert isinstance(await bench.reserve("r2", 1), Denied)
     assert (await bench.settle("r1", 50)).balance_nano == 0
     wallet = await bench.wallet()
-    assert (wallet.overdraft_nano, wallet.grants[0].remaining_nano) == (0, 50)
+    assert (wallet.overdraft_nano, wallet.grants[0].remaining_nano) == (0, 0)
+    assert (wallet.settled_nano, wallet.expired_nano) == (50, 50)
 
 
 async def test_only_an_active_unscoped_grant_repays_the_overdraft(bench: Bench) -> None:
