@@ -461,10 +461,10 @@ async def test_numbers_that_are_no_amounts_are_refused_before_a_write(
     _, _, args = bench.runner.call
     for at in range(1, 7):  # each double of the head but the clock
         head = args[0][: 8 * at] + packed + args[0][8 * at + 8 :]
-        reply = await bench.runner.again({1: head}, keys={4: b"{cg:0}:r:r2"})
+        reply = await bench.runner.again({1: head}, keys={5: b"{cg:0}:r:r2"})
         assert reply[0] == b"bad_arguments"
     reply = await bench.runner.again(
-        {1: args[0], 3: packed + args[2][8:]}, keys={4: b"{cg:0}:r:r2"}
+        {1: args[0], 3: packed + args[2][8:]}, keys={5: b"{cg:0}:r:r2"}
     )
     assert reply[0] == b"bad_quantity"
     assert await bench.dump() == before
@@ -516,6 +516,8 @@ async def test_a_key_of_the_wrong_type_leaves_nothing_half_done(
     await run(probe)
     touched = probe.runner.call[1]
     assert touched
+    if verb in ("reserve", "extend"):  # they write to the outbox only what time has done, first
+        touched.remove(b"{cg:0}:out")
     for key in touched:
         fresh = Bench(valkey)
         await prepare(fresh)

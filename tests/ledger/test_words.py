@@ -54,6 +54,10 @@ async def call(bench: Bench, verb: str) -> None:
             await bench.ledger.grant("acme", "g9", 5)
         case "adjust":
             await bench.ledger.adjust("acme", "a9", 5, corrects=None, reason="test")
+        case "allowance":
+            await bench.ledger.allowance("acme", "monthly", 5)
+        case "sweep":
+            await bench.ledger.sweep("acme")
         case "account":
             await bench.ledger.account("acme", account_rev=9)
         case _:
@@ -163,7 +167,7 @@ def quantity(verb: str, value: float) -> Scenario:
         wrong = struct.pack("<d", value)
         vector = {"reserve": 3, "settle": 3, "quote": 2, "extend": 3}[verb]
         changed = {vector: wrong + args[vector - 1][8:]}
-        keys = {4: b"{cg:0}:r:r8"} if verb == "reserve" else {5: b"{cg:0}:r:r8"}
+        keys = {5: b"{cg:0}:r:r8"}
         await bench.runner.again(changed, keys=keys if verb in ("reserve", "settle") else None)
 
     return run
@@ -282,7 +286,7 @@ async def bad_limits(bench: Bench) -> None:
     await bench.open(1000, Limit("customer", "spend", "day", 500))
     await bench.held("r1")
     _, _, args = bench.runner.call
-    await bench.runner.again({4: b"\0\x09" + args[3][2:]}, keys={4: b"{cg:0}:r:r2"})
+    await bench.runner.again({4: b"\0\x09" + args[3][2:]}, keys={5: b"{cg:0}:r:r2"})
 
 
 @scenario("reserve", "stale_windows")
@@ -291,7 +295,7 @@ async def stale_windows(bench: Bench) -> None:
     await bench.held("r1")
     _, _, args = bench.runner.call
     late = struct.pack("<d", bench.now + 120_000) + args[0][8:]
-    await bench.runner.again({1: late}, keys={4: b"{cg:0}:r:r2"})
+    await bench.runner.again({1: late}, keys={5: b"{cg:0}:r:r2"})
 
 
 @scenario("reserve", "insufficient_credits")
@@ -616,6 +620,33 @@ async def adjusted_too_much(bench: Bench) -> None:
     await bench.open(5)
     await bench.ledger.adjust("acme", "a1", -(9 * 10**15), corrects=None, reason="test")
     await bench.ledger.adjust("acme", "a2", -1, corrects=None, reason="test")
+
+
+@scenario("allowance", "updated", writes=True)
+async def allowance_updated(bench: Bench) -> None:
+    await bench.open(5)
+    await bench.ledger.allowance("acme", "monthly", 7)
+
+
+@scenario("allowance", "unchanged")
+async def allowance_unchanged(bench: Bench) -> None:
+    await allowance_updated(bench)
+    assert not await bench.ledger.allowance("acme", "monthly", 7)
+
+
+@scenario("allowance", "too_many_allowances")
+async def too_many_allowances(bench: Bench) -> None:
+    await bench.open(5)
+    for number in range(17):
+        await bench.ledger.allowance("acme", f"n{number}", 7)
+
+
+@scenario("sweep", "swept", writes=True)
+async def swept(bench: Bench) -> None:
+    await bench.open(5)
+    await bench.ledger.grant("acme", "g2", 6, expires_at_ms=bench.now + 1)
+    bench.now += 1
+    assert (await bench.ledger.sweep("acme")).entries == 1
 
 
 @scenario("ack", "acked", writes=True)
