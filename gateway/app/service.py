@@ -8,24 +8,27 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
 from gateway.app.balance import BalanceReader
+from gateway.app.pricing import PriceFeed
 from gateway.app.roles import CannotServe, Resources
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import ReadOptions
+from gateway.domain.pricebook import Draft
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.journal import SettleJournal, orphans, replay_orphan
 from gateway.ledger.operations import Ledger, Seen
+from gateway.ledger.pricebook import UnknownBook, UnreadablePrice
 from gateway.ledger.refusals import RefusalLog
 from gateway.ledger.resp import CoalescingRunner
 from gateway.proxy.accounts import Accounts
-from gateway.proxy.catalog import Catalog, LocalAnswer, Route
+from gateway.proxy.catalog import Catalog, LocalAnswer, Model, Route
 from gateway.proxy.handler import Flow
 from gateway.proxy.local import answer_credits, answer_health, answer_model, answer_models
 from gateway.proxy.observe import Observer
@@ -40,6 +43,7 @@ from gateway.settings.compiling import (
     compile_models,
     compile_routes,
     compile_trusted_header,
+    price_models,
 )
 from gateway.settings.upstreams import UpstreamSection
 from gateway.telemetry.logs import RequestLog, failure
@@ -54,9 +58,14 @@ REPLAY_EVERY_S = 1.0
 
 @dataclass(slots=True)
 class Compiled:
-    """What one configuration becomes; prepared whole, then taken over in one step."""
+    """What one configuration becomes; prepared whole, then taken over in one step.
+
+    models: at the configuration's own prices; the catalog has those of the book in force
+    """
 
     settings: Settings
+    models: Mapping[str, Model]
+    draft: Draft
     catalog: Catalog
     accounts: Accounts
     pools: Mapping[str, tuple[UpstreamSection, UpstreamPool]]
@@ -95,6 +104,7 @@ class GateService:
         self._observer = Observer(self._metrics, self._lines, self._refusals)
         self._settlements = Settlements(settling, self._journal, self._observer.settled)
         self._sweeper = Sweeper(settling, self._store)
+        self._prices = PriceFeed(self._store.price_books())
         self._balance = BalanceReader(self._store, settings.events_path)
         self._prepared: Compiled | None = None
         self._current: Compiled
@@ -111,6 +121,10 @@ class GateService:
             await self._admission.start()
             await self._settlement.start()
         except LedgerUnavailable as error:
+            raise CannotServe(str(error)) from error
+        try:
+            await self._prices.ask()
+        except (LedgerUnavailable, UnknownBook, UnreadablePrice) as error:
             raise CannotServe(str(error)) from error
         self._current = await self._compile(settings)
         self._pools = self._current.pools
@@ -134,7 +148,12 @@ class GateService:
             connections_per_address=listen.max_connections_per_address,
         )
         self._server = HttpServer(self._flow, limits)
-        work = [keep_alive(self._settlements), self._refusals.run(), self._replay_journals()]
+        work = [
+            keep_alive(self._settlements),
+            self._refusals.run(),
+            self._replay_journals(),
+            self._prices.run(self._reprice),
+        ]
         if self._process.endswith("-0"):  # one sweeper a gate is enough
             work.append(self._sweeper.run())
         self._tasks = [asyncio.create_task(_forever(each)) for each in work]
@@ -150,7 +169,9 @@ class GateService:
         prepared, self._prepared = self._prepared, None
         assert prepared is not None, "commit follows prepare"
         before, self._current, self._pools = self._current, prepared, prepared.pools
-        self._flow.catalog, self._flow.accounts = prepared.catalog, prepared.accounts
+        self._reprice()
+        self._flow.accounts = prepared.accounts
+        self._prices.ask_now()
         self._retire(before, prepared)
 
     def abort(self) -> None:
@@ -219,7 +240,25 @@ class GateService:
             fallback=DIALECTS["generic"],
             max_body_bytes=settings.listen.max_body_bytes,
         )
-        return Compiled(settings, catalog, accounts, pools)
+        draft = settings.price_draft()
+        catalog = self._priced(catalog, settings, draft, models)
+        return Compiled(settings, models, draft, catalog, accounts, pools)
+
+    def _reprice(self) -> None:
+        """Serve new requests at the prices of the book in force."""
+        current = self._current
+        current.catalog = self._priced(
+            current.catalog, current.settings, current.draft, current.models
+        )
+        self._flow.catalog = current.catalog
+
+    def _priced(
+        self, catalog: Catalog, settings: Settings, draft: Draft, models: Mapping[str, Model]
+    ) -> Catalog:
+        """The catalog at the prices of the book in force."""
+        book, own = draft.under(self._prices.book), draft.tables()
+        priced, overrides = price_models(settings, models, book, {**own, **self._prices.tables})
+        return replace(catalog, models=priced, overrides=overrides)
 
     def _pool(self, name: str, upstream: UpstreamSection) -> UpstreamPool:
         known = self._pools.get(name)

@@ -4,11 +4,20 @@ Idempotent: an account is written only where its terms differ, a starting grant 
 id of its own for ever, a price version is put once.
 """
 
+import structlog
+
 from gateway.app.roles import CannotServe
 from gateway.ledger.accounts import AccountStore, OtherLedger
 from gateway.ledger.errors import LedgerRefusal
 from gateway.ledger.operations import Ledger
 from gateway.settings import Settings
+
+log = structlog.get_logger("prices")
+
+SUPERSEDED = (
+    "the ledger has another price book in force, which came after this configuration's;"
+    " `creditgate prices apply` puts this one's in force again"
+)
 
 
 async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore) -> None:
@@ -17,7 +26,11 @@ async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore)
         await store.create()
     except OtherLedger as other:
         raise CannotServe(str(other)) from other
-    await store.put_prices([model.price_table() for model in settings.models.values()])
+    draft = settings.price_draft()
+    await store.put_prices(draft.tables().values())
+    taken = await store.price_books().take(draft)
+    if taken.state == "superseded":
+        log.warning("prices_superseded", book=taken.number, hint=SUPERSEDED)
     wallets = await store.wallets(list(settings.customers))
     for customer_id in settings.customers:
         wallet = wallets.get(customer_id)

@@ -78,8 +78,8 @@ def test_the_gateway_sample_sends_each_provider_its_own_credential() -> None:
 
 def test_no_sample_sells_below_cost() -> None:
     for name in ("gateway", "dev", "demo"):
-        for model in sample(name).models.values():
+        for model_name, model in sample(name).models.items():
             costs = model.costs.rates_pico() if model.costs else {}
-            charges = model.prices.rates_pico()
+            charges = {rate.unit: rate.tiers[0].rate_pico for rate in model.price(model_name).rates}
             if name != "demo":
                 assert all(charges[unit] >= cost for unit, cost in costs.items())
