@@ -15,6 +15,7 @@ local MAX_AMOUNT = 9000000000000000
 local MAX_QUANTITY = 1000000000000
 local MAX_RATE = 1000000000000 -- whole nano-credits a unit
 local MAX_GRANTS = 64
+local MAX_THRESHOLDS = 8 -- of a low balance
 local MAX_ALLOWANCES = 16
 local MAX_ID = 200
 local TOMBSTONE_TTL_MS = 3600000
@@ -25,11 +26,11 @@ local SHARD = '<BBHdddd'
 local STATE, EPOCH, LAST_SEQ, ACKED_SEQ, ACKED_EPOCH = 2, 4, 5, 6, 7
 
 -- Account record: header, then grants of ten fields, periods of seven, allowances of twelve,
--- counters of five.
+-- signals of six or none, counters of five.
 local STATUS, N_GRANTS, N_COUNTERS, N_PERIODS, N_ALLOWANCES, BILLING_DAY = 2, 3, 4, 5, 6, 7
-local ACCOUNT_REV, CREDIT_LIMIT, OVERDRAFT = 9, 10, 11
+local N_SIGNALS, ACCOUNT_REV, CREDIT_LIMIT, OVERDRAFT = 8, 9, 10, 11
 local HELD, HELD_CREDIT, OPEN, GRANTED, SETTLED = 12, 13, 14, 15, 16
-local EXPIRED_CREDIT, ADJUSTED, NEXT_GRANT_NO, SWEEP_AT, HEADER = 17, 19, 20, 21, 21
+local EXPIRED_CREDIT, VOIDED, ADJUSTED, NEXT_GRANT_NO, SWEEP_AT, HEADER = 17, 18, 19, 20, 21, 21
 -- A grant's fields, counted from its first index.
 local CATEGORY, PRIORITY, BITS, NO, REMAINING, GRANT_HELD = 0, 1, 3, 4, 5, 6
 local EFFECTIVE_AT, EXPIRES_AT = 7, 8
@@ -38,6 +39,8 @@ local P_START, P_END, P_USED, P_HELD, P_BEFORE, P_USED_BEFORE = 1, 2, 3, 4, 5, 6
 -- An allowance's.
 local A_KIND, A_CATEGORY, A_PRIORITY, A_DAY, A_BITS, A_AMOUNT = 1, 2, 3, 4, 5, 6
 local A_ROLLOVER, A_START, A_END, A_GRANT, A_CARRY = 7, 8, 9, 10, 11
+-- The signals'; first comes the balance below which something is crossed.
+local S_TO, S_AT, S_MARK, S_HOUR_END, S_PACKED = 1, 2, 3, 4, 5
 -- A counter's fields.
 local WINDOW, USED, COUNTER_HELD, PREVIOUS = 1, 2, 3, 4
 
@@ -97,23 +100,25 @@ local function open_shard(raw, epoch, seen)
   return shard
 end
 
-local function account_format(n_grants, n_counters, n_periods, n_allowances)
+local function account_format(n_grants, n_counters, n_periods, n_allowances, n_signals)
   local middle = ''
   if n_periods + n_allowances > 0 then
     middle = rep('Idddddd', n_periods) .. rep('IBBBBIdddddd', n_allowances)
   end
+  if n_signals > 0 then middle = middle .. 'dddddc' .. 8 * (n_signals - 5) end
   return '<BBBBBBBBddddddddddddd' .. rep('BBHIdddddd', n_grants) .. middle .. rep('Idddd', n_counters)
 end
 
 local function read_account(raw)
-  local _, _, n_grants, n_counters, n_periods, n_allowances = byte(raw, 1, 6)
-  local a = { sunpack(account_format(n_grants, n_counters, n_periods, n_allowances), raw) }
+  local _, _, n_grants, n_counters, n_periods, n_allowances, _, n_signals = byte(raw, 1, 8)
+  local a = { sunpack(account_format(n_grants, n_counters, n_periods, n_allowances, n_signals), raw) }
   a[#a] = nil -- unpack's last value is the position after it
   return a
 end
 
 local function pack_account(a)
-  return spack(account_format(a[N_GRANTS], a[N_COUNTERS], a[N_PERIODS], a[N_ALLOWANCES]), unpack(a))
+  return spack(
+    account_format(a[N_GRANTS], a[N_COUNTERS], a[N_PERIODS], a[N_ALLOWANCES], a[N_SIGNALS]), unpack(a))
 end
 
 local function read_scope(raw)
@@ -145,6 +150,7 @@ local function find_counter(record, scope, id)
   local first, count = 5, record[3]
   if scope == 0 then
     first = HEADER + 1 + 10 * record[N_GRANTS] + 7 * record[N_PERIODS] + 12 * record[N_ALLOWANCES]
+    if record[N_SIGNALS] > 0 then first = first + 6 end
     count = record[N_COUNTERS]
   end
   for c = first, first + 5 * (count - 1), 5 do
@@ -616,6 +622,12 @@ local function credit_grant(a, category, priority, bits, amount, effective_at, e
   return no
 end
 
+-- Where the signals stand in an account record: four numbers that are compared each time, the end of
+-- the hour, and the rest packed. Only for a record that has them.
+local function signals_at(a)
+  return HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS] + 12 * a[N_ALLOWANCES]
+end
+
 -- What time alone has done by `now` (README, Time): grants expire, allowances open. Adds what
 -- `tell` shall write: kind, moved, amount, balance after, part of the event id, facts.
 local function catch_up(a, now, told)
@@ -657,7 +669,142 @@ local function catch_up(a, now, told)
     end
     next_at = math.min(next_at, a[w + A_END])
   end
+  if a[N_SIGNALS] > 0 then next_at = math.min(next_at, a[signals_at(a) + S_AT]) end
   a[SWEEP_AT] = next_at
+end
+
+-- Replaces the rules by which a wallet announces; `silent` when they say nothing. A threshold that
+-- stays remembers whether it was announced. False when the rules are these already.
+local function set_signals(a, rules, silent)
+  local s, state = signals_at(a), rep('\0', 52)
+  if a[N_SIGNALS] == 0 then
+    if silent then return false end
+    insert(a, s, { 0, 0, 0, 0, 0, '' })
+  else
+    local packed = a[s + S_PACKED]
+    if string.sub(packed, 1, #rules) == rules then return false end
+    local n, at = byte(packed), 75 + 8 * byte(packed)
+    local known, announced = sunpack('<H', packed, at), 0
+    if known % 2 == 1 then announced = 1 end
+    for i = 1, byte(rules) do
+      local threshold = string.sub(rules, 67 + 8 * i, 74 + 8 * i)
+      for j = 1, n do
+        if string.sub(packed, 67 + 8 * j, 74 + 8 * j) == threshold and bit.band(known, 2 ^ j) ~= 0 then
+          announced = announced + 2 ^ i
+        end
+      end
+    end
+    state = spack('<H', announced) .. string.sub(packed, at + 2, at + 3) .. rep('\0', 8) .. string.sub(packed, at + 12)
+  end
+  if silent then
+    for i = s, #a do a[i] = a[i + 6] end
+    a[N_SIGNALS] = 0
+    return true
+  end
+  local packed = rules .. state
+  a[s + S_PACKED] = packed .. rep('\0', -#packed % 8)
+  a[N_SIGNALS] = 5 + #a[s + S_PACKED] / 8
+  return true
+end
+
+-- What the wallet has to announce (README, Signals): a list for the stamp, or nil. `spent`: what this
+-- step added to `settled`. Where nothing is crossed, five comparisons are all it costs.
+local function notice(a, balance, now, spent, always)
+  if a[N_SIGNALS] == 0 then return nil end
+  local s = signals_at(a)
+  if not always and balance >= a[s] and balance < a[s + S_TO] and now < a[s + S_AT]
+    and a[SETTLED] < a[s + S_MARK] and now < a[s + S_HOUR_END] then
+    return nil
+  end
+  local packed, found = a[s + S_PACKED], {}
+  local n, flags, before, top_below, top_amount, cooldown, top_most, top_period, factor, least_spent, least_hours =
+    sunpack('<BBddddddddd', packed)
+  local at = 75 + 8 * n
+  local announced, fast, n_hours, expiry_mark, top_last, top_start, top_count, hour, settled_before =
+    sunpack('<HBBdddddd', packed, at)
+  local levels, hours = { sunpack('<' .. rep('d', n), packed, 75) }, string.sub(packed, at + 52, at + 51 + n_hours)
+  local from, to, next_at, mark, hour_end = -2 * MAX_AMOUNT, 2 * MAX_AMOUNT, MAX_AMOUNT, 2 * MAX_AMOUNT, MAX_AMOUNT
+  local used = a[GRANTED] + a[SETTLED] > 0 -- a new wallet is not low, it has not begun
+  if not used then to = balance end
+  local recovered
+  local function level(flag, threshold, name, says)
+    local known = bit.band(announced, flag) ~= 0
+    if balance >= threshold then
+      from = math.max(from, threshold)
+      if known then
+        announced = announced - flag
+        recovered = math.max(recovered or says, says)
+      end
+    else
+      to = math.min(to, threshold)
+      if used and not known then
+        announced = announced + flag
+        found[#found + 1] = { name, says }
+      end
+    end
+  end
+  for i = n, 1, -1 do level(2 ^ i, levels[i], 'low_balance', levels[i]) end
+  if flags % 2 == 1 then level(1, 1 - a[CREDIT_LIMIT], 'exhausted', 0 - a[CREDIT_LIMIT]) end
+  if recovered then found[#found + 1] = { 'recovered', recovered } end
+  if before > 0 then
+    for g = HEADER + 1, HEADER + 10 * a[N_GRANTS], 10 do
+      local expires_at = a[g + EXPIRES_AT]
+      if expires_at > now and expires_at > expiry_mark and a[g + REMAINING] > 0 and a[g] ~= 3 then
+        if expires_at - before <= now then
+          found[#found + 1] = { 'grant_expiring', a[g + NO], a[g + REMAINING], expires_at }
+        else
+          next_at = math.min(next_at, expires_at - before)
+        end
+      end
+    end
+    expiry_mark = math.max(expiry_mark, now + before)
+  end
+  if top_amount > 0 and balance >= top_below then
+    from = math.max(from, top_below)
+  elseif top_amount > 0 and used then
+    to = math.min(to, top_below)
+    if now >= top_start + top_period then top_count = 0 end
+    if top_count < top_most and (top_last == 0 or now >= top_last + cooldown) then
+      if top_count == 0 then top_start = now end
+      top_last, top_count = now, top_count + 1
+      found[#found + 1] = { 'topup_wanted', top_below, top_amount, top_count }
+    end
+    next_at = math.min(next_at, top_count < top_most and top_last + cooldown or top_start + top_period)
+  end
+  if factor > 0 then
+    local this = now - now % 3600000
+    if hour == 0 then
+      hour, settled_before = this, a[SETTLED] - spent
+    elseif this > hour then -- a byte an hour: a fifth of an octave of micro-credits
+      local code = floor(5 * math.log(math.max(0, a[SETTLED] - spent - settled_before) / 1000 + 1) / math.log(2) + 0.5)
+      local idle = math.min(168, (this - hour) / 3600000 - 1)
+      hours = string.sub(hours .. string.char(code) .. rep('\0', idle), -168)
+      hour, settled_before, fast = this, a[SETTLED] - spent, 0
+    end
+    if fast == 0 and #hours >= least_hours then
+      local sorted = { byte(hours, 1, -1) }
+      table.sort(sorted)
+      local usual = floor(1000 * (2 ^ (sorted[math.ceil(#sorted / 2)] / 5) - 1))
+      local most = math.min(MAX_AMOUNT, math.max(least_spent, floor(usual * factor / 1000)))
+      local so_far = a[SETTLED] - settled_before
+      if so_far > most then
+        fast = 1
+        if flags >= 2 then a[STATUS] = 1 end
+        found[#found + 1] = { 'spending_fast', so_far, usual, flags >= 2 and 1 or 0 }
+      else
+        mark = settled_before + most + 1
+      end
+    end
+    hour_end = hour + 3600000
+  end
+  packed = string.sub(packed, 1, at - 1) .. spack('<HBBdddddd', announced, fast, #hours, expiry_mark, top_last,
+    top_start, top_count, hour, settled_before) .. hours
+  packed = packed .. rep('\0', -#packed % 8)
+  a[s], a[s + S_TO], a[s + S_AT], a[s + S_MARK], a[s + S_HOUR_END], a[s + S_PACKED] =
+    from, to, next_at, mark, hour_end, packed
+  a[N_SIGNALS] = 5 + #packed / 8
+  if next_at < a[SWEEP_AT] then a[SWEEP_AT] = next_at end
+  return found[1] and found
 end
 
 -- Credits `amount` that no grant is named for: overdraft first, the rest a grant of its own.
@@ -823,10 +970,10 @@ end
 -- Entry of the outbox, in the same step as the balance change. The id is explicit, so that a
 -- stream and a shard record that disagree fail here, at the first write. The record goes into
 -- the caller's MSET.
-local function emit(out, shard, kind, event_id, now, amount, held, cost, balance, list, usage, facts)
+local function emit(out, shard, kind, event_id, now, amount, held, cost, balance, list, usage, facts, signals)
   local seq = shard[LAST_SEQ] + 1
   call('XADD', out, format('%.0f-%.0f', shard[EPOCH], seq),
-    's', cmsgpack.pack({ kind, event_id, now, amount, held, cost, balance, list, usage }), 'f', facts)
+    's', cmsgpack.pack({ kind, event_id, now, amount, held, cost, balance, list, usage, signals }), 'f', facts)
   shard[LAST_SEQ] = seq
 end
 
@@ -847,4 +994,11 @@ local function tell(out, shard, account_key, now, told)
     end
     emit(out, shard, kind, id, now, amount, 0, false, balance, moved, {}, cmsgpack.pack(facts))
   end
+end
+
+-- An entry of its own for what a wallet has to announce.
+local function announce(out, shard, account_key, now, balance, signals)
+  local customer = string.match(account_key, '^{[^}]*}:a:(.*)$')
+  emit(out, shard, 'signals', format('signals:%s:%.0f-%.0f', customer, shard[EPOCH], shard[LAST_SEQ] + 1), now, 0, 0,
+    false, balance, {}, {}, cmsgpack.pack({ customer_id = customer }), signals)
 end

@@ -62,10 +62,12 @@ else
 end
 a[ACCOUNT_REV], a[CREDIT_LIMIT], a[STATUS], a[BILLING_DAY] = rev, limit, status, day
 local _, _, balance = credit(a, 0, now)
+local signals = notice(a, balance, now, 0, true) -- the end of the credit limit has moved
 
 -- write
 tell(KEYS[4], shard, KEYS[2], now, told)
-emit(KEYS[4], shard, 'account', format('account:%s:%.0f', customer, rev), now, 0, 0, false, balance, {}, {}, ARGV[3])
+emit(KEYS[4], shard, 'account', format('account:%s:%.0f', customer, rev), now, 0, 0, false, balance, {}, {},
+  ARGV[3], signals)
 call('MSET', KEYS[1], pack_shard(shard), KEYS[2], pack_account(a))
 call('SADD', KEYS[3], customer)
 return { 'updated', rev, balance, shard[EPOCH], shard[LAST_SEQ] }

@@ -57,12 +57,13 @@ end
 local _, _, before = credit(a, 0, now)
 catch_up(a, now, opened)
 local _, _, balance = credit(a, 0, now)
+local signals = notice(a, balance, now, 0)
 
 -- write
 tell(KEYS[3], shard, KEYS[2], now, told)
 local customer = string.match(KEYS[2], '^{[^}]*}:a:(.*)$')
 emit(KEYS[3], shard, 'allowance', format('allowance:%s:%.0f:set:%.0f-%.0f', customer, terms[1], shard[EPOCH],
-  shard[LAST_SEQ] + 1), now, 0, 0, false, before, {}, {}, ARGV[3])
+  shard[LAST_SEQ] + 1), now, 0, 0, false, before, {}, {}, ARGV[3], signals)
 tell(KEYS[3], shard, KEYS[2], now, opened)
 call('MSET', KEYS[1], pack_shard(shard), KEYS[2], pack_account(a))
 return { 'updated', balance, shard[EPOCH], shard[LAST_SEQ] }

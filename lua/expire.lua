@@ -90,11 +90,12 @@ if a[SETTLED] > MAX_AMOUNT or a[OVERDRAFT] > MAX_AMOUNT then return { 'total_too
 local _, _, balance = credit(a, 0, now)
 if credited > 0 then reprice(a, credited, id, id .. ':expired', now, balance, told_after) end
 if now >= a[SWEEP_AT] then catch_up(a, now, told_after) end
+local signals = notice(a, balance + credited, now, charge)
 
 -- write
 tell(KEYS[2], shard, KEYS[4], now, told)
 emit(KEYS[2], shard, 'expire', id .. ':expired', now, charge, h[H_HELD], cost, balance, paid, usage,
-  string.sub(hold, ids_at + h[H_IDS]))
+  string.sub(hold, ids_at + h[H_IDS]), signals)
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]
 tell(KEYS[2], shard, KEYS[4], now, told_after)
 store({ KEYS[3], pack_shard(shard), KEYS[4], pack_account(a) }, scopes, 6, mask)

@@ -54,10 +54,11 @@ if a[GRANTED] + amount > MAX_AMOUNT then return { 'total_too_large' } end
 local credited = {}
 local no = credit_grant(a, terms[1], terms[2], terms[3], amount, effective_at, expires_at, now, credited)
 local _, _, balance = credit(a, 0, now)
+local signals = notice(a, balance, now, 0, true) -- it may expire sooner than any other
 
 -- write
 tell(KEYS[4], shard, KEYS[2], now, told)
-emit(KEYS[4], shard, 'grant', id, now, amount, 0, false, balance, credited, {}, ARGV[4])
+emit(KEYS[4], shard, 'grant', id, now, amount, 0, false, balance, credited, {}, ARGV[4], signals)
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]
 call('HSET', KEYS[3], id, cmsgpack.pack({ 'grant', ARGV[3], no, now, epoch, seq, ARGV[4] }))
 call('MSET', KEYS[1], pack_shard(shard), KEYS[2], pack_account(a))

@@ -142,10 +142,11 @@ local _, _, balance = credit(a, 0, now)
 local event_id = id .. ':' .. outcome
 if credited > 0 then reprice(a, credited, id, event_id, now, balance, told_after) end
 if now >= a[SWEEP_AT] then catch_up(a, now, told_after) end
+local signals = notice(a, balance + credited, now, amount or charge)
 
 -- write
 if #told > 0 then tell(KEYS[2], shard, KEYS[4], now, told) end
-emit(KEYS[2], shard, kind, event_id, now, amount or charge, held, cost, balance, paid, usage, facts)
+emit(KEYS[2], shard, kind, event_id, now, amount or charge, held, cost, balance, paid, usage, facts, signals)
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]
 if #told_after > 0 then tell(KEYS[2], shard, KEYS[4], now, told_after) end
 store({ KEYS[3], pack_shard(shard), KEYS[4], pack_account(a) }, scopes, 6, mask)

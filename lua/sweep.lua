@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- sweep: does what time alone has made due in a wallet that nobody uses: expires grants, opens the
--- periods of allowances. Every script that writes a wallet does the same first.
+-- periods of allowances, announces what is due. Every script that writes a wallet does the same first.
 --
 -- KEYS[1] shard
 -- KEYS[2] account
@@ -26,11 +26,20 @@ local now = clock(times[1])
 local a, told = read_account(raw), {}
 
 -- decide
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now < a[SWEEP_AT] then
+  local _, _, balance = credit(a, 0, now)
+  return { 'swept', 0, balance, a[SWEEP_AT], 0, 0 }
+end
+catch_up(a, now, told)
 local _, _, balance = credit(a, 0, now)
-if #told == 0 then return { 'swept', 0, balance, a[SWEEP_AT], 0, 0 } end
+local signals, entries = notice(a, balance, now, 0), #told
 
 -- write
 tell(KEYS[3], shard, KEYS[2], now, told)
+if signals then
+  announce(KEYS[3], shard, KEYS[2], now, balance, signals)
+  entries = entries + 1
+end
 call('MSET', KEYS[1], pack_shard(shard), KEYS[2], pack_account(a))
-return { 'swept', #told, balance, a[SWEEP_AT], shard[EPOCH], shard[LAST_SEQ] }
+if entries == 0 then return { 'swept', 0, balance, a[SWEEP_AT], 0, 0 } end
+return { 'swept', entries, balance, a[SWEEP_AT], shard[EPOCH], shard[LAST_SEQ] }

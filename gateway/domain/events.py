@@ -23,8 +23,10 @@ EventKind = Literal[
     "settle_late",
     "grant",
     "expire_grant",
+    "void",
     "adjust",
     "allowance",
+    "signals",
     "account",
 ]
 USAGE_KINDS: Final = frozenset({"settle", "release", "expire", "settle_late"})
@@ -34,13 +36,14 @@ USAGE_KINDS: Final = frozenset({"settle", "release", "expire", "settle_late"})
 class Event:
     """One record of the outbox, joined. Amounts in nano-credits, times in Unix ms.
 
-    kind:             settle | release | expire | settle_late | grant | expire_grant | adjust |
-                      allowance (its terms; what it gives is a grant) | account
-    event_id:         `reservation_id:outcome`; the operation's id for grant and adjust;
+    kind:             settle | release | expire | settle_late | grant | expire_grant | void |
+                      adjust (a refund too) | allowance (its terms; what it gives is a grant) |
+                      signals (moves nothing) | account
+    event_id:         `reservation_id:outcome`; the operation's id for grant, void and adjust;
                       `account:CUSTOMER:REVISION`; for what time does, see `lua/README.md`
     shard, epoch, seq: place in the outbox; seq has no gap within (shard, epoch)
     amount_nano:      what was charged (settle, expire; for settle_late the difference), granted,
-                      expired of a grant, or adjusted (signed)
+                      expired or voided of a grant, or adjusted (signed)
     estimated_amount_nano: what was held
     cost_nano:        what the provider bills the operator; None when unknown
     balance_nano:     the wallet's balance after this record

@@ -6,6 +6,7 @@ the entry's: however often an entry is read or a webhook sent, one crossing has 
 """
 
 import hashlib
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
@@ -58,3 +59,61 @@ def read_signals(stamped: Iterable[Sequence[Any]]) -> tuple[Signal, ...]:
             raise ValueError(f"a number of the signal {name} is none")
         signals.append(Signal(name, dict(zip(FIELDS[name], numbers, strict=True))))
     return tuple(signals)
+
+
+MAX_THRESHOLDS: Final = 8
+_RULES = struct.Struct("<BBddddddddd")
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """When the operator shall be asked to sell more. `cooldown_ms`: between two askings while the
+    balance stays below the threshold; a period begins with the first asking after the last ended."""
+
+    threshold_nano: int
+    amount_nano: int
+    cooldown_ms: int
+    max_per_period: int
+    period_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Velocity:
+    """What spending in one hour is unusual: more than `factor_thousandths` of the median hour of
+    the last 168, and more than `floor_nano`; not before `least_hours` of them are known."""
+
+    factor_thousandths: int
+    floor_nano: int
+    least_hours: int
+    freeze: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRules:
+    """What one wallet announces. Nothing, when all is left as it is."""
+
+    low_balance_nano: tuple[int, ...] = ()
+    exhausted: bool = False
+    expiring_before_ms: int = 0
+    topup: TopUp | None = None
+    velocity: Velocity | None = None
+
+    def packed(self) -> bytes:
+        """As the ledger keeps them: see *Signals* in `lua/README.md`."""
+        levels = sorted(set(self.low_balance_nano))
+        topup = self.topup or TopUp(0, 0, 0, 0, 0)
+        velocity = self.velocity or Velocity(0, 0, 0, False)
+        head = _RULES.pack(
+            len(levels),
+            self.exhausted + 2 * velocity.freeze,
+            self.expiring_before_ms,
+            topup.threshold_nano,
+            topup.amount_nano,
+            topup.cooldown_ms,
+            topup.max_per_period,
+            topup.period_ms,
+            velocity.factor_thousandths,
+            velocity.floor_nano,
+            velocity.least_hours,
+        )
+        return head + struct.pack(f"<{len(levels)}d", *levels)

@@ -22,9 +22,10 @@ from gateway.domain.reservation import (
     Quote,
     Settled,
 )
+from gateway.ledger.corrections import Corrections
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable, TooOld
 from gateway.ledger.known import Known
-from gateway.ledger.operator import BAD_INPUT, CLOSED, OperatorLedger, unexpected
+from gateway.ledger.operator import BAD_INPUT, CLOSED, unexpected
 from gateway.ledger.records import DueReservation
 from gateway.ledger.scripts import Runner, Script
 from gateway.ledger.seen import Seen
@@ -60,7 +61,7 @@ class Prices(Protocol):
         ...
 
 
-class Ledger(OperatorLedger):
+class Ledger(Corrections):
     """The wallets of all customers, through one runner."""
 
     def __init__(

@@ -42,6 +42,8 @@ _REFUSALS: Final = frozenset(
         "total_too_large",
         "unknown_account",
         "old_revision",
+        "unknown_grant",
+        "more_than_charged",
     }
 )
 

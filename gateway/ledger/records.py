@@ -242,9 +242,17 @@ def read_shard(record: bytes) -> Shard:
 
 def read_wallet(record: bytes) -> Wallet:
     """Raises BadRecord."""
-    layout, status, n_grants, n_counters, n_periods, n_allowances, billing_day, _, *numbers = (
-        _unpack(_ACCOUNT, record)
-    )
+    (
+        layout,
+        status,
+        n_grants,
+        n_counters,
+        n_periods,
+        n_allowances,
+        billing_day,
+        n_signals,
+        *numbers,
+    ) = _unpack(_ACCOUNT, record)
     _check_layout(layout)
     at = _ACCOUNT.size
     grants = []
@@ -262,6 +270,7 @@ def read_wallet(record: bytes) -> Wallet:
     for _ in range(n_allowances):
         allowances.append(_read_allowance(record, at))
         at += _ALLOWANCE.size
+    at += 8 * n_signals
     counters = _read_counters(record, at, n_counters)
     sums: Any = map(int, numbers)
     return replace(

@@ -12,7 +12,23 @@ from gateway.domain.reservation import SETTLE_MAX_AGE_MS, TOMBSTONE_TTL_MS
 from gateway.ledger.operations import Ledger
 from gateway.ledger.scripts import Prelude, load_scripts, lua_folder
 
-VERBS = ["account", "ack", "adjust", "allowance", "expire", "extend", "grant", "quote", "release", "reserve", "settle", "sweep"]  # fmt: skip
+VERBS = [
+    "account",
+    "ack",
+    "adjust",
+    "allowance",
+    "expire",
+    "extend",
+    "grant",
+    "quote",
+    "refund",
+    "release",
+    "reserve",
+    "settle",
+    "signals",
+    "sweep",
+    "void",
+]
 ALLOW_OOM = set(VERBS) - {"reserve", "quote"}
 
 
