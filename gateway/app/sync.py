@@ -35,13 +35,17 @@ async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore)
     for customer_id in settings.customers:
         wallet = wallets.get(customer_id)
         limit_nano = settings.credit_limit_nano(customer_id)
-        if wallet is None or wallet.credit_limit_nano != limit_nano:
+        billing_day = settings.billing_day(customer_id)
+        terms = (limit_nano, billing_day)
+        if wallet is None or (wallet.credit_limit_nano, wallet.billing_day) != terms:
             await ledger.account(
                 customer_id,
                 account_rev=1 if wallet is None else wallet.account_rev + 1,
                 credit_limit_nano=limit_nano,
                 frozen=wallet is not None and wallet.frozen,
+                billing_day=billing_day,
             )
+        await _allowances(settings, ledger, customer_id)
         for op_id, grant in settings.starting_grants(customer_id):
             try:
                 await ledger.grant(
@@ -62,3 +66,25 @@ async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore)
                     f"customers.{customer_id}: the starting grant {grant.name!r} was made with"
                     f" other terms before ({refused}); give a changed grant a new name"
                 ) from refused
+
+
+async def _allowances(settings: Settings, ledger: Ledger, customer_id: str) -> None:
+    """Set the customer's recurring grants. Raises CannotServe."""
+    for grant in settings.recurring_grants(customer_id):
+        try:
+            await ledger.allowance(
+                customer_id,
+                grant.name,
+                grant.amount_nano,
+                period=grant.every,
+                rollover_max_nano=grant.rollover_max_nano,
+                category=grant.category,
+                priority=grant.priority,
+                scope_bits=settings.scope_bits(grant.groups),
+                day=grant.anchor_day or 0,
+            )
+        except LedgerRefusal as refused:
+            raise CannotServe(
+                f"customers.{customer_id}: the ledger refused the recurring grant"
+                f" {grant.name!r}: {refused}"
+            ) from refused

@@ -24,6 +24,7 @@ _GROUPS: tuple[str, ...] = (
     "key",
     "holds",
     "quote",
+    "prices",
     "events",
     "why",
     "verify",

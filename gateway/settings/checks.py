@@ -11,7 +11,12 @@ from typing import Final
 
 from gateway.domain.money import MAX_AMOUNT_NANO, PICO_PER_NANO
 from gateway.settings.catalogue import ModelSection
-from gateway.settings.customers import CustomerSection, GrantSection, LimitSection
+from gateway.settings.customers import (
+    CustomerSection,
+    GrantSection,
+    LimitSection,
+    RecurringGrantSection,
+)
 from gateway.settings.prices import PER_UNIT_FIELDS, PricesSection
 from gateway.settings.problems import Finding, Path, Wrong, suggest
 from gateway.settings.root import Settings
@@ -64,6 +69,19 @@ def _models(settings: Settings, names: Names) -> Iterator[Finding]:
         dearest = _dearest_nano(settings, model, model.costs.rates_pico() if model.costs else {})
         if dearest > MAX_AMOUNT_NANO:
             yield Finding((*at, "costs"), TOO_DEAR, LOWER)
+
+
+def _allowances(
+    allowances: tuple[RecurringGrantSection, ...], at: Path, names: Names
+) -> Iterator[Finding]:
+    taken = set()
+    for number, allowance in enumerate(allowances):
+        here = (*at, "recurring_grants", number)
+        if allowance.name in taken:
+            yield Finding((*here, "name"), f"there is another named {allowance.name!r} here")
+        taken.add(allowance.name)
+        for index, group in enumerate(allowance.groups):
+            yield from _known(group, names.groups, (*here, "groups", index), "model group")
 
 
 def _overrides(
@@ -153,6 +171,7 @@ def _plans_and_customers(settings: Settings, names: Names) -> Iterator[Finding]:
         yield from _limits(plan.limits, at)
         yield from _allowed(plan.models, at, names)
         yield from _overrides(plan.prices, at, settings, names)
+        yield from _allowances(plan.recurring_grants, at, names)
     for name, customer in settings.customers.items():
         at = ("customers", name)
         inherited: dict[str, str] = {}
@@ -165,6 +184,7 @@ def _plans_and_customers(settings: Settings, names: Names) -> Iterator[Finding]:
         yield from _limits(customer.limits, at)
         yield from _allowed(customer.models, at, names)
         yield from _overrides(customer.prices, at, settings, names)
+        yield from _allowances(customer.recurring_grants, at, names)
         for number, key in enumerate(customer.keys):
             yield from _allowed(key.models, (*at, "keys", number), names)
         yield from _project_limits(customer, at)

@@ -65,9 +65,14 @@ class RecurringGrantSection(Section):
     first met in it; what is left of the one before is gone, up to `rollover_max` that goes over."""
 
     name: Id = field("Name, for ever: what makes it happen once in each period.", "monthly")
-    amount_nano: Amount = field("Credits in each period.", "20.00", alias="amount")
+    amount_nano: Amount = field(
+        "Credits in each period; 0 ends it (left out, it goes on).", "20.00", alias="amount"
+    )
     every: Every = field(
         "How long a period is; a month begins on the billing day.", "month", "month"
+    )
+    anchor_day: BillingDay | None = field(
+        "Day on which its months begin, in place of the billing day.", 15, None
     )
     rollover_max_nano: Amount = field(
         "The most that goes over into the next period, in credits.", "5.00", 0, alias="rollover_max"
@@ -80,8 +85,8 @@ class RecurringGrantSection(Section):
 
     @model_validator(mode="after")
     def _sound(self) -> "RecurringGrantSection":
-        if self.amount_nano == 0:
-            raise Wrong("is zero", "Leave the grant out.", at="amount")
+        if self.every != "month" and self.anchor_day is not None:
+            raise Wrong("is for monthly periods", "Leave it out.", at="anchor_day")
         return self
 
 

@@ -25,8 +25,9 @@ _INTRODUCTION: Final = """\
 <!-- Made by `creditgate schema --reference`. Change the sources in gateway/settings instead. -->
 
 One YAML file says everything: `creditgate check FILE` reads it as a whole and tells every mistake
-at once, with file, line and column. Unknown fields are mistakes. Three samples lie in `config/`:
-`gateway.yaml` for OpenAI and Anthropic, `dev.yaml` (`creditgate dev`), `demo.yaml` (`make demo`).
+at once, with file, line and column. Unknown fields are mistakes. Samples lie in `config/`:
+`gateway.yaml` for OpenAI and Anthropic, `dev.yaml` (`creditgate dev`), `demo.yaml` (`make demo`),
+and one for each way to sell: `prepaid.yaml`, `subscription.yaml`, `tiers.yaml`, `reseller.yaml`.
 Editors complete and check the file by `config/schema.json`, which the first line of the samples
 names.
 
