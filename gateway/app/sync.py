@@ -66,6 +66,8 @@ async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore)
                     f"customers.{customer_id}: the starting grant {grant.name!r} was made with"
                     f" other terms before ({refused}); give a changed grant a new name"
                 ) from refused
+        rules = settings.signals.rules(customer_id, settings.customers[customer_id].plan)
+        await ledger.signals(customer_id, rules)  # last, so that a starting grant is no crossing
 
 
 async def _allowances(settings: Settings, ledger: Ledger, customer_id: str) -> None:

@@ -235,6 +235,14 @@ def _allowed(models: tuple[str, ...] | None, at: Path, names: Names) -> Iterator
         yield from _known(model, names.models, (*at, "models", number), "model")
 
 
+def _signals(settings: Settings, names: Names) -> Iterator[Finding]:
+    for name in settings.signals.plans:
+        yield from _known(name, names.plans, ("signals", "plans", name), "plan")
+    for name in settings.signals.customers:
+        known = settings.customers
+        yield from _known(name, known, ("signals", "customers", name), "customer")
+
+
 def _keys(settings: Settings, _: Names) -> Iterator[Finding]:
     by_hash: dict[str, str] = {}
     by_id: dict[str, str] = {}
@@ -293,6 +301,7 @@ _CHECKS: Final[tuple[Callable[[Settings, Names], Iterator[Finding]], ...]] = (
     _model_groups,
     _routes,
     _plans_and_customers,
+    _signals,
     _keys,
     _listeners,
 )

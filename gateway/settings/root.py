@@ -31,6 +31,7 @@ from gateway.settings.servers import (
     RedisSection,
     StoreSection,
 )
+from gateway.settings.signals import SignalsSection
 from gateway.settings.upstreams import UpstreamSection
 
 
@@ -104,6 +105,11 @@ class Settings(Section):
         "Who pays, by id.", {"acme": {"plan": "starter"}}, factory=dict
     )
     auth: AuthSection = field("How callers are known.", {"keys": True}, factory=AuthSection)
+    signals: SignalsSection = field(
+        "What wallets announce, and where to.",
+        {"all": {"low_balance": ["10.00"]}},
+        factory=SignalsSection,
+    )
     policy: PolicySection = field(
         "What to do in doubt.", {"preset": "balanced"}, factory=PolicySection
     )
