@@ -1,7 +1,8 @@
 -- What the scripts share: names of the records' fields, checks, rating, and the wallet's
 -- arithmetic. The loader (gateway/ledger/scripts.py) puts in front of each script the blocks that
 -- it uses, with the values of the constants in place of their names: so blank lines stand between
--- blocks and nowhere else, and a constant is `local NAME, … = number or string, …`.
+-- blocks and nowhere else, and a constant is `local NAME, … = number or string, …`. A block with a
+-- line `rare:` costs nothing where it is not used: the loader defines it at its first use.
 --
 -- Law: a record is one flat array: one unpack reads it, one pack writes it (layouts in
 -- README.md). Nothing here but `emit` writes. Functions that refuse return nil and a word; the
@@ -370,6 +371,7 @@ end
 --   was: late, the quantities that the expiry charged
 -- and is given `next_marks`, and `moves` of the counters for `count_periods`.
 -- answers: unknown_shape, bad_quantity, bad_rate, too_large
+-- rare: most prices have none
 local function rate_tiers(rows, at, size, vector, vector_at, n, usage, meter)
   local q = { sunpack('<' .. rep('d', n), vector, vector_at) }
   local nano, pico, stop, k, moved = 0, 0, at + size, 0, {}
@@ -419,6 +421,7 @@ local function rate_tiers(rows, at, size, vector, vector_at, n, usage, meter)
 end
 
 -- Moves the counters as a rating said.
+-- rare: as `rate_tiers`
 local function count_periods(a, meter)
   for _, move in ipairs(meter.moves or {}) do
     a[move[1]] = math.max(0, math.min(a[move[1]] + move[2], MAX_AMOUNT))
@@ -426,6 +429,7 @@ local function count_periods(a, meter)
 end
 
 -- A hold's marks or a tombstone's: start, position, of each tiered row.
+-- rare: as `rate_tiers`
 local function read_marks(raw, at, n_tiered)
   local marks = { sunpack('<' .. rep('dd', n_tiered), raw, at) }
   marks[#marks] = nil
@@ -433,6 +437,7 @@ local function read_marks(raw, at, n_tiered)
 end
 
 -- Takes out of the counters what a hold keeps in them. A period that is gone holds nothing any more.
+-- rare: as `rate_tiers`
 local function leave_periods(a, h, raw, marks)
   local at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS] + 16 * h[H_TIERED]
   local n, k = h[H_UNITS], 0
@@ -630,6 +635,7 @@ end
 
 -- What time alone has done by `now` (README, Time): grants expire, allowances open. Adds what
 -- `tell` shall write: kind, moved, amount, balance after, part of the event id, facts.
+-- rare: once a period
 local function catch_up(a, now, told)
   local next_at = MAX_AMOUNT
   local _, _, balance = credit(a, 0, now)
@@ -821,6 +827,7 @@ end
 
 -- Gives back what a step of a volume tier makes of a negative charge: an adjustment that names the
 -- event. Overdraft first, then a grant of its own, burned last.
+-- rare: once a tier
 local function reprice(a, amount, id, event_id, now, balance, told)
   local moved = {}
   credit_back(a, amount, 255, now, moved)
@@ -858,6 +865,7 @@ end
 
 -- Gives back what an expiry charged too much: overdraft first, then the grants that paid, last one
 -- first; what is left of neither becomes a grant of its own, burned last.
+-- rare: of late settles
 local function give_back(a, amount, e, raw, now, list)
   local repaid = a[OVERDRAFT] < amount and a[OVERDRAFT] or amount
   if repaid > 0 then
@@ -954,6 +962,7 @@ local function count_out(scopes, h, raw, charge, requests, tokens)
 end
 
 -- Corrects the counters by what a late settle used beyond what its expiry counted.
+-- rare: of late settles
 local function count_late(scopes, e, raw, charge, tokens)
   local n = e[E_LIMITS]
   local rows = { sunpack('<' .. rep('BBIddd', n), raw, e[E_NEXT] + 16 * e[E_ALLOCATIONS]) }
@@ -982,6 +991,7 @@ local function pack_shard(shard)
 end
 
 -- Writes what `catch_up` and `reprice` collected. The customer's id stands in the account's key.
+-- rare: as `catch_up`
 local function tell(out, shard, account_key, now, told)
   local customer = string.match(account_key, '^{[^}]*}:a:(.*)$')
   for _, entry in ipairs(told) do

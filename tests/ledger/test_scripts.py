@@ -207,6 +207,35 @@ def test_link_takes_what_is_used_in_order_and_folds_constants() -> None:
     ]
 
 
+def test_link_defines_what_is_rare_at_its_first_use() -> None:
+    prelude = Prelude(
+        "-- Head.\n\nlocal function both(x)\n  return x\nend\n\n"
+        "local function helper(x)\n  return both(x)\nend\n\n"
+        "-- rare: seldom\nlocal function seldom(x)\n  return helper(x)\nend\n"
+    )
+    assert prelude.link("#!lua\nreturn both(1)\n").count("rare") == 0
+    linked = prelude.link("#!lua\nif both(1) then seldom(2) end\n")
+    assert linked.splitlines() == [
+        "#!lua",
+        "local rare",
+        "local function both(x)",
+        "  return x",
+        "end",
+        "rare = function()",
+        "local function helper(x)",
+        "  return both(x)",
+        "end",
+        "local function seldom(x)",
+        "  return helper(x)",
+        "end",
+        "local made = { seldom = seldom }",
+        "rare = function() return made end",
+        "return made",
+        "end",
+        "if both(1) then rare().seldom(2) end",
+    ]
+
+
 def test_amounts_never_pass_through_text() -> None:
     for name in [*VERBS, "_prelude"]:
         source = (lua_folder() / f"{name}.lua").read_text()
