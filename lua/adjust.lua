@@ -33,7 +33,8 @@ local shard, closed = open_shard(raw_shard, times[2], times[3])
 if not shard then return { closed } end
 if not raw then return { 'unknown_account' } end
 local now = clock(times[1])
-local a = read_account(raw)
+local a, told = read_account(raw), {}
+if now >= a[SWEEP_AT] then catch_up(a, now, told) end
 
 -- decide
 if earlier then
@@ -55,9 +56,11 @@ end
 a[ADJUSTED] = a[ADJUSTED] + signed
 if math.abs(a[ADJUSTED]) > MAX_AMOUNT or a[OVERDRAFT] > MAX_AMOUNT then return { 'total_too_large' } end
 local _, _, balance = credit(a, 0, now)
+local signals = notice(a, balance, now, 0)
 
 -- write
-emit(KEYS[4], shard, 'adjust', id, now, signed, 0, false, balance, moved, {}, ARGV[4])
+tell(KEYS[4], shard, KEYS[2], now, told)
+emit(KEYS[4], shard, 'adjust', id, now, signed, 0, false, balance, moved, {}, ARGV[4], signals)
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]
 call('HSET', KEYS[3], id, cmsgpack.pack({ 'adjust', ARGV[3], 0, now, epoch, seq, ARGV[4] }))
 call('MSET', KEYS[1], pack_shard(shard), KEYS[2], pack_account(a))

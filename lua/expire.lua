@@ -41,7 +41,8 @@ if not hold then
   return { 'gone' }
 end
 if not values[2] then return { 'unknown_account' } end
-local a, state = read_account(values[2]), byte(hold, 1)
+local a, state, told, told_after = read_account(values[2]), byte(hold, 1), {}, {}
+if now >= a[SWEEP_AT] then catch_up(a, now, told) end
 
 -- decide
 if state ~= PENDING then
@@ -52,7 +53,8 @@ if state ~= PENDING then
 end
 local h = { sunpack(PENDING_HEADER, hold) }
 local n, rows_size, costs_size = h[H_UNITS], h[H_ROWS], h[H_COSTS]
-local estimate_at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS]
+local marks_at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS]
+local estimate_at = marks_at + 16 * h[H_TIERED]
 local rows_at = estimate_at + 16 * n
 local ids_at = rows_at + rows_size + costs_size
 if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
@@ -60,8 +62,20 @@ if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
 end
 if now < h[H_DEADLINE] then return { 'not_due', h[H_DEADLINE] } end
 local used = string.sub(hold, estimate_at + 8 * n, rows_at - 1)
-local usage, tokens = {}, 0
-local charge = rate(hold, rows_at, rows_size, used, 1, n, usage) or h[H_HELD] -- what nobody can rate
+local usage, tokens, marks, meter = {}, 0, {}, nil
+if h[H_TIERED] > 0 then
+  marks = read_marks(hold, marks_at, h[H_TIERED])
+  leave_periods(a, h, hold, marks)
+  meter = { a = a, mode = 'charge', marks = marks }
+end
+local charge = rate(hold, rows_at, rows_size, used, 1, n, usage, meter)
+if charge and meter then
+  count_periods(a, meter)
+  marks = meter.next_marks
+end
+charge = charge or h[H_HELD] -- what nobody can rate
+local credited = charge < 0 and 0 - charge or 0
+charge = charge + credited
 local cost = costs_size > 0 and rate(hold, rows_at + rows_size, costs_size, used, 1, n) or false
 for i = 1, #usage, 2 do
   if usage[i] < 20 then tokens = tokens + usage[i + 1] end
@@ -74,16 +88,22 @@ end
 local paid = spend_hold(a, h, hold, charge, now)
 if a[SETTLED] > MAX_AMOUNT or a[OVERDRAFT] > MAX_AMOUNT then return { 'total_too_large' } end
 local _, _, balance = credit(a, 0, now)
+if credited > 0 then reprice(a, credited, id, id .. ':expired', now, balance, told_after) end
+if now >= a[SWEEP_AT] then catch_up(a, now, told_after) end
+local signals = notice(a, balance + credited, now, charge)
 
 -- write
+tell(KEYS[2], shard, KEYS[4], now, told)
 emit(KEYS[2], shard, 'expire', id .. ':expired', now, charge, h[H_HELD], cost, balance, paid, usage,
-  string.sub(hold, ids_at + h[H_IDS]))
-store({ KEYS[3], pack_shard(shard), KEYS[4], pack_account(a) }, scopes, 6, mask)
+  string.sub(hold, ids_at + h[H_IDS]), signals)
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]
-call('SET', KEYS[5], spack(ENDED_HEADER, EXPIRED, 0, #paid / 2, h[H_LIMITS], n, h[H_MASK], charge, h[H_HELD],
+tell(KEYS[2], shard, KEYS[4], now, told_after)
+store({ KEYS[3], pack_shard(shard), KEYS[4], pack_account(a) }, scopes, 6, mask)
+call('SET', KEYS[5], spack(ENDED_HEADER, EXPIRED, #marks / 2, #paid / 2, h[H_LIMITS], n, h[H_MASK], charge, h[H_HELD],
     h[H_RESERVED_AT], now, epoch, seq)
   .. spack('<' .. rep('d', #paid), unpack(paid))
   .. spack('<' .. rep('BBIddd', h[H_LIMITS]), unpack(limits))
+  .. spack('<' .. rep('d', #marks), unpack(marks))
   .. used, 'PX', TOMBSTONE_TTL_MS)
 call('ZREM', KEYS[1], id)
 return { 'expired', charge, balance, epoch, seq, 0 }

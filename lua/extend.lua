@@ -3,11 +3,12 @@
 -- if the estimate has grown and the wallet can pay for it.
 --
 -- KEYS[1] due
--- KEYS[2] shard
--- KEYS[3] account
--- KEYS[4] reservation
--- KEYS[5] project  if the mask has 1; else the key
--- KEYS[6] key  if the mask has 1 and 2
+-- KEYS[2] out
+-- KEYS[3] shard
+-- KEYS[4] account
+-- KEYS[5] reservation
+-- KEYS[6] project  if the mask has 1; else the key
+-- KEYS[7] key  if the mask has 1 and 2
 -- ARGV[1] head  <ddddddB: now_ms (0: the ledger's clock), seen_epoch, seen_count, extend_no (from 1, rising), tokens,
 --               ttl_ms, mask of scopes given
 -- ARGV[2] reservation_id
@@ -24,7 +25,8 @@
 --   not_grown  held_nano, available_nano, deadline_ms, reason: wallet_frozen, insufficient_credits, credit_held, spend_limit, rate_limit; or `recorded`
 --   extended  held_nano, available_nano, deadline_ms
 --
--- writes: reservation, due; and when the hold grows, account and scope records.
+-- writes: reservation, due; and when the hold grows, account and scope records, and out and shard where
+--         time has done something.
 
 -- read
 local head = { sunpack('<ddddddB', ARGV[1]) }
@@ -32,13 +34,14 @@ local id, estimate, checkpoint = ARGV[2], ARGV[3], ARGV[4]
 if not whole(head) or #id == 0 or #id > MAX_ID or head[4] == 0 or head[6] == 0 then
   return { 'bad_arguments' }
 end
-local values = read(2)
+local values = read(3)
 local shard, closed = open_shard(values[1], head[2], head[3])
 if not shard then return { closed } end
 if not values[2] then return { 'unknown_account' } end
 call('ZCARD', KEYS[1]) -- its type
 local now, mask = clock(head[1]), head[7]
-local a = read_account(values[2])
+local a, told = read_account(values[2]), {}
+if now >= a[SWEEP_AT] then catch_up(a, now, told) end
 local raw = values[3]
 
 -- decide
@@ -52,11 +55,18 @@ local h = { sunpack(PENDING_HEADER, raw) }
 local n = h[H_UNITS]
 if #estimate ~= 8 * n or #checkpoint ~= 8 * n then return { 'bad_arguments' } end
 local limits_at = h[H_NEXT] + 16 * h[H_ALLOCATIONS]
-local estimate_at = limits_at + LIMIT_SIZE * h[H_LIMITS]
+local marks_at = limits_at + LIMIT_SIZE * h[H_LIMITS]
+local estimate_at = marks_at + 16 * h[H_TIERED]
 local rows_at = estimate_at + 16 * n
-local total, wrong = rate(raw, rows_at, h[H_ROWS], estimate, 1, n)
+local meter, sketch
+if h[H_TIERED] > 0 then
+  local marks = read_marks(raw, marks_at, h[H_TIERED])
+  leave_periods(a, h, raw, marks)
+  meter, sketch = { a = a, mode = 'hold', marks = marks }, { a = a, mode = 'hold', marks = marks }
+end
+local total, wrong = rate(raw, rows_at, h[H_ROWS], estimate, 1, n, nil, meter)
 if not total then return { wrong } end
-local _, wrong_checkpoint = rate(raw, rows_at, h[H_ROWS], checkpoint, 1, n)
+local _, wrong_checkpoint = rate(raw, rows_at, h[H_ROWS], checkpoint, 1, n, nil, sketch)
 if wrong_checkpoint then return { wrong_checkpoint } end
 if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
   local at = rows_at + h[H_ROWS] + h[H_COSTS]
@@ -93,11 +103,12 @@ for i = 1, #limits, 6 do
 end
 local deadline, grown = now + head[6], not reason and (growth > 0 or more > 0)
 local body = string.sub(raw, rows_at)
-local same = string.sub(raw, h[H_NEXT], estimate_at - 1) -- allocations and limits
+local same = string.sub(raw, h[H_NEXT], marks_at - 1) -- allocations and limits
 h[H_DEADLINE], h[H_EXTEND_NO] = deadline, head[4]
 if grown then
   local allocations = { sunpack('<' .. rep('dd', h[H_ALLOCATIONS]), raw, h[H_NEXT]) }
   allocations[#allocations] = nil
+  if meter then count_periods(a, meter) end
   if growth > 0 then allocate(a, growth, h[H_BITS], now, allocations) end
   same = spack('<' .. rep('d', #allocations), unpack(allocations))
     .. spack('<' .. rep('BBIddd', h[H_LIMITS]), unpack(limits))
@@ -107,14 +118,20 @@ else
   scopes, mask = {}, 0
   estimate = string.sub(raw, estimate_at, estimate_at + 8 * n - 1)
 end
-local hold = spack(PENDING_HEADER, unpack(h, 1, H_TOKENS)) .. same .. estimate .. checkpoint .. body
+local hold = spack(PENDING_HEADER, unpack(h, 1, H_TOKENS)) .. same
+  .. string.sub(raw, marks_at, estimate_at - 1) .. estimate .. checkpoint .. body
 
 -- write
 call('ZADD', KEYS[1], deadline, id)
 if grown then
-  store({ KEYS[3], pack_account(a), KEYS[4], hold }, scopes, 5, mask)
+  local pairs = { KEYS[4], pack_account(a), KEYS[5], hold }
+  if #told > 0 then
+    tell(KEYS[2], shard, KEYS[4], now, told)
+    pairs[5], pairs[6] = KEYS[3], pack_shard(shard)
+  end
+  store(pairs, scopes, 6, mask)
 else
-  call('SET', KEYS[4], hold)
+  call('SET', KEYS[5], hold)
 end
 if reason then return { 'not_grown', h[H_HELD], available, deadline, reason } end
 return { 'extended', h[H_HELD], available, deadline }

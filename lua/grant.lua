@@ -34,7 +34,8 @@ local shard, closed = open_shard(raw_shard, times[2], times[3])
 if not shard then return { closed } end
 if not raw then return { 'unknown_account' } end
 local now = clock(times[1])
-local a = read_account(raw)
+local a, told = read_account(raw), {}
+if now >= a[SWEEP_AT] then catch_up(a, now, told) end
 
 -- decide
 if earlier then
@@ -50,23 +51,14 @@ end
 drop_exhausted(a)
 if a[N_GRANTS] >= MAX_GRANTS then return { 'too_many_grants' } end
 if a[GRANTED] + amount > MAX_AMOUNT then return { 'total_too_large' } end
-local credited, repaid = {}, 0
-if terms[3] == 0 and effective_at <= now then
-  repaid = a[OVERDRAFT] < amount and a[OVERDRAFT] or amount
-end
-a[GRANTED], a[OVERDRAFT] = a[GRANTED] + amount, a[OVERDRAFT] - repaid
-if repaid > 0 then note(credited, 0, repaid) end
-local no = a[NEXT_GRANT_NO]
-if amount > repaid then
-  add_grant(a, terms[1], terms[2], terms[3], amount - repaid, effective_at, expires_at, now)
-  note(credited, no, amount - repaid)
-else
-  a[NEXT_GRANT_NO] = no + 1
-end
+local credited = {}
+local no = credit_grant(a, terms[1], terms[2], terms[3], amount, effective_at, expires_at, now, credited)
 local _, _, balance = credit(a, 0, now)
+local signals = notice(a, balance, now, 0, true) -- it may expire sooner than any other
 
 -- write
-emit(KEYS[4], shard, 'grant', id, now, amount, 0, false, balance, credited, {}, ARGV[4])
+tell(KEYS[4], shard, KEYS[2], now, told)
+emit(KEYS[4], shard, 'grant', id, now, amount, 0, false, balance, credited, {}, ARGV[4], signals)
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]
 call('HSET', KEYS[3], id, cmsgpack.pack({ 'grant', ARGV[3], no, now, epoch, seq, ARGV[4] }))
 call('MSET', KEYS[1], pack_shard(shard), KEYS[2], pack_account(a))

@@ -13,8 +13,8 @@
 --
 -- replies, the first that applies:
 --   bad_arguments
---   bad_rate, bad_quantity, unknown_shape, too_large
 --   unknown_account, went_back, wrong_layout, shard_frozen: the shard
+--   bad_rate, bad_quantity, unknown_shape, too_large
 --   bad_limits
 --   wallet_frozen, stale_windows, insufficient_credits, spend_limit, rate_limit, concurrency_limit, credit_held, allow
 --     estimate_nano, available_nano, balance_nano: for all of these
@@ -25,14 +25,16 @@
 local head = { sunpack('<ddddIBB', ARGV[1]) }
 local n, mask = head[7], head[6]
 if not whole(head) or #ARGV[2] ~= 8 * n or #ARGV[4] % 46 ~= 0 then return { 'bad_arguments' } end
-local estimate, wrong = rate(ARGV[3], 1, #ARGV[3], ARGV[2], 1, n)
-if not estimate then return { wrong } end
 local values = read(1)
 local shard, closed = open_shard(values[1], head[2], head[3])
 if not shard then return { closed } end
 if not values[2] then return { 'unknown_account' } end
 local now = clock(head[1])
 local a = read_account(values[2])
+if now >= a[SWEEP_AT] then catch_up(a, now, {}) end
+local estimate, wrong = rate(ARGV[3], 1, #ARGV[3], ARGV[2], 1, n, nil,
+  { a = a, mode = 'hold', opens = true, now = now })
+if not estimate then return { wrong } end
 local available, payable, balance = credit(a, head[5], now)
 
 -- decide

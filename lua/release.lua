@@ -34,7 +34,8 @@ if not shard then return { closed } end
 if not values[2] then return { 'unknown_account' } end
 call('ZCARD', KEYS[1]) -- its type
 local now, mask = clock(head[1]), head[5]
-local a = read_account(values[2])
+local a, told = read_account(values[2]), {}
+if now >= a[SWEEP_AT] then catch_up(a, now, told) end
 local earlier = values[3]
 local state = earlier and byte(earlier, 1)
 
@@ -43,13 +44,17 @@ local scopes, held, reserved_at, epoch, seq = {}, 0, head[4], 0, 0
 if state == PENDING then
   local h = { sunpack(PENDING_HEADER, earlier) }
   if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
-    local at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS] + 16 * h[H_UNITS]
+    local at = h[H_NEXT] + 16 * (h[H_ALLOCATIONS] + h[H_TIERED] + h[H_UNITS]) + LIMIT_SIZE * h[H_LIMITS]
       + h[H_ROWS] + h[H_COSTS]
     return { 'wrong_scopes', string.sub(earlier, at, at + h[H_IDS] - 1) }
   end
   if h[H_LIMITS] > 0 then
     scopes = read_scopes(a, values, 4, mask)
     count_out(scopes, h, earlier, 0, 0, 0)
+  end
+  if h[H_TIERED] > 0 then
+    local at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS]
+    leave_periods(a, h, earlier, read_marks(earlier, at, h[H_TIERED]))
   end
   held, reserved_at = h[H_HELD], h[H_RESERVED_AT]
   spend_hold(a, h, earlier, 0, now)
@@ -61,11 +66,15 @@ elseif reserved_at > 0 and now - reserved_at > SETTLE_MAX_AGE_MS then
   return { 'too_old', now }
 end
 local _, _, balance = credit(a, 0, now)
+local told_after = {}
+if now >= a[SWEEP_AT] then catch_up(a, now, told_after) end
 
 -- write
 if state then
+  tell(KEYS[2], shard, KEYS[4], now, told)
   emit(KEYS[2], shard, 'release', id .. ':released', now, 0, held, false, balance, {}, {}, ARGV[3])
   epoch, seq = shard[EPOCH], shard[LAST_SEQ]
+  tell(KEYS[2], shard, KEYS[4], now, told_after)
   store({ KEYS[3], pack_shard(shard), KEYS[4], pack_account(a) }, scopes, 6, mask)
   call('ZREM', KEYS[1], id)
 end

@@ -2,11 +2,12 @@
 -- reserve: holds credit and room under every limit for one request, or refuses and writes nothing.
 --
 -- KEYS[1] due
--- KEYS[2] shard
--- KEYS[3] account
--- KEYS[4] reservation
--- KEYS[5] project  if the mask has 1; else the key
--- KEYS[6] key  if the mask has 1 and 2
+-- KEYS[2] out
+-- KEYS[3] shard
+-- KEYS[4] account
+-- KEYS[5] reservation
+-- KEYS[6] project  if the mask has 1; else the key
+-- KEYS[7] key  if the mask has 1 and 2
 -- ARGV[1] head  <dddddddIBBHHH: now_ms (0: the ledger's clock), seen_epoch, seen_count, max_backlog (0: any),
 --               account_rev, tokens, ttl_ms, scope bits, mask of scopes given,
 --               n units, bytes of price rows, of cost rows, of ids
@@ -16,11 +17,11 @@
 --
 -- replies, the first that applies:
 --   bad_arguments
---   bad_rate, bad_quantity, unknown_shape, too_large
 --   unknown_account, went_back, wrong_layout, shard_frozen: the shard
 --   already_ended  outcome: a tombstone lies under this id
 --   exists_with_different_parameters
 --   held  held_nano, available_nano, reserved_at_ms, deadline_ms: also when an earlier call did it
+--   bad_rate, bad_quantity, unknown_shape, too_large
 --   wallet_frozen
 --   stale_account  account_rev of the ledger
 --   outbox_full  backlog
@@ -30,7 +31,7 @@
 --   spend_limit, rate_limit, concurrency_limit  estimate_nano, available_nano, balance_nano, row (from 0), left, retry_after_ms (-1 none)
 --   credit_held  estimate_nano, available_nano, balance_nano
 --
--- writes: due, account, reservation, and the scope records that limits count in.
+-- writes: due, account, reservation, out and shard where time has done something, and the scope records that limits count in.
 
 -- read
 local head = { sunpack('<dddddddIBBHHH', ARGV[1]) }
@@ -40,14 +41,13 @@ if not whole(head) or #id == 0 or #id > MAX_ID or head[7] == 0
   or not (head[12] == 0 or head[12] == 18 * n) or #ARGV[4] % 46 ~= 0 then
   return { 'bad_arguments' }
 end
-local estimate, wrong = rate(body, 16 * n + 1, head[11], body, 1, n)
-if not estimate then return { wrong } end
-local values = read(2)
+local values = read(3)
 local shard, closed = open_shard(values[1], head[2], head[3])
 if not shard then return { closed } end
 if not values[2] then return { 'unknown_account' } end
 local now, bits, mask = clock(head[1]), head[8], head[9]
-local a = read_account(values[2])
+local a, told = read_account(values[2]), {}
+if now >= a[SWEEP_AT] then catch_up(a, now, told) end
 local available, payable, balance = credit(a, bits, now)
 
 -- decide
@@ -55,7 +55,7 @@ local earlier = values[3]
 if earlier then
   if byte(earlier, 1) ~= PENDING then return { 'already_ended', OUTCOMES[byte(earlier, 1)] } end
   local h = { sunpack(PENDING_HEADER, earlier) }
-  local at, same = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS], body
+  local at, same = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS] + 16 * h[H_TIERED], body
   if h[H_EXTEND_NO] > 0 then -- extended: its vectors are no longer those of the reserve
     at, same = at + 16 * n, string.sub(body, 16 * n + 1)
   end
@@ -64,6 +64,9 @@ if earlier then
   end
   return { 'held', h[H_HELD], available, h[H_RESERVED_AT], h[H_DEADLINE] }
 end
+local meter = head[11] ~= 18 * n and { a = a, mode = 'hold', opens = true, now = now, next_marks = {} }
+local estimate, wrong = rate(body, 16 * n + 1, head[11], body, 1, n, nil, meter)
+if not estimate then return { wrong } end
 if a[STATUS] ~= 0 then return { 'wallet_frozen' } end
 if a[ACCOUNT_REV] ~= head[5] then return { 'stale_account', a[ACCOUNT_REV] } end
 local backlog = shard[LAST_SEQ] - (shard[ACKED_EPOCH] == shard[EPOCH] and shard[ACKED_SEQ] or -1)
@@ -80,17 +83,26 @@ end
 if estimate > 0 and estimate > available then
   return { 'credit_held', estimate, available, balance }
 end
-local allocations = {}
+local allocations, marks = {}, ''
+if meter then
+  count_periods(a, meter)
+  marks = spack('<' .. rep('d', #meter.next_marks), unpack(meter.next_marks))
+end
 allocate(a, estimate, bits, now, allocations)
 a[OPEN] = a[OPEN] + 1
 local n_allocations, n_limits, deadline = #allocations / 2, #limits / 6, now + head[7]
-local hold = spack(PENDING_HEADER, PENDING, 0, n_allocations, n_limits, n, mask, head[11], head[12],
+local hold = spack(PENDING_HEADER, PENDING, #marks / 16, n_allocations, n_limits, n, mask, head[11], head[12],
     head[13], bits, estimate, now, deadline, 0, head[6])
   .. spack('<' .. rep('dd', n_allocations), unpack(allocations))
   .. spack('<' .. rep('BBIddd', n_limits), unpack(limits))
-  .. body
+  .. marks .. body
 
 -- write
+local pairs = { KEYS[4], pack_account(a), KEYS[5], hold }
+if #told > 0 then
+  tell(KEYS[2], shard, KEYS[4], now, told)
+  pairs[5], pairs[6] = KEYS[3], pack_shard(shard)
+end
 call('ZADD', KEYS[1], deadline, id)
-store({ KEYS[3], pack_account(a), KEYS[4], hold }, scopes, 5, mask)
+store(pairs, scopes, 6, mask)
 return { 'held', estimate, available - estimate, now, deadline }

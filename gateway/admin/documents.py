@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.admin.verify import Verified
 from gateway.admin.why import Story, Told
-from gateway.domain.delivery import DeadLetter
+from gateway.domain.delivery import DeadLetter, StoredSignal
 from gateway.domain.events import Event
 from gateway.domain.money import format_amount, format_rate
 from gateway.domain.usage import Usage
@@ -52,6 +52,26 @@ def dead_letter_document(letter: DeadLetter) -> dict[str, Any]:
         "epoch": letter.epoch,
         "seq": letter.seq,
         "reason": letter.reason,
+    }
+
+
+def signal_document(signal: StoredSignal) -> dict[str, Any]:
+    """One signal and what became of it."""
+    return {
+        "signal_id": signal.signal_id,
+        "name": signal.name,
+        "customer_id": signal.customer_id,
+        "event_id": signal.event_id,
+        "occurred_at": timestamp(signal.occurred_at_ms),
+        "balance": format_amount(signal.balance_nano),
+        **{
+            name.removesuffix("_nano"): format_amount(number) if name.endswith("_nano") else number
+            for name, number in signal.numbers.items()
+        },
+        "state": signal.state,
+        "attempts": signal.attempts,
+        "ended_at": None if signal.ended_at_ms is None else timestamp(signal.ended_at_ms),
+        "reason": signal.reason,
     }
 
 

@@ -31,6 +31,8 @@ _SUM_OF: Final[Mapping[str, str]] = {
     "expire": "settled",
     "settle_late": "settled",
     "grant": "granted",
+    "expire_grant": "expired",
+    "void": "voided",
     "adjust": "adjusted",
 }
 """Which lifetime sum of a wallet each kind of event moves; the others move none."""
@@ -229,6 +231,8 @@ class _ShardCheck:
             for name, says in (
                 ("granted", wallet.granted_nano),
                 ("settled", wallet.settled_nano),
+                ("expired", wallet.expired_nano),
+                ("voided", wallet.voided_nano),
                 ("adjusted", wallet.adjusted_nano),
             ):
                 if says != told.get(name, 0):

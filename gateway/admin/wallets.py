@@ -20,6 +20,11 @@ def grant_operation_id(customer_id: str, key: str) -> str:
     return f"grant:{customer_id}:{key}"
 
 
+def void_operation_id(customer_id: str, grant_no: int) -> str:
+    """The operation id of voiding a grant: a grant is voided once."""
+    return f"void:{customer_id}:{grant_no}"
+
+
 def wallet_document(
     customer_id: str,
     wallet: Wallet,

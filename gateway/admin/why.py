@@ -86,8 +86,11 @@ class Story:
 
     @property
     def charged_nano(self) -> int:
-        """All that this request has cost so far."""
-        return sum(told.event.amount_nano for told in self.told)
+        """All that this request has cost so far, less what was refunded."""
+        return sum(
+            -told.event.amount_nano if told.event.kind == "adjust" else told.event.amount_nano
+            for told in self.told
+        )
 
 
 async def explain(

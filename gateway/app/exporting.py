@@ -1,14 +1,16 @@
-"""The exporter as a child process: outbox → batches → the embedded store."""
+"""The exporter as a child process: outbox → batches → the embedded store → webhooks."""
 
 import asyncio
 import os
 import socket
+from dataclasses import asdict
 
 import structlog
 
 from gateway.app.roles import CannotServe, Resources
 from gateway.exporter.main import Exporter
 from gateway.exporter.pump import PumpOptions
+from gateway.exporter.signals import Courier, CourierTally
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
@@ -38,6 +40,9 @@ class ExportService:
             SqliteSink(settings.events_path),
             PumpOptions(batch_limit=export.batch_events, linger_s=export.interval_ms / 1000),
         )
+        webhook = settings.signals.webhook
+        self._courier = Courier(settings.events_path, webhook.compiled()) if webhook else None
+        self._delivering: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         self._closing = False
 
@@ -52,6 +57,9 @@ class ExportService:
         """Start exporting."""
         assert sock is None, "the exporter does not listen"
         self._exporter.begin().add_done_callback(self._ended)
+        if self._courier is not None:
+            self._delivering = asyncio.create_task(self._courier.run())
+            self._delivering.add_done_callback(self._ended)
 
     async def prepare(self, settings: Settings) -> None:
         """Nothing to prepare."""
@@ -69,17 +77,22 @@ class ExportService:
             await self._closed.wait()
             return
         self._closing = True
+        if self._courier is not None:
+            self._courier.stop()  # what waits is in the store, for the next start
         await self._exporter.drain(grace_s)
+        if self._delivering is not None:
+            await asyncio.wait([self._delivering])
         await self._runner.close()
         await self._client.aclose()
         self._closed.set()
 
     def snapshot(self) -> Snapshot:
         """The exporter's figures."""
-        return exporter_snapshot(self._exporter.snapshot())
+        tally = self._courier.tally if self._courier else CourierTally()
+        return exporter_snapshot({**self._exporter.snapshot(), **asdict(tally)})
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """A bug ended the pump: die, so that the supervisor starts a fresh one and counts it."""
+        """A bug ended the pump or the courier: die, so that the supervisor starts a fresh one and counts it."""
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("exporter_failed", **failure(error))
             os._exit(70)

@@ -74,7 +74,10 @@ def parts_for(config: Path, settings: Settings) -> Parts:
 
 def plan_of(settings: Settings) -> Plan:
     """How to operate by these settings."""
-    fixed: dict[str, object] = {"data_dir": settings.data_dir}
+    fixed: dict[str, object] = {
+        "data_dir": settings.data_dir,
+        "signals.webhook": settings.signals.webhook,
+    }
     for section in _FIXED_SECTIONS:
         for name, value in getattr(settings, section):
             if name not in _RELOADED.get(section, ()):

@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from weakref import WeakSet
@@ -18,18 +18,21 @@ from weakref import WeakSet
 import structlog
 
 from gateway.app.balance import BalanceReader
+from gateway.app.pricing import PriceFeed
 from gateway.app.roles import CannotServe, Resources
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import ReadOptions
+from gateway.domain.pricebook import Draft
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.journal import JournalInUse, SettleJournal, orphans, replay_orphan
 from gateway.ledger.operations import Ledger, Seen
+from gateway.ledger.pricebook import UnknownBook, UnreadablePrice
 from gateway.ledger.refusals import RefusalLog
 from gateway.ledger.resp import CoalescingRunner
 from gateway.proxy.accounts import Accounts
-from gateway.proxy.catalog import Catalog, LocalAnswer, Route
+from gateway.proxy.catalog import Catalog, LocalAnswer, Model, Route
 from gateway.proxy.handler import Flow
 from gateway.proxy.local import answer_credits, answer_health, answer_model, answer_models
 from gateway.proxy.observe import Observer
@@ -44,6 +47,7 @@ from gateway.settings.compiling import (
     compile_models,
     compile_routes,
     compile_trusted_header,
+    price_models,
 )
 from gateway.settings.upstreams import UpstreamSection
 from gateway.telemetry.logs import RequestLog, failure
@@ -87,9 +91,13 @@ class Compiled:
 
     A pool that a later configuration has no use for needs no end of its own: requests that have
     it finish on it, and its idle connections close after some seconds.
+
+    models: at the configuration's own prices; the catalog has those of the book in force
     """
 
     settings: Settings
+    models: Mapping[str, Model]
+    draft: Draft
     catalog: Catalog
     accounts: Accounts
     pools: Pools
@@ -130,6 +138,7 @@ class GateService:
         self._observer = Observer(self._metrics, self._lines, self._refusals)
         self._settlements = Settlements(settling, self._journal, self._observer.settled)
         self._sweeper = Sweeper(settling, self._store)
+        self._prices = PriceFeed(self._store.price_books())
         self._balance = BalanceReader(self._store, settings.events_path)
         self._prepared: Compiled | None = None
         self._current: Compiled
@@ -145,8 +154,9 @@ class GateService:
         try:
             await self._admission.start()
             await self._settlement.start()
+            await self._prices.ask()
             self._current = await self._compile(settings)
-        except LedgerUnavailable as error:
+        except (LedgerUnavailable, UnknownBook, UnreadablePrice) as error:
             raise CannotServe(str(error)) from error
         self._pools = self._current.pools
         self._flow = Flow(
@@ -169,7 +179,12 @@ class GateService:
             connections_per_address=listen.max_connections_per_address,
         )
         self._server = HttpServer(self._flow, limits)
-        work = [self._settlements.keep_alive, self._refusals.run, self._replay_journals]
+        work = [
+            self._settlements.keep_alive,
+            self._refusals.run,
+            self._replay_journals,
+            self._keep_prices,
+        ]
         if self._process.endswith("-0"):  # one sweeper a gate is enough
             work.append(self._sweeper.run)
         self._tasks = [asyncio.create_task(_forever(each)) for each in work]
@@ -188,7 +203,9 @@ class GateService:
         prepared, self._prepared = self._prepared, None
         assert prepared is not None, "commit follows prepare"
         self._current, self._pools = prepared, prepared.pools
-        self._flow.catalog, self._flow.accounts = prepared.catalog, prepared.accounts
+        self._reprice()
+        self._flow.accounts = prepared.accounts
+        self._prices.ask_now()
 
     def abort(self) -> None:
         """Throw away what was prepared."""
@@ -254,7 +271,28 @@ class GateService:
             fallback=DIALECTS["generic"],
             max_body_bytes=settings.listen.max_body_bytes,
         )
-        return Compiled(settings, catalog, accounts, pools)
+        draft = settings.price_draft()
+        catalog = self._priced(catalog, settings, draft, models)
+        return Compiled(settings, models, draft, catalog, accounts, pools)
+
+    async def _keep_prices(self) -> None:
+        await self._prices.run(self._reprice)
+
+    def _reprice(self) -> None:
+        """Serve new requests at the prices of the book in force."""
+        current = self._current
+        current.catalog = self._priced(
+            current.catalog, current.settings, current.draft, current.models
+        )
+        self._flow.catalog = current.catalog
+
+    def _priced(
+        self, catalog: Catalog, settings: Settings, draft: Draft, models: Mapping[str, Model]
+    ) -> Catalog:
+        """The catalog at the prices of the book in force."""
+        book, own = draft.under(self._prices.book), draft.tables()
+        priced, overrides = price_models(settings, models, book, {**own, **self._prices.tables})
+        return replace(catalog, models=priced, overrides=overrides)
 
     def _pool(self, name: str, upstream: UpstreamSection) -> tuple[PoolKey, UpstreamPool]:
         times, tls = upstream.timeouts, upstream.tls

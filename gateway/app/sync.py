@@ -7,6 +7,8 @@ id of its own for ever, a price version is put once.
 import asyncio
 from typing import Final
 
+import structlog
+
 from gateway.app.roles import CannotServe
 from gateway.ledger.accounts import AccountStore, OtherLedger
 from gateway.ledger.errors import LedgerRefusal
@@ -15,12 +17,19 @@ from gateway.ledger.records import Wallet
 from gateway.settings import Settings
 from gateway.settings.customers import GrantSection
 
+log = structlog.get_logger("prices")
+
 AT_ONCE: Final = 8
 """Customers that are written at the same time: as many as the client has connections."""
 
 _TRIES: Final = 3
 _RACED: Final = frozenset({"old_revision", "exists_with_different_parameters"})
 """Refusals of an account's terms that mean that somebody else changed it meanwhile."""
+
+SUPERSEDED: Final = (
+    "the ledger has another price book in force, which came after this configuration's;"
+    " `creditgate prices apply` puts this one's in force again"
+)
 
 
 async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore) -> None:
@@ -29,7 +38,11 @@ async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore)
         await store.create()
     except OtherLedger as other:
         raise CannotServe(str(other)) from other
-    await store.put_prices([model.price_table() for model in settings.models.values()])
+    draft = settings.price_draft()
+    await store.put_prices(draft.tables().values())
+    taken = await store.price_books().take(draft)
+    if taken.state == "superseded":
+        log.warning("prices_superseded", book=taken.number, hint=SUPERSEDED)
     customers = list(settings.customers)
     wallets = await store.wallets(customers)
     for start in range(0, len(customers), AT_ONCE):
@@ -48,9 +61,15 @@ async def _sync_customer(
     customer_id: str,
     wallet: Wallet | None,
 ) -> None:
-    limit_nano = settings.credit_limit_nano(customer_id)
+    limit_nano, billing_day = (
+        settings.credit_limit_nano(customer_id),
+        settings.billing_day(customer_id),
+    )
     for attempt in range(_TRIES):
-        if wallet is not None and wallet.credit_limit_nano == limit_nano:
+        if wallet is not None and (wallet.credit_limit_nano, wallet.billing_day) == (
+            limit_nano,
+            billing_day,
+        ):
             break
         try:
             await ledger.account(
@@ -58,6 +77,7 @@ async def _sync_customer(
                 account_rev=1 if wallet is None else wallet.account_rev + 1,
                 credit_limit_nano=limit_nano,
                 frozen=wallet is not None and wallet.frozen,
+                billing_day=billing_day,
             )
             break
         except LedgerRefusal as refused:
@@ -66,8 +86,11 @@ async def _sync_customer(
                     f"customers.{customer_id}: the ledger does not take the account ({refused})"
                 ) from refused
             wallet = (await store.wallets([customer_id])).get(customer_id)
+    await _sync_allowances(settings, ledger, customer_id)
     for op_id, grant in settings.starting_grants(customer_id):
         await _sync_grant(settings, ledger, customer_id, op_id, grant)
+    rules = settings.signals.rules(customer_id, settings.customers[customer_id].plan)
+    await ledger.signals(customer_id, rules)  # last, so that a starting grant is no crossing
 
 
 async def _sync_grant(
@@ -94,3 +117,25 @@ async def _sync_grant(
         raise CannotServe(
             f"customers.{customer_id}: the starting grant {grant.name!r}: {why}"
         ) from refused
+
+
+async def _sync_allowances(settings: Settings, ledger: Ledger, customer_id: str) -> None:
+    """Set the customer's recurring grants. Raises CannotServe."""
+    for grant in settings.recurring_grants(customer_id):
+        try:
+            await ledger.allowance(
+                customer_id,
+                grant.name,
+                grant.amount_nano,
+                period=grant.every,
+                rollover_max_nano=grant.rollover_max_nano,
+                category=grant.category,
+                priority=grant.priority,
+                scope_bits=settings.scope_bits(grant.groups),
+                day=grant.anchor_day or 0,
+            )
+        except LedgerRefusal as refused:
+            raise CannotServe(
+                f"customers.{customer_id}: the ledger refused the recurring grant"
+                f" {grant.name!r}: {refused}"
+            ) from refused

@@ -86,7 +86,7 @@ def _print_summary(file: Path, settings: Settings) -> None:
     )
     models = Table("model", "upstream", "prices (credits per million tokens)", box=None)
     for name, model in settings.models.items():
-        table = model.price_table()
+        table = model.price_table(name)
         rates = ", ".join(
             f"{unit} {format_rate(rate, per=TOKENS_PER_PRICE)}"
             if unit not in ("request", "tool_call")

@@ -19,9 +19,9 @@ from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
 from gateway.ledger.accounts import AccountStore, OtherLedger, RedisRunner
 from gateway.ledger.audit import Audit
 from gateway.ledger.connect import BadLedgerUrl, Endpoint
+from gateway.ledger.corrections import Corrections
 from gateway.ledger.embedded import EmbeddedLedger, EmbeddedLedgerError, running_socket
 from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.operator import OperatorLedger
 from gateway.ledger.outbox import Outbox
 from gateway.settings import Settings, SettingsError, load_settings
 
@@ -43,7 +43,7 @@ class Context:
     settings: Settings
     client: Any
     accounts: AccountStore
-    operator: OperatorLedger
+    operator: Corrections
     audit: Audit
     outbox: Outbox
     store: SqliteStore
@@ -95,7 +95,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
                 settings=settings,
                 client=client,
                 accounts=accounts,
-                operator=OperatorLedger(RedisRunner(client), **names),
+                operator=Corrections(RedisRunner(client), **names),
                 audit=Audit(client, accounts.keys),
                 outbox=Outbox(client, redis.shards, namespace=redis.namespace),
                 store=store,

@@ -28,6 +28,17 @@ def amount(text: str) -> int:
     return nano
 
 
+def signed_amount(text: str) -> int:
+    """Credits as a decimal with a sign or without, not nothing; as nano-credits."""
+    try:
+        nano = parse_amount(text, signed=True)
+    except MoneyError as error:
+        raise typer.BadParameter(f"{error}. Write credits as a decimal: 2.50 or -2.50") from None
+    if nano == 0:
+        raise typer.BadParameter("0 credits change nothing")
+    return nano
+
+
 def _by(kind: Any) -> Callable[[str], Any]:
     adapter = TypeAdapter(kind)
 

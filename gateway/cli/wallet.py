@@ -1,11 +1,17 @@
-"""`wallet show`, `wallet list`, `wallet grant`: what customers have, and giving them more."""
+"""`wallet show|list|grant|void|freeze|thaw`: what customers have, giving them more, taking it back."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gateway.admin.wallets import grant_operation_id, wallet_document, wallet_summary
+from gateway.admin.wallets import (
+    grant_operation_id,
+    void_operation_id,
+    wallet_document,
+    wallet_summary,
+)
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.customers import wallet_of
@@ -13,6 +19,7 @@ from gateway.cli.output import AsJson, err, fail, out, plain, print_json, row, t
 from gateway.cli.parameters import amount as read_amount
 from gateway.cli.parameters import idempotency_key, moment_ms, new_idempotency_key
 from gateway.domain.money import format_amount
+from gateway.ledger.corrections import Voided
 from gateway.ledger.errors import LedgerRefusal, LedgerUnavailable
 from gateway.ledger.operator import DEFAULT_PRIORITY, Granted
 
@@ -174,6 +181,100 @@ def grant(
     out.print(plain(f"balance {format_amount(granted.balance_nano)}"))
     if key is None:
         err.print(plain(f"To repeat this without granting twice: --key {once}", "dim"))
+
+
+@wallet.command()
+def void(
+    customer: Customer,
+    grant_no: Annotated[
+        int, typer.Argument(metavar="GRANT_NO", min=1, help="As `wallet show` numbers it.")
+    ],
+    reason: Annotated[str, typer.Option(help="Why; kept on record.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Take back what is left of a grant and end it. What running requests hold of it they may still
+    spend; what they give back is gone."""
+
+    async def work(context: Context) -> Voided:
+        await wallet_of(context, customer)
+        try:
+            return await context.operator.void(
+                customer, void_operation_id(customer, grant_no), grant_no, reason=reason
+            )
+        except LedgerRefusal as refused:
+            if refused.word != "unknown_grant":
+                raise
+            raise fail(
+                f"{customer} has no grant {grant_no} with anything left in it that is not held"
+            ) from None
+
+    voided = on_ledger(config, work)
+    document = {
+        "customer_id": customer,
+        "grant": grant_no,
+        "voided": format_amount(voided.voided_nano),
+        "held": format_amount(voided.held_nano),
+        "balance": format_amount(voided.balance_nano),
+        "replayed": voided.replayed,
+    }
+    if as_json:
+        print_json(document)
+        return
+    if voided.replayed:
+        out.print(plain(f"Grant {grant_no} was voided before: nothing was changed.", "yellow"))
+    else:
+        said = f"Voided grant {grant_no} of {customer}: {document['voided']} credits."
+        out.print(plain(said, "bold green"))
+    if voided.held_nano:
+        out.print(plain(f"running requests may still spend {document['held']} of it", "yellow"))
+    out.print(plain(f"balance {document['balance']}"))
+
+
+@wallet.command()
+def freeze(
+    customer: Customer,
+    reason: Annotated[str | None, typer.Option(help="Why; kept on record.")] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Let nothing new run, until `wallet thaw`. What runs may spend what it holds, not more."""
+    _set_frozen(config, customer, True, reason)
+
+
+@wallet.command()
+def thaw(
+    customer: Customer,
+    reason: Annotated[str | None, typer.Option(help="Why; kept on record.")] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """End a freeze, also one that unusual spending has caused."""
+    _set_frozen(config, customer, False, reason)
+
+
+def _set_frozen(config: Path, customer: str, frozen: bool, reason: str | None) -> None:
+    word = "frozen" if frozen else "active"
+    facts = {"reason": reason} if reason else {}
+
+    async def work(context: Context) -> bool:
+        found = await wallet_of(context, customer)
+        if found.frozen == frozen:
+            return False
+        try:
+            await context.operator.account(
+                customer,
+                account_rev=found.account_rev + 1,
+                credit_limit_nano=found.credit_limit_nano,
+                billing_day=found.billing_day,
+                frozen=frozen,
+                facts=facts,
+            )
+        except LedgerRefusal:
+            raise fail(f"{customer} was changed by someone else just now; try again") from None
+        return True
+
+    changed = on_ledger(config, work)
+    said = f"{customer} is {word}." if changed else f"{customer} was {word} already."
+    out.print(plain(said, "bold green" if changed else "yellow"))
 
 
 def _print_wallet(document: dict[str, Any]) -> None:

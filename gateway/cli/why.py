@@ -74,7 +74,7 @@ def render(story: Story) -> RenderableType:
         parts.append(plain("allowed", "bold green"))
         parts.append(_detail(f"held {format_amount(event.estimated_amount_nano)} credits"))
     for told in story.told:
-        parts += _told(story, told)
+        parts += _corrected(story, told) if told.event.kind == "adjust" else _told(story, told)
     if len(story.told) > 1:
         parts.append(plain(f"charged in all: {format_amount(story.charged_nano)} credits", "bold"))
     return Group(*parts)
@@ -146,6 +146,17 @@ def _told(story: Story, told: Told) -> list[RenderableType]:
         parts.append(_detail("not in the store yet: it waits in the outbox", "yellow"))
     else:
         parts.append(_detail(f"in the store since {moment(told.stored_at_ms)}", "green"))
+    return [part for part in parts if part is not _NOTHING]
+
+
+def _corrected(story: Story, told: Told) -> list[RenderableType]:
+    event = told.event
+    parts = [
+        _line(event.occurred_at_ms, f"given back: {format_amount(event.amount_nano)} credits"),
+        _detail(_joined(corrects=event.facts.get("corrects"), reason=event.facts.get("reason"))),
+        _detail(_parts(story, event.allocations)),
+        _detail(f"balance after it {format_amount(event.balance_nano)}; event {event.event_id}"),
+    ]
     return [part for part in parts if part is not _NOTHING]
 
 

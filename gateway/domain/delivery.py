@@ -67,6 +67,27 @@ class StoredEvent:
     position: int
 
 
+SignalState = Literal["waiting", "delivered", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSignal:
+    """A signal as a store has it. `ended_at_ms`: when it was delivered or given up; `reason`: why
+    the last attempt failed. Amounts in nano-credits, times in Unix ms."""
+
+    signal_id: str
+    name: str
+    customer_id: str
+    event_id: str
+    occurred_at_ms: int
+    balance_nano: int
+    numbers: Mapping[str, int]
+    state: SignalState
+    attempts: int
+    ended_at_ms: int | None
+    reason: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """What a store holds of one epoch of one shard: entries and dead letters together."""

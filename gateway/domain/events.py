@@ -11,11 +11,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from gateway.domain.signals import Signal
 from gateway.domain.usage import Usage
 
 EVENT_VERSION: Final = 1
 
-EventKind = Literal["settle", "release", "expire", "settle_late", "grant", "adjust", "account"]
+EventKind = Literal[
+    "settle",
+    "release",
+    "expire",
+    "settle_late",
+    "grant",
+    "expire_grant",
+    "void",
+    "adjust",
+    "allowance",
+    "signals",
+    "account",
+]
 USAGE_KINDS: Final = frozenset({"settle", "release", "expire", "settle_late"})
 
 
@@ -23,18 +36,21 @@ USAGE_KINDS: Final = frozenset({"settle", "release", "expire", "settle_late"})
 class Event:
     """One record of the outbox, joined. Amounts in nano-credits, times in Unix ms.
 
-    kind:             settle | release | expire | settle_late | grant | adjust | account
-    event_id:         `reservation_id:outcome`; the operation's id for grant and adjust;
-                      `account:CUSTOMER:REVISION`
+    kind:             settle | release | expire | settle_late | grant | expire_grant | void |
+                      adjust (a refund too) | allowance (its terms; what it gives is a grant) |
+                      signals (moves nothing) | account
+    event_id:         `reservation_id:outcome`; the operation's id for grant, void and adjust;
+                      `account:CUSTOMER:REVISION`; for what time does, see `lua/README.md`
     shard, epoch, seq: place in the outbox; seq has no gap within (shard, epoch)
     amount_nano:      what was charged (settle, expire; for settle_late the difference), granted,
-                      or adjusted (signed)
+                      expired or voided of a grant, or adjusted (signed)
     estimated_amount_nano: what was held
     cost_nano:        what the provider bills the operator; None when unknown
     balance_nano:     the wallet's balance after this record
     allocations:      ((grant_no, nano), …): which grants paid, or were credited; grant 0 is the overdraft
     usage:            quantities per unit that were rated
     facts:            what the gate said of the request: see FACT_FIELDS
+    signals:          what the script noticed of the wallet in the same step
     """
 
     kind: EventKind
@@ -52,6 +68,7 @@ class Event:
     usage: Usage = field(default_factory=dict)
     price_version: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    signals: tuple[Signal, ...] = ()
 
     @property
     def reservation_id(self) -> str | None:

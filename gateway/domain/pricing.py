@@ -2,15 +2,29 @@
 
 A `PriceTable` is one model's price at one version, in row order. What the scripts take
 (layout in `lua/README.md`): the rows once, and a vector of quantities in the same order.
+
+What a rate makes of x, a period's units beyond the included ones (C is charged as
+C(x after) − C(x before), so a period costs what its total costs, however it was split):
+
+    per_unit   x × rate
+    graduated  each unit at the rate of the tier it falls in; a tier's flat amount once it is entered
+    volume     all x at the rate of the tier that x falls in, and that tier's flat amount
+    package    packages begun × rate (the rate is a package's, of `package_units`)
+    flat       the flat amount, once x is above 0
+
+A step of a volume tier may make a charge negative; then nothing is charged and an `adjust` entry
+credits it. A request with units beyond the included ones costs `minimum_per_request_nano` at least.
 """
 
 import hashlib
 import struct
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
-from typing import Final
+import zlib
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
-from gateway.domain.money import MAX_QUANTITY, MAX_RATE_PICO, PICO_PER_NANO
+from gateway.domain.limits import Window
+from gateway.domain.money import MAX_AMOUNT_NANO, MAX_QUANTITY, MAX_RATE_PICO, PICO_PER_NANO
 from gateway.domain.usage import (
     CHARGED_AS,
     TEXT_INPUT,
@@ -20,16 +34,86 @@ from gateway.domain.usage import (
     Usage,
 )
 
+Shape = Literal["per_unit", "graduated", "volume", "package", "flat"]
+
 SHAPE_PER_UNIT: Final = 0
+SHAPE_NUMBERS: Final[Mapping[Shape, int]] = {
+    "per_unit": SHAPE_PER_UNIT,
+    "graduated": 1,
+    "volume": 2,
+    "package": 3,
+    "flat": 4,
+}
+PERIOD_NUMBERS: Final[Mapping[Window, int]] = {
+    "minute": 1,
+    "hour": 2,
+    "day": 3,
+    "week": 4,
+    "month": 5,
+    "total": 6,
+}
+"""Number of each period in packed rows and in the account record."""
+MAX_TIERS: Final = 32
 
 _ROW = struct.Struct("<BBdd")
+_TIERED = struct.Struct("<BBBBIddd")
+_TIER = struct.Struct("<dddd")
+_SHAPE_NAMES: Final = {number: name for name, number in SHAPE_NUMBERS.items()}
+_PERIOD_NAMES: Final = {number: name for name, number in PERIOD_NUMBERS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One tier, of units beyond the included ones.
+
+    up_to:     its last unit in the period; None: no end
+    rate_pico: pico-credits per unit (of a package: per package)
+    flat_nano: charged once it is entered; of a volume: while the total lies in it
+    """
+
+    up_to: int | None
+    rate_pico: int
+    flat_nano: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What one unit is charged at.
+
+    included:     units of each period that are free; the tiers count what is beyond them
+    minimum_per_request_nano: what a request with units beyond them costs at least, of this unit
+    package_units: size of a package
+    period:       over which tiers and included units count; a month begins on the billing day
+    Raises ValueError where a field is out of bounds or does not fit the shape.
+    """
+
+    unit: str
+    shape: Shape
+    tiers: tuple[Tier, ...]
+    included: int = 0
+    minimum_per_request_nano: int = 0
+    package_units: int = 1
+    period: Window = "month"
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is quantity × rate and nothing else, so that no period counts."""
+        return self.shape == "per_unit" and not self.included and not self.minimum_per_request_nano
+
+    @property
+    def dearest_pico(self) -> int:
+        """The dearest rate of one unit, flat amounts aside; a package's is shared by its units."""
+        return max(-(-tier.rate_pico // self.package_units) for tier in self.tiers)
 
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
     """What one model's units are charged at, and what they cost the operator.
 
-    rates_pico:  unit → pico-credits per unit, the charge
+    rates_pico:  unit → pico-credits per unit, the charge; of tiers the dearest
     costs_pico:  unit → pico-credits per unit, what the provider bills; empty when unknown
     """
 
@@ -41,9 +125,16 @@ class PriceTable:
     """Packed charge rates, one row for each of `units`."""
     cost_rows: bytes
     """Packed costs in the same order, or empty when the cost is unknown."""
+    rates: Mapping[str, Rate]
+    """The rates as they were given, by unit."""
     _dearest: Mapping[tuple[bool, bool], tuple[str, str]]
     _position: Mapping[str, int]
     _vector: struct.Struct
+
+    @property
+    def counts_periods(self) -> bool:
+        """Whether a charge depends on what was used before in its period."""
+        return len(self.rows) != _ROW.size * len(self.units)
 
     def vector(self, usage: Usage) -> bytes:
         """Pack quantities in row order. A class without a price is charged as its parent.
@@ -87,31 +178,51 @@ class PriceTable:
         }
 
 
+def per_unit(unit: str, rate_pico: int) -> Rate:
+    """The plain rate: quantity × rate. Raises ValueError."""
+    return Rate(unit, "per_unit", (Tier(None, rate_pico),))
+
+
 def compile_prices(
-    rates_pico: Mapping[str, int], costs_pico: Mapping[str, int] | None = None
+    rates: Mapping[str, int] | Iterable[Rate],
+    costs_pico: Mapping[str, int] | None = None,
+    *,
+    counter: str = "",
 ) -> PriceTable:
     """Compile charges (and costs, if known) to rows. The version is a digest of both.
 
-    Raises ValueError for an unknown unit or a rate outside 0 … MAX_RATE_PICO.
+    rates:   a mapping of unit → pico-credits is per_unit
+    counter: names what periods count, as a rule the model: prices with the same counter, unit and
+             period count together, and a new version goes on where the old one stood
+    Raises ValueError for an unknown unit, one with two rates, or a rate out of bounds.
     """
+    given = (
+        [per_unit(unit, rate) for unit, rate in rates.items()]
+        if isinstance(rates, Mapping)
+        else list(rates)
+    )
+    by_unit = {rate.unit: rate for rate in given}
+    if len(by_unit) != len(given):
+        raise ValueError("a unit has one rate, which may have tiers")
     costs = dict(costs_pico or {})
-    for unit, rate in [*rates_pico.items(), *costs.items()]:
-        if unit not in UNIT_NUMBERS:
-            raise ValueError(f"{unit!r} is not a unit; known: {', '.join(UNIT_NUMBERS)}")
-        if not 0 <= rate <= MAX_RATE_PICO:
-            raise ValueError(f"the rate of {unit} is outside 0 … {MAX_RATE_PICO} pico-credits")
+    for unit, cost in costs.items():
+        per_unit(unit, cost)  # its bounds are those of a rate
     # Each class that has a charge or a cost of its own gets a row; others fall to their parent.
-    units = tuple(sorted({*rates_pico, *costs}, key=UNIT_NUMBERS.__getitem__))
-    rows = _pack(units, rates_pico)
-    cost_rows = _pack(units, costs) if costs else b""
+    units = tuple(sorted({*by_unit, *costs}, key=UNIT_NUMBERS.__getitem__))
+    rates_pico = {unit: rate.dearest_pico for unit, rate in by_unit.items()}
+    rows = b"".join(_pack_rate(unit, by_unit, counter) for unit in units)
+    cost_rows = b"".join(_pack_plain(unit, effective_rate(unit, costs)) for unit in units)
+    if not costs:
+        cost_rows = b""
     position = {unit: at for unit in UNIT_NUMBERS if (at := _position(unit, units)) is not None}
     return PriceTable(
         price_version="p_" + hashlib.sha256(rows + b"|" + cost_rows).hexdigest()[:12],
         units=units,
-        rates_pico=dict(rates_pico),
+        rates_pico=rates_pico,
         costs_pico=costs,
         rows=rows,
         cost_rows=cost_rows,
+        rates=by_unit,
         _dearest={
             (audio, images): (
                 _dearest(
@@ -133,18 +244,59 @@ def compile_prices(
     )
 
 
-def unpack_rows(rows: bytes) -> dict[str, int]:
-    """Rates in pico-credits by unit, of packed per-unit rows (as a hold or an event stores them)."""
-    rates = {}
-    for number, shape, nano, pico in _ROW.iter_unpack(rows):
-        assert shape == SHAPE_PER_UNIT, "tiered rows have their own layout"
-        rates[UNIT_NAMES[number]] = int(nano) * PICO_PER_NANO + int(pico)
+def unpack_rates(rows: bytes) -> dict[str, Rate]:
+    """Rates by unit of packed rows (as a hold or the price book stores them), in their order.
+
+    A per_unit rate with included units or a minimum reads back as a graduated one of one tier.
+    """
+    rates, at = {}, 0
+    while at < len(rows):
+        unit, shape = UNIT_NAMES[rows[at]], rows[at + 1]
+        if shape == SHAPE_PER_UNIT:
+            _, _, nano, pico = _ROW.unpack_from(rows, at)
+            rates[unit] = per_unit(unit, int(nano) * PICO_PER_NANO + int(pico))
+            at += _ROW.size
+            continue
+        _, _, n_tiers, period, _, included, minimum, size = _TIERED.unpack_from(rows, at)
+        at += _TIERED.size
+        tiers = []
+        for _ in range(n_tiers):
+            up_to, nano, pico, flat = map(int, _TIER.unpack_from(rows, at))
+            tiers.append(Tier(up_to or None, nano * PICO_PER_NANO + pico, flat))
+            at += _TIER.size
+        rates[unit] = Rate(
+            unit,
+            _SHAPE_NAMES[shape],
+            tuple(tiers),
+            int(included),
+            int(minimum),
+            int(size),
+            _PERIOD_NAMES[period],
+        )
     return rates
 
 
+def unpack_rows(rows: bytes) -> dict[str, int]:
+    """Rates in pico-credits by unit of packed rows; of tiers the dearest."""
+    return {unit: rate.dearest_pico for unit, rate in unpack_rates(rows).items()}
+
+
 def unpack_units(rows: bytes) -> tuple[str, ...]:
-    """Units of packed per-unit rows, in the order of their vectors."""
-    return tuple(UNIT_NAMES[number] for number, *_ in _ROW.iter_unpack(rows))
+    """Units of packed rows, in the order of their vectors."""
+    return tuple(unpack_rates(rows))
+
+
+def counter_ids(rows: bytes) -> dict[str, int]:
+    """Of packed rows: unit → id of the period counter, for the units that have one."""
+    ids, at = {}, 0
+    while at < len(rows):
+        if rows[at + 1] == SHAPE_PER_UNIT:
+            at += _ROW.size
+        else:
+            _, _, n_tiers, _, counter_id, *_ = _TIERED.unpack_from(rows, at)
+            ids[UNIT_NAMES[rows[at]]] = counter_id
+            at += _TIERED.size + n_tiers * _TIER.size
+    return ids
 
 
 def effective_rate(unit: str, rates_pico: Mapping[str, int]) -> int:
@@ -157,12 +309,71 @@ def effective_rate(unit: str, rates_pico: Mapping[str, int]) -> int:
     return 0
 
 
-def _pack(units: tuple[str, ...], rates: Mapping[str, int]) -> bytes:
-    return b"".join(
-        _ROW.pack(
-            UNIT_NUMBERS[unit], SHAPE_PER_UNIT, *divmod(effective_rate(unit, rates), PICO_PER_NANO)
-        )
-        for unit in units
+def _check(rate: Rate) -> None:
+    if rate.unit not in UNIT_NUMBERS:
+        raise ValueError(f"{rate.unit!r} is not a unit; known: {', '.join(UNIT_NUMBERS)}")
+    name = f"the rate of {rate.unit}"
+    if not 1 <= len(rate.tiers) <= MAX_TIERS:
+        raise ValueError(f"{name} has {len(rate.tiers)} tiers; 1 … {MAX_TIERS} are possible")
+    for tier in rate.tiers:
+        if not 0 <= tier.rate_pico <= MAX_RATE_PICO:
+            raise ValueError(f"{name} is outside 0 … {MAX_RATE_PICO} pico-credits")
+        if not 0 <= tier.flat_nano <= MAX_AMOUNT_NANO:
+            raise ValueError(f"{name} has a flat amount outside 0 … {MAX_AMOUNT_NANO}")
+    bounds = [tier.up_to for tier in rate.tiers]
+    ends = [up_to for up_to in bounds[:-1] if up_to is not None]
+    if bounds[-1] is not None or len(ends) != len(bounds) - 1 or ends != sorted(set(ends)):
+        raise ValueError(f"{name}: each tier ends beyond the one before, and the last has no end")
+    if ends and not 0 < ends[0] <= ends[-1] <= MAX_AMOUNT_NANO:
+        raise ValueError(f"{name} has a tier that ends outside 1 … {MAX_AMOUNT_NANO}")
+    if not 0 <= rate.included <= MAX_AMOUNT_NANO:
+        raise ValueError(f"{name} includes {rate.included} units")
+    if not 0 <= rate.minimum_per_request_nano <= MAX_AMOUNT_NANO:
+        raise ValueError(f"{name} has a minimum outside 0 … {MAX_AMOUNT_NANO}")
+    if not 1 <= rate.package_units <= MAX_QUANTITY:
+        raise ValueError(f"{name} has packages of {rate.package_units} units")
+    if rate.package_units > 1 and rate.shape != "package":
+        raise ValueError(f"{name} has a package size; only shape `package` has one")
+    if len(rate.tiers) > 1 and rate.shape not in ("graduated", "volume"):
+        raise ValueError(f"{name} has tiers; only `graduated` and `volume` have more than one")
+    only = rate.tiers[0]
+    if rate.shape in ("per_unit", "package") and only.flat_nano:
+        raise ValueError(f"{name} has a flat amount, which {rate.shape} cannot have")
+    if rate.shape == "flat" and only.rate_pico:
+        raise ValueError(f"{name} is flat: it has no rate per unit")
+    if rate.period not in PERIOD_NUMBERS:
+        raise ValueError(f"{name} has no period {rate.period!r}")
+
+
+def _pack_plain(unit: str, rate_pico: int) -> bytes:
+    return _ROW.pack(UNIT_NUMBERS[unit], SHAPE_PER_UNIT, *divmod(rate_pico, PICO_PER_NANO))
+
+
+def _pack_rate(unit: str, rates: Mapping[str, Rate], counter: str) -> bytes:
+    """One row. A class without a rate of its own is charged as its parent, and counts with it."""
+    step: str | None = unit
+    while step is not None and step not in rates:
+        step = CHARGED_AS.get(step)
+    rate = rates[step] if step is not None else per_unit(unit, 0)
+    if rate.unit != unit:  # the minimum is one of the request, which the parent's row has
+        rate = replace(rate, minimum_per_request_nano=0)
+    if rate.plain:
+        return _pack_plain(unit, rate.tiers[0].rate_pico)
+    shape = "graduated" if rate.shape == "per_unit" else rate.shape
+    counted = f"price/{counter}/{step}/{rate.period}"
+    head = _TIERED.pack(
+        UNIT_NUMBERS[unit],
+        SHAPE_NUMBERS[shape],
+        len(rate.tiers),
+        PERIOD_NUMBERS[rate.period],
+        zlib.crc32(counted.encode()),
+        rate.included,
+        rate.minimum_per_request_nano,
+        rate.package_units,
+    )
+    return head + b"".join(
+        _TIER.pack(tier.up_to or 0, *divmod(tier.rate_pico, PICO_PER_NANO), tier.flat_nano)
+        for tier in rate.tiers
     )
 
 

@@ -27,6 +27,7 @@ from gateway.ledger.faults import explain
 from gateway.ledger.keys import Keys
 from gateway.ledger.operator import OperatorLedger
 from gateway.ledger.outbox import unavailable
+from gateway.ledger.pricebook import PriceBooks
 from gateway.ledger.records import (
     LAYOUT,
     DueReservation,
@@ -282,6 +283,10 @@ class AccountStore:
         return None
 
     # Price book
+
+    def price_books(self) -> PriceBooks:
+        """The books of this ledger, and which one is in force."""
+        return PriceBooks(self._client, namespace=self.keys.namespace)
 
     async def put_prices(self, tables: Iterable[PriceTable]) -> None:
         """Keep each version's rows, once for ever. Raises PricesChanged."""

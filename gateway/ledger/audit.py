@@ -6,6 +6,7 @@ with `SORT_RO … BY nosort GET` in the part of a join, so nothing has to be ask
 the server what the shard holds: some milliseconds for a thousand wallets.
 """
 
+import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from msgpack import unpackb
 from redis.asyncio import Redis
 
 from gateway.domain.delivery import START
+from gateway.ledger.corrections import GrantTerms
 from gateway.ledger.keys import Keys
 from gateway.ledger.outbox import unavailable
 from gateway.ledger.records import (
@@ -26,6 +28,9 @@ from gateway.ledger.records import (
     read_shard,
     read_wallet,
 )
+
+_GRANT = struct.Struct("<BBIddd")
+_VOID = struct.Struct("<d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,48 @@ class Audit:
             if verb == b"grant":
                 names[int(grant_no)] = unpackb(facts).get("name") or op_id.decode()
         return names
+
+    async def grant_terms(self, customer_id: str) -> dict[int, GrantTerms]:
+        """Terms of a customer's grants by number, from the operations that made them. One that was
+        voided is left out. Raises LedgerUnavailable."""
+        terms, voided = {}, set()
+        for verb, packed, number in await self._operations(customer_id):
+            if verb == b"grant":
+                category, priority, bits, _, _, expires_at = _GRANT.unpack(packed)
+                terms[number] = GrantTerms(category, priority, bits, int(expires_at))
+            elif verb == b"void":
+                voided.add(int(_VOID.unpack(packed)[0]))
+        return {number: of for number, of in terms.items() if number not in voided}
+
+    async def refunded_nano(self, customer_id: str, event_id: str) -> int:
+        """What has been refunded of an event, over all refunds. Raises LedgerUnavailable."""
+        number = self.keys.shard_of(customer_id)
+        with unavailable():
+            packed: Any = await self._client.hget(
+                self.keys.ops(number, customer_id), f"refunded:{event_id}"
+            )
+        return int(unpackb(packed)[2]) if packed else 0
+
+    async def refund_of(self, customer_id: str, op_id: str) -> int | None:
+        """How much the refund with this operation id gave back; None when there was none.
+
+        Raises LedgerUnavailable.
+        """
+        number = self.keys.shard_of(customer_id)
+        with unavailable():
+            packed: Any = await self._client.hget(self.keys.ops(number, customer_id), op_id)
+        if packed is None:
+            return None
+        verb, what, *_ = unpackb(packed, raw=True)
+        return int(_VOID.unpack(what[:8])[0]) if verb == b"refund" else None
+
+    async def _operations(self, customer_id: str) -> list[tuple[bytes, bytes, int]]:
+        number = self.keys.shard_of(customer_id)
+        with unavailable():
+            done: Any = await self._client.hvals(self.keys.ops(number, customer_id))
+        return [
+            (verb, terms, int(no)) for verb, terms, no, *_ in (unpackb(d, raw=True) for d in done)
+        ]
 
     async def reservations(self) -> AsyncIterator[list[tuple[int, str, Reservation | Ended]]]:
         """Every reservation, pending or ended, in pages of shard, id and record.

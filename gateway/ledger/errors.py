@@ -31,6 +31,8 @@ class LedgerRefusal(Exception):
     `too_many_grants`: 64 grants have something left
     `total_too_large`: a lifetime sum of the wallet would pass 9,000,000 credits
     `unknown_account`: there is no such customer
+    `unknown_grant`: the wallet has no such grant, or nothing unheld is left of it
+    `more_than_charged`: the refunds of an event would pass its charge
     `old_revision`: the ledger has a newer revision of the account
     """
 

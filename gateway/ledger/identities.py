@@ -114,6 +114,14 @@ def wallet_differences(
             )
     for grant_no, nano in by_grant.items():
         equal(f"held of grant {grant_no}, which is gone", 0, nano)
+    for period in wallet.periods:
+        derived = sum(
+            counted.held
+            for reservation in reservations
+            for counted in reservation.counted
+            if (counted.counter_id, counted.start_ms) == (period.counter_id, period.start_ms)
+        )
+        equal(f"held of period counter {period.counter_id}", period.held, derived)
     kept = [
         (_owner(reservation, limit), limit)
         for reservation in reservations

@@ -23,9 +23,10 @@ from gateway.domain.reservation import (
     Quote,
     Settled,
 )
+from gateway.ledger.corrections import Corrections
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable, TooOld
 from gateway.ledger.known import Known
-from gateway.ledger.operator import BAD_INPUT, CLOSED, OperatorLedger, unexpected
+from gateway.ledger.operator import BAD_INPUT, CLOSED, unexpected
 from gateway.ledger.records import DueReservation
 from gateway.ledger.scripts import Runner, Script
 from gateway.ledger.seen import Seen
@@ -61,7 +62,7 @@ class Prices(Protocol):
         ...
 
 
-class Ledger(OperatorLedger):
+class Ledger(Corrections):
     """The wallets of all customers, through one runner."""
 
     def __init__(
@@ -117,7 +118,14 @@ class Ledger(OperatorLedger):
             limits = known.rows
             reply = await self._runner.run(
                 self._reserve,
-                (known.due, known.meta, known.account_key, known.prefix + rid, *known.scopes),
+                (
+                    known.due,
+                    known.out,
+                    known.meta,
+                    known.account_key,
+                    known.prefix + rid,
+                    *known.scopes,
+                ),
                 (
                     _RESERVE.pack(
                         self._clock_ms() if self._clock_ms else 0,
@@ -175,7 +183,7 @@ class Ledger(OperatorLedger):
         rid = reservation_id.encode()
         mask = known.rows.scopes
         head = _EXTEND.pack(*self._times(account.shard), extend_no, tokens, ttl_ms, mask)
-        keys = (known.due, known.meta, known.account_key, known.prefix + rid)
+        keys = (known.due, known.out, known.meta, known.account_key, known.prefix + rid)
         args = (rid, estimate, checkpoint)
         reply = await self._run_scoped(self._extend, known, keys, head, args)
         word = reply[0]

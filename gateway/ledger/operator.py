@@ -6,13 +6,16 @@ Amounts are nano-credits, times Unix ms by the ledger's clock.
 """
 
 import struct
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn, get_args
 
 from msgpack import packb
 
+from gateway.domain.limits import Window
 from gateway.domain.money import MAX_AMOUNT_NANO
+from gateway.domain.pricing import PERIOD_NUMBERS
 from gateway.ledger.errors import LedgerBug, LedgerRefusal, LedgerUnavailable
 from gateway.ledger.keys import Keys
 from gateway.ledger.scripts import Runner, Script, load_scripts
@@ -35,16 +38,20 @@ _REFUSALS: Final = frozenset(
         "exists_with_different_parameters",
         "already_expired",
         "too_many_grants",
+        "too_many_allowances",
         "total_too_large",
         "unknown_account",
         "old_revision",
+        "unknown_grant",
+        "more_than_charged",
     }
 )
 
-_ACCOUNT = struct.Struct("<dddddBB")
+_ACCOUNT = struct.Struct("<dddddBBB")
 _TIMES = struct.Struct("<ddd")
 _GRANT = struct.Struct("<BBIddd")
 _ADJUST = struct.Struct("<BBd")
+_ALLOWANCE = struct.Struct("<IBBBBIdd")
 _PLACE = struct.Struct("<dd")
 
 
@@ -73,6 +80,15 @@ class AccountState:
     changed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """The answer to sweep. sweep_at_ms: when time alone changes this wallet next."""
+
+    entries: int
+    balance_nano: int
+    sweep_at_ms: int
+
+
 class OperatorLedger:
     """The wallets of all customers, through one runner; what is off the hot path."""
 
@@ -99,22 +115,24 @@ class OperatorLedger:
         account_rev: int,
         credit_limit_nano: int = 0,
         frozen: bool = False,
+        billing_day: int = 1,
         facts: Mapping[str, Any] | None = None,
     ) -> AccountState:
         """Create an account or change its terms. The revision must be higher than the ledger's.
 
+        billing_day: 1 … 31, when months of allowances and tiers begin; a month under way keeps its end
         Raises LedgerUnavailable; LedgerRefusal (old_revision, exists_with_different_parameters)
         with the ledger's revision; ValueError for arguments out of bounds.
         """
         _check_amount(credit_limit_nano)
         return await self._set_account(
-            customer_id, account_rev, credit_limit_nano, frozen, False, facts
+            customer_id, account_rev, credit_limit_nano, frozen, billing_day, False, facts
         )
 
     async def bump(self, customer_id: str, facts: Mapping[str, Any] | None = None) -> AccountState:
         """Raise an account's revision, so that every gate reads it anew. Not idempotent: once more
         is once more. Raises LedgerUnavailable; LedgerRefusal(unknown_account)."""
-        return await self._set_account(customer_id, 0, 0, False, True, facts)
+        return await self._set_account(customer_id, 0, 0, False, 1, True, facts)
 
     async def grant(
         self,
@@ -175,6 +193,70 @@ class OperatorLedger:
         )
         return Adjusted(reply[1], reply[4] == 1)
 
+    async def allowance(
+        self,
+        customer_id: str,
+        name: str,
+        amount_nano: int,
+        *,
+        period: Window = "month",
+        rollover_max_nano: int = 0,
+        category: Category = "allowance",
+        priority: int = DEFAULT_PRIORITY,
+        scope_bits: int = 0,
+        day: int = 0,
+        facts: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Set a grant that comes anew each period; amount 0 ends it. True when this call changed it.
+
+        The first period opens at once and in full; changed terms hold from its next period on.
+        name: for ever. day: of the month on which a monthly period begins; 0 is the billing day
+        rollover_max_nano: the most that goes over into the next period
+        Raises LedgerUnavailable; LedgerRefusal(too_many_allowances); ValueError.
+        """
+        _check_amount(amount_nano)
+        _check_amount(rollover_max_nano)
+        terms = _ALLOWANCE.pack(
+            allowance_id(name),
+            PERIOD_NUMBERS[period],
+            CATEGORY_NUMBERS[category],
+            priority,
+            day,
+            scope_bits,
+            amount_nano,
+            rollover_max_nano,
+        )
+        told = {
+            **(facts or {}),
+            "customer_id": customer_id,
+            "name": name,
+            "period": period,
+            "amount_nano": amount_nano,
+            "rollover_max_nano": rollover_max_nano,
+        }
+        script, shard = self._scripts["allowance"], self.keys.shard_of(customer_id)
+        reply = await self._on_account(script, customer_id, (terms, packb(told)))
+        word = reply[0].decode()
+        if word == "updated":
+            self.seen.note(shard, reply[2], reply[3])
+        elif word != "unchanged":
+            self._refuse(script, shard, word)
+        return bool(word == "updated")
+
+    async def sweep(self, customer_id: str) -> Swept:
+        """Expire grants and open periods that are due, in a wallet that nobody uses.
+
+        May be called at any time, by anyone, again. Raises LedgerUnavailable.
+        """
+        script, shard = self._scripts["sweep"], self.keys.shard_of(customer_id)
+        reply = await self._on_account(script, customer_id, ())
+        word = reply[0].decode()
+        if word != "swept":
+            self._refuse(script, shard, word)
+        if reply[4]:
+            self.seen.note(shard, reply[4], reply[5])
+        return Swept(reply[1], reply[2], reply[3])
+
     async def ack(self, shard: int, epoch: int, seq: int) -> None:
         """The store has this entry of the outbox and all before it: let it be trimmed.
 
@@ -194,6 +276,18 @@ class OperatorLedger:
     def _times(self, shard: int) -> tuple[int, int, int]:
         now = self._clock_ms() if self._clock_ms else 0
         return now, self.seen.epochs[shard], self.seen.counts[shard]
+
+    async def _on_account(
+        self, script: Script, customer_id: str, args: tuple[bytes, ...]
+    ) -> list[Any]:
+        """Run a script of shard, account and outbox, with the times in front of its arguments."""
+        shard = self.keys.shard_of(customer_id)
+        keys = (
+            self.keys.meta(shard),
+            self.keys.account(shard, customer_id),
+            self.keys.out(shard),
+        )
+        return await self._runner.run(script, keys, (_TIMES.pack(*self._times(shard)), *args))
 
     async def _operate(
         self,
@@ -226,6 +320,7 @@ class OperatorLedger:
         account_rev: int,
         credit_limit_nano: int,
         frozen: bool,
+        billing_day: int,
         bump: bool,
         facts: Mapping[str, Any] | None,
     ) -> AccountState:
@@ -236,10 +331,16 @@ class OperatorLedger:
             self.keys.customers(shard),
             self.keys.out(shard),
         )
-        head = _ACCOUNT.pack(*self._times(shard), account_rev, credit_limit_nano, frozen, bump)
+        head = _ACCOUNT.pack(
+            *self._times(shard), account_rev, credit_limit_nano, frozen, billing_day, bump
+        )
         told = {**(facts or {}), "customer_id": customer_id}
         if not bump:
-            told |= {"credit_limit_nano": credit_limit_nano, "frozen": frozen}
+            told |= {
+                "credit_limit_nano": credit_limit_nano,
+                "frozen": frozen,
+                "billing_day": billing_day,
+            }
         reply = await self._runner.run(
             self._scripts["account"], keys, (head, customer_id.encode(), packb(told))
         )
@@ -258,6 +359,11 @@ class OperatorLedger:
         if word in CLOSED:
             raise LedgerUnavailable(f"shard {shard} cannot serve: {word}")
         raise unexpected(script, word)
+
+
+def allowance_id(name: str) -> int:
+    """What an allowance is called in the account record, for ever: CRC-32 of its name."""
+    return zlib.crc32(name.encode())
 
 
 def _check_amount(nano: int) -> None:

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from gateway.domain.delivery import START, DeadLetter, Place
 from gateway.domain.events import Event, EventKind
 from gateway.domain.money import MAX_AMOUNT_NANO
+from gateway.domain.signals import read_signals
 from gateway.domain.usage import UNIT_NAMES
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.keys import Keys
@@ -110,7 +111,9 @@ def decode_entry(shard: int, entry_id: bytes, fields: Sequence[bytes]) -> Entry:
     event_id = None
     try:
         _, stamp, _, packed_facts = fields
-        kind, event_id, at, amount, held, cost, balance, allocations, usage = unpackb(stamp)
+        kind, event_id, at, amount, held, cost, balance, allocations, usage, *signals = unpackb(
+            stamp
+        )
         facts = unpackb(packed_facts)
         customer_id = facts.pop("customer_id")
         if not (
@@ -139,6 +142,7 @@ def decode_entry(shard: int, entry_id: bytes, fields: Sequence[bytes]) -> Entry:
             {UNIT_NAMES[unit]: quantity for unit, quantity in zip(units, units, strict=True)},
             facts.pop("price_version", None),
             facts,
+            read_signals(*signals) if signals else (),
         )
     except Exception as error:  # whatever lies there: decoding must go on
         return DeadLetter(

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from gateway.domain.delivery import Place
-from gateway.domain.limits import MEASURE_NUMBERS, SCOPES
-from gateway.domain.pricing import unpack_rows, unpack_units
+from gateway.domain.limits import MEASURE_NUMBERS, SCOPES, Window
+from gateway.domain.pricing import PERIOD_NUMBERS, counter_ids, unpack_rows, unpack_units
 from gateway.domain.reservation import Account, Outcome
 from gateway.ledger.operator import CATEGORIES, Category
 
@@ -22,12 +22,15 @@ _OUTCOMES: Final[dict[int, Outcome]] = {
     4: "expired",
     5: "settled_late",
 }
+_PERIODS: Final = {number: name for name, number in PERIOD_NUMBERS.items()}
 _MEASURES: Final = {number: name for name, number in MEASURE_NUMBERS.items()}
 
 _SHARD = struct.Struct("<BBHdddd")
-_ACCOUNT = struct.Struct("<BBBBdddddddddddd")
+_ACCOUNT = struct.Struct("<BBBBBBBBddddddddddddd")
 _GRANT = struct.Struct("<BBHIdddddd")
 _COUNTER = struct.Struct("<Idddd")
+_PERIOD = struct.Struct("<Idddddd")
+_ALLOWANCE = struct.Struct("<IBBBBIdddddd")
 _SCOPE = struct.Struct("<BBBB")
 _HOLD = struct.Struct("<BBBBBBHHHIddddd")
 _ENDED = struct.Struct("<BBBBBBdddddd")
@@ -70,6 +73,42 @@ class Counter:
 
 
 @dataclass(frozen=True, slots=True)
+class Period:
+    """What tiers and included units count, in the present period and the one before; units."""
+
+    counter_id: int
+    start_ms: int
+    end_ms: int
+    used: int
+    held: int
+    before_start_ms: int
+    before_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """A grant that recurs. Amounts in nano-credits.
+
+    day:      of the month on which a period begins; 0 is the billing day
+    end_ms:   of the period that is open; 0 when none was opened yet
+    carry_nano: what of that period's grant has expired unused so far
+    """
+
+    allowance_id: int
+    period: Window
+    category: Category
+    priority: int
+    day: int
+    scope_bits: int
+    amount_nano: int
+    rollover_max_nano: int
+    start_ms: int
+    end_ms: int
+    grant_no: int
+    carry_nano: int
+
+
+@dataclass(frozen=True, slots=True)
 class Wallet:
     """An account record. Amounts in nano-credits; the lifetime sums are those of identity 1."""
 
@@ -87,8 +126,13 @@ class Wallet:
     voided_nano: int
     adjusted_nano: int
     next_grant_no: int
+    sweep_at_ms: int
+    """When time alone changes this wallet: a grant expires, an allowance opens."""
+    billing_day: int = 1
     grants: tuple[Grant, ...] = ()
     counters: tuple[Counter, ...] = ()
+    periods: tuple[Period, ...] = ()
+    allowances: tuple[Allowance, ...] = ()
 
     def balance_nano(self, now_ms: int) -> int:
         """Remainders of the active grants, less the overdraft."""
@@ -118,6 +162,20 @@ class HeldLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """What a hold keeps in a period's counter.
+
+    start_ms: of the period. position: where the counter stood, what others held included
+    """
+
+    unit: str
+    counter_id: int
+    start_ms: int
+    position: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """A pending reservation. Vectors stand in the order of `units`."""
 
@@ -137,6 +195,7 @@ class Reservation:
     key_id: str
     project_id: str | None
     facts: bytes = field(repr=False)
+    counted: tuple["Counted", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +242,17 @@ def read_shard(record: bytes) -> Shard:
 
 def read_wallet(record: bytes) -> Wallet:
     """Raises BadRecord."""
-    layout, status, n_grants, n_counters, *numbers = _unpack(_ACCOUNT, record)
+    (
+        layout,
+        status,
+        n_grants,
+        n_counters,
+        n_periods,
+        n_allowances,
+        billing_day,
+        n_signals,
+        *numbers,
+    ) = _unpack(_ACCOUNT, record)
     _check_layout(layout)
     at = _ACCOUNT.size
     grants = []
@@ -193,9 +262,25 @@ def read_wallet(record: bytes) -> Wallet:
         name = CATEGORIES[category - 1]
         grants.append(Grant(no, name, priority, bits, remaining, held, effective, expires, created))
         at += _GRANT.size
+    periods = []
+    for _ in range(n_periods):
+        periods.append(Period(*map(int, _unpack(_PERIOD, record, at))))
+        at += _PERIOD.size
+    allowances = []
+    for _ in range(n_allowances):
+        allowances.append(_read_allowance(record, at))
+        at += _ALLOWANCE.size
+    at += 8 * n_signals
     counters = _read_counters(record, at, n_counters)
     sums: Any = map(int, numbers)
-    return replace(Wallet(status == 1, *sums), grants=tuple(grants), counters=counters)
+    return replace(
+        Wallet(status == 1, *sums),
+        billing_day=billing_day,
+        grants=tuple(grants),
+        counters=counters,
+        periods=tuple(periods),
+        allowances=tuple(allowances),
+    )
 
 
 def read_scope(record: bytes) -> tuple[Counter, ...]:
@@ -210,13 +295,17 @@ def read_reservation(record: bytes) -> Reservation | Ended:
     if record[:1] != bytes([PENDING]):
         return _read_ended(record)
     header = _unpack(_HOLD, record)
-    _, _, n_allocations, n_limits, n_units, _, rows_size, costs_size, ids_size, bits = header[:10]
+    _, n_tiered, n_allocations, n_limits, n_units, _, rows_size, costs_size, ids_size, bits = (
+        header[:10]
+    )
     held, reserved_at, deadline, extend_no, tokens = map(int, header[10:])
     at = _HOLD.size
     allocations = _read_allocations(record, at, n_allocations)
     at += _ALLOCATION.size * n_allocations
     limits = _read_limits(record, at, n_limits)
     at += _LIMIT.size * n_limits
+    marks = _read_allocations(record, at, n_tiered)
+    at += _ALLOCATION.size * n_tiered
     vector = struct.Struct(f"<{n_units}d")
     estimate, checkpoint = _unpack(vector, record, at), _unpack(vector, record, at + vector.size)
     at += 2 * vector.size
@@ -225,7 +314,8 @@ def read_reservation(record: bytes) -> Reservation | Ended:
     ids = record[at : at + ids_size].decode().split("\0")
     if len(ids) != 3:
         raise BadRecord("a hold names customer, key and project")
-    units = unpack_units(rows)
+    units, ids_by_unit = unpack_units(rows), counter_ids(rows)
+    held_units = _by_unit(units, estimate)
     return Reservation(
         held_nano=held,
         reserved_at_ms=reserved_at,
@@ -237,17 +327,23 @@ def read_reservation(record: bytes) -> Reservation | Ended:
         limits=limits,
         units=units,
         rates_pico=unpack_rows(rows),
-        estimate=_by_unit(units, estimate),
+        estimate=held_units,
         checkpoint=_by_unit(units, checkpoint),
         customer_id=ids[0],
         key_id=ids[1],
         project_id=ids[2] or None,
         facts=record[at + ids_size :],
+        counted=tuple(
+            Counted(unit, counter_id, start, position, held_units.get(unit, 0))
+            for (unit, counter_id), (start, position) in zip(
+                ids_by_unit.items(), marks, strict=True
+            )
+        ),
     )
 
 
 def _read_ended(record: bytes) -> Ended:
-    state, _, n_allocations, n_limits, n_units, _, *numbers = _unpack(_ENDED, record)
+    state, n_tiered, n_allocations, n_limits, n_units, _, *numbers = _unpack(_ENDED, record)
     outcome = _OUTCOMES.get(state)
     if outcome is None:
         raise BadRecord(f"state {state} is not one of a reservation")
@@ -255,7 +351,7 @@ def _read_ended(record: bytes) -> Ended:
     allocations = _read_allocations(record, at, n_allocations)
     at += _ALLOCATION.size * n_allocations
     limits = _read_limits(record, at, n_limits)
-    at += _LIMIT.size * n_limits
+    at += _LIMIT.size * n_limits + _ALLOCATION.size * n_tiered
     quantities = tuple(map(int, _unpack(struct.Struct(f"<{n_units}d"), record, at)))
     whole: Any = map(int, numbers)
     ended = Ended(outcome, *whole)
@@ -265,6 +361,12 @@ def _read_ended(record: bytes) -> Ended:
 def _read_allocations(record: bytes, at: int, count: int) -> tuple[tuple[int, int], ...]:
     pairs = (_unpack(_ALLOCATION, record, at + _ALLOCATION.size * i) for i in range(count))
     return tuple((int(no), int(nano)) for no, nano in pairs)
+
+
+def _read_allowance(record: bytes, at: int) -> Allowance:
+    number, kind, category, priority, day, bits, *rest = _unpack(_ALLOWANCE, record, at)
+    whole: Any = map(int, rest)
+    return Allowance(number, _PERIODS[kind], CATEGORIES[category - 1], priority, day, bits, *whole)
 
 
 def _read_limits(record: bytes, at: int, count: int) -> tuple[HeldLimit, ...]:

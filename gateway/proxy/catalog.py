@@ -4,7 +4,7 @@ Everything here is compiled from the settings at start or reload; a request only
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
@@ -102,3 +102,12 @@ class Catalog:
     """Speaks for what no route claims."""
     max_body_bytes: int
     mode: str = "enforce"
+    overrides: Mapping[str, Mapping[str, Model]] = field(default_factory=dict)
+    """Customer id → the models that have another price for this customer."""
+
+    def model_for(self, name: str, customer_id: str) -> Model | None:
+        """The model at the customer's price; None when there is none of this name."""
+        own = self.overrides.get(customer_id)
+        if own is not None and name in own:
+            return own[name]
+        return self.models.get(name)

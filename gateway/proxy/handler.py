@@ -199,7 +199,8 @@ class Flow:
 
     def _model(self, facts: RequestFacts, trail: Trail) -> Model:
         trail.model = facts.model[:200]
-        model = self.catalog.models.get(facts.model)
+        assert trail.account is not None
+        model = self.catalog.model_for(facts.model, trail.account.customer_id)
         if model is None:
             raise Refused(
                 "unknown_model",
@@ -207,7 +208,6 @@ class Flow:
                 code="model_not_found",
                 param="model",
             )
-        assert trail.account is not None
         allowed = trail.account.models
         if allowed is not None and model.name not in allowed:
             raise Refused(

@@ -1,4 +1,5 @@
-"""Brings back what nobody settled: expires the holds whose deadline has passed.
+"""Does what time alone makes due: expires the holds whose deadline has passed, and in wallets that
+nobody uses the grants, and announces what is to be announced.
 
 The deadline lies in the ledger, and the script itself checks it against the ledger's clock, so
 any number of sweepers may run at once; more than one only asks in vain.
@@ -8,6 +9,7 @@ extend what still runs and to deliver what has ended meanwhile.
 """
 
 import asyncio
+import time
 from typing import Final
 
 import structlog
@@ -28,7 +30,7 @@ PATIENCE_S: Final = 5.0
 
 
 class Sweeper:
-    """Expires due holds, a bounded number per round."""
+    """Expires due holds, a bounded number per round; now and then looks at every wallet."""
 
     def __init__(
         self,
@@ -37,11 +39,14 @@ class Sweeper:
         *,
         interval_s: float = 1.0,
         patience_s: float = PATIENCE_S,
+        wallets_every_s: float = 60.0,
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._interval_s = interval_s
         self._patience_s = patience_s
+        self._wallets_every_s = wallets_every_s
+        self._wallets_at = 0.0
 
     async def run(self) -> None:
         """Sweep until cancelled. An unavailable ledger is asked again at the next round."""
@@ -54,6 +59,9 @@ class Sweeper:
                     await asyncio.sleep(self._patience_s)
                     answers = True
                 swept = await self.sweep()
+                if time.monotonic() >= self._wallets_at:
+                    await self.sweep_wallets()
+                    self._wallets_at = time.monotonic() + self._wallets_every_s
             except LedgerUnavailable:
                 swept, answers = 0, False
             if swept < MAX_PER_SWEEP:
@@ -67,6 +75,18 @@ class Sweeper:
         if expired:
             log.warning("holds_expired", holds=expired)
         return expired
+
+    async def sweep_wallets(self) -> int:
+        """Sweep every wallet whose time has come, in use or not. Returns how many there were.
+
+        Raises LedgerUnavailable.
+        """
+        wallets = await self._store.wallets(await self._store.customers())
+        now_ms = await self._store.now_ms()
+        due = [name for name, wallet in wallets.items() if wallet.sweep_at_ms <= now_ms]
+        for name in due:
+            await self._ledger.sweep(name)
+        return len(due)
 
     async def _expire(self, due: DueReservation) -> bool:
         try:

@@ -1,11 +1,13 @@
 """Sections for what is offered: models with their prices, and the routes that are allowed."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gateway.domain.pricing import PriceTable, compile_prices
+from gateway.domain.pricebook import Price
+from gateway.domain.pricing import PriceTable
 from gateway.settings.policy import PolicySection
+from gateway.settings.prices import CostsSection, PricesSection
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import (
     Id,
@@ -14,74 +16,10 @@ from gateway.settings.scalars import (
     Section,
     Switch,
     Text,
-    TokenRate,
     Tokens,
-    UnitRate,
     Whole,
     field,
 )
-
-PER_UNIT_FIELDS: Final = {"per_request": "request", "per_tool_call": "tool_call"}
-"""Fields of a price that are for one, with the unit that each prices."""
-
-
-class RatesSection(Section):
-    """Credits per million tokens of each class, and credits for one of what is not a token.
-
-    The classes exclude each other. One without a price of its own is charged as its parent:
-    cache_read, cache_write, audio_input and image_input as input, cache_write_1h as cache_write,
-    reasoning and audio_output as output.
-    """
-
-    input: TokenRate | None = field("Credits per million input tokens.", "3.00", None)
-    cache_read: TokenRate | None = field(
-        "Credits per million input tokens read from the provider's cache.", "0.30", None
-    )
-    cache_write: TokenRate | None = field(
-        "Credits per million input tokens written to the cache.", "3.75", None
-    )
-    cache_write_1h: TokenRate | None = field(
-        "Credits per million input tokens written to the cache for an hour.", "6.00", None
-    )
-    output: TokenRate | None = field("Credits per million output tokens.", "15.00", None)
-    reasoning: TokenRate | None = field(
-        "Credits per million output tokens that the caller does not see.", "15.00", None
-    )
-    audio_input: TokenRate | None = field("Credits per million tokens of audio in.", "40.00", None)
-    audio_output: TokenRate | None = field(
-        "Credits per million tokens of audio out.", "80.00", None
-    )
-    image_input: TokenRate | None = field("Credits per million tokens of images in.", "5.00", None)
-    per_request: UnitRate | None = field("Credits for each request.", "0.001", None)
-    per_tool_call: UnitRate | None = field(
-        "Credits for each call of a hosted tool that the route prices.", "0.01", None
-    )
-
-    def rates_pico(self) -> dict[str, int]:
-        """The rates that are set, in pico-credits, by unit."""
-        named = {
-            PER_UNIT_FIELDS.get(name, name): getattr(self, name) for name in type(self).model_fields
-        }
-        return {unit: rate for unit, rate in named.items() if rate is not None}
-
-
-class PricesSection(RatesSection):
-    __doc__ = RatesSection.__doc__
-
-    @model_validator(mode="after")
-    def _nothing_free_by_omission(self) -> "PricesSection":
-        rates = self.rates_pico()
-        if not rates:
-            raise Wrong("no price is given", 'Write `input` and `output`; "0" where it is free.')
-        tokens = set(rates) - set(PER_UNIT_FIELDS.values())
-        for side in ("input", "output"):
-            if tokens and side not in tokens:
-                raise Wrong(
-                    "has no price, so its tokens would be free",
-                    f'Write `{side}: "0"` if that is meant.',
-                    at=side,
-                )
-        return self
 
 
 class ModelSection(Section):
@@ -94,7 +32,7 @@ class ModelSection(Section):
     prices: PricesSection = field(
         "What the customer is charged.", {"input": "3.00", "output": "15.00"}
     )
-    costs: RatesSection | None = field(
+    costs: CostsSection | None = field(
         "What the provider bills the operator: for the margin on the event, never charged.",
         {"input": "2.00", "output": "8.00"},
         None,
@@ -112,11 +50,16 @@ class ModelSection(Section):
         "Its group, for grants that pay only for some models.", "premium", None
     )
 
-    def price_table(self) -> PriceTable:
+    def price(self, name: str, override: PricesSection | None = None) -> Price:
+        """Its price, or the one that takes its place, with its costs. Raises Wrong.
+
+        name: its own, by which periods count
+        """
+        return (override or self.prices).price(self.costs, counter=name)
+
+    def price_table(self, name: str) -> PriceTable:
         """Its prices and costs, compiled to rows."""
-        return compile_prices(
-            self.prices.rates_pico(), self.costs.rates_pico() if self.costs else None
-        )
+        return self.price(name).table()
 
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]

@@ -5,14 +5,20 @@ document defines, so that a mistake inside an upstream does not also make it unk
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from gateway.domain.money import MAX_AMOUNT_NANO, PICO_PER_NANO
-from gateway.settings.catalogue import PER_UNIT_FIELDS
-from gateway.settings.customers import CustomerSection, GrantSection, LimitSection
-from gateway.settings.problems import Finding, Path, suggest
+from gateway.settings.catalogue import ModelSection
+from gateway.settings.customers import (
+    CustomerSection,
+    GrantSection,
+    LimitSection,
+    RecurringGrantSection,
+)
+from gateway.settings.prices import PER_UNIT_FIELDS, PricesSection
+from gateway.settings.problems import Finding, Path, Wrong, suggest
 from gateway.settings.root import Settings
 from gateway.settings.servers import is_loopback
 
@@ -28,6 +34,12 @@ MODELLESS_DIALECT: Final = "generic"
 """The dialect that does not read which model a request names."""
 WELL_KNOWN_KEYS: Final = ("sk-demo", "sk-broke", "sk-pocket")
 """Keys of the sample configurations: anyone can read them."""
+
+
+TOO_DEAR: Final = (
+    "the dearest possible request costs more than the 9,000,000 credits that a wallet can hold"
+)
+LOWER: Final = "Lower a rate, `max_output_tokens` or `context_tokens`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +65,61 @@ def _models(settings: Settings, names: Names) -> Iterator[Finding]:
         yield from _known(model.upstream, names.upstreams, (*at, "upstream"), "upstream")
         if model.group is not None:
             yield from _known(model.group, names.groups, (*at, "group"), "model group")
-        input_bound = model.context_tokens or settings.listen.max_body_bytes
-        tokens = (input_bound + model.max_output_tokens) * MAX_CHOICES
-        for kind, section in (("prices", model.prices), ("costs", model.costs)):
-            rates = section.rates_pico() if section else {}
-            per_token = max(
-                (rate for unit, rate in rates.items() if unit not in PER_ONE), default=0
-            )
-            nano = per_token * tokens // PICO_PER_NANO
-            if nano > MAX_AMOUNT_NANO:
-                yield Finding(
-                    (*at, kind),
-                    "the dearest possible request costs more than the 9,000,000 credits that a "
-                    "wallet can hold",
-                    "Lower a rate, `max_output_tokens` or `context_tokens`.",
-                )
+        yield from _price(settings, name, model.prices, (*at, "prices"))
+        dearest = _dearest_nano(settings, model, model.costs.rates_pico() if model.costs else {})
+        if dearest > MAX_AMOUNT_NANO:
+            yield Finding((*at, "costs"), TOO_DEAR, LOWER)
+
+
+def _allowances(
+    allowances: tuple[RecurringGrantSection, ...], at: Path, names: Names
+) -> Iterator[Finding]:
+    taken = set()
+    for number, allowance in enumerate(allowances):
+        here = (*at, "recurring_grants", number)
+        if allowance.name in taken:
+            yield Finding((*here, "name"), f"there is another named {allowance.name!r} here")
+        taken.add(allowance.name)
+        for index, group in enumerate(allowance.groups):
+            yield from _known(group, names.groups, (*here, "groups", index), "model group")
+
+
+def _overrides(
+    prices: Mapping[str, PricesSection], at: Path, settings: Settings, names: Names
+) -> Iterator[Finding]:
+    """Prices of a plan or a customer, model by model."""
+    for name, section in prices.items():
+        here = (*at, "prices", name)
+        yield from _known(name, names.models, here, "model")
+        if name in settings.models:
+            yield from _price(settings, name, section, here)
+
+
+def _price(
+    settings: Settings, model_name: str, section: PricesSection, at: Path
+) -> Iterator[Finding]:
+    """Whether a price can be compiled, and paid by a wallet."""
+    model = settings.models[model_name]
+    try:
+        price = section.price(model.costs, counter=model_name)
+        price.table()
+    except Wrong as wrong:
+        yield Finding((*at, wrong.at) if wrong.at else at, wrong.message, wrong.hint)
+        return
+    except ValueError as error:
+        yield Finding(at, str(error))
+        return
+    dearest = {rate.unit: rate.dearest_pico for rate in price.rates}
+    if _dearest_nano(settings, model, dearest) > MAX_AMOUNT_NANO:
+        yield Finding(at, TOO_DEAR, LOWER)
+
+
+def _dearest_nano(settings: Settings, model: ModelSection, rates_pico: Mapping[str, int]) -> int:
+    """What all tokens of the largest request come to at the dearest rate."""
+    input_bound = model.context_tokens or settings.listen.max_body_bytes
+    tokens = (input_bound + model.max_output_tokens) * MAX_CHOICES
+    per_token = max((rate for unit, rate in rates_pico.items() if unit not in PER_ONE), default=0)
+    return per_token * tokens // PICO_PER_NANO
 
 
 def _model_groups(settings: Settings, _: Names) -> Iterator[Finding]:
@@ -103,7 +155,7 @@ def _routes(settings: Settings, names: Names) -> Iterator[Finding]:
             yield Finding((*at, "path"), f"{route.path} is answered by the gate itself")
         first.setdefault(route.path, name)
         if route.priced_tools and not any(
-            "tool_call" in model.prices.rates_pico() for model in settings.models.values()
+            model.prices.prices_unit("tool_call", model.costs) for model in settings.models.values()
         ):
             yield Finding(
                 (*at, "priced_tools"),
@@ -118,6 +170,8 @@ def _plans_and_customers(settings: Settings, names: Names) -> Iterator[Finding]:
         yield from _grants(plan.grants, at, names, {})
         yield from _limits(plan.limits, at)
         yield from _allowed(plan.models, at, names)
+        yield from _overrides(plan.prices, at, settings, names)
+        yield from _allowances(plan.recurring_grants, at, names)
     for name, customer in settings.customers.items():
         at = ("customers", name)
         inherited: dict[str, str] = {}
@@ -129,6 +183,8 @@ def _plans_and_customers(settings: Settings, names: Names) -> Iterator[Finding]:
         yield from _grants(customer.grants, at, names, inherited)
         yield from _limits(customer.limits, at)
         yield from _allowed(customer.models, at, names)
+        yield from _overrides(customer.prices, at, settings, names)
+        yield from _allowances(customer.recurring_grants, at, names)
         for number, key in enumerate(customer.keys):
             yield from _allowed(key.models, (*at, "keys", number), names)
         yield from _project_limits(customer, at)
@@ -177,6 +233,14 @@ def _limits(limits: tuple[LimitSection, ...], at: Path) -> Iterator[Finding]:
 def _allowed(models: tuple[str, ...] | None, at: Path, names: Names) -> Iterator[Finding]:
     for number, model in enumerate(models or ()):
         yield from _known(model, names.models, (*at, "models", number), "model")
+
+
+def _signals(settings: Settings, names: Names) -> Iterator[Finding]:
+    for name in settings.signals.plans:
+        yield from _known(name, names.plans, ("signals", "plans", name), "plan")
+    for name in settings.signals.customers:
+        known = settings.customers
+        yield from _known(name, known, ("signals", "customers", name), "customer")
 
 
 def _keys(settings: Settings, _: Names) -> Iterator[Finding]:
@@ -237,6 +301,7 @@ _CHECKS: Final[tuple[Callable[[Settings, Names], Iterator[Finding]], ...]] = (
     _model_groups,
     _routes,
     _plans_and_customers,
+    _signals,
     _keys,
     _listeners,
 )

@@ -6,8 +6,11 @@ itself (`local`) are the application's to add.
 
 import ipaddress
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
+from gateway.domain.pricebook import Book
+from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Key, shard_of
 from gateway.proxy.accounts import Customer, TrustedHeader
 from gateway.proxy.catalog import Model, Route
@@ -34,13 +37,47 @@ def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dic
                 continuous_usage_stats=upstream.continuous_usage_stats,
                 max_output_field=upstream.max_output_field,
             ),
-            prices=model.price_table(),
+            prices=model.price_table(name),
             max_output_tokens=model.max_output_tokens,
             context_tokens=model.context_tokens,
             hidden_output=model.hidden_output,
             scope_bits=settings.scope_bits((model.group,) if model.group else ()),
         )
     return models
+
+
+def price_models(
+    settings: Settings,
+    models: Mapping[str, Model],
+    book: Book,
+    tables: Mapping[str, PriceTable],
+) -> tuple[dict[str, Model], dict[str, dict[str, Model]]]:
+    """The models at the prices of a book, and by customer those that have another price.
+
+    tables: by version; a model whose version is not among them keeps its price
+    """
+
+    def at(model: Model, version: str | None) -> Model:
+        table = tables.get(version or "")
+        if table is None or table.price_version == model.prices.price_version:
+            return model
+        return replace(model, prices=table)
+
+    priced = {name: at(model, book.models.get(name)) for name, model in models.items()}
+    shared: dict[frozenset[tuple[str, str]], dict[str, Model]] = {}
+    by_customer = {}
+    for customer_id in settings.customers:
+        overrides = book.overrides_of(customer_id)
+        if overrides:
+            by_customer[customer_id] = shared.setdefault(
+                frozenset(overrides.items()),
+                {
+                    name: at(models[name], version)
+                    for name, version in overrides.items()
+                    if name in models
+                },
+            )
+    return priced, by_customer
 
 
 def compile_routes(

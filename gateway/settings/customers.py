@@ -7,11 +7,13 @@ from pydantic import WithJsonSchema, model_validator
 
 from gateway.domain.limits import Limit, Measure, Scope, Window
 from gateway.domain.money import MAX_AMOUNT_NANO, MoneyError, parse_amount
+from gateway.settings.prices import PricesSection
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import (
     DECIMAL_SCHEMA,
     Amount,
     Id,
+    ModelName,
     MomentMs,
     Section,
     Sha256,
@@ -25,6 +27,8 @@ MAX_CEILING_COUNT: Final = MAX_AMOUNT_NANO
 """Counters hold counts and amounts within the same bound."""
 EXAMPLE_SHA256: Final = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
 
+Every = Literal["day", "week", "month"]
+BillingDay = Annotated[int, Whole(1, 31)]
 Category = Literal["paid", "promotional", "allowance", "adjustment"]
 
 
@@ -53,6 +57,36 @@ class GrantSection(Section):
         starts, ends = self.effective_at_ms, self.expires_at_ms
         if starts is not None and ends is not None and ends <= starts:
             raise Wrong("is not after `effective_at`", "Mend one of the two.", at="expires_at")
+        return self
+
+
+class RecurringGrantSection(Section):
+    """Credit that comes anew in every period: an allowance. The period opens when the customer is
+    first met in it; what is left of the one before is gone, up to `rollover_max` that goes over."""
+
+    name: Id = field("Name, for ever: what makes it happen once in each period.", "monthly")
+    amount_nano: Amount = field(
+        "Credits in each period; 0 ends it (left out, it goes on).", "20.00", alias="amount"
+    )
+    every: Every = field(
+        "How long a period is; a month begins on the billing day.", "month", "month"
+    )
+    anchor_day: BillingDay | None = field(
+        "Day on which its months begin, in place of the billing day.", 15, None
+    )
+    rollover_max_nano: Amount = field(
+        "The most that goes over into the next period, in credits.", "5.00", 0, alias="rollover_max"
+    )
+    category: Category = field("What kind of credit it is.", "allowance", "allowance")
+    priority: Annotated[int, Whole(0, 255)] = field("Lower is spent first.", 10, 50)
+    groups: tuple[Id, ...] = field(
+        "Model groups that it pays for; every model when none is named.", ["premium"], ()
+    )
+
+    @model_validator(mode="after")
+    def _sound(self) -> "RecurringGrantSection":
+        if self.every != "month" and self.anchor_day is not None:
+            raise Wrong("is for monthly periods", "Leave it out.", at="anchor_day")
         return self
 
 
@@ -98,6 +132,22 @@ class PlanSection(Section):
     grants: tuple[GrantSection, ...] = field(
         "Starting grants of each customer.", [{"name": "welcome", "amount": "10.00"}], ()
     )
+    recurring_grants: tuple[RecurringGrantSection, ...] = field(
+        "Allowances of each customer, anew in every period.",
+        [{"name": "monthly", "amount": "20.00", "every": "month"}],
+        (),
+    )
+    billing_day: BillingDay = field(
+        "Day of the month on which monthly periods begin, of allowances and of tiers (UTC); the "
+        "last one where the month is shorter.",
+        1,
+        1,
+    )
+    prices: Mapping[ModelName, PricesSection] = field(
+        "Prices in place of the models' own, each a whole price.",
+        {"gpt-4.1": {"input": "2.50", "output": "10.00"}},
+        factory=dict,
+    )
     credit_limit_nano: Amount = field(
         "How far below zero a wallet may go, in credits.", "0", 0, alias="credit_limit"
     )
@@ -140,6 +190,17 @@ class CustomerSection(Section):
     )
     grants: tuple[GrantSection, ...] = field(
         "Starting grants beside the plan's.", [{"name": "pilot", "amount": "100.00"}], ()
+    )
+    recurring_grants: tuple[RecurringGrantSection, ...] = field(
+        "Allowances beside the plan's; one with the same name takes its place.",
+        [{"name": "monthly", "amount": "50.00"}],
+        (),
+    )
+    billing_day: BillingDay | None = field("In place of the plan's.", 15, None)
+    prices: Mapping[ModelName, PricesSection] = field(
+        "Prices in place of the plan's and the models' own, each a whole price.",
+        {"gpt-4.1": {"markup": "1.2"}},
+        factory=dict,
     )
     limits: tuple[LimitSection, ...] = field(
         "Beside the plan's; one with the same scope, measure and window takes its place.",

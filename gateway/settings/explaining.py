@@ -7,13 +7,16 @@ and missing fields, wrong shapes, words that are not among the choices) is put i
 import re
 import types
 from collections.abc import Mapping
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from gateway.settings.prices import DECIMAL_TAG, SHAPE_TAG
 from gateway.settings.problems import Finding, Path, Wrong, suggest
+
+PYDANTICS_STEPS: Final = frozenset({"[key]", SHAPE_TAG, DECIMAL_TAG})
 
 _SHAPES = {
     "model_type": ("must be a mapping of fields", "Write `name: value` lines under it."),
@@ -26,7 +29,7 @@ _SHAPES = {
 
 def explain(error: ErrorDetails, root: type[BaseModel]) -> Finding:
     """One of pydantic's errors as a finding."""
-    path: Path = tuple(step for step in error["loc"] if step != "[key]")
+    path: Path = tuple(step for step in error["loc"] if not _is_pydantics(step))
     kind, context = error["type"], error.get("ctx", {})
     wrong = context.get("error")
     if isinstance(wrong, Wrong):
@@ -44,6 +47,11 @@ def explain(error: ErrorDetails, root: type[BaseModel]) -> Finding:
     if kind in _SHAPES:
         return Finding(path, *_SHAPES[kind])
     return Finding(path, error["msg"][0].lower() + error["msg"][1:])
+
+
+def _is_pydantics(step: str | int) -> bool:
+    """Whether a step of a path is not the document's: a key's mark, or which of two kinds it is."""
+    return isinstance(step, str) and step in PYDANTICS_STEPS
 
 
 def fields_at(root: type[BaseModel], path: Path) -> dict[str, FieldInfo]:

@@ -16,6 +16,7 @@ from gateway.domain.money import format_amount
 from gateway.settings import scalars
 from gateway.settings.explaining import inside, sections_in
 from gateway.settings.policy import PRESETS, Knobs
+from gateway.settings.prices import Markup, TokenPrice, UnitPrice
 from gateway.settings.root import Settings, default_routes
 
 _INTRODUCTION: Final = """\
@@ -24,8 +25,9 @@ _INTRODUCTION: Final = """\
 <!-- Made by `creditgate schema --reference`. Change the sources in gateway/settings instead. -->
 
 One YAML file says everything: `creditgate check FILE` reads it as a whole and tells every mistake
-at once, with file, line and column. Unknown fields are mistakes. Three samples lie in `config/`:
-`gateway.yaml` for OpenAI and Anthropic, `dev.yaml` (`creditgate dev`), `demo.yaml` (`make demo`).
+at once, with file, line and column. Unknown fields are mistakes. Samples lie in `config/`:
+`gateway.yaml` for OpenAI and Anthropic, `dev.yaml` (`creditgate dev`), `demo.yaml` (`make demo`),
+and one for each way to sell: `prepaid.yaml`, `subscription.yaml`, `tiers.yaml`, `reseller.yaml`.
 Editors complete and check the file by `config/schema.json`, which the first line of the samples
 names.
 
@@ -46,6 +48,10 @@ names.
 """
 
 
+CLASS_PRICES: Final = (TokenPrice | None, UnitPrice | None)
+"""Types of the fields that price one class each: their sections are told once for all."""
+
+
 def reference_text() -> str:
     """The whole page."""
     parts = [_INTRODUCTION, "## The file\n", *_section(Settings)]
@@ -62,21 +68,25 @@ def named_fields(section: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
 
 def _places() -> dict[tuple[str, ...], type[BaseModel]]:
     """Every section with the paths at which it may stand, in the order of the file."""
-    found: dict[type[BaseModel], list[str]] = {}
+    found: dict[type[BaseModel], tuple[type[BaseModel], list[str]]] = {}
 
     def walk(path: str, annotation: Any) -> None:
         for section in sections_in(annotation):
             family = section.__mro__[section.__mro__.index(scalars.Section) - 1]
-            found.setdefault(family, []).append(path)
+            # Sections of one family differ in how they are read, not in what they are.
+            paths = found.setdefault(family, (section, []))[1]
+            if path not in paths:
+                paths.append(path)
             for name, info in named_fields(section):
-                walk(f"{path}.{name}", info.annotation)
+                step = "CLASS" if info.annotation in CLASS_PRICES else name
+                walk(f"{path}.{step}", info.annotation)
         items = inside(annotation)
         if items is not None:
             walk(f"{path}[]" if _origin(annotation) is tuple else f"{path}.NAME", items)
 
     for name, info in named_fields(Settings):
         walk(name, info.annotation)
-    return {tuple(paths): section for section, paths in found.items()}
+    return {tuple(paths): section for section, paths in found.values()}
 
 
 def _section(section: type[BaseModel]) -> Iterator[str]:
@@ -136,6 +146,9 @@ _KINDS: Final = (
     (scalars.Amount, "credits"),
     (scalars.TokenRate, "credits per million"),
     (scalars.UnitRate, "credits for one"),
+    (TokenPrice, "credits per million, or a section"),
+    (UnitPrice, "credits for one, or a section"),
+    (Markup, "factor"),
     (scalars.Secret, "secret"),
     (scalars.BaseUrl, "URL"),
     (scalars.MomentMs, "date and time"),

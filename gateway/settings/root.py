@@ -10,9 +10,17 @@ from pathlib import Path
 from pydantic import PrivateAttr
 
 from gateway.domain.limits import Limit
+from gateway.domain.pricebook import Book, Customer, Draft, Price
 from gateway.settings.catalogue import GroupBit, ModelSection, RouteSection
-from gateway.settings.customers import CustomerSection, GrantSection, KeySection, PlanSection
+from gateway.settings.customers import (
+    CustomerSection,
+    GrantSection,
+    KeySection,
+    PlanSection,
+    RecurringGrantSection,
+)
 from gateway.settings.policy import PRESETS, Knobs, PolicySection
+from gateway.settings.prices import PricesSection
 from gateway.settings.scalars import Id, ModelName, Section, field
 from gateway.settings.servers import (
     AdminSection,
@@ -23,6 +31,7 @@ from gateway.settings.servers import (
     RedisSection,
     StoreSection,
 )
+from gateway.settings.signals import SignalsSection
 from gateway.settings.upstreams import UpstreamSection
 
 
@@ -96,6 +105,11 @@ class Settings(Section):
         "Who pays, by id.", {"acme": {"plan": "starter"}}, factory=dict
     )
     auth: AuthSection = field("How callers are known.", {"keys": True}, factory=AuthSection)
+    signals: SignalsSection = field(
+        "What wallets announce, and where to.",
+        {"all": {"low_balance": ["10.00"]}},
+        factory=SignalsSection,
+    )
     policy: PolicySection = field(
         "What to do in doubt.", {"preset": "balanced"}, factory=PolicySection
     )
@@ -161,6 +175,44 @@ class Settings(Section):
         customer = self.customers[customer_id]
         grants = (*self.plan_of(customer).grants, *customer.grants)
         return tuple((f"start:{customer_id}:{grant.name}", grant) for grant in grants)
+
+    def recurring_grants(self, customer_id: str) -> tuple[RecurringGrantSection, ...]:
+        """The customer's allowances: the plan's, with the customer's own in their place or beside."""
+        customer = self.customers[customer_id]
+        sections = (*self.plan_of(customer).recurring_grants, *customer.recurring_grants)
+        return tuple({each.name: each for each in sections}.values())
+
+    def billing_day(self, customer_id: str) -> int:
+        """The day of the month on which the customer's monthly periods begin."""
+        customer = self.customers[customer_id]
+        return customer.billing_day or self.plan_of(customer).billing_day
+
+    def price_draft(self) -> Draft:
+        """What the configuration says of prices, for the price book."""
+        prices: dict[str, Price] = {}
+
+        def kept(price: Price) -> str:
+            version = price.table().price_version
+            prices[version] = price
+            return version
+
+        def overrides(sections: Mapping[str, PricesSection]) -> dict[str, str]:
+            return {
+                name: kept(self.models[name].price(name, section))
+                for name, section in sections.items()
+            }
+
+        plans = {name: overrides(plan.prices) for name, plan in self.plans.items() if plan.prices}
+        book = Book(
+            models={name: kept(model.price(name)) for name, model in self.models.items()},
+            plans=plans,
+            customers={
+                name: Customer(each.plan if each.plan in plans else None, overrides(each.prices))
+                for name, each in self.customers.items()
+                if each.prices or each.plan in plans
+            },
+        )
+        return Draft(book, frozenset(self.plans), frozenset(self.customers), prices)
 
     def api_keys(self) -> Iterator[tuple[str, KeySection]]:
         """Every key with its customer's id."""

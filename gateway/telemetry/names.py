@@ -79,6 +79,11 @@ _EXPORTER_GAUGES: Final = {
     "lag_events": ("creditgate_outbox_lag_events", "Events written and not yet in the store."),
     "lag_seconds": ("creditgate_outbox_lag_seconds", "Age of the oldest undelivered event."),
     "waiting": ("creditgate_exporter_waiting", "1 while the store or the ledger is unreachable."),
+    "signals_waiting": ("creditgate_signals_waiting", "Signals that are not delivered yet."),
+    "signals_lag_seconds": (
+        "creditgate_signals_lag_seconds",
+        "How long the oldest undelivered signal has waited.",
+    ),
 }
 _EXPORTER_COUNTERS: Final = {
     "batches": "Batches delivered to the store.",
@@ -87,16 +92,21 @@ _EXPORTER_COUNTERS: Final = {
     "dead_letters": "Events given up, kept with their reason.",
     "anomalies": "Gaps and repeats found in the sequence of events.",
     "retries": "Deliveries tried again.",
+    "signals_delivered": "Signals that their receiver took.",
+    "signals_failed": "Attempts at a signal that its receiver did not take.",
+    "signals_dead": "Signals given up, kept with their reason.",
 }
 
 
 def exporter_snapshot(figures: Mapping[str, float]) -> Snapshot:
-    """The exporter's own figures, by its names for them, as metrics."""
+    """The exporter's own figures, by its names for them, as metrics; those it does not name are 0."""
     registry = Registry()
     for figure, (name, text) in _EXPORTER_GAUGES.items():
-        registry.gauge(name, text, merge="max").labels().set(figures[figure])
+        registry.gauge(name, text, merge="max").labels().set(figures.get(figure, 0))
     for figure, text in _EXPORTER_COUNTERS.items():
-        registry.counter(f"creditgate_exporter_{figure}_total", text).labels().inc(figures[figure])
+        registry.counter(f"creditgate_exporter_{figure}_total", text).labels().inc(
+            figures.get(figure, 0)
+        )
     return registry.snapshot()
 
 

@@ -123,7 +123,7 @@ async def test_a_store_that_has_not_begun_is_no_drift(bank: Bank, path: Path) ->
     assert verified.events_in_outbox == 3  # account, grant, settle
 
 
-ACCOUNT = struct.Struct("<BBBBdddddddddddd")
+ACCOUNT = struct.Struct("<BBBBBBBBddddddddddddd")
 
 
 async def damage_wallet(bank: Bank, customer_id: str, index: int, by: int) -> None:
@@ -137,7 +137,7 @@ async def damage_wallet(bank: Bank, customer_id: str, index: int, by: int) -> No
 
 @pytest.mark.parametrize(
     ("index", "identities"),
-    [(6, {"money"}), (7, {"holds"}), (8, {"holds"}), (9, {"holds"})],
+    [(10, {"money"}), (11, {"holds"}), (12, {"holds"}), (13, {"holds"})],
     ids=["overdraft", "held", "held on credit", "open"],
 )
 async def test_a_wallet_off_by_one_is_found(
@@ -147,7 +147,11 @@ async def test_a_wallet_off_by_one_is_found(
     assert set(said(await look(busy, path))) == {(identity, "c4") for identity in identities}
 
 
-@pytest.mark.parametrize("index", [10, 11, 14], ids=["granted", "settled", "adjusted"])
+@pytest.mark.parametrize(
+    "index",
+    [14, 15, 16, 17, 18],
+    ids=["granted", "settled", "expired", "voided", "adjusted"],
+)
 async def test_a_lifetime_sum_off_by_one_contradicts_remainders_and_events(
     busy: Bank, path: Path, index: int
 ) -> None:

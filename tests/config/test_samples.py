@@ -15,6 +15,8 @@ ENVIRON = {
     "ANTHROPIC_API_KEY": "a",
 }
 
+SAMPLES = ["gateway", "dev", "demo", "prepaid", "subscription", "tiers", "reseller"]
+
 
 def sample(name: str, **environ: str) -> Settings:
     return load_settings(CONFIG / f"{name}.yaml", {**ENVIRON, **environ})
@@ -30,7 +32,7 @@ def credits_of(settings: Settings, customer_id: str) -> int:
     return sum(grant.amount_nano for _, grant in settings.starting_grants(customer_id))
 
 
-@pytest.mark.parametrize("name", ["gateway", "dev", "demo"])
+@pytest.mark.parametrize("name", SAMPLES)
 def test_a_sample_is_right_and_names_its_schema(name: str) -> None:
     sample(name)
     first = (CONFIG / f"{name}.yaml").read_text().splitlines()[0]
@@ -54,14 +56,14 @@ def test_demo_has_a_real_model_and_a_small_wallet() -> None:
     assert 0 < credits_of(settings, customer_of(settings, "sk-pocket")) <= 10_000_000
 
 
-@pytest.mark.parametrize("name", ["dev", "demo"])
+@pytest.mark.parametrize("name", [name for name in SAMPLES if name != "gateway"])
 def test_samples_with_well_known_keys_listen_on_this_machine_alone(name: str) -> None:
     settings = sample(name)
     assert (settings.listen.host, settings.admin.host) == ("127.0.0.1", "127.0.0.1")
     assert (settings.listen.port, settings.admin.port) == (8080, 8081)
 
 
-@pytest.mark.parametrize("name", ["gateway", "dev", "demo"])
+@pytest.mark.parametrize("name", SAMPLES)
 def test_a_sample_is_moved_by_the_environment(name: str) -> None:
     settings = sample(name, CREDITGATE_PORT="9", CREDITGATE_DATA_DIR="/d", CREDITGATE_WORKERS="2")
     assert (settings.listen.port, settings.listen.workers, str(settings.data_dir)) == (9, 2, "/d")
@@ -77,9 +79,12 @@ def test_the_gateway_sample_sends_each_provider_its_own_credential() -> None:
 
 
 def test_no_sample_sells_below_cost() -> None:
-    for name in ("gateway", "dev", "demo"):
-        for model in sample(name).models.values():
+    for name in SAMPLES:
+        for model_name, model in sample(name).models.items():
             costs = model.costs.rates_pico() if model.costs else {}
-            charges = model.prices.rates_pico()
+            charges = {
+                rate.unit: min(t.rate_pico for t in rate.tiers)
+                for rate in model.price(model_name).rates
+            }
             if name != "demo":
                 assert all(charges[unit] >= cost for unit, cost in costs.items())

@@ -4,24 +4,24 @@ Small and slow on purpose. It follows the prose of `lua/README.md`, not the scri
 grants, dictionaries of holds, a list of events. `test_oracle.py` compares the two at every step.
 """
 
+import copy
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
-from math import ceil
 from typing import Any
 
 from gateway.domain.limits import Limit, window_borders_ms
+from gateway.domain.pricing import PriceTable
+from tests.ledger import rating
+from tests.ledger.rating import Mark, Periods, Row, rows_of
 
 RANK = {"promotional": 0, "allowance": 1, "adjustment": 2, "paid": 3}
 FOREVER = 1 << 60
 SETTLE_MAX_AGE_MS = 3_300_000
 
 
-def charge_nano(rates_pico: Mapping[str, int], usage: Mapping[str, int]) -> int:
-    """What usage costs: exact, rounded up once."""
-    return ceil(
-        sum(Fraction(rates_pico[unit] * quantity, 1000) for unit, quantity in usage.items())
-    )
+Told = list[tuple[str, str, int, int]]
+"""Entries of the outbox: kind, id, amount, balance."""
 
 
 @dataclass(slots=True)
@@ -62,12 +62,21 @@ class ModelHold:
     bits: int
     estimate: dict[str, int]
     checkpoint: dict[str, int]
-    rates: Mapping[str, int]
+    rows: list[Row]
     deadline: int
     tokens: int
     counted: list[tuple[Limit, int, int]]  # limit, window, held
     scopes: Mapping[str, str]
+    marks: list[Mark]
     extend_no: int = 0
+
+    def kept(self) -> list[tuple[int, int, int, int]]:
+        """What it keeps in the counters of its periods."""
+        counting = [row for row in self.rows if row.counter is not None]
+        return [
+            (row.counter or 0, start, 0, self.estimate.get(row.unit, 0))
+            for row, (start, _) in zip(counting, self.marks, strict=True)
+        ]
 
 
 @dataclass(slots=True)
@@ -78,13 +87,33 @@ class ModelEnded:
     paid: list[tuple[int, int]] = field(default_factory=list)
     counted: list[tuple[Limit, int, int]] = field(default_factory=list)
     held: int = 0
+    marks: list[Mark] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ModelAllowance:
+    period: str
+    category: str
+    priority: int
+    day: int
+    bits: int
+    amount: int
+    rollover: int
+    start: int = 0
+    end: int = 0
+    grant: int = 0
+    carry: int = 0
 
 
 class ModelWallet:
     """One customer's wallet."""
 
-    def __init__(self, credit_limit: int) -> None:
+    def __init__(self, credit_limit: int, billing_day: int) -> None:
         self.credit_limit = credit_limit
+        self.billing_day = billing_day
+        self.periods: Periods = {}
+        self.allowances: dict[int, ModelAllowance] = {}
+        self.expired = 0
         self.grants: list[ModelGrant] = []
         self.next_no = 1
         self.overdraft = self.held_credit = 0
@@ -118,6 +147,56 @@ class ModelWallet:
 
     def drop_exhausted(self) -> None:
         self.grants = [g for g in self.grants if g.remaining or g.held]
+
+    def credit(self, grant: ModelGrant, amount: int, now: int) -> None:
+        """A grant of that amount; it repays the overdraft first if it can."""
+        repaid = min(self.overdraft, amount) if not grant.bits and grant.effective_at <= now else 0
+        self.overdraft -= repaid
+        self.granted += amount
+        if amount > repaid:
+            grant.remaining = amount - repaid
+            self.add(grant)
+
+    def catch_up(self, customer: str, now: int) -> Told:
+        """What time has done: grants have expired, allowances open."""
+        told: Told = []
+        for grant in self.grants:
+            left = grant.remaining - grant.held
+            if left and 0 < grant.expires_at <= now:
+                grant.remaining = grant.held
+                self.expired += left
+                for allowance in self.allowances.values():
+                    if allowance.grant == grant.no:
+                        allowance.carry += left
+                told.append(
+                    ("expire_grant", f"expire_grant:{customer}:{grant.no}", left, self.balance(now))
+                )
+        for number, allowance in self.allowances.items():
+            if now < allowance.end:
+                continue
+            self.drop_exhausted()
+            if len(self.grants) >= 64:
+                continue
+            day = allowance.day or self.billing_day
+            allowance.start, allowance.end = rating.period(allowance.period, now, day)
+            amount = allowance.amount + min(allowance.carry, allowance.rollover)
+            allowance.carry, allowance.grant = 0, self.new_no()
+            self.credit(
+                ModelGrant(
+                    allowance.grant,
+                    allowance.category,
+                    allowance.priority,
+                    allowance.bits,
+                    0,
+                    allowance.start,
+                    allowance.end,
+                ),
+                amount,
+                now,
+            )
+            event_id = f"allowance:{customer}:{number}:{allowance.start}"
+            told.append(("grant", event_id, amount, self.balance(now)))
+        return told
 
     def free_parts(self, amount: int, now: int, bits: int) -> list[tuple[int, int]]:
         """Unheld eligible remainder in burn order, the rest as grant 0."""
@@ -167,8 +246,17 @@ class Model:
         self.ops: dict[str, tuple[Any, ...]] = {}
         self.events: list[tuple[str, str, int, int]] = []  # kind, id, amount, balance
 
-    def account(self, customer: str, credit_limit: int, now: int) -> None:
-        wallet = self.wallets.setdefault(customer, ModelWallet(credit_limit))
+    def begin(self, customer: str, now: int) -> tuple[ModelWallet, Told]:
+        """A wallet to change and to keep if the operation is done, after what time has done."""
+        wallet = copy.deepcopy(self.wallets[customer])
+        return wallet, wallet.catch_up(customer, now)
+
+    def keep(self, customer: str, wallet: ModelWallet, told: Told) -> None:
+        self.wallets[customer] = wallet
+        self.events += told
+
+    def account(self, customer: str, credit_limit: int, now: int, billing_day: int) -> None:
+        wallet = self.wallets.setdefault(customer, ModelWallet(credit_limit, billing_day))
         wallet.credit_limit = credit_limit
         self.events.append(("account", "", 0, wallet.balance(now)))
 
@@ -179,26 +267,49 @@ class Model:
         effective_at = effective_at or now
         if 0 < expires_at <= max(now, effective_at):
             return "already_expired"
-        wallet = self.wallets[customer]
+        wallet, told = self.begin(customer, now)
         wallet.drop_exhausted()
         if len(wallet.grants) >= 64:
             return "too_many_grants"
-        repaid = min(wallet.overdraft, amount) if not bits and effective_at <= now else 0
-        wallet.overdraft -= repaid
-        wallet.granted += amount
-        no = wallet.new_no()
-        if amount > repaid:
-            wallet.add(
-                ModelGrant(no, category, priority, bits, amount - repaid, effective_at, expires_at)
-            )
+        wallet.credit(
+            ModelGrant(wallet.new_no(), category, priority, bits, 0, effective_at, expires_at),
+            amount,
+            now,
+        )
         self.ops[op] = ("grant", terms)
-        self.events.append(("grant", op, amount, wallet.balance(now)))
+        self.keep(customer, wallet, [*told, ("grant", op, amount, wallet.balance(now))])
         return "granted"
+
+    def allowance(self, customer: str, name: str, terms: tuple[Any, ...], now: int) -> bool:
+        wallet, told = self.begin(customer, now)
+        number = zlib.crc32(name.encode())
+        allowance = ModelAllowance(*terms)
+        known = wallet.allowances.get(number)
+        if known is not None:
+            same = (known.period, known.category, known.priority, known.day, known.bits)
+            if (*same, known.amount, known.rollover) == terms:
+                return False
+            allowance.start, allowance.end = known.start, known.end
+            allowance.grant, allowance.carry = known.grant, known.carry
+        if allowance.amount:
+            wallet.allowances[number] = allowance
+        elif known is None:
+            return False
+        else:
+            del wallet.allowances[number]
+        told.append(("allowance", "", 0, wallet.balance(now)))
+        self.keep(customer, wallet, told + wallet.catch_up(customer, now))
+        return True
+
+    def sweep(self, customer: str, now: int) -> int:
+        wallet, told = self.begin(customer, now)
+        self.keep(customer, wallet, told)
+        return len(told)
 
     def adjust(self, customer: str, op: str, amount: int, now: int) -> str:
         if op in self.ops:
             return "replayed" if self.ops[op] == ("adjust", amount) else "different"
-        wallet = self.wallets[customer]
+        wallet, told = self.begin(customer, now)
         if amount < 0:
             wallet.take(-amount, now, 0xFFFFFFFF)
         else:
@@ -208,14 +319,14 @@ class Model:
             self._credit(wallet, amount, now, priority=100)
         wallet.adjusted += amount
         self.ops[op] = ("adjust", amount)
-        self.events.append(("adjust", op, amount, wallet.balance(now)))
+        self.keep(customer, wallet, [*told, ("adjust", op, amount, wallet.balance(now))])
         return "adjusted"
 
     def reserve(
         self,
         customer: str,
         rid: str,
-        rates: Mapping[str, int],
+        table: PriceTable,
         estimate: dict[str, int],
         checkpoint: dict[str, int],
         tokens: int,
@@ -229,8 +340,10 @@ class Model:
             return "already_ended", 0
         if rid in self.holds:
             return "held", self.holds[rid].held
-        wallet = self.wallets[customer]
-        amount = charge_nano(rates, estimate)
+        wallet, told = self.begin(customer, now)
+        rows = rows_of(table)
+        rated = rating.estimate(rows, estimate, wallet.periods, None, now, wallet.billing_day)
+        amount = rated.charge_nano
         refused = None
         staged = []
         for limit in limits:
@@ -260,12 +373,15 @@ class Model:
             bits,
             estimate,
             checkpoint,
-            rates,
+            rows,
             now + ttl,
             tokens,
             staged,
             scopes,
+            rated.marks,
         )
+        rating.move(wallet.periods, rated.moves)
+        self.keep(customer, wallet, told)
         return "held", amount
 
     def extend(
@@ -283,10 +399,12 @@ class Model:
         hold = self.holds.get(rid)
         if hold is None:
             return "unknown_reservation", 0
-        total = charge_nano(hold.rates, estimate)
+        wallet, told = self.begin(hold.customer, now)
+        rating.move(wallet.periods, hold.kept(), -1)
+        rated = rating.estimate(hold.rows, estimate, wallet.periods, hold.marks, now, 0)
+        total = rated.charge_nano
         if extend_no <= hold.extend_no:
             return ("not_grown" if total > hold.held else "extended"), hold.held
-        wallet = self.wallets[hold.customer]
         growth, more = max(0, total - hold.held), max(0, tokens - hold.tokens)
         refused = growth > 0 and growth > wallet.available(now, hold.bits)
         live = []
@@ -310,36 +428,50 @@ class Model:
                 counter.held += adds
                 limit, window, held = hold.counted[at]
                 hold.counted[at] = (limit, window, held + adds)
+            rating.move(wallet.periods, hold.kept())
+            self.keep(hold.customer, wallet, told)
         return "extended", hold.held
 
     def settle(
         self,
         customer: str,
         rid: str,
-        rates: Mapping[str, int],
+        table: PriceTable,
         usage: dict[str, int],
         tokens: int,
         reserved_at: int,
         now: int,
     ) -> tuple[str, int]:
-        wallet = self.wallets[customer]
-        charge = charge_nano(rates, usage)
+        rows = rows_of(table)
         if rid in self.holds:
-            self._end(rid, "settled", "settle", usage, charge, 1, tokens, now)
-            return "settled", charge
+            return "settled", self._end(rid, "settled", "settle", usage, 1, tokens, now)
+        wallet, told = self.begin(customer, now)
         ended = self.ended.get(rid)
         if ended is None:
             if now - reserved_at > SETTLE_MAX_AGE_MS:
                 return "too_old", 0
+            marks = [
+                (rating.opened(wallet.periods, row, reserved_at, wallet.billing_day).start, 0)
+                for row in rows
+                if row.counter is not None
+            ]
+            rated = rating.charge(rows, usage, wallet.periods, marks)
+            rating.move(wallet.periods, rated.moves)
+            charge = max(0, rated.charge_nano)
             wallet.take(charge, now, 0)
             wallet.settled += charge
             self.ended[rid] = ModelEnded("settled", charge, usage)
-            self.events.append(("settle", f"{rid}:settled", charge, wallet.balance(now)))
+            told.append(("settle", f"{rid}:settled", charge, wallet.balance(now)))
+            self._reprice(wallet, rid, rated.charge_nano, now, told)
+            self.keep(customer, wallet, told + wallet.catch_up(customer, now))
             return "settled", charge
         if ended.outcome != "expired":
             if ended.outcome != "released" and ended.usage != usage:
                 return "differs", ended.charged
             return ended.outcome, ended.charged
+        rated = rating.charge(rows, usage, wallet.periods, ended.marks, ended.usage)
+        rating.move(wallet.periods, rated.moves)
+        charge = max(0, rated.charge_nano)
         more = charge - ended.charged
         for limit, window, counted in ended.counted:
             used = {"spend": charge, "tokens": tokens}.get(limit.measure)
@@ -352,12 +484,14 @@ class Model:
             self._give_back(wallet, -more, ended.paid, now)
         wallet.settled += more
         self.ended[rid] = ModelEnded("settled_late", charge, usage)
-        self.events.append(("settle_late", f"{rid}:settled_late", more, wallet.balance(now)))
+        told.append(("settle_late", f"{rid}:settled_late", more, wallet.balance(now)))
+        self._reprice(wallet, rid, rated.charge_nano, now, told)
+        self.keep(customer, wallet, told + wallet.catch_up(customer, now))
         return "settled_late", charge
 
     def release(self, rid: str, reserved_at: int, now: int) -> tuple[str, int]:
         if rid in self.holds:
-            self._end(rid, "released", "release", {}, 0, 0, 0, now)
+            self._end(rid, "released", "release", {}, 0, 0, now)
             return "released", 0
         ended = self.ended.get(rid)
         if ended is not None:
@@ -376,9 +510,7 @@ class Model:
             return "not_due", 0
         usage = hold.checkpoint
         tokens = sum(quantity for unit, quantity in usage.items() if unit != "request")
-        charge = charge_nano(hold.rates, usage)
-        self._end(rid, "expired", "expire", usage, charge, 1, tokens, now)
-        return "expired", charge
+        return "expired", self._end(rid, "expired", "expire", usage, 1, tokens, now)
 
     def _end(
         self,
@@ -386,13 +518,20 @@ class Model:
         outcome: str,
         kind: str,
         usage: dict[str, int],
-        charge: int,
         requests: int,
         tokens: int,
         now: int,
-    ) -> None:
+    ) -> int:
         hold = self.holds.pop(rid)
-        wallet = self.wallets[hold.customer]
+        wallet, told = self.begin(hold.customer, now)
+        rating.move(wallet.periods, hold.kept(), -1)
+        marks: list[Mark] = []
+        whole = charge = 0
+        if outcome != "released":
+            rated = rating.charge(hold.rows, usage, wallet.periods, hold.marks)
+            rating.move(wallet.periods, rated.moves)
+            whole, marks = rated.charge_nano, rated.marks
+            charge = max(0, whole)
         counted = []
         for limit, window, held in hold.counted:
             used = {"spend": charge, "requests": requests, "tokens": tokens}.get(limit.measure, 0)
@@ -417,8 +556,18 @@ class Model:
             else:
                 paid[known] = (no, paid[known][1] + part)
         wallet.settled += charge
-        self.ended[rid] = ModelEnded(outcome, charge, usage, paid, counted, hold.held)
-        self.events.append((kind, f"{rid}:{outcome}", charge, wallet.balance(now)))
+        self.ended[rid] = ModelEnded(outcome, charge, usage, paid, counted, hold.held, marks)
+        told.append((kind, f"{rid}:{outcome}", charge, wallet.balance(now)))
+        self._reprice(wallet, rid, whole, now, told)
+        self.keep(hold.customer, wallet, told + wallet.catch_up(hold.customer, now))
+        return charge
+
+    def _reprice(self, wallet: ModelWallet, rid: str, charge: int, now: int, told: Told) -> None:
+        """What a step of a volume tier gives back."""
+        if charge < 0:
+            self._credit(wallet, -charge, now, priority=255)
+            wallet.adjusted -= charge
+            told.append(("adjust", f"{rid}:repriced", -charge, wallet.balance(now)))
 
     def _credit(self, wallet: ModelWallet, amount: int, now: int, *, priority: int) -> None:
         repaid = min(wallet.overdraft, amount)

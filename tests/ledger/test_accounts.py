@@ -160,19 +160,20 @@ async def test_the_runner_says_when_the_outcome_is_unknown() -> None:
         await AccountStore(nowhere).customers()
 
 
-HEADER = struct.Struct("<BBBB12d")
+HEADER = struct.Struct("<BBBBBBBB13d")
 
 
 @pytest.mark.parametrize(
     ("field", "what"),
     [
-        (6, "remainders less overdraft"),
-        (7, "held"),
-        (8, "held on the credit limit"),
-        (9, "open reservations"),
         (10, "remainders less overdraft"),
-        (11, "remainders less overdraft"),
+        (11, "held"),
+        (12, "held on the credit limit"),
+        (13, "open reservations"),
         (14, "remainders less overdraft"),
+        (15, "remainders less overdraft"),
+        (16, "remainders less overdraft"),
+        (18, "remainders less overdraft"),
     ],
 )
 async def test_a_wallet_off_by_one_differs(

@@ -387,7 +387,8 @@ async def test_a_hold_taken_before_an_expiry_still_settles_from_that_grant(bench
     assert isinstance(await bench.reserve("r2", 1), Denied)
     assert (await bench.settle("r1", 50)).balance_nano == 0
     wallet = await bench.wallet()
-    assert (wallet.overdraft_nano, wallet.grants[0].remaining_nano) == (0, 50)
+    assert (wallet.overdraft_nano, wallet.grants[0].remaining_nano) == (0, 0)
+    assert (wallet.settled_nano, wallet.expired_nano) == (50, 50)
 
 
 async def test_only_an_active_unscoped_grant_repays_the_overdraft(bench: Bench) -> None:
@@ -460,10 +461,10 @@ async def test_numbers_that_are_no_amounts_are_refused_before_a_write(
     _, _, args = bench.runner.call
     for at in range(1, 7):  # each double of the head but the clock
         head = args[0][: 8 * at] + packed + args[0][8 * at + 8 :]
-        reply = await bench.runner.again({1: head}, keys={4: b"{cg:0}:r:r2"})
+        reply = await bench.runner.again({1: head}, keys={5: b"{cg:0}:r:r2"})
         assert reply[0] == b"bad_arguments"
     reply = await bench.runner.again(
-        {1: args[0], 3: packed + args[2][8:]}, keys={4: b"{cg:0}:r:r2"}
+        {1: args[0], 3: packed + args[2][8:]}, keys={5: b"{cg:0}:r:r2"}
     )
     assert reply[0] == b"bad_quantity"
     assert await bench.dump() == before
@@ -515,6 +516,8 @@ async def test_a_key_of_the_wrong_type_leaves_nothing_half_done(
     await run(probe)
     touched = probe.runner.call[1]
     assert touched
+    if verb in ("reserve", "extend"):  # they write to the outbox only what time has done, first
+        touched.remove(b"{cg:0}:out")
     for key in touched:
         fresh = Bench(valkey)
         await prepare(fresh)

@@ -14,8 +14,8 @@ import msgpack
 import pytest
 import redis.asyncio
 
-from gateway.domain.limits import Limit
-from gateway.domain.pricing import PriceTable, compile_prices
+from gateway.domain.limits import Limit, Window
+from gateway.domain.pricing import PriceTable, Rate, Tier, compile_prices, per_unit
 from gateway.domain.reservation import Account, Denied, Extended, Hold, Settled
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.errors import LedgerRefusal, TooOld
@@ -71,13 +71,48 @@ class World:
         compile_prices({"input": 1_500, "output": 7_001}, {"input": 700}),
         compile_prices({"input": 999, "cache_read": 1, "output": 1_000_000, "request": 1}),
         compile_prices({"input": 0}),
-    )
+        compile_prices(
+            [
+                Rate(
+                    "input", "graduated",
+                    (Tier(300, 1_500, 7), Tier(700, 2_999), Tier(None, 501, 900)),
+                    included=150, period="hour",
+                ),
+                Rate("output", "volume", (Tier(200, 9_000), Tier(500, 4_001, 50), Tier(None, 2_000))),
+                per_unit("request", 12_345),
+            ],
+            {"input": 700, "cache_read": 70},
+        ),
+        compile_prices(
+            [
+                Rate(
+                    "input", "volume", (Tier(90, 1_000), Tier(400, 1_777, 3), Tier(None, 300, 20)),
+                    included=40, period="minute", minimum_per_request_nano=60,
+                ),
+                Rate("output", "package", (Tier(None, 1_234_567),), package_units=70, period="day"),
+                Rate("request", "flat", (Tier(None, 0, 2_500),), included=2, period="day"),
+            ]
+        ),
+        compile_prices(
+            [
+                Rate(
+                    "output", "per_unit", (Tier(None, 3_333),), included=100, period="week",
+                    minimum_per_request_nano=25,
+                ),
+                Rate("tool_call", "package", (Tier(None, 999_999),), package_units=9, period="total"),
+            ],
+            counter="shared",
+        ),
+    )  # fmt: skip
 
     async def setup(self) -> None:
         for customer in ("plain", "limited"):
             limit = 2_000 if customer == "plain" else 0
-            await self.ledger.account(customer, account_rev=1, credit_limit_nano=limit)
-            self.model.account(customer, limit, self.now)
+            day = 31 if customer == "plain" else 1
+            await self.ledger.account(
+                customer, account_rev=1, credit_limit_nano=limit, billing_day=day
+            )
+            self.model.account(customer, limit, self.now, day)
         self.accounts = [
             Account(
                 name,
@@ -140,7 +175,7 @@ class World:
         word, held = self.model.reserve(
             ask.account.customer_id,
             rid,
-            table.rates_pico,
+            table,
             ask.estimate,
             ask.floor,
             ask.tokens,
@@ -197,7 +232,7 @@ class World:
         word, charged = self.model.settle(
             ask.account.customer_id,
             rid,
-            ask.table.rates_pico,
+            ask.table,
             usage,
             tokens,
             reserved_at,
@@ -290,20 +325,63 @@ class World:
                 said = refused.word
             assert said == word
 
+    async def allowance(self) -> None:
+        dice = self.dice
+        customer, name = dice.choice(self.accounts).customer_id, dice.choice(("a", "b"))
+        periods: tuple[Window, ...] = ("minute", "hour", "day", "week", "month")
+        period = dice.choice(periods)
+        terms = (
+            period,
+            dice.choice(CATEGORIES),
+            dice.randrange(3),
+            dice.choice((0, 0, 15, 31)),
+            dice.choice((0, 0, 1)),
+            dice.choice((0, 500, 500, 4_000)),
+            dice.choice((0, 300, 10_000)),
+        )
+        known = self.recurring.get((customer, name))
+        if known is not None and dice.random() < 0.2:
+            terms = known
+        self.recurring[customer, name] = terms
+        period, category, priority, day, bits, amount, rollover = terms
+        changed = await self.ledger.allowance(
+            customer,
+            name,
+            amount,
+            period=period,
+            rollover_max_nano=rollover,
+            category=category,
+            priority=priority,
+            scope_bits=bits,
+            day=day,
+        )
+        assert changed == self.model.allowance(customer, name, terms, self.now)
+
+    async def sweep(self) -> None:
+        customer = self.dice.choice(self.accounts).customer_id
+        swept = await self.ledger.sweep(customer)
+        assert swept.entries == self.model.sweep(customer, self.now)
+        assert swept.balance_nano == self.model.wallets[customer].balance(self.now)
+
     async def step(self) -> str:
         dice = self.dice
         self.now += dice.choice((0, 1, 500, 10_000, 70_000, 3_600_000, -20_000, -5))
+        if dice.random() < 0.01:
+            self.now += dice.randrange(40 * 86_400_000)
         rid = self.some()
         name = dice.choices(
-            ("reserve", "again", "extend", "settle", "release", "expire", "grant", "adjust"),
-            (30, 4, 14, 24, 6, 14, 7, 3),
-        )[0]
-        if name == "reserve" or (rid is None and name not in ("grant", "adjust")):
+            (
+                "reserve", "again", "extend", "settle", "release", "expire", "grant", "adjust",
+                "allowance", "sweep",
+            ),
+            (30, 4, 14, 24, 6, 14, 7, 3, 2, 3),
+        )[0]  # fmt: skip
+        operator = {"grant": self.grant, "adjust": self.adjust, "allowance": self.allowance}
+        operator["sweep"] = self.sweep
+        if name == "reserve" or (rid is None and name not in operator):
             await self.reserve()
-        elif name == "grant":
-            await self.grant()
-        elif name == "adjust":
-            await self.adjust()
+        elif name in operator:
+            await operator[name]()
         else:
             assert rid is not None
             await getattr(self, {"again": "reserve"}.get(name, name))(rid)
@@ -325,6 +403,7 @@ class World:
                 wallet.granted_nano,
                 wallet.settled_nano,
                 wallet.adjusted_nano,
+                wallet.expired_nano,
                 wallet.balance_nano(self.now),
             ) == (
                 expected.overdraft,
@@ -332,8 +411,30 @@ class World:
                 expected.granted,
                 expected.settled,
                 expected.adjusted,
+                expected.expired,
                 expected.balance(self.now),
             )
+            assert {
+                p.counter_id: (
+                    p.start_ms,
+                    p.end_ms,
+                    p.used,
+                    p.held,
+                    p.before_start_ms,
+                    p.before_used,
+                )
+                for p in wallet.periods
+            } == {
+                number: (p.start, p.end, p.used, p.held, p.before_start, p.before_used)
+                for number, p in expected.periods.items()
+            }
+            assert {
+                a.allowance_id: (a.amount_nano, a.start_ms, a.end_ms, a.grant_no, a.carry_nano)
+                for a in wallet.allowances
+            } == {
+                number: (a.amount, a.start, a.end, a.grant, a.carry)
+                for number, a in expected.allowances.items()
+            }
             holds = await self.store.open_holds(name)
             assert {hold.reservation_id for hold in holds} == {
                 rid for rid, hold in self.model.holds.items() if hold.customer == name
@@ -374,15 +475,18 @@ class World:
             ]
             for _, fields in entries:
                 kind, event_id, at, amount, _, _, balance, moved, _ = msgpack.unpackb(fields[b"s"])
-                if kind != "account":
+                if kind == "expire_grant":
+                    event_id = event_id.rpartition(":")[0]
+                if kind not in ("account", "allowance"):
                     written.append((kind, event_id, amount, balance))
                 if kind in ("settle", "expire", "settle_late"):
                     assert sum(moved[1::2]) == amount
                 assert at > START_MS - 10**7
-        model = [event for event in self.model.events if event[0] != "account"]
+        model = [event for event in self.model.events if event[0] not in ("account", "allowance")]
         assert sorted(written) == sorted(model)
 
     granted: dict[str, tuple[str, tuple[Any, ...]]] = field(default_factory=dict)
+    recurring: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
 
 
 async def wander(client: redis.asyncio.Redis, steps: int, seed: int) -> None:
@@ -402,9 +506,12 @@ async def wander(client: redis.asyncio.Redis, steps: int, seed: int) -> None:
             error.add_note(f"after step {step}, {name}, seed {seed}")
             raise
     await world.check_events()
-    assert len(seen) == 8, seen
+    assert len(seen) == 10, seen
     kinds = {kind for kind, *_ in world.model.events}
-    assert kinds == {"account", "settle", "release", "expire", "settle_late", "grant", "adjust"}
+    assert kinds == {
+        "account", "settle", "release", "expire", "settle_late", "grant", "expire_grant", "adjust",
+        "allowance",
+    }  # fmt: skip
 
 
 @pytest.mark.timeout(0)

@@ -12,8 +12,24 @@ from gateway.domain.reservation import SETTLE_MAX_AGE_MS, TOMBSTONE_TTL_MS
 from gateway.ledger.operations import Ledger
 from gateway.ledger.scripts import Prelude, load_scripts, lua_folder
 
-VERBS = ["account", "ack", "adjust", "expire", "extend", "grant", "quote", "release", "reserve", "settle"]  # fmt: skip
-ALLOW_OOM = {"settle", "release", "expire", "extend", "grant", "adjust", "account", "ack"}
+VERBS = [
+    "account",
+    "ack",
+    "adjust",
+    "allowance",
+    "expire",
+    "extend",
+    "grant",
+    "quote",
+    "refund",
+    "release",
+    "reserve",
+    "settle",
+    "signals",
+    "sweep",
+    "void",
+]
+ALLOW_OOM = set(VERBS) - {"reserve", "quote"}
 
 
 @dataclass
@@ -135,7 +151,7 @@ def test_header_lists_the_keys_that_the_script_writes(name: str) -> None:
 def test_nothing_is_written_before_the_decision(name: str) -> None:
     body = parse(name).body.partition("-- write\n")[0]
     calls = set(re.findall(r"call\('([A-Z]+)'", body))
-    assert calls <= {"GET", "HGET", "ZCARD", "SCARD", "ZREM"}
+    assert calls <= {"GET", "HGET", "ZCARD", "SCARD", "XLEN", "ZREM"}
     assert "ZREM" not in calls or name == "expire"  # strikes off a deadline without a hold
     assert "emit(" not in body
     assert "store(" not in body
@@ -188,6 +204,35 @@ def test_link_takes_what_is_used_in_order_and_folds_constants() -> None:
         "  return base(base(x))",
         "end",
         "return { 'w', twice(20) }",
+    ]
+
+
+def test_link_defines_what_is_rare_at_its_first_use() -> None:
+    prelude = Prelude(
+        "-- Head.\n\nlocal function both(x)\n  return x\nend\n\n"
+        "local function helper(x)\n  return both(x)\nend\n\n"
+        "-- rare: seldom\nlocal function seldom(x)\n  return helper(x)\nend\n"
+    )
+    assert prelude.link("#!lua\nreturn both(1)\n").count("rare") == 0
+    linked = prelude.link("#!lua\nif both(1) then seldom(2) end\n")
+    assert linked.splitlines() == [
+        "#!lua",
+        "local rare",
+        "local function both(x)",
+        "  return x",
+        "end",
+        "rare = function()",
+        "local function helper(x)",
+        "  return both(x)",
+        "end",
+        "local function seldom(x)",
+        "  return helper(x)",
+        "end",
+        "local made = { seldom = seldom }",
+        "rare = function() return made end",
+        "return made",
+        "end",
+        "if both(1) then rare().seldom(2) end",
     ]
 
 

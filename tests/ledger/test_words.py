@@ -6,6 +6,7 @@ A word without a scenario here fails: see the last lines.
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -13,6 +14,7 @@ import redis.asyncio
 from gateway.domain.limits import Limit
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account
+from gateway.domain.signals import SignalRules
 from gateway.ledger.errors import LedgerRefusal, LedgerUnavailable, TooOld
 from tests.ledger.bench import NOON_MS, Bench
 from tests.ledger.test_scripts import VERBS, parse
@@ -54,10 +56,26 @@ async def call(bench: Bench, verb: str) -> None:
             await bench.ledger.grant("acme", "g9", 5)
         case "adjust":
             await bench.ledger.adjust("acme", "a9", 5, corrects=None, reason="test")
+        case "allowance":
+            await bench.ledger.allowance("acme", "monthly", 5)
+        case "sweep":
+            await bench.ledger.sweep("acme")
+        case "void":
+            await bench.ledger.void("acme", "v9", 1, reason="test")
+        case "refund":
+            await refund(bench, "f9", 5)
+        case "signals":
+            await bench.ledger.signals("acme", SignalRules(exhausted=True))
         case "account":
             await bench.ledger.account("acme", account_rev=9)
         case _:
             await bench.ledger.ack(0, 1, 0)
+
+
+async def refund(bench: Bench, op_id: str, amount: int, **options: Any) -> object:
+    """Of a charge of 10 that grant 1 has paid."""
+    given: dict[str, Any] = {"charged_nano": 10, "allocations": ((1, 10),)} | options
+    return await bench.ledger.refund("acme", op_id, "e9:settled", amount, reason="test", **given)
 
 
 async def set_shard(bench: Bench, at: int, value: int) -> None:
@@ -163,7 +181,7 @@ def quantity(verb: str, value: float) -> Scenario:
         wrong = struct.pack("<d", value)
         vector = {"reserve": 3, "settle": 3, "quote": 2, "extend": 3}[verb]
         changed = {vector: wrong + args[vector - 1][8:]}
-        keys = {4: b"{cg:0}:r:r8"} if verb == "reserve" else {5: b"{cg:0}:r:r8"}
+        keys = {5: b"{cg:0}:r:r8"}
         await bench.runner.again(changed, keys=keys if verb in ("reserve", "settle") else None)
 
     return run
@@ -282,7 +300,7 @@ async def bad_limits(bench: Bench) -> None:
     await bench.open(1000, Limit("customer", "spend", "day", 500))
     await bench.held("r1")
     _, _, args = bench.runner.call
-    await bench.runner.again({4: b"\0\x09" + args[3][2:]}, keys={4: b"{cg:0}:r:r2"})
+    await bench.runner.again({4: b"\0\x09" + args[3][2:]}, keys={5: b"{cg:0}:r:r2"})
 
 
 @scenario("reserve", "stale_windows")
@@ -291,7 +309,7 @@ async def stale_windows(bench: Bench) -> None:
     await bench.held("r1")
     _, _, args = bench.runner.call
     late = struct.pack("<d", bench.now + 120_000) + args[0][8:]
-    await bench.runner.again({1: late}, keys={4: b"{cg:0}:r:r2"})
+    await bench.runner.again({1: late}, keys={5: b"{cg:0}:r:r2"})
 
 
 @scenario("reserve", "insufficient_credits")
@@ -616,6 +634,110 @@ async def adjusted_too_much(bench: Bench) -> None:
     await bench.open(5)
     await bench.ledger.adjust("acme", "a1", -(9 * 10**15), corrects=None, reason="test")
     await bench.ledger.adjust("acme", "a2", -1, corrects=None, reason="test")
+
+
+@scenario("allowance", "updated", writes=True)
+async def allowance_updated(bench: Bench) -> None:
+    await bench.open(5)
+    await bench.ledger.allowance("acme", "monthly", 7)
+
+
+@scenario("allowance", "unchanged")
+async def allowance_unchanged(bench: Bench) -> None:
+    await allowance_updated(bench)
+    assert not await bench.ledger.allowance("acme", "monthly", 7)
+
+
+@scenario("allowance", "too_many_allowances")
+async def too_many_allowances(bench: Bench) -> None:
+    await bench.open(5)
+    for number in range(17):
+        await bench.ledger.allowance("acme", f"n{number}", 7)
+
+
+@scenario("sweep", "swept", writes=True)
+async def swept(bench: Bench) -> None:
+    await bench.open(5)
+    await bench.ledger.grant("acme", "g2", 6, expires_at_ms=bench.now + 1)
+    bench.now += 1
+    assert (await bench.ledger.sweep("acme")).entries == 1
+
+
+@scenario("void", "voided", writes=True)
+async def voided(bench: Bench) -> None:
+    await bench.open(5)
+    await bench.ledger.void("acme", "v1", 1, reason="test")
+
+
+@scenario("void", "exists_with_different_parameters")
+async def void_differs(bench: Bench) -> None:
+    await bench.open(5)
+    await bench.ledger.void("acme", "v1", 1, reason="test")
+    await bench.ledger.void("acme", "v1", 2, reason="test")
+
+
+@scenario("void", "unknown_grant")
+async def void_of_nothing(bench: Bench) -> None:
+    await bench.open(5)
+    await bench.ledger.void("acme", "v1", 2, reason="test")
+
+
+@scenario("void", "total_too_large")
+async def voided_too_much(bench: Bench) -> None:
+    await bench.open(5)
+    await bench.ledger.void("acme", "v1", 1, reason="test")
+    await bench.ledger.grant("acme", "g2", 5 * 10**15)
+    await bench.ledger.void("acme", "v2", 2, reason="test")
+    await bench.ledger.adjust("acme", "a1", 5 * 10**15, corrects=None, reason="test")
+    await bench.ledger.void("acme", "v3", 3, reason="test")
+
+
+@scenario("refund", "refunded", writes=True)
+async def refunded(bench: Bench) -> None:
+    await bench.open(5)
+    await refund(bench, "f1", 10)
+
+
+@scenario("refund", "exists_with_different_parameters")
+async def refund_differs(bench: Bench) -> None:
+    await bench.open(5)
+    await refund(bench, "f1", 5)
+    await refund(bench, "f1", 4)
+
+
+@scenario("refund", "more_than_charged")
+async def refunded_twice(bench: Bench) -> None:
+    await bench.open(5)
+    await refund(bench, "f1", 6)
+    await refund(bench, "f2", 5)
+
+
+@scenario("refund", "too_many_grants")
+async def refund_too_many(bench: Bench) -> None:
+    await bench.open(0)
+    for number in range(64):
+        await bench.ledger.grant("acme", f"g{number}", 1)
+    await refund(bench, "f1", 5)
+
+
+@scenario("refund", "total_too_large")
+async def refunded_beyond(bench: Bench) -> None:
+    await bench.open(5)
+    await bench.ledger.adjust("acme", "a1", 9 * 10**15, corrects=None, reason="test")
+    await refund(bench, "f1", 1)
+
+
+@scenario("signals", "updated", writes=True)
+async def signals_set(bench: Bench) -> None:
+    await bench.open(5)
+    await bench.ledger.signals("acme", SignalRules(low_balance_nano=(3,)))
+
+
+@scenario("signals", "unchanged")
+async def signals_known(bench: Bench) -> None:
+    await bench.open(5)
+    await bench.ledger.signals("acme", SignalRules(low_balance_nano=(3,)))
+    await bench.ledger.signals("acme", SignalRules(low_balance_nano=(3,)))
 
 
 @scenario("ack", "acked", writes=True)

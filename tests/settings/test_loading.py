@@ -38,7 +38,7 @@ def test_numbers_may_come_from_the_environment(load: Load) -> None:
 
 def test_a_price_written_as_a_plain_number_is_read_exactly(load: Load) -> None:
     settings = load(start=RIGHT.replace('"0.50"', "0.1").replace('"2.00"', "3"))
-    table = settings.models["small"].price_table()
+    table = settings.models["small"].price_table("small")
     assert table.rates_pico == {"input": 100_000, "output": 3_000_000}
 
 
@@ -84,7 +84,7 @@ def test_settings_are_frozen_and_survive_pickling(load: Load) -> None:
     settings = load()
     with pytest.raises(ValueError, match="frozen"):
         settings.listen.port = 1
-    settings.models["small"].price_table()
+    settings.models["small"].price_table("small")
     again = pickle.loads(pickle.dumps(settings))
     assert again == settings
     assert (again.digest, again.files) == (settings.digest, settings.files)

@@ -76,7 +76,7 @@ def test_prices_compile_to_pico_credits_by_unit(load: Load) -> None:
     table = (
         load(start=RIGHT.replace('prices: {input: "0.50", output: "2.00"}', prices))
         .models["small"]
-        .price_table()
+        .price_table("small")
     )
     expected = {"input": 3_000_000, "output": 15_000_000, "cache_read": 300_000, "request": 10**9}
     assert table.price_version == compile_prices(expected, {"input": 1_000_000}).price_version
@@ -86,7 +86,7 @@ def test_a_price_per_request_alone_makes_tokens_free(load: Load) -> None:
     start = RIGHT.replace(
         'prices: {input: "0.50", output: "2.00"}', 'prices: {per_request: "0.001"}'
     )
-    assert load(start=start).models["small"].price_table().units == ("request",)
+    assert load(start=start).models["small"].price_table("small").units == ("request",)
 
 
 def test_redis_is_embedded_or_a_url_in_short_or_in_full(load: Load) -> None:

@@ -2,7 +2,7 @@
 
 `synchronous=FULL` syncs the log at each commit, so that what `write` returned survives a
 power cut (sqlite.org/pragma.html#pragma_synchronous: in WAL mode NORMAL may lose it).
-Events, cursors, dead letters and anomalies of a batch are one transaction.
+Events, their signals, cursors, dead letters and anomalies of a batch are one transaction.
 """
 
 import asyncio
@@ -40,6 +40,12 @@ _BURY: Final = """
     INSERT INTO dead_letters (shard, epoch, seq, event_id, reason, payload, noticed_at_ms)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE NOT EXISTS (SELECT 1 FROM dead_letters
         WHERE shard = ?1 AND epoch = ?2 AND seq = ?3 AND event_id IS ?4)
+"""
+_SIGNAL: Final = """
+    INSERT INTO signals
+        (signal_id, name, customer_id, event_id, occurred_at_ms, balance_nano, numbers,
+        waiting_since_ms)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 _NOTE: Final = """
     INSERT INTO anomalies
@@ -125,6 +131,7 @@ class SqliteSink(Sink):
             stored = connection.total_changes - before
             if stored < len(rows):
                 failed += _refused(connection, batch.events, failed)
+            connection.executemany(_SIGNAL, _signal_rows(batch.events, now_ms))
             connection.executemany(_BURY, (_dead_row(letter, now_ms) for letter in batch.dead))
             connection.executemany(_NOTE, (_note_row(item, now_ms) for item in batch.anomalies))
             if not failed:
@@ -187,6 +194,21 @@ def _refused(
         elif found != place:
             refused.append(Failure(event, "its id was stored from another place"))
     return refused
+
+
+def _signal_rows(events: Iterable[Event], now_ms: int) -> Iterable[Row]:
+    for event in events:
+        for signal in event.signals:
+            yield (
+                signal.id(event.event_id),
+                signal.name,
+                event.customer_id,
+                event.event_id,
+                event.occurred_at_ms,
+                event.balance_nano,
+                orjson.dumps(signal.numbers).decode(),
+                now_ms,
+            )
 
 
 def _dead_row(letter: DeadLetter, now_ms: int) -> Row:

@@ -17,8 +17,10 @@ from gateway.domain.delivery import (
     DeadLetter,
     Place,
     ShardContents,
+    SignalState,
     Span,
     StoredEvent,
+    StoredSignal,
 )
 from gateway.domain.events import Event
 from gateway.exporter.sinks.sqlite_schema import migrate
@@ -47,6 +49,14 @@ _TWO_ENDS: Final = """
 _LATE_WITHOUT_EXPIRY: Final = """
     SELECT late.event_id FROM events AS late WHERE late.kind = 'settle_late' AND NOT EXISTS (
         SELECT 1 FROM events WHERE event_id = rtrim(late.event_id, ?) || 'expired')
+"""
+
+
+_SIGNALS: Final = """
+    SELECT signal_id, name, customer_id, event_id, occurred_at_ms, balance_nano, numbers, state,
+        attempts, ended_at_ms, reason
+    FROM signals WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR customer_id = ?2)
+    ORDER BY position DESC LIMIT ?3
 """
 
 
@@ -138,6 +148,17 @@ class SqliteStore:
         )
         return [Anomaly(kind, s, Place(ae, aq), Place(fe, fq)) for kind, s, ae, aq, fe, fq in rows]
 
+    def signals(
+        self,
+        limit: int = 100,
+        *,
+        state: SignalState | None = None,
+        customer_id: str | None = None,
+    ) -> list[StoredSignal]:
+        """The latest signals, oldest first, of one state or customer or of all."""
+        rows = self._connection.execute(_SIGNALS, (state, customer_id, limit))
+        return [_signal(row) for row in rows][::-1]
+
     def shard_contents(self, shard: int, up_to: Place) -> ShardContents:
         """What the store holds of a shard, entries beyond `up_to` left out of the totals."""
         with self._moment() as connection:
@@ -187,3 +208,8 @@ def _stored(row: tuple[Any, ...]) -> StoredEvent:
         orjson.loads(facts),
     )
     return StoredEvent(Event(*fields), stored_at_ms, position)
+
+
+def _signal(row: tuple[Any, ...]) -> StoredSignal:
+    fields = (*row[:6], orjson.loads(row[6]), *row[7:])
+    return StoredSignal(*fields)

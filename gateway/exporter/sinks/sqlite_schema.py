@@ -66,6 +66,26 @@ MIGRATIONS: Final = (
         UNIQUE (kind, shard, after_epoch, after_seq, found_epoch, found_seq)
     );
     """,
+    """
+    CREATE TABLE signals (
+        position INTEGER PRIMARY KEY,
+        signal_id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        customer_id TEXT NOT NULL,
+        event_id TEXT NOT NULL,
+        occurred_at_ms INTEGER NOT NULL,
+        balance_nano INTEGER NOT NULL,
+        numbers TEXT NOT NULL,
+        state TEXT NOT NULL DEFAULT 'waiting'
+            CHECK (state IN ('waiting', 'delivered', 'dead')),
+        attempts INTEGER NOT NULL DEFAULT 0,
+        next_attempt_at_ms INTEGER NOT NULL DEFAULT 0,
+        waiting_since_ms INTEGER NOT NULL,
+        ended_at_ms INTEGER,
+        reason TEXT
+    );
+    CREATE INDEX signals_waiting ON signals (customer_id, position) WHERE state = 'waiting';
+    """,
 )
 
 

@@ -1,0 +1,220 @@
+"""The price book as values: which price each model has, and whose price differs.
+
+Law: a book is immutable. Which one is in force at a moment, its schedule says, and the ledger
+keeps both (`gateway/ledger/pricebook.py`): so all gates charge alike, whatever configurations
+they were started with. An override is a whole price: nothing of the model's own is added to it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gateway.domain.pricing import PriceTable, Rate, compile_prices
+
+Overrides = Mapping[str, str]
+"""Model → price_version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """One price as it was given, from which its rows are compiled.
+
+    rates:       what a customer is charged
+    costs_pico:  unit → pico-credits per unit, what the provider bills; empty when unknown
+    counter:     what its periods count, the model: another price of it goes on in the same count
+    """
+
+    rates: tuple[Rate, ...]
+    costs_pico: Mapping[str, int] = field(default_factory=dict)
+    counter: str = ""
+
+    def table(self) -> PriceTable:
+        """The rows for the scripts. Raises ValueError for what cannot be rated."""
+        return compile_prices(self.rates, self.costs_pico, counter=self.counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """What differs for one customer: the overrides of its plan, under its own."""
+
+    plan: str | None = None
+    prices: Overrides = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """Who pays what: price versions by model, by plan and model, by customer and model.
+
+    customers: only those that have overrides, or a plan that has
+    """
+
+    models: Overrides
+    plans: Mapping[str, Overrides] = field(default_factory=dict)
+    customers: Mapping[str, Customer] = field(default_factory=dict)
+
+    def overrides_of(self, customer_id: str) -> Overrides:
+        """The models whose price is another for this customer."""
+        customer = self.customers.get(customer_id)
+        if customer is None:
+            return {}
+        plan = self.plans.get(customer.plan, {}) if customer.plan else {}
+        return {**plan, **customer.prices}
+
+    def version_for(self, model: str, customer_id: str | None = None) -> str | None:
+        """The price version of a model, for a customer or in general; None when it has none."""
+        own = self.overrides_of(customer_id).get(model) if customer_id else None
+        return own or self.models.get(model)
+
+    def versions(self) -> set[str]:
+        """Every price version that is named."""
+        named = {*self.models.values()}
+        for overrides in self.plans.values():
+            named.update(overrides.values())
+        for customer in self.customers.values():
+            named.update(customer.prices.values())
+        return named
+
+    def digest(self) -> str:
+        """Changes when anything that the book says does."""
+        lines = [f"m {model} {version}" for model, version in self.models.items()]
+        for plan, overrides in self.plans.items():
+            lines += [f"p {plan} {model} {version}" for model, version in overrides.items()]
+        for name, customer in self.customers.items():
+            lines.append(f"c {name} {customer.plan or ''}")
+            lines += [f"c {name} {model} {version}" for model, version in customer.prices.items()]
+        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a configuration says of prices.
+
+    plans, customers: the names of all that it has, with overrides or without
+    prices:           the prices themselves by version
+    """
+
+    book: Book
+    plans: frozenset[str]
+    customers: frozenset[str]
+    prices: Mapping[str, Price]
+
+    def tables(self) -> dict[str, PriceTable]:
+        """The prices as rows for the scripts, by version."""
+        return {version: price.table() for version, price in self.prices.items()}
+
+    def on(self, base: Book) -> Book:
+        """The book that this configuration makes of another: what it speaks of is replaced, and
+        what it does not know is kept, for gates that still offer it."""
+        gone = self.customers
+        return Book(
+            models={**base.models, **self.book.models},
+            plans={
+                **{name: own for name, own in base.plans.items() if name not in self.plans},
+                **self.book.plans,
+            },
+            customers={
+                **{name: own for name, own in base.customers.items() if name not in gone},
+                **self.book.customers,
+            },
+        )
+
+    def under(self, in_force: Book) -> Book:
+        """The book in force, with this configuration's own prices for models that it does not
+        name: what a gate serves by."""
+        new = {name: v for name, v in self.book.models.items() if name not in in_force.models}
+        if not new:
+            return in_force
+        plans = {name: dict(own) for name, own in in_force.plans.items()}
+        for name, overrides in self.book.plans.items():
+            own = {model: version for model, version in overrides.items() if model in new}
+            if own:
+                plans[name] = {**plans.get(name, {}), **own}
+        customers = dict(in_force.customers)
+        for name, customer in self.book.customers.items():
+            own = {model: version for model, version in customer.prices.items() if model in new}
+            known = customers.get(name)
+            if known is not None:
+                customers[name] = Customer(known.plan, {**known.prices, **own})
+            else:
+                customers[name] = Customer(customer.plan, own)
+        return Book({**in_force.models, **new}, plans, customers)
+
+
+def adds_only(before: Book, after: Book) -> bool:
+    """Whether `after` changes no price that anybody pays by `before`: new models alone differ."""
+    models = {*before.models, *(m for own in before.plans.values() for m in own)}
+    models |= {m for customer in before.customers.values() for m in customer.prices}
+    if any(before.models.get(model) != after.models.get(model) for model in models):
+        return False
+    who = {*before.customers, *after.customers}
+    return all(
+        before.version_for(model, name) == after.version_for(model, name)
+        for name in who
+        for model in {*before.overrides_of(name), *after.overrides_of(name)} & models
+    )
+
+
+BookState = Literal["in_force", "scheduled", "superseded", "kept"]
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """From when a book is in force. Times are Unix ms by the ledger's clock.
+
+    reason: who asked for it: configuration, apply, activate, rollback
+    """
+
+    number: int
+    from_ms: int
+    decided_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """All activations, in the order in which they take effect."""
+
+    activations: tuple[Activation, ...] = ()
+
+    def at(self, now_ms: int) -> Activation | None:
+        """The activation in force at a moment: the last one that has begun."""
+        begun = [each for each in self.activations if each.from_ms <= now_ms]
+        return begun[-1] if begun else None
+
+    def next(self, now_ms: int) -> Activation | None:
+        """The next one to begin."""
+        return next((each for each in self.activations if each.from_ms > now_ms), None)
+
+    def state_of(self, number: int, now_ms: int) -> BookState:
+        """Where a book stands."""
+        current = self.at(now_ms)
+        if current is not None and current.number == number:
+            return "in_force"
+        if any(each.number == number and each.from_ms > now_ms for each in self.activations):
+            return "scheduled"
+        known = any(each.number == number for each in self.activations)
+        return "superseded" if known else "kept"
+
+    def plus(self, activation: Activation) -> "Schedule":
+        """With one more. Of two that begin at the same moment, the one decided later counts."""
+        both = [*self.activations, activation]
+        return Schedule(tuple(sorted(both, key=lambda each: (each.from_ms, each.decided_ms))))
+
+    def without(self, activation: Activation) -> "Schedule":
+        """Without one that has not begun."""
+        return Schedule(tuple(each for each in self.activations if each != activation))
+
+
+def undo(schedule: Schedule, now_ms: int, lead_ms: int) -> Schedule | None:
+    """Undo the last activation: one that has not begun is taken back; else the book before it is
+    put in force again, `lead_ms` from now. None when there is nothing before."""
+    if schedule.next(now_ms) is not None:
+        return schedule.without(schedule.activations[-1])
+    current = schedule.at(now_ms)
+    if current is None:
+        return None
+    earlier = [each for each in schedule.activations if each.number != current.number]
+    if not earlier:
+        return None
+    return schedule.plus(Activation(earlier[-1].number, now_ms + lead_ms, now_ms, "rollback"))

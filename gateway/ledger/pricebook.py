@@ -1,0 +1,314 @@
+"""The price book in the ledger: immutable prices and books, and one schedule of which is in force.
+
+Off the hot path, through redis-py; no script reads these keys (a hold carries its own rows).
+
+| key | type | holds |
+|---|---|---|
+| `{cg}:rates` | hash | price_version → msgpack: the price as it was given; set once, never changed |
+| `{cg}:books` | hash | book number → msgpack: the book; set once, never changed |
+| `{cg}:book` | string | msgpack: the schedule, the last number, and digest → number of every draft seen |
+
+Law: every change of the schedule is one transaction that watches `{cg}:book`, so two operators
+never overwrite each other. A configuration's prices are put in force once in their life: when the
+ledger first sees them. A gate that comes back with older ones obeys the book in force.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import asdict, astuple, dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from msgpack import packb, unpackb
+from redis.asyncio import Redis
+from redis.exceptions import WatchError
+
+from gateway.domain.pricebook import (
+    Activation,
+    Book,
+    BookState,
+    Customer,
+    Draft,
+    Price,
+    Schedule,
+    adds_only,
+    undo,
+)
+from gateway.domain.pricing import PriceTable, Rate, Tier
+from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.keys import Keys
+from gateway.ledger.outbox import unavailable
+
+T = TypeVar("T")
+
+LEAD_MS: Final = 2_000
+"""How long before it is in force a change of prices is announced: twice what gates take to ask."""
+MAX_ACTIVATIONS: Final = 200
+"""Activations that are remembered; the oldest ones go first."""
+_TRIES: Final = 50
+
+
+class UnknownBook(Exception):
+    """The ledger has no price book of this number."""
+
+
+class NothingToUndo(Exception):
+    """No other price book was in force before the present one."""
+
+
+class UnreadablePrice(Exception):
+    """A price of the book was written by a release that rates it otherwise; update this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a configuration's prices.
+
+    number:  their book
+    from_ms: when it takes effect, or has; 0 where it has not and will not
+    new:     the ledger had not seen them before
+    """
+
+    number: int
+    state: BookState
+    from_ms: int
+    new: bool
+
+
+class PriceBooks:
+    """The books of one ledger. Every method raises LedgerUnavailable."""
+
+    def __init__(self, client: Redis, *, namespace: str = "cg") -> None:
+        keys = Keys(namespace)
+        self._rates, self._books = keys.common("rates"), keys.common("books")
+        self._pointer = keys.common("book")
+        self._client: Any = client  # its stubs promise text where this client answers bytes
+
+    # Reading
+
+    async def schedule(self) -> tuple[Schedule, int]:
+        """All activations, and the time by the ledger's clock in Unix ms."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.get(self._pointer)
+            pipe.time()
+            with unavailable():
+                raw, clock = await pipe.execute()
+        return _read_pointer(raw).schedule, _ms(clock)
+
+    async def in_force(self) -> tuple[int, Book] | None:
+        """The book in force now with its number; None while there is none."""
+        schedule, now_ms = await self.schedule()
+        current = schedule.at(now_ms)
+        return None if current is None else (current.number, await self.book(current.number))
+
+    async def book(self, number: int) -> Book:
+        """A book by its number. Raises UnknownBook."""
+        with unavailable():
+            raw = await self._client.hget(self._books, number)
+        if raw is None:
+            raise UnknownBook(f"there is no price book {number}")
+        return _read_book(raw)
+
+    async def numbers(self) -> list[int]:
+        """The numbers of all books, ascending."""
+        with unavailable():
+            return sorted(int(number) for number in await self._client.hkeys(self._books))
+
+    async def prices(self, versions: Iterable[str]) -> dict[str, Price]:
+        """Those of the prices that are kept, by version."""
+        wanted = sorted(set(versions))
+        if not wanted:
+            return {}
+        with unavailable():
+            found = await self._client.hmget(self._rates, wanted)
+        return {v: _read_price(raw) for v, raw in zip(wanted, found, strict=True) if raw}
+
+    async def tables(self, versions: Iterable[str]) -> dict[str, PriceTable]:
+        """The prices as rows for the scripts, by version. Raises UnreadablePrice."""
+        tables = {}
+        for version, price in (await self.prices(versions)).items():
+            table = tables[version] = price.table()
+            if table.price_version != version:
+                raise UnreadablePrice(f"this release does not rate the price {version} as it was")
+        return tables
+
+    # Changing
+
+    async def take(self, draft: Draft) -> Taken:
+        """Put a configuration's prices in force, unless the ledger has seen them before.
+
+        What nobody pays yet takes effect at once, a changed price in `LEAD_MS`: by then every gate
+        knows of it.
+        """
+        return await self._put(draft, "configuration", None, again=False)
+
+    async def apply(self, draft: Draft, from_ms: int | None = None) -> Taken:
+        """Put prices in force from a moment on (None: now), whether or not they were before."""
+        return await self._put(draft, "apply", from_ms, again=True)
+
+    async def activate(self, number: int, from_ms: int | None = None) -> Activation:
+        """Put a book in force again, from a moment on. Raises UnknownBook."""
+        await self.book(number)
+
+        async def change(pointer: _Pointer, now_ms: int) -> _Change[Activation]:
+            activation = Activation(number, max(now_ms + LEAD_MS, from_ms or 0), now_ms, "activate")
+            return _Change(pointer.with_schedule(pointer.schedule.plus(activation)), activation)
+
+        return await self._change(change)
+
+    async def rollback(self) -> Schedule:
+        """Take back the last activation: see `undo`. Raises NothingToUndo."""
+
+        async def change(pointer: _Pointer, now_ms: int) -> _Change[Schedule]:
+            schedule = undo(pointer.schedule, now_ms, LEAD_MS)
+            if schedule is None:
+                raise NothingToUndo("no other price book was in force before")
+            return _Change(pointer.with_schedule(schedule), schedule)
+
+        return await self._change(change)
+
+    # How
+
+    async def _put(self, draft: Draft, reason: str, from_ms: int | None, *, again: bool) -> Taken:
+        """Keep the draft's prices, make its book, and put that in force."""
+        await self._keep(draft.prices)
+        digest = draft.book.digest()
+
+        async def change(pointer: _Pointer, now_ms: int) -> _Change[Taken]:
+            schedule, known = pointer.schedule, pointer.seen.get(digest)
+            if known is not None and not again:
+                return _Change(pointer, _taken(schedule, known, now_ms, new=False))
+            begins = max(now_ms, from_ms or 0)
+            current = schedule.at(begins)
+            base = await self.book(current.number) if current else Book({})
+            book = draft.on(base)
+            if current is not None and book == base:  # nothing differs from what is in force then
+                after = pointer.saw(digest, current.number)
+                return _Change(after, _taken(schedule, current.number, now_ms, new=known is None))
+            if current is None:
+                begins = from_ms or 0
+            elif not adds_only(base, book):
+                begins = max(begins, now_ms + LEAD_MS)
+            number = pointer.last_number + 1
+            schedule = schedule.plus(Activation(number, begins, now_ms, reason))
+            after = pointer.with_schedule(schedule).saw(digest, number)
+            taken = _taken(schedule, number, now_ms, new=known is None)
+            return _Change(after, taken, (number, _pack_book(book)))
+
+        return await self._change(change)
+
+    async def _keep(self, prices: Mapping[str, Price]) -> None:
+        """Each price, once for ever."""
+        if not prices:
+            return
+        async with self._client.pipeline(transaction=False) as pipe:
+            for version, price in prices.items():
+                pipe.hsetnx(self._rates, version, _pack_price(price))
+            with unavailable():
+                await pipe.execute()
+
+    async def _change(self, change: Callable[["_Pointer", int], Awaitable["_Change[T]"]]) -> T:
+        """Change the pointer, and keep a new book, in one step. Begins anew if it lost a race."""
+        for _ in range(_TRIES):
+            async with self._client.pipeline(transaction=True) as pipe:
+                with unavailable():
+                    await pipe.watch(self._pointer)
+                    pointer = _read_pointer(await pipe.get(self._pointer))
+                    now_ms = _ms(await pipe.time())
+                changed = await change(pointer, now_ms)
+                if changed.pointer == pointer:
+                    return changed.answer
+                pipe.multi()
+                if changed.book is not None:
+                    pipe.hsetnx(self._books, *changed.book)
+                pipe.set(self._pointer, _pack_pointer(changed.pointer))
+                with unavailable():
+                    try:
+                        await pipe.execute()
+                    except WatchError:
+                        continue
+                return changed.answer
+        raise LedgerUnavailable("others change the price book without end")
+
+
+@dataclass(frozen=True, slots=True)
+class _Pointer:
+    """The one key that changes."""
+
+    schedule: Schedule
+    last_number: int
+    seen: Mapping[str, int]
+
+    def with_schedule(self, schedule: Schedule) -> "_Pointer":
+        newest = Schedule(schedule.activations[-MAX_ACTIVATIONS:])
+        return _Pointer(newest, self.last_number, self.seen)
+
+    def saw(self, digest: str, number: int) -> "_Pointer":
+        seen = {**self.seen, digest: number}
+        return _Pointer(self.schedule, max(self.last_number, number), seen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change(Generic[T]):
+    """What is to be written, and what its caller hears. book: a new one, number and bytes."""
+
+    pointer: _Pointer
+    answer: T
+    book: tuple[int, bytes] | None = None
+
+
+def _taken(schedule: Schedule, number: int, now_ms: int, *, new: bool) -> Taken:
+    current = schedule.at(now_ms)
+    of_book = [each for each in schedule.activations if each.number == number]
+    ahead = [each for each in of_book if each.from_ms > now_ms]
+    begins = ahead[0].from_ms if ahead else of_book[-1].from_ms if of_book else 0
+    if current is not None and current.number == number:
+        begins = current.from_ms
+    return Taken(number, schedule.state_of(number, now_ms), begins, new)
+
+
+def _ms(clock: tuple[int, int]) -> int:
+    return int(clock[0]) * 1000 + int(clock[1]) // 1000
+
+
+def _read_pointer(raw: bytes | None) -> _Pointer:
+    if raw is None:
+        return _Pointer(Schedule(), 0, {})
+    activations, last_number, seen = unpackb(raw)
+    return _Pointer(Schedule(tuple(Activation(*each) for each in activations)), last_number, seen)
+
+
+def _pack_pointer(pointer: _Pointer) -> bytes:
+    activations = [astuple(each) for each in pointer.schedule.activations]
+    packed: bytes = packb([activations, pointer.last_number, dict(pointer.seen)])
+    return packed
+
+
+def _read_book(raw: bytes) -> Book:
+    models, plans, customers = unpackb(raw)
+    return Book(
+        models, plans, {name: Customer(plan, own) for name, (plan, own) in customers.items()}
+    )
+
+
+def _pack_book(book: Book) -> bytes:
+    customers = {name: [own.plan, dict(own.prices)] for name, own in book.customers.items()}
+    plans = {name: dict(own) for name, own in book.plans.items()}
+    packed: bytes = packb([dict(book.models), plans, customers])
+    return packed
+
+
+def _read_price(raw: bytes) -> Price:
+    rates, costs, counter = unpackb(raw)
+    return Price(
+        tuple(
+            Rate(**{**rate, "tiers": tuple(Tier(**tier) for tier in rate["tiers"])})
+            for rate in rates
+        ),
+        costs,
+        counter,
+    )
+
+
+def _pack_price(price: Price) -> bytes:
+    rates = [asdict(rate) for rate in price.rates]
+    packed: bytes = packb([rates, dict(price.costs_pico), price.counter])
+    return packed

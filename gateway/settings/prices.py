@@ -1,0 +1,398 @@
+"""Sections for prices: what a unit costs the customer, in which shape, and what it costs us.
+
+Law: a price says all of itself. One of a plan or a customer takes the place of the model's whole
+price; nothing is inherited from it, so nothing is cheap by omission. A markup is exact in
+pico-credits or refused.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema, model_validator
+
+from gateway.domain.limits import Window
+from gateway.domain.money import (
+    MAX_AMOUNT_NANO,
+    MAX_QUANTITY,
+    MAX_RATE_PICO,
+    MoneyError,
+    parse_rate,
+)
+from gateway.domain.pricebook import Price
+from gateway.domain.pricing import MAX_TIERS, Rate, Shape, Tier, per_unit
+from gateway.settings.problems import Wrong
+from gateway.settings.scalars import (
+    DECIMAL_SCHEMA,
+    TOKENS_PER_PRICE,
+    Amount,
+    Section,
+    Text,
+    TokenRate,
+    UnitRate,
+    Whole,
+    field,
+)
+
+PER_UNIT_FIELDS: Final = {
+    "per_request": "request",
+    "per_tool_call": "tool_call",
+    "per_second": "second",
+    "per_byte": "byte",
+    "per_image": "image",
+}
+"""Fields of a price that are for one, with the unit that each prices."""
+IN_TIER: Final = "Credits per million tokens, or for one in a field that is `per_`…."
+
+
+class TierSection(Section):
+    """One step of a graduated or volume price, of units beyond the included ones."""
+
+    up_to: Annotated[int, Whole(1, MAX_AMOUNT_NANO)] | None = field(
+        "Its last unit in the period; left out in the last one.", 1_000_000, None
+    )
+    flat_nano: Amount = field(
+        "Credits once it is entered (graduated), or while the total lies in it (volume).",
+        "0",
+        0,
+        alias="flat",
+    )
+
+
+class TokenTierSection(TierSection):
+    __doc__ = TierSection.__doc__
+
+    price: TokenRate = field(IN_TIER, "3.00")
+
+
+class UnitTierSection(TierSection):
+    __doc__ = TierSection.__doc__
+
+    price: UnitRate = field(IN_TIER, "0.01")
+
+
+class ShapeSection(Section):
+    """A price that is more than one number for each unit. Worked examples: docs/prices.md."""
+
+    PER: ClassVar[int] = 1
+
+    shape: Shape = field("How the period's quantity becomes an amount.", "graduated", "per_unit")
+    period: Window = field(
+        "Over which tiers and included units count, for each customer and model (UTC); a month "
+        "begins on the customer's billing day.",
+        "month",
+        "month",
+    )
+    included: Annotated[int, Whole(0, MAX_AMOUNT_NANO)] = field(
+        "Units of each period that are free; tiers count what is beyond them.", 1_000_000, 0
+    )
+    minimum_per_request_nano: Amount = field(
+        "What a request with units beyond the included ones costs at least, of this class; in "
+        "credits.",
+        "0.001",
+        0,
+        alias="minimum_per_request",
+    )
+    price: Annotated[Text, WithJsonSchema(DECIMAL_SCHEMA)] | None = field(
+        "Of `per_unit`: credits per million tokens, or for one in a field that is `per_`…; of "
+        "`package`: for each package begun.",
+        "3.00",
+        None,
+    )
+    package: Annotated[int, Whole(1, MAX_QUANTITY)] | None = field(
+        "Of `package`: how many units one has.", 1000, None
+    )
+    flat_nano: Amount | None = field(
+        "Of `flat`: credits for the period, whatever the quantity.", "5.00", None, alias="flat"
+    )
+
+    @model_validator(mode="after")
+    def _sound(self) -> "ShapeSection":
+        wanted = WANTED[self.shape]
+        for name, value in (
+            ("price", self.price),
+            ("package", self.package),
+            ("flat", self.flat_nano),
+            ("tiers", self.steps() or None),
+        ):
+            if (value is not None) != (name in wanted):
+                if value is None:
+                    raise Wrong("is missing", f"A `{self.shape}` price has it.", at=name)
+                said = " and ".join(f"`{each}`" for each in wanted)
+                raise Wrong(f"a `{self.shape}` price is said by {said}", "Leave it out.", at=name)
+        self._check_tiers()
+        self._price_pico()
+        return self
+
+    def steps(self) -> Sequence[TokenTierSection | UnitTierSection]:
+        """Its tiers."""
+        return ()
+
+    def rate(self, unit: str) -> Rate:
+        """As a rate of this unit. Raises ValueError for what does not fit together."""
+        match self.shape:
+            case "per_unit" | "package":
+                tiers: tuple[Tier, ...] = (Tier(None, self._price_pico()),)
+            case "flat":
+                tiers = (Tier(None, 0, self.flat_nano or 0),)
+            case "graduated" | "volume":
+                tiers = tuple(Tier(x.up_to, x.price, x.flat_nano) for x in self.steps())
+        return Rate(
+            unit,
+            self.shape,
+            tiers,
+            included=self.included,
+            minimum_per_request_nano=self.minimum_per_request_nano,
+            package_units=self.package or 1,
+            period=self.period,
+        )
+
+    def _price_pico(self) -> int:
+        if self.price is None:
+            return 0
+        try:
+            return parse_rate(self.price, per=1 if self.package else self.PER)
+        except MoneyError as error:
+            raise Wrong(str(error), 'Write credits as a decimal, "0.25".', at="price") from error
+
+    def _check_tiers(self) -> None:
+        tiers, before = self.steps(), 0
+        if len(tiers) > MAX_TIERS:
+            raise Wrong(f"has more than {MAX_TIERS} tiers", at="tiers")
+        for number, tier in enumerate(tiers, 1):
+            if tier.up_to is None and number < len(tiers):
+                hint = "Every tier but the last has `up_to`."
+                raise Wrong(f"tier {number} does not say where it ends", hint, at="tiers")
+            if tier.up_to is not None and number == len(tiers):
+                hint = "Leave out its `up_to`, or add a tier: what is beyond would have no price."
+                raise Wrong("the last tier ends", hint, at="tiers")
+            if tier.up_to is not None and tier.up_to <= before:
+                raise Wrong(
+                    "the tiers do not rise", "Put them in the order of `up_to`.", at="tiers"
+                )
+            before = tier.up_to or before
+
+
+WANTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "per_unit": ("price",),
+    "package": ("price", "package"),
+    "flat": ("flat",),
+    "graduated": ("tiers",),
+    "volume": ("tiers",),
+}
+"""Which fields say a price of each shape."""
+
+
+class TokenShapeSection(ShapeSection):
+    __doc__ = ShapeSection.__doc__
+
+    PER: ClassVar[int] = TOKENS_PER_PRICE
+
+    tiers: tuple[TokenTierSection, ...] = field(
+        "Of `graduated` and `volume`.",
+        [{"up_to": 1_000_000, "price": "3.00"}, {"price": "2.00"}],
+        (),
+    )
+
+    def steps(self) -> Sequence[TokenTierSection | UnitTierSection]:
+        """Its tiers."""
+        return self.tiers
+
+
+class UnitShapeSection(ShapeSection):
+    __doc__ = ShapeSection.__doc__
+
+    tiers: tuple[UnitTierSection, ...] = field(
+        "Of `graduated` and `volume`.",
+        [{"up_to": 1000, "price": "0.01"}, {"price": "0.005"}],
+        (),
+    )
+
+    def steps(self) -> Sequence[TokenTierSection | UnitTierSection]:
+        """Its tiers."""
+        return self.tiers
+
+
+def _kind(value: Any) -> str:
+    return SHAPE_TAG if isinstance(value, dict | ShapeSection) else DECIMAL_TAG
+
+
+SHAPE_TAG: Final = "[shape]"
+DECIMAL_TAG: Final = "[decimal]"
+"""Steps that pydantic puts into an error's path; `explaining.py` leaves out what is in brackets."""
+
+TokenPrice = Annotated[
+    Annotated[TokenRate, Tag(DECIMAL_TAG)] | Annotated[TokenShapeSection, Tag(SHAPE_TAG)],
+    Discriminator(_kind),
+]
+"""Credits per million as a decimal, or a shape."""
+UnitPrice = Annotated[
+    Annotated[UnitRate, Tag(DECIMAL_TAG)] | Annotated[UnitShapeSection, Tag(SHAPE_TAG)],
+    Discriminator(_kind),
+]
+"""Credits for one as a decimal, or a shape."""
+
+
+def _markup(value: Any) -> Decimal:
+    text = str(value)
+    if not _MARKUP.fullmatch(text) or not 0 < Decimal(text) <= MAX_MARKUP:
+        raise Wrong(
+            f"{text!r} is not a factor above 0 and up to {MAX_MARKUP}",
+            'Write what the cost is multiplied by, such as "1.5".',
+        )
+    return Decimal(text)
+
+
+_MARKUP: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,9})?")
+MAX_MARKUP: Final = 1000
+
+Markup = Annotated[Decimal, BeforeValidator(_markup), WithJsonSchema(DECIMAL_SCHEMA)]
+
+
+class CostsSection(Section):
+    """What the provider bills for a million tokens of each class, and for one of what is not a
+    token.
+
+    The classes exclude each other. One without a rate of its own counts as its parent:
+    cache_read, cache_write, audio_input and image_input as input, cache_write_1h as cache_write,
+    reasoning and audio_output as output.
+    """
+
+    input: TokenRate | None = field("Credits per million input tokens.", "2.00", None)
+    cache_read: TokenRate | None = field(
+        "Credits per million input tokens read from the provider's cache.", "0.20", None
+    )
+    cache_write: TokenRate | None = field(
+        "Credits per million input tokens written to the cache.", "2.50", None
+    )
+    cache_write_1h: TokenRate | None = field(
+        "Credits per million input tokens written to the cache for an hour.", "4.00", None
+    )
+    output: TokenRate | None = field("Credits per million output tokens.", "10.00", None)
+    reasoning: TokenRate | None = field(
+        "Credits per million output tokens that the caller does not see.", "10.00", None
+    )
+    audio_input: TokenRate | None = field("Credits per million tokens of audio in.", "30.00", None)
+    audio_output: TokenRate | None = field(
+        "Credits per million tokens of audio out.", "60.00", None
+    )
+    image_input: TokenRate | None = field("Credits per million tokens of images in.", "4.00", None)
+    per_request: UnitRate | None = field("Credits for each request.", "0.001", None)
+    per_tool_call: UnitRate | None = field("Credits for each call of a hosted tool.", "0.01", None)
+    per_second: UnitRate | None = field("Credits for each second.", "0.0001", None)
+    per_byte: UnitRate | None = field("Credits for each byte.", "0.000001", None)
+    per_image: UnitRate | None = field("Credits for each image made.", "0.03", None)
+
+    def rates_pico(self) -> dict[str, int]:
+        """The rates that are set, in pico-credits, by unit."""
+        return {unit: rate for unit, rate in _set_fields(self) if isinstance(rate, int)}
+
+
+class PricesSection(Section):
+    """What the customer is charged: for each class a decimal, or a shape.
+
+    The classes exclude each other. One without a price of its own is charged as its parent:
+    cache_read, cache_write, audio_input and image_input as input, cache_write_1h as cache_write,
+    reasoning and audio_output as output.
+    """
+
+    markup: Markup | None = field(
+        "Every class that has a cost and no price here is charged at its cost times this; refused "
+        "where that is not exact in pico-credits.",
+        "1.5",
+        None,
+    )
+    input: TokenPrice | None = field("Credits per million input tokens.", "3.00", None)
+    cache_read: TokenPrice | None = field(
+        "Credits per million input tokens read from the provider's cache.", "0.30", None
+    )
+    cache_write: TokenPrice | None = field(
+        "Credits per million input tokens written to the cache.", "3.75", None
+    )
+    cache_write_1h: TokenPrice | None = field(
+        "Credits per million input tokens written to the cache for an hour.", "6.00", None
+    )
+    output: TokenPrice | None = field("Credits per million output tokens.", "15.00", None)
+    reasoning: TokenPrice | None = field(
+        "Credits per million output tokens that the caller does not see.", "15.00", None
+    )
+    audio_input: TokenPrice | None = field("Credits per million tokens of audio in.", "40.00", None)
+    audio_output: TokenPrice | None = field(
+        "Credits per million tokens of audio out.", "80.00", None
+    )
+    image_input: TokenPrice | None = field("Credits per million tokens of images in.", "5.00", None)
+    per_request: UnitPrice | None = field("Credits for each request.", "0.001", None)
+    per_tool_call: UnitPrice | None = field(
+        "Credits for each call of a hosted tool that the route prices.", "0.01", None
+    )
+    per_second: UnitPrice | None = field("Credits for each second.", "0.0002", None)
+    per_byte: UnitPrice | None = field("Credits for each byte.", "0.000002", None)
+    per_image: UnitPrice | None = field("Credits for each image made.", "0.04", None)
+
+    @model_validator(mode="after")
+    def _nothing_free_by_omission(self) -> "PricesSection":
+        if self.markup is None:
+            check_sides(dict(_set_fields(self)))
+        return self
+
+    def prices_unit(self, unit: str, costs: CostsSection | None) -> bool:
+        """Whether a unit has a price of its own, or one by markup."""
+        marked_up = self.markup is not None and costs is not None and unit in costs.rates_pico()
+        return marked_up or unit in dict(_set_fields(self))
+
+    def price(self, costs: CostsSection | None, *, counter: str) -> Price:
+        """The price as rates, marked up where it is not given. Raises Wrong."""
+        costs_pico = costs.rates_pico() if costs else {}
+        given = dict(_set_fields(self))
+        if self.markup is not None:
+            if not costs_pico:
+                raise Wrong("there are no costs to mark up", "Give the model `costs`.", at="markup")
+            for unit, cost_pico in costs_pico.items():
+                if unit not in given:
+                    given[unit] = marked_up(unit, cost_pico, self.markup)
+            check_sides(given)
+        rates = tuple(_rate(unit, value) for unit, value in given.items())
+        return Price(rates, costs_pico, counter)
+
+
+def marked_up(unit: str, cost_pico: int, markup: Decimal) -> int:
+    """A cost times a factor, exact in pico-credits. Raises Wrong."""
+    exact = cost_pico * markup
+    if exact != int(exact):
+        raise Wrong(
+            f"{markup} times the cost of {unit} is finer than a pico-credit for one",
+            f"Give `{unit}` a price of its own, or round the factor.",
+            at="markup",
+        )
+    if exact > MAX_RATE_PICO:
+        raise Wrong(f"makes {unit} dearer than 1000 credits for one", at="markup")
+    return int(exact)
+
+
+def check_sides(given: Mapping[str, object]) -> None:
+    """Refuse prices that leave one side of a token price free by omission. Raises Wrong."""
+    if not given:
+        raise Wrong("no price is given", 'Write `input` and `output`; "0" where it is free.')
+    tokens = set(given) - set(PER_UNIT_FIELDS.values())
+    for side in ("input", "output"):
+        if tokens and side not in tokens:
+            raise Wrong(
+                "has no price, so its tokens would be free",
+                f'Write `{side}: "0"` if that is meant.',
+                at=side,
+            )
+
+
+def _set_fields(section: Section) -> Iterator[tuple[str, "int | ShapeSection"]]:
+    """What is set, by unit."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if value is not None and name != "markup":
+            yield PER_UNIT_FIELDS.get(name, name), value
+
+
+def _rate(unit: str, value: int | ShapeSection) -> Rate:
+    if isinstance(value, int):
+        return per_unit(unit, value)
+    return value.rate(unit)

@@ -1,0 +1,201 @@
+"""Section for signals: what wallets announce, and where to."""
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from pydantic import WithJsonSchema, model_validator
+
+from gateway.domain.signals import MAX_THRESHOLDS, SignalRules, TopUp, Velocity
+from gateway.exporter.signals import Webhook
+from gateway.exporter.signing import secret_bytes
+from gateway.settings.problems import Wrong
+from gateway.settings.scalars import (
+    DECIMAL_SCHEMA,
+    Amount,
+    BaseUrl,
+    Id,
+    Milliseconds,
+    Secret,
+    Section,
+    Switch,
+    Text,
+    Whole,
+    field,
+)
+
+DAY_MS: Final = 86_400_000
+
+Days = Annotated[int, Whole(1, 3660)]
+Seconds = Annotated[int, Whole(1, 366 * 86_400)]
+Factor = Annotated[Amount, WithJsonSchema(DECIMAL_SCHEMA)]
+"""A decimal; held in billionths, as amounts are."""
+
+
+class WebhookSection(Section):
+    """Where signals are sent: POST of a CloudEvents 1.0 body, signed as Standard Webhooks says
+    (docs/signals.md), until it is answered with 2xx."""
+
+    url: BaseUrl = field("Where to POST.", "https://billing.example.com/creditgate")
+    secret: Secret = field(
+        "What the body is signed with: `whsec_` and base64, or any text of 16 characters or more.",
+        "${SIGNALS_SECRET}",
+    )
+    old_secret: Secret | None = field(
+        "Signs as well, while receivers change from one to the other.", "${OLD_SECRET}", None
+    )
+    source: Text = field("`source` of the events: whose gate this is.", "acme-gate", "creditgate")
+    timeout_ms: Milliseconds = field("For one attempt.", 10_000, 10_000)
+    backoff_max_s: Seconds = field(
+        "The longest wait between two attempts; the first is a second, then it doubles.",
+        3600,
+        3600,
+    )
+    give_up_days: Days = field(
+        "How long a signal may wait; then it is dead, and kept with its reason.", 3, 3
+    )
+
+    @model_validator(mode="after")
+    def _strong(self) -> "WebhookSection":
+        for name in ("secret", "old_secret"):
+            secret = getattr(self, name)
+            if secret is None:
+                continue
+            try:
+                key = secret_bytes(secret.get_secret_value())
+            except ValueError as error:
+                raise Wrong(str(error), "Copy the secret whole.", at=name) from None
+            if len(key) < 16:
+                raise Wrong("is shorter than 16 bytes", "Try `openssl rand -hex 32`.", at=name)
+        return self
+
+    def compiled(self) -> Webhook:
+        """As the courier takes it."""
+        secrets = (self.secret, self.old_secret)
+        return Webhook(
+            url=self.url,
+            keys=tuple(secret_bytes(each.get_secret_value()) for each in secrets if each),
+            source=self.source,
+            timeout_ms=self.timeout_ms,
+            backoff_max_ms=self.backoff_max_s * 1000,
+            give_up_ms=self.give_up_days * DAY_MS,
+        )
+
+
+class TopUpSection(Section):
+    """Ask the operator's system for more credit (`topup_wanted`); the gate moves no money."""
+
+    threshold_nano: Amount = field("Asked below this balance.", "5.00", alias="threshold")
+    amount_nano: Amount = field("Credits to ask for.", "20.00", alias="amount")
+    cooldown_s: Seconds = field(
+        "Before it is asked again, while the balance stays below.", 600, 3600
+    )
+    max_per_period: Annotated[int, Whole(1, 1000)] = field("Most askings in a period.", 10, 5)
+    period_days: Days = field("How long a period is, from its first asking.", 30, 30)
+
+    @model_validator(mode="after")
+    def _something(self) -> "TopUpSection":
+        if self.amount_nano == 0:
+            raise Wrong("is zero", "Leave the top-up out.", at="amount")
+        return self
+
+    def compiled(self) -> TopUp:
+        """As the ledger takes it."""
+        return TopUp(
+            self.threshold_nano,
+            self.amount_nano,
+            self.cooldown_s * 1000,
+            self.max_per_period,
+            self.period_days * DAY_MS,
+        )
+
+
+class VelocitySection(Section):
+    """Notice unusual spending (`spending_fast`): an hour that costs more than so many times the
+    median hour of the last week. It learns from the moment at which it is set."""
+
+    factor: Factor = field("How many times the median hour.", "10", 10_000_000_000)
+    floor_nano: Amount = field("Less than this in an hour never counts.", "1.00", alias="floor")
+    least_hours: Annotated[int, Whole(1, 168)] = field(
+        "Hours to be known before anything is unusual.", 24, 24
+    )
+    freeze: Switch = field("Freeze the wallet; `creditgate wallet thaw` ends it.", True, False)
+
+    @model_validator(mode="after")
+    def _more_than_usual(self) -> "VelocitySection":
+        if not 10**9 <= self.factor <= 10**15:
+            raise Wrong("is outside 1 … 1000000", "Write such as 10.", at="factor")
+        return self
+
+    def compiled(self) -> Velocity:
+        """As the ledger takes it."""
+        return Velocity(self.factor // 10**6, self.floor_nano, self.least_hours, self.freeze)
+
+
+class RulesSection(Section):
+    """What a wallet announces, each once per crossing."""
+
+    low_balance: tuple[Amount, ...] = field(
+        "Balances in credits; falling below one is `low_balance`.", ["10.00", "1.00"], ()
+    )
+    exhausted: Switch = field(
+        "Announce when nothing is left to spend, the credit limit included.", True, True
+    )
+    expiring_days: Annotated[int, Whole(0, 366)] = field(
+        "How long before its expiry a grant with something left is announced; 0 for never. "
+        "Allowances are not.",
+        7,
+        0,
+    )
+    topup: TopUpSection | None = field(
+        "Ask for more credit.", {"threshold": "5.00", "amount": "20.00"}, None
+    )
+    velocity: VelocitySection | None = field(
+        "Notice unusual spending.", {"factor": "10", "floor": "1.00"}, None
+    )
+
+    @model_validator(mode="after")
+    def _few(self) -> "RulesSection":
+        if len(self.low_balance) > MAX_THRESHOLDS:
+            raise Wrong(
+                f"has more than {MAX_THRESHOLDS} thresholds", "Leave some out.", at="low_balance"
+            )
+        if 0 in self.low_balance:
+            raise Wrong("0 is no threshold", "`exhausted` says that.", at="low_balance")
+        return self
+
+    def compiled(self) -> SignalRules:
+        """As the ledger takes them."""
+        return SignalRules(
+            low_balance_nano=self.low_balance,
+            exhausted=self.exhausted,
+            expiring_before_ms=self.expiring_days * DAY_MS,
+            topup=self.topup.compiled() if self.topup else None,
+            velocity=self.velocity.compiled() if self.velocity else None,
+        )
+
+
+class SignalsSection(Section):
+    """Messages about wallets to the operator's systems. Of `customers`, `plans` and `all`, the first
+    that speaks of a customer says what its wallet announces; the others are not asked. Signals
+    are noticed, stored and shown by `creditgate signals` without a webhook, too."""
+
+    webhook: WebhookSection | None = field(
+        "Where they are sent.",
+        {"url": "https://billing.example.com/creditgate", "secret": "${SIGNALS_SECRET}"},
+        None,
+    )
+    all: RulesSection | None = field("Of every customer.", {"low_balance": ["10.00", "1.00"]}, None)
+    plans: Mapping[Id, RulesSection] = field(
+        "Of the customers of a plan.", {"starter": {"exhausted": True}}, factory=dict
+    )
+    customers: Mapping[Id, RulesSection] = field(
+        "Of single customers.",
+        {"acme": {"topup": {"threshold": "5.00", "amount": "20.00"}}},
+        factory=dict,
+    )
+
+    def rules(self, customer_id: str, plan: str | None) -> SignalRules:
+        """What this customer's wallet announces."""
+        named = self.customers.get(customer_id) or (self.plans.get(plan) if plan else None)
+        section = named or self.all
+        return section.compiled() if section else SignalRules()
