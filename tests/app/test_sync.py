@@ -143,7 +143,7 @@ async def test_a_ledger_that_was_made_otherwise_is_refused(office: Office) -> No
 async def test_every_price_version_is_kept(office: Office) -> None:
     settings = office.settings({"acme": {}})
     await sync_accounts(settings, office.ledger, office.store)
-    version = settings.models["small"].price_table().price_version
+    version = settings.models["small"].price_table("small").price_version
     kept = await office.store.prices(version)
     assert kept is not None
     assert kept[0]["output"] == 4_000_000

@@ -13,6 +13,8 @@ from tests.ledger.bench import NOON_MS
 
 ROW = struct.Struct("<BBdd")
 LIMIT = struct.Struct("<BBIddddd")
+ACCOUNT = "<BBBBBBBBddddddddddddd"
+"""The header of an account's record; these wallets have grants and counters alone behind it."""
 HEADS = {
     "reserve": ("<dddddddIBBHHH", "now epoch count backlog rev tokens ttl bits mask n rows costs ids"),
     "extend": ("<ddddddB", "now epoch count number tokens ttl mask"),
@@ -22,7 +24,7 @@ HEADS = {
     "quote": ("<ddddIBB", "now epoch count tokens bits mask n"),
     "grant": ("<ddd", "now epoch count"),
     "adjust": ("<ddd", "now epoch count"),
-    "account": ("<dddddBB", "now epoch count rev limit status bump"),
+    "account": ("<dddddBBB", "now epoch count rev limit status day bump"),
     "ack": ("<dd", "epoch seq"),
 }  # fmt: skip
 """Format and names of each verb's first argument."""
@@ -31,8 +33,8 @@ TERMS = {
     "adjust": ("<BBd", "debit priority amount"),
 }
 KEYS = {
-    "reserve": "due shard account reservation",
-    "extend": "due shard account reservation",
+    "reserve": "due out shard account reservation",
+    "extend": "due out shard account reservation",
     "settle": "due out shard account reservation",
     "release": "due out shard account reservation",
     "expire": "due out shard account reservation",
@@ -117,7 +119,7 @@ class Raw:
             "now": self.now, "epoch": 0, "count": 0, "backlog": 0, "rev": 1, "tokens": 7,
             "ttl": 60_000, "bits": 0, "mask": 0, "n": len(estimate) // 8, "rows": len(price_rows),
             "costs": len(cost_rows), "ids": len(ids), "number": 1, "reserved_at": self.now,
-            "limit": 0, "status": 0, "bump": 0, "seq": 0, "category": 1, "priority": 100,
+            "limit": 0, "status": 0, "day": 1, "bump": 0, "seq": 0, "category": 1, "priority": 100,
             "amount": 10, "effective_at": 0, "expires_at": 0, "debit": 0,
         }  # fmt: skip
         unknown = set(changed) - set(values)
@@ -163,23 +165,28 @@ class Raw:
     async def header(self) -> dict[str, float]:
         """The account record's header, by name."""
         names = (
-            "layout status n_grants n_counters rev credit_limit overdraft held held_credit open"
-            " granted settled expired voided adjusted next_no"
+            "layout status n_grants n_counters n_periods n_allowances day n_signals rev credit_limit"
+            " overdraft held held_credit open granted settled expired voided adjusted next_no sweep_at"
         )
-        fields = await self.unpacked("account", "<BBBBdddddddddddd")
+        fields = await self.unpacked("account", ACCOUNT)
         return dict(zip(names.split(), fields, strict=True))
 
     async def grants(self) -> list[list[float]]:
         """Each: category, priority, 0, bits, no, remaining, held, effective, expires, created."""
         raw = await self.client.get(NAMES["account"])
         form = struct.Struct("<BBHIdddddd")
-        return [list(form.unpack_from(raw, 100 + form.size * at)) for at in range(raw[2])]
+        return [
+            list(form.unpack_from(raw, struct.calcsize(ACCOUNT) + form.size * at))
+            for at in range(raw[2])
+        ]
 
     async def counters(self, key: str = "account") -> list[list[float]]:
         """Each: id, window, used, held, previous."""
         raw = await self.client.get(NAMES[key])
         form = struct.Struct("<Idddd")
-        at, n = (100 + 56 * raw[2], raw[3]) if key == "account" else (4, raw[2])
+        at, n = (
+            (struct.calcsize(ACCOUNT) + 56 * raw[2], raw[3]) if key == "account" else (4, raw[2])
+        )
         assert len(raw) == at + form.size * n
         return [list(form.unpack_from(raw, at + form.size * i)) for i in range(n)]
 

@@ -91,6 +91,8 @@ async def test_an_id_has_1_to_200_bytes(raw: Raw, verb: str) -> None:
         ("grant", {"category": 5}, {"category": 4}),
         ("adjust", {"debit": 2}, {"debit": 1}),
         ("account", {"status": 2, "rev": 2}, {"status": 1, "rev": 2}),
+        ("account", {"day": 0, "rev": 2}, {"day": 1, "rev": 2}),
+        ("account", {"day": 32, "rev": 2}, {"day": 31, "rev": 2}),
         ("account", {"bump": 2, "rev": 2}, {"bump": 1, "rev": 0}),
     ],
 )
@@ -276,9 +278,11 @@ async def test_the_first_account_makes_the_shard(valkey: redis.asyncio.Redis) ->
     assert await raw("account", rev=4, limit=9, facts=b"made") == ["updated", 4, 0, 1, 0]
     assert await raw.shard() == [1, 0, 0, 1, 0, -1, 0]
     assert await raw.header() == {
-        "layout": 1, "status": 0, "n_grants": 0, "n_counters": 0, "rev": 4, "credit_limit": 9,
-        "overdraft": 0, "held": 0, "held_credit": 0, "open": 0, "granted": 0, "settled": 0,
+        "layout": 1, "status": 0, "n_grants": 0, "n_counters": 0, "n_periods": 0,
+        "n_allowances": 0, "day": 1, "n_signals": 0, "rev": 4, "credit_limit": 9, "overdraft": 0,
+        "held": 0, "held_credit": 0, "open": 0, "granted": 0, "settled": 0,
         "expired": 0, "voided": 0, "adjusted": 0, "next_no": 1,
+        "sweep_at": 9e15,
     }  # fmt: skip
     assert await valkey.smembers(NAMES["customers"].decode()) == {b"r1"}  # the id that was given
     event = ["account", "account:r1:4", raw.now, 0, 0, False, 0, [], []]
