@@ -35,6 +35,7 @@ SUPPORT = (
     "tests/conftest.py",
     "tests/ledger/bench.py",
     "tests/ledger/model.py",
+    "tests/ledger/rating.py",
     "tests/ledger/raw.py",
     "tests/ledger/test_scripts.py",
 )

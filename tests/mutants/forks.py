@@ -31,6 +31,10 @@ TESTS = (
     "tests/ledger/test_scripts.py::test_bounds_are_the_same_in_lua_and_python",
     "tests/ledger/test_operations.py",
     "tests/ledger/test_words.py",
+    "tests/ledger/test_expiry.py",
+    "tests/ledger/test_corrections.py",
+    "tests/ledger/test_signals.py",
+    "tests/ledger/test_rating.py",
     "tests/ledger/test_oracle.py",
 )
 """What must notice a mutant, in the order in which it is asked of the first ones."""

@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from tests.mutants.tokens import BINARY, Statement, Token, expressions, statements_of, tokens_of
@@ -91,9 +92,9 @@ def _changes(source: str, tokens: list[Token]) -> Iterator[tuple[int, int, str]]
     for at, token in enumerate(tokens):
         before = tokens[at - 1].text if at else ""
         if token.kind == "number":
-            number = int(token.text)
+            number = Decimal(token.text)
             yield token.start, token.end, str(number + 1)
-            yield token.start, token.end, str(number - 1) if number else "(-1)"
+            yield token.start, token.end, str(number - 1) if number >= 1 else f"({number - 1})"
         elif token.text == "not":
             yield token.start, token.end + 1, ""
         elif not (token.text == "-" and before in _UNARY_BEFORE):

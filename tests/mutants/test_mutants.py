@@ -32,6 +32,8 @@ def changed(line: str) -> list[str]:
         ("local a = b and not c", ["local a = b or not c", "local a = b and c"]),
         ("local a = 7", ["local a = 6", "local a = 8"]),
         ("local a = 0", ["local a = (-1)", "local a = 1"]),
+        ("local a = 0.5", ["local a = (-0.5)", "local a = 1.5"]),
+        ("local a = '\\0'", []),
         ("return -a - b", ["return -a + b"]),
         ("f(a.b, 'x')", ["do end"]),
         ("a[b] = c", ["do end"]),
@@ -55,7 +57,7 @@ def test_statements_end_where_the_next_begins() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("source", ["x = 0x10", "x = 1.5", "x = [[y]]", "--[[ x ]]", "x = 'a\\n'"])
+@pytest.mark.parametrize("source", ["x = 0x10", "x = 1e5", "x = [[y]]", "--[[ x ]]", "x = 'a\\n'"])
 def test_lua_that_is_not_known_is_refused(source: str) -> None:
     with pytest.raises(ValueError, match="line 1"):
         tokens_of(source)

@@ -2,7 +2,7 @@
 
 Law: a token knows its place in the source, so that a mutant is the source with one place changed.
 Comments are no tokens. What the scripts do not use is refused, not guessed at: long strings, hex
-and fractional numbers, functions inside expressions.
+numbers, exponents, escapes but that of the zero byte, functions inside expressions.
 """
 
 import re
@@ -22,9 +22,9 @@ BINARY = frozenset(
 )
 _TOKEN = re.compile(
     r"(?P<space>\s+|--[^\n]*|\A\#![^\n]*)"
-    r"|(?P<number>\d+)(?![\w.])"
+    r"|(?P<number>\d+(?:\.\d+)?)(?![\w.])"
     r"|(?P<name>[A-Za-z_]\w*)"
-    r"|(?P<string>'[^'\\\n]*')"
+    r"|(?P<string>'(?:[^'\\\n]|\\0)*')"
     r"|(?P<sign>\.\.\.|\.\.|==|~=|<=|>=|[-+*/%^#<>=(){}\[\];:,.])"
 )
 _UNARY = frozenset(["-", "#", "not"])
