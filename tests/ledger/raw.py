@@ -25,12 +25,20 @@ HEADS = {
     "grant": ("<ddd", "now epoch count"),
     "adjust": ("<ddd", "now epoch count"),
     "account": ("<dddddBBB", "now epoch count rev limit status day bump"),
+    "allowance": ("<ddd", "now epoch count"),
+    "sweep": ("<ddd", "now epoch count"),
+    "signals": ("<ddd", "now epoch count"),
+    "void": ("<ddd", "now epoch count"),
+    "refund": ("<ddd", "now epoch count"),
     "ack": ("<dd", "epoch seq"),
 }  # fmt: skip
 """Format and names of each verb's first argument."""
 TERMS = {
     "grant": ("<BBIddd", "category priority bits amount effective_at expires_at"),
     "adjust": ("<BBd", "debit priority amount"),
+    "allowance": ("<IBBBBIdd", "allowance kind category priority day bits amount rollover"),
+    "void": ("<d", "no"),
+    "refund": ("<ddH", "charged amount event"),
 }
 KEYS = {
     "reserve": "due out shard account reservation",
@@ -42,8 +50,17 @@ KEYS = {
     "grant": "shard account ops out",
     "adjust": "shard account ops out",
     "account": "shard account customers out",
+    "allowance": "shard account out",
+    "sweep": "shard account out",
+    "signals": "shard account out",
+    "void": "shard account ops out",
+    "refund": "shard account ops out",
     "ack": "out shard",
 }
+EVENT = b"r1:settled"
+"""What is refunded."""
+SILENT = struct.pack("<BB9d", 0, 0, *[0] * 9)
+"""Rules by which nothing is announced."""
 SCOPES = {0: (), 1: ("project",), 2: ("key",), 3: ("project", "key")}
 NAMES = {
     "due": b"{cg:0}:due",
@@ -78,6 +95,14 @@ def limit(
 ) -> bytes:  # fmt: skip
     """One limit row; borders: start of the window before, of this, of the next, of the one after."""
     return LIMIT.pack(scope, measure, counter, ceiling, *borders)
+
+
+def payer(
+    no: float = 1, nano: float = 40, category: int = 1, priority: int = 100, bits: int = 0,
+    expires_at: float = 0,
+) -> bytes:  # fmt: skip
+    """Who paid a part of an event that is refunded."""
+    return struct.pack("<ddBBId", no, nano, category, priority, bits, expires_at)
 
 
 class Raw:
@@ -115,12 +140,14 @@ class Raw:
         cost_rows = changed.pop("cost_rows", b"")
         ids, facts = changed.pop("ids_bytes", self.IDS), changed.pop("facts", b"facts")
         limits, used = changed.pop("limits", b""), changed.pop("used", vector(40, 0))
+        paid, rules = changed.pop("paid", payer()), changed.pop("rules", SILENT)
         values = {
             "now": self.now, "epoch": 0, "count": 0, "backlog": 0, "rev": 1, "tokens": 7,
             "ttl": 60_000, "bits": 0, "mask": 0, "n": len(estimate) // 8, "rows": len(price_rows),
             "costs": len(cost_rows), "ids": len(ids), "number": 1, "reserved_at": self.now,
             "limit": 0, "status": 0, "day": 1, "bump": 0, "seq": 0, "category": 1, "priority": 100,
             "amount": 10, "effective_at": 0, "expires_at": 0, "debit": 0,
+            "allowance": 77, "kind": 5, "rollover": 0, "no": 1, "charged": 40, "event": len(EVENT),
         }  # fmt: skip
         unknown = set(changed) - set(values)
         assert not unknown, unknown
@@ -144,10 +171,16 @@ class Raw:
                 return [head, name]
             case "quote":
                 return [head, estimate, price_rows, limits]
-            case "grant" | "adjust":
+            case "grant" | "adjust" | "void":
                 return [head, name, packed(*TERMS[verb]), facts]
             case "account":
                 return [head, name, facts]
+            case "refund":
+                return [head, name, packed(*TERMS[verb]) + EVENT + paid, facts]
+            case "allowance":
+                return [head, packed(*TERMS[verb]), facts]
+            case "signals":
+                return [head, rules]
             case _:
                 return [head]
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from tests.ledger.raw import HEADS, NAMES, Raw, limit, rows, vector
+from tests.ledger.raw import HEADS, NAMES, Raw, limit, payer, rows, vector
 
 MOST = 9e15
+WITHOUT_ID = ("quote", "ack", "allowance", "sweep", "signals")
 NO_AMOUNTS = (float("nan"), -1.0, 0.5, MOST + 2)
 DOUBLES = [
     (verb, name)
@@ -56,7 +57,7 @@ async def test_an_amount_is_whole_and_within_bounds(raw: Raw, verb: str) -> None
             assert await refused(raw, verb, **{name: 0.5}) == ["bad_arguments"]
 
 
-@pytest.mark.parametrize("verb", [verb for verb in HEADS if verb not in ("quote", "ack")])
+@pytest.mark.parametrize("verb", [verb for verb in HEADS if verb not in WITHOUT_ID])
 async def test_an_id_has_1_to_200_bytes(raw: Raw, verb: str) -> None:
     assert await refused(raw, verb, id="") == ["bad_arguments"]
     assert await refused(raw, verb, id="i" * 201) == ["bad_arguments"]
@@ -90,6 +91,22 @@ async def test_an_id_has_1_to_200_bytes(raw: Raw, verb: str) -> None:
         ("grant", {"category": 0}, {"category": 1}),
         ("grant", {"category": 5}, {"category": 4}),
         ("adjust", {"debit": 2}, {"debit": 1}),
+        ("allowance", {"kind": 0}, {"kind": 1}),
+        ("allowance", {"kind": 7}, {"kind": 6}),
+        ("allowance", {"category": 0}, {"category": 1}),
+        ("allowance", {"category": 5}, {"category": 4}),
+        ("allowance", {"day": 32}, {"day": 31}),
+        ("allowance", {"amount": 0.5}, {"amount": 1}),
+        ("allowance", {"rollover": -1}, {"rollover": 1}),
+        ("void", {"no": 0}, {"no": 1}),
+        ("void", {"no": 0.5}, {"no": 1}),
+        ("refund", {"amount": 0}, {"amount": 1}),
+        ("refund", {"charged": 41}, {"charged": 39}),
+        ("refund", {"event": 0}, {"charged": 40}),
+        ("refund", {"paid": payer()[:-1]}, {"paid": payer() + payer(2)}),
+        ("refund", {"paid": payer(category=5)}, {"paid": payer(category=4)}),
+        ("refund", {"paid": payer(1.5)}, {"paid": payer(0)}),
+        ("refund", {"paid": payer(nano=1) * 66}, {"paid": payer() + payer(0, 0) * 61}),
         ("account", {"status": 2, "rev": 2}, {"status": 1, "rev": 2}),
         ("account", {"day": 0, "rev": 2}, {"day": 1, "rev": 2}),
         ("account", {"day": 32, "rev": 2}, {"day": 31, "rev": 2}),
@@ -103,7 +120,10 @@ async def test_what_does_not_fit_together_is_refused(
         await raw("reserve")
     assert await refused(raw, verb, "r1", **bad) == ["bad_arguments"]
     answer = (await raw(verb, "r1", **good))[0]
-    assert answer in ("held", "extended", "settled", "allow", "granted", "adjusted", "updated")
+    assert answer in (
+        "held", "extended", "settled", "allow", "granted", "adjusted", "updated",
+        "voided", "refunded",
+    )  # fmt: skip
 
 
 async def test_a_price_has_up_to_255_units(raw: Raw) -> None:
