@@ -81,13 +81,14 @@ async def test_a_refund_says_all_it_did_and_again(raw: Raw) -> None:
     assert await raw("refund", id="f3", amount=1) == ["more_than_charged", 0]
 
 
-async def test_a_refund_opens_a_grant_that_is_gone_as_it_was(raw: Raw) -> None:
+@pytest.mark.parametrize("category", [1, 4])
+async def test_a_refund_opens_a_grant_that_is_gone_as_it_was(raw: Raw, category: int) -> None:
     ends = raw.now + 1000
-    gone = payer(9, 30, 2, 50, 4, ends)
+    gone = payer(9, 30, category, 50, 4, ends)
     asked = {"charged": 40, "paid": payer(1, 10) + gone}
     assert await raw("refund", id="f1", amount=33, **asked) == ["refunded", 7, 1033, 1, 2, 0]
     assert (await raw.events())[-1][1][7] == [9, 30, 1, 3]
-    assert (await raw.grants())[0] == [2, 50, 0, 4, 9, 30, 0, raw.now, ends, raw.now]
+    assert (await raw.grants())[0] == [category, 50, 0, 4, 9, 30, 0, raw.now, ends, raw.now]
     header = await raw.header()
     assert (header["next_no"], header["sweep_at"]) == (2, ends)
 
