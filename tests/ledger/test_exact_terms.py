@@ -41,6 +41,16 @@ async def test_an_extend_that_meets_an_expiry_writes_its_entry(raw: Raw) -> None
     assert (header["expired"], header["held"], header["sweep_at"]) == (33, 120, 9e15)
 
 
+@pytest.mark.parametrize("verb", ["settle", "release", "expire"])
+async def test_what_time_did_before_an_ending_is_told_before_it(raw: Raw, verb: str) -> None:
+    await raw("grant", id="g2", amount=33, expires_at=raw.now + 5, priority=200)
+    await raw("reserve", ttl=5)
+    raw.now += 5
+    await raw(verb)
+    kinds = [stamp[0] for _, stamp, _ in await raw.events()]
+    assert kinds == ["account", "grant", "grant", "expire_grant", verb]
+
+
 async def test_a_void_says_all_it_did_and_again(raw: Raw) -> None:
     await raw("grant", id="g2", amount=70, priority=1)
     await raw("reserve", estimate=vector(11, 0))
@@ -102,6 +112,12 @@ async def test_a_refund_to_nobody_repays_the_overdraft_and_is_a_grant_burned_las
     assert await raw("refund", id="f1", amount=15, **asked) == ["refunded", 0, 11, 1, 3, 0]
     assert (await raw.events())[-1][1][7] == [0, 4, 2, 11]
     assert (await raw.grants())[-1] == [4, 255, 0, 0, 2, 11, 0, raw.now, 0, raw.now]
+
+
+async def test_a_nano_that_nobody_paid_for_is_refunded_too(raw: Raw) -> None:
+    asked = {"charged": 1, "paid": payer(9, 1, 0)}
+    assert await raw("refund", id="f1", amount=1, **asked) == ["refunded", 0, 1001, 1, 2, 0]
+    assert (await raw.events())[-1][1][7] == [2, 1]
 
 
 async def test_an_allowance_says_all_it_did_and_again(raw: Raw) -> None:
