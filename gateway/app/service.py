@@ -8,7 +8,7 @@ import hashlib
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -222,9 +222,7 @@ class GateService:
         await self._server.drain(grace_s)
         await self._server.close(LEAVE_S)
         await self._settlements.drain(DELIVER_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _end(self._tasks)
         if self._settlement.connected and self._journal.waiting_records:
             await self._settlements.replay_journal()
         await self._journal.close()
@@ -379,6 +377,15 @@ async def build_gate(settings: Settings, resources: Resources) -> GateService:
     service = GateService(settings, resources)
     await service.build(settings)
     return service
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel until all have ended: a library may take a cancellation for a timeout of its own."""
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=0.5)
 
 
 async def _forever(work: Callable[[], Awaitable[None]]) -> None:
