@@ -311,7 +311,7 @@ async def test_the_hold_of_a_gate_that_died_expires_and_charges_its_input(
 ) -> None:
     policy = {**BALANCED, "hold_ttl_ms": 5000, "checkpoint_interval_ms": 200}
     async with running_gate(tmp_path, valkey_socket, sim.url, policy=policy) as gate:
-        running = asyncio.create_task(gate.chat("hi\nsim: tokens=400 itl_ms=40", stream=True))
+        running = asyncio.create_task(gate.chat("hi\nsim: tokens=60 itl_ms=40", stream=True))
         await asyncio.sleep(1.2)
         held = await gate.held_nano()
         assert held > 0
@@ -331,7 +331,7 @@ async def test_the_hold_of_a_gate_that_died_expires_and_charges_its_input(
         first, late_settle = await gate.events()
         assert (first.kind, late_settle.kind) == ("expire", "settle_late")
         assert first.amount_nano + late_settle.amount_nano == await gate.settled_nano()
-        assert late_settle.usage["output"] == 400
+        assert late_settle.usage["output"] == 60
 
 
 def body(content: str, **fields: Any) -> dict[str, Any]:
