@@ -390,8 +390,10 @@ async def test_background_work_that_loses_a_cancellation_is_told_again() -> None
                 lost += 1
         await asyncio.Event().wait()
 
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
     async with asyncio.timeout(5):
-        await module._stop([asyncio.create_task(deaf())])
+        await module._stop([task])
     assert lost == 2
 
 
