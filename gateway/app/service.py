@@ -8,7 +8,7 @@ import hashlib
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,7 +138,9 @@ class GateService:
         self._refusals = RefusalLog(self._client, namespace=redis.namespace)
         self._lines = RequestLog(resources.process, self._metrics.log_lines_dropped)
         self._observer = Observer(self._metrics, self._lines, self._refusals)
-        self._settlements = Settlements(settling, self._journal, self._observer.settled)
+        self._settlements = Settlements(
+            settling, self._journal, self._observer.settled, self._metrics.endings_set_aside
+        )
         self._sweeper = Sweeper(settling, self._store)
         self._prices = PriceFeed(self._store.price_books())
         self._balance = BalanceReader(self._store, settings.events_path)

@@ -21,6 +21,7 @@ from gateway.ledger.operations import Ledger
 from gateway.proxy.ending import Ending
 from gateway.proxy.running import Run
 from gateway.telemetry.logs import failure
+from gateway.telemetry.metrics import Counter
 
 T = TypeVar("T")
 
@@ -43,15 +44,16 @@ class Settlements:
         ledger: Ledger,
         journal: SettleJournal,
         observe: Callable[[Run, Settled], None],
+        set_aside: Counter,
     ) -> None:
-        """observe: called with each ending that the ledger takes at once (metrics, nothing slow)."""
+        """observe: called with each ending that the ledger takes at once (metrics, nothing slow).
+        set_aside: counts the endings that the ledger will never take."""
         self.ledger = ledger
         self.live: set[Run] = set()
         """Reservations that have not ended."""
-        self.set_aside_total = 0
-        """Endings that the ledger will never take."""
         self._journal = journal
         self._observe = observe
+        self._refused = set_aside
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -137,7 +139,7 @@ class Settlements:
                 return None
 
     async def _set_aside(self, ending: Ending, refusal: Exception) -> None:
-        self.set_aside_total += 1
+        self._refused.inc()
         said = {"reservation_id": ending.reservation_id, "verb": ending.verb}
         log.error("ending_set_aside", **said, **failure(refusal))
         try:
@@ -159,7 +161,7 @@ class Settlements:
         except LedgerUnavailable:
             raise
         except Exception as refusal:
-            self.set_aside_total += 1
+            self._refused.inc()
             named = str(record.get("reservation_id"))[:64]
             log.error("ending_set_aside", reservation_id=named, **failure(refusal))
             raise

@@ -53,6 +53,10 @@ class GateMetrics:
             "creditgate_settle_journal_entries",
             "Settles that wait in the local journal for the ledger.",
         ).labels()
+        self.endings_set_aside = registry.counter(
+            "creditgate_endings_set_aside_total",
+            "Settles and releases that the ledger will never take; kept beside the journal.",
+        ).labels()
         self.upstream_latency_seconds = registry.histogram(
             "creditgate_upstream_latency_seconds",
             "From sending a request upstream until the first byte of its answer.",

@@ -27,6 +27,7 @@ from gateway.proxy.http import Answer, Headers
 from gateway.proxy.running import Run
 from gateway.proxy.settlements import Settlements
 from gateway.settings.policy import PRESETS, PolicySection
+from gateway.telemetry.metrics import Counter
 from tests.bank import Bank
 
 
@@ -72,8 +73,12 @@ class Desk:
         self.ledger = Ledger(self.wire, shard_count=self.bank.shards)
         self.journal = SettleJournal(folder / "journal")
         self.observed: list[Settled] = []
+        self.set_aside = Counter()
         self.settlements = Settlements(
-            self.ledger, self.journal, lambda _, settled: self.observed.append(settled)
+            self.ledger,
+            self.journal,
+            lambda _, settled: self.observed.append(settled),
+            self.set_aside,
         )
         self.store = AccountStore(client, shard_count=self.bank.shards)
         self.account: Account

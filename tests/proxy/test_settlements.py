@@ -76,7 +76,7 @@ async def test_what_the_ledger_never_takes_is_set_aside_and_logged(
     assert kept["error"].startswith(type(refusal).__name__)
     assert [line["event"] for line in logs] == ["ending_set_aside"]
     assert logs[0]["log_level"] == "error"
-    assert desk.settlements.set_aside_total == 1
+    assert desk.set_aside.value == 1
     assert run not in desk.settlements.live
 
 
