@@ -267,7 +267,7 @@ class _Unasked:
 
     async def send(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
         """Never called."""
-        raise AssertionError("a quote sends nothing")
+        raise NotImplementedError
 
     async def close(self) -> None:
         """There is nothing to close."""
