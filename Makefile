@@ -108,22 +108,21 @@ $(BIN)/python:
 	    { echo "creditgate needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
 	@echo "making the environment in $(VENV) (once)"
 	@$(PYTHON) -m venv $(VENV)
-	@mkdir -p $(STAMPS)
 
 $(STAMPS)/run: requirements.lock requirements-build.lock pyproject.toml | $(BIN)/python
 	@echo "installing what the gate needs"
 	@$(INSTALL) -r requirements.lock
 	@$(EDITABLE)
-	@touch $@
+	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/demo: requirements-demo.lock requirements-build.lock pyproject.toml | $(BIN)/python
 	@echo "installing what the demo needs, the model too (about 250 MB)"
 	@$(INSTALL) -r requirements-demo.lock
 	@$(EDITABLE)
-	@touch $@ $(STAMPS)/run
+	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/run
 
 $(STAMPS)/dev: requirements-dev.lock requirements-build.lock pyproject.toml | $(BIN)/python
 	@echo "installing what the tests need, a model too (about 250 MB)"
 	@$(INSTALL) -r requirements-dev.lock
 	@$(EDITABLE)
-	@touch $@ $(STAMPS)/run $(STAMPS)/demo
+	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/run $(STAMPS)/demo
