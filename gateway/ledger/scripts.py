@@ -1,9 +1,10 @@
 """The scripts as the gate carries them, and how one is run.
 
-Each file of `lua/` but the prelude is a script. The loader puts in front of it what it uses of
-`_prelude.lua`, function by function, with the constants' values in place of their names: the
-prelude runs at each call, and whole it would cost 7 µs of 25 (measured; a captured constant is
-an upvalue, and Lua looks each one up in a list). The first line, `#!lua flags=…`, stays the first
+Each file of `lua/` whose name begins with a letter is a script; the others are the prelude, a file
+by subject. The loader puts in front of a script what it uses of the prelude, function by function,
+with the constants' values in place of their names: the prelude runs at each call, and whole it
+would cost 7 µs of 25 (measured; a captured constant is an upvalue, and Lua looks each one up in a
+list). The first line, `#!lua flags=…`, stays the first
 of the whole. A block that a comment calls rare, and what it alone uses, is put into one function
 that runs at the first use: each function that a call defines costs it up to 0.2 µs. EVALSHA
 rather than Functions: two releases coexist during a rollout.
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def lua_folder() -> Path:
 def load_scripts() -> dict[str, Script]:
     """Every script by name, with what it uses of the prelude in front."""
     folder = lua_folder()
-    prelude = Prelude((folder / "_prelude.lua").read_text())
+    prelude = Prelude(read_prelude(folder))
     scripts = {}
     for path in sorted(folder.glob("[a-z]*.lua")):
         source = prelude.link(path.read_text()).encode()
@@ -57,6 +58,15 @@ def load_scripts() -> dict[str, Script]:
             path.stem, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
         )
     return scripts
+
+
+PRELUDE: Final = ("records", "periods", "rating", "grants", "signals", "limits", "outbox")
+"""Files of the prelude, each after those that it uses."""
+
+
+def read_prelude(folder: Path) -> str:
+    """The prelude's files as one text; blank lines stand between blocks."""
+    return "\n".join((folder / f"_{name}.lua").read_text() for name in PRELUDE)
 
 
 class Prelude:

@@ -10,7 +10,7 @@ import redis
 from gateway.domain.money import MAX_AMOUNT_NANO, MAX_QUANTITY, MAX_RATE_PICO, PICO_PER_NANO
 from gateway.domain.reservation import SETTLE_MAX_AGE_MS, TOMBSTONE_TTL_MS
 from gateway.ledger.operations import Ledger
-from gateway.ledger.scripts import Prelude, load_scripts, lua_folder
+from gateway.ledger.scripts import PRELUDE, Prelude, load_scripts, lua_folder, read_prelude
 
 VERBS = [
     "account",
@@ -74,7 +74,7 @@ def parse(name: str) -> Header:
 def prelude_answers() -> dict[str, set[str]]:
     """Which words the prelude's functions can answer, by their `answers:` lines."""
     answers = {}
-    for block in (lua_folder() / "_prelude.lua").read_text().split("\n\n"):
+    for block in read_prelude(lua_folder()).split("\n\n"):
         said = re.search(r"^-- answers: (.*)$", block, re.M)
         name = re.search(r"^local function (\w+)", block, re.M)
         if name:
@@ -171,7 +171,7 @@ def test_every_verb_is_a_method_of_the_same_name() -> None:
 
 
 def test_bounds_are_the_same_in_lua_and_python() -> None:
-    source = (lua_folder() / "_prelude.lua").read_text()
+    source = read_prelude(lua_folder())
 
     def value(name: str) -> int:
         found = re.search(rf"^local {name} = (\d+)", source, re.M)
@@ -237,7 +237,7 @@ def test_link_defines_what_is_rare_at_its_first_use() -> None:
 
 
 def test_amounts_never_pass_through_text() -> None:
-    for name in [*VERBS, "_prelude"]:
+    for name in [*VERBS, *(f"_{part}" for part in PRELUDE)]:
         source = (lua_folder() / f"{name}.lua").read_text()
         code = "\n".join(line.partition("--")[0] for line in source.splitlines())
         assert "tostring" not in code

@@ -1,0 +1,223 @@
+-- Rating: the one place where quantities become money (README, Rating).
+
+-- C(x1) − C(x0) of a tiered row in nano- and pico-credits (README, Rating); nil when too large.
+local function climb(shape, size, tiers, x0, x1)
+  if x1 < x0 then
+    local nano, pico = climb(shape, size, tiers, x1, x0)
+    if not nano then return nil end
+    return 0 - nano, 0 - pico
+  end
+  if x1 == x0 then return 0, 0 end
+  if shape == 3 then
+    local over0, over1 = math.fmod(x0, size), math.fmod(x1, size)
+    local begun = (x1 - over1) / size - (x0 - over0) / size + (over1 > 0 and 1 or 0) - (over0 > 0 and 1 or 0)
+    return begun * tiers[2], begun * tiers[3]
+  elseif shape == 4 then
+    return x0 == 0 and tiers[4] or 0, 0
+  end
+  local nano, pico, lower, from = 0, 0, 0, nil
+  for t = 1, #tiers, 4 do
+    local upper, whole_rate, rest_rate, flat = tiers[t], tiers[t + 1], tiers[t + 2], tiers[t + 3]
+    if upper == 0 then upper = MAX_AMOUNT * 2 end
+    if shape == 1 then
+      local units = math.min(x1, upper) - math.max(x0, lower)
+      if units > 0 then nano, pico = nano + units * whole_rate, pico + units * rest_rate end
+      if x0 <= lower then nano = nano + flat end
+    else
+      if not from and x0 <= upper then from = t end
+      if x1 <= upper then
+        local all_nano, all_pico = x0 * (whole_rate - tiers[from + 1]), x0 * (rest_rate - tiers[from + 2])
+        if math.abs(all_nano) > MAX_AMOUNT or math.abs(all_pico) > MAX_AMOUNT then return nil end
+        nano, pico = (x1 - x0) * whole_rate, (x1 - x0) * rest_rate
+        if nano > MAX_AMOUNT or pico > MAX_AMOUNT then return nil end
+        return nano + all_nano + flat - (x0 > 0 and tiers[from + 3] or 0), pico + all_pico
+      end
+    end
+    if x1 <= upper then break end
+    lower = upper
+  end
+  return nano, pico
+end
+
+-- The most that `units` between x0 and x1 can cost, the first of them being unit xh + 1 at most.
+local function reach(shape, size, tiers, x0, xh, x1, units)
+  units = math.min(units, x1 - x0)
+  if units <= 0 then return 0, 0 end
+  if shape > 2 then
+    local nano, pico = climb(shape, size, tiers, x0, x1)
+    local most = shape == 3 and math.ceil(units / size) or 1
+    if shape == 4 or nano <= most * tiers[2] and pico <= most * tiers[3] then return nano, pico end
+    return most * tiers[2], most * tiers[3]
+  end
+  local dearest, rise, flats, flat_rise, lower = 0, 0, 0, 0, 0
+  local least, least_flat = nil, x0 == 0 and 0 or nil
+  for t = 1, #tiers, 4 do
+    local upper, price, flat = tiers[t], tiers[t + 1] * 1000 + tiers[t + 2], tiers[t + 3]
+    if upper == 0 then upper = MAX_AMOUNT * 2 end
+    if upper > x0 then
+      dearest = math.max(dearest, price)
+      if lower >= x0 then flats = flats + flat end
+    end
+    if upper >= x0 then -- units before may come to lie in a dearer tier
+      least, least_flat = math.min(least or price, price), math.min(least_flat or flat, flat)
+      rise, flat_rise = math.max(rise, price - least), math.max(flat_rise, flat - least_flat)
+    end
+    if x1 <= upper then break end
+    lower = upper
+  end
+  local whole_rate, rest_rate = floor(dearest / 1000), dearest % 1000
+  if shape == 1 then return units * whole_rate + flats, units * rest_rate end
+  local whole_rise, rest_rise = floor(rise / 1000), rise % 1000
+  return units * whole_rate + xh * whole_rise + flat_rise, units * rest_rate + xh * rest_rise
+end
+
+-- What a tiered row makes of a quantity, in two limbs; notes where the counter moves. `moved` is
+-- what earlier rows of this vector have added to a counter. nil when too large or not fitting.
+local function meter_row(meter, k, i, row, tiers, quantity, moved)
+  local a, mode, id, included, mark = meter.a, meter.mode, row[5], row[6], 2 * k - 1
+  local before, p, field, start, used = moved[id] or 0, nil, nil, nil, nil
+  local function x(at) return at > included and at - included or 0 end
+  if meter.opens then
+    p = open_period(a, id, row[4], meter.now)
+    field, start = p + P_USED, a[p + P_START]
+  else
+    start, used = meter.marks[mark], meter.marks[mark + 1]
+    if not start then return nil end
+    p, field = find_period(a, id, start)
+  end
+  local nano, pico, billed
+  if mode == 'hold' then -- what it may cost
+    local held, current = before, field and field == p + P_USED
+    if field then used = a[field] end
+    if current then held = held + a[p + P_HELD] end
+    local x0, xh, x1 = x(used), x(used + held), x(used + held + quantity)
+    nano, pico = reach(row[2], row[8], tiers, x0, xh, x1, quantity)
+    billed = quantity > 0 and x1 > x0
+    meter.next_marks[mark], meter.next_marks[mark + 1] = start, used + held
+    if current then meter.moves[#meter.moves + 1] = { p + P_HELD, quantity } end
+    moved[id] = before + quantity
+  else
+    local counted, first = 0, used
+    if field then used = a[field] + before end
+    nano, pico = 0, 0
+    if mode == 'late' then
+      if field then
+        counted = meter.was[i]
+        nano, pico = climb(row[2], row[8], tiers, x(first), x(first + counted))
+      end
+    end
+    local to = used - counted + quantity
+    local more_nano, more_pico = climb(row[2], row[8], tiers, x(used), x(to))
+    if not nano or not more_nano then return nil end
+    nano, pico = nano + more_nano, pico + more_pico
+    billed = quantity > 0 and x(to) > x(used - counted)
+    meter.next_marks[mark], meter.next_marks[mark + 1] = start, used
+    if field then meter.moves[#meter.moves + 1] = { field, quantity - counted } end
+    moved[id] = before + quantity - counted
+  end
+  local whole_nano = nano + floor(pico / 1000)
+  if billed and whole_nano >= 0 and whole_nano < row[7] then return row[7], 0 end
+  return nano, pico
+end
+
+-- Whole nano-credits of two limbs: the one place where a charge is rounded, up. nil when too large.
+local function round_up(nano, pico)
+  -- Below the bounds every product and sum was exact; beyond them, only large.
+  if pico > MAX_AMOUNT or nano > MAX_AMOUNT then return nil end
+  local up = floor(pico / 1000) -- off by one at most where the division rounds: so compare
+  if up * 1000 < pico then up = up + 1 end
+  if nano + up > MAX_AMOUNT then return nil end
+  return nano + up
+end
+
+-- Rates a vector by rows of which some have tiers. `meter` says how the periods count:
+--   a, mode: hold (the most that it may cost), charge, or late (charge beside what an expiry did)
+--   opens, now: the period of that moment, begun if need be; else `marks` says which, and where
+--   was: late, the quantities that the expiry charged
+-- and is given `next_marks`, and `moves` of the counters for `count_periods`.
+-- answers: unknown_shape, bad_quantity, bad_rate, too_large
+-- rare: most prices have none
+local function rate_tiers(rows, at, size, vector, vector_at, n, usage, meter)
+  local q = { sunpack('<' .. rep('d', n), vector, vector_at) }
+  local nano, pico, stop, k, moved = 0, 0, at + size, 0, {}
+  meter.moves, meter.next_marks = {}, {}
+  for i = 1, n do
+    local quantity, tiers, row = q[i], nil, nil
+    if not (quantity >= 0 and quantity <= MAX_QUANTITY and floor(quantity) == quantity) then
+      return nil, 'bad_quantity'
+    end
+    if at + 18 > stop then return nil, 'unknown_shape' end
+    local unit, shape, n_tiers, kind = byte(rows, at, at + 3)
+    if shape == 0 then
+      tiers, at = { 0, 0, 0, 0 }, at + 18
+      tiers[2], tiers[3] = sunpack('<dd', rows, at - 16)
+    else
+      if shape > 4 or n_tiers == 0 or kind < 1 or kind > 6 or at + 32 + 32 * n_tiers > stop then
+        return nil, 'unknown_shape'
+      end
+      row, tiers = { sunpack('<BBBBIddd', rows, at) }, { sunpack('<' .. rep('d', 4 * n_tiers), rows, at + 32) }
+      tiers[#tiers] = nil
+      at, k = at + 32 + 32 * n_tiers, k + 1
+      if not whole({ row[6], row[7], row[8] }) or row[8] < 1 or not whole(tiers) then return nil, 'bad_rate' end
+    end
+    for t = 1, #tiers, 4 do
+      local whole_rate, rest_rate = tiers[t + 1], tiers[t + 2]
+      if not (whole_rate >= 0 and whole_rate <= MAX_RATE and floor(whole_rate) == whole_rate
+        and rest_rate >= 0 and rest_rate < 1000 and floor(rest_rate) == rest_rate) then
+        return nil, 'bad_rate'
+      end
+    end
+    if usage and quantity > 0 then
+      usage[#usage + 1] = unit
+      usage[#usage + 1] = quantity
+    end
+    local more_nano, more_pico = quantity * tiers[2], quantity * tiers[3]
+    if row then
+      more_nano, more_pico = meter_row(meter, k, i, row, tiers, quantity, moved)
+      if not more_nano then return nil, 'too_large' end
+    end
+    if math.abs(more_nano) > MAX_AMOUNT or math.abs(more_pico) > MAX_AMOUNT then return nil, 'too_large' end
+    nano, pico = nano + more_nano, pico + more_pico
+  end
+  if at ~= stop then return nil, 'unknown_shape' end
+  local charge = round_up(nano, pico)
+  if not charge then return nil, 'too_large' end
+  return charge
+end
+
+-- Rates a vector of quantities by price rows: the one place where usage becomes money. Two limbs,
+-- whole nano-credits and pico-credits, rounded up once. Fills `usage` with unit, quantity, … of
+-- what is not zero. Rows with tiers need a `meter`, and a charge of theirs may be negative.
+-- answers: unknown_shape, bad_quantity, bad_rate, too_large
+local function rate(rows, rows_at, rows_size, vector, vector_at, n, usage, meter)
+  if rows_size ~= 18 * n then
+    if not meter then return nil, 'unknown_shape' end
+    return rate_tiers(rows, rows_at, rows_size, vector, vector_at, n, usage, meter)
+  end
+  local r = { sunpack('<' .. rep('BBdd', n), rows, rows_at) }
+  local q = { sunpack('<' .. rep('d', n), vector, vector_at) }
+  local nano, pico = 0, 0
+  for i = 1, n do
+    local quantity, row = q[i], 4 * i
+    if r[row - 2] ~= 0 then return nil, 'unknown_shape' end
+    if quantity ~= 0 then
+      if not (quantity > 0 and quantity <= MAX_QUANTITY and floor(quantity) == quantity) then
+        return nil, 'bad_quantity'
+      end
+      local whole_rate, rest_rate = r[row - 1], r[row]
+      if not (whole_rate >= 0 and whole_rate <= MAX_RATE and floor(whole_rate) == whole_rate
+        and rest_rate >= 0 and rest_rate < 1000 and floor(rest_rate) == rest_rate) then
+        return nil, 'bad_rate'
+      end
+      nano = nano + quantity * whole_rate
+      pico = pico + quantity * rest_rate
+      if usage then
+        usage[#usage + 1] = r[row - 3]
+        usage[#usage + 1] = quantity
+      end
+    end
+  end
+  local charge = round_up(nano, pico)
+  if not charge then return nil, 'too_large' end
+  return charge
+end

@@ -1,0 +1,206 @@
+-- What all scripts share: names of the records' fields, bounds and checks, and how a record is read
+-- and written.
+--
+-- The loader (gateway/ledger/scripts.py) joins the files `_*.lua` and puts in front of each script
+-- the blocks that it uses, with the values of the constants in place of their names: so blank lines
+-- stand between blocks and nowhere else, and a constant is `local NAME, … = number or string, …`. A
+-- block with a line `rare:` costs nothing where it is not used: the loader defines it at its first
+-- use.
+--
+-- Law, of these files: a record is one flat array: one unpack reads it, one pack writes it (layouts
+-- in README.md). Nothing but `emit` and `store` writes. Functions that refuse return nil and a word;
+-- the line `answers:` lists the words, and a test reads it. Bounds are those of
+-- gateway/domain/money.py and reservation.py (a test compares them).
+
+local call, sunpack, spack = redis.call, struct.unpack, struct.pack
+local byte, rep, floor, format = string.byte, string.rep, math.floor, string.format
+
+local MAX_AMOUNT = 9000000000000000
+local MAX_QUANTITY = 1000000000000
+local MAX_RATE = 1000000000000 -- whole nano-credits a unit
+local MAX_GRANTS = 64
+local MAX_THRESHOLDS = 8 -- of a low balance
+local MAX_ALLOWANCES = 16
+local MAX_ID = 200
+local TOMBSTONE_TTL_MS = 3600000
+local SETTLE_MAX_AGE_MS = 3300000
+
+-- Shard record: index of each field.
+local SHARD = '<BBHdddd'
+local STATE, EPOCH, LAST_SEQ, ACKED_SEQ, ACKED_EPOCH = 2, 4, 5, 6, 7
+
+-- Account record: header, then grants of ten fields, periods of seven, allowances of twelve,
+-- signals of six or none, counters of five.
+local STATUS, N_GRANTS, N_COUNTERS, N_PERIODS, N_ALLOWANCES, BILLING_DAY = 2, 3, 4, 5, 6, 7
+local N_SIGNALS, ACCOUNT_REV, CREDIT_LIMIT, OVERDRAFT = 8, 9, 10, 11
+local HELD, HELD_CREDIT, OPEN, GRANTED, SETTLED = 12, 13, 14, 15, 16
+local EXPIRED_CREDIT, VOIDED, ADJUSTED, NEXT_GRANT_NO, SWEEP_AT, HEADER = 17, 18, 19, 20, 21, 21
+-- A grant's fields, counted from its first index.
+local CATEGORY, PRIORITY, BITS, NO, REMAINING, GRANT_HELD = 0, 1, 3, 4, 5, 6
+local EFFECTIVE_AT, EXPIRES_AT = 7, 8
+-- A period's fields, likewise: P_BEFORE is the start of the period before.
+local P_START, P_END, P_USED, P_HELD, P_BEFORE, P_USED_BEFORE = 1, 2, 3, 4, 5, 6
+-- An allowance's.
+local A_KIND, A_CATEGORY, A_PRIORITY, A_DAY, A_BITS, A_AMOUNT = 1, 2, 3, 4, 5, 6
+local A_ROLLOVER, A_START, A_END, A_GRANT, A_CARRY = 7, 8, 9, 10, 11
+-- The signals'; first comes the balance below which something is crossed.
+local S_TO, S_AT, S_MARK, S_HOUR_END, S_PACKED = 1, 2, 3, 4, 5
+-- A counter's fields.
+local WINDOW, USED, COUNTER_HELD, PREVIOUS = 1, 2, 3, 4
+
+-- Measures of a limit.
+local SPEND, REQUESTS, TOKENS, CONCURRENT = 1, 2, 3, 4
+
+-- Reservation record, pending and ended.
+local PENDING_HEADER = '<BBBBBBHHHIddddd'
+local ENDED_HEADER = '<BBBBBBdddddd'
+local H_TIERED, H_ALLOCATIONS, H_LIMITS, H_UNITS, H_MASK = 2, 3, 4, 5, 6
+local H_ROWS, H_COSTS, H_IDS = 7, 8, 9
+local H_BITS, H_HELD, H_RESERVED_AT, H_DEADLINE, H_EXTEND_NO, H_TOKENS = 10, 11, 12, 13, 14, 15
+local H_NEXT = 16 -- not a field: where the allocations begin
+local E_TIERED, E_ALLOCATIONS, E_LIMITS, E_CHARGED, E_HELD, E_RESERVED_AT = 2, 3, 4, 7, 8, 9
+local E_EPOCH, E_SEQ, E_NEXT = 11, 12, 13
+local LIMIT_SIZE = 30 -- of one <BBIddd of a hold
+local PENDING, SETTLED_STATE, RELEASED, EXPIRED, SETTLED_LATE = 1, 2, 3, 4, 5
+local OUTCOMES = { 'pending', 'settled', 'released', 'expired', 'settled_late' }
+
+-- Whether all are whole numbers within 0 … MAX_AMOUNT. NaN fails every comparison.
+local function whole(numbers)
+  for i = 1, #numbers do
+    local x = numbers[i]
+    if not (x >= 0 and x <= MAX_AMOUNT and floor(x) == x) then return false end
+  end
+  return true
+end
+
+-- Unix ms by the ledger's clock, asked once per script; tests supply it.
+local function clock(supplied)
+  if supplied > 0 then return supplied end
+  local time = call('TIME')
+  return time[1] * 1000 + floor(time[2] / 1000)
+end
+
+-- The values of KEYS[first] and after; false where there is none. MGET calls a key of another
+-- type absent, so that one is asked again, and fails before anything was written.
+local function read(first)
+  local values = call('MGET', unpack(KEYS, first))
+  for i = 1, #values do
+    if not values[i] then call('GET', KEYS[first + i - 1]) end
+  end
+  return values
+end
+
+-- The shard record, unless the shard cannot serve. `seen` is one more than the highest seq that
+-- the caller knows of in `epoch`.
+-- answers: unknown_account, went_back, wrong_layout, shard_frozen
+local function open_shard(raw, epoch, seen)
+  if not raw then return nil, seen > 0 and 'went_back' or 'unknown_account' end
+  local shard = { sunpack(SHARD, raw) }
+  if shard[1] ~= 1 then return nil, 'wrong_layout' end
+  if shard[EPOCH] < epoch or (shard[EPOCH] == epoch and shard[LAST_SEQ] + 1 < seen) then
+    return nil, 'went_back'
+  end
+  if shard[STATE] ~= 0 then return nil, 'shard_frozen' end
+  return shard
+end
+
+local function account_format(n_grants, n_counters, n_periods, n_allowances, n_signals)
+  local middle = ''
+  if n_periods + n_allowances > 0 then
+    middle = rep('Idddddd', n_periods) .. rep('IBBBBIdddddd', n_allowances)
+  end
+  if n_signals > 0 then middle = middle .. 'dddddc' .. 8 * (n_signals - 5) end
+  return '<BBBBBBBBddddddddddddd' .. rep('BBHIdddddd', n_grants) .. middle .. rep('Idddd', n_counters)
+end
+
+local function read_account(raw)
+  local _, _, n_grants, n_counters, n_periods, n_allowances, _, n_signals = byte(raw, 1, 8)
+  local a = { sunpack(account_format(n_grants, n_counters, n_periods, n_allowances, n_signals), raw) }
+  a[#a] = nil -- unpack's last value is the position after it
+  return a
+end
+
+local function pack_account(a)
+  return spack(
+    account_format(a[N_GRANTS], a[N_COUNTERS], a[N_PERIODS], a[N_ALLOWANCES], a[N_SIGNALS]), unpack(a))
+end
+
+local function read_scope(raw)
+  if not raw then return { 1, 0, 0, 0 } end
+  local s = { sunpack('<BBBB' .. rep('Idddd', byte(raw, 3)), raw) }
+  s[#s] = nil
+  return s
+end
+
+local function pack_scope(s)
+  return spack('<BBBB' .. rep('Idddd', s[3]), unpack(s))
+end
+
+-- The records that limits count in, by scope: 0 the account, 1 project, 2 key. `mask` says which
+-- of them stand in `values` from `at` on: 1 project, 2 key. `create`: make the missing ones.
+local function read_scopes(a, values, at, mask, create)
+  local scopes = { [0] = a }
+  for scope = 1, 2 do
+    if mask == scope or mask == 3 then
+      if values[at] or create then scopes[scope] = read_scope(values[at]) end
+      at = at + 1
+    end
+  end
+  return scopes
+end
+
+-- Index of a counter in its record, or nil.
+local function find_counter(record, scope, id)
+  local first, count = 5, record[3]
+  if scope == 0 then
+    first = HEADER + 1 + 10 * record[N_GRANTS] + 7 * record[N_PERIODS] + 12 * record[N_ALLOWANCES]
+    if record[N_SIGNALS] > 0 then first = first + 6 end
+    count = record[N_COUNTERS]
+  end
+  for c = first, first + 5 * (count - 1), 5 do
+    if record[c] == id then return c end
+  end
+end
+
+-- MSET of the given pairs and of the scope records, which stand in KEYS from `at` on.
+local function store(pairs, scopes, at, mask)
+  for scope = 1, 2 do
+    if mask == scope or mask == 3 then
+      if scopes[scope] then
+        pairs[#pairs + 1] = KEYS[at]
+        pairs[#pairs + 1] = pack_scope(scopes[scope])
+      end
+      at = at + 1
+    end
+  end
+  call('MSET', unpack(pairs))
+end
+
+-- Puts fields into a flat record.
+local function insert(a, at, fields)
+  local n = #fields
+  for i = #a, at, -1 do a[i + n] = a[i] end
+  for i = 1, n do a[at + i - 1] = fields[i] end
+end
+
+-- Adds to a list of no, amount, …; one entry per grant.
+local function note(list, no, amount)
+  for i = 1, #list, 2 do
+    if list[i] == no then
+      list[i + 1] = list[i + 1] + amount
+      return
+    end
+  end
+  list[#list + 1] = no
+  list[#list + 1] = amount
+end
+
+-- Where the signals stand in an account record: four numbers that are compared each time, the end of
+-- the hour, and the rest packed. Only for a record that has them.
+local function signals_at(a)
+  return HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS] + 12 * a[N_ALLOWANCES]
+end
+
+local function pack_shard(shard)
+  return spack(SHARD, unpack(shard))
+end
