@@ -509,7 +509,9 @@ class Model:
         if now < hold.deadline:
             return "not_due", 0
         usage = hold.checkpoint
-        tokens = sum(quantity for unit, quantity in usage.items() if unit != "request")
+        tokens = sum(
+            quantity for unit, quantity in usage.items() if unit not in ("request", "tool_call")
+        )
         return "expired", self._end(rid, "expired", "expire", usage, 1, tokens, now)
 
     def _end(
