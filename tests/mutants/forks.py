@@ -36,6 +36,7 @@ TESTS = (
     "tests/ledger/test_corrections.py",
     "tests/ledger/test_signals.py",
     "tests/ledger/test_rating.py",
+    "tests/ledger/test_rate.py",
     "tests/ledger/test_oracle.py",
 )
 """What must notice a mutant, in the order in which it is asked of the first ones."""
