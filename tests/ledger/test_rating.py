@@ -11,6 +11,7 @@ import redis.asyncio
 from gateway.domain.pricing import PriceTable, Rate, Tier, compile_prices
 from gateway.domain.reservation import Denied, Hold, Settled
 from gateway.ledger.errors import LedgerBug
+from gateway.ledger.records import Ended
 from tests.ledger import rating
 from tests.ledger.bench import NOON_MS, Bench
 
@@ -270,6 +271,32 @@ async def test_a_late_settle_charges_the_difference_where_the_counter_stands(
     assert (late.outcome, late.charged_nano) == ("settled_late", 300 + 20 * 4 + 25)
     assert await meter.used() == (120, 0)
     assert (await meter.bench.wallet()).settled_nano == 1000 + 80 + 25
+
+
+@pytest.mark.parametrize(
+    ("units", "charged", "credited"),
+    [(20, 40, 0), (10, 0, 0), (5, 0, 20), (200, 760, 0)],
+)
+async def test_a_late_settle_takes_up_what_its_expiry_credited(
+    valkey: redis.asyncio.Redis, units: int, charged: int, credited: int
+) -> None:
+    meter = await Meter(valkey, VOLUME).open()
+    await meter.use(100)  # 1000
+    await meter.hold("r1", 200, floor=10)
+    meter.bench.now += 60_000
+    await meter.bench.expire("r1")  # 110 × 4 = 440: 560 credited
+    ended = await meter.bench.store.reservation("acme", "r1")
+    assert isinstance(ended, Ended)
+    assert (ended.charged_nano, ended.quantities) == (0, (10,))
+    late = await meter.settle("r1", units)
+    assert (late.outcome, late.charged_nano) == ("settled_late", charged)
+    wallet = await meter.bench.wallet()
+    assert wallet.adjusted_nano == 560 + credited
+    assert wallet.settled_nano - wallet.adjusted_nano == (100 + units) * 4
+    stamps = await meter.bench.stamps()
+    ids = [stamp[1] for stamp in stamps if stamp[0] == "adjust"]
+    assert ids == ["r1:repriced"] + ["r1:repriced_late"] * (credited > 0)
+    assert await meter.bench.differences() == []
 
 
 async def test_months_begin_on_the_billing_day(valkey: redis.asyncio.Redis) -> None:
