@@ -21,6 +21,7 @@ local MAX_RATE = 1000000000000 -- whole nano-credits a unit
 local MAX_GRANTS = 64
 local MAX_THRESHOLDS = 8 -- of a low balance
 local MAX_ALLOWANCES = 16
+local MAX_USES = 100 -- of one call of `rate`
 local MAX_ID = 200
 local TOMBSTONE_TTL_MS = 3600000
 local SETTLE_MAX_AGE_MS = 3300000

@@ -115,7 +115,6 @@ if grown then
   h[H_ALLOCATIONS], h[H_HELD], h[H_TOKENS] = #allocations / 2, h[H_HELD] + growth, h[H_TOKENS] + more
   available = available - growth
 else
-  scopes, mask = {}, 0
   estimate = string.sub(raw, estimate_at, estimate_at + 8 * n - 1)
 end
 local hold = spack(PENDING_HEADER, unpack(h, 1, H_TOKENS)) .. same

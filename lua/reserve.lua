@@ -73,7 +73,10 @@ local backlog = shard[LAST_SEQ] - (shard[ACKED_EPOCH] == shard[EPOCH] and shard[
 if head[4] > 0 and backlog >= head[4] then return { 'outbox_full', backlog } end
 local scopes = read_scopes(a, values, 4, mask, true)
 local limits, refusal = count_in(scopes, ARGV[4], now, estimate, head[6])
-if not limits and #refusal == 1 then return { refusal[1], now } end
+if not limits and #refusal == 1 then
+  if refusal[1] == 'stale_windows' then refusal[2] = now end
+  return refusal
+end
 if estimate > 0 and estimate > payable then
   return { 'insufficient_credits', estimate, available, balance }
 end

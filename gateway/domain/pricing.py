@@ -13,7 +13,10 @@ C(x after) − C(x before), so a period costs what its total costs, however it w
     flat       the flat amount, once x is above 0
 
 A step of a volume tier may make a charge negative; then nothing is charged and an `adjust` entry
-credits it. A request with units beyond the included ones costs `minimum_per_request_nano` at least.
+credits it. Of two minimums a rate has one at most: a request with units beyond the included ones costs
+`minimum_per_request_nano` at least; or a period with any, `minimum_per_period_nano`: then C(x) is
+raised to it where x is above 0, so the first request that goes beyond pays it, and later ones only
+what the period costs more.
 """
 
 import hashlib
@@ -56,7 +59,7 @@ PERIOD_NUMBERS: Final[Mapping[Window, int]] = {
 MAX_TIERS: Final = 32
 
 _ROW = struct.Struct("<BBdd")
-_TIERED = struct.Struct("<BBBBIddd")
+_TIERED = struct.Struct("<BBBBIdddd")
 _TIER = struct.Struct("<dddd")
 _SHAPE_NAMES: Final = {number: name for name, number in SHAPE_NUMBERS.items()}
 _PERIOD_NAMES: Final = {number: name for name, number in PERIOD_NUMBERS.items()}
@@ -82,6 +85,7 @@ class Rate:
 
     included:     units of each period that are free; the tiers count what is beyond them
     minimum_per_request_nano: what a request with units beyond them costs at least, of this unit
+    minimum_per_period_nano:  what a period with such units costs at least
     package_units: size of a package
     period:       over which tiers and included units count; a month begins on the billing day
     Raises ValueError where a field is out of bounds or does not fit the shape.
@@ -94,6 +98,7 @@ class Rate:
     minimum_per_request_nano: int = 0
     package_units: int = 1
     period: Window = "month"
+    minimum_per_period_nano: int = 0
 
     def __post_init__(self) -> None:
         _check(self)
@@ -101,7 +106,8 @@ class Rate:
     @property
     def plain(self) -> bool:
         """Whether it is quantity × rate and nothing else, so that no period counts."""
-        return self.shape == "per_unit" and not self.included and not self.minimum_per_request_nano
+        counts = self.included or self.minimum_per_request_nano or self.minimum_per_period_nano
+        return self.shape == "per_unit" and not counts
 
     @property
     def dearest_pico(self) -> int:
@@ -257,7 +263,8 @@ def unpack_rates(rows: bytes) -> dict[str, Rate]:
             rates[unit] = per_unit(unit, int(nano) * PICO_PER_NANO + int(pico))
             at += _ROW.size
             continue
-        _, _, n_tiers, period, _, included, minimum, size = _TIERED.unpack_from(rows, at)
+        head = _TIERED.unpack_from(rows, at)
+        _, _, n_tiers, period, _, included, of_request, size, of_period = head
         at += _TIERED.size
         tiers = []
         for _ in range(n_tiers):
@@ -269,9 +276,10 @@ def unpack_rates(rows: bytes) -> dict[str, Rate]:
             _SHAPE_NAMES[shape],
             tuple(tiers),
             int(included),
-            int(minimum),
+            int(of_request),
             int(size),
             _PERIOD_NAMES[period],
+            int(of_period),
         )
     return rates
 
@@ -328,8 +336,11 @@ def _check(rate: Rate) -> None:
         raise ValueError(f"{name} has a tier that ends outside 1 … {MAX_AMOUNT_NANO}")
     if not 0 <= rate.included <= MAX_AMOUNT_NANO:
         raise ValueError(f"{name} includes {rate.included} units")
-    if not 0 <= rate.minimum_per_request_nano <= MAX_AMOUNT_NANO:
-        raise ValueError(f"{name} has a minimum outside 0 … {MAX_AMOUNT_NANO}")
+    for minimum in (rate.minimum_per_request_nano, rate.minimum_per_period_nano):
+        if not 0 <= minimum <= MAX_AMOUNT_NANO:
+            raise ValueError(f"{name} has a minimum outside 0 … {MAX_AMOUNT_NANO}")
+    if rate.minimum_per_request_nano and rate.minimum_per_period_nano:
+        raise ValueError(f"{name} has a minimum per request and one per period")
     if not 1 <= rate.package_units <= MAX_QUANTITY:
         raise ValueError(f"{name} has packages of {rate.package_units} units")
     if rate.package_units > 1 and rate.shape != "package":
@@ -355,7 +366,7 @@ def _pack_rate(unit: str, rates: Mapping[str, Rate], counter: str) -> bytes:
     while step is not None and step not in rates:
         step = CHARGED_AS.get(step)
     rate = rates[step] if step is not None else per_unit(unit, 0)
-    if rate.unit != unit:  # the minimum is one of the request, which the parent's row has
+    if rate.unit != unit:  # a request has it once, in the parent's row; a period once in any case
         rate = replace(rate, minimum_per_request_nano=0)
     if rate.plain:
         return _pack_plain(unit, rate.tiers[0].rate_pico)
@@ -370,6 +381,7 @@ def _pack_rate(unit: str, rates: Mapping[str, Rate], counter: str) -> bytes:
         rate.included,
         rate.minimum_per_request_nano,
         rate.package_units,
+        rate.minimum_per_period_nano,
     )
     return head + b"".join(
         _TIER.pack(tier.up_to or 0, *divmod(tier.rate_pico, PICO_PER_NANO), tier.flat_nano)

@@ -33,6 +33,8 @@ DenyReason = Literal[
 
 TOMBSTONE_TTL_MS: Final = 3_600_000
 SETTLE_MAX_AGE_MS: Final = TOMBSTONE_TTL_MS - 300_000
+MAX_USES: Final = 100
+"""Past uses that are rated in one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,28 @@ class Quote:
     available_nano: int
     balance_nano: int
     decision: Literal["allow"] | DenyReason
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A past use: when it was reserved, in Unix ms, and the vector of what it used."""
+
+    reserved_at_ms: int
+    used: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """What past uses come to, one number for each.
+
+    charges_nano: below 0 where a volume step charges nothing and credits so much
+    costs_nano:   0 where the price has no costs
+    periods:      the period counters after them, for the next call
+    """
+
+    charges_nano: tuple[int, ...]
+    costs_nano: tuple[int, ...]
+    periods: bytes
 
 
 def shard_of(customer_id: str, shard_count: int) -> int:

@@ -21,7 +21,9 @@ from gateway.domain.reservation import (
     Hold,
     Outcome,
     Quote,
+    Rated,
     Settled,
+    Use,
 )
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable, TooOld
@@ -35,6 +37,8 @@ __all__ = ["Ledger", "Prices", "Seen"]
 
 _RESERVE = struct.Struct("<dddddddIBBHHH")
 _QUOTE = struct.Struct("<ddddIBB")
+_RATE = struct.Struct("<BB")
+_RESERVED_AT = struct.Struct("<d")
 # The mask of the scopes given is the last byte of these: `_run_scoped` changes it.
 _EXTEND = struct.Struct("<ddddddB")
 _SETTLE = struct.Struct("<dddddIB")
@@ -87,6 +91,7 @@ class Ledger(Corrections):
         self._reserve, self._extend = scripts["reserve"], scripts["extend"]
         self._settle, self._release = scripts["settle"], scripts["release"]
         self._expire, self._quote = scripts["expire"], scripts["quote"]
+        self._rate = scripts["rate"]
 
     async def reserve(
         self,
@@ -302,6 +307,33 @@ class Ledger(Corrections):
             raise unexpected(self._quote, word)
         estimate_nano, available, balance = reply[1:] if len(reply) == 4 else (0, 0, 0)
         return Quote(estimate_nano, available, balance, word)
+
+    async def rate(
+        self, table: Prices, uses: Sequence[Use], *, billing_day: int, periods: bytes = b""
+    ) -> Rated:
+        """What past uses of one customer come to at a price; no wallet is read or written.
+
+        uses:    in the order of their reserves, at most MAX_USES
+        periods: as the call before left them; nothing at first
+        Raises LedgerUnavailable; ValueError for arguments out of bounds.
+        """
+        units = len(uses[0].used) >> 3 if uses else 0
+        packed = b"".join(_RESERVED_AT.pack(use.reserved_at_ms) + use.used for use in uses)
+        head = _RATE.pack(billing_day, units)
+        args = (
+            head,
+            table.rows if uses else b"",
+            table.cost_rows if uses else b"",
+            periods,
+            packed,
+        )
+        word, *rated = await self._runner.run(self._rate, (), args)
+        if word.decode() in BAD_INPUT:
+            raise ValueError(f"rate: {word.decode()}")
+        if word != b"rated":
+            raise unexpected(self._rate, word.decode())
+        after, *amounts = rated
+        return Rated(tuple(amounts[::2]), tuple(amounts[1::2]), after)
 
     # How
 

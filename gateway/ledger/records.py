@@ -36,6 +36,7 @@ _HOLD = struct.Struct("<BBBBBBHHHIddddd")
 _ENDED = struct.Struct("<BBBBBBdddddd")
 _ALLOCATION = struct.Struct("<dd")
 _LIMIT = struct.Struct("<BBIddd")
+_CREDITED = struct.Struct("<d")
 
 
 class BadRecord(ValueError):
@@ -351,7 +352,9 @@ def _read_ended(record: bytes) -> Ended:
     allocations = _read_allocations(record, at, n_allocations)
     at += _ALLOCATION.size * n_allocations
     limits = _read_limits(record, at, n_limits)
-    at += _LIMIT.size * n_limits + _ALLOCATION.size * n_tiered
+    at += _LIMIT.size * n_limits
+    if n_tiered:
+        at += _ALLOCATION.size * n_tiered + _CREDITED.size
     quantities = tuple(map(int, _unpack(struct.Struct(f"<{n_units}d"), record, at)))
     whole: Any = map(int, numbers)
     ended = Ended(outcome, *whole)

@@ -94,6 +94,13 @@ class ShapeSection(Section):
         0,
         alias="minimum_per_request",
     )
+    minimum_per_period_nano: Amount = field(
+        "What a period with units beyond the included ones costs at least, of this class; in "
+        "credits. The first request of the period that goes beyond them pays it.",
+        "5.00",
+        0,
+        alias="minimum_per_period",
+    )
     price: Annotated[Text, WithJsonSchema(DECIMAL_SCHEMA)] | None = field(
         "Of `per_unit`: credits per million tokens, or for one in a field that is `per_`…; of "
         "`package`: for each package begun.",
@@ -121,6 +128,7 @@ class ShapeSection(Section):
                     raise Wrong("is missing", f"A `{self.shape}` price has it.", at=name)
                 said = " and ".join(f"`{each}`" for each in wanted)
                 raise Wrong(f"a `{self.shape}` price is said by {said}", "Leave it out.", at=name)
+        self._check_minimum()
         self._check_tiers()
         self._price_pico()
         return self
@@ -144,6 +152,7 @@ class ShapeSection(Section):
             tiers,
             included=self.included,
             minimum_per_request_nano=self.minimum_per_request_nano,
+            minimum_per_period_nano=self.minimum_per_period_nano,
             package_units=self.package or 1,
             period=self.period,
         )
@@ -155,6 +164,16 @@ class ShapeSection(Section):
             return parse_rate(self.price, per=1 if self.package else self.PER)
         except MoneyError as error:
             raise Wrong(str(error), 'Write credits as a decimal, "0.25".', at="price") from error
+
+    def _check_minimum(self) -> None:
+        if not self.minimum_per_period_nano:
+            return
+        if self.shape == "flat":
+            hint = "Leave it out: `flat` is what the period costs."
+            raise Wrong("a `flat` price has no minimum", hint, at="minimum_per_period")
+        if self.minimum_per_request_nano:
+            hint = "Leave one of the two out."
+            raise Wrong("stands beside `minimum_per_request`", hint, at="minimum_per_period")
 
     def _check_tiers(self) -> None:
         tiers, before = self.steps(), 0

@@ -18,7 +18,7 @@ EXAMPLES = re.findall(r"```yaml\n(.*?)```\n- input ([\d, ]+) → ([-\d., ]+)\n",
 
 
 def test_every_price_on_the_page_has_an_example() -> None:
-    assert len(EXAMPLES) == PAGE.count("```yaml") == 7
+    assert len(EXAMPLES) == PAGE.count("```yaml") == 8
 
 
 @pytest.mark.parametrize(("price", "quantities", "charges"), EXAMPLES)

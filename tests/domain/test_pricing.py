@@ -5,7 +5,15 @@ import struct
 import pytest
 
 from gateway.domain.money import MAX_QUANTITY, MAX_RATE_PICO
-from gateway.domain.pricing import compile_prices, effective_rate, unpack_rows, unpack_units
+from gateway.domain.pricing import (
+    Rate,
+    Tier,
+    compile_prices,
+    effective_rate,
+    unpack_rates,
+    unpack_rows,
+    unpack_units,
+)
 from gateway.domain.usage import UNIT_NUMBERS
 
 
@@ -79,6 +87,29 @@ def test_the_worst_case_takes_the_dearest_class_that_can_apply() -> None:
     assert "image_input" in table.worst_case(input_tokens=3, output_tokens=4, images=True)
     cheap = compile_prices({"input": 10, "cache_read": 1, "output": 20})
     assert cheap.worst_case(input_tokens=3, output_tokens=4) == {"request": 1, "input": 3, "output": 4}  # fmt: skip
+
+
+def test_a_minimum_per_period_is_the_counters_and_one_per_request_the_parents() -> None:
+    tiers = (Tier(None, 10),)
+    of_period = Rate("input", "per_unit", tiers, minimum_per_period_nano=5)
+    table = compile_prices([of_period], {"cache_read": 1})
+    rates = unpack_rates(table.rows)
+    assert [rates[unit].minimum_per_period_nano for unit in ("input", "cache_read")] == [5, 5]
+    of_request = Rate("input", "per_unit", tiers, minimum_per_request_nano=5, included=1)
+    rates = unpack_rates(compile_prices([of_request], {"cache_read": 1}).rows)
+    assert [rates[unit].minimum_per_request_nano for unit in ("input", "cache_read")] == [5, 0]
+
+
+@pytest.mark.parametrize(("of_request", "of_period"), [(0, -1), (0, 9 * 10**15 + 1), (1, 1)])
+def test_minimums_that_cannot_be_are_refused(of_request: int, of_period: int) -> None:
+    with pytest.raises(ValueError, match="minimum"):
+        Rate(
+            "input",
+            "per_unit",
+            (Tier(None, 10),),
+            minimum_per_request_nano=of_request,
+            minimum_per_period_nano=of_period,
+        )
 
 
 def test_every_unit_can_be_priced() -> None:

@@ -88,6 +88,7 @@ class ModelEnded:
     counted: list[tuple[Limit, int, int]] = field(default_factory=list)
     held: int = 0
     marks: list[Mark] = field(default_factory=list)
+    credited: int = 0
 
 
 @dataclass(slots=True)
@@ -471,7 +472,8 @@ class Model:
             return ended.outcome, ended.charged
         rated = rating.charge(rows, usage, wallet.periods, ended.marks, ended.usage)
         rating.move(wallet.periods, rated.moves)
-        charge = max(0, rated.charge_nano)
+        whole = rated.charge_nano + ended.credited
+        charge = max(0, whole)
         more = charge - ended.charged
         for limit, window, counted in ended.counted:
             used = {"spend": charge, "tokens": tokens}.get(limit.measure)
@@ -485,7 +487,7 @@ class Model:
         wallet.settled += more
         self.ended[rid] = ModelEnded("settled_late", charge, usage)
         told.append(("settle_late", f"{rid}:settled_late", more, wallet.balance(now)))
-        self._reprice(wallet, rid, rated.charge_nano, now, told)
+        self._reprice(wallet, rid, whole, now, told, "repriced_late")
         self.keep(customer, wallet, told + wallet.catch_up(customer, now))
         return "settled_late", charge
 
@@ -509,7 +511,9 @@ class Model:
         if now < hold.deadline:
             return "not_due", 0
         usage = hold.checkpoint
-        tokens = sum(quantity for unit, quantity in usage.items() if unit != "request")
+        tokens = sum(
+            quantity for unit, quantity in usage.items() if unit not in ("request", "tool_call")
+        )
         return "expired", self._end(rid, "expired", "expire", usage, 1, tokens, now)
 
     def _end(
@@ -556,18 +560,23 @@ class Model:
             else:
                 paid[known] = (no, paid[known][1] + part)
         wallet.settled += charge
-        self.ended[rid] = ModelEnded(outcome, charge, usage, paid, counted, hold.held, marks)
+        self.ended[rid] = ModelEnded(
+            outcome, charge, usage, paid, counted, hold.held, marks, max(0, -whole)
+        )
         told.append((kind, f"{rid}:{outcome}", charge, wallet.balance(now)))
         self._reprice(wallet, rid, whole, now, told)
         self.keep(hold.customer, wallet, told + wallet.catch_up(hold.customer, now))
         return charge
 
-    def _reprice(self, wallet: ModelWallet, rid: str, charge: int, now: int, told: Told) -> None:
+    def _reprice(
+        self, wallet: ModelWallet, rid: str, charge: int, now: int, told: Told,
+        name: str = "repriced",
+    ) -> None:  # fmt: skip
         """What a step of a volume tier gives back."""
         if charge < 0:
             self._credit(wallet, -charge, now, priority=255)
             wallet.adjusted -= charge
-            told.append(("adjust", f"{rid}:repriced", -charge, wallet.balance(now)))
+            told.append(("adjust", f"{rid}:{name}", -charge, wallet.balance(now)))
 
     def _credit(self, wallet: ModelWallet, amount: int, now: int, *, priority: int) -> None:
         repaid = min(wallet.overdraft, amount)

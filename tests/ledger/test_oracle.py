@@ -103,6 +103,21 @@ class World:
             ],
             counter="shared",
         ),
+        compile_prices(
+            [
+                Rate(
+                    "input", "graduated", (Tier(250, 800), Tier(None, 433, 40)),
+                    included=60, period="hour", minimum_per_period_nano=333,
+                ),
+                Rate(
+                    "output", "volume", (Tier(150, 5_000), Tier(None, 1_777)), period="day",
+                    minimum_per_period_nano=640,
+                ),
+                Rate("request", "flat", (Tier(None, 0, 90),), 1, minimum_per_period_nano=120),
+            ],
+            {"input": 700, "cache_read": 70},
+            counter="least",
+        ),
     )  # fmt: skip
 
     async def setup(self) -> None:

@@ -64,7 +64,7 @@ async def test_the_clock_picks_the_window(
 )  # fmt: skip
 async def test_a_row_that_is_no_limit_is_refused(raw: Raw, row: bytes) -> None:
     before = await raw.dump()
-    assert (await raw("reserve", limits=row))[0] == "bad_limits"
+    assert await raw("reserve", limits=row) == ["bad_limits"]
     assert await raw.dump() == before
     assert await raw("quote", limits=row) == ["bad_limits"]
 
