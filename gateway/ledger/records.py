@@ -404,8 +404,8 @@ def _read_counters(record: bytes, at: int, count: int) -> tuple[Counter, ...]:
         rings[counter_id] = slot_ms, pairs, (used, held)
     counters = []
     for i in range(count):
-        fields = map(int, _unpack(_COUNTER, record, at + _COUNTER.size * i))
-        counter = Counter(*fields)
+        number, start, used, held = map(int, _unpack(_COUNTER, record, at + _COUNTER.size * i))
+        counter = Counter(number, start, used, held)
         if counter.counter_id in rings:
             slot_ms, pairs, in_slots = rings[counter.counter_id]
             counter = replace(counter, slot_ms=slot_ms, slots=pairs, in_slots=in_slots)

@@ -8,7 +8,7 @@ CREDITGATE_ORACLE_STEPS makes it long, CREDITGATE_ORACLE_SEED makes it another o
 import os
 import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import msgpack
 import pytest
@@ -89,7 +89,7 @@ class World:
     number: int = 0
     pace: tuple[int, ...] = PACES[0]
 
-    tables = (
+    tables: ClassVar[tuple[PriceTable, ...]] = (
         compile_prices({"input": 1_500, "output": 7_001}, {"input": 700}),
         compile_prices({"input": 999, "cache_read": 1, "output": 1_000_000, "request": 1}),
         compile_prices({"input": 0}),

@@ -444,11 +444,14 @@ class Limited(World):
         return super().some()
 
     async def reserve(self, rid: str | None = None) -> None:
-        self.model.refusal = None
+        self._forget()
         await super().reserve(rid)
         if self.model.refusal is not None:
             limit, _, wait = self.model.refusal
             self.refusals.add((limit, wait is not None and wait > 0))
+
+    def _forget(self) -> None:
+        self.model.refusal = None
 
     def usage(self, table: Any, most: int = 120) -> dict[str, int]:
         return super().usage(table, most=min(most, 120))
