@@ -36,6 +36,7 @@ class BalanceReader:
             granted_nano=wallet.granted_nano,
             settled_nano=wallet.settled_nano,
             settled_today_nano=today,
+            limits=tuple(await self._store.standings([account]) if account.limits else ()),
         )
 
     def _settled_since(self, customer_id: str, now_ms: int) -> int | None:

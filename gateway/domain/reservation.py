@@ -52,6 +52,14 @@ class Account:
     livemode: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
 
+    def holder(self, limit: Limit) -> str:
+        """Who or what a limit of this account counts: the customer, project, key or model."""
+        if limit.scope == "model":
+            return limit.model or ""
+        if limit.scope == "project":
+            return self.project_id or ""
+        return self.key_id if limit.scope == "key" else self.customer_id
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -86,12 +94,16 @@ class Denied:
     available_nano: int = 0
     balance_nano: int = 0
     limit: Limit | None = None
-    """Which limit refused, for spend_limit, rate_limit and concurrency_limit."""
+    """Which limit refused, for spend_limit, rate_limit and concurrency_limit: of several the one that
+    does so longest."""
     limit_left: int = 0
     retry_after_ms: int | None = None
-    """Until the window of that limit ends; None where time alone may not help."""
+    """Until that limit would admit it if no other request ran: until its window ends, or enough of it
+    has aged; 0 where only what others hold is in the way; None where no time helps."""
     account_rev: int | None = None
     """The ledger's revision, for stale_account."""
+    limit_of: str = ""
+    """Whose limit it is: the id of the customer, project or key, or the model."""
 
 
 @dataclass(frozen=True, slots=True)

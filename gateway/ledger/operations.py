@@ -105,6 +105,7 @@ class Ledger(Corrections):
         tokens: int,
         ttl_ms: int,
         scope_bits: int = 0,
+        model: str | None = None,
     ) -> Hold | Denied:
         """Hold the estimate, all limits included, or nothing.
 
@@ -112,6 +113,7 @@ class Ledger(Corrections):
         facts:           of the event that an expiry would write, msgpack, with `customer_id`
         tokens:          how many the limits on tokens hold
         scope_bits:      model groups that this request's model is in; scoped grants pay for them
+        model:           as limits on models name it
         Raises LedgerUnavailable; ValueError for arguments out of bounds.
         """
         known = self._known.get(id(account)) or self._know(account)
@@ -120,7 +122,7 @@ class Ledger(Corrections):
         units = len(estimate) >> 3
         rid = reservation_id.encode()
         for _ in range(2):
-            limits = known.rows
+            limits = known.rows_for(model)
             reply = await self._runner.run(
                 self._reserve,
                 (
@@ -161,7 +163,7 @@ class Ledger(Corrections):
             if word != b"stale_windows":
                 break
             known.repack(self.keys, reply[1])
-        return _denied(reply, limits.limits)
+        return _denied(reply, account, limits.limits)
 
     async def extend(
         self,
@@ -270,16 +272,18 @@ class Ledger(Corrections):
         *,
         tokens: int,
         scope_bits: int = 0,
+        model: str | None = None,
     ) -> Quote:
         """What a reserve would answer now; writes nothing.
 
         Raises LedgerUnavailable; ValueError for arguments out of bounds.
         """
         known = self._known.get(id(account)) or self._know(account)
-        if self._clock_ms is None and time.time_ns() // 1_000_000 >= known.rows.fresh_until_ms:
+        fresh_until_ms = known.rows_for(model).fresh_until_ms
+        if self._clock_ms is None and time.time_ns() // 1_000_000 >= fresh_until_ms:
             known.repack(self.keys, time.time_ns() // 1_000_000)
         now = self._clock_ms() if self._clock_ms else 0
-        shard = account.shard
+        shard, limits = account.shard, known.rows_for(model)
         reply = await self._runner.run(
             self._quote,
             (known.meta, known.account_key, *known.scopes),
@@ -290,12 +294,12 @@ class Ledger(Corrections):
                     self.seen.counts[shard],
                     tokens,
                     scope_bits,
-                    known.rows.scopes,
+                    limits.scopes,
                     len(estimate) >> 3,
                 ),
                 estimate,
                 table.rows,
-                known.rows.packed,
+                limits.packed,
             ),
         )
         word = reply[0].decode()
@@ -387,7 +391,7 @@ class Ledger(Corrections):
         )
 
 
-def _denied(reply: Sequence[Any], limits: tuple[Limit, ...]) -> Denied:
+def _denied(reply: Sequence[Any], account: Account, limits: tuple[Limit, ...]) -> Denied:
     word = reply[0].decode()
     if word in BAD_INPUT:
         raise ValueError(f"reserve: {word}")
@@ -398,7 +402,9 @@ def _denied(reply: Sequence[Any], limits: tuple[Limit, ...]) -> Denied:
     if len(reply) == 7:
         _, estimate, available, balance, row, left, retry_ms = reply
         retry = None if retry_ms < 0 else retry_ms
-        return Denied(word, estimate, available, balance, limits[row], max(left, 0), retry)
+        limit = limits[row]
+        of = account.holder(limit)
+        return Denied(word, estimate, available, balance, limit, max(left, 0), retry, limit_of=of)
     if len(reply) == 4:
         return Denied(word, *reply[1:])
     return Denied(word, account_rev=reply[1] if word == "stale_account" else None)

@@ -267,6 +267,7 @@ class Flow:
                     tokens=bound.tokens,
                     ttl_ms=route.policy.hold_ttl_ms,
                     scope_bits=model.scope_bits,
+                    model=model.name,
                 )
             except (LedgerUnavailable, LedgerBug, CancelledError) as error:
                 if not isinstance(error, LedgerUnavailable) or error.unknown:

@@ -8,6 +8,7 @@ import orjson
 from gateway.dialects.models import list_models, show_model
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Account
+from gateway.domain.standing import Standing, standing_document
 from gateway.proxy.catalog import LocalAnswer
 from gateway.proxy.http import Exchange
 from gateway.proxy.refused import Refused
@@ -20,6 +21,7 @@ class Balance:
     """A wallet as its key holders see it. All in nano-credits.
 
     settled_today_nano:  since midnight UTC, as far as the store has it; None when it cannot say
+    limits:              those that a request of this key may meet
     """
 
     balance_nano: int
@@ -29,6 +31,7 @@ class Balance:
     granted_nano: int
     settled_nano: int
     settled_today_nano: int | None
+    limits: tuple[Standing, ...] = ()
 
 
 def answer_models(names: list[str], created_s: int) -> LocalAnswer:
@@ -79,6 +82,7 @@ def answer_credits(read: Callable[[Account], Awaitable[Balance | None]]) -> Loca
             "held": format_amount(balance.held_nano),
             "available": format_amount(balance.available_nano),
             "credit_limit": format_amount(balance.credit_limit_nano),
+            "limits": [standing_document(standing) for standing in balance.limits],
         }
         headers = [JSON, ("x-request-id", request_id), ("cache-control", "no-store")]
         await exchange.answer(200, headers, orjson.dumps({"data": data}))

@@ -98,6 +98,7 @@ def compile_customers(settings: Settings) -> dict[str, Customer]:
             customer_id=customer_id,
             shard=shard_of(customer_id, settings.redis.shards),
             limits=settings.limits(customer_id),
+            projects=settings.project_limits(customer_id),
             models=settings.models_of(customer_id),
             livemode=customer.livemode,
             tags=dict(customer.tags),
@@ -115,6 +116,7 @@ def compile_keys(settings: Settings) -> dict[str, Key]:
             key_id=key.key_id,
             customer_id=customer_id,
             project_id=key.project,
+            limits=tuple(section.compiled("key") for section in key.limits),
             models=None if key.models is None else frozenset(key.models),
             tags=dict(key.tags),
         )

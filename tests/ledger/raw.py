@@ -13,6 +13,7 @@ from tests.ledger.bench import NOON_MS
 
 ROW = struct.Struct("<BBdd")
 LIMIT = struct.Struct("<BBIddddd")
+RING = struct.Struct("<Iddd24d")
 ACCOUNT = "<BBBBBBBBddddddddddddd"
 """The header of an account's record; these wallets have grants and counters alone behind it."""
 HEADS = {
@@ -95,6 +96,13 @@ def limit(
 ) -> bytes:  # fmt: skip
     """One limit row; borders: start of the window before, of this, of the next, of the one after."""
     return LIMIT.pack(scope, measure, counter, ceiling, *borders)
+
+
+def rolling(
+    scope: int = 0, measure: int = 1, counter: int = 1, ceiling: float = 500, slot: float = 5000
+) -> bytes:
+    """One limit row of a rolling window; slot: its length in ms."""
+    return LIMIT.pack(scope, measure, counter, ceiling, slot, 0, 0, 0)
 
 
 def payer(
@@ -214,14 +222,21 @@ class Raw:
         ]
 
     async def counters(self, key: str = "account") -> list[list[float]]:
-        """Each: id, window, used, held, previous."""
+        """Each: id, window, used, held."""
+        raw, at, n = await self._counters(key)
+        assert (len(raw) - at - 28 * n) % RING.size == 0
+        return [list(struct.unpack_from("<Iddd", raw, at + 28 * i)) for i in range(n)]
+
+    async def rings(self, key: str = "account") -> list[list[float]]:
+        """Each: id, length of a slot, sum of used, of held, then used and held of each slot."""
+        raw, at, n = await self._counters(key)
+        return [list(ring) for ring in RING.iter_unpack(raw[at + 28 * n :])]
+
+    async def _counters(self, key: str) -> tuple[bytes, int, int]:
         raw = await self.client.get(NAMES[key])
-        form = struct.Struct("<Idddd")
-        at, n = (
-            (struct.calcsize(ACCOUNT) + 56 * raw[2], raw[3]) if key == "account" else (4, raw[2])
-        )
-        assert len(raw) == at + form.size * n
-        return [list(form.unpack_from(raw, at + form.size * i)) for i in range(n)]
+        if key == "account":
+            return raw, struct.calcsize(ACCOUNT) + 56 * raw[2], raw[3]
+        return raw, 4, raw[2]
 
     async def events(self) -> list[tuple[str, list[Any], bytes]]:
         """Entry id, stamp, facts."""

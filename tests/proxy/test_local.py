@@ -91,6 +91,7 @@ async def test_the_balance_is_said_in_exact_decimals_and_never_kept_by_a_cache()
         "held": "0.5",
         "available": "9",
         "credit_limit": "2",
+        "limits": [],
     }
     assert asked.answered[1]["cache-control"] == "no-store"
 
