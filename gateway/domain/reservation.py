@@ -21,6 +21,7 @@ DenyReason = Literal[
     "rate_limit",
     "concurrency_limit",
     "wallet_frozen",
+    "repeated",  # a request with this Idempotency-Key runs, or has run
     "stale_account",  # account_rev differs: reload the account and ask again
     "stale_windows",  # the limit rows' borders do not cover the ledger's clock: repack
     "unknown_account",
@@ -33,6 +34,8 @@ DenyReason = Literal[
 
 TOMBSTONE_TTL_MS: Final = 3_600_000
 SETTLE_MAX_AGE_MS: Final = TOMBSTONE_TTL_MS - 300_000
+ONCE_TTL_MS: Final = 86_400_000
+"""How long an Idempotency-Key is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,26 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Once:
+    """What a client has said of a request by an Idempotency-Key; the ledger keeps the digests alone.
+
+    key:   digest of customer, API key, route and the header's value, in hex
+    body:  digest of the body, 16 bytes
+    """
+
+    key: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The earlier request with the same Idempotency-Key. same_body: whether it had the same body."""
+
+    reservation_id: str
+    same_body: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Denied:
     """A refused reservation; nothing was written."""
 
@@ -90,6 +113,8 @@ class Denied:
     """Until the window of that limit ends; None where time alone may not help."""
     account_rev: int | None = None
     """The ledger's revision, for stale_account."""
+    repeats: Repeated | None = None
+    """For repeated."""
 
 
 @dataclass(frozen=True, slots=True)
