@@ -17,7 +17,7 @@ from msgpack import packb
 
 from gateway.dialects.base import BadRequest, Dialect, RequestFacts
 from gateway.domain.pricing import compile_prices
-from gateway.domain.reservation import Denied, Hold
+from gateway.domain.reservation import Denied, Hold, Once, Repeated
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.operations import Ledger
 from gateway.proxy.accounts import Accounts
@@ -25,6 +25,7 @@ from gateway.proxy.catalog import Catalog, Model, Route
 from gateway.proxy.estimate import Bound, bound_request, forward_options
 from gateway.proxy.http import BodyError, CancelledUnsent, ClientGone, Exchange, UpstreamError
 from gateway.proxy.observe import Observer
+from gateway.proxy.once import Repeats, once_of, read_name
 from gateway.proxy.refused import (
     INTERNAL,
     Refused,
@@ -49,6 +50,7 @@ class Flow:
         ledger: Ledger,
         settlements: Settlements,
         observer: Observer,
+        repeats: Repeats,
     ) -> None:
         self.catalog = catalog
         self.accounts = accounts
@@ -56,6 +58,7 @@ class Flow:
         self._ledger = ledger
         self._settlements = settlements
         self._observer = observer
+        self._repeats = repeats
 
     async def __call__(self, exchange: Exchange) -> None:
         """One request, to its end. Raises nothing but cancellation."""
@@ -83,15 +86,20 @@ class Flow:
             self._observer.request(trail, exchange)
 
     async def _forward_paid(self, exchange: Exchange, trail: Trail, route: Route) -> None:
+        assert trail.account is not None
+        name = read_name(exchange)
         if exchange.header("expect") is not None:
             await self._refuse_the_penniless(trail, route)
         body = await self._body(exchange)
+        once = None if name is None else once_of(trail.account, route.path, name, body)
         facts = route.dialect.read_request(body, route.reading)
         model = self._model(facts, trail)
         bound = bound_request(facts, model, route.policy)
         event = self._event(trail, route, model)
-        hold = await self._reserve(exchange, trail, route, model, bound, event)
-        assert trail.account is not None
+        hold = await self._reserve(exchange, trail, route, model, bound, event, once)
+        if isinstance(hold, Repeated):
+            await self._repeat(exchange, trail, route, hold)
+            return
         run = Run(
             self._settlements,
             trail.account,
@@ -102,6 +110,7 @@ class Flow:
             event,
             trail.started_at,
             stream=facts.stream,
+            once=once,
         )
         try:
             self._observer.admitted(trail)
@@ -246,8 +255,12 @@ class Flow:
         model: Model,
         bound: Bound,
         event: dict[str, Any],
-    ) -> Hold:
-        """Hold the bound. Raises Refused, and LedgerUnavailable after making sure nothing leaks."""
+        once: Once | None,
+    ) -> Hold | Repeated:
+        """Hold the bound, unless a request of the same name has.
+
+        Raises Refused, and LedgerUnavailable after making sure nothing leaks.
+        """
         account = trail.account
         assert account is not None
         prices = model.prices
@@ -267,14 +280,17 @@ class Flow:
                     tokens=bound.tokens,
                     ttl_ms=route.policy.hold_ttl_ms,
                     scope_bits=model.scope_bits,
+                    once=once,
                 )
             except (LedgerUnavailable, LedgerBug, CancelledError) as error:
                 if not isinstance(error, LedgerUnavailable) or error.unknown:
-                    self._settlements.abandon(account, trail.request_id, facts)
+                    self._settlements.abandon(account, trail.request_id, facts, once)
                 raise
             if isinstance(answer, Hold):
                 trail.held_nano = answer.held_nano
                 return answer
+            if answer.repeats is not None:
+                return answer.repeats
             trail.denied = answer
             if answer.reason != "stale_account" or refreshed:
                 raise refused_by_ledger(
@@ -282,6 +298,20 @@ class Flow:
                 )
             refreshed = True
             account = trail.account = await self.accounts.refresh(account, exchange)
+
+    async def _repeat(
+        self, exchange: Exchange, trail: Trail, route: Route, repeats: Repeated
+    ) -> None:
+        """Answer as the first request of this name was answered, or say what became of it."""
+        assert trail.account is not None
+        await self._repeats.answer(
+            exchange,
+            trail.account,
+            repeats,
+            trail.request_id,
+            keeps_answers=route.policy.keep_answers,
+        )
+        self._observer.replayed(trail)
 
     async def _refuse(
         self, exchange: Exchange, trail: Trail, dialect: Dialect, refused: Refused

@@ -1,6 +1,6 @@
 """A refusal as an exception, from wherever the flow decides it, and how a denial becomes one."""
 
-from typing import cast
+from typing import Final, cast
 
 from gateway.dialects.base import BadRequest, Refusal, RefusalKind
 from gateway.domain.limits import Limit
@@ -9,7 +9,7 @@ from gateway.domain.reservation import Denied
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.proxy.http import BodyError, UpstreamError
 
-RETRY_AFTER_S = {"credit_held": 2, "ledger_unavailable": 1, "shutting_down": 1}
+RETRY_AFTER_S = {"credit_held": 2, "conflict": 2, "ledger_unavailable": 1, "shutting_down": 1}
 """What a transient refusal advises when the ledger does not know better."""
 
 TRANSIENT = frozenset(
@@ -26,6 +26,9 @@ TRANSIENT = frozenset(
     }
 )
 """Kinds that a retry may cure; all others carry `x-should-retry: false`."""
+
+LONGEST_WAIT_S: Final = 120
+"""Nobody should sleep longer than this inside one call; SDKs exist that would sleep for a month."""
 
 
 class Refused(Exception):
@@ -166,10 +169,12 @@ def refused_by_upstream(error: UpstreamError) -> Refused:
 def refusal_headers(refusal: Refusal) -> list[tuple[str, str]]:
     """Headers of the gate's own errors. Official SDKs obey `x-should-retry`."""
     headers = [("content-type", "application/json"), ("x-request-id", refusal.request_id)]
-    if refusal.kind not in TRANSIENT:
+    if refusal.kind not in TRANSIENT or (refusal.retry_after_s or 0) > LONGEST_WAIT_S:
         headers.append(("x-should-retry", "false"))
     if refusal.retry_after_s is not None:
         headers.append(("retry-after", str(refusal.retry_after_s)))
+    if "cost" in refusal.detail:
+        headers.append(("x-credits-cost", str(refusal.detail["cost"])))
     return headers
 
 

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import structlog
 
 from gateway.dialects.base import AnswerFacts
-from gateway.domain.reservation import Account, Extended, Hold, Settled
+from gateway.domain.reservation import Account, Extended, Hold, Once, Settled
 from gateway.domain.usage import Usage, UsageSource
 from gateway.ledger.errors import LedgerUnavailable
+from gateway.proxy.answers import ANSWER_MAX_BYTES
 from gateway.proxy.catalog import Model, Policy
 from gateway.proxy.estimate import Bound
 from gateway.telemetry.logs import failure
@@ -59,6 +60,8 @@ class Run:
     streaming:  what the client asked for, then what the upstream answers
     act_at:     counted output at which the hold must grow, or the stream be cut
     due_at:     when the hold is to be extended at the latest, by the monotonic clock
+    once:       the client's Idempotency-Key
+    kept:       the whole answer for its repeats: status, content type, body
     """
 
     __slots__ = (
@@ -77,7 +80,9 @@ class Run:
         "flags",
         "held_nano",
         "hold",
+        "kept",
         "model",
+        "once",
         "policy",
         "resolved",
         "stage",
@@ -98,6 +103,7 @@ class Run:
         started_at: float,
         *,
         stream: bool,
+        once: Once | None = None,
     ) -> None:
         self._settlements = settlements
         self.account = account
@@ -113,6 +119,8 @@ class Run:
         self.stage: Stage = "unsent"
         self.status = 0
         self.streaming = stream
+        self.once = once
+        self.kept: tuple[int, str, bytes] | None = None
         self.resolved: asyncio.Task[Settled | None] | None = None
         self.exhausted = False
         self._extend_no = 0
@@ -151,6 +159,11 @@ class Run:
             self.stage = "unsent"
         elif self.stage == "sent":
             self.stage = "left"
+
+    def keep(self, status: int, media_type: bytes, body: bytes) -> None:
+        """The whole answer, for repeats of this request, if it is to be kept."""
+        if self.once is not None and self.policy.keep_answers and len(body) <= ANSWER_MAX_BYTES:
+            self.kept = status, media_type.decode("latin-1"), body
 
     def extend(self) -> None:
         """Move deadline and checkpoint, and grow the hold if it needs it; the answer goes on."""
