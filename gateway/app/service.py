@@ -32,8 +32,10 @@ from gateway.ledger.operations import Ledger, Seen
 from gateway.ledger.pricebook import UnknownBook, UnreadablePrice
 from gateway.ledger.refusals import RefusalLog
 from gateway.ledger.resp import CoalescingRunner
+from gateway.ledger.unanswered import UnansweredLog
 from gateway.proxy.accounts import Accounts
 from gateway.proxy.answers import AnswerStore, KeptAnswer
+from gateway.proxy.attempts import Attempts
 from gateway.proxy.catalog import Catalog, LocalAnswer, Model, Route
 from gateway.proxy.handler import Flow
 from gateway.proxy.local import answer_credits, answer_health, answer_model, answer_models
@@ -140,6 +142,9 @@ class GateService:
         self._journal = SettleJournal(self._journals)
         self._metrics = GateMetrics()
         self._refusals = RefusalLog(self._client, namespace=redis.namespace)
+        self._telling = endpoint.client(name=f"{resources.process}-unanswered", max_connections=2)
+        self._unanswered = UnansweredLog(self._telling, namespace=redis.namespace)
+        self._attempts = Attempts(self._unanswered.post)
         self._lines = RequestLog(resources.process, self._metrics.log_lines_dropped)
         self._observer = Observer(self._metrics, self._lines, self._refusals)
         self._settlements = Settlements(
@@ -178,6 +183,7 @@ class GateService:
             self._settlements,
             self._observer,
             self._repeats,
+            self._attempts,
         )
 
     async def start(self, sock: socket.socket | None) -> None:
@@ -197,6 +203,8 @@ class GateService:
             self._refusals.run,
             self._replay_journals,
             self._keep_prices,
+            self._unanswered.write,
+            self._take_unanswered,
         ]
         if self._process.endswith("-0"):  # one sweeper a gate is enough
             work += [self._sweeper.run, self._answers.run]
@@ -247,6 +255,7 @@ class GateService:
         await self._admission.close(CLOSE_S)
         await self._settlement.close(CLOSE_S)
         await self._client.aclose()
+        await self._telling.aclose()
         self._draining.set()
 
     def snapshot(self) -> Snapshot:
@@ -295,6 +304,9 @@ class GateService:
         draft = settings.price_draft()
         catalog = self._priced(catalog, settings, draft, models)
         return Compiled(settings, models, draft, catalog, accounts, pools)
+
+    async def _take_unanswered(self) -> None:
+        await self._unanswered.read(self._attempts.take)
 
     async def _keep_prices(self) -> None:
         await self._prices.run(self._reprice)

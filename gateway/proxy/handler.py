@@ -21,6 +21,7 @@ from gateway.domain.reservation import Denied, Hold, Once, Repeated
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.operations import Ledger
 from gateway.proxy.accounts import Accounts
+from gateway.proxy.attempts import RETRY_COUNT, Attempts
 from gateway.proxy.catalog import Catalog, Model, Route
 from gateway.proxy.estimate import Bound, bound_request, forward_options
 from gateway.proxy.http import BodyError, CancelledUnsent, ClientGone, Exchange, UpstreamError
@@ -51,6 +52,7 @@ class Flow:
         settlements: Settlements,
         observer: Observer,
         repeats: Repeats,
+        attempts: Attempts,
     ) -> None:
         self.catalog = catalog
         self.accounts = accounts
@@ -59,6 +61,7 @@ class Flow:
         self._settlements = settlements
         self._observer = observer
         self._repeats = repeats
+        self._attempts = attempts
 
     async def __call__(self, exchange: Exchange) -> None:
         """One request, to its end. Raises nothing but cancellation."""
@@ -96,6 +99,15 @@ class Flow:
         model = self._model(facts, trail)
         bound = bound_request(facts, model, route.policy)
         event = self._event(trail, route, model)
+        attempt = self._attempts.begin(
+            trail.account,
+            route.path,
+            trail.request_id,
+            body,
+            named=once is not None,
+            retry_count=exchange.header(RETRY_COUNT),
+        )
+        event["retry_of"] = attempt.earlier()
         hold = await self._reserve(exchange, trail, route, model, bound, event, once)
         if isinstance(hold, Repeated):
             await self._repeat(exchange, trail, route, hold)
@@ -111,12 +123,14 @@ class Flow:
             trail.started_at,
             stream=facts.stream,
             once=once,
+            attempt=attempt,
         )
+        answered = False
         try:
             self._observer.admitted(trail)
             task = current_task()
             assert task is not None
-            exchange.limit_after_gone(run.linger_ms, task.cancel)
+            exchange.limit_after_gone(run.linger_ms, task.cancel, run.leaving)
             headers = model.forwarding.fields(
                 exchange.headers(), exchange.header("connection"), trail.request_id
             )
@@ -131,6 +145,7 @@ class Flow:
                 broke = await relay(exchange, answer, run, route.dialect, facts, trail.request_id)
             finally:
                 answer.close()
+            answered = broke is None and run.answered
             trail.reason = run.flags[-1] if run.flags else ""
             if broke is not None:
                 self._observer.upstream_failed(model.upstream.name, broke)
@@ -143,6 +158,7 @@ class Flow:
             raise ClientGone from None
         finally:
             run.resolve()
+            run.close(answered=answered)
 
     async def _forward_free(self, exchange: Exchange, trail: Trail, route: Route) -> None:
         body = await self._body(exchange) if exchange.method == "POST" else b""
