@@ -98,7 +98,8 @@ class UnansweredLog:
             last = (await pipe.execute())[-1]
         for _ in batch:
             self._queue.popleft()
-        await self._client.xtrim(self._stream, minid=str(max(0, _ms(last) - TOLD_FOR_MS)))
+        oldest = str(max(0, _ms(last) - TOLD_FOR_MS))
+        await self._client.xtrim(self._stream, minid=oldest, approximate=False)
 
     async def read(self, take: Take) -> None:
         """Take what was told in the last ten minutes, then what is told, until cancelled."""
