@@ -27,6 +27,8 @@ local MAX_COUNTERS = 200 -- of one record
 local ENDLESS = 4503599627370496 -- where the only window of `total` ends
 local TOMBSTONE_TTL_MS = 3600000
 local SETTLE_MAX_AGE_MS = 3300000
+local ONCE_TTL_MS = 86400000
+local ONCE_DIGEST = 16 -- bytes of a body's digest
 
 -- Shard record: index of each field.
 local SHARD = '<BBHdddd'
@@ -156,6 +158,12 @@ local function read_scopes(a, values, at, mask, create)
     end
   end
   return scopes
+end
+
+-- Whether an argument of that size comes with a key behind the scopes' of the mask: the record of an
+-- Idempotency-Key. A script that took another for it would overwrite it.
+local function names_last(once, size, mask)
+  return #once == size and #KEYS == 6 + (mask > 0 and 1 or 0) + (mask == 3 and 1 or 0)
 end
 
 -- Index of a counter in its record, or nil.

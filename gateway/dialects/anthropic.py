@@ -241,6 +241,7 @@ _SHAPES: Final[Mapping[RefusalKind, tuple[int, str]]] = {
     "method_not_allowed": (405, "invalid_request_error"),
     "bad_request": (400, "invalid_request_error"),
     "conflict": (409, "invalid_request_error"),
+    "already_done": (409, "invalid_request_error"),
     "timeout": (408, "invalid_request_error"),
     "too_large": (413, "request_too_large"),
     "unsupported_media": (415, "invalid_request_error"),

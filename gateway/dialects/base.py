@@ -137,7 +137,8 @@ RefusalKind = Literal[
     "not_found",  # 404
     "method_not_allowed",  # 405
     "bad_request",  # 400
-    "conflict",  # 409
+    "conflict",  # 409, will pass
+    "already_done",  # 409, final
     "timeout",  # 408
     "too_large",  # 413
     "unsupported_media",  # 415

@@ -21,6 +21,7 @@ DenyReason = Literal[
     "rate_limit",
     "concurrency_limit",
     "wallet_frozen",
+    "repeated",  # a request with this Idempotency-Key runs, or has run
     "stale_account",  # account_rev differs: reload the account and ask again
     "stale_windows",  # the limit rows' borders do not cover the ledger's clock: repack
     "unknown_account",
@@ -35,6 +36,8 @@ TOMBSTONE_TTL_MS: Final = 3_600_000
 SETTLE_MAX_AGE_MS: Final = TOMBSTONE_TTL_MS - 300_000
 MAX_USES: Final = 100
 """Past uses that are rated in one call."""
+ONCE_TTL_MS: Final = 86_400_000
+"""How long an Idempotency-Key is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,26 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Once:
+    """What a client has said of a request by an Idempotency-Key; the ledger keeps the digests alone.
+
+    key:   digest of customer, API key, route and the header's value, in hex
+    body:  digest of the body, 16 bytes
+    """
+
+    key: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The earlier request with the same Idempotency-Key. same_body: whether it had the same body."""
+
+    reservation_id: str
+    same_body: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Denied:
     """A refused reservation; nothing was written."""
 
@@ -104,6 +127,8 @@ class Denied:
     """The ledger's revision, for stale_account."""
     limit_of: str = ""
     """Whose limit it is: the id of the customer, project or key, or the model."""
+    repeats: Repeated | None = None
+    """For repeated."""
 
 
 @dataclass(frozen=True, slots=True)

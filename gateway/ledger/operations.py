@@ -19,9 +19,11 @@ from gateway.domain.reservation import (
     DenyReason,
     Extended,
     Hold,
+    Once,
     Outcome,
     Quote,
     Rated,
+    Repeated,
     Settled,
     Use,
 )
@@ -106,6 +108,7 @@ class Ledger(Corrections):
         ttl_ms: int,
         scope_bits: int = 0,
         model: str | None = None,
+        once: Once | None = None,
     ) -> Hold | Denied:
         """Hold the estimate, all limits included, or nothing.
 
@@ -114,6 +117,7 @@ class Ledger(Corrections):
         tokens:          how many the limits on tokens hold
         scope_bits:      model groups that this request's model is in; scoped grants pay for them
         model:           as limits on models name it
+        once:            the client's Idempotency-Key: one reservation in all, if it is not released
         Raises LedgerUnavailable; ValueError for arguments out of bounds.
         """
         known = self._known.get(id(account)) or self._know(account)
@@ -121,6 +125,8 @@ class Ledger(Corrections):
         body = b"".join((estimate, floor, table.rows, table.cost_rows, known.ids, facts))
         units = len(estimate) >> 3
         rid = reservation_id.encode()
+        last = () if once is None else (self.keys.once(shard, once.key),)
+        named = () if once is None else (once.body,)
         for _ in range(2):
             limits = known.rows_for(model)
             reply = await self._runner.run(
@@ -132,6 +138,7 @@ class Ledger(Corrections):
                     known.account_key,
                     known.prefix + rid,
                     *known.scopes,
+                    *last,
                 ),
                 (
                     _RESERVE.pack(
@@ -152,6 +159,7 @@ class Ledger(Corrections):
                     rid,
                     body,
                     limits.packed,
+                    *named,
                 ),
             )
             word = reply[0]
@@ -160,6 +168,8 @@ class Ledger(Corrections):
                 if reserved_at >= limits.fresh_until_ms:
                     known.repack(self.keys, reserved_at)
                 return Hold(reservation_id, held, available, reserved_at, deadline)
+            if word == b"repeated":
+                return Denied("repeated", repeats=Repeated(reply[2].decode(), reply[1] == 1))
             if word != b"stale_windows":
                 break
             known.repack(self.keys, reply[1])
@@ -236,18 +246,27 @@ class Ledger(Corrections):
         return self._settled(account.shard, reservation_id, self._settle, reply)
 
     async def release(
-        self, account: Account, reservation_id: str, facts: bytes, *, reserved_at_ms: int
+        self,
+        account: Account,
+        reservation_id: str,
+        facts: bytes,
+        *,
+        reserved_at_ms: int,
+        once: str = "",
     ) -> Settled:
         """Give a hold back whole, and make sure that a reserve still on its way comes too late.
 
         reserved_at_ms: as the hold says; 0 when the reserve's outcome is unknown
+        once:           `Once.key` of the reserve, if it had one; it may be used again
         Raises LedgerUnavailable, TooOld.
         """
         known = self._known.get(id(account)) or self._know(account)
         rid = reservation_id.encode()
         head = _RELEASE.pack(*self._times(account.shard), reserved_at_ms, known.rows.scopes)
         keys = (known.due, known.out, known.meta, known.account_key, known.prefix + rid)
-        reply = await self._run_scoped(self._release, known, keys, head, (rid, facts))
+        last = (self.keys.once(account.shard, once),) if once else ()
+        args = (rid, facts, b"") if once else (rid, facts)
+        reply = await self._run_scoped(self._release, known, keys, head, args, last)
         return self._settled(account.shard, reservation_id, self._release, reply)
 
     async def expire(self, due: DueReservation) -> Settled | None:
@@ -359,15 +378,18 @@ class Ledger(Corrections):
         keys: tuple[bytes, ...],
         head: bytes,
         args: tuple[bytes, ...],
+        last: tuple[bytes, ...] = (),
     ) -> list[Any]:
         """Run with the scopes of the account's limits; if the hold counts in others, with those."""
-        reply = await self._runner.run(script, (*keys, *known.scopes), (head, *args))
+        reply = await self._runner.run(script, (*keys, *known.scopes, *last), (head, *args))
         if reply[0] != b"wrong_scopes":
             return reply
         customer_id, key_id, project_id = reply[1].decode().split("\0")
         holder = Account(customer_id, key_id, known.account.shard, 0, project_id or None)
         scopes = self.keys.scopes(holder, _BOTH_SCOPES[0])
-        return await self._runner.run(script, (*keys, *scopes), (head[:-1] + _BOTH_SCOPES, *args))
+        return await self._runner.run(
+            script, (*keys, *scopes, *last), (head[:-1] + _BOTH_SCOPES, *args)
+        )
 
     def _settled(
         self, shard: int, reservation_id: str, script: Script, reply: Sequence[Any]

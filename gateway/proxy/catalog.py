@@ -22,6 +22,7 @@ class Policy:
     extend_at:           share of the held output (0 … 1) at which the hold grows
     disconnect_json, disconnect_stream, exhausted_stream, missing_usage: see docs/configuration.md
     bytes_per_token:     for counting where the provider reports nothing
+    keep_answers:        of requests with an Idempotency-Key, for their repeats
     """
 
     hold_output_tokens: int | None
@@ -38,6 +39,7 @@ class Policy:
     insufficient_status: Literal[402, 429]
     answer_cost_header: bool
     bytes_per_token: int = 4
+    keep_answers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """A refusal as an exception, from wherever the flow decides it, and how a denial becomes one."""
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from gateway.dialects.base import BadRequest, Refusal, RefusalKind
 from gateway.domain.money import format_amount
@@ -9,7 +9,7 @@ from gateway.domain.standing import count_of, describe
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.proxy.http import BodyError, UpstreamError
 
-RETRY_AFTER_S = {"credit_held": 2, "ledger_unavailable": 1, "shutting_down": 1}
+RETRY_AFTER_S = {"credit_held": 2, "conflict": 2, "ledger_unavailable": 1, "shutting_down": 1}
 """What a transient refusal advises when the ledger does not know better."""
 
 TRANSIENT = frozenset(
@@ -27,6 +27,9 @@ TRANSIENT = frozenset(
 )
 """Kinds that a retry may cure; all others carry `x-should-retry: false`, and so does a limit that is
 below what one such request counts."""
+
+LONGEST_WAIT_S: Final = 120
+"""Nobody should sleep longer than this inside one call; SDKs exist that would sleep for a month."""
 
 
 class Refused(Exception):
@@ -177,10 +180,13 @@ def refusal_headers(refusal: Refusal) -> list[tuple[str, str]]:
     """Headers of the gate's own errors. Official SDKs obey `x-should-retry`."""
     headers = [("content-type", "application/json"), ("x-request-id", refusal.request_id)]
     never = refusal.kind == "rate_limited" and refusal.retry_after_s is None
-    if never or refusal.kind not in TRANSIENT:
+    too_long = (refusal.retry_after_s or 0) > LONGEST_WAIT_S
+    if never or too_long or refusal.kind not in TRANSIENT:
         headers.append(("x-should-retry", "false"))
     if refusal.retry_after_s is not None:
         headers.append(("retry-after", str(refusal.retry_after_s)))
+    if "cost" in refusal.detail:
+        headers.append(("x-credits-cost", str(refusal.detail["cost"])))
     return headers
 
 

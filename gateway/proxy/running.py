@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import structlog
 
 from gateway.dialects.base import AnswerFacts
-from gateway.domain.reservation import Account, Extended, Hold, Settled
+from gateway.domain.reservation import Account, Extended, Hold, Once, Settled
 from gateway.domain.usage import Usage, UsageSource
 from gateway.ledger.errors import LedgerUnavailable
+from gateway.proxy.answers import ANSWER_MAX_BYTES
+from gateway.proxy.attempts import Attempt
 from gateway.proxy.catalog import Model, Policy
 from gateway.proxy.estimate import Bound
 from gateway.telemetry.logs import failure
@@ -59,6 +61,10 @@ class Run:
     streaming:  what the client asked for, then what the upstream answers
     act_at:     counted output at which the hold must grow, or the stream be cut
     due_at:     when the hold is to be extended at the latest, by the monotonic clock
+    attempt:    by which a retry is known
+    once:       the client's Idempotency-Key
+    released:   it has ended, for nothing
+    kept:       the whole answer for its repeats: status, content type, body
     """
 
     __slots__ = (
@@ -68,6 +74,7 @@ class Run:
         "_step",
         "account",
         "act_at",
+        "attempt",
         "bound",
         "due_at",
         "ended_at",
@@ -77,8 +84,11 @@ class Run:
         "flags",
         "held_nano",
         "hold",
+        "kept",
         "model",
+        "once",
         "policy",
+        "released",
         "resolved",
         "stage",
         "started_at",
@@ -98,6 +108,8 @@ class Run:
         started_at: float,
         *,
         stream: bool,
+        once: Once | None = None,
+        attempt: Attempt | None = None,
     ) -> None:
         self._settlements = settlements
         self.account = account
@@ -113,6 +125,10 @@ class Run:
         self.stage: Stage = "unsent"
         self.status = 0
         self.streaming = stream
+        self.attempt = attempt
+        self.once = once
+        self.released = False
+        self.kept: tuple[int, str, bytes] | None = None
         self.resolved: asyncio.Task[Settled | None] | None = None
         self.exhausted = False
         self._extend_no = 0
@@ -139,6 +155,27 @@ class Run:
         drains = self._on_leaving == "drain" or self.model.hidden_output
         return self.policy.drain_max_ms if drains else 0
 
+    def leaving(self) -> None:
+        """The client goes: what it does not have of the answer, it may ask for again."""
+        if self.attempt is not None and not self._stream_told:
+            self.attempt.left()
+
+    @property
+    def answered(self) -> bool:
+        """Whether the client, who is still there, has got a whole answer with nothing to retry in it."""
+        return self.stage == "whole" and self.status < 400 and not self.facts.error
+
+    @property
+    def _stream_told(self) -> bool:
+        """Whether the end of the stream was passed on; clients leave on it."""
+        return self.streaming and self.facts.finish_reason is not None
+
+    def close(self, *, answered: bool) -> None:
+        """The last step, after `resolve`. answered: see there; the client may have left on its end."""
+        if self.attempt is not None:
+            told = answered or self._stream_told
+            self.attempt.finish(answered=told, released=self.released)
+
     def flag(self, word: str) -> None:
         """Note something odd, for the event."""
         if word not in self.flags:
@@ -151,6 +188,11 @@ class Run:
             self.stage = "unsent"
         elif self.stage == "sent":
             self.stage = "left"
+
+    def keep(self, status: int, media_type: bytes, body: bytes) -> None:
+        """The whole answer, for repeats of this request, if it is to be kept."""
+        if self.once is not None and self.policy.keep_answers and len(body) <= ANSWER_MAX_BYTES:
+            self.kept = status, media_type.decode("latin-1"), body
 
     def extend(self) -> None:
         """Move deadline and checkpoint, and grow the hold if it needs it; the answer goes on."""
@@ -296,10 +338,13 @@ class Run:
         event["finish_reason"] = "error" if self.stage == "cut" else facts.finish_reason
         event["response_model"] = facts.response_model
         event["duration_ms"] = int((self.ended_at - self.started_at) * 1000)
+        if self.attempt is not None:
+            event["retry_of"] = self.attempt.earlier()
         failed = self.stage in ("unsent", "sent") or self.status >= 400 or facts.error
         delivered = self.streaming and facts.counted_output > 0
         if failed and facts.usage is None and not delivered:
             event["usage_source"] = None
+            self.released = True
             ending = self._settlements.release(self)
         else:
             usage, event["usage_source"] = self._final_usage()

@@ -24,6 +24,7 @@ from gateway.settings.prices import PricesSection
 from gateway.settings.scalars import Id, ModelName, Section, field
 from gateway.settings.servers import (
     AdminSection,
+    AnswersSection,
     AuthSection,
     ExportSection,
     ListenSection,
@@ -70,6 +71,11 @@ class Settings(Section):
     )
     export: ExportSection = field(
         "Delivery to the store.", {"batch_events": 4096}, factory=ExportSection
+    )
+    answers: AnswersSection = field(
+        "Answers kept for repeats of named requests.",
+        {"max_bytes": 268_435_456},
+        factory=AnswersSection,
     )
     upstreams: Mapping[Id, UpstreamSection] = field(
         "Providers and inference servers, by name.",

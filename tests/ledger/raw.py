@@ -72,6 +72,7 @@ NAMES = {
     "customers": b"{cg:0}:customers",
     "project": b"{cg:0}:p:acme:team",
     "key": b"{cg:0}:k:acme:k1",
+    "once": b"{cg:0}:i:d1",
 }
 
 
@@ -135,7 +136,8 @@ class Raw:
         """The reply of one call, its words as text. What is not said is of a call that succeeds."""
         scopes = SCOPES[changed.get("mask", 0)]
         named = {**NAMES, "reservation": b"{cg:0}:r:" + rid.encode()[:99]}
-        keys = [named[name] for name in (*KEYS[verb].split(), *scopes)]
+        last = changed.pop("last_keys", ("once",) if "once" in changed else ())
+        keys = [named[name] for name in (*KEYS[verb].split(), *scopes, *last)]
         reply = await self._runner.run(
             load_scripts()[verb], keys, self._args(verb, changed.pop("id", rid), changed)
         )
@@ -149,6 +151,7 @@ class Raw:
         ids, facts = changed.pop("ids_bytes", self.IDS), changed.pop("facts", b"facts")
         limits, used = changed.pop("limits", b""), changed.pop("used", vector(40, 0))
         paid, rules = changed.pop("paid", payer()), changed.pop("rules", SILENT)
+        once = [changed.pop("once")] if "once" in changed else []
         values = {
             "now": self.now, "epoch": 0, "count": 0, "backlog": 0, "rev": 1, "tokens": 7,
             "ttl": 60_000, "bits": 0, "mask": 0, "n": len(estimate) // 8, "rows": len(price_rows),
@@ -168,13 +171,13 @@ class Raw:
         match verb:
             case "reserve":
                 body = estimate + floor + price_rows + cost_rows + ids + facts
-                return [head, name, body, limits]
+                return [head, name, body, limits, *once]
             case "extend":
                 return [head, name, estimate, floor]
             case "settle":
                 return [head, name, used, price_rows, cost_rows, facts]
             case "release":
-                return [head, name, facts]
+                return [head, name, facts, *once]
             case "expire":
                 return [head, name]
             case "quote":

@@ -8,7 +8,12 @@ import pytest
 import redis
 
 from gateway.domain.money import MAX_AMOUNT_NANO, MAX_QUANTITY, MAX_RATE_PICO, PICO_PER_NANO
-from gateway.domain.reservation import MAX_USES, SETTLE_MAX_AGE_MS, TOMBSTONE_TTL_MS
+from gateway.domain.reservation import (
+    MAX_USES,
+    ONCE_TTL_MS,
+    SETTLE_MAX_AGE_MS,
+    TOMBSTONE_TTL_MS,
+)
 from gateway.ledger.operations import Ledger
 from gateway.ledger.scripts import PRELUDE, Prelude, load_scripts, lua_folder, read_prelude
 
@@ -186,6 +191,7 @@ def test_bounds_are_the_same_in_lua_and_python() -> None:
     assert value("MAX_USES") == MAX_USES
     assert value("TOMBSTONE_TTL_MS") == TOMBSTONE_TTL_MS
     assert value("SETTLE_MAX_AGE_MS") == SETTLE_MAX_AGE_MS
+    assert value("ONCE_TTL_MS") == ONCE_TTL_MS
 
 
 def test_link_takes_what_is_used_in_order_and_folds_constants() -> None:

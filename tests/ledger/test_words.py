@@ -13,7 +13,7 @@ import redis.asyncio
 
 from gateway.domain.limits import Limit
 from gateway.domain.pricing import compile_prices
-from gateway.domain.reservation import Account, Use
+from gateway.domain.reservation import Account, Once, Use
 from gateway.domain.signals import SignalRules
 from gateway.ledger.errors import LedgerRefusal, LedgerUnavailable, TooOld
 from tests.ledger.bench import Bench
@@ -21,6 +21,7 @@ from tests.ledger.test_scripts import VERBS, parse
 
 Scenario = Callable[[Bench], Awaitable[object]]
 SCENARIOS: dict[tuple[str, str], Scenario] = {}
+ONCE = Once("d1", bytes(16))
 QUIET: set[tuple[str, str]] = set()
 """Those that must not write."""
 
@@ -287,6 +288,13 @@ async def stale_account(bench: Bench) -> None:
     await bench.open()
     await bench.ledger.bump("acme")
     assert (await bench.denied()).account_rev == 2
+
+
+@scenario("reserve", "repeated")
+async def repeated(bench: Bench) -> None:
+    await bench.open()
+    await bench.held("r1", once=ONCE)
+    await bench.reserve("r2", once=ONCE)
 
 
 @scenario("reserve", "outbox_full")

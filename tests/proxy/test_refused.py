@@ -80,6 +80,14 @@ def test_a_rate_limit_says_whose_it_is_and_when_its_window_ends(limit: Limit, so
     }
 
 
+@pytest.mark.parametrize(("retry_ms", "says"), [(120_000, None), (120_001, "false")])
+def test_nobody_is_to_sleep_for_a_window_that_ends_in_hours(
+    retry_ms: int, says: str | None
+) -> None:
+    refused = denied("rate_limit", Limit("key", "requests", "day", 5), retry_ms)
+    assert said(refused)[1].get("x-should-retry") == says
+
+
 def test_a_concurrency_limit_has_a_retry_after_although_no_window_ends() -> None:
     refused = denied("concurrency_limit", Limit("key", "concurrent", "total", 2), 0)
     assert said(refused) == (
