@@ -16,7 +16,7 @@ from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account, Once, Use
 from gateway.domain.signals import SignalRules
 from gateway.ledger.errors import LedgerRefusal, LedgerUnavailable, TooOld
-from tests.ledger.bench import Bench
+from tests.ledger.bench import NOON_MS, Bench
 from tests.ledger.test_scripts import VERBS, parse
 
 Scenario = Callable[[Bench], Awaitable[object]]
