@@ -78,7 +78,7 @@ local credited = charge < 0 and 0 - charge or 0
 charge = charge + credited
 local cost = costs_size > 0 and rate(hold, rows_at + rows_size, costs_size, used, 1, n) or false
 for i = 1, #usage, 2 do
-  if usage[i] < 20 then tokens = tokens + usage[i + 1] end
+  if usage[i] % 32 < 20 then tokens = tokens + usage[i + 1] end
 end
 local scopes, limits = {}, {}
 if h[H_LIMITS] > 0 then
