@@ -79,7 +79,7 @@ if n_marks > 0 then marks[#marks + 1] = credited end
 charge = charge + credited
 local cost = costs_size > 0 and rate(hold, rows_at + rows_size, costs_size, used, 1, n) or false
 for i = 1, #usage, 2 do
-  if usage[i] < 20 then tokens = tokens + usage[i + 1] end
+  if usage[i] % 32 < 20 then tokens = tokens + usage[i + 1] end
 end
 local scopes, limits = {}, {}
 if h[H_LIMITS] > 0 then

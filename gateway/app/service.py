@@ -23,7 +23,7 @@ from gateway.app.roles import CannotServe, Resources
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import ReadOptions
 from gateway.domain.pricebook import Draft
-from gateway.domain.reservation import Settled
+from gateway.domain.reservation import Account, Settled
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
@@ -376,10 +376,19 @@ class GateService:
             route("/healthz", answer_health(lambda: None), public=True),
             route("/readyz", answer_health(self._why_not_ready), public=True),
             route("/v1/credits", answer_credits(self._balance.read)),
-            route("/v1/models", answer_models(models, self._started_s)),
-            *(route(f"/v1/models/{name}", answer_model(name, self._started_s)) for name in models),
+            route("/v1/models", answer_models(models, self._started_s, self._tiers_of)),
+            *(
+                route(f"/v1/models/{name}", answer_model(name, self._started_s, self._tiers_of))
+                for name in models
+            ),
         ]
         return {each.path: each for each in routes}
+
+    def _tiers_of(self, name: str, account: Account | None) -> tuple[str, ...]:
+        """The service tiers of a model that have a price for an account now."""
+        customer_id = account.customer_id if account is not None else ""
+        model = self._flow.catalog.model_for(name, customer_id)
+        return model.prices.service_tiers if model is not None else ()
 
     def _why_not_ready(self) -> str | None:
         if self._draining is not None:

@@ -98,7 +98,7 @@ class Flow:
         facts = route.dialect.read_request(body, route.reading)
         model = self._model(facts, trail)
         bound = bound_request(facts, model, route.policy)
-        event = self._event(trail, route, model)
+        event = self._event(trail, route, model, bound)
         attempt = self._attempts.begin(
             trail.account,
             route.path,
@@ -243,11 +243,11 @@ class Flow:
             )
         return model
 
-    def _event(self, trail: Trail, route: Route, model: Model) -> dict[str, Any]:
+    def _event(self, trail: Trail, route: Route, model: Model, bound: Bound) -> dict[str, Any]:
         """The facts of the usage event, as far as they are known before the request runs."""
         account = trail.account
         assert account is not None
-        return {
+        event = {
             "request_id": trail.request_id,
             "customer_id": account.customer_id,
             "project_id": account.project_id,
@@ -262,6 +262,9 @@ class Flow:
             "tags": account.tags,
             "retry_of": None,
         }
+        if len(model.prices.service_tiers) > 1:
+            event["service_tier"] = bound.tiers[0]
+        return event
 
     async def _reserve(
         self,

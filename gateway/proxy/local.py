@@ -34,19 +34,28 @@ class Balance:
     limits: tuple[Standing, ...] = ()
 
 
-def answer_models(names: list[str], created_s: int) -> LocalAnswer:
+FindTiers = Callable[[str, Account | None], tuple[str, ...]]
+"""(model, account) → the service tiers that have a price for it."""
+
+
+def answer_models(names: list[str], created_s: int, find_tiers: FindTiers) -> LocalAnswer:
     """`GET /v1/models`: those that the key may use, in the caller's dialect."""
 
     async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
         allowed = None if account is None else account.models
         shown = [name for name in names if allowed is None or name in allowed]
-        body = list_models(shown, created_s, anthropic=_speaks_anthropic(exchange))
+        body = list_models(
+            shown,
+            created_s,
+            anthropic=_speaks_anthropic(exchange),
+            tiers=_tiers(shown, account, find_tiers),
+        )
         await exchange.answer(200, [JSON, ("x-request-id", request_id)], body)
 
     return answer
 
 
-def answer_model(name: str, created_s: int) -> LocalAnswer:
+def answer_model(name: str, created_s: int, find_tiers: FindTiers) -> LocalAnswer:
     """`GET /v1/models/NAME`."""
 
     async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
@@ -55,7 +64,12 @@ def answer_model(name: str, created_s: int) -> LocalAnswer:
             raise Refused(
                 "unknown_model", f"The model `{name}` does not exist here.", code="model_not_found"
             )
-        body = show_model(name, created_s, anthropic=_speaks_anthropic(exchange))
+        body = show_model(
+            name,
+            created_s,
+            anthropic=_speaks_anthropic(exchange),
+            tiers=_tiers([name], account, find_tiers),
+        )
         await exchange.answer(200, [JSON, ("x-request-id", request_id)], body)
 
     return answer
@@ -99,6 +113,14 @@ def answer_health(reason: Callable[[], str | None]) -> LocalAnswer:
         await exchange.answer(200 if problem is None else 503, [JSON], body)
 
     return answer
+
+
+def _tiers(
+    names: list[str], account: Account | None, find_tiers: FindTiers
+) -> dict[str, tuple[str, ...]]:
+    """What `service_tier` may be, where there is a choice."""
+    found = {name: find_tiers(name, account) for name in names}
+    return {name: ("auto", *tiers) for name, tiers in found.items() if len(tiers) > 1}
 
 
 def _speaks_anthropic(exchange: Exchange) -> bool:

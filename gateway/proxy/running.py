@@ -19,7 +19,7 @@ import structlog
 
 from gateway.dialects.base import AnswerFacts
 from gateway.domain.reservation import Account, Extended, Hold, Once, Settled
-from gateway.domain.usage import Usage, UsageSource
+from gateway.domain.usage import DEFAULT_TIER, Usage, UsageSource, usage_in_tier
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.proxy.answers import ANSWER_MAX_BYTES
 from gateway.proxy.attempts import Attempt
@@ -280,7 +280,7 @@ class Run:
             produced = sum(usage.get(unit, 0) for unit in ("output", "reasoning", "audio_output"))
             if counted_output > produced:
                 usage["output"] = usage.get("output", 0) + counted_output - produced
-        return usage
+        return usage_in_tier(usage, self.bound.tiers[0])
 
     def _final_usage(self) -> tuple[Usage, UsageSource]:
         facts, bound = self.facts, self.bound
@@ -322,6 +322,17 @@ class Run:
             return False
         return sum(usage.values()) > ABSURD_FACTOR * self.bound.most + ABSURD_SLACK
 
+    def _served_in(self) -> str:
+        """The service tier that is charged: the one that the answer names, if the request was held
+        for it or it is no dearer; else the one that was asked for."""
+        served, tiers, prices = self.facts.service_tier, self.bound.tiers, self.model.prices
+        if served is None or served in tiers:
+            return served or tiers[0]
+        self.flag("service_tier_changed")
+        if served in prices.service_tiers and prices.no_dearer(served, tiers[0]):
+            return served
+        return tiers[0]
+
     # The end
 
     def resolve(self) -> "asyncio.Task[Settled | None]":
@@ -337,6 +348,11 @@ class Run:
         event["http_status"] = self.status or None
         event["finish_reason"] = "error" if self.stage == "cut" else facts.finish_reason
         event["response_model"] = facts.response_model
+        self.bound = replace(self.bound, tiers=(self._served_in(),))
+        if "service_tier" in event:
+            event["service_tier"] = self.bound.tiers[0]
+        if facts.service_tier not in (None, event.get("service_tier", DEFAULT_TIER)):
+            event["response_service_tier"] = facts.service_tier
         event["duration_ms"] = int((self.ended_at - self.started_at) * 1000)
         if self.attempt is not None:
             event["retry_of"] = self.attempt.earlier()

@@ -12,6 +12,7 @@ from typing import Final
 
 from gateway.domain.limits import Limit
 from gateway.domain.money import MAX_AMOUNT_NANO, PICO_PER_NANO
+from gateway.domain.usage import DEFAULT_TIER, TOKEN_UNITS
 from gateway.settings.catalogue import ModelSection
 from gateway.settings.customers import (
     CustomerSection,
@@ -20,13 +21,11 @@ from gateway.settings.customers import (
     OwnLimitSection,
     RecurringGrantSection,
 )
-from gateway.settings.prices import PER_UNIT_FIELDS, PricesSection
+from gateway.settings.prices import PricesSection
 from gateway.settings.problems import Finding, Path, Wrong, suggest
 from gateway.settings.root import Settings
 from gateway.settings.servers import is_loopback
 
-PER_ONE: Final = frozenset(PER_UNIT_FIELDS.values())
-"""Units that are not tokens."""
 MAX_LIMITS: Final = 100
 """On a customer and its models. A record has room for twice as many counters: those of former limits
 stay for a while."""
@@ -72,9 +71,17 @@ def _models(settings: Settings, names: Names) -> Iterator[Finding]:
         if model.group is not None:
             yield from _known(model.group, names.groups, (*at, "group"), "model group")
         yield from _price(settings, name, model.prices, (*at, "prices"))
-        dearest = _dearest_nano(settings, model, model.costs.rates_pico() if model.costs else {})
-        if dearest > MAX_AMOUNT_NANO:
-            yield Finding((*at, "costs"), TOO_DEAR, LOWER)
+        for number, tier in enumerate(model.auto_service_tiers):
+            if tier != DEFAULT_TIER and tier not in model.prices.service_tiers:
+                yield Finding(
+                    (*at, "auto_service_tiers", number),
+                    f"the service tier {tier!r} has no price",
+                    f"Write `prices.service_tiers.{tier}`, or leave it out here.",
+                )
+        costs = model.costs
+        for section in (costs, *costs.service_tiers.values()) if costs else ():
+            if _dearest_nano(settings, model, section.rates_pico()) > MAX_AMOUNT_NANO:
+                yield Finding((*at, "costs"), TOO_DEAR, LOWER)
 
 
 def _allowances(
@@ -110,7 +117,8 @@ def _price(
         price = section.price(model.costs, counter=model_name)
         price.table()
     except Wrong as wrong:
-        yield Finding((*at, wrong.at) if wrong.at else at, wrong.message, wrong.hint)
+        inside = tuple(wrong.at.split(".")) if wrong.at else ()
+        yield Finding((*at, *inside), wrong.message, wrong.hint)
         return
     except ValueError as error:
         yield Finding(at, str(error))
@@ -124,7 +132,7 @@ def _dearest_nano(settings: Settings, model: ModelSection, rates_pico: Mapping[s
     """What all tokens of the largest request come to at the dearest rate."""
     input_bound = model.context_tokens or settings.listen.max_body_bytes
     tokens = (input_bound + model.max_output_tokens) * MAX_CHOICES
-    per_token = max((rate for unit, rate in rates_pico.items() if unit not in PER_ONE), default=0)
+    per_token = max((rate for unit, rate in rates_pico.items() if unit in TOKEN_UNITS), default=0)
     return per_token * tokens // PICO_PER_NANO
 
 

@@ -41,6 +41,7 @@ def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dic
             max_output_tokens=model.max_output_tokens,
             context_tokens=model.context_tokens,
             hidden_output=model.hidden_output,
+            auto_tiers=model.auto_service_tiers,
             scope_bits=settings.scope_bits((model.group,) if model.group else ()),
         )
     return models
