@@ -129,11 +129,9 @@ local function read_account(raw)
 end
 
 local function pack_account(a)
-  local form = account_format(a[N_GRANTS], a[N_COUNTERS], a[N_PERIODS], a[N_ALLOWANCES], a[N_SIGNALS])
-  if a.rings then
-    form, a[#a + 1], a.rings = form .. 'c0', a.rings, nil -- it is not read after this
-  end
-  return spack(form, unpack(a))
+  return spack(
+    account_format(a[N_GRANTS], a[N_COUNTERS], a[N_PERIODS], a[N_ALLOWANCES], a[N_SIGNALS]), unpack(a))
+    .. (a.rings or '')
 end
 
 local function read_scope(raw)
@@ -146,11 +144,7 @@ local function read_scope(raw)
 end
 
 local function pack_scope(s)
-  local form = '<BBBB' .. rep('Iddd', s[3])
-  if s.rings then
-    form, s[#s + 1], s.rings = form .. 'c0', s.rings, nil
-  end
-  return spack(form, unpack(s))
+  return spack('<BBBB' .. rep('Iddd', s[3]), unpack(s)) .. (s.rings or '')
 end
 
 -- The records that limits count in, by scope: 0 the account, 1 project, 2 key. `mask` says which
