@@ -325,8 +325,9 @@ def _print_limits(document: dict[str, Any]) -> None:
     numbers = ("used", "held", "left", "ceiling")
     limits = table("limit", "of", "counts", *numbers, "window ends", right=numbers)
     for each in document["limits"]:
-        window = each["window"] or "now"
-        counts = f"{each['measure']}, {'any ' if each['rolling'] else ''}{window}"
+        counts = each["measure"]
+        if each["window"]:
+            counts += f", {'any ' if each['rolling'] else ''}{each['window']}"
         amounts = (each[number] for number in numbers)
         row(limits, (each["scope"], each["name"], counts, *amounts, each["window_end"] or "never"))
     out.print(limits)

@@ -9,7 +9,7 @@ import yaml
 
 from gateway.domain.delivery import START
 from gateway.domain.events import Event
-from tests.gate import SHARDS, Gate, gate_config, running_gate
+from tests.gate import KEY, SHARDS, Gate, digest, gate_config, running_gate
 from tests.ledger.relay import Relay
 from tests.upstreams import Sim
 
@@ -207,3 +207,35 @@ async def test_a_lost_answer_names_the_key_that_makes_a_repeat_safe(
     await relay.close()
     again = await desk.ask(*words)
     assert (again["balance"], again["replayed"]) == ("11", True)
+
+
+async def test_show_tells_how_limits_stand(tmp_path: Path, valkey_socket: Path, sim: Sim) -> None:
+    customers = {
+        "acme": {
+            "grants": [{"name": "start", "amount": "10.00"}],
+            "limits": [
+                {"measure": "spend", "window": "total", "ceiling": "3.00"},
+                {"scope": "model", "model": "dear", "measure": "requests", "window": "day", "ceiling": 2},
+                {"scope": "key", "measure": "requests", "window": "minute", "ceiling": 60},
+            ],
+            "projects": {"web": {"limits": [{"measure": "concurrent", "ceiling": 4}]}},
+            "keys": [{"id": "k_acme", "sha256": digest(KEY), "project": "web"}],
+        }
+    }  # fmt: skip
+    async with running_gate(tmp_path, valkey_socket, sim.url, customers=customers) as gate:
+        desk = Desk(tmp_path / "gateway.yaml")
+        await gate.store.add_key(digest("sk-made"), "k-made", "acme")
+        await gate.chat("hi\nsim: tokens=5", max_tokens=8)
+        event = await gate.one_event()
+        limits = (await desk.ask("wallet", "show", "acme"))["limits"]
+        shown = {(each["scope"], each["name"]): (each["used"], each["left"]) for each in limits}
+        charged = f"{event.amount_nano / 1e9:.9f}".rstrip("0")
+        assert shown == {
+            ("customer", "acme"): (charged, f"{3 - event.amount_nano / 1e9:.9f}".rstrip("0")),
+            ("model", "dear"): (0, 2),
+            ("project", "web"): (0, 4),
+            ("key", "k_acme"): (1, 59),
+            ("key", "k-made"): (0, 60),
+        }
+        said = await desk.run("wallet", "show", "acme")
+        assert "any minute" in said.out

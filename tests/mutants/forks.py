@@ -27,6 +27,7 @@ from tests.mutants.mutate import Mutant
 TESTS = (
     "tests/ledger/test_exact.py",
     "tests/ledger/test_windows.py",
+    "tests/ledger/test_rolling.py",
     "tests/ledger/test_edges.py",
     "tests/ledger/test_exact_terms.py",
     "tests/ledger/test_scripts.py::test_bounds_are_the_same_in_lua_and_python",
