@@ -10,6 +10,7 @@ from gateway.admin.why import PriceLine, Story, explain
 from gateway.cli.context import open_store
 from gateway.cli.output import err
 from gateway.cli.why import render
+from gateway.domain.pricing import Rate
 from gateway.exporter.main import Exporter
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.refusals import NotedRefusal, RefusalLog, RefusedRequest, find_refusal
@@ -27,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def ask(bank: Bank, path: Path, request_id: str) -> Story:
-    async def rates(price_version: str) -> dict[str, int] | None:
+    async def rates(price_version: str) -> dict[str, Rate] | None:
         found = await bank.accounts.prices(price_version)
         return found[0] if found else None
 

@@ -146,4 +146,4 @@ async def test_every_price_version_is_kept(office: Office) -> None:
     version = settings.models["small"].price_table("small").price_version
     kept = await office.store.prices(version)
     assert kept is not None
-    assert kept[0]["output"] == 4_000_000
+    assert kept[0]["output"].dearest_pico == 4_000_000
