@@ -154,8 +154,7 @@ async def _undelivered(
     return [
         entry
         for entry in entries
-        if isinstance(entry, Event)
-        and reservation_id in (entry.reservation_id, entry.facts.get("request_id"))
+        if isinstance(entry, Event) and entry.reservation_id == reservation_id
     ]
 
 

@@ -52,7 +52,7 @@ class Once:
             print_json({**document, "key": self.key})
             return
         if document["replayed"]:
-            said = f"The key {self.key} has {self.verb} {self.subject} by this before:"
+            said = f"The key {self.key} has {self.verb} {self.subject} this before:"
             out.print(plain(f"{said} nothing was changed.", "yellow"))
         else:
             out.print(plain(done, "bold green"))

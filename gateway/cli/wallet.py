@@ -62,11 +62,17 @@ def show(customer: Customer, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJso
     """Show one wallet: balance, holds, lifetime sums, and its grants in the order they are spent."""
 
     async def work(context: Context) -> dict[str, Any]:
+        found = await wallet_of(context, customer)
+        names = await context.audit.grant_names(customer)
+        for each in found.allowances:
+            set_by = context.store.latest_named(f"allowance:{customer}:{each.allowance_id}:set:")
+            if set_by is not None:
+                names.setdefault(each.grant_no, set_by.event.facts["name"])
         return wallet_document(
             customer,
-            await wallet_of(context, customer),
+            found,
             await context.accounts.now_ms(),
-            names=await context.audit.grant_names(customer),
+            names=names,
             groups=context.settings.model_groups,
             limits=await _standings(context, customer),
             voided=await context.audit.voided_grants(customer),
