@@ -143,6 +143,12 @@ def _litellm(name: str, said: Mapping[str, Any]) -> ImportedCost:
             rates[unit] = Decimal(str(value)) * MILLION
         except InvalidOperation:
             raise ImportFailed(f"{name}: {key} is not a number") from None
+    for tier in LITELLM_TIERS:  # half a price would leave the other half free
+        listed = [unit for unit in rates if unit.startswith(f"{tier}.")]
+        if listed and not {in_tier("input", tier), in_tier("output", tier)} <= rates.keys():
+            left_out.append(f"{tier}: has no price for one side")
+            for unit in listed:
+                del rates[unit]
     return ImportedCost(
         str(said.get("litellm_provider", "")),
         name,
