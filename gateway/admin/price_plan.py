@@ -16,6 +16,7 @@ from gateway.domain.limits import Window
 from gateway.domain.pricebook import Book
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import MAX_USES, Rated, Use
+from gateway.domain.usage import DEFAULT_TIER, in_tier, tier_of, usage_in_tier
 
 DAY_MS: Final = 86_400_000
 _LONGEST_MS: Final[Mapping[Window, int]] = {
@@ -92,7 +93,7 @@ class PlanLine:
 class Plan:
     """What a change of prices makes of past uses.
 
-    lines:     by customer and model
+    lines:     by customer and model, other service tiers than the default one apart: `m (flex)`
     customers: a sum each, of the models that have a price; so is `total`
     untold:    model → classes of its new price that an old one did not tell apart: what was used of
                them is charged as the class that it was counted as, or not at all
@@ -158,11 +159,15 @@ class Planner:
         `UsageHistory` tells them. Raises LedgerUnavailable; ValueError for what passes the bounds
         of a number."""
         lines = []
-        for (customer_id, model), some in groupby(uses, lambda use: (use.customer_id, use.model)):
+        alike = groupby(uses, lambda use: (use.customer_id, use.model, use.service_tier))
+        for (customer_id, model, tier), some in alike:
             version = self.book.version_for(model, customer_id)
             table = self.tables.get(version) if version else None
+            if table is not None and tier not in table.service_tiers:
+                table = None  # it would be refused
+            named = model if tier == DEFAULT_TIER else f"{model} ({tier})"
             line = await self._line(
-                PlanLine(customer_id, model, 0, 0, None, None), table, some, since_ms
+                PlanLine(customer_id, named, 0, 0, None, None), table, some, since_ms
             )
             if line.events:
                 lines.append(line)
@@ -207,11 +212,14 @@ class Planner:
         if version not in self._units:
             self._units[version] = await self.units_of(version)
         known = self._units[version]
-        if known is not None and (untold := {*table.units} - known - {"request"}):
+        tier, usage = use.service_tier, usage_in_tier(use.usage, use.service_tier)
+        request = in_tier("request", tier)
+        units = {unit for unit in table.units if tier_of(unit) == tier}
+        if known is not None and (untold := units - known - {request}):
             self._untold[use.model] = self._untold.get(use.model, frozenset()) | untold
-        if use.usage and "request" not in (known or use.usage):
-            return {**use.usage, "request": 1}
-        return use.usage
+        if usage and request not in (known or usage):
+            return {**usage, request: 1}
+        return usage
 
 
 def _batches(uses: Iterable[PastUse]) -> Iterable[list[PastUse]]:

@@ -62,7 +62,7 @@ _SIGNALS: Final = """
 
 
 _USES: Final = """
-    SELECT customer_id, model, moment, price_version, usage,
+    SELECT customer_id, model, moment, price_version, usage, tier,
         amount_nano
         + coalesce((SELECT amount_nano FROM events WHERE kind = 'settle_late'
             AND ended.kind = 'expire' AND event_id = ended.of || 'settled_late'), 0)
@@ -77,7 +77,11 @@ _USED: Final = """
             reserved_at_ms(rtrim(rtrim(event_id, ?1), ':'), occurred_at_ms) AS moment,
             coalesce((SELECT late.usage FROM events AS late WHERE late.kind = 'settle_late'
                 AND events.kind = 'expire'
-                AND late.event_id = rtrim(events.event_id, ?1) || 'settled_late'), usage) AS usage
+                AND late.event_id = rtrim(events.event_id, ?1) || 'settled_late'), usage) AS usage,
+            coalesce((SELECT json_extract(late.facts, '$.service_tier') FROM events AS late
+                WHERE late.kind = 'settle_late' AND events.kind = 'expire'
+                AND late.event_id = rtrim(events.event_id, ?1) || 'settled_late'),
+                json_extract(facts, '$.service_tier'), 'default') AS tier
         FROM events
         WHERE kind IN ('settle', 'expire') AND occurred_at_ms >= ?2
             AND (?4 IS NULL OR customer_id = ?4)
@@ -232,9 +236,10 @@ class SqliteStore:
     ) -> Iterator[PastUse]:
         """See `UsageHistory`."""
         asked = (_OUTCOME_LETTERS, since_ms, until_ms, customer_id)
-        rows = self._connection.execute(_USES + _USED + "ORDER BY 1, 2, 3, of", asked)
-        for customer, model, moment_ms, version, usage, charged in rows:
-            yield PastUse(customer, model, moment_ms, version, orjson.loads(usage), charged)
+        rows = self._connection.execute(_USES + _USED + "ORDER BY 1, 2, tier, 3, of", asked)
+        for customer, model, moment_ms, version, usage, tier, charged in rows:
+            told = orjson.loads(usage)
+            yield PastUse(customer, model, moment_ms, version, told, charged, tier)
 
     def count_past_uses(self, since_ms: int, until_ms: int, customer_id: str | None = None) -> int:
         """See `UsageHistory`."""
