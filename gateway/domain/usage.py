@@ -58,6 +58,11 @@ def without_tier(unit: str) -> str:
     return unit.rpartition(".")[2]
 
 
+def tier_of(unit: str) -> str:
+    """`flex` of `flex.input`."""
+    return unit.rpartition(".")[0] or DEFAULT_TIER
+
+
 UNIT_NUMBERS: Final[Mapping[str, int]] = {
     in_tier(unit, tier): 32 * tier_number + number
     for tier, tier_number in SERVICE_TIERS.items()

@@ -14,6 +14,7 @@ from tests.ledger.relay import Relay
 from tests.upstreams import Sim
 
 from .desk import Desk
+from .test_corrections import export
 
 
 async def entries(gate: Gate) -> list[str]:
@@ -202,7 +203,7 @@ async def test_a_lost_answer_names_the_key_that_makes_a_repeat_safe(
     words = ("wallet", "grant", "acme", "1", "--key", "pay-9")
     err = await Desk(tmp_path / "relayed.yaml").refused(*words)
     assert relay.replies_cut > 0
-    assert "Whether acme was granted it is not known" in err
+    assert "Whether acme was granted is not known" in err
     assert "--key pay-9" in err
     await relay.close()
     again = await desk.ask(*words)
@@ -239,3 +240,28 @@ async def test_show_tells_how_limits_stand(tmp_path: Path, valkey_socket: Path, 
         }
         said = await desk.run("wallet", "show", "acme")
         assert "any minute" in said.out
+
+
+async def test_show_tells_what_recurs_and_what_nothing_names_any_more(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    recurring = [
+        {"name": "monthly", "amount": "20.00"},
+        {"name": "daily", "amount": "1.00", "every": "day"},
+    ]
+    customers = {"acme": {"recurring_grants": recurring}}
+    async with running_gate(tmp_path, valkey_socket, sim.url, customers=customers) as gate:
+        await export(gate)
+        desk = Desk(tmp_path / "gateway.yaml")
+        config = yaml.safe_load(desk.config.read_text())
+        config["customers"]["acme"]["recurring_grants"] = recurring[:1]
+        desk.config.write_text(yaml.safe_dump(config))
+        shown = await desk.ask("wallet", "show", "acme")
+        said = await desk.run("wallet", "show", "acme")
+    told = {
+        each["name"]: (each["amount"], each["configured"]) for each in shown["recurring_grants"]
+    }
+    assert told == {"monthly": ("20", True), "daily": ("1", False)}
+    assert {each["name"] for each in shown["grants"]} == {"monthly", "daily"}
+    assert "monthly: 20 every month" in said.out
+    assert "daily: 1 every day, which no configuration names any more" in said.out

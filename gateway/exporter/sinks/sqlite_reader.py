@@ -154,6 +154,15 @@ class SqliteStore:
         row = self._connection.execute(_COLUMNS + "WHERE event_id = ?", (event_id,)).fetchone()
         return _stored(row) if row else None
 
+    def latest_named(self, prefix: str) -> StoredEvent | None:
+        """The last event that arrived of those whose id begins so."""
+        row = self._connection.execute(
+            _COLUMNS + "WHERE event_id >= ?1 AND event_id < ?1 || char(1114111)"
+            " ORDER BY position DESC LIMIT 1",
+            (prefix,),
+        ).fetchone()
+        return _stored(row) if row else None
+
     def of_request(self, request_id: str) -> list[StoredEvent]:
         """All events of one request, in order of arrival."""
         rows = self._connection.execute(
