@@ -131,6 +131,7 @@ def _told(story: Story, told: Told) -> list[RenderableType]:
                 duration_ms=facts.get("duration_ms"),
                 usage=facts.get("usage_source"),
                 flags=" ".join(facts.get("flags") or ()) or None,
+                retry_of=facts.get("retry_of"),
             )
         ),
     ]
