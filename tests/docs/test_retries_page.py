@@ -123,11 +123,12 @@ SAID: dict[str, list[tuple[Refused, str, str]]] = {
         (by_ledger("rate_limit", Limit("key", "requests", "hour", 5), 120_000), "120", ""),
         (by_ledger("rate_limit", Limit("key", "tokens", "hour", 5), 121_000), "121", "false"),
     ],
-    "a limit in total": [
+    "a limit in total that is used up": [
         (by_ledger("rate_limit", Limit("key", "requests", "total", 5)), "", "false")
     ],
-    "a limit on concurrent requests": [
-        (by_ledger("concurrency_limit", Limit("key", "concurrent", "total", 5)), "1", "")
+    "a limit on concurrent requests, or one whose rest is held by others": [
+        (by_ledger("concurrency_limit", Limit("key", "concurrent", "total", 5), 0), "1", ""),
+        (by_ledger("rate_limit", Limit("key", "requests", "total", 5), 0), "1", ""),
     ],
     "credit that other requests hold": [(by_ledger("credit_held"), "2", "")],
     "a key whose first request still runs": [(Refused("conflict", "x"), "2", "")],

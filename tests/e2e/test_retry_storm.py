@@ -170,11 +170,26 @@ async def test_402_is_asked_once(gate: Gate, sim: Sim, arrivals: Arrivals, each:
 async def test_429_of_a_limit_that_will_not_open_is_asked_once(
     tmp_path: Path, valkey_socket: Path, sim: Sim, arrivals: Arrivals, each: int
 ) -> None:
+    limit = {"measure": "requests", "window": "total", "ceiling": "1"}
+    async with limited(tmp_path, valkey_socket, sim, limit) as gate:
+        assert (await gate.chat("hi\nsim: tokens=3")).status_code == 200
+        await gate.settle_all()
+        arrivals.of.clear()
+        results = await Storm(gate, each).run()
+        assert statuses(results) == [429] * 2 * each
+        assert arrivals.counts() == {1}
+        assert sim.provider.served.posts == len(await charged(gate)) == 1
+
+
+async def test_429_of_a_limit_that_others_hold_is_asked_again_until_it_is_used_up(
+    tmp_path: Path, valkey_socket: Path, sim: Sim, arrivals: Arrivals, each: int
+) -> None:
     limit = {"measure": "requests", "window": "total", "ceiling": str(each)}
     async with limited(tmp_path, valkey_socket, sim, limit) as gate:
-        results = await Storm(gate, each).run()
+        results = await Storm(gate, each).run("hi\nsim: tokens=3 ttft_ms=300")
         assert statuses(results) == [200] * each + [429] * each
-        assert arrivals.counts() == {1}
+        assert max(arrivals.counts()) <= 2, "the second time it is used up"
+        assert all(pause >= 1 - SOON_S for pause in arrivals.pauses())
         assert sim.provider.served.posts == len(await charged(gate)) == each
 
 
