@@ -131,6 +131,7 @@ def _told(story: Story, told: Told) -> list[RenderableType]:
                 service_tier=facts.get("service_tier"),
                 served_in=facts.get("response_service_tier"),
                 flags=" ".join(facts.get("flags") or ()) or None,
+                retry_of=facts.get("retry_of"),
             )
         ),
     ]

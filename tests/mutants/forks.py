@@ -26,6 +26,7 @@ from tests.mutants.mutate import Mutant
 
 TESTS = (
     "tests/ledger/test_exact.py",
+    "tests/ledger/test_once.py",
     "tests/ledger/test_windows.py",
     "tests/ledger/test_rolling.py",
     "tests/ledger/test_edges.py",
