@@ -23,6 +23,7 @@ UNIT_NUMBERS: Final[Mapping[str, int]] = {
     "second": 22,
     "byte": 23,
     "image": 24,
+    "item": 25,
 }
 """Number of each unit in packed rows."""
 
@@ -38,6 +39,9 @@ CHARGED_AS: Final[Mapping[str, str]] = {
     "audio_output": "output",
 }
 """A class without a price of its own is charged as this one."""
+
+TOKEN_UNITS: Final = frozenset(unit for unit, number in UNIT_NUMBERS.items() if number < 20)
+"""Units that are tokens, and priced by the million; the others are priced for one."""
 
 TEXT_INPUT: Final = frozenset({"input", "cache_read", "cache_write", "cache_write_1h"})
 TEXT_OUTPUT: Final = frozenset({"output", "reasoning"})

@@ -5,10 +5,10 @@ the output is bounded by what the caller allows, else by the model. The dearest 
 could apply is assumed. Only then is a reservation a promise.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from gateway.dialects.base import BadRequest, ForwardOptions, RequestFacts
-from gateway.domain.usage import Usage
+from gateway.domain.usage import TOKEN_UNITS, Usage
 from gateway.proxy.catalog import Model, Policy
 
 
@@ -20,6 +20,8 @@ class Bound:
     input_count:  the input as counted when the provider reports nothing
     output:       upper bound over all choices
     held_output:  how much of it is held: of a stream a part at first
+    other_most:   upper bound of what is neither: images, bytes, seconds, …
+    other_certain: what of it the request alone decides
     """
 
     input: int
@@ -29,6 +31,8 @@ class Bound:
     audio: bool
     images: bool
     tool_calls: int
+    other_most: Usage = field(default_factory=dict)
+    other_certain: Usage = field(default_factory=dict)
 
     def held_usage(self, model: Model) -> Usage:
         """What the hold must cover."""
@@ -42,11 +46,13 @@ class Bound:
         )
         if self.tool_calls:
             usage["tool_call"] = self.tool_calls
+        for unit, quantity in self.other_most.items():
+            usage[unit] = usage.get(unit, 0) + quantity
         return usage
 
     def counted_usage(self, output: int) -> Usage:
         """What is charged where only the gate has counted."""
-        return {"input": self.input_count, "output": output, "request": 1}
+        return {"input": self.input_count, "output": output, "request": 1, **self.other_certain}
 
     def expiry_usage(self, model: Model, policy: Policy, seen: Usage) -> Usage:
         """What the ledger charges if this gate dies: by policy what was seen, the hold, or nothing."""
@@ -60,13 +66,14 @@ class Bound:
 
     @property
     def most(self) -> int:
-        """Tokens at most, input and output."""
-        return self.input + self.output
+        """Quantities at most: tokens of input and output, and all else."""
+        return self.input + self.output + sum(self.other_most.values())
 
     @property
     def tokens(self) -> int:
         """Tokens held, for limits that count tokens."""
-        return self.input + self.held_output
+        other = sum(q for unit, q in self.other_most.items() if unit in TOKEN_UNITS)
+        return self.input + self.held_output + other
 
 
 def bound_request(facts: RequestFacts, model: Model, policy: Policy) -> Bound:
@@ -95,6 +102,8 @@ def bound_request(facts: RequestFacts, model: Model, policy: Policy) -> Bound:
         audio=facts.audio,
         images=facts.images,
         tool_calls=facts.tool_calls,
+        other_most=facts.most,
+        other_certain=facts.certain,
     )
 
 

@@ -12,7 +12,7 @@ settled before it is sent, and in the comments that end a stream whose client se
 
 from typing import Final
 
-from gateway.dialects.base import Dialect, Meter, Refusal, RequestFacts
+from gateway.dialects.base import Answered, Dialect, Meter, Refusal, RequestFacts
 from gateway.dialects.coding import Decoder, decoder_for
 from gateway.domain.money import format_amount
 from gateway.proxy.headers import read_head
@@ -35,8 +35,11 @@ async def relay(
     dialect: Dialect,
     asked: RequestFacts,
     request_id: str,
+    asked_at_s: float = 0.0,
 ) -> UpstreamError | None:
     """Pass one answer on and meter it into `run`. Raises ClientGone, UpstreamError.
+
+    asked_at_s: when the request went out, by the monotonic clock
 
     Returns the error that broke a stream off, whose client has been told.
     """
@@ -44,10 +47,12 @@ async def relay(
     run.status = answer.status
     run.event["upstream_request_id"] = head.request_id
     failed = answer.status >= 400
-    run.streaming = head.media_type.lower().startswith(b"text/event-stream") and not failed
-    meter = dialect.meter(asked, streaming=run.streaming)
+    run.streaming = not failed and dialect.streams(asked, head.media_type.decode("latin-1"))
+    answered = Answered(answer.status, answer.headers, asked_at_s)
+    meter = dialect.meter_answer(asked, answered, streaming=run.streaming)
     run.facts = meter.facts
     tap = _Tap(meter, decoder_for(head.coding))
+    tap.takes_comments &= head.media_type.lower().startswith(b"text/event-stream")
     headers = [
         *head.fields,
         ("x-request-id", request_id),
@@ -105,7 +110,7 @@ async def _relay_stream(
         run.stage = "whole"
         if rest:
             await exchange.write(rest)
-        if exchange.header("x-credits-trailer") and not tap.coded:
+        if exchange.header("x-credits-trailer") and tap.takes_comments:
             await _write_cost_comments(exchange, run)
         await exchange.end()
         return None
@@ -207,13 +212,15 @@ def _out_of_credit(run: Run, request_id: str) -> Refusal:
 class _Tap:
     """Feeds a meter, decoding a copy where the upstream sent a coding all the same."""
 
-    __slots__ = ("_decoder", "_meter", "coded")
+    __slots__ = ("_decoder", "_meter", "coded", "takes_comments")
 
     def __init__(self, meter: Meter, decoder: Decoder | None) -> None:
         self._meter = meter
         self._decoder = decoder
         self.coded = decoder is not None
         """Nothing of the gate's own can stand in such an answer."""
+        self.takes_comments = not self.coded
+        """Only a stream of events has them."""
 
     def feed(self, piece: bytes) -> bytes:
         """What of this piece passes on: coded bytes all, others as the meter says."""
@@ -228,8 +235,9 @@ class _Tap:
         return b"" if self.coded else rest
 
     async def end_with(self, exchange: Exchange, frame: bytes) -> None:
-        """End the client's stream by an error frame; a coded one can only be broken off."""
-        if self.coded:
+        """End the client's stream by an error frame; a coded one, or one that has no such frames,
+        can only be broken off."""
+        if self.coded or not frame:
             exchange.abort()
             return
         await exchange.write(frame)

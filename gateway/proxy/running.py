@@ -19,7 +19,7 @@ import structlog
 
 from gateway.dialects.base import AnswerFacts
 from gateway.domain.reservation import Account, Extended, Hold, Settled
-from gateway.domain.usage import Usage, UsageSource
+from gateway.domain.usage import TOKEN_UNITS, Usage, UsageSource
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.proxy.catalog import Model, Policy
 from gateway.proxy.estimate import Bound
@@ -243,11 +243,13 @@ class Run:
     def _final_usage(self) -> tuple[Usage, UsageSource]:
         facts, bound = self.facts, self.bound
         counted = facts.counted_output
+        for word in facts.flags:
+            self.flag(word)
         if facts.usage_problem is not None or self._absurd():
             self.flag("usage_absurd")
             return bound.counted_usage(min(counted, bound.held_output)), "estimated"
         if facts.usage is not None and facts.usage_final:
-            return self._seen(counted), "provider_reported"
+            return self._seen(counted), facts.source
         if self.stage == "left":
             return self._usage_of_the_gone()
         if self.stage == "cut":
@@ -278,7 +280,8 @@ class Run:
         usage = self.facts.usage
         if usage is None:
             return False
-        return sum(usage.values()) > ABSURD_FACTOR * self.bound.most + ABSURD_SLACK
+        tokens = sum(quantity for unit, quantity in usage.items() if unit in TOKEN_UNITS)
+        return tokens > ABSURD_FACTOR * self.bound.most + ABSURD_SLACK
 
     # The end
 

@@ -14,7 +14,7 @@ import structlog
 from msgpack import packb
 
 from gateway.domain.reservation import Account, Settled
-from gateway.domain.usage import Usage
+from gateway.domain.usage import TOKEN_UNITS, Usage
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.journal import Record, Replayed, SettleJournal
 from gateway.ledger.operations import Ledger
@@ -26,8 +26,6 @@ from gateway.telemetry.metrics import Counter
 T = TypeVar("T")
 
 log = structlog.get_logger("gate")
-
-NOT_TOKENS: Final = frozenset({"request", "tool_call", "second", "byte", "image"})
 
 OFFER_AGAIN_S: Final = 1.0
 """After both the ledger and the journal refused an ending."""
@@ -100,7 +98,7 @@ class Settlements:
                     rows=prices.rows,
                     cost_rows=prices.cost_rows,
                     used=prices.vector(usage) if verb == "settle" else b"",
-                    tokens=sum(q for unit, q in usage.items() if unit not in NOT_TOKENS),
+                    tokens=sum(q for unit, q in usage.items() if unit in TOKEN_UNITS),
                     reserved_at_ms=run.hold.reserved_at_ms,
                     facts=packb(run.event),
                     scope_bits=run.model.scope_bits,

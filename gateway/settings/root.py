@@ -11,7 +11,7 @@ from pydantic import PrivateAttr
 
 from gateway.domain.limits import Limit
 from gateway.domain.pricebook import Book, Customer, Draft, Price
-from gateway.settings.catalogue import GroupBit, ModelSection, RouteSection
+from gateway.settings.catalogue import GroupBit, ModelSection, Priced, RouteSection
 from gateway.settings.customers import (
     CustomerSection,
     GrantSection,
@@ -90,6 +90,7 @@ class Settings(Section):
                 "prices": {"input": "3.00", "output": "15.00"},
             }
         },
+        factory=dict,
     )
     routes: Mapping[Id, RouteSection] = field(
         "Allowed endpoints by name, in place of the default ones.",
@@ -137,6 +138,11 @@ class Settings(Section):
     def events_path(self) -> Path:
         """Where the embedded store is."""
         return self.data_dir / self.store.sqlite.path
+
+    def priced(self) -> dict[str, Priced]:
+        """Everything that has a price, by its name: the models, and routes with prices of their own."""
+        routes = {name: route for name, route in self.routes.items() if route.prices is not None}
+        return {**routes, **self.models}
 
     def knobs(self, route: RouteSection | None = None) -> Knobs:
         """The policy in general, or on one route."""
@@ -190,6 +196,7 @@ class Settings(Section):
     def price_draft(self) -> Draft:
         """What the configuration says of prices, for the price book."""
         prices: dict[str, Price] = {}
+        priced = self.priced()
 
         def kept(price: Price) -> str:
             version = price.table().price_version
@@ -198,13 +205,12 @@ class Settings(Section):
 
         def overrides(sections: Mapping[str, PricesSection]) -> dict[str, str]:
             return {
-                name: kept(self.models[name].price(name, section))
-                for name, section in sections.items()
+                name: kept(priced[name].price(name, section)) for name, section in sections.items()
             }
 
         plans = {name: overrides(plan.prices) for name, plan in self.plans.items() if plan.prices}
         book = Book(
-            models={name: kept(model.price(name)) for name, model in self.models.items()},
+            models={name: kept(each.price(name)) for name, each in priced.items()},
             plans=plans,
             customers={
                 name: Customer(each.plan if each.plan in plans else None, overrides(each.prices))

@@ -15,7 +15,7 @@ ENVIRON = {
     "ANTHROPIC_API_KEY": "a",
 }
 
-SAMPLES = ["gateway", "dev", "demo", "prepaid", "subscription", "tiers", "reseller"]
+SAMPLES = ["gateway", "dev", "demo", "prepaid", "subscription", "tiers", "reseller", "rest"]
 
 
 def sample(name: str, **environ: str) -> Settings:
