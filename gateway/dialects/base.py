@@ -263,3 +263,7 @@ class Dialect(ABC):
     @abstractmethod
     def error_frame(self, refusal: Refusal) -> bytes:
         """What ends a running stream: error frame(s) and the dialect's end of stream."""
+
+    def end_stream(self, facts: RequestFacts, refusal: Refusal) -> bytes:  # noqa: ARG002
+        """The error frame for this request's stream; nothing where it can only be broken off."""
+        return self.error_frame(refusal)

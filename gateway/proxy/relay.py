@@ -62,7 +62,7 @@ async def relay(
         headers.append(("x-error-source", "upstream"))
     if run.streaming:
         headers.append(_remaining(run.hold.available_nano))
-        return await _relay_stream(exchange, answer, run, tap, headers, dialect, request_id)
+        return await _relay_stream(exchange, answer, run, tap, headers, dialect, asked, request_id)
     await _relay_whole(exchange, answer, run, tap, headers)
     return None
 
@@ -85,6 +85,7 @@ async def _relay_stream(
     tap: "_Tap",
     headers: Fields,
     dialect: Dialect,
+    asked: RequestFacts,
     request_id: str,
 ) -> UpstreamError | None:
     try:
@@ -95,7 +96,9 @@ async def _relay_stream(
             except UpstreamError as error:
                 tap.finish()
                 run.flag("upstream_timeout" if error.timeout else "upstream_cut")
-                await tap.end_with(exchange, dialect.error_frame(_cut_by_upstream(request_id)))
+                await tap.end_with(
+                    exchange, dialect.end_stream(asked, _cut_by_upstream(request_id))
+                )
                 return error
             if not piece:
                 break
@@ -104,7 +107,9 @@ async def _relay_stream(
                 await exchange.write(passing)
             if run.watch():
                 _cut(run)
-                await tap.end_with(exchange, dialect.error_frame(_out_of_credit(run, request_id)))
+                await tap.end_with(
+                    exchange, dialect.end_stream(asked, _out_of_credit(run, request_id))
+                )
                 return None
         rest = tap.finish()
         run.stage = "whole"

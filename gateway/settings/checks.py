@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.dialects.gemini import Gemini, GeminiCountTokens
 from gateway.dialects.quantities import ABSURD_FACTOR, Quantity
 from gateway.domain.money import MAX_AMOUNT_NANO, PICO_PER_NANO
 from gateway.domain.pricebook import Price
@@ -31,10 +32,12 @@ OWN_PATHS: Final = frozenset({"/healthz", "/readyz", "/v1/credits", "/v1/models"
 """What the gate answers itself."""
 MAX_CHOICES: Final = 128
 """The most outputs that one request can ask for, for the bound on a single charge."""
-UNMETERED_DIALECTS: Final = frozenset({"anthropic_count_tokens", "generic"})
+UNMETERED_DIALECTS: Final = frozenset({"anthropic_count_tokens", "gemini_count_tokens", "generic"})
 """Dialects that find no usage in an answer: only free routes may speak them."""
 MODELLESS_DIALECT: Final = "generic"
 """The dialect that does not read which model a request names."""
+PATH_VERBS: Final = {dialect.name: dialect.verbs for dialect in (Gemini, GeminiCountTokens)}
+"""What a path ends in where it names the model."""
 WELL_KNOWN_KEYS: Final = ("sk-demo", "sk-broke", "sk-pocket")
 """Keys of the sample configurations: anyone can read them."""
 
@@ -197,12 +200,18 @@ def _routes(settings: Settings, names: Names) -> Iterator[Finding]:
             )
         if route.dialect == MODELLESS_DIALECT and route.free and route.upstream is None:
             yield Finding((*at, "upstream"), "is missing: nothing else says where the requests go")
+        verbs = PATH_VERBS.get(route.dialect, ())
+        if verbs and not route.path.endswith(tuple(f"/{{model}}:{verb}" for verb in verbs)):
+            wanted = " or ".join(f"{{model}}:{verb}" for verb in verbs)
+            yield Finding(
+                (*at, "path"), f"a path of {route.dialect!r} names the model: it ends in {wanted}"
+            )
         for other, before in taken:
             if (clash := _clash(route, before)) is not None:
                 yield Finding((*at, "path"), f"the route {other!r} {clash}")
                 break
         taken.append((name, route))
-        if route.path in OWN_PATHS or route.path.startswith("/v1/models/"):
+        if route.path in OWN_PATHS or (route.path.startswith("/v1/models/") and not verbs):
             yield Finding((*at, "path"), f"{route.path} is answered by the gate itself")
         if route.priced_tools and not any(
             model.prices.prices_unit("tool_call", model.costs) for model in settings.models.values()
