@@ -24,7 +24,10 @@ from gateway.dialects.generic import Generic
 from gateway.dialects.openai_chat import OpenAIChat
 from gateway.dialects.openai_completions import OpenAICompletions
 from gateway.dialects.openai_embeddings import OpenAIEmbeddings
+from gateway.dialects.openai_images import OpenAIImages
 from gateway.dialects.openai_responses import OpenAIResponses
+from gateway.dialects.openai_speech import OpenAISpeech
+from gateway.dialects.openai_transcriptions import OpenAITranscriptions
 
 DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
     {
@@ -34,6 +37,9 @@ DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
             OpenAICompletions(),
             OpenAIEmbeddings(),
             OpenAIResponses(),
+            OpenAIImages(),
+            OpenAISpeech(),
+            OpenAITranscriptions(),
             AnthropicMessages(),
             AnthropicCountTokens(),
             Gemini(),

@@ -28,6 +28,10 @@ class BadRequest(Exception):
         self.code = code
 
 
+class TooLarge(BadRequest):
+    """Something of the request is larger than it may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """What the route and the policy say about reading a request.
@@ -35,6 +39,7 @@ class ReadOptions:
     template_overhead_tokens:  added per message, and once per request, for the chat template
     reference_tokens:          held for each image or document given by reference
     priced_tools:              hosted tool types that the route prices per call
+    min_audio_bytes_per_second: the fewest bytes of a second of sound, by which its length is bounded
     allow_stateful_ids:        `previous_response_id`, file ids and such pass (the route owns its provider key)
     """
 
@@ -42,6 +47,7 @@ class ReadOptions:
     reference_tokens: int = 16_384
     priced_tools: frozenset[str] = frozenset()
     allow_stateful_ids: bool = False
+    min_audio_bytes_per_second: int = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,7 @@ class RequestFacts:
     choices:        how many outputs are generated: n (or best_of) × prompts
     audio, images:  whether audio or images are in the request or asked for
     wants_usage:    a streaming client asked for the usage chunk itself (else it is hidden)
+    limits_output:  the upstream can be told an output maximum
     tool_calls:     most hosted tool calls that the route prices; 0 when there are none
     most:           upper bound of what is not in the bounds above: images, bytes, seconds, …
     certain:        what of `most` the request alone decides: counted where an answer tells nothing
@@ -101,6 +108,7 @@ class RequestFacts:
     audio: bool = False
     images: bool = False
     wants_usage: bool = True
+    limits_output: bool = True
     tool_calls: int = 0
     most: Usage = field(default_factory=dict)
     certain: Usage = field(default_factory=dict)
@@ -135,6 +143,7 @@ class AnswerFacts:
     usage_problem:   why a report was not used (negative, missing, not an integer, absurd), or None
     counted_output:  output tokens counted by the gate: at least one per content frame, at
                      least a quarter of the text's bytes
+    counted:         what the gate counted beside output tokens
     source:          where a final usage comes from
     flags:           what the event is to say of it
     """
@@ -148,6 +157,7 @@ class AnswerFacts:
     finish_reason: str | None = None
     error: bool = False
     """The answer itself said that it failed (an error frame, `response.failed`)."""
+    counted: Usage = field(default_factory=dict)
     source: UsageSource = "provider_reported"
     flags: tuple[str, ...] = ()
 
@@ -217,6 +227,8 @@ class Dialect(ABC):
     name: str
     wanted_type = "Send the body as JSON, with `Content-Type: application/json`."
     """What a body of another type is answered."""
+    needs_length = False
+    """Whether a body must say its size before it is read."""
     reads_query = False
     """Whether a query has a meaning; else it ends at the gate, and a key in it is refused."""
 

@@ -130,6 +130,11 @@ def _whole(value: Any, place: Place) -> int:
         if match is None:
             raise BadUsage("is not a decimal number")
         return int(match[1]) + (1 if match[2] and match[2].strip("0") else 0)
+    return whole_number(value)
+
+
+def whole_number(value: Any) -> int:
+    """A number of JSON, rounded up. Raises BadUsage."""
     if type(value) is int or (type(value) is float and math.isfinite(value)):
         if value < 0:
             raise BadUsage("is negative")

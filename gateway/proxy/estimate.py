@@ -80,7 +80,8 @@ def bound_request(facts: RequestFacts, model: Model, policy: Policy) -> Bound:
     """Bound one request. Raises BadRequest when it asks for more than the model can give."""
     per_choice = facts.output_bound
     if per_choice is None:
-        per_choice = _default_output(model, policy) or model.max_output_tokens
+        default = _default_output(model, policy) if facts.limits_output else None
+        per_choice = default or model.max_output_tokens
     elif per_choice > model.max_output_tokens:
         raise BadRequest(
             f"This model produces at most {model.max_output_tokens} tokens, but {per_choice} were"
@@ -110,7 +111,8 @@ def bound_request(facts: RequestFacts, model: Model, policy: Policy) -> Bound:
 def forward_options(facts: RequestFacts, model: Model, policy: Policy) -> ForwardOptions:
     """How to write the body out: with the output maximum that the bound assumed, if the caller
     gave none and the upstream's own would be higher."""
-    if facts.output_bound is not None or policy.default_max_output_tokens is None:
+    given = facts.output_bound is not None or not facts.limits_output
+    if given or policy.default_max_output_tokens is None:
         return model.forward
     return replace(model.forward, max_output=_default_output(model, policy))
 

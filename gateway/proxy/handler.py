@@ -213,6 +213,8 @@ class Flow:
         media_type = exchange.header("content-type")
         if media_type is not None and not route.dialect.accepts(media_type):
             raise Refused("unsupported_media", route.dialect.wanted_type)
+        if route.dialect.needs_length and exchange.header("content-length") is None:
+            raise Refused("too_large", "Send a form with its `Content-Length`: it must be bounded.")
         body = await exchange.read_body(self.catalog.max_body_bytes)
         return Asked(exchange.method, exchange.path, exchange.query, exchange.headers(), body)
 

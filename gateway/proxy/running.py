@@ -232,8 +232,8 @@ class Run:
         """Usage so far, as far as the gate can tell: reported where it is, else counted."""
         facts = self.facts
         if facts.usage is None:
-            return self.bound.counted_usage(counted_output)
-        usage = {**facts.usage, "request": 1}
+            return {**self.bound.counted_usage(counted_output), **facts.counted}
+        usage = {**facts.counted, **facts.usage, "request": 1}
         if not facts.usage_final:
             produced = sum(usage.get(unit, 0) for unit in ("output", "reasoning", "audio_output"))
             if counted_output > produced:
@@ -255,11 +255,17 @@ class Run:
         if self.stage == "cut":
             # What the piece that passed the limit had beyond it was not held: it is not charged.
             return self._seen(min(counted, bound.held_output)), "counted"
-        if self.stage == "whole" and not facts.error:
+        if self.stage == "whole" and not facts.error and self._lacks_usage:
             self.flag("usage_missing")
             if self.policy.missing_usage == "hold":
                 return bound.held_usage(self.model), "estimated"
         return self._seen(counted), "counted"
+
+    @property
+    def _lacks_usage(self) -> bool:
+        """Whether an answer without a report leaves a priced quantity open. Where images or bytes
+        were counted and no token has a price, it does not."""
+        return not {*self.facts.counted, "request"}.issuperset(self.model.prices.units)
 
     @property
     def _on_leaving(self) -> str:

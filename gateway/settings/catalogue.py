@@ -128,6 +128,11 @@ class RouteSection(Section):
         True,
         False,
     )
+    min_audio_bytes_per_second: Annotated[int, Whole(1, 1_000_000)] = field(
+        "The fewest bytes that a second of sound has: what is uploaded is held as this long.",
+        1000,
+        500,
+    )
     policy: PolicySection = field(
         "Knobs that differ on this route.", {"preset": "strict"}, factory=PolicySection
     )

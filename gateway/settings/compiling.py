@@ -189,6 +189,7 @@ def _route(
             reference_tokens=knobs.reference_tokens,
             priced_tools=frozenset(route.priced_tools),
             allow_stateful_ids=route.allow_stateful_ids,
+            min_audio_bytes_per_second=route.min_audio_bytes_per_second,
         ),
         policy=knobs.flow(),
         free=route.free,
