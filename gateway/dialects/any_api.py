@@ -111,6 +111,10 @@ class AnyApi(Dialect):
             document={_BODY: body, _TYPE: media_type, _TARGET: target},
         )
 
+    def said(self, asked: Asked, facts: RequestFacts) -> bytes:
+        """With the quantities, which may stand in headers."""
+        return f"{sorted(facts.most.items())} ".encode() + super().said(asked, facts)
+
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """A POST of this body alone. Raises BadRequest."""
         return self.read(Asked("POST", "/", "", (), body), options)

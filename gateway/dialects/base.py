@@ -97,6 +97,7 @@ class RequestFacts:
     tool_calls:     most hosted tool calls that the route prices; 0 when there are none
     most:           upper bound of what is not in the bounds above: images, bytes, seconds, …
     certain:        what of `most` the request alone decides: counted where an answer tells nothing
+    service_tier:   the one that is asked for; None when the provider is to choose
     document:       the strict parse, which `forward_body` writes out
     """
 
@@ -112,6 +113,7 @@ class RequestFacts:
     tool_calls: int = 0
     most: Usage = field(default_factory=dict)
     certain: Usage = field(default_factory=dict)
+    service_tier: str | None = None
     document: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -125,6 +127,7 @@ class ForwardOptions:
     max_output:              fill in this output maximum when the caller gave none; None leaves it absent
     max_output_field:        how chat upstreams call it: OpenAI's reasoning models refuse `max_tokens`,
                              older servers do not know `max_completion_tokens`
+    service_tier:            in place of `auto`: the only tier that it may be
     """
 
     upstream_model: str
@@ -132,6 +135,7 @@ class ForwardOptions:
     continuous_usage_stats: bool = False
     max_output: int | None = None
     max_output_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    service_tier: str | None = None
 
 
 @dataclass(slots=True)
@@ -153,6 +157,8 @@ class AnswerFacts:
     usage_problem: str | None = None
     counted_output: int = 0
     response_model: str | None = None
+    service_tier: str | None = None
+    """The tier that served it, as far as the answer says."""
     response_id: str | None = None
     finish_reason: str | None = None
     error: bool = False
@@ -189,7 +195,8 @@ RefusalKind = Literal[
     "not_found",  # 404
     "method_not_allowed",  # 405
     "bad_request",  # 400
-    "conflict",  # 409
+    "conflict",  # 409, will pass
+    "already_done",  # 409, final
     "timeout",  # 408
     "too_large",  # 413
     "unsupported_media",  # 415
@@ -239,6 +246,10 @@ class Dialect(ABC):
     def read(self, asked: Asked, options: ReadOptions) -> RequestFacts:
         """Read a request strictly; the body says all, unless a dialect says more. Raises BadRequest."""
         return self.read_request(asked.body, options)
+
+    def said(self, asked: Asked, facts: RequestFacts) -> bytes:  # noqa: ARG002
+        """What makes two requests the same, for repeats: all that is priced or executed."""
+        return f"{asked.method} {asked.path}?{asked.query}\n".encode() + asked.body
 
     @abstractmethod
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:

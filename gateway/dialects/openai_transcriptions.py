@@ -104,6 +104,10 @@ class OpenAITranscriptions(Dialect):
             document={_PARTS: tuple(parts), _BOUNDARY: new_boundary(parts)},
         )
 
+    def said(self, asked: Asked, facts: RequestFacts) -> bytes:
+        """The form without its boundary, which clients draw anew for a retry."""
+        return asked.path.encode() + write_form(facts.document[_PARTS], "-")
+
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:  # noqa: ARG002
         """Raises BadRequest: without its content type a form cannot be read."""
         raise BadRequest(self.wanted_type)

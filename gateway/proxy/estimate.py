@@ -8,7 +8,7 @@ could apply is assumed. Only then is a reservation a promise.
 from dataclasses import dataclass, field, replace
 
 from gateway.dialects.base import BadRequest, ForwardOptions, RequestFacts
-from gateway.domain.usage import TOKEN_UNITS, Usage
+from gateway.domain.usage import DEFAULT_TIER, TOKEN_UNITS, Usage, in_tier, usage_in_tier
 from gateway.proxy.catalog import Model, Policy
 
 
@@ -22,6 +22,7 @@ class Bound:
     held_output:  how much of it is held: of a stream a part at first
     other_most:   upper bound of what is neither: images, bytes, seconds, …
     other_certain: what of it the request alone decides
+    tiers:        service tiers that may serve it; the first where the answer does not say
     """
 
     input: int
@@ -33,6 +34,7 @@ class Bound:
     tool_calls: int
     other_most: Usage = field(default_factory=dict)
     other_certain: Usage = field(default_factory=dict)
+    tiers: tuple[str, ...] = (DEFAULT_TIER,)
 
     def held_usage(self, model: Model) -> Usage:
         """What the hold must cover."""
@@ -40,19 +42,22 @@ class Bound:
             model.prices.worst_case(
                 input_tokens=self.input,
                 output_tokens=self.held_output,
+                tool_calls=self.tool_calls,
                 audio=self.audio,
                 images=self.images,
+                tiers=self.tiers,
             )
         )
-        if self.tool_calls:
-            usage["tool_call"] = self.tool_calls
         for unit, quantity in self.other_most.items():
-            usage[unit] = usage.get(unit, 0) + quantity
+            for tier in self.tiers:
+                named = in_tier(unit, tier)
+                usage[named] = usage.get(named, 0) + quantity
         return usage
 
     def counted_usage(self, output: int) -> Usage:
         """What is charged where only the gate has counted."""
-        return {"input": self.input_count, "output": output, "request": 1, **self.other_certain}
+        usage = {"input": self.input_count, "output": output, "request": 1, **self.other_certain}
+        return usage_in_tier(usage, self.tiers[0])
 
     def expiry_usage(self, model: Model, policy: Policy, seen: Usage) -> Usage:
         """What the ledger charges if this gate dies: by policy what was seen, the hold, or nothing."""
@@ -105,16 +110,34 @@ def bound_request(facts: RequestFacts, model: Model, policy: Policy) -> Bound:
         tool_calls=facts.tool_calls,
         other_most=facts.most,
         other_certain=facts.certain,
+        tiers=_tiers(facts, model),
     )
 
 
 def forward_options(facts: RequestFacts, model: Model, policy: Policy) -> ForwardOptions:
     """How to write the body out: with the output maximum that the bound assumed, if the caller
     gave none and the upstream's own would be higher."""
+    forward, chosen = model.forward, model.chosen_tiers
+    if facts.service_tier is None and len(chosen) == 1 and "service_tier" in facts.document:
+        forward = replace(forward, service_tier=chosen[0])
     given = facts.output_bound is not None or not facts.limits_output
     if given or policy.default_max_output_tokens is None:
-        return model.forward
-    return replace(model.forward, max_output=_default_output(model, policy))
+        return forward
+    return replace(forward, max_output=_default_output(model, policy))
+
+
+def _tiers(facts: RequestFacts, model: Model) -> tuple[str, ...]:
+    """The service tiers that may serve the request. Raises BadRequest for one without a price."""
+    if facts.service_tier is None:
+        return model.chosen_tiers
+    if facts.service_tier in model.prices.service_tiers:
+        return (facts.service_tier,)
+    known = ", ".join(f'"{tier}"' for tier in ("auto", *model.prices.service_tiers))
+    raise BadRequest(
+        f"This `service_tier` has no price for the model `{model.name}`. Send one of {known}, or"
+        " leave it out.",
+        param="service_tier",
+    )
 
 
 def _default_output(model: Model, policy: Policy) -> int | None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeVar
 import structlog
 from msgpack import packb
 
-from gateway.domain.reservation import Account, Settled
+from gateway.domain.reservation import Account, Once, Settled
 from gateway.domain.usage import TOKEN_UNITS, Usage
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.journal import Record, Replayed, SettleJournal
@@ -69,7 +69,9 @@ class Settlements:
         """Give all of the hold back; None when the ledger has not taken it yet. Never raises."""
         return await self._end(run, "release", {})
 
-    def abandon(self, account: Account, reservation_id: str, facts: bytes) -> None:
+    def abandon(
+        self, account: Account, reservation_id: str, facts: bytes, once: Once | None = None
+    ) -> None:
         """A reserve whose outcome is unknown: release it by id, so that no hold leaks."""
         ending = Ending(
             verb="release",
@@ -81,6 +83,7 @@ class Settlements:
             tokens=0,
             reserved_at_ms=0,
             facts=facts,
+            once=once.key if once else "",
         )
         self.spawn(self._deliver(ending))
 
@@ -102,6 +105,7 @@ class Settlements:
                     reserved_at_ms=run.hold.reserved_at_ms,
                     facts=packb(run.event),
                     scope_bits=run.model.scope_bits,
+                    once=run.once.key if run.once else "",
                 )
             )
             if settled is not None:
