@@ -293,3 +293,17 @@ async def test_a_route_s_price_is_no_model_that_a_request_could_name(
 ) -> None:
     listed = (await ask(gate, "GET", "/v1/models")).json()["data"]
     assert listed == []
+
+
+async def test_47_a_named_request_is_another_on_another_path_or_with_another_quantity(
+    gate: Gate, api: RestApi
+) -> None:
+    named = {"idempotency-key": "k-1"}
+    first = await ask(gate, "PUT", "/v1/maps/1", content=b"<map/>", headers=named)
+    again = await ask(gate, "PUT", "/v1/maps/1", content=b"<map/>", headers=named)
+    other = await ask(gate, "PUT", "/v1/maps/2", content=b"<map/>", headers=named)
+    assert (first.status_code, other.status_code) == (200, 422)
+    assert again.status_code not in (402, 422)
+    assert [heard.target for heard in api.heard] == ["/v1/maps/1"]
+    event = await last(gate)
+    assert event.amount_nano == await gate.settled_nano() == 1_000_000

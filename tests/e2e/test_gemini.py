@@ -241,3 +241,12 @@ async def test_a_bad_request_is_refused_and_nothing_moves(
     assert json.loads(answer.body)["error"]["message"]
     assert KEY.encode() not in answer.body
     await nothing_moved(gate, sim)
+
+
+async def test_47_a_named_request_is_another_with_another_model(gate: Gate, sim: Sim) -> None:
+    named = {"idempotency-key": "k-1"}
+    body = json.loads(good())
+    assert (await gate.post(GENERATE, body, named)).status_code == 200
+    other = await gate.post(GENERATE.replace("small", "dear"), body, named)
+    assert other.status_code == 422
+    assert sim.provider.served.posts == 1

@@ -343,3 +343,19 @@ async def test_what_has_no_bound_is_refused(
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
     await nothing_moved(gate, api)
+
+
+async def test_47_a_form_s_retry_is_the_same_under_another_boundary(
+    gate: Gate, api: MediaApi
+) -> None:
+    headers = {"authorization": f"Bearer {KEY}", "idempotency-key": "k-1"}
+    for boundary in ("one", "two"):
+        body = (MODEL + file() + END).replace(b"--B", b"--" + boundary.encode())
+        kind = {"content-type": f"multipart/form-data; boundary={boundary}"}
+        path = "/v1/audio/transcriptions"
+        answer = await gate.client.post(path, content=body, headers={**headers, **kind})
+        assert answer.status_code != 422
+    assert len(api.asked) == 1
+    other = (MODEL + file(b"RIFX") + END).replace(b"--B", b"--two")
+    answer = await gate.client.post(path, content=other, headers={**headers, **kind})
+    assert answer.status_code == 422
