@@ -127,9 +127,10 @@ async def _quote(
         if named is not None:
             body = orjson.dumps({**parse_object(body), "model": named})
         facts = route.dialect.read_request(body, route.reading)
-        model = models.get(facts.model)
-        if model is None:
-            raise fail(f"there is no model {facts.model}. {suggest(facts.model, models)}")
+        name = route.priced_as or facts.model
+        model = models.get(name)
+        if model is None or model.of_route is not (route.priced_as is not None):
+            raise fail(f"there is no model {name}. {suggest(name, settings.models)}")
         if account.models is not None and model.name not in account.models:
             allowed = ", ".join(sorted(account.models))
             raise fail(f"{account.customer_id} may not use {model.name}, only: {allowed}")

@@ -36,6 +36,7 @@ _NUMBERS: Final[Mapping[str, int]] = {
     "second": 22,
     "byte": 23,
     "image": 24,
+    "item": 25,
 }
 _PARENTS: Final[Mapping[str, str]] = {
     "cache_read": "input",
