@@ -22,7 +22,7 @@ from gateway.cli.customers import check_configured, wallet_of
 from gateway.cli.lines import price_columns
 from gateway.cli.output import AsJson, fail, out, plain, print_json, row, table
 from gateway.dialects import DIALECTS
-from gateway.dialects.base import BadRequest
+from gateway.dialects.base import Asked, BadRequest
 from gateway.dialects.strict_json import parse_object
 from gateway.domain.money import format_amount
 from gateway.domain.pricebook import Book
@@ -35,6 +35,7 @@ from gateway.proxy.accounts import account_of
 from gateway.proxy.catalog import Model, Route
 from gateway.proxy.estimate import Bound, bound_request
 from gateway.proxy.http import Answer, Headers
+from gateway.proxy.paths import PathTable
 from gateway.settings import Settings
 from gateway.settings.compiling import (
     compile_customers,
@@ -108,7 +109,8 @@ def quote(
         settings = context.settings
         check_configured(settings, customer)
         found = await _account(context, customer, key)
-        return await _quote(context, found, _route(settings, route), model, body)
+        asked = Asked("POST", route, "", (), body)
+        return await _quote(context, found, _route(settings, route), model, asked)
 
     quoted = on_ledger(config, work)
     if as_json:
@@ -118,15 +120,16 @@ def quote(
 
 
 async def _quote(
-    context: Context, account: Account, route: Route, named: str | None, body: bytes
+    context: Context, account: Account, route: Route, named: str | None, asked: Asked
 ) -> Quoted:
     settings = context.settings
     upstreams = {name: _Unasked(name) for name in settings.upstreams}
     models = await _priced(context, account.customer_id, compile_models(settings, upstreams))
     try:
         if named is not None:
-            body = orjson.dumps({**parse_object(body), "model": named})
-        facts = route.dialect.read_request(body, route.reading)
+            body = orjson.dumps({**parse_object(asked.body), "model": named})
+            asked = replace(asked, body=body)
+        facts = route.dialect.read(asked, route.reading)
         name = route.priced_as or facts.model
         model = models.get(name)
         if model is None or model.of_route is not (route.priced_as is not None):
@@ -254,12 +257,13 @@ def _body(file: Path | None) -> bytes:
 def _route(settings: Settings, path: str) -> Route:
     upstreams = {name: _Unasked(name) for name in settings.upstreams}
     routes = compile_routes(settings, upstreams, DIALECTS)
-    found = routes.get(path)
+    found = PathTable(routes.items()).find(path)
     if found is None:
         raise fail(f"there is no endpoint {path}. {suggest(path, routes)}")
-    if found.free:
-        raise fail(f"{path} is free: there is nothing to hold or to charge")
-    return found
+    for each in (found, *found.beside):
+        if not each.free:
+            return each
+    raise fail(f"{path} is free: there is nothing to hold or to charge")
 
 
 async def _account(context: Context, customer_id: str, key_id: str | None) -> Account:

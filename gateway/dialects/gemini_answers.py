@@ -23,6 +23,7 @@ _SHAPES: Final[Mapping[RefusalKind, tuple[int, str]]] = {
     "method_not_allowed": (405, "UNIMPLEMENTED"),
     "bad_request": (400, "INVALID_ARGUMENT"),
     "conflict": (409, "ABORTED"),
+    "already_done": (409, "ALREADY_EXISTS"),
     "timeout": (408, "DEADLINE_EXCEEDED"),
     "too_large": (413, "INVALID_ARGUMENT"),
     "unsupported_media": (415, "INVALID_ARGUMENT"),

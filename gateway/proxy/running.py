@@ -57,6 +57,8 @@ EXTEND_AGAIN_S: Final = 1.0
 SMALLEST_STEP: Final = 64
 """No less than this part of a usual step is asked for."""
 
+OUTPUT_UNITS: Final = ("output", "reasoning", "audio_output")
+
 NEVER: Final = math.inf
 
 
@@ -277,17 +279,26 @@ class Run:
 
     # What has been used
 
-    def _seen(self, counted_output: int) -> Usage:
-        """Usage so far, as far as the gate can tell: reported where it is, else counted."""
+    def _seen(self, counted_output: int, most_output: int | None = None) -> Usage:
+        """Usage so far, as far as the gate can tell: reported where it is, else counted.
+
+        most_output: tokens of output at most, whatever a running report says
+        """
         facts = self.facts
         if facts.usage is None:
             counted = usage_in_tier(facts.counted, self.bound.tiers[0])
             return {**self.bound.counted_usage(counted_output), **counted}
         usage = {**facts.counted, **facts.usage, "request": 1}
         if not facts.usage_final:
-            produced = sum(usage.get(unit, 0) for unit in ("output", "reasoning", "audio_output"))
+            produced = sum(usage.get(unit, 0) for unit in OUTPUT_UNITS)
             if counted_output > produced:
                 usage["output"] = usage.get("output", 0) + counted_output - produced
+            elif most_output is not None:
+                over = produced - most_output
+                for unit in OUTPUT_UNITS:
+                    taken = min(max(over, 0), usage.get(unit, 0))
+                    over -= taken
+                    usage[unit] = usage.get(unit, 0) - taken
         return usage_in_tier(usage, self.bound.tiers[0])
 
     def _final_usage(self) -> tuple[Usage, UsageSource]:
@@ -304,7 +315,7 @@ class Run:
             return self._usage_of_the_gone()
         if self.stage == "cut":
             # What the piece that passed the limit had beyond it was not held: it is not charged.
-            return self._seen(min(counted, bound.held_output)), "counted"
+            return self._seen(min(counted, bound.held_output), bound.held_output), "counted"
         if self.stage == "whole" and not facts.error and self._lacks_usage:
             self.flag("usage_missing")
             if self.policy.missing_usage == "hold":

@@ -55,6 +55,37 @@ async def test_a_customer_that_cannot_pay_is_said_to_be_refused(gate: Gate, desk
     assert "It would be refused: the balance cannot pay for it." in said.out
 
 
+async def test_a_route_with_a_price_of_its_own_is_quoted_by_its_path(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    sold = {
+        "path": "/v1/maps/{id}/print",
+        "dialect": "generic",
+        "upstream": "sim",
+        "prices": {"per_item": "0.002"},
+        "meter": {"per_item": {"request_pointer": "/copies", "at_most": 9}},
+    }
+    read = {**sold, "methods": ["GET"], "free": True}
+    del read["prices"], read["meter"]
+    routes = {"read": read, "sold": sold}
+    async with running_gate(tmp_path, valkey_socket, sim.url, routes=routes):
+        desk = Desk(tmp_path / "gateway.yaml")
+        path = ("--route", "/v1/maps/7/print")
+        quoted = await desk.ask("quote", "acme", *path, stdin='{"copies": 3}')
+        assert (quoted["model"], quoted["hold"]) == ("sold", "0.006")
+        assert quoted["route"] == "/v1/maps/{id}/print"
+        refused = await desk.run("quote", "acme", *path, stdin='{"copies": 10}')
+        assert refused.code == 1
+        assert "/copies" in refused.err
+
+
+async def test_a_model_in_the_path_is_quoted(gate: Gate, desk: Desk) -> None:
+    body = json.dumps({"contents": [{"parts": [{"text": "hi"}]}]})
+    path = "/v1beta/models/dear:generateContent"
+    quoted = await desk.ask("quote", "acme", "--route", path, stdin=body)
+    assert quoted["model"] == "dear"
+
+
 async def test_the_table_shows_quantities_prices_and_amounts(gate: Gate, desk: Desk) -> None:
     said = await desk.run("quote", "acme", stdin=chat(max_tokens=100))
     assert "output 100 4 /M 0.0004 0.0004" in said.out

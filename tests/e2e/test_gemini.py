@@ -135,7 +135,8 @@ async def pocket(tmp_path: Path, valkey_socket: Path, sim: Sim) -> AsyncIterator
     customers = gate_config(sim.url, tmp_path, "")["customers"]
     customers["acme"]["grants"][0]["amount"] = "0.001"
     policy = {"hold_output_tokens": 8, "exhausted_stream": "cut"}
-    options: dict[str, Any] = {"customers": customers, "policy": policy}
+    upstreams = {"sim": {"base_url": sim.url}}  # with time enough on a busy machine
+    options: dict[str, Any] = {"customers": customers, "policy": policy, "upstreams": upstreams}
     async with running_gate(tmp_path, valkey_socket, sim.url, **options) as running:
         yield running
 
@@ -249,4 +250,14 @@ async def test_47_a_named_request_is_another_with_another_model(gate: Gate, sim:
     assert (await gate.post(GENERATE, body, named)).status_code == 200
     other = await gate.post(GENERATE.replace("small", "dear"), body, named)
     assert other.status_code == 422
+    assert sim.provider.served.posts == 1
+
+
+async def test_47_a_repeat_is_told_that_it_was_done(gate: Gate, sim: Sim) -> None:
+    named = {"idempotency-key": "k-1"}
+    assert (await gate.post(GENERATE, json.loads(good()), named)).status_code == 200
+    await gate.settle_all()
+    repeat = await gate.post(GENERATE, json.loads(good()), named)
+    assert repeat.status_code == 409
+    assert repeat.json()["error"]["status"] == "ALREADY_EXISTS"
     assert sim.provider.served.posts == 1

@@ -233,6 +233,15 @@ async def test_a_cut_stream_is_never_charged_beyond_its_hold(desk: Desk) -> None
     assert "usage_missing" not in event.facts["flags"]
 
 
+async def test_a_cut_stream_whose_running_report_is_ahead_is_charged_no_more(desk: Desk) -> None:
+    run = await desk.run(hold_output_tokens=50)
+    saw(run, 60, stage="cut")
+    reported(run, {"input": 9, "output": 40, "reasoning": 30}, final=False)
+    event = await desk.end(run)
+    assert dict(event.usage) == {"input": 9, "output": 50}  # the desk's reasoning is output
+    assert event.amount_nano <= event.estimated_amount_nano
+
+
 async def test_a_request_ends_once_however_often_it_is_resolved(desk: Desk) -> None:
     run = await desk.run()
     saw(run, 30)
