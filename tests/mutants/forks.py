@@ -44,7 +44,7 @@ TESTS = (
 TEST_FILES = tuple(dict.fromkeys(test.partition("::")[0] for test in TESTS))
 STEPS = 400
 """Of the random walk; those that it finds, it mostly finds in the first hundred."""
-SEED = 22
+SEED = 21
 """A walk that meets every operation and every kind of event in so few steps."""
 MEMORY_BYTES = 2 << 30
 PROCESSOR_S = 40
