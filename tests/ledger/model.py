@@ -7,21 +7,40 @@ grants, dictionaries of holds, a list of events. `test_oracle.py` compares the t
 import copy
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.domain.limits import Limit, window_borders_ms
 from gateway.domain.pricing import PriceTable
+from gateway.domain.signals import SignalRules
 from tests.ledger import rating
+from tests.ledger.noticing import Noticing, Said
 from tests.ledger.rating import Mark, Periods, Row, rows_of
 
 RANK = {"promotional": 0, "allowance": 1, "adjustment": 2, "paid": 3}
 FOREVER = 1 << 60
 SETTLE_MAX_AGE_MS = 3_300_000
+NOT_TOKENS = ("request", "tool_call")
 
 
-Told = list[tuple[str, str, int, int]]
-"""Entries of the outbox: kind, id, amount, balance."""
+Parts = list[tuple[int, int]]
+"""Grant no (0: overdraft) and amount."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of the outbox. id: without epoch and seq. moved: None where it is not predicted."""
+
+    customer: str
+    kind: str
+    id: str
+    amount: int
+    balance: int
+    signals: tuple[Said, ...] = ()
+    moved: tuple[tuple[int, int], ...] | None = None
+
+
+Told = list[Entry]
 
 
 @dataclass(slots=True)
@@ -33,6 +52,7 @@ class ModelGrant:
     remaining: int
     effective_at: int
     expires_at: int
+    created_at: int
     held: int = 0
 
     def eligible(self, now: int, bits: int) -> bool:
@@ -105,19 +125,37 @@ class ModelAllowance:
     carry: int = 0
 
 
+Terms = tuple[str, int, int, int]
+"""Category, priority, scope bits, expires_at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What an event charged, less what a late settle gave back, and who paid the whole."""
+
+    customer: str
+    net: int
+    paid: tuple[tuple[int, int], ...]
+
+
 class ModelWallet:
     """One customer's wallet."""
 
-    def __init__(self, credit_limit: int, billing_day: int) -> None:
-        self.credit_limit = credit_limit
-        self.billing_day = billing_day
+    def __init__(self, customer: str) -> None:
+        self.customer = customer
+        self.rev = self.credit_limit = 0
+        self.billing_day = 1
+        self.frozen = False
+        self.noticing: Noticing | None = None
         self.periods: Periods = {}
         self.allowances: dict[int, ModelAllowance] = {}
+        self.terms: dict[int, Terms] = {}
+        """Of every grant that an operator made, as long as there is a ledger."""
         self.expired = 0
         self.grants: list[ModelGrant] = []
         self.next_no = 1
         self.overdraft = self.held_credit = 0
-        self.granted = self.settled = self.adjusted = 0
+        self.granted = self.settled = self.adjusted = self.voided = 0
         self.counters: dict[tuple[str, str, int], ModelCounter] = {}
 
     def balance(self, now: int) -> int:
@@ -138,8 +176,9 @@ class ModelWallet:
         return next((g for g in self.grants if g.no == no), None)
 
     def add(self, grant: ModelGrant) -> None:
-        self.grants.append(grant)
-        self.grants.sort(key=ModelGrant.burns)
+        """Before the first one that burns after it. A voided one stays where it is."""
+        later = (at for at, other in enumerate(self.grants) if grant.burns() < other.burns())
+        self.grants.insert(next(later, len(self.grants)), grant)
 
     def new_no(self) -> int:
         self.next_no += 1
@@ -157,7 +196,32 @@ class ModelWallet:
             grant.remaining = amount - repaid
             self.add(grant)
 
-    def catch_up(self, customer: str, now: int) -> Told:
+    def entry(
+        self,
+        kind: str,
+        event_id: str,
+        amount: int,
+        now: int,
+        *,
+        signals: tuple[Said, ...] = (),
+        moved: Parts | None = None,
+    ) -> Entry:
+        """An entry with the balance as it stands."""
+        parts = None if moved is None else tuple(moved)
+        return Entry(self.customer, kind, event_id, amount, self.balance(now), signals, parts)
+
+    def notice(self, now: int, spent: int = 0) -> tuple[Said, ...]:
+        """What this step announces."""
+        if self.noticing is None:
+            return ()
+        said, freezes = self.noticing.notice(
+            self.balance(now), self.credit_limit, self.grants, (self.granted, self.settled), spent,
+            now,
+        )  # fmt: skip
+        self.frozen = self.frozen or freezes
+        return tuple(said)
+
+    def catch_up(self, now: int) -> Told:
         """What time has done: grants have expired, allowances open."""
         told: Told = []
         for grant in self.grants:
@@ -168,9 +232,9 @@ class ModelWallet:
                 for allowance in self.allowances.values():
                     if allowance.grant == grant.no:
                         allowance.carry += left
-                told.append(
-                    ("expire_grant", f"expire_grant:{customer}:{grant.no}", left, self.balance(now))
-                )
+                event_id = f"expire_grant:{self.customer}:{grant.no}"
+                moved = [(grant.no, left)]
+                told.append(self.entry("expire_grant", event_id, left, now, moved=moved))
         for number, allowance in self.allowances.items():
             if now < allowance.end:
                 continue
@@ -190,15 +254,16 @@ class ModelWallet:
                     0,
                     allowance.start,
                     allowance.end,
+                    now,
                 ),
                 amount,
                 now,
             )
-            event_id = f"allowance:{customer}:{number}:{allowance.start}"
-            told.append(("grant", event_id, amount, self.balance(now)))
+            event_id = f"allowance:{self.customer}:{number}:{allowance.start}"
+            told.append(self.entry("grant", event_id, amount, now))
         return told
 
-    def free_parts(self, amount: int, now: int, bits: int) -> list[tuple[int, int]]:
+    def free_parts(self, amount: int, now: int, bits: int) -> Parts:
         """Unheld eligible remainder in burn order, the rest as grant 0."""
         parts = []
         for grant in self.grants:
@@ -225,7 +290,7 @@ class ModelWallet:
             else:
                 grant.held -= part
 
-    def take(self, amount: int, now: int, bits: int) -> list[tuple[int, int]]:
+    def take(self, amount: int, now: int, bits: int) -> Parts:
         parts = self.free_parts(amount, now, bits)
         for no, part in parts:
             grant = self.grant_named(no)
@@ -244,21 +309,63 @@ class Model:
         self.holds: dict[str, ModelHold] = {}
         self.ended: dict[str, ModelEnded] = {}
         self.ops: dict[str, tuple[Any, ...]] = {}
-        self.events: list[tuple[str, str, int, int]] = []  # kind, id, amount, balance
+        self.events: Told = []
+        """What no test has compared yet."""
+        self.charges: dict[str, Charge] = {}
+        self.refunded: dict[str, int] = {}
+
+    def saved(self) -> dict[str, Any]:
+        """All of it, to go back to."""
+        deep, flat = ("wallets", "holds"), ("ended", "ops", "events", "charges", "refunded")
+        copies = {name: copy.deepcopy(getattr(self, name)) for name in deep}
+        return copies | {name: copy.copy(getattr(self, name)) for name in flat}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go back to what was saved; it may be gone back to again."""
+        for name, value in saved.items():
+            deep = name in ("wallets", "holds")
+            setattr(self, name, copy.deepcopy(value) if deep else copy.copy(value))
 
     def begin(self, customer: str, now: int) -> tuple[ModelWallet, Told]:
         """A wallet to change and to keep if the operation is done, after what time has done."""
         wallet = copy.deepcopy(self.wallets[customer])
-        return wallet, wallet.catch_up(customer, now)
+        return wallet, wallet.catch_up(now)
 
-    def keep(self, customer: str, wallet: ModelWallet, told: Told) -> None:
-        self.wallets[customer] = wallet
+    def keep(self, wallet: ModelWallet, told: Told) -> None:
+        self.wallets[wallet.customer] = wallet
         self.events += told
 
-    def account(self, customer: str, credit_limit: int, now: int, billing_day: int) -> None:
-        wallet = self.wallets.setdefault(customer, ModelWallet(credit_limit, billing_day))
-        wallet.credit_limit = credit_limit
-        self.events.append(("account", "", 0, wallet.balance(now)))
+    def account(
+        self, customer: str, terms: tuple[int, int, bool, int] | None, now: int
+    ) -> tuple[str, int]:
+        """terms: revision, credit limit, frozen, billing day; None raises the revision alone."""
+        self.wallets.setdefault(customer, ModelWallet(customer))
+        wallet, told = self.begin(customer, now)
+        has = (wallet.rev, wallet.credit_limit, wallet.frozen, wallet.billing_day)
+        terms = terms or (wallet.rev + 1, *has[1:])
+        if terms[0] < wallet.rev:
+            return "old_revision", wallet.rev
+        if terms[0] == wallet.rev:
+            return "unchanged" if terms == has else "different", wallet.rev
+        wallet.rev, wallet.credit_limit, wallet.frozen, wallet.billing_day = terms
+        event_id, signals = f"account:{customer}:{wallet.rev}", wallet.notice(now)
+        self.keep(wallet, [*told, wallet.entry("account", event_id, 0, now, signals=signals)])
+        return "updated", wallet.rev
+
+    def signals(self, customer: str, rules: SignalRules, now: int) -> bool:
+        wallet, told = self.begin(customer, now)
+        if rules == (wallet.noticing.rules if wallet.noticing else SignalRules()):
+            return False
+        if rules == SignalRules():
+            wallet.noticing = None
+        elif wallet.noticing is None:
+            wallet.noticing = Noticing(rules)
+        else:
+            wallet.noticing.follow(rules)
+        said = wallet.notice(now)
+        told.append(wallet.entry("signals", f"signals:{customer}", 0, now, signals=said))
+        self.keep(wallet, told)
+        return True
 
     def grant(self, customer: str, op: str, terms: tuple[Any, ...], now: int) -> str:
         if op in self.ops:
@@ -272,12 +379,14 @@ class Model:
         if len(wallet.grants) >= 64:
             return "too_many_grants"
         wallet.credit(
-            ModelGrant(wallet.new_no(), category, priority, bits, 0, effective_at, expires_at),
+            ModelGrant(wallet.new_no(), category, priority, bits, 0, effective_at, expires_at, now),
             amount,
             now,
         )
+        wallet.terms[wallet.next_no - 1] = (category, priority, bits, expires_at)
         self.ops[op] = ("grant", terms)
-        self.keep(customer, wallet, [*told, ("grant", op, amount, wallet.balance(now))])
+        said = wallet.notice(now)
+        self.keep(wallet, [*told, wallet.entry("grant", op, amount, now, signals=said)])
         return "granted"
 
     def allowance(self, customer: str, name: str, terms: tuple[Any, ...], now: int) -> bool:
@@ -297,14 +406,85 @@ class Model:
             return False
         else:
             del wallet.allowances[number]
-        told.append(("allowance", "", 0, wallet.balance(now)))
-        self.keep(customer, wallet, told + wallet.catch_up(customer, now))
+        entry = wallet.entry("allowance", f"allowance:{customer}:{number}:set", 0, now)
+        opened = wallet.catch_up(now)
+        self.keep(wallet, [*told, replace(entry, signals=wallet.notice(now)), *opened])
         return True
 
-    def sweep(self, customer: str, now: int) -> int:
+    def sweep(self, customer: str, due: bool, now: int) -> int:
+        """due: whether the wallet said that time has something to do."""
         wallet, told = self.begin(customer, now)
-        self.keep(customer, wallet, told)
+        said = wallet.notice(now)
+        if not due:
+            assert not told, "time has done something that the wallet did not see coming"
+            assert not any(name == "grant_expiring" for name, *_ in said), said
+            return 0
+        if said:
+            told.append(wallet.entry("signals", f"signals:{customer}", 0, now, signals=said))
+        self.keep(wallet, told)
         return len(told)
+
+    def void(self, customer: str, op: str, no: int, now: int) -> tuple[str, int]:
+        if op in self.ops:
+            return (
+                ("replayed", self.ops[op][2])
+                if self.ops[op][:2] == ("void", no)
+                else ("different", 0)
+            )
+        wallet, told = self.begin(customer, now)
+        grant = wallet.grant_named(no)
+        if grant is None or grant.remaining == grant.held:
+            return "unknown_grant", 0
+        taken = grant.remaining - grant.held
+        grant.remaining, grant.expires_at = grant.held, now
+        wallet.voided += taken
+        if no in wallet.terms:
+            wallet.terms[no] = (*wallet.terms[no][:3], now)
+        self.ops[op] = ("void", no, taken)
+        said, moved = wallet.notice(now), [(no, taken)]
+        self.keep(wallet, [*told, wallet.entry("void", op, taken, now, signals=said, moved=moved)])
+        return "voided", taken
+
+    def refund(
+        self, op: str, event: str, amount: int, known: Mapping[int, Terms], now: int
+    ) -> tuple[str, int]:
+        """known: terms of some of the grants that paid."""
+        charge, before = self.charges[event], self.refunded.get(event, 0)
+        if op in self.ops:
+            same = self.ops[op] == ("refund", event, amount)
+            return ("replayed", charge.net - before) if same else ("different", 0)
+        if before + amount > charge.net:
+            return "more_than_charged", 0
+        wallet, told = self.begin(charge.customer, now)
+        if len(wallet.grants) + len(charge.paid) >= 64:
+            wallet.drop_exhausted()
+            if len(wallet.grants) + len(charge.paid) >= 64:
+                return "too_many_grants", 0
+        # From the end: what was given back before, then this.
+        skip, left, own = sum(part for _, part in charge.paid) - charge.net + before, amount, 0
+        moved: dict[int, int] = {}
+        for no, part in reversed(charge.paid):
+            passed = min(skip, part)
+            skip, part = skip - passed, min(part - passed, left)
+            left -= part
+            grant, terms = wallet.grant_named(no), known.get(no)
+            ends = grant.expires_at if grant else terms[3] if terms else 0
+            if not part:
+                continue
+            if no == 0 or 0 < ends <= now or not (grant or terms):
+                own += part
+                continue
+            if grant:
+                grant.remaining += part
+            elif terms:
+                wallet.add(ModelGrant(no, *terms[:3], part, now, ends, now))
+            moved[no] = moved.get(no, 0) + part
+        self._credit(wallet, own, now, priority=255)
+        wallet.adjusted += amount
+        self.ops[op], self.refunded[event] = ("refund", event, amount), before + amount
+        said = wallet.notice(now)
+        self.keep(wallet, [*told, wallet.entry("adjust", op, amount, now, signals=said)])
+        return "refunded", charge.net - before - amount
 
     def adjust(self, customer: str, op: str, amount: int, now: int) -> str:
         if op in self.ops:
@@ -319,7 +499,8 @@ class Model:
             self._credit(wallet, amount, now, priority=100)
         wallet.adjusted += amount
         self.ops[op] = ("adjust", amount)
-        self.keep(customer, wallet, [*told, ("adjust", op, amount, wallet.balance(now))])
+        said = wallet.notice(now)
+        self.keep(wallet, [*told, wallet.entry("adjust", op, amount, now, signals=said)])
         return "adjusted"
 
     def reserve(
@@ -344,6 +525,8 @@ class Model:
         rows = rows_of(table)
         rated = rating.estimate(rows, estimate, wallet.periods, None, now, wallet.billing_day)
         amount = rated.charge_nano
+        if wallet.frozen:
+            return "wallet_frozen", amount
         refused = None
         staged = []
         for limit in limits:
@@ -381,7 +564,7 @@ class Model:
             rated.marks,
         )
         rating.move(wallet.periods, rated.moves)
-        self.keep(customer, wallet, told)
+        self.keep(wallet, told)
         return "held", amount
 
     def extend(
@@ -406,7 +589,7 @@ class Model:
         if extend_no <= hold.extend_no:
             return ("not_grown" if total > hold.held else "extended"), hold.held
         growth, more = max(0, total - hold.held), max(0, tokens - hold.tokens)
-        refused = growth > 0 and growth > wallet.available(now, hold.bits)
+        refused = growth > 0 and (wallet.frozen or growth > wallet.available(now, hold.bits))
         live = []
         for limit, window, _ in hold.counted:
             adds = {"spend": growth, "tokens": more}.get(limit.measure, 0)
@@ -429,7 +612,7 @@ class Model:
                 limit, window, held = hold.counted[at]
                 hold.counted[at] = (limit, window, held + adds)
             rating.move(wallet.periods, hold.kept())
-            self.keep(hold.customer, wallet, told)
+            self.keep(wallet, told)
         return "extended", hold.held
 
     def settle(
@@ -458,12 +641,11 @@ class Model:
             rated = rating.charge(rows, usage, wallet.periods, marks)
             rating.move(wallet.periods, rated.moves)
             charge = max(0, rated.charge_nano)
-            wallet.take(charge, now, 0)
+            paid = wallet.take(charge, now, 0)
             wallet.settled += charge
             self.ended[rid] = ModelEnded("settled", charge, usage)
-            told.append(("settle", f"{rid}:settled", charge, wallet.balance(now)))
-            self._reprice(wallet, rid, rated.charge_nano, now, told)
-            self.keep(customer, wallet, told + wallet.catch_up(customer, now))
+            entry = wallet.entry("settle", f"{rid}:settled", charge, now, moved=paid)
+            self._charged(wallet, rid, entry, rated.charge_nano, now, told)
             return "settled", charge
         if ended.outcome != "expired":
             if ended.outcome != "released" and ended.usage != usage:
@@ -478,15 +660,18 @@ class Model:
             counter = wallet.counters.get((limit.scope, _SCOPES[limit.scope], limit.counter_id))
             if used is not None and counter is not None and counter.window == window:
                 counter.used += used - counted
-        if more >= 0:
+        paid = (
             wallet.take(more, now, 0)
-        else:
-            self._give_back(wallet, -more, ended.paid, now)
+            if more >= 0
+            else self._give_back(wallet, -more, ended.paid, now)
+        )
         wallet.settled += more
         self.ended[rid] = ModelEnded("settled_late", charge, usage)
-        told.append(("settle_late", f"{rid}:settled_late", more, wallet.balance(now)))
-        self._reprice(wallet, rid, rated.charge_nano, now, told)
-        self.keep(customer, wallet, told + wallet.catch_up(customer, now))
+        if ended.charged:
+            net = ended.charged + min(0, more)
+            self.charges[f"{rid}:expired"] = Charge(customer, net, tuple(ended.paid))
+        entry = wallet.entry("settle_late", f"{rid}:settled_late", more, now, moved=paid)
+        self._charged(wallet, rid, entry, rated.charge_nano, now, told)
         return "settled_late", charge
 
     def release(self, rid: str, reserved_at: int, now: int) -> tuple[str, int]:
@@ -509,7 +694,7 @@ class Model:
         if now < hold.deadline:
             return "not_due", 0
         usage = hold.checkpoint
-        tokens = sum(quantity for unit, quantity in usage.items() if unit != "request")
+        tokens = sum(quantity for unit, quantity in usage.items() if unit not in NOT_TOKENS)
         return "expired", self._end(rid, "expired", "expire", usage, 1, tokens, now)
 
     def _end(
@@ -557,38 +742,52 @@ class Model:
                 paid[known] = (no, paid[known][1] + part)
         wallet.settled += charge
         self.ended[rid] = ModelEnded(outcome, charge, usage, paid, counted, hold.held, marks)
-        told.append((kind, f"{rid}:{outcome}", charge, wallet.balance(now)))
-        self._reprice(wallet, rid, whole, now, told)
-        self.keep(hold.customer, wallet, told + wallet.catch_up(hold.customer, now))
+        moved = None if outcome == "released" else paid
+        entry = wallet.entry(kind, f"{rid}:{outcome}", charge, now, moved=moved)
+        self._charged(wallet, rid, entry, whole, now, told)
         return charge
 
-    def _reprice(self, wallet: ModelWallet, rid: str, charge: int, now: int, told: Told) -> None:
-        """What a step of a volume tier gives back."""
+    def _charged(
+        self, wallet: ModelWallet, rid: str, entry: Entry, charge: int, now: int, told: Told
+    ) -> None:
+        """The end of what charges: a step of a volume tier gives back, and time may do the rest."""
+        after: Told = []
         if charge < 0:
             self._credit(wallet, -charge, now, priority=255)
             wallet.adjusted -= charge
-            told.append(("adjust", f"{rid}:repriced", -charge, wallet.balance(now)))
+            after.append(wallet.entry("adjust", f"{rid}:repriced", -charge, now))
+        after += wallet.catch_up(now)
+        if entry.kind in ("settle", "settle_late") and entry.amount > 0:
+            self.charges[entry.id] = Charge(wallet.customer, entry.amount, entry.moved or ())
+        signals = wallet.notice(now, entry.amount)
+        self.keep(wallet, [*told, replace(entry, signals=signals), *after])
 
     def _credit(self, wallet: ModelWallet, amount: int, now: int, *, priority: int) -> None:
         repaid = min(wallet.overdraft, amount)
         wallet.overdraft -= repaid
         if amount > repaid:
             no = wallet.new_no()
-            wallet.add(ModelGrant(no, "adjustment", priority, 0, amount - repaid, now, 0))
+            wallet.add(ModelGrant(no, "adjustment", priority, 0, amount - repaid, now, 0, now))
 
     def _give_back(
         self, wallet: ModelWallet, amount: int, paid: Sequence[tuple[int, int]], now: int
-    ) -> None:
+    ) -> Parts:
+        """What each was given, below 0."""
         repaid = min(wallet.overdraft, amount)
         wallet.overdraft -= repaid
+        given = [(0, -repaid)]
         amount -= repaid
         for no, part in reversed(paid):
             grant = wallet.grant_named(no)
             if grant is not None:
-                grant.remaining += min(part, amount)
-                amount -= min(part, amount)
+                part = min(part, amount)
+                grant.remaining += part
+                given.append((no, -part))
+                amount -= part
         if amount:
+            given.append((wallet.next_no, -amount))
             self._credit(wallet, amount, now, priority=255)
+        return [(no, part) for no, part in given if part]
 
     def _counter(
         self,
