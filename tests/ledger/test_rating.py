@@ -85,6 +85,7 @@ async def test_a_volume_step_reprices_what_was_before_and_credits_it(
     adjusted = next(stamp for stamp in await meter.bench.stamps() if stamp[0] == "adjust")
     # 110 × 4 − 100 × 10 = −560, to a grant of its own
     assert (adjusted[1], adjusted[3], adjusted[7]) == ("u3:repriced", 560, [2, 560])
+    assert adjusted[6] == 10**9 - 1000 + 560
     credit = wallet.grants[-1]
     assert (credit.category, credit.priority, credit.expires_at_ms) == ("adjustment", 255, 0)
     assert await meter.bench.differences() == []

@@ -34,6 +34,8 @@ TESTS = (
     "tests/ledger/test_operations.py",
     "tests/ledger/test_words.py",
     "tests/ledger/test_expiry.py",
+    "tests/ledger/test_sweeps.py",
+    "tests/ledger/test_calendar.py",
     "tests/ledger/test_corrections.py",
     "tests/ledger/test_signals.py",
     "tests/ledger/test_rating.py",
