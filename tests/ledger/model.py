@@ -90,6 +90,10 @@ class ModelHold:
     marks: list[Mark]
     extend_no: int = 0
 
+    def copied(self) -> "ModelHold":
+        """As deep as anything in it changes."""
+        return replace(self, parts=dict(self.parts), counted=list(self.counted))
+
     def kept(self) -> list[tuple[int, int, int, int]]:
         """What it keeps in the counters of its periods."""
         counting = [row for row in self.rows if row.counter is not None]
@@ -157,6 +161,17 @@ class ModelWallet:
         self.overdraft = self.held_credit = 0
         self.granted = self.settled = self.adjusted = self.voided = 0
         self.counters: dict[tuple[str, str, int], ModelCounter] = {}
+
+    def copied(self) -> "ModelWallet":
+        """As deep as anything in it changes."""
+        other = copy.copy(self)
+        other.noticing = copy.deepcopy(self.noticing)
+        other.grants = [copy.copy(grant) for grant in self.grants]
+        other.terms = dict(self.terms)
+        for name in ("periods", "allowances", "counters"):
+            each = getattr(self, name)
+            setattr(other, name, {key: copy.copy(value) for key, value in each.items()})
+        return other
 
     def balance(self, now: int) -> int:
         return sum(g.remaining for g in self.grants if g.active(now)) - self.overdraft
@@ -316,19 +331,19 @@ class Model:
 
     def saved(self) -> dict[str, Any]:
         """All of it, to go back to."""
-        deep, flat = ("wallets", "holds"), ("ended", "ops", "events", "charges", "refunded")
-        copies = {name: copy.deepcopy(getattr(self, name)) for name in deep}
-        return copies | {name: copy.copy(getattr(self, name)) for name in flat}
+        flat = ("wallets", "ended", "ops", "events", "charges", "refunded")
+        copies: dict[str, Any] = {name: copy.copy(getattr(self, name)) for name in flat}
+        return copies | {"holds": {rid: hold.copied() for rid, hold in self.holds.items()}}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go back to what was saved; it may be gone back to again."""
         for name, value in saved.items():
-            deep = name in ("wallets", "holds")
-            setattr(self, name, copy.deepcopy(value) if deep else copy.copy(value))
+            setattr(self, name, copy.copy(value))
+        self.holds = {rid: hold.copied() for rid, hold in self.holds.items()}
 
     def begin(self, customer: str, now: int) -> tuple[ModelWallet, Told]:
         """A wallet to change and to keep if the operation is done, after what time has done."""
-        wallet = copy.deepcopy(self.wallets[customer])
+        wallet = self.wallets[customer].copied()
         return wallet, wallet.catch_up(now)
 
     def keep(self, wallet: ModelWallet, told: Told) -> None:

@@ -94,6 +94,7 @@ class Call:
     """One operation. `twice`: it may be asked again with the same arguments."""
 
     name: str
+    customer: str
     real: Callable[[], Awaitable[Answer]]
     model: Callable[[], Answer]
     twice: bool = True
@@ -195,7 +196,7 @@ class Walk:
             )  # fmt: skip
             return (word, held) if word == "held" else (word,)
 
-        return Call("again" if ask.reserved_at else "reserve", real, model)
+        return Call("again" if ask.reserved_at else "reserve", ask.customer, real, model)
 
     def extend(self, rid: str) -> Call:
         ask, ledger, dice = self.asked[rid], self.ledger, self.dice
@@ -220,7 +221,7 @@ class Walk:
         def model() -> Answer:
             return self.model.extend(rid, number, grown, used, tokens, TTL_MS, self.now)
 
-        return Call("extend", real, model)
+        return Call("extend", ask.customer, real, model)
 
     def settle(self, rid: str) -> Call:
         ask, ledger, dice = self.asked[rid], self.ledger, self.dice
@@ -242,7 +243,7 @@ class Walk:
                 ask.customer, rid, ask.table, usage, tokens, reserved_at, self.now
             )
 
-        return Call("settle", _worded(real), model)
+        return Call("settle", ask.customer, _worded(real), model)
 
     def release(self, rid: str) -> Call:
         ask, ledger, reserved_at = self.asked[rid], self.ledger, self.asked[rid].reserved_at
@@ -253,7 +254,10 @@ class Walk:
             return answer.outcome, answer.charged_nano
 
         return Call(
-            "release", _worded(real), lambda: self.model.release(rid, reserved_at, self.now)
+            "release",
+            ask.customer,
+            _worded(real),
+            lambda: self.model.release(rid, reserved_at, self.now),
         )
 
     def expire(self, rid: str) -> Call:
@@ -267,7 +271,7 @@ class Walk:
             word, charged = self.model.expire(rid, self.now)
             return ("none", 0) if word in ("not_due", "gone") else (word, charged)
 
-        return Call("expire", real, model)
+        return Call("expire", account.customer_id, real, model)
 
     # What an operator does
 
@@ -295,7 +299,10 @@ class Walk:
             return ("replayed" if answer.replayed else "granted"), 0
 
         return Call(
-            "grant", _worded(real), lambda: (self.model.grant(customer, op, terms, self.now), 0)
+            "grant",
+            customer,
+            _worded(real),
+            lambda: (self.model.grant(customer, op, terms, self.now), 0),
         )
 
     def adjust(self) -> Call:
@@ -307,7 +314,10 @@ class Walk:
             return ("replayed" if answer.replayed else "adjusted"), 0
 
         return Call(
-            "adjust", _worded(real), lambda: (self.model.adjust(customer, op, amount, self.now), 0)
+            "adjust",
+            customer,
+            _worded(real),
+            lambda: (self.model.adjust(customer, op, amount, self.now), 0),
         )
 
     def void(self) -> Call:
@@ -326,7 +336,9 @@ class Walk:
             answer = await ledger.void(customer, op, no, reason="random")
             return "replayed" if answer.replayed else "voided", answer.voided_nano
 
-        return Call("void", _worded(real), lambda: self.model.void(customer, op, no, self.now))
+        return Call(
+            "void", customer, _worded(real), lambda: self.model.void(customer, op, no, self.now)
+        )
 
     def refund(self) -> Call:
         dice, ledger = self.dice, self.ledger
@@ -357,7 +369,10 @@ class Walk:
             return "replayed" if answer.replayed else "refunded", answer.left_nano
 
         return Call(
-            "refund", _worded(real), lambda: self.model.refund(op, event, amount, terms, self.now)
+            "refund",
+            charge.customer,
+            _worded(real),
+            lambda: self.model.refund(op, event, amount, terms, self.now),
         )
 
     def allowance(self) -> Call:
@@ -386,7 +401,10 @@ class Walk:
             return (changed,)
 
         return Call(
-            "allowance", real, lambda: (self.model.allowance(customer, name, terms, self.now),)
+            "allowance",
+            customer,
+            real,
+            lambda: (self.model.allowance(customer, name, terms, self.now),),
         )
 
     def account(self) -> Call:
@@ -429,7 +447,9 @@ class Walk:
         async def real() -> Answer:
             return (await ledger.signals(customer, rules),)
 
-        return Call("signals", real, lambda: (self.model.signals(customer, rules, self.now),))
+        return Call(
+            "signals", customer, real, lambda: (self.model.signals(customer, rules, self.now),)
+        )
 
     def sweep(self) -> Call:
         customer, ledger = self.dice.choice(CUSTOMERS), self.ledger
@@ -445,7 +465,7 @@ class Walk:
             entries = self.model.sweep(customer, due, self.now)
             return entries, self.model.wallets[customer].balance(self.now)
 
-        return Call("sweep", real, model, at_once=False)
+        return Call("sweep", customer, real, model, at_once=False)
 
     # Parts
 
@@ -472,7 +492,7 @@ class Walk:
         def model() -> Answer:
             return self.model.account(customer, terms, self.now)[0], 0
 
-        return Call("account", known, model, twice=terms is not None, at_once=False)
+        return Call("account", customer, known, model, twice=terms is not None, at_once=False)
 
     def _new_id(self, kind: str) -> str:
         self.number += 1
