@@ -76,10 +76,10 @@ local function notice(a, balance, now, spent, always)
   if before > 0 then
     for g = HEADER + 1, HEADER + 10 * a[N_GRANTS], 10 do
       local expires_at = a[g + EXPIRES_AT]
-      local at = expires_at - before
-      if expires_at > now and expires_at > expiry_mark and a[g + CREATED_AT] <= at and a[g] ~= 3 then
-        if now < at then
-          next_at = math.min(next_at, at)
+      local told_at = expires_at - before
+      if expires_at > now and expires_at > expiry_mark and a[g + CREATED_AT] <= told_at and a[g] ~= 3 then
+        if now < told_at then
+          next_at = math.min(next_at, told_at)
         elseif a[g + REMAINING] > 0 then
           found[#found + 1] = { 'grant_expiring', a[g + NO], a[g + REMAINING], expires_at }
         end

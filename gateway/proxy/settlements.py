@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, TypeVar
 import structlog
 from msgpack import packb
 
-from gateway.domain.reservation import Account, Settled
-from gateway.domain.usage import Usage
+from gateway.domain.reservation import Account, Once, Settled
+from gateway.domain.usage import TOKEN_UNITS, Usage
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.journal import Record, Replayed, SettleJournal
 from gateway.ledger.operations import Ledger
@@ -27,7 +27,6 @@ T = TypeVar("T")
 
 log = structlog.get_logger("gate")
 
-NOT_TOKENS: Final = frozenset({"request", "tool_call", "second", "byte", "image"})
 
 OFFER_AGAIN_S: Final = 1.0
 """After both the ledger and the journal refused an ending."""
@@ -71,7 +70,9 @@ class Settlements:
         """Give all of the hold back; None when the ledger has not taken it yet. Never raises."""
         return await self._end(run, "release", {})
 
-    def abandon(self, account: Account, reservation_id: str, facts: bytes) -> None:
+    def abandon(
+        self, account: Account, reservation_id: str, facts: bytes, once: Once | None = None
+    ) -> None:
         """A reserve whose outcome is unknown: release it by id, so that no hold leaks."""
         ending = Ending(
             verb="release",
@@ -83,6 +84,7 @@ class Settlements:
             tokens=0,
             reserved_at_ms=0,
             facts=facts,
+            once=once.key if once else "",
         )
         self.spawn(self._deliver(ending))
 
@@ -100,10 +102,11 @@ class Settlements:
                     rows=prices.rows,
                     cost_rows=prices.cost_rows,
                     used=prices.vector(usage) if verb == "settle" else b"",
-                    tokens=sum(q for unit, q in usage.items() if unit not in NOT_TOKENS),
+                    tokens=sum(q for unit, q in usage.items() if unit in TOKEN_UNITS),
                     reserved_at_ms=run.hold.reserved_at_ms,
                     facts=packb(run.event),
                     scope_bits=run.model.scope_bits,
+                    once=run.once.key if run.once else "",
                 )
             )
             if settled is not None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.domain.limits import Limit, window_borders_ms
+from gateway.domain.limits import SLOTS, Limit, window_borders_ms
 from gateway.domain.pricing import PriceTable
 from gateway.domain.signals import SignalRules
 from tests.ledger import rating
@@ -21,6 +21,7 @@ RANK = {"promotional": 0, "allowance": 1, "adjustment": 2, "paid": 3}
 FOREVER = 1 << 60
 SETTLE_MAX_AGE_MS = 3_300_000
 NOT_TOKENS = ("request", "tool_call")
+DEAD_AFTER_MS = 33 * 86_400_000
 
 
 Parts = list[tuple[int, int]]
@@ -68,10 +69,59 @@ class ModelGrant:
 
 @dataclass(slots=True)
 class ModelCounter:
+    """What is used and held in each slot that counts; a calendar window is a single one."""
+
     window: int
-    used: int = 0
-    held: int = 0
-    previous: int = 0
+    slot: int = 0
+    slots: dict[int, list[int]] = field(default_factory=dict)
+
+    @property
+    def used(self) -> int:
+        return sum(used for used, _ in self.slots.values())
+
+    @property
+    def held(self) -> int:
+        return sum(held for _, held in self.slots.values())
+
+    def copied(self) -> "ModelCounter":
+        slots = {start: list(slot) for start, slot in self.slots.items()}
+        return ModelCounter(self.window, self.slot, slots)
+
+    def counts(self, window: int) -> bool:
+        return self.window - SLOTS * self.slot <= window <= self.window
+
+    def move(self, window: int) -> None:
+        self.window = max(window, self.window)
+        self.slots = {start: slot for start, slot in self.slots.items() if self.counts(start)}
+
+    def add(self, window: int, used: int, held: int) -> None:
+        if self.counts(window):
+            slot = self.slots.setdefault(window, [0, 0])
+            slot[0] += used
+            slot[1] += held
+
+    def wait(self, limit: Limit, adds: int, ends: int, now: int) -> int:
+        """Until it has room for so much, if nobody held anything."""
+        if adds > limit.ceiling:
+            return FOREVER
+        if self.used + adds <= limit.ceiling:
+            return 0
+        if not self.slot:
+            return FOREVER if "total" in (limit.window, _window(limit)) else ends - now
+        for oldest in sorted(self.slots):
+            later = sum(used for start, (used, _) in self.slots.items() if start > oldest)
+            if later + adds <= limit.ceiling:
+                return oldest + (SLOTS + 1) * self.slot - now
+        raise AssertionError("nothing used is room enough")
+
+
+def _window(limit: Limit) -> Any:
+    return "total" if limit.measure == "concurrent" else limit.window
+
+
+def _record(limit: Limit) -> str:
+    """The scope in whose record a limit counts."""
+    return "customer" if limit.scope == "model" else limit.scope
 
 
 @dataclass(slots=True)
@@ -112,6 +162,7 @@ class ModelEnded:
     counted: list[tuple[Limit, int, int]] = field(default_factory=list)
     held: int = 0
     marks: list[Mark] = field(default_factory=list)
+    credited: int = 0
 
 
 @dataclass(slots=True)
@@ -168,9 +219,9 @@ class ModelWallet:
         other.noticing = copy.deepcopy(self.noticing)
         other.grants = [copy.copy(grant) for grant in self.grants]
         other.terms = dict(self.terms)
-        for name in ("periods", "allowances", "counters"):
-            each = getattr(self, name)
-            setattr(other, name, {key: copy.copy(value) for key, value in each.items()})
+        other.periods = {key: copy.copy(value) for key, value in self.periods.items()}
+        other.allowances = {key: copy.copy(value) for key, value in self.allowances.items()}
+        other.counters = {key: value.copied() for key, value in self.counters.items()}
         return other
 
     def balance(self, now: int) -> int:
@@ -328,10 +379,12 @@ class Model:
         """What no test has compared yet."""
         self.charges: dict[str, Charge] = {}
         self.refunded: dict[str, int] = {}
+        self.refusal: tuple[Limit, int, int | None] | None = None
+        """The limit that refused last, what was left in it, and for how long it will refuse."""
 
     def saved(self) -> dict[str, Any]:
         """All of it, to go back to."""
-        flat = ("wallets", "ended", "ops", "events", "charges", "refunded")
+        flat = ("wallets", "ended", "ops", "events", "charges", "refunded", "refusal")
         copies: dict[str, Any] = {name: copy.copy(getattr(self, name)) for name in flat}
         return copies | {"holds": {rid: hold.copied() for rid, hold in self.holds.items()}}
 
@@ -471,10 +524,6 @@ class Model:
         if before + amount > charge.net:
             return "more_than_charged", 0
         wallet, told = self.begin(charge.customer, now)
-        if len(wallet.grants) + len(charge.paid) >= 64:
-            wallet.drop_exhausted()
-            if len(wallet.grants) + len(charge.paid) >= 64:
-                return "too_many_grants", 0
         # From the end: what was given back before, then this.
         skip, left, own = sum(part for _, part in charge.paid) - charge.net + before, amount, 0
         moved: dict[int, int] = {}
@@ -495,6 +544,10 @@ class Model:
                 wallet.add(ModelGrant(no, *terms[:3], part, now, ends, now))
             moved[no] = moved.get(no, 0) + part
         self._credit(wallet, own, now, priority=255)
+        if len(wallet.grants) > 64:
+            wallet.drop_exhausted()
+            if len(wallet.grants) > 64:
+                return "too_many_grants", 0
         wallet.adjusted += amount
         self.ops[op], self.refunded[event] = ("refund", event, amount), before + amount
         said = wallet.notice(now)
@@ -543,16 +596,21 @@ class Model:
         if wallet.frozen:
             return "wallet_frozen", amount
         refused = None
+        longest = -1
         staged = []
         for limit in limits:
-            counter, window = self._counter(wallet, limit, scopes, now)
+            counter, ends = self._counter(wallet, limit, scopes, now)
             adds = {"spend": amount, "tokens": tokens}.get(limit.measure, 1)
-            if counter.used + counter.held + adds > limit.ceiling:
-                refused = refused or {
+            left = limit.ceiling - counter.used - counter.held
+            if adds > left and counter.wait(limit, adds, ends, now) > longest:
+                longest = counter.wait(limit, adds, ends, now)
+                refused = {
                     "spend": "spend_limit",
                     "concurrent": "concurrency_limit",
                 }.get(limit.measure, "rate_limit")
-            staged.append((limit, window, adds))
+                wait = None if longest == FOREVER else longest
+                self.refusal = (limit, max(0, left), wait)
+            staged.append((limit, counter.window, adds))
         if amount and amount > wallet.payable(now, bits):
             return "insufficient_credits", amount
         if refused:
@@ -561,9 +619,9 @@ class Model:
             return "credit_held", amount
         parts: dict[int, int] = {}
         wallet.hold(amount, now, bits, parts)
-        for limit, _, adds in staged:
+        for limit, window, adds in staged:
             counter, _ = self._counter(wallet, limit, scopes, now, roll=True)
-            counter.held += adds
+            counter.add(window, 0, adds)
         self.holds[rid] = ModelHold(
             customer,
             amount,
@@ -608,8 +666,8 @@ class Model:
         live = []
         for limit, window, _ in hold.counted:
             adds = {"spend": growth, "tokens": more}.get(limit.measure, 0)
-            counter = wallet.counters[limit.scope, hold.scopes[limit.scope], limit.counter_id]
-            if counter.window != window:
+            counter = self._known(wallet, limit, hold.scopes)
+            if not counter.counts(window):
                 adds = 0
             if adds and counter.used + counter.held + adds > limit.ceiling:
                 refused = True
@@ -623,8 +681,8 @@ class Model:
             hold.tokens += more
             hold.estimate = estimate
             for at, (counter, adds) in enumerate(live):
-                counter.held += adds
                 limit, window, held = hold.counted[at]
+                counter.add(window, 0, adds)
                 hold.counted[at] = (limit, window, held + adds)
             rating.move(wallet.periods, hold.kept())
             self.keep(wallet, told)
@@ -668,13 +726,13 @@ class Model:
             return ended.outcome, ended.charged
         rated = rating.charge(rows, usage, wallet.periods, ended.marks, ended.usage)
         rating.move(wallet.periods, rated.moves)
-        charge = max(0, rated.charge_nano)
+        whole = rated.charge_nano + ended.credited
+        charge = max(0, whole)
         more = charge - ended.charged
         for limit, window, counted in ended.counted:
             used = {"spend": charge, "tokens": tokens}.get(limit.measure)
-            counter = wallet.counters.get((limit.scope, _SCOPES[limit.scope], limit.counter_id))
-            if used is not None and counter is not None and counter.window == window:
-                counter.used += used - counted
+            if used is not None:
+                self._known(wallet, limit, _SCOPES).add(window, used - counted, 0)
         paid = (
             wallet.take(more, now, 0)
             if more >= 0
@@ -686,7 +744,7 @@ class Model:
             net = ended.charged + min(0, more)
             self.charges[f"{rid}:expired"] = Charge(customer, net, tuple(ended.paid))
         entry = wallet.entry("settle_late", f"{rid}:settled_late", more, now, moved=paid)
-        self._charged(wallet, rid, entry, rated.charge_nano, now, told)
+        self._charged(wallet, rid, entry, whole, now, told)
         return "settled_late", charge
 
     def release(self, rid: str, reserved_at: int, now: int) -> tuple[str, int]:
@@ -735,10 +793,7 @@ class Model:
         counted = []
         for limit, window, held in hold.counted:
             used = {"spend": charge, "requests": requests, "tokens": tokens}.get(limit.measure, 0)
-            counter = wallet.counters[limit.scope, hold.scopes[limit.scope], limit.counter_id]
-            if counter.window == window:
-                counter.held -= held
-                counter.used += used
+            self._known(wallet, limit, hold.scopes).add(window, used, -held)
             counted.append((limit, window, used))
         wallet.unhold(hold.parts)
         left, paid = charge, []
@@ -756,7 +811,9 @@ class Model:
             else:
                 paid[known] = (no, paid[known][1] + part)
         wallet.settled += charge
-        self.ended[rid] = ModelEnded(outcome, charge, usage, paid, counted, hold.held, marks)
+        self.ended[rid] = ModelEnded(
+            outcome, charge, usage, paid, counted, hold.held, marks, max(0, -whole)
+        )
         moved = None if outcome == "released" else paid
         entry = wallet.entry(kind, f"{rid}:{outcome}", charge, now, moved=moved)
         self._charged(wallet, rid, entry, whole, now, told)
@@ -770,7 +827,8 @@ class Model:
         if charge < 0:
             self._credit(wallet, -charge, now, priority=255)
             wallet.adjusted -= charge
-            after.append(wallet.entry("adjust", f"{rid}:repriced", -charge, now))
+            name = "repriced_late" if entry.kind == "settle_late" else "repriced"
+            after.append(wallet.entry("adjust", f"{rid}:{name}", -charge, now))
         after += wallet.catch_up(now)
         if entry.kind in ("settle", "settle_late") and entry.amount > 0:
             self.charges[entry.id] = Charge(wallet.customer, entry.amount, entry.moved or ())
@@ -813,20 +871,34 @@ class Model:
         *,
         roll: bool = False,
     ) -> tuple[ModelCounter, int]:
-        """The counter as it stands in the window of `now`, and that window. A counter from a later
-        window stays; `roll` makes the change last."""
-        window_kind = "total" if limit.measure == "concurrent" else limit.window
-        before, start, _, _ = window_borders_ms(window_kind, now)
-        key = (limit.scope, scopes[limit.scope], limit.counter_id)
+        """The counter as it stands in the window of `now`, and when that ends. A counter from a
+        later window stays; `roll` makes the change last."""
+        if limit.rolling:
+            start, ends = now - now % limit.slot_ms, 0
+        else:
+            _, start, ends, _ = window_borders_ms(_window(limit), now)
+        who = _record(limit), scopes[_record(limit)]
+        key = (*who, limit.counter_id)
         counter = wallet.counters.get(key)
+        if roll and counter is None:
+            wallet.counters = {
+                other: known
+                for other, known in wallet.counters.items()
+                if other[:2] != who or not 0 < known.window < now - DEAD_AFTER_MS
+            }
         if counter is None:
-            counter = ModelCounter(start)
-        elif counter.window < start:
-            previous = counter.used if counter.window == before else 0
-            counter = ModelCounter(start, previous=previous)
+            counter = ModelCounter(start, limit.slot_ms if limit.rolling else 0)
+        elif not roll:
+            counter = counter.copied()
+        counter.move(start)
         if roll:
             wallet.counters[key] = counter
-        return counter, counter.window
+        return counter, ends + counter.window - start
+
+    def _known(self, wallet: ModelWallet, limit: Limit, scopes: Mapping[str, str]) -> ModelCounter:
+        """The counter of a hold's limit; one that nobody keeps where it is gone."""
+        key = (_record(limit), scopes[_record(limit)], limit.counter_id)
+        return wallet.counters.get(key) or ModelCounter(-1)
 
 
 _SCOPES = {"customer": "", "project": "team", "key": "k1"}

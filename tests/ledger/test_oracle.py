@@ -9,7 +9,6 @@ each. CREDITGATE_ORACLE_STEPS makes it long, CREDITGATE_ORACLE_SEED makes it ano
 import asyncio
 import itertools
 import os
-import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,17 +18,15 @@ import msgpack
 import pytest
 import redis.asyncio
 
-from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.domain.limits import SLOTS
 from gateway.ledger.identities import wallet_differences
-from gateway.ledger.operations import Ledger
 from gateway.ledger.records import read_scope, read_wallet
 from tests.ledger.model import Entry
 from tests.ledger.noticing import as_said
-from tests.ledger.walk import CUSTOMERS, WEIGHTS, Call, Walk
+from tests.ledger.walk import SHARDS, WEIGHTS, Call, Walk, two_gates
 
 STEPS = int(os.environ.get("CREDITGATE_ORACLE_STEPS", "1200"))
 SEED = int(os.environ.get("CREDITGATE_ORACLE_SEED", "20"))
-SHARDS = 2
 ONE_ID = ("expire_grant", "allowance", "signals")
 """Kinds whose ids end with the place of the entry."""
 
@@ -88,7 +85,7 @@ class Compared:
     async def check(self, touched: Sequence[str]) -> None:
         """The customers' wallets, holds and records of limits, and every new entry. What no call
         was about has not changed by a byte."""
-        for name in CUSTOMERS:
+        for name in self.walk.customers:
             account = self.walk.accounts[name]
             key = self.keys.account(account.shard, name)
             records = await self.client.mget(key, *self.keys.scopes(account, 3))
@@ -171,8 +168,19 @@ class Compared:
             for counter in counters
         }
         assert {
-            key: (c.window_start_ms, c.used, c.held, c.previous) for key, c in counters.items()
-        } == {key: (c.window, c.used, c.held, c.previous) for key, c in expected.counters.items()}
+            key: (c.window_start_ms, c.slot_ms, (c.used, c.held), *c.slots)
+            for key, c in counters.items()
+        } == {
+            key: (
+                c.window,
+                c.slot,
+                *(
+                    tuple(c.slots.get(c.window - back * c.slot, (0, 0)))
+                    for back in range(SLOTS + 1 if c.slot else 1)
+                ),
+            )
+            for key, c in expected.counters.items()
+        }
 
     async def _entries(self) -> None:
         """One entry per transition and per change of a balance, in the order of the model's, without a gap."""
@@ -213,14 +221,10 @@ class Compared:
 
 async def wander(client: redis.asyncio.Redis, steps: int, seed: int) -> Counter[str]:
     """So many random steps, each of them checked; how often which was done and told."""
-    walk: Walk
-    ledgers = [
-        Ledger(RedisRunner(client), shard_count=SHARDS, clock_ms=lambda: walk.now) for _ in range(2)
-    ]
-    walk = Walk(ledgers, AccountStore(client, shard_count=SHARDS), random.Random(seed))
+    walk = two_gates(Walk, client, seed)
     await walk.open()
     compared = Compared(walk, client)
-    await compared.check(CUSTOMERS)
+    await compared.check(walk.customers)
     seen: Counter[str] = Counter()
     for step in range(steps):
         try:

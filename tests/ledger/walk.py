@@ -5,17 +5,18 @@ again with the same arguments (a reply was lost), or at the same time as others.
 """
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import msgpack
+import redis.asyncio
 
 from gateway.domain.limits import Limit, Window
 from gateway.domain.pricing import PriceTable, Rate, Tier, compile_prices, per_unit
 from gateway.domain.reservation import Account, Denied, Hold, Settled
 from gateway.domain.signals import SignalRules, TopUp, Velocity
-from gateway.ledger.accounts import AccountStore
+from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.corrections import GrantTerms
 from gateway.ledger.errors import LedgerRefusal, TooOld
 from gateway.ledger.operations import Ledger
@@ -24,7 +25,6 @@ from gateway.ledger.records import DueReservation
 from tests.ledger.model import Model
 
 START_MS = 1_767_225_599_000  # a second before a year, a day and a minute begin
-CUSTOMERS = ("plain", "limited")
 SCOPES = {"customer": "", "project": "team", "key": "k1"}
 LIMITS = (
     Limit("customer", "spend", "day", 30_000),
@@ -32,7 +32,28 @@ LIMITS = (
     Limit("key", "requests", "minute", 12),
     Limit("project", "concurrent", "total", 6),
 )
+ROLLING = (
+    Limit("customer", "spend", "month", 900_000, rolling=True),
+    Limit("customer", "requests", "minute", 2, rolling=True),
+    Limit("project", "tokens", "hour", 500, rolling=True),
+    Limit("key", "spend", "day", 150_000, rolling=True),
+    Limit("key", "tokens", "minute", 220, rolling=True),
+    Limit("key", "requests", "month", 200),
+    Limit("model", "requests", "hour", 3, rolling=True, model="dear"),
+    Limit("model", "spend", "week", 130_000, model="dear"),
+    Limit("model", "tokens", "minute", 150, rolling=True, model="cheap"),
+    Limit("model", "concurrent", "total", 3, model="cheap"),
+)
+MODELS = (None, "dear", "cheap")
+PACES = (
+    (0, 1, 500, 10_000, 70_000, 3_600_000, -20_000, -5),
+    (0, 1, 40, 500, 2_000, 5_000, -300),
+    (0, 2_000, 60_000, 300_000, 900_000, -400_000),
+)
+"""Steps of the clock: over windows of every length, within a minute, within hours."""
+BORDERS_MS = (5_000, 60_000, 300_000, 3_600_000, 7_200_000)
 TTL_MS = 60_000
+SHARDS = 2
 Answer = tuple[Any, ...]
 TABLES = (
     compile_prices({"input": 1_500, "output": 7_001}, {"input": 700}),
@@ -70,7 +91,25 @@ TABLES = (
         ],
         counter="shared",
     ),
+    compile_prices(
+        [
+            Rate(
+                "input", "graduated", (Tier(250, 800), Tier(None, 433, 40)),
+                included=60, period="hour", minimum_per_period_nano=333,
+            ),
+            Rate(
+                "output", "volume", (Tier(150, 5_000), Tier(None, 1_777)), period="day",
+                minimum_per_period_nano=640,
+            ),
+            Rate("request", "flat", (Tier(None, 0, 90),), 1, minimum_per_period_nano=120),
+        ],
+        {"input": 700, "cache_read": 70},
+        counter="least",
+    ),
 )  # fmt: skip
+
+
+W = TypeVar("W", bound="Walk")
 
 
 @dataclass
@@ -84,6 +123,7 @@ class Asked:
     tokens: int
     bits: int
     facts: bytes
+    model: str | None
     settled: tuple[dict[str, int], int] | None = None
     extend_no: int = 0
     reserved_at: int = 0
@@ -102,9 +142,22 @@ class Call:
     """Whether others may run at the same time."""
 
 
+WEIGHTS = {
+    "reserve": 30, "again": 4, "extend": 14, "settle": 24, "release": 6, "expire": 14, "grant": 8,
+    "adjust": 3, "void": 2, "refund": 4, "allowance": 2, "account": 1, "thaw": 2, "signals": 3,
+    "sweep": 4,
+}  # fmt: skip
+OF_A_LIMIT = ("spend_limit", "rate_limit", "concurrency_limit")
+OF_A_RESERVATION = ("again", "extend", "settle", "release", "expire")
+
+
 @dataclass
 class Walk:
     """The ledger as two gates see it, the model, and a clock for all."""
+
+    customers: ClassVar[tuple[str, ...]] = ("plain", "limited", "rolling")
+    tables: ClassVar[tuple[PriceTable, ...]] = TABLES
+    weights: ClassVar[Mapping[str, int]] = WEIGHTS
 
     ledgers: list[Ledger]
     store: AccountStore
@@ -118,6 +171,7 @@ class Walk:
     voids: list[tuple[str, str, int]] = field(default_factory=list)
     refunds: list[tuple[Any, ...]] = field(default_factory=list)
     number: int = 0
+    pace: tuple[int, ...] = PACES[0]
 
     @property
     def ledger(self) -> Ledger:
@@ -125,12 +179,12 @@ class Walk:
         return self.dice.choice(self.ledgers)
 
     async def open(self) -> None:
-        """Two customers: one with a credit limit, one with limits of usage."""
-        for customer, limit, day in (("plain", 2_000, 31), ("limited", 0, 1)):
+        """Customers: one with a credit limit, one with limits, one with limits that roll."""
+        for customer, limit, day in (("plain", 2_000, 31), ("limited", 0, 1), ("rolling", 0, 1)):
             terms = (1, limit, False, day)
             self.accounts[customer] = Account(
                 customer, "k1", self.ledgers[0].keys.shard_of(customer), 1, "team",
-                limits=LIMITS if customer == "limited" else (),
+                limits={"limited": LIMITS, "rolling": ROLLING}.get(customer, ()),
             )  # fmt: skip
             await self._account(customer, terms).real()
             self.model.account(customer, terms, self.now)
@@ -138,31 +192,40 @@ class Walk:
     def later(self) -> None:
         """The clock goes on, stands, or goes back a little."""
         dice = self.dice
-        self.now += dice.choice((0, 1, 500, 10_000, 70_000, 3_600_000, -20_000, -5))
+        if dice.random() < 0.03:
+            self.pace = dice.choice(PACES)
+        self.now += dice.choice(self.pace)
+        if dice.random() < 0.1:  # to the border of a window or a slot, or a millisecond beside it
+            length = dice.choice(BORDERS_MS)
+            self.now += length - self.now % length + dice.choice((-1, 0, 1))
         if dice.random() < 0.01:
             self.now += dice.randrange(40 * 86_400_000)
 
     def draw(self) -> Call:
         """The next call."""
-        name = self.dice.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        if name in OF_A_RESERVATION:
-            ids = list(self.asked)[-400:]
-            held = [rid for rid in ids if self.asked[rid].reserved_at]
-            if held and self.dice.random() < 0.85:
-                ids = held
-            if ids:
-                recent = ids[-12:] if self.dice.random() < 0.9 else ids
-                call: Call = getattr(self, name)(self.dice.choice(recent))
-                return call
-            name = "reserve"
-        drawn: Call = getattr(self, name)()
-        return drawn
+        name = self.dice.choices(list(self.weights), list(self.weights.values()))[0]
+        rid = self.some() if name in OF_A_RESERVATION else None
+        if rid is not None:
+            call: Call = getattr(self, name)(rid)
+        else:
+            call = getattr(self, "reserve" if name in OF_A_RESERVATION else name)()
+        return call
+
+    def some(self) -> str | None:
+        """An id that was asked for, more often a recent one that was held."""
+        ids = list(self.asked)[-400:]
+        held = [rid for rid in ids if self.asked[rid].reserved_at]
+        if held and self.dice.random() < 0.85:
+            ids = held
+        if not ids:
+            return None
+        return self.dice.choice(ids[-12:] if self.dice.random() < 0.9 else ids)
 
     # Requests
 
     def reserve(self) -> Call:
-        dice, rid, table = self.dice, self._new_id("r"), self.dice.choice(TABLES)
-        customer, estimate = dice.choice(CUSTOMERS), self._usage(table)
+        dice, rid, table = self.dice, self._new_id("r"), self.dice.choice(self.tables)
+        customer, estimate = dice.choice(self.customers), self._usage(table)
         self.asked[rid] = Asked(
             customer=customer,
             table=table,
@@ -171,30 +234,37 @@ class Walk:
             tokens=dice.randrange(150),
             bits=dice.choice((0, 1, 2, 3)),
             facts=msgpack.packb({"customer_id": customer}),
+            model=dice.choice(MODELS),
         )
         return self.again(rid)
 
     def again(self, rid: str) -> Call:
         ask, ledger = self.asked[rid], self.ledger
         account, table = self.accounts[ask.customer], ask.table
+        limits = [x for x in account.limits if x.scope != "model" or x.model == ask.model]
 
         async def real() -> Answer:
             answer = await ledger.reserve(
                 account, rid, table, table.vector(ask.estimate), table.vector(ask.floor),
                 ask.facts, tokens=ask.tokens, ttl_ms=TTL_MS, scope_bits=ask.bits,
+                model=ask.model,
             )  # fmt: skip
             if isinstance(answer, Hold):
                 ask.reserved_at = answer.reserved_at_ms
                 return "held", answer.held_nano
             assert isinstance(answer, Denied)
-            return (answer.reason,)
+            if answer.limit is None:
+                return (answer.reason,)
+            return answer.reason, answer.limit, answer.limit_left, answer.retry_after_ms
 
         def model() -> Answer:
             word, held = self.model.reserve(
                 ask.customer, rid, table, ask.estimate, ask.floor, ask.tokens, TTL_MS, ask.bits,
-                account.limits, SCOPES, self.now,
+                limits, SCOPES, self.now,
             )  # fmt: skip
-            return (word, held) if word == "held" else (word,)
+            if word == "held":
+                return word, held
+            return (word, *(self.model.refusal or ())) if word in OF_A_LIMIT else (word,)
 
         return Call("again" if ask.reserved_at else "reserve", ask.customer, real, model)
 
@@ -286,7 +356,7 @@ class Walk:
             dice.choice((0, 0, self.now + dice.randrange(90_000))),
             dice.choice((0, self.now + dice.choice((1, 40)) * dice.randrange(-1000, 200_000))),
         )
-        customer, known = self.granted.setdefault(op, (dice.choice(CUSTOMERS), terms))
+        customer, known = self.granted.setdefault(op, (dice.choice(self.customers), terms))
         if dice.random() < 0.7:
             terms = known
         amount, category, priority, bits, effective_at, expires_at = terms
@@ -307,7 +377,7 @@ class Walk:
 
     def adjust(self) -> Call:
         op, amount = self._new_id("a"), self.dice.randrange(-3_000, 3_000) or 1
-        customer, ledger = self.dice.choice(CUSTOMERS), self.ledger
+        customer, ledger = self.dice.choice(self.customers), self.ledger
 
         async def real() -> Answer:
             answer = await ledger.adjust(customer, op, amount, corrects="e", reason="random")
@@ -321,7 +391,7 @@ class Walk:
         )
 
     def void(self) -> Call:
-        dice, ledger, customer = self.dice, self.ledger, self.dice.choice(CUSTOMERS)
+        dice, ledger, customer = self.dice, self.ledger, self.dice.choice(self.customers)
         wallet = self.model.wallets[customer]
         living = [grant.no for grant in wallet.grants if grant.remaining > grant.held]
         no = dice.choice(living) if living and dice.random() < 0.8 else dice.randrange(1, 99)
@@ -377,7 +447,7 @@ class Walk:
 
     def allowance(self) -> Call:
         dice, ledger = self.dice, self.ledger
-        customer, name = dice.choice(CUSTOMERS), dice.choice(("a", "b"))
+        customer, name = dice.choice(self.customers), dice.choice(("a", "b"))
         periods: tuple[Window, ...] = ("minute", "hour", "day", "week", "month")
         terms = (
             dice.choice(periods),
@@ -408,14 +478,14 @@ class Walk:
         )
 
     def account(self) -> Call:
-        dice, customer = self.dice, self.dice.choice(CUSTOMERS)
+        dice, customer = self.dice, self.dice.choice(self.customers)
         rev = self.model.wallets[customer].rev + dice.choice((0, 1, 1, 1, 1, -1))
         limit = dice.choice((0, 0, 500, 2_000))
         return self._account(customer, (rev, limit, dice.random() < 0.1, dice.choice((1, 15, 31))))
 
     def thaw(self) -> Call:
         """An operator looks at a frozen wallet; at one that is not, raises its revision."""
-        customer = self.dice.choice(CUSTOMERS)
+        customer = self.dice.choice(self.customers)
         wallet = self.model.wallets[customer]
         if wallet.frozen:
             terms = (wallet.rev + 1, wallet.credit_limit, False, wallet.billing_day)
@@ -423,7 +493,7 @@ class Walk:
         return self._account(customer, None)
 
     def signals(self) -> Call:
-        dice, ledger, customer = self.dice, self.ledger, self.dice.choice(CUSTOMERS)
+        dice, ledger, customer = self.dice, self.ledger, self.dice.choice(self.customers)
         levels = (-500, 100, 900, 1_000, 2_500, 5_000, 9_000, 20_000, 60_000)[1:]
         rules = SignalRules(
             low_balance_nano=tuple(sorted(dice.sample(levels, dice.choice((0, 1, 3, 8))))),
@@ -452,7 +522,7 @@ class Walk:
         )
 
     def sweep(self) -> Call:
-        customer, ledger = self.dice.choice(CUSTOMERS), self.ledger
+        customer, ledger = self.dice.choice(self.customers), self.ledger
         due = False
 
         async def real() -> Answer:
@@ -506,14 +576,6 @@ class Walk:
         return {unit: quantity for unit, quantity in quantities.items() if quantity}
 
 
-WEIGHTS = {
-    "reserve": 30, "again": 4, "extend": 14, "settle": 24, "release": 6, "expire": 14, "grant": 8,
-    "adjust": 3, "void": 2, "refund": 4, "allowance": 2, "account": 1, "thaw": 2, "signals": 3,
-    "sweep": 4,
-}  # fmt: skip
-OF_A_RESERVATION = ("again", "extend", "settle", "release", "expire")
-
-
 def _at_revision(account: Account, rev: int) -> Account:
     return account if account.account_rev == rev else replace(account, account_rev=rev)
 
@@ -530,3 +592,13 @@ def _worded(real: Callable[[], Awaitable[Answer]]) -> Callable[[], Awaitable[Ans
             return refused.word.replace("exists_with_different_parameters", "different"), 0
 
     return answer
+
+
+def two_gates(kind: type[W], client: redis.asyncio.Redis, seed: int) -> W:
+    """A walk of that kind through two gates, which do not know of each other."""
+    walk: W
+    ledgers = [
+        Ledger(RedisRunner(client), shard_count=SHARDS, clock_ms=lambda: walk.now) for _ in range(2)
+    ]
+    walk = kind(ledgers, AccountStore(client, shard_count=SHARDS), random.Random(seed))
+    return walk
