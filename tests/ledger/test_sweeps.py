@@ -1,13 +1,18 @@
 """When time changes a wallet next, and what it does where grants, counters and allowances stand
 beside each other in one record."""
 
+import struct
+
 import pytest
 import redis.asyncio
 
+from gateway.domain.limits import Limit, Window
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.pricing import Rate, Tier, compile_prices
 from gateway.ledger.operator import allowance_id
+from gateway.ledger.records import read_wallet
 from tests.ledger.bench import NOON_MS, Bench
+from tests.ledger.raw import NAMES, Raw, vector
 
 DAY_MS = 86_400_000
 MIDNIGHT_MS = NOON_MS + DAY_MS // 2
@@ -103,6 +108,49 @@ async def test_allowances_carry_their_own_rest_beside_counters(bench: Bench, cou
     last = {s[1]: s[3] for s in await bench.stamps() if s[0] == "grant" and s[2] == bench.now}
     assert sorted(last.values()) == [70, 50 + 20, 60 + 120]
     assert await bench.differences() == []
+
+
+@pytest.mark.parametrize("allowances", [0, 1, 13])
+async def test_what_expires_is_carried_by_its_own_allowance_alone(
+    bench: Bench, allowances: int
+) -> None:
+    """Nothing else in the record that reads like the grant's number is taken for it."""
+    windows: tuple[Window, ...] = ("minute", "hour", "day", "week", "month")
+    limits = [Limit("customer", "requests", window, 9) for window in windows]
+    await bench.open(0, *limits)
+    await bench.ledger.grant("acme", "g1", 7, expires_at_ms=bench.now + 1000)
+    for number in range(allowances):
+        await bench.ledger.allowance("acme", f"a{number}", 5, priority=200)
+    await bench.held("r1", 2)
+    await bench.settle("r1", 2)  # every counter stands at 1, the grant's number
+    before = await bench.wallet()
+    bench.now += 1000
+    await bench.ledger.sweep("acme")
+    after = await bench.wallet()
+    assert after.expired_nano == 5
+    assert (after.counters, after.allowances) == (before.counters, before.allowances)
+
+
+@pytest.mark.parametrize("counters", [0, 1, 8])
+async def test_a_counter_and_an_allowance_may_have_the_same_number(
+    valkey: redis.asyncio.Redis, counters: int
+) -> None:
+    def row(unit: int, number: int) -> bytes:
+        tier = struct.pack("<dddd", 0, 1, 0, 0)
+        return struct.pack("<BBBBIdddd", unit, 1, 1, 3, number, 0, 0, 1, 0) + tier
+
+    raw = await Raw(valkey).open()
+    await raw("allowance", allowance=77)
+    for number in (*range(1, counters + 1), 77):
+        rows, one = row(1, number), vector(1)
+        at = f"r{number}"
+        assert (await raw("reserve", at, estimate=one, floor=one, price_rows=rows))[0] == "held"
+        assert (await raw("settle", at, used=one, price_rows=rows))[:2] == ["settled", 1]
+    wallet = read_wallet(await raw.client.get(NAMES["account"]))
+    assert [(p.counter_id, p.used) for p in wallet.periods] == [
+        (number, 1) for number in (*range(1, counters + 1), 77)
+    ]
+    assert [a.amount_nano for a in wallet.allowances] == [10]
 
 
 @pytest.mark.parametrize("counted", [0, 9])
