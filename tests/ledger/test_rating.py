@@ -93,6 +93,20 @@ async def test_a_volume_step_reprices_what_was_before_and_credits_it(
     assert await meter.bench.differences() == []
 
 
+@pytest.mark.parametrize(("used", "bound"), [(99, 50 * 3 + 99 * 2), (100, 350), (101, 150)])
+async def test_a_rising_volume_step_is_held_for_what_came_before_it(
+    valkey: redis.asyncio.Redis, used: int, bound: int
+) -> None:
+    """Up to the last unit of the tier below, which the step makes dearer too."""
+    rising = Rate("input", "volume", (Tier(100, 1_000), Tier(None, 3_000)))
+    meter = await Meter(valkey, rising).open()
+    await meter.use(used)
+    assert await meter.held_nano("r1", 50) == bound
+    assert (await meter.settle("r1", 50)).charged_nano == (used + 50) * 3 - used * (
+        1 + 2 * (used > 100)
+    )
+
+
 async def test_a_package_is_charged_when_it_is_begun(valkey: redis.asyncio.Redis) -> None:
     meter = await Meter(valkey, PACKAGE).open()
     # 7000.5 nano a package, rounded up once per event
