@@ -21,9 +21,9 @@ import redis.asyncio
 from gateway.domain.limits import SLOTS
 from gateway.ledger.identities import wallet_differences
 from gateway.ledger.records import read_scope, read_wallet
-from tests.ledger.model import Entry
 from tests.ledger.noticing import as_said
 from tests.ledger.walk import SHARDS, WEIGHTS, Call, Walk, two_gates
+from tests.ledger.wallet import Entry
 
 STEPS = int(os.environ.get("CREDITGATE_ORACLE_STEPS", "1200"))
 SEED = int(os.environ.get("CREDITGATE_ORACLE_SEED", "20"))
@@ -233,6 +233,8 @@ async def wander(client: redis.asyncio.Redis, steps: int, seed: int) -> Counter[
             error.add_note(f"at step {step}, seed {seed}: {compared.did}")
             raise
         seen.update(compared.did)
+        if (step + 1) % 10_000 == 0:
+            print(f"{step + 1} of {steps}", flush=True)
     return seen + compared.kinds
 
 
