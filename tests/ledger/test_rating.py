@@ -107,6 +107,19 @@ async def test_a_rising_volume_step_is_held_for_what_came_before_it(
     )
 
 
+async def test_pico_credits_of_a_row_go_up_to_the_bound_of_a_number(
+    valkey: redis.asyncio.Redis,
+) -> None:
+    rising = Rate("input", "volume", (Tier(1, 0), Tier(None, 900)))
+    meter = await Meter(valkey, rising).open(10**14)
+    most = 10**12  # units of one request
+    held = [await meter.held_nano(f"r{number}", most) for number in range(1, 11)]
+    # the tenth: 9 × 10¹⁵ pico-credits for it and for what the others hold
+    assert held == [number * 9 * 10**11 for number in range(1, 11)]
+    with pytest.raises(ValueError, match="too_large"):
+        await meter.hold("r11", 1)
+
+
 async def test_a_package_is_charged_when_it_is_begun(valkey: redis.asyncio.Redis) -> None:
     meter = await Meter(valkey, PACKAGE).open()
     # 7000.5 nano a package, rounded up once per event
