@@ -50,6 +50,7 @@ async def test_what_never_expires_waits_for_no_sweep(bench: Bench) -> None:
     bench.now += 60_000
     await bench.expire("r3")
     await bench.settle("r3", 10)  # gives back
+    assert (await bench.wallet()).sweep_at_ms == MAX_AMOUNT_NANO
     await bench.ledger.refund(
         "acme", "f1", "r1:settled", 12, charged_nano=40, allocations=[(1, 40)], reason="test"
     )
@@ -78,6 +79,7 @@ async def test_a_grant_keeps_its_age_when_another_goes(bench: Bench) -> None:
     assert [(grant.no, grant.created_at_ms - NOON_MS) for grant in (await bench.wallet()).grants] == [
         (5, 4000), (2, 1000), (3, 2000), (4, 3000),
     ]  # fmt: skip
+    assert (await bench.wallet()).sweep_at_ms == MAX_AMOUNT_NANO
 
 
 @pytest.mark.parametrize("counted", [0, 70])
