@@ -20,7 +20,7 @@ LOCK := $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: run test demo check format test-all lock docs bench-first kill-test mutants image-steps lint-docker clean
+.PHONY: run test demo check format test-all lock docs bench-first kill-test oracle mutants image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -60,6 +60,10 @@ bench-first: $(STAMPS)/dev ## the first benchmark: the gate against direct and a
 
 kill-test: $(STAMPS)/dev ## kill workers and the exporter 100 times under load, then verify
 	@CREDITGATE_KILLS=$${CREDITGATE_KILLS:-100} $(BIN)/python -m pytest -m slow -k kill $(PYTEST_ARGS)
+
+oracle: $(STAMPS)/dev ## 100,000 random operations on the scripts beside the model in exact integers
+	@CREDITGATE_ORACLE_STEPS=$${CREDITGATE_ORACLE_STEPS:-100000} $(BIN)/python -m pytest -n 0 -s \
+	    tests/ledger/test_oracle.py $(PYTEST_ARGS)
 
 mutants: $(STAMPS)/dev ## judge the tests by scripts with one place changed (docs/mutants.md)
 	@$(BIN)/python -m tests.mutants $(ARGS)

@@ -67,18 +67,18 @@ local function find_grant(a, no)
 end
 
 -- Where a new grant goes: before the first one that burns after it. Priority, then soonest expiry,
--- then promotional, allowance, adjustment, paid, then effective_at, then age.
+-- then promotional, allowance, adjustment, paid, then effective_at, then no.
 local function add_grant(a, category, priority, bits, amount, effective_at, expires_at, now)
   local no = a[NEXT_GRANT_NO]
   a[NEXT_GRANT_NO] = no + 1
   local rank = { 4, 1, 2, 3 } -- by category
-  local key = { priority, expires_at == 0 and MAX_AMOUNT or expires_at, rank[category], effective_at }
+  local key = { priority, expires_at == 0 and MAX_AMOUNT or expires_at, rank[category], effective_at, no }
   local at = HEADER + 1 + 10 * a[N_GRANTS]
   for g = HEADER + 1, at - 10, 10 do
     local other = { a[g + PRIORITY], a[g + EXPIRES_AT] == 0 and MAX_AMOUNT or a[g + EXPIRES_AT],
-      rank[a[g + CATEGORY]], a[g + EFFECTIVE_AT] }
+      rank[a[g + CATEGORY]], a[g + EFFECTIVE_AT], a[g + NO] }
     local k = 1
-    while k < 4 and key[k] == other[k] do k = k + 1 end
+    while key[k] == other[k] do k = k + 1 end
     if key[k] < other[k] then
       at = g
       break
@@ -86,7 +86,17 @@ local function add_grant(a, category, priority, bits, amount, effective_at, expi
   end
   insert(a, at, { category, priority, 0, bits, no, amount, 0, effective_at, expires_at, now })
   a[N_GRANTS] = a[N_GRANTS] + 1
-  if expires_at > 0 and expires_at < a[SWEEP_AT] then a[SWEEP_AT] = expires_at end
+  if expires_at > 0 then
+    local next_at = expires_at
+    if a[N_SIGNALS] > 0 and category ~= 3 then -- before it expires it is announced
+      local s = signals_at(a)
+      local told_at = expires_at - sunpack('<d', a[s + S_PACKED], 3)
+      if told_at >= now then
+        next_at, a[s + S_AT] = told_at, math.min(a[s + S_AT], told_at)
+      end
+    end
+    a[SWEEP_AT] = math.min(a[SWEEP_AT], next_at)
+  end
   return no
 end
 

@@ -42,7 +42,7 @@ local HELD, HELD_CREDIT, OPEN, GRANTED, SETTLED = 12, 13, 14, 15, 16
 local EXPIRED_CREDIT, VOIDED, ADJUSTED, NEXT_GRANT_NO, SWEEP_AT, HEADER = 17, 18, 19, 20, 21, 21
 -- A grant's fields, counted from its first index.
 local CATEGORY, PRIORITY, BITS, NO, REMAINING, GRANT_HELD = 0, 1, 3, 4, 5, 6
-local EFFECTIVE_AT, EXPIRES_AT = 7, 8
+local EFFECTIVE_AT, EXPIRES_AT, CREATED_AT = 7, 8, 9
 -- A period's fields, likewise: P_BEFORE is the start of the period before.
 local P_START, P_END, P_USED, P_HELD, P_BEFORE, P_USED_BEFORE = 1, 2, 3, 4, 5, 6
 -- An allowance's.

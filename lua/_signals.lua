@@ -12,7 +12,7 @@ local function set_signals(a, rules, silent)
     if string.sub(packed, 1, #rules) == rules then return false end
     local n, at = byte(packed), 75 + 8 * byte(packed)
     local known, announced = sunpack('<H', packed, at), 0
-    if known % 2 == 1 then announced = 1 end
+    if known % 2 == 1 and byte(rules, 2) % 2 == 1 then announced = 1 end
     for i = 1, byte(rules) do
       local threshold = string.sub(rules, 67 + 8 * i, 74 + 8 * i)
       for j = 1, n do
@@ -52,7 +52,7 @@ local function notice(a, balance, now, spent, always)
   local levels, hours = { sunpack('<' .. rep('d', n), packed, 75) }, string.sub(packed, at + 52, at + 51 + n_hours)
   local from, to, next_at, mark, hour_end = -2 * MAX_AMOUNT, 2 * MAX_AMOUNT, MAX_AMOUNT, 2 * MAX_AMOUNT, MAX_AMOUNT
   local used = a[GRANTED] + a[SETTLED] > 0 -- a new wallet is not low, it has not begun
-  if not used then to = balance end
+  if not used then to = from end -- so that each step asks again
   local recovered
   local function level(flag, threshold, name, says)
     local known = bit.band(announced, flag) ~= 0
@@ -76,11 +76,12 @@ local function notice(a, balance, now, spent, always)
   if before > 0 then
     for g = HEADER + 1, HEADER + 10 * a[N_GRANTS], 10 do
       local expires_at = a[g + EXPIRES_AT]
-      if expires_at > now and expires_at > expiry_mark and a[g + REMAINING] > 0 and a[g] ~= 3 then
-        if expires_at - before <= now then
+      local told_at = expires_at - before
+      if expires_at > now and expires_at > expiry_mark and a[g + CREATED_AT] <= told_at and a[g] ~= 3 then
+        if now < told_at then
+          next_at = math.min(next_at, told_at)
+        elseif a[g + REMAINING] > 0 then
           found[#found + 1] = { 'grant_expiring', a[g + NO], a[g + REMAINING], expires_at }
-        else
-          next_at = math.min(next_at, expires_at - before)
         end
       end
     end
@@ -108,7 +109,7 @@ local function notice(a, balance, now, spent, always)
       hours = string.sub(hours .. string.char(code) .. rep('\0', idle), -168)
       hour, settled_before, fast = this, a[SETTLED] - spent, 0
     end
-    if fast == 0 and #hours >= least_hours then
+    if fast == 0 and #hours >= math.max(1, least_hours) then
       local sorted = { byte(hours, 1, -1) }
       table.sort(sorted)
       local usual = floor(1000 * (2 ^ (sorted[math.ceil(#sorted / 2)] / 5) - 1))

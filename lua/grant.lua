@@ -54,7 +54,7 @@ if a[GRANTED] + amount > MAX_AMOUNT then return { 'total_too_large' } end
 local credited = {}
 local no = credit_grant(a, terms[1], terms[2], terms[3], amount, effective_at, expires_at, now, credited)
 local _, _, balance = credit(a, 0, now)
-local signals = notice(a, balance, now, 0, true) -- it may expire sooner than any other
+local signals = notice(a, balance, now, 0)
 
 -- write
 tell(KEYS[4], shard, KEYS[2], now, told)

@@ -73,11 +73,13 @@ end
 local _, _, balance = credit(a, 0, now)
 local told_after = {}
 if now >= a[SWEEP_AT] then catch_up(a, now, told_after) end
+local signals = state and notice(a, balance, now, 0) -- time may have moved it
 
 -- write
 if state then
   tell(KEYS[2], shard, KEYS[4], now, told)
-  emit(KEYS[2], shard, 'release', id .. ':released', now, 0, held, false, balance, {}, {}, ARGV[3])
+  emit(KEYS[2], shard, 'release', id .. ':released', now, 0, held, false, balance, {}, {}, ARGV[3],
+    signals)
   epoch, seq = shard[EPOCH], shard[LAST_SEQ]
   tell(KEYS[2], shard, KEYS[4], now, told_after)
   store({ KEYS[3], pack_shard(shard), KEYS[4], pack_account(a) }, scopes, 6, mask)

@@ -7,280 +7,34 @@ grants, dictionaries of holds, a list of events. `test_oracle.py` compares the t
 import copy
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
-from gateway.domain.limits import SLOTS, Limit, window_borders_ms
+from gateway.domain.limits import Limit, window_borders_ms
 from gateway.domain.pricing import PriceTable
+from gateway.domain.signals import SignalRules
 from tests.ledger import rating
-from tests.ledger.rating import Mark, Periods, Row, rows_of
-
-RANK = {"promotional": 0, "allowance": 1, "adjustment": 2, "paid": 3}
-FOREVER = 1 << 60
-SETTLE_MAX_AGE_MS = 3_300_000
-DEAD_AFTER_MS = 33 * 86_400_000
-
-
-Told = list[tuple[str, str, int, int]]
-"""Entries of the outbox: kind, id, amount, balance."""
-
-
-@dataclass(slots=True)
-class ModelGrant:
-    no: int
-    category: str
-    priority: int
-    bits: int
-    remaining: int
-    effective_at: int
-    expires_at: int
-    held: int = 0
-
-    def eligible(self, now: int, bits: int) -> bool:
-        return self.active(now) and (not self.bits or bool(self.bits & bits))
-
-    def active(self, now: int) -> bool:
-        return self.effective_at <= now and not 0 < self.expires_at <= now
-
-    def burns(self) -> tuple[int, int, int, int, int]:
-        rank = RANK[self.category]
-        return (self.priority, self.expires_at or FOREVER, rank, self.effective_at, self.no)
-
-
-@dataclass(slots=True)
-class ModelCounter:
-    """What is used and held in each slot that counts; a calendar window is a single one."""
-
-    window: int
-    slot: int = 0
-    slots: dict[int, list[int]] = field(default_factory=dict)
-
-    @property
-    def used(self) -> int:
-        return sum(used for used, _ in self.slots.values())
-
-    @property
-    def held(self) -> int:
-        return sum(held for _, held in self.slots.values())
-
-    def counts(self, window: int) -> bool:
-        return self.window - SLOTS * self.slot <= window <= self.window
-
-    def move(self, window: int) -> None:
-        self.window = max(window, self.window)
-        self.slots = {start: slot for start, slot in self.slots.items() if self.counts(start)}
-
-    def add(self, window: int, used: int, held: int) -> None:
-        if self.counts(window):
-            slot = self.slots.setdefault(window, [0, 0])
-            slot[0] += used
-            slot[1] += held
-
-    def wait(self, limit: Limit, adds: int, ends: int, now: int) -> int:
-        """Until it has room for so much, if nobody held anything."""
-        if adds > limit.ceiling:
-            return FOREVER
-        if self.used + adds <= limit.ceiling:
-            return 0
-        if not self.slot:
-            return FOREVER if "total" in (limit.window, _window(limit)) else ends - now
-        for oldest in sorted(self.slots):
-            later = sum(used for start, (used, _) in self.slots.items() if start > oldest)
-            if later + adds <= limit.ceiling:
-                return oldest + (SLOTS + 1) * self.slot - now
-        raise AssertionError("nothing used is room enough")
-
-
-def _window(limit: Limit) -> Any:
-    return "total" if limit.measure == "concurrent" else limit.window
-
-
-def _record(limit: Limit) -> str:
-    """The scope in whose record a limit counts."""
-    return "customer" if limit.scope == "model" else limit.scope
-
-
-@dataclass(slots=True)
-class ModelHold:
-    customer: str
-    held: int
-    parts: dict[int, int]
-    bits: int
-    estimate: dict[str, int]
-    checkpoint: dict[str, int]
-    rows: list[Row]
-    deadline: int
-    tokens: int
-    counted: list[tuple[Limit, int, int]]  # limit, window, held
-    scopes: Mapping[str, str]
-    marks: list[Mark]
-    extend_no: int = 0
-
-    def kept(self) -> list[tuple[int, int, int, int]]:
-        """What it keeps in the counters of its periods."""
-        counting = [row for row in self.rows if row.counter is not None]
-        return [
-            (row.counter or 0, start, 0, self.estimate.get(row.unit, 0))
-            for row, (start, _) in zip(counting, self.marks, strict=True)
-        ]
-
-
-@dataclass(slots=True)
-class ModelEnded:
-    outcome: str
-    charged: int
-    usage: dict[str, int]
-    paid: list[tuple[int, int]] = field(default_factory=list)
-    counted: list[tuple[Limit, int, int]] = field(default_factory=list)
-    held: int = 0
-    marks: list[Mark] = field(default_factory=list)
-    credited: int = 0
-
-
-@dataclass(slots=True)
-class ModelAllowance:
-    period: str
-    category: str
-    priority: int
-    day: int
-    bits: int
-    amount: int
-    rollover: int
-    start: int = 0
-    end: int = 0
-    grant: int = 0
-    carry: int = 0
-
-
-class ModelWallet:
-    """One customer's wallet."""
-
-    def __init__(self, credit_limit: int, billing_day: int) -> None:
-        self.credit_limit = credit_limit
-        self.billing_day = billing_day
-        self.periods: Periods = {}
-        self.allowances: dict[int, ModelAllowance] = {}
-        self.expired = 0
-        self.grants: list[ModelGrant] = []
-        self.next_no = 1
-        self.overdraft = self.held_credit = 0
-        self.granted = self.settled = self.adjusted = 0
-        self.counters: dict[tuple[str, str, int], ModelCounter] = {}
-
-    def balance(self, now: int) -> int:
-        return sum(g.remaining for g in self.grants if g.active(now)) - self.overdraft
-
-    def available(self, now: int, bits: int) -> int:
-        free = sum(g.remaining - g.held for g in self.grants if g.eligible(now, bits))
-        return free - self.overdraft - self.held_credit + self.credit_limit
-
-    def payable(self, now: int, bits: int) -> int:
-        return (
-            sum(g.remaining for g in self.grants if g.eligible(now, bits))
-            - self.overdraft
-            + self.credit_limit
-        )
-
-    def grant_named(self, no: int) -> ModelGrant | None:
-        return next((g for g in self.grants if g.no == no), None)
-
-    def add(self, grant: ModelGrant) -> None:
-        self.grants.append(grant)
-        self.grants.sort(key=ModelGrant.burns)
-
-    def new_no(self) -> int:
-        self.next_no += 1
-        return self.next_no - 1
-
-    def drop_exhausted(self) -> None:
-        self.grants = [g for g in self.grants if g.remaining or g.held]
-
-    def credit(self, grant: ModelGrant, amount: int, now: int) -> None:
-        """A grant of that amount; it repays the overdraft first if it can."""
-        repaid = min(self.overdraft, amount) if not grant.bits and grant.effective_at <= now else 0
-        self.overdraft -= repaid
-        self.granted += amount
-        if amount > repaid:
-            grant.remaining = amount - repaid
-            self.add(grant)
-
-    def catch_up(self, customer: str, now: int) -> Told:
-        """What time has done: grants have expired, allowances open."""
-        told: Told = []
-        for grant in self.grants:
-            left = grant.remaining - grant.held
-            if left and 0 < grant.expires_at <= now:
-                grant.remaining = grant.held
-                self.expired += left
-                for allowance in self.allowances.values():
-                    if allowance.grant == grant.no:
-                        allowance.carry += left
-                told.append(
-                    ("expire_grant", f"expire_grant:{customer}:{grant.no}", left, self.balance(now))
-                )
-        for number, allowance in self.allowances.items():
-            if now < allowance.end:
-                continue
-            self.drop_exhausted()
-            if len(self.grants) >= 64:
-                continue
-            day = allowance.day or self.billing_day
-            allowance.start, allowance.end = rating.period(allowance.period, now, day)
-            amount = allowance.amount + min(allowance.carry, allowance.rollover)
-            allowance.carry, allowance.grant = 0, self.new_no()
-            self.credit(
-                ModelGrant(
-                    allowance.grant,
-                    allowance.category,
-                    allowance.priority,
-                    allowance.bits,
-                    0,
-                    allowance.start,
-                    allowance.end,
-                ),
-                amount,
-                now,
-            )
-            event_id = f"allowance:{customer}:{number}:{allowance.start}"
-            told.append(("grant", event_id, amount, self.balance(now)))
-        return told
-
-    def free_parts(self, amount: int, now: int, bits: int) -> list[tuple[int, int]]:
-        """Unheld eligible remainder in burn order, the rest as grant 0."""
-        parts = []
-        for grant in self.grants:
-            part = min(amount, grant.remaining - grant.held)
-            if part > 0 and grant.eligible(now, bits):
-                parts.append((grant.no, part))
-                amount -= part
-        return [*parts, (0, amount)] if amount else parts
-
-    def hold(self, amount: int, now: int, bits: int, parts: dict[int, int]) -> None:
-        for no, part in self.free_parts(amount, now, bits):
-            parts[no] = parts.get(no, 0) + part
-            grant = self.grant_named(no)
-            if grant is None:
-                self.held_credit += part
-            else:
-                grant.held += part
-
-    def unhold(self, parts: Mapping[int, int]) -> None:
-        for no, part in parts.items():
-            grant = self.grant_named(no)
-            if grant is None:
-                self.held_credit -= part
-            else:
-                grant.held -= part
-
-    def take(self, amount: int, now: int, bits: int) -> list[tuple[int, int]]:
-        parts = self.free_parts(amount, now, bits)
-        for no, part in parts:
-            grant = self.grant_named(no)
-            if grant is None:
-                self.overdraft += part
-            else:
-                grant.remaining -= part
-        return parts
+from tests.ledger.noticing import Noticing
+from tests.ledger.rating import Mark, rows_of
+from tests.ledger.wallet import (
+    DEAD_AFTER_MS,
+    FOREVER,
+    NOT_TOKENS,
+    SETTLE_MAX_AGE_MS,
+    Charge,
+    Entry,
+    ModelAllowance,
+    ModelCounter,
+    ModelEnded,
+    ModelGrant,
+    ModelHold,
+    ModelWallet,
+    Parts,
+    Terms,
+    Told,
+    record_of,
+    window_of,
+)
 
 
 class Model:
@@ -291,23 +45,65 @@ class Model:
         self.holds: dict[str, ModelHold] = {}
         self.ended: dict[str, ModelEnded] = {}
         self.ops: dict[str, tuple[Any, ...]] = {}
-        self.events: list[tuple[str, str, int, int]] = []  # kind, id, amount, balance
+        self.events: Told = []
+        """What no test has compared yet."""
+        self.charges: dict[str, Charge] = {}
+        self.refunded: dict[str, int] = {}
         self.refusal: tuple[Limit, int, int | None] | None = None
         """The limit that refused last, what was left in it, and for how long it will refuse."""
 
+    def saved(self) -> dict[str, Any]:
+        """All of it, to go back to."""
+        flat = ("wallets", "ended", "ops", "events", "charges", "refunded", "refusal")
+        copies: dict[str, Any] = {name: copy.copy(getattr(self, name)) for name in flat}
+        return copies | {"holds": {rid: hold.copied() for rid, hold in self.holds.items()}}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go back to what was saved; it may be gone back to again."""
+        for name, value in saved.items():
+            setattr(self, name, copy.copy(value))
+        self.holds = {rid: hold.copied() for rid, hold in self.holds.items()}
+
     def begin(self, customer: str, now: int) -> tuple[ModelWallet, Told]:
         """A wallet to change and to keep if the operation is done, after what time has done."""
-        wallet = copy.deepcopy(self.wallets[customer])
-        return wallet, wallet.catch_up(customer, now)
+        wallet = self.wallets[customer].copied()
+        return wallet, wallet.catch_up(now)
 
-    def keep(self, customer: str, wallet: ModelWallet, told: Told) -> None:
-        self.wallets[customer] = wallet
+    def keep(self, wallet: ModelWallet, told: Told) -> None:
+        self.wallets[wallet.customer] = wallet
         self.events += told
 
-    def account(self, customer: str, credit_limit: int, now: int, billing_day: int) -> None:
-        wallet = self.wallets.setdefault(customer, ModelWallet(credit_limit, billing_day))
-        wallet.credit_limit = credit_limit
-        self.events.append(("account", "", 0, wallet.balance(now)))
+    def account(
+        self, customer: str, terms: tuple[int, int, bool, int] | None, now: int
+    ) -> tuple[str, int]:
+        """terms: revision, credit limit, frozen, billing day; None raises the revision alone."""
+        self.wallets.setdefault(customer, ModelWallet(customer))
+        wallet, told = self.begin(customer, now)
+        has = (wallet.rev, wallet.credit_limit, wallet.frozen, wallet.billing_day)
+        terms = terms or (wallet.rev + 1, *has[1:])
+        if terms[0] < wallet.rev:
+            return "old_revision", wallet.rev
+        if terms[0] == wallet.rev:
+            return "unchanged" if terms == has else "different", wallet.rev
+        wallet.rev, wallet.credit_limit, wallet.frozen, wallet.billing_day = terms
+        event_id, signals = f"account:{customer}:{wallet.rev}", wallet.notice(now)
+        self.keep(wallet, [*told, wallet.entry("account", event_id, 0, now, signals=signals)])
+        return "updated", wallet.rev
+
+    def signals(self, customer: str, rules: SignalRules, now: int) -> bool:
+        wallet, told = self.begin(customer, now)
+        if rules == (wallet.noticing.rules if wallet.noticing else SignalRules()):
+            return False
+        if rules == SignalRules():
+            wallet.noticing = None
+        elif wallet.noticing is None:
+            wallet.noticing = Noticing(rules)
+        else:
+            wallet.noticing.follow(rules)
+        said = wallet.notice(now)
+        told.append(wallet.entry("signals", f"signals:{customer}", 0, now, signals=said))
+        self.keep(wallet, told)
+        return True
 
     def grant(self, customer: str, op: str, terms: tuple[Any, ...], now: int) -> str:
         if op in self.ops:
@@ -321,12 +117,14 @@ class Model:
         if len(wallet.grants) >= 64:
             return "too_many_grants"
         wallet.credit(
-            ModelGrant(wallet.new_no(), category, priority, bits, 0, effective_at, expires_at),
+            ModelGrant(wallet.new_no(), category, priority, bits, 0, effective_at, expires_at, now),
             amount,
             now,
         )
+        wallet.terms[wallet.next_no - 1] = (category, priority, bits, expires_at)
         self.ops[op] = ("grant", terms)
-        self.keep(customer, wallet, [*told, ("grant", op, amount, wallet.balance(now))])
+        said = wallet.notice(now)
+        self.keep(wallet, [*told, wallet.entry("grant", op, amount, now, signals=said)])
         return "granted"
 
     def allowance(self, customer: str, name: str, terms: tuple[Any, ...], now: int) -> bool:
@@ -346,14 +144,85 @@ class Model:
             return False
         else:
             del wallet.allowances[number]
-        told.append(("allowance", "", 0, wallet.balance(now)))
-        self.keep(customer, wallet, told + wallet.catch_up(customer, now))
+        entry = wallet.entry("allowance", f"allowance:{customer}:{number}:set", 0, now)
+        opened = wallet.catch_up(now)
+        self.keep(wallet, [*told, replace(entry, signals=wallet.notice(now)), *opened])
         return True
 
-    def sweep(self, customer: str, now: int) -> int:
+    def sweep(self, customer: str, due: bool, now: int) -> int:
+        """due: whether the wallet said that time has something to do."""
         wallet, told = self.begin(customer, now)
-        self.keep(customer, wallet, told)
+        said = wallet.notice(now)
+        if not due:
+            assert not told, "time has done something that the wallet did not see coming"
+            assert not any(name == "grant_expiring" for name, *_ in said), said
+            return 0
+        if said:
+            told.append(wallet.entry("signals", f"signals:{customer}", 0, now, signals=said))
+        self.keep(wallet, told)
         return len(told)
+
+    def void(self, customer: str, op: str, no: int, now: int) -> tuple[str, int]:
+        if op in self.ops:
+            return (
+                ("replayed", self.ops[op][2])
+                if self.ops[op][:2] == ("void", no)
+                else ("different", 0)
+            )
+        wallet, told = self.begin(customer, now)
+        grant = wallet.grant_named(no)
+        if grant is None or grant.remaining == grant.held:
+            return "unknown_grant", 0
+        taken = grant.remaining - grant.held
+        grant.remaining, grant.expires_at = grant.held, now
+        wallet.voided += taken
+        if no in wallet.terms:
+            wallet.terms[no] = (*wallet.terms[no][:3], now)
+        self.ops[op] = ("void", no, taken)
+        said, moved = wallet.notice(now), [(no, taken)]
+        self.keep(wallet, [*told, wallet.entry("void", op, taken, now, signals=said, moved=moved)])
+        return "voided", taken
+
+    def refund(
+        self, op: str, event: str, amount: int, known: Mapping[int, Terms], now: int
+    ) -> tuple[str, int]:
+        """known: terms of some of the grants that paid."""
+        charge, before = self.charges[event], self.refunded.get(event, 0)
+        if op in self.ops:
+            same = self.ops[op] == ("refund", event, amount)
+            return ("replayed", charge.net - before) if same else ("different", 0)
+        if before + amount > charge.net:
+            return "more_than_charged", 0
+        wallet, told = self.begin(charge.customer, now)
+        # From the end: what was given back before, then this.
+        skip, left, own = sum(part for _, part in charge.paid) - charge.net + before, amount, 0
+        moved: dict[int, int] = {}
+        for no, part in reversed(charge.paid):
+            passed = min(skip, part)
+            skip, part = skip - passed, min(part - passed, left)
+            left -= part
+            grant, terms = wallet.grant_named(no), known.get(no)
+            ends = grant.expires_at if grant else terms[3] if terms else 0
+            if not part:
+                continue
+            if no == 0 or 0 < ends <= now or not (grant or terms):
+                own += part
+                continue
+            if grant:
+                grant.remaining += part
+            elif terms:
+                wallet.add(ModelGrant(no, *terms[:3], part, now, ends, now))
+            moved[no] = moved.get(no, 0) + part
+        self._credit(wallet, own, now, priority=255)
+        if len(wallet.grants) > 64:
+            wallet.drop_exhausted()
+            if len(wallet.grants) > 64:
+                return "too_many_grants", 0
+        wallet.adjusted += amount
+        self.ops[op], self.refunded[event] = ("refund", event, amount), before + amount
+        said = wallet.notice(now)
+        self.keep(wallet, [*told, wallet.entry("adjust", op, amount, now, signals=said)])
+        return "refunded", charge.net - before - amount
 
     def adjust(self, customer: str, op: str, amount: int, now: int) -> str:
         if op in self.ops:
@@ -368,7 +237,8 @@ class Model:
             self._credit(wallet, amount, now, priority=100)
         wallet.adjusted += amount
         self.ops[op] = ("adjust", amount)
-        self.keep(customer, wallet, [*told, ("adjust", op, amount, wallet.balance(now))])
+        said = wallet.notice(now)
+        self.keep(wallet, [*told, wallet.entry("adjust", op, amount, now, signals=said)])
         return "adjusted"
 
     def reserve(
@@ -393,6 +263,8 @@ class Model:
         rows = rows_of(table)
         rated = rating.estimate(rows, estimate, wallet.periods, None, now, wallet.billing_day)
         amount = rated.charge_nano
+        if wallet.frozen:
+            return "wallet_frozen", amount
         refused = None
         longest = -1
         staged = []
@@ -435,7 +307,7 @@ class Model:
             rated.marks,
         )
         rating.move(wallet.periods, rated.moves)
-        self.keep(customer, wallet, told)
+        self.keep(wallet, told)
         return "held", amount
 
     def extend(
@@ -460,7 +332,7 @@ class Model:
         if extend_no <= hold.extend_no:
             return ("not_grown" if total > hold.held else "extended"), hold.held
         growth, more = max(0, total - hold.held), max(0, tokens - hold.tokens)
-        refused = growth > 0 and growth > wallet.available(now, hold.bits)
+        refused = growth > 0 and (wallet.frozen or growth > wallet.available(now, hold.bits))
         live = []
         for limit, window, _ in hold.counted:
             adds = {"spend": growth, "tokens": more}.get(limit.measure, 0)
@@ -483,7 +355,7 @@ class Model:
                 counter.add(window, 0, adds)
                 hold.counted[at] = (limit, window, held + adds)
             rating.move(wallet.periods, hold.kept())
-            self.keep(hold.customer, wallet, told)
+            self.keep(wallet, told)
         return "extended", hold.held
 
     def settle(
@@ -512,12 +384,11 @@ class Model:
             rated = rating.charge(rows, usage, wallet.periods, marks)
             rating.move(wallet.periods, rated.moves)
             charge = max(0, rated.charge_nano)
-            wallet.take(charge, now, 0)
+            paid = wallet.take(charge, now, 0)
             wallet.settled += charge
             self.ended[rid] = ModelEnded("settled", charge, usage)
-            told.append(("settle", f"{rid}:settled", charge, wallet.balance(now)))
-            self._reprice(wallet, rid, rated.charge_nano, now, told)
-            self.keep(customer, wallet, told + wallet.catch_up(customer, now))
+            entry = wallet.entry("settle", f"{rid}:settled", charge, now, moved=paid)
+            self._charged(wallet, rid, entry, rated.charge_nano, now, told)
             return "settled", charge
         if ended.outcome != "expired":
             if ended.outcome != "released" and ended.usage != usage:
@@ -532,15 +403,18 @@ class Model:
             used = {"spend": charge, "tokens": tokens}.get(limit.measure)
             if used is not None:
                 self._known(wallet, limit, _SCOPES).add(window, used - counted, 0)
-        if more >= 0:
+        paid = (
             wallet.take(more, now, 0)
-        else:
-            self._give_back(wallet, -more, ended.paid, now)
+            if more >= 0
+            else self._give_back(wallet, -more, ended.paid, now)
+        )
         wallet.settled += more
         self.ended[rid] = ModelEnded("settled_late", charge, usage)
-        told.append(("settle_late", f"{rid}:settled_late", more, wallet.balance(now)))
-        self._reprice(wallet, rid, whole, now, told, "repriced_late")
-        self.keep(customer, wallet, told + wallet.catch_up(customer, now))
+        if ended.charged:
+            net = ended.charged + min(0, more)
+            self.charges[f"{rid}:expired"] = Charge(customer, net, tuple(ended.paid))
+        entry = wallet.entry("settle_late", f"{rid}:settled_late", more, now, moved=paid)
+        self._charged(wallet, rid, entry, whole, now, told)
         return "settled_late", charge
 
     def release(self, rid: str, reserved_at: int, now: int) -> tuple[str, int]:
@@ -563,9 +437,7 @@ class Model:
         if now < hold.deadline:
             return "not_due", 0
         usage = hold.checkpoint
-        tokens = sum(
-            quantity for unit, quantity in usage.items() if unit not in ("request", "tool_call")
-        )
+        tokens = sum(quantity for unit, quantity in usage.items() if unit not in NOT_TOKENS)
         return "expired", self._end(rid, "expired", "expire", usage, 1, tokens, now)
 
     def _end(
@@ -612,41 +484,53 @@ class Model:
         self.ended[rid] = ModelEnded(
             outcome, charge, usage, paid, counted, hold.held, marks, max(0, -whole)
         )
-        told.append((kind, f"{rid}:{outcome}", charge, wallet.balance(now)))
-        self._reprice(wallet, rid, whole, now, told)
-        self.keep(hold.customer, wallet, told + wallet.catch_up(hold.customer, now))
+        moved = None if outcome == "released" else paid
+        entry = wallet.entry(kind, f"{rid}:{outcome}", charge, now, moved=moved)
+        self._charged(wallet, rid, entry, whole, now, told)
         return charge
 
-    def _reprice(
-        self, wallet: ModelWallet, rid: str, charge: int, now: int, told: Told,
-        name: str = "repriced",
-    ) -> None:  # fmt: skip
-        """What a step of a volume tier gives back."""
+    def _charged(
+        self, wallet: ModelWallet, rid: str, entry: Entry, charge: int, now: int, told: Told
+    ) -> None:
+        """The end of what charges: a step of a volume tier gives back, and time may do the rest."""
+        after: Told = []
         if charge < 0:
             self._credit(wallet, -charge, now, priority=255)
             wallet.adjusted -= charge
-            told.append(("adjust", f"{rid}:{name}", -charge, wallet.balance(now)))
+            name = "repriced_late" if entry.kind == "settle_late" else "repriced"
+            after.append(wallet.entry("adjust", f"{rid}:{name}", -charge, now))
+        after += wallet.catch_up(now)
+        if entry.kind in ("settle", "settle_late") and entry.amount > 0:
+            self.charges[entry.id] = Charge(wallet.customer, entry.amount, entry.moved or ())
+        signals = wallet.notice(now, entry.amount)
+        self.keep(wallet, [*told, replace(entry, signals=signals), *after])
 
     def _credit(self, wallet: ModelWallet, amount: int, now: int, *, priority: int) -> None:
         repaid = min(wallet.overdraft, amount)
         wallet.overdraft -= repaid
         if amount > repaid:
             no = wallet.new_no()
-            wallet.add(ModelGrant(no, "adjustment", priority, 0, amount - repaid, now, 0))
+            wallet.add(ModelGrant(no, "adjustment", priority, 0, amount - repaid, now, 0, now))
 
     def _give_back(
         self, wallet: ModelWallet, amount: int, paid: Sequence[tuple[int, int]], now: int
-    ) -> None:
+    ) -> Parts:
+        """What each was given, below 0."""
         repaid = min(wallet.overdraft, amount)
         wallet.overdraft -= repaid
+        given = [(0, -repaid)]
         amount -= repaid
         for no, part in reversed(paid):
             grant = wallet.grant_named(no)
             if grant is not None:
-                grant.remaining += min(part, amount)
-                amount -= min(part, amount)
+                part = min(part, amount)
+                grant.remaining += part
+                given.append((no, -part))
+                amount -= part
         if amount:
+            given.append((wallet.next_no, -amount))
             self._credit(wallet, amount, now, priority=255)
+        return [(no, part) for no, part in given if part]
 
     def _counter(
         self,
@@ -662,8 +546,8 @@ class Model:
         if limit.rolling:
             start, ends = now - now % limit.slot_ms, 0
         else:
-            _, start, ends, _ = window_borders_ms(_window(limit), now)
-        who = _record(limit), scopes[_record(limit)]
+            _, start, ends, _ = window_borders_ms(window_of(limit), now)
+        who = record_of(limit), scopes[record_of(limit)]
         key = (*who, limit.counter_id)
         counter = wallet.counters.get(key)
         if roll and counter is None:
@@ -675,7 +559,7 @@ class Model:
         if counter is None:
             counter = ModelCounter(start, limit.slot_ms if limit.rolling else 0)
         elif not roll:
-            counter = copy.deepcopy(counter)
+            counter = counter.copied()
         counter.move(start)
         if roll:
             wallet.counters[key] = counter
@@ -683,7 +567,7 @@ class Model:
 
     def _known(self, wallet: ModelWallet, limit: Limit, scopes: Mapping[str, str]) -> ModelCounter:
         """The counter of a hold's limit; one that nobody keeps where it is gone."""
-        key = (_record(limit), scopes[_record(limit)], limit.counter_id)
+        key = (record_of(limit), scopes[record_of(limit)], limit.counter_id)
         return wallet.counters.get(key) or ModelCounter(-1)
 
 

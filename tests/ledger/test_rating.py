@@ -87,9 +87,37 @@ async def test_a_volume_step_reprices_what_was_before_and_credits_it(
     adjusted = next(stamp for stamp in await meter.bench.stamps() if stamp[0] == "adjust")
     # 110 × 4 − 100 × 10 = −560, to a grant of its own
     assert (adjusted[1], adjusted[3], adjusted[7]) == ("u3:repriced", 560, [2, 560])
+    assert adjusted[6] == 10**9 - 1000 + 560
     credit = wallet.grants[-1]
     assert (credit.category, credit.priority, credit.expires_at_ms) == ("adjustment", 255, 0)
     assert await meter.bench.differences() == []
+
+
+@pytest.mark.parametrize(("used", "bound"), [(99, 50 * 3 + 99 * 2), (100, 350), (101, 150)])
+async def test_a_rising_volume_step_is_held_for_what_came_before_it(
+    valkey: redis.asyncio.Redis, used: int, bound: int
+) -> None:
+    """Up to the last unit of the tier below, which the step makes dearer too."""
+    rising = Rate("input", "volume", (Tier(100, 1_000), Tier(None, 3_000)))
+    meter = await Meter(valkey, rising).open()
+    await meter.use(used)
+    assert await meter.held_nano("r1", 50) == bound
+    assert (await meter.settle("r1", 50)).charged_nano == (used + 50) * 3 - used * (
+        1 + 2 * (used > 100)
+    )
+
+
+async def test_pico_credits_of_a_row_go_up_to_the_bound_of_a_number(
+    valkey: redis.asyncio.Redis,
+) -> None:
+    rising = Rate("input", "volume", (Tier(1, 0), Tier(None, 900)))
+    meter = await Meter(valkey, rising).open(10**14)
+    most = 10**12  # units of one request
+    held = [await meter.held_nano(f"r{number}", most) for number in range(1, 11)]
+    # the tenth: 9 × 10¹⁵ pico-credits for it and for what the others hold
+    assert held == [number * 9 * 10**11 for number in range(1, 11)]
+    with pytest.raises(ValueError, match="too_large"):
+        await meter.hold("r11", 1)
 
 
 async def test_a_package_is_charged_when_it_is_begun(valkey: redis.asyncio.Redis) -> None:

@@ -2,8 +2,9 @@
 stretch of a window's length admits more than the ceiling."""
 
 import random
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import pytest
 import redis.asyncio
@@ -11,11 +12,10 @@ import redis.asyncio
 from gateway.domain.limits import SLOTS, Limit, Measure, Window
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account, Denied, Hold
-from gateway.ledger.accounts import AccountStore, RedisRunner
-from gateway.ledger.operations import Ledger
 from tests.ledger.bench import NOON_MS, Bench
 from tests.ledger.raw import Raw, limit, rolling, vector
-from tests.ledger.test_oracle import ROLLING, SHARDS, World
+from tests.ledger.test_oracle import Compared
+from tests.ledger.walk import ROLLING, Answer, Call, Walk, two_gates
 
 SLOT = 5_000
 
@@ -408,14 +408,16 @@ async def test_each_model_counts_by_itself_and_beside_the_customer(
 
 
 @dataclass
-class Limited(World):
+class Limited(Walk):
     """A walk under limits alone: credit is no matter, one unit costs one nano-credit."""
 
+    customers = ("rolling",)
     tables = (compile_prices({"input": 1_000}),)
+    weights: ClassVar[Mapping[str, int]] = {
+        "reserve": 40, "extend": 12, "settle": 28, "release": 6, "expire": 14,
+    }  # fmt: skip
 
-    async def setup(self) -> None:
-        await self.ledger.account("rolling", account_rev=1, credit_limit_nano=10**12)
-        self.model.account("rolling", 10**12, self.now, 1)
+    async def open(self) -> None:
         shard = self.ledger.keys.shard_of("rolling")
         scaled = [
             Limit(x.scope, x.measure, x.window, SPEND[x.window], x.rolling, x.model)
@@ -423,21 +425,17 @@ class Limited(World):
             else x
             for x in ROLLING
         ]
-        self.accounts = [Account("rolling", "k1", shard, 1, "team", limits=tuple(scaled))]
+        account = Account("rolling", "k1", shard, 1, "team", limits=tuple(scaled))
+        self.accounts["rolling"] = account
+        terms = (1, 10**12, False, 1)
+        await self._account("rolling", terms).real()
+        self.model.account("rolling", terms, self.now)
 
-    async def step(self) -> str:
+    def later(self) -> None:
         dice = self.dice
         if dice.random() < 0.03:
             self.pace = dice.choice(WALKS)
         self.now += dice.choice(self.pace)
-        rid = self.some()
-        names, weights = ("reserve", "extend", "settle", "release", "expire"), (40, 12, 28, 6, 14)
-        name = dice.choices(names, weights)[0]
-        if name == "reserve" or rid is None:
-            await self.reserve()
-            return "reserve"
-        await getattr(self, name)(rid)
-        return name
 
     def some(self) -> str | None:
         """Mostly one that still runs, so that what is used fills the limits, not what is held."""
@@ -446,18 +444,16 @@ class Limited(World):
             return self.dice.choice(running)
         return super().some()
 
-    async def reserve(self, rid: str | None = None) -> None:
-        self._forget()
-        await super().reserve(rid)
-        if self.model.refusal is not None:
-            limit, _, wait = self.model.refusal
-            self.refusals.add((limit, wait is not None and wait > 0))
+    def again(self, rid: str) -> Call:
+        call = super().again(rid)
 
-    def _forget(self) -> None:
-        self.model.refusal = None
+        async def real() -> Answer:
+            answer = await call.real()
+            if len(answer) == 4:
+                self.refusals.add((answer[1], answer[3] is not None and answer[3] > 0))
+            return answer
 
-    def usage(self, table: Any, most: int = 120) -> dict[str, int]:
-        return super().usage(table, most=min(most, 120))
+        return replace(call, real=real)
 
     refusals: set[tuple[Limit, bool]] = field(default_factory=set)
 
@@ -473,14 +469,13 @@ WALKS = (
 
 @pytest.mark.timeout(0)
 async def test_limits_of_every_kind_agree_with_the_model(valkey: redis.asyncio.Redis) -> None:
-    world: Limited
-    ledger = Ledger(RedisRunner(valkey), shard_count=SHARDS, clock_ms=lambda: world.now)
-    world = Limited(ledger, AccountStore(valkey, shard_count=SHARDS), valkey, random.Random(6))
-    await world.setup()
+    walk = two_gates(Limited, valkey, 6)
+    await walk.open()
+    compared = Compared(walk, valkey)
+    await compared.check(walk.customers)
     for _ in range(500):
-        await world.step()
-        await world.check()
-    by_time = {limit for limit, waits in world.refusals if waits}
+        await compared.step()
+    by_time = {limit for limit, waits in walk.refusals if waits}
     assert len(by_time) >= 3, "several have refused for a time"
 
 

@@ -118,6 +118,39 @@ async def test_a_first_grant_below_a_threshold_is_low(bench: Bench) -> None:
     assert await told(bench) == [["low_balance", 50]]
 
 
+async def test_a_first_charge_on_credit_is_low(bench: Bench) -> None:
+    await bench.open(0, credit_limit=100)
+    await bench.ledger.signals("acme", LOW)
+    await bench.ledger.adjust("acme", "a1", -5, corrects="e", reason="test")
+    assert await told(bench) == []  # it has not begun
+    await spend(bench, "r1", 20)
+    assert await told(bench) == [["low_balance", 50], ["low_balance", 10]]
+
+
+async def test_a_rule_that_went_does_not_remember(bench: Bench) -> None:
+    await bench.open(100)
+    only = SignalRules(low_balance_nano=(10,))
+    await bench.ledger.signals("acme", LOW)
+    await spend(bench, "r1", 100)
+    assert len(await told(bench)) == 3
+    await bench.ledger.signals("acme", only)  # 10 stays, and was announced
+    assert len(await told(bench)) == 3
+    await bench.ledger.signals("acme", LOW)
+    assert (await told(bench))[3:] == [["low_balance", 50], ["exhausted", 0]]
+
+
+async def test_a_release_announces_what_time_has_moved(bench: Bench) -> None:
+    await bench.open(40)
+    await bench.ledger.signals("acme", LOW)
+    await bench.ledger.grant("acme", "g2", 30, expires_at_ms=bench.now + 1000)
+    assert await told(bench) == [["low_balance", 50], ["recovered", 50]]
+    await bench.held("r1", 35)
+    bench.now += 1000
+    await bench.release("r1")
+    assert (await bench.stamps())[-2][9:] == [[["low_balance", 50]]]  # of the release
+    assert (await told(bench))[2:] == [["low_balance", 50]]
+
+
 async def test_an_expiry_announces_as_a_settle_does(bench: Bench) -> None:
     await bench.open(100)
     await bench.ledger.signals("acme", LOW)
@@ -194,6 +227,60 @@ async def test_a_grant_with_nothing_left_is_not_announced(bench: Bench) -> None:
     bench.now += DAY_MS
     await bench.ledger.sweep("acme")
     assert await told(bench) == []
+
+
+async def test_a_grant_made_later_than_its_announcement_is_not_announced(bench: Bench) -> None:
+    await bench.open(100)
+    await bench.ledger.signals("acme", SignalRules(expiring_before_ms=HOUR_MS))
+    bench.now += 1
+    now = bench.now
+    for name, ends in (("late", now + HOUR_MS - 1), ("just", now + HOUR_MS)):
+        await bench.ledger.grant("acme", name, 30, expires_at_ms=ends)
+    await spend(bench, "r1", 1)
+    bench.now += 1
+    await spend(bench, "r2", 1)
+    assert await told(bench) == [["grant_expiring", 3, 30, now + HOUR_MS]]
+    assert (await bench.ledger.sweep("acme")).entries == 0
+
+
+async def test_a_grant_is_announced_that_an_allowance_opened(bench: Bench) -> None:
+    await bench.open(100)
+    await bench.ledger.signals("acme", SignalRules(expiring_before_ms=HOUR_MS))
+    await bench.ledger.allowance("acme", "daily", 5, period="day", category="promotional")
+    midnight = bench.now + 12 * HOUR_MS
+    for ends in (midnight, midnight + DAY_MS):
+        assert (await bench.wallet()).sweep_at_ms == ends - HOUR_MS
+        bench.now = ends - HOUR_MS
+        assert (await bench.ledger.sweep("acme")).entries == 1
+        assert (await bench.ledger.sweep("acme")).sweep_at_ms == ends
+        bench.now = ends
+        await bench.ledger.sweep("acme")
+    assert [signal[3] for signal in await told(bench)] == [midnight, midnight + DAY_MS]
+
+
+async def test_an_allowance_is_not_announced_and_moves_no_sweep(bench: Bench) -> None:
+    await bench.open(100)
+    await bench.ledger.signals("acme", SignalRules(expiring_before_ms=HOUR_MS))
+    await bench.ledger.allowance("acme", "daily", 5, period="day")
+    midnight = bench.now + 12 * HOUR_MS
+    assert (await bench.wallet()).sweep_at_ms == midnight
+    bench.now = midnight - 1
+    await spend(bench, "r1", 1)
+    assert await told(bench) == []
+
+
+async def test_what_a_refund_gives_back_is_announced(bench: Bench) -> None:
+    await bench.open(0)
+    await bench.ledger.signals("acme", SignalRules(expiring_before_ms=HOUR_MS))
+    ends = bench.now + 2 * HOUR_MS
+    await bench.ledger.grant("acme", "g1", 30, expires_at_ms=ends)
+    await spend(bench, "r1", 30)
+    await bench.ledger.refund(
+        "acme", "f1", "r1:settled", 12, charged_nano=30, allocations=[(1, 30)], reason="test"
+    )
+    bench.now += HOUR_MS
+    assert (await bench.ledger.sweep("acme")).entries == 1
+    assert await told(bench) == [["grant_expiring", 1, 12, ends]]
 
 
 # Top-ups
@@ -277,6 +364,13 @@ async def test_nothing_is_unusual_before_enough_hours_are_known(bench: Bench) ->
     await hours(bench, 1000, 1000)
     await spend(bench, "r1", 10**9)
     assert await told(bench) == []
+
+
+async def test_a_wallet_of_which_no_hour_is_known_has_no_usual_one(bench: Bench) -> None:
+    await bench.open(10**12)
+    await bench.ledger.signals("acme", SignalRules(velocity=Velocity(3000, 1, 0, freeze=False)))
+    await hours(bench, 500, 2_000)
+    assert await told(bench) == [["spending_fast", 2_000, 515, 0]]
 
 
 async def test_little_spending_is_never_unusual(bench: Bench) -> None:

@@ -6,15 +6,12 @@ of mutant and tests: what was judged is not judged again.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +20,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from gateway.ledger.scripts import lua_folder
-from tests.mutants import forks, survivors
+from tests.mutants import forks, rests, survivors
 from tests.mutants.mutate import Mutant, mutants_of, read_scripts
 
 LEAST_SHARE = 0.95
 ROOT = Path(__file__).parents[2]
 OUTPUT = ROOT / "build" / "mutants"
-SUPPORT = (
-    "gateway/domain",
-    "gateway/ledger",
-    "tests/conftest.py",
-    "tests/ledger/bench.py",
-    "tests/ledger/model.py",
-    "tests/ledger/rating.py",
-    "tests/ledger/raw.py",
-    "tests/ledger/test_scripts.py",
-)
-"""What each test rests on."""
+ALWAYS = ("tests/conftest.py",)
+"""What every test rests on, beside what it imports."""
 
 
 def main() -> int:
@@ -49,7 +37,9 @@ def main() -> int:
         "--sample", type=int, metavar="N", help="judge N, by chance, of those not listed"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
-    parser.add_argument("--file", metavar="FILE.lua", help="mutants of this file alone")
+    parser.add_argument(
+        "--file", metavar="FILE.lua", nargs="+", help="mutants of these files alone"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--fresh", action="store_true", help="judge again what is known")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of results")
@@ -58,7 +48,7 @@ def main() -> int:
     mutants = mutants_of(sources)
     names = {mutant.name for mutant in mutants}
     if options.file:
-        mutants = [mutant for mutant in mutants if mutant.file == options.file]
+        mutants = [mutant for mutant in mutants if mutant.file in options.file]
     listed = survivors.read_list(survivors.LIST.read_text())
     if options.sample:
         mutants = [mutant for mutant in mutants if mutant.name not in listed]
@@ -78,14 +68,17 @@ def main() -> int:
 class Results:
     """What is known of mutants, in a file, by their names.
 
-    A kill holds while the test that killed stays as it is, with what it rests on; that one
-    survives, while all of them do. So a new test is asked only of the survivors.
+    A kill holds while the file of the test that killed stays as it is, with all that it imports;
+    that one survives, while all of them do. So a new test is asked only of the survivors.
     """
 
     def __init__(self, path: Path, *, fresh: bool) -> None:
         self._path = path
-        self._rests_on = f"{_digest(SUPPORT)}:{forks.STEPS}:{forks.SEED}"
-        self._all_tests = _digest(forks.TEST_FILES)
+        walk = f"{forks.STEPS}:{forks.SEED}"  # what is edited while a run goes on is not noticed
+        self._judges = {
+            name: f"{rests.digest(ROOT, (name, *ALWAYS))}:{walk}" for name in forks.TEST_FILES
+        }
+        self._all_judges = f"{rests.digest(ROOT, (*forks.TEST_FILES, *ALWAYS))}:{walk}"
         self._known: dict[str, dict[str, Any]] = {}
         if path.exists():
             self._known = json.loads(path.read_text())
@@ -130,24 +123,11 @@ class Results:
 
     def _by(self, killer: str | None) -> str:
         """Digest of what a verdict hangs on, beside the scripts."""
-        file = (killer or "").partition("::")[0]
-        judges = _digest((file,)) if file in forks.TEST_FILES else self._all_tests
-        return f"{self._rests_on}:{judges}"
+        return self._judges.get((killer or "").partition("::")[0], self._all_judges)
 
 
 def _key(mutant: Mutant) -> str:
     return "\n".join(map(str, mutant.name))
-
-
-@cache
-def _digest(paths: Sequence[str]) -> str:
-    """Of files, by their names from the root; of a folder, of what it holds of Python."""
-    whole = hashlib.sha256()
-    for name in paths:
-        path = ROOT / name
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            whole.update(file.name.encode() + b"\0" + file.read_bytes())
-    return whole.hexdigest()[:16]
 
 
 def judge(sources: dict[str, str], mutants: list[Mutant], results: Results, jobs: int) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
+from tests.mutants.reach import Reach
 from tests.mutants.tokens import BINARY, Statement, Token, expressions, statements_of, tokens_of
 
 SWAPS: Mapping[str, tuple[str, ...]] = {
@@ -51,7 +52,7 @@ class Mutant:
     text: str
     """The whole file, changed."""
     digest: str
-    """Of the words of all scripts and the change: what a result may be remembered by."""
+    """Of all that the change can touch (reach.py) and the change: what a verdict is remembered by."""
 
     @property
     def name(self) -> tuple[str, str, str, int]:
@@ -66,21 +67,22 @@ def read_scripts(folder: Path) -> dict[str, str]:
 
 def mutants_of(sources: Sources) -> list[Mutant]:
     """All of them, in the order of files and places."""
-    tokens = {file: tokens_of(source) for file, source in sources.items()}
-    all_words = repr([(file, [token.text for token in words]) for file, words in tokens.items()])
+    reach = Reach(sources)
     found = []
     for file, source in sources.items():
-        starts = [token.start for token in tokens[file]]
+        tokens = tokens_of(source)
+        starts = [token.start for token in tokens]
         reads_alike: Counter[tuple[str, str]] = Counter()
-        for start, end, put in sorted(set(_changes(source, tokens[file]))):
+        for start, end, put in sorted(set(_changes(source, tokens))):
             text = source[:start] + put + source[end:]
             before, after = _lines(source, start, end), _lines(text, start, start + len(put))
             reads_alike[before, after] += 1
-            place = bisect_left(starts, start), bisect_left(starts, end)
-            digest = hashlib.sha256(repr((all_words, file, place, put)).encode()).hexdigest()
+            unit, unit_start = reach.unit(file, start)
+            first, last, zero = (bisect_left(starts, at) for at in (start, end, unit_start))
+            digest = hashlib.sha256(repr((unit, first - zero, last - zero, put)).encode())
             line_no = source.count("\n", 0, start) + 1
             nth = reads_alike[before, after]
-            found.append(Mutant(file, line_no, before, after, nth, text, digest))
+            found.append(Mutant(file, line_no, before, after, nth, text, digest.hexdigest()))
     return found
 
 

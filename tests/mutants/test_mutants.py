@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.ledger.scripts import lua_folder
-from tests.mutants import survivors
+from tests.mutants import rests, survivors
 from tests.mutants.mutate import mutants_of, read_scripts
 from tests.mutants.tokens import statements_of, tokens_of
 
@@ -87,6 +87,45 @@ def test_a_comment_changes_no_digest_and_a_word_changes_all() -> None:
     ]
     assert digests[0] == digests[1]
     assert digests[0].isdisjoint(digests[2])
+
+
+def test_a_change_is_forgotten_only_where_it_can_reach() -> None:
+    sources = read_scripts(lua_folder())
+
+    def forgotten(file: str, words: str, instead: str) -> set[str]:
+        assert sources[file].count(words) >= 1
+        changed = {**sources, file: sources[file].replace(words, instead)}
+        digests = {mutant.name: mutant.digest for mutant in mutants_of(changed)}
+        before = mutants_of(sources)
+        return {m.file for m in before if digests.get(m.name) not in (None, m.digest)}
+
+    assert forgotten("void.lua", "terms[1]", "terms[2]") >= {"void.lua", "_grants.lua"}
+    # of what a late settle alone uses, and of a bound that allowances alone have
+    late = forgotten("_limits.lua", "local n = e[E_LIMITS]", "local n = 1 * e[E_LIMITS]")
+    assert {"settle.lua"} <= late <= {f for f in sources if f == "settle.lua" or f[0] == "_"}
+    bound = forgotten("_records.lua", "MAX_ALLOWANCES = 16", "MAX_ALLOWANCES = 17")
+    assert "allowance.lua" in bound
+    assert not any(f[0] != "_" for f in bound - {"allowance.lua"})
+    assert forgotten("_signals.lua", "-- What a wallet", "-- All that a wallet") == set()
+
+
+def test_a_verdict_rests_on_what_a_test_imports(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    files = {
+        "one": "from tests import two",
+        "two": "import os, tests.three",
+        "three": "",
+        "four": "",
+    }
+    for name, text in files.items():
+        (tmp_path / "tests" / f"{name}.py").write_text(text)
+    digests = [rests.digest(tmp_path, ("tests/one.py",))]
+    for name in ("four", "three", "two", "one"):
+        (tmp_path / "tests" / f"{name}.py").write_text(files[name] + "\n")
+        rests.imported.cache_clear()
+        digests.append(rests.digest(tmp_path, ("tests/one.py",)))
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 4
 
 
 def test_the_list_is_read_as_it_is_written() -> None:
