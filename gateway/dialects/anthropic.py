@@ -102,7 +102,7 @@ class AnthropicMessages(Dialect):
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
         """The strict parse with the upstream's model name and a maximum; streams report usage anyway."""
         document = {**facts.document, "model": options.upstream_model}
-        if options.max_output is not None and facts.output_bound is None:
+        if options.fills(facts.output_bound):
             document["max_tokens"] = options.max_output
         return orjson.dumps(document)
 

@@ -4,8 +4,9 @@
 
 Law: nothing is forwarded before the ledger has granted a hold (free routes aside), and after
 that `Run.resolve` is called on every way out, exactly once in effect. A branch of the flow that
-is not visible here does not exist: how a hold grows and ends is `running.py`, how an answer is
-passed on is `relay.py`, who is asking is `accounts.py`, what a refusal says is `refused.py`.
+is not visible here does not exist: how a hold grows and ends is `running.py`, what the last credit
+pays for is `last_credit.py`, how an answer is passed on is `relay.py`, who is asking is
+`accounts.py`, what a refusal says is `refused.py`.
 """
 
 import time
@@ -24,12 +25,14 @@ from gateway.proxy.accounts import Accounts
 from gateway.proxy.catalog import Catalog, Model, Route
 from gateway.proxy.estimate import Bound, bound_request, forward_options
 from gateway.proxy.http import BodyError, CancelledUnsent, ClientGone, Exchange, UpstreamError
+from gateway.proxy.last_credit import lower_bound
 from gateway.proxy.observe import Observer
 from gateway.proxy.refused import (
     INTERNAL,
     Refused,
     as_refused,
     refusal_headers,
+    refused_by_kill,
     refused_by_ledger,
     refused_by_upstream,
 )
@@ -88,10 +91,11 @@ class Flow:
         body = await self._body(exchange)
         facts = route.dialect.read_request(body, route.reading)
         model = self._model(facts, trail)
-        bound = bound_request(facts, model, route.policy)
-        event = self._event(trail, route, model)
-        hold = await self._reserve(exchange, trail, route, model, bound, event)
         assert trail.account is not None
+        expected = self._settlements.expected_output(trail.account, facts, model, route.policy)
+        bound = bound_request(facts, model, route.policy, expected)
+        event = self._event(trail, route, model)
+        hold, bound = await self._reserve(exchange, trail, route, facts, model, bound, event)
         run = Run(
             self._settlements,
             trail.account,
@@ -107,11 +111,13 @@ class Flow:
             self._observer.admitted(trail)
             task = current_task()
             assert task is not None
+            run.interrupt = task.cancel
             exchange.limit_after_gone(run.linger_ms, task.cancel)
             headers = model.forwarding.fields(
                 exchange.headers(), exchange.header("connection"), trail.request_id
             )
-            body = route.dialect.forward_body(facts, forward_options(facts, model, route.policy))
+            options = forward_options(facts, model, route.policy, bound.lowered)
+            body = route.dialect.forward_body(facts, options)
             if exchange.client_gone():
                 raise ClientGone
             before = time.monotonic()
@@ -131,6 +137,8 @@ class Flow:
             raise refused_by_upstream(error) from None
         except (ClientGone, CancelledError) as left:
             run.leave(unsent=isinstance(left, CancelledUnsent))
+            if run.killed is not None and isinstance(left, CancelledError):
+                raise refused_by_kill(run.killed) from None
             raise ClientGone from None
         finally:
             run.resolve()
@@ -243,19 +251,21 @@ class Flow:
         exchange: Exchange,
         trail: Trail,
         route: Route,
+        asked: RequestFacts,
         model: Model,
         bound: Bound,
         event: dict[str, Any],
-    ) -> Hold:
-        """Hold the bound. Raises Refused, and LedgerUnavailable after making sure nothing leaks."""
+    ) -> tuple[Hold, Bound]:
+        """Hold the bound, or at the end of the credit what is left of it. Raises Refused, and
+        LedgerUnavailable after making sure nothing leaks."""
         account = trail.account
         assert account is not None
         prices = model.prices
-        estimate = prices.vector(bound.held_usage(model))
-        floor = prices.vector(bound.expiry_usage(model, route.policy, bound.counted_usage(0)))
         facts = packb(event)
-        refreshed = False
+        refreshed = lowered = False
         while True:
+            estimate = prices.vector(bound.held_usage(model))
+            floor = prices.vector(bound.expiry_usage(model, route.policy, bound.counted_usage(0)))
             try:
                 answer = await self._ledger.reserve(
                     account,
@@ -274,7 +284,16 @@ class Flow:
                 raise
             if isinstance(answer, Hold):
                 trail.held_nano = answer.held_nano
-                return answer
+                return answer, bound
+            if answer.reason == "insufficient_credits" and not lowered:
+                lowered = True
+                less = await lower_bound(
+                    self._ledger, account, asked, model, route.policy, bound, answer
+                )
+                if isinstance(less, Bound):
+                    bound = less
+                    continue
+                answer = less
             trail.denied = answer
             if answer.reason != "stale_account" or refreshed:
                 raise refused_by_ledger(

@@ -18,6 +18,7 @@ from tests.ledger.rating import Mark, Periods, Row, rows_of
 RANK = {"promotional": 0, "allowance": 1, "adjustment": 2, "paid": 3}
 FOREVER = 1 << 60
 SETTLE_MAX_AGE_MS = 3_300_000
+GROWTH_MARK_MS = 500
 
 
 Told = list[tuple[str, str, int, int]]
@@ -111,6 +112,8 @@ class ModelWallet:
     def __init__(self, credit_limit: int, billing_day: int) -> None:
         self.credit_limit = credit_limit
         self.billing_day = billing_day
+        self.status = "active"
+        self.growth_wanted_until = 0
         self.periods: Periods = {}
         self.allowances: dict[int, ModelAllowance] = {}
         self.expired = 0
@@ -255,9 +258,19 @@ class Model:
         self.wallets[customer] = wallet
         self.events += told
 
-    def account(self, customer: str, credit_limit: int, now: int, billing_day: int) -> None:
-        wallet = self.wallets.setdefault(customer, ModelWallet(credit_limit, billing_day))
-        wallet.credit_limit = credit_limit
+    def account(
+        self,
+        customer: str,
+        credit_limit: int,
+        now: int,
+        billing_day: int,
+        status: str = "active",
+    ) -> None:
+        if customer not in self.wallets:
+            self.wallets[customer] = ModelWallet(credit_limit, billing_day)
+        wallet, told = self.begin(customer, now)
+        wallet.credit_limit, wallet.status = credit_limit, status
+        self.keep(customer, wallet, told)
         self.events.append(("account", "", 0, wallet.balance(now)))
 
     def grant(self, customer: str, op: str, terms: tuple[Any, ...], now: int) -> str:
@@ -355,11 +368,14 @@ class Model:
                     "concurrent": "concurrency_limit",
                 }.get(limit.measure, "rate_limit")
             staged.append((limit, window, adds))
+        if wallet.status != "active":
+            return "wallet_frozen", amount
         if amount and amount > wallet.payable(now, bits):
             return "insufficient_credits", amount
         if refused:
             return refused, amount
-        if amount and amount > wallet.available(now, bits):
+        stands_back = 0 < wallet.growth_wanted_until - now <= GROWTH_MARK_MS
+        if amount and (amount > wallet.available(now, bits) or stands_back):
             return "credit_held", amount
         parts: dict[int, int] = {}
         wallet.hold(amount, now, bits, parts)
@@ -407,6 +423,9 @@ class Model:
             return ("not_grown" if total > hold.held else "extended"), hold.held
         growth, more = max(0, total - hold.held), max(0, tokens - hold.tokens)
         refused = growth > 0 and growth > wallet.available(now, hold.bits)
+        held_by_others = refused and growth <= wallet.payable(now, hold.bits) - hold.held
+        if wallet.status == "killed" or (growth and wallet.status == "frozen"):
+            refused, held_by_others = True, False
         live = []
         for limit, window, _ in hold.counted:
             adds = {"spend": growth, "tokens": more}.get(limit.measure, 0)
@@ -417,6 +436,8 @@ class Model:
                 refused = True
             live.append((counter, adds))
         hold.deadline, hold.extend_no, hold.checkpoint = now + ttl, extend_no, checkpoint
+        if held_by_others:
+            self.wallets[hold.customer].growth_wanted_until = now + GROWTH_MARK_MS
         if refused:
             return "not_grown", hold.held
         if growth or more:

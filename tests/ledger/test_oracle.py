@@ -7,7 +7,7 @@ CREDITGATE_ORACLE_STEPS makes it long, CREDITGATE_ORACLE_SEED makes it another o
 
 import os
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgpack
@@ -161,6 +161,7 @@ class World:
             self.asked[rid] = ask
         ask = self.asked[rid]
         table = ask.table
+        ask.account = next(a for a in self.accounts if a.customer_id == ask.account.customer_id)
         answer = await self.ledger.reserve(
             ask.account,
             rid,
@@ -357,6 +358,26 @@ class World:
         )
         assert changed == self.model.allowance(customer, name, terms, self.now)
 
+    async def status(self) -> None:
+        """Freeze or kill now and then, and thaw soon."""
+        at = self.dice.randrange(len(self.accounts))
+        account = self.accounts[at]
+        customer = account.customer_id
+        known = self.model.wallets[customer]
+        status = "active"
+        if known.status == "active" and self.dice.random() < 0.4:
+            status = self.dice.choice(("frozen", "killed"))
+        self.accounts[at] = account = replace(account, account_rev=account.account_rev + 1)
+        await self.ledger.account(
+            customer,
+            account_rev=account.account_rev,
+            credit_limit_nano=known.credit_limit,
+            billing_day=known.billing_day,
+            frozen=status == "frozen",
+            killed=status == "killed",
+        )
+        self.model.account(customer, known.credit_limit, self.now, known.billing_day, status)
+
     async def sweep(self) -> None:
         customer = self.dice.choice(self.accounts).customer_id
         swept = await self.ledger.sweep(customer)
@@ -372,12 +393,12 @@ class World:
         name = dice.choices(
             (
                 "reserve", "again", "extend", "settle", "release", "expire", "grant", "adjust",
-                "allowance", "sweep",
+                "allowance", "sweep", "status",
             ),
-            (30, 4, 14, 24, 6, 14, 7, 3, 2, 3),
+            (30, 4, 14, 24, 6, 14, 7, 3, 2, 3, 3),
         )[0]  # fmt: skip
         operator = {"grant": self.grant, "adjust": self.adjust, "allowance": self.allowance}
-        operator["sweep"] = self.sweep
+        operator |= {"sweep": self.sweep, "status": self.status}
         if name == "reserve" or (rid is None and name not in operator):
             await self.reserve()
         elif name in operator:
@@ -405,6 +426,8 @@ class World:
                 wallet.adjusted_nano,
                 wallet.expired_nano,
                 wallet.balance_nano(self.now),
+                wallet.growth_wanted_until_ms,
+                (wallet.frozen, wallet.killed),
             ) == (
                 expected.overdraft,
                 expected.held_credit,
@@ -413,6 +436,8 @@ class World:
                 expected.adjusted,
                 expected.expired,
                 expected.balance(self.now),
+                expected.growth_wanted_until,
+                (expected.status != "active", expected.status == "killed"),
             )
             assert {
                 p.counter_id: (
@@ -506,7 +531,7 @@ async def wander(client: redis.asyncio.Redis, steps: int, seed: int) -> None:
             error.add_note(f"after step {step}, {name}, seed {seed}")
             raise
     await world.check_events()
-    assert len(seen) == 10, seen
+    assert len(seen) == 11, seen
     kinds = {kind for kind, *_ in world.model.events}
     assert kinds == {
         "account", "settle", "release", "expire", "settle_late", "grant", "expire_grant", "adjust",
