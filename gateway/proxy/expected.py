@@ -13,7 +13,7 @@ from typing import Final
 
 STEPS_PER_DOUBLING: Final = 8
 """A quantile is rounded up to the end of its bucket: by at most 9 %."""
-_BUCKETS: Final = 8 * 24
+_BUCKETS: Final = STEPS_PER_DOUBLING * 24 + 1
 MOST_SEEN: Final = 1024
 """Answers after which all counts are halved."""
 ENOUGH: Final = 50
