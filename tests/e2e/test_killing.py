@@ -31,7 +31,7 @@ async def two_gates(
     folder: Path, valkey_socket: Path, sim: Sim, policy: dict[str, Any]
 ) -> AsyncIterator[tuple[Gate, Gate]]:
     async with AsyncExitStack() as stack:
-        gates = []
+        gates: list[Gate] = []
         for name in ("one", "two"):
             (folder / name).mkdir()
             gate = running_gate(

@@ -520,9 +520,7 @@ async def test_new_requests_stand_back_for_a_stream_that_wants_to_grow(desk: Des
 async def test_a_drain_ends_where_the_hold_does_and_lets_it_grow_no_more(
     desk: Desk, policy: str
 ) -> None:
-    run = await desk.run(
-        hold_output_tokens=64, exhausted_stream=policy, disconnect_stream="drain"
-    )
+    run = await desk.run(hold_output_tokens=64, exhausted_stream=policy, disconnect_stream="drain")
     saw(run, 20)
     run.drain()
     for counted in range(20, 64):
