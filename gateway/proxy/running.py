@@ -316,7 +316,9 @@ class Run:
         grows = counted >= self._next_growth() or self.refused == "credit_held"
         if self._draining or not grows:
             return bound.held_output
-        return min(bound.output, max(bound.held_output, counted) + self._step)
+        # What is asked for by half is what is left: it need not cover all that has been counted.
+        covered = max(bound.held_output, counted) if self._step == bound.step else bound.held_output
+        return min(bound.output, covered + self._step)
 
     def _next_growth(self) -> float:
         bound = self.bound
