@@ -75,6 +75,7 @@ class Controls:
     reasoning:    hidden output tokens before the first visible one (Anthropic: shown as thinking)
     input:        input tokens to report; None counts them (a quarter of the text's bytes)
     cached, cache_write, cache_write_1h: the parts of the input that a cache served or took
+    tier:         the service tier that the answer names
     ttft_ms, itl_ms: delay before the first token, and before each further one
     ignore_max:   produce `tokens` although the request allows fewer
     status, body, retry_after: answer this error instead, with this body or the provider's own shape
@@ -100,6 +101,7 @@ class Controls:
     cached: int = 0
     cache_write: int = 0
     cache_write_1h: int = 0
+    tier: str = ""
     ttft_ms: Dist = NO_DELAY
     itl_ms: Dist = NO_DELAY
     ignore_max: bool = False
@@ -161,6 +163,7 @@ _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "cached": _whole,
     "cache_write": _whole,
     "cache_write_1h": _whole,
+    "tier": str,
     "ttft_ms": parse_dist,
     "itl_ms": parse_dist,
     "ignore_max": _flag,

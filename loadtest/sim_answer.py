@@ -32,6 +32,7 @@ class Made:
     cache_write_1h: int = 0
     truncated: bool = False
     usage_fault: str = ""
+    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)

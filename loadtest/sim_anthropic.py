@@ -32,7 +32,7 @@ def _usage(made: Made, output_tokens: int) -> dict[str, Any]:
             "ephemeral_1h_input_tokens": made.cache_write_1h,
         },
         "output_tokens": output_tokens,
-        "service_tier": "standard",
+        "service_tier": made.tier or "standard",
     }
 
 

@@ -50,12 +50,16 @@ def _finish(made: Made) -> str:
     return "length" if made.truncated else "stop"
 
 
-def _base(ask: Ask, *, chunk: bool) -> dict[str, Any]:
+def _base(ask: Ask, made: Made, *, chunk: bool) -> dict[str, Any]:
     if ask.kind == "chat":
-        head = {"id": "chatcmpl-" + ID_MARK, "object": "chat.completion" + ".chunk" * chunk}
+        head: dict[str, Any] = {
+            "id": "chatcmpl-" + ID_MARK,
+            "object": "chat.completion" + ".chunk" * chunk,
+        }
     else:
         head = {"id": "cmpl-" + ID_MARK, "object": "text_completion"}
-    return {**head, "created": CREATED_S, "model": ask.model, "system_fingerprint": "fp_simulated"}
+    head |= {"created": CREATED_S, "model": ask.model, "system_fingerprint": "fp_simulated"}
+    return {**head, "service_tier": made.tier} if made.tier else head
 
 
 def _whole(ask: Ask, made: Made) -> Built:
@@ -69,13 +73,13 @@ def _whole(ask: Ask, made: Made) -> Built:
             choice["text"] = text
         choices.append({**choice, "logprobs": None, "finish_reason": _finish(made)})
     tokens = (made.output + made.reasoning) * ask.choices
-    document = {**_base(ask, chunk=False), "choices": choices}
+    document = {**_base(ask, made, chunk=False), "choices": choices}
     usage = usage_of(made, tokens, ask.choices)
     return json_answer(with_usage(document, usage, made.usage_fault), tokens)
 
 
 def _stream(ask: Ask, made: Made) -> Built:
-    base = _base(ask, chunk=True)
+    base = _base(ask, made, chunk=True)
     produced = made.reasoning * ask.choices
 
     def frame(choices: list[dict[str, Any]], tokens: int = 0, *, last: bool = False) -> Frame:

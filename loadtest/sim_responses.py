@@ -80,6 +80,8 @@ def _finished(ask: Ask, made: Made) -> dict[str, Any]:
     output = [_reasoning()] if made.reasoning else []
     output.append(_message(whole_text(made.output), status))
     document = _response(ask, status, output)
+    if made.tier:
+        document["service_tier"] = made.tier
     if made.usage_fault == "missing":
         del document["usage"]
     return with_usage(document, _usage(made), made.usage_fault)

@@ -78,7 +78,17 @@ def produce(ask: Ask, controls: Controls, rng: random.Random) -> Made:
         truncated = True
         reasoning = min(reasoning, most)
         wanted = most - reasoning
-    return Made(wanted, reasoning, given, cached, written, written_1h, truncated, controls.usage)
+    return Made(
+        wanted,
+        reasoning,
+        given,
+        cached,
+        written,
+        written_1h,
+        truncated,
+        controls.usage,
+        controls.tier,
+    )
 
 
 @lru_cache(maxsize=512)

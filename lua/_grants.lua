@@ -188,7 +188,7 @@ local function reprice(a, amount, id, event_id, now, balance, told)
   local moved = {}
   credit_back(a, amount, 255, now, moved)
   a[ADJUSTED] = a[ADJUSTED] + amount
-  told[#told + 1] = { 'adjust', moved, amount, balance + amount, id .. ':repriced',
+  told[#told + 1] = { 'adjust', moved, amount, balance + amount, id,
     { corrects = event_id, reason = 'volume' } }
 end
 

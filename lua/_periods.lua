@@ -87,7 +87,7 @@ local function leave_periods(a, h, raw, marks)
       k = k + 1
       local p, field = find_period(a, sunpack('<I', raw, at + 4), marks[2 * k - 1])
       if field and field == p + P_USED then a[p + P_HELD] = a[p + P_HELD] - estimate[i] end
-      at = at + 32 + 32 * n_tiers
+      at = at + 40 + 32 * n_tiers
     end
   end
 end

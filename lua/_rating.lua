@@ -1,5 +1,18 @@
 -- Rating: the one place where quantities become money (README, Rating).
 
+-- units × rate in nano- and pico-credits, of the latter less than a million: so a whole period's
+-- units are exact too.
+local function multiply(units, whole_rate, rest_rate)
+  local over = math.fmod(units, 1000)
+  return units * whole_rate + (units - over) / 1000 * rest_rate, over * rest_rate
+end
+
+-- Packages begun between x0 and x1.
+local function packages(size, x0, x1)
+  local over0, over1 = math.fmod(x0, size), math.fmod(x1, size)
+  return (x1 - over1) / size - (x0 - over0) / size + (over1 > 0 and 1 or 0) - (over0 > 0 and 1 or 0)
+end
+
 -- C(x1) − C(x0) of a tiered row in nano- and pico-credits (README, Rating); nil when too large.
 local function climb(shape, size, tiers, x0, x1)
   if x1 < x0 then
@@ -9,9 +22,7 @@ local function climb(shape, size, tiers, x0, x1)
   end
   if x1 == x0 then return 0, 0 end
   if shape == 3 then
-    local over0, over1 = math.fmod(x0, size), math.fmod(x1, size)
-    local begun = (x1 - over1) / size - (x0 - over0) / size + (over1 > 0 and 1 or 0) - (over0 > 0 and 1 or 0)
-    return begun * tiers[2], begun * tiers[3]
+    return multiply(packages(size, x0, x1), tiers[2], tiers[3])
   elseif shape == 4 then
     return x0 == 0 and tiers[4] or 0, 0
   end
@@ -21,15 +32,18 @@ local function climb(shape, size, tiers, x0, x1)
     if upper == 0 then upper = MAX_AMOUNT * 2 end
     if shape == 1 then
       local units = math.min(x1, upper) - math.max(x0, lower)
-      if units > 0 then nano, pico = nano + units * whole_rate, pico + units * rest_rate end
+      if units > 0 then
+        local more_nano, more_pico = multiply(units, whole_rate, rest_rate)
+        nano, pico = nano + more_nano, pico + more_pico
+      end
       if x0 <= lower then nano = nano + flat end
     else
       if not from and x0 <= upper then from = t end
       if x1 <= upper then
         local all_nano, all_pico = x0 * (whole_rate - tiers[from + 1]), x0 * (rest_rate - tiers[from + 2])
         if math.abs(all_nano) > MAX_AMOUNT or math.abs(all_pico) > MAX_AMOUNT then return nil end
-        nano, pico = (x1 - x0) * whole_rate, (x1 - x0) * rest_rate
-        if nano > MAX_AMOUNT or pico > MAX_AMOUNT then return nil end
+        nano, pico = multiply(x1 - x0, whole_rate, rest_rate)
+        if nano > MAX_AMOUNT then return nil end
         return nano + all_nano + flat - (x0 > 0 and tiers[from + 3] or 0), pico + all_pico
       end
     end
@@ -39,15 +53,31 @@ local function climb(shape, size, tiers, x0, x1)
   return nano, pico
 end
 
+-- What C(x) lacks to the period's minimum, which is owed once x is above 0.
+local function lack(shape, size, tiers, x, minimum)
+  if x == 0 or minimum == 0 then return 0, 0 end
+  local nano, pico = climb(shape, size, tiers, 0, x)
+  if not nano or nano + floor(pico / 1000) >= minimum then return 0, 0 end
+  return minimum - nano, 0 - pico
+end
+
+-- The same as `climb` of a row that may have a minimum for the period: with what each end lacks to it.
+local function owe(row, tiers, x0, x1)
+  local shape, size, minimum = row[2], row[8], row[9]
+  local nano, pico = climb(shape, size, tiers, x0, x1)
+  if not nano or math.abs(nano) > MAX_AMOUNT then return nil end
+  local nano0, pico0 = lack(shape, size, tiers, x0, minimum)
+  local nano1, pico1 = lack(shape, size, tiers, x1, minimum)
+  return nano + nano1 - nano0, pico + pico1 - pico0
+end
+
 -- The most that `units` between x0 and x1 can cost, the first of them being unit xh + 1 at most.
 local function reach(shape, size, tiers, x0, xh, x1, units)
-  units = math.min(units, x1 - x0)
-  if units <= 0 then return 0, 0 end
-  if shape > 2 then
-    local nano, pico = climb(shape, size, tiers, x0, x1)
-    local most = shape == 3 and math.ceil(units / size) or 1
-    if shape == 4 or nano <= most * tiers[2] and pico <= most * tiers[3] then return nano, pico end
+  if shape == 3 then
+    local most = math.min(packages(size, x0, x1), math.ceil(units / size))
     return most * tiers[2], most * tiers[3]
+  elseif shape == 4 then
+    return climb(shape, size, tiers, x0, x1)
   end
   local dearest, rise, flats, flat_rise, lower = 0, 0, 0, 0, 0
   local least, least_flat = nil, x0 == 0 and 0 or nil
@@ -91,8 +121,11 @@ local function meter_row(meter, k, i, row, tiers, quantity, moved)
     if field then used = a[field] end
     if current then held = held + a[p + P_HELD] end
     local x0, xh, x1 = x(used), x(used + held), x(used + held + quantity)
-    nano, pico = reach(row[2], row[8], tiers, x0, xh, x1, quantity)
-    billed = quantity > 0 and x1 > x0
+    local units = math.min(quantity, x1 - x0)
+    billed, nano, pico = units > 0, 0, 0
+    if billed then nano, pico = reach(row[2], row[8], tiers, x0, xh, x1, units) end
+    -- It may be the first of the period: beyond that, the minimum only makes it cheaper.
+    if billed and x0 == 0 and nano + floor(pico / 1000) < row[9] then nano, pico = row[9], 0 end
     meter.next_marks[mark], meter.next_marks[mark + 1] = start, used + held
     if current then meter.moves[#meter.moves + 1] = { p + P_HELD, quantity } end
     moved[id] = before + quantity
@@ -103,11 +136,11 @@ local function meter_row(meter, k, i, row, tiers, quantity, moved)
     if mode == 'late' then
       if field then
         counted = meter.was[i]
-        nano, pico = climb(row[2], row[8], tiers, x(first), x(first + counted))
+        nano, pico = owe(row, tiers, x(first), x(first + counted))
       end
     end
     local to = used - counted + quantity
-    local more_nano, more_pico = climb(row[2], row[8], tiers, x(used), x(to))
+    local more_nano, more_pico = owe(row, tiers, x(used), x(to))
     if not nano or not more_nano then return nil end
     nano, pico = nano + more_nano, pico + more_pico
     billed = quantity > 0 and x(to) > x(used - counted)
@@ -152,13 +185,13 @@ local function rate_tiers(rows, at, size, vector, vector_at, n, usage, meter)
       tiers, at = { 0, 0, 0, 0 }, at + 18
       tiers[2], tiers[3] = sunpack('<dd', rows, at - 16)
     else
-      if shape > 4 or n_tiers == 0 or kind < 1 or kind > 6 or at + 32 + 32 * n_tiers > stop then
+      if shape > 4 or n_tiers == 0 or kind < 1 or kind > 6 or at + 40 + 32 * n_tiers > stop then
         return nil, 'unknown_shape'
       end
-      row, tiers = { sunpack('<BBBBIddd', rows, at) }, { sunpack('<' .. rep('d', 4 * n_tiers), rows, at + 32) }
+      row, tiers = { sunpack('<BBBBIdddd', rows, at) }, { sunpack('<' .. rep('d', 4 * n_tiers), rows, at + 40) }
       tiers[#tiers] = nil
-      at, k = at + 32 + 32 * n_tiers, k + 1
-      if not whole({ row[6], row[7], row[8] }) or row[8] < 1 or not whole(tiers) then return nil, 'bad_rate' end
+      at, k = at + 40 + 32 * n_tiers, k + 1
+      if not whole({ row[6], row[7], row[8], row[9] }) or row[8] < 1 or not whole(tiers) then return nil, 'bad_rate' end
     end
     for t = 1, #tiers, 4 do
       local whole_rate, rest_rate = tiers[t + 1], tiers[t + 2]

@@ -13,7 +13,7 @@
 -- gateway/domain/money.py and reservation.py (a test compares them).
 
 local call, sunpack, spack = redis.call, struct.unpack, struct.pack
-local byte, rep, floor, format = string.byte, string.rep, math.floor, string.format
+local byte, rep, sub, floor, format = string.byte, string.rep, string.sub, math.floor, string.format
 
 local MAX_AMOUNT = 9000000000000000
 local MAX_QUANTITY = 1000000000000
@@ -21,17 +21,22 @@ local MAX_RATE = 1000000000000 -- whole nano-credits a unit
 local MAX_GRANTS = 64
 local MAX_THRESHOLDS = 8 -- of a low balance
 local MAX_ALLOWANCES = 16
+local MAX_USES = 100 -- of one call of `rate`
 local MAX_ID = 200
+local MAX_COUNTERS = 200 -- of one record
+local ENDLESS = 4503599627370496 -- where the only window of `total` ends
 local TOMBSTONE_TTL_MS = 3600000
 local SETTLE_MAX_AGE_MS = 3300000
 local GROWTH_MARK_MS = 500 -- how long new requests stand back for an answer that wants to grow
+local ONCE_TTL_MS = 86400000
+local ONCE_DIGEST = 16 -- bytes of a body's digest
 
 -- Shard record: index of each field.
 local SHARD = '<BBHdddd'
 local STATE, EPOCH, LAST_SEQ, ACKED_SEQ, ACKED_EPOCH = 2, 4, 5, 6, 7
 
 -- Account record: header, then grants of ten fields, periods of seven, allowances of twelve,
--- signals of six or none, counters of five.
+-- signals of six or none, counters of four; then, packed, the rings of those that are rolling.
 local STATUS, N_GRANTS, N_COUNTERS, N_PERIODS, N_ALLOWANCES, BILLING_DAY = 2, 3, 4, 5, 6, 7
 local N_SIGNALS, ACCOUNT_REV, CREDIT_LIMIT, OVERDRAFT = 8, 9, 10, 11
 local HELD, HELD_CREDIT, OPEN, GRANTED, SETTLED = 12, 13, 14, 15, 16
@@ -50,7 +55,7 @@ local A_ROLLOVER, A_START, A_END, A_GRANT, A_CARRY = 7, 8, 9, 10, 11
 -- The signals'; first comes the balance below which something is crossed.
 local S_TO, S_AT, S_MARK, S_HOUR_END, S_PACKED = 1, 2, 3, 4, 5
 -- A counter's fields.
-local WINDOW, USED, COUNTER_HELD, PREVIOUS = 1, 2, 3, 4
+local WINDOW, USED, COUNTER_HELD = 1, 2, 3
 
 -- Measures of a limit.
 local SPEND, REQUESTS, TOKENS, CONCURRENT = 1, 2, 3, 4
@@ -65,6 +70,7 @@ local H_NEXT = 16 -- not a field: where the allocations begin
 local E_TIERED, E_ALLOCATIONS, E_LIMITS, E_CHARGED, E_HELD, E_RESERVED_AT = 2, 3, 4, 7, 8, 9
 local E_EPOCH, E_SEQ, E_NEXT = 11, 12, 13
 local LIMIT_SIZE = 30 -- of one <BBIddd of a hold
+local RING_SIZE = 220 -- <Iddd and twelve slots of <dd
 local PENDING, SETTLED_STATE, RELEASED, EXPIRED, SETTLED_LATE = 1, 2, 3, 4, 5
 local OUTCOMES = { 'pending', 'settled', 'released', 'expired', 'settled_late' }
 
@@ -114,30 +120,35 @@ local function account_format(n_grants, n_counters, n_periods, n_allowances, n_s
     middle = rep('Idddddd', n_periods) .. rep('IBBBBIdddddd', n_allowances)
   end
   if n_signals > 0 then middle = middle .. 'dddddc' .. 8 * (n_signals - 5) end
-  return '<BBBBBBBBdddddddddddddd' .. rep('BBHIdddddd', n_grants) .. middle .. rep('Idddd', n_counters)
+  return '<BBBBBBBBdddddddddddddd' .. rep('BBHIdddddd', n_grants) .. middle .. rep('Iddd', n_counters)
 end
 
 local function read_account(raw)
   local _, _, n_grants, n_counters, n_periods, n_allowances, _, n_signals = byte(raw, 1, 8)
   local a = { sunpack(account_format(n_grants, n_counters, n_periods, n_allowances, n_signals), raw) }
-  a[#a] = nil -- unpack's last value is the position after it
+  local rings = a[#a] -- unpack's last value is the position after it
+  a[#a] = nil
+  if rings <= #raw then a.rings = sub(raw, rings) end
   return a
 end
 
 local function pack_account(a)
   return spack(
     account_format(a[N_GRANTS], a[N_COUNTERS], a[N_PERIODS], a[N_ALLOWANCES], a[N_SIGNALS]), unpack(a))
+    .. (a.rings or '')
 end
 
 local function read_scope(raw)
   if not raw then return { 1, 0, 0, 0 } end
-  local s = { sunpack('<BBBB' .. rep('Idddd', byte(raw, 3)), raw) }
+  local s = { sunpack('<BBBB' .. rep('Iddd', byte(raw, 3)), raw) }
+  local rings = s[#s]
   s[#s] = nil
+  if rings <= #raw then s.rings = sub(raw, rings) end
   return s
 end
 
 local function pack_scope(s)
-  return spack('<BBBB' .. rep('Idddd', s[3]), unpack(s))
+  return spack('<BBBB' .. rep('Iddd', s[3]), unpack(s)) .. (s.rings or '')
 end
 
 -- The records that limits count in, by scope: 0 the account, 1 project, 2 key. `mask` says which
@@ -153,6 +164,12 @@ local function read_scopes(a, values, at, mask, create)
   return scopes
 end
 
+-- Whether an argument of that size comes with a key behind the scopes' of the mask: the record of an
+-- Idempotency-Key. A script that took another for it would overwrite it.
+local function names_last(once, size, mask)
+  return #once == size and #KEYS == 6 + (mask > 0 and 1 or 0) + (mask == 3 and 1 or 0)
+end
+
 -- Index of a counter in its record, or nil.
 local function find_counter(record, scope, id)
   local first, count = 5, record[3]
@@ -161,7 +178,7 @@ local function find_counter(record, scope, id)
     if record[N_SIGNALS] > 0 then first = first + 6 end
     count = record[N_COUNTERS]
   end
-  for c = first, first + 5 * (count - 1), 5 do
+  for c = first, first + 4 * (count - 1), 4 do
     if record[c] == id then return c end
   end
 end

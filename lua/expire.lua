@@ -62,7 +62,7 @@ if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
 end
 if now < h[H_DEADLINE] then return { 'not_due', h[H_DEADLINE] } end
 local used = string.sub(hold, estimate_at + 8 * n, rows_at - 1)
-local usage, tokens, marks, meter = {}, 0, {}, nil
+local usage, tokens, marks, n_marks, meter = {}, 0, {}, h[H_TIERED], nil
 if h[H_TIERED] > 0 then
   marks = read_marks(hold, marks_at, h[H_TIERED])
   leave_periods(a, h, hold, marks)
@@ -75,10 +75,11 @@ if charge and meter then
 end
 charge = charge or h[H_HELD] -- what nobody can rate
 local credited = charge < 0 and 0 - charge or 0
+if n_marks > 0 then marks[#marks + 1] = credited end
 charge = charge + credited
 local cost = costs_size > 0 and rate(hold, rows_at + rows_size, costs_size, used, 1, n) or false
 for i = 1, #usage, 2 do
-  if usage[i] < 20 then tokens = tokens + usage[i + 1] end
+  if usage[i] % 32 < 20 then tokens = tokens + usage[i + 1] end
 end
 local scopes, limits = {}, {}
 if h[H_LIMITS] > 0 then
@@ -88,7 +89,7 @@ end
 local paid = spend_hold(a, h, hold, charge, now)
 if a[SETTLED] > MAX_AMOUNT or a[OVERDRAFT] > MAX_AMOUNT then return { 'total_too_large' } end
 local _, _, balance = credit(a, 0, now)
-if credited > 0 then reprice(a, credited, id, id .. ':expired', now, balance, told_after) end
+if credited > 0 then reprice(a, credited, id .. ':repriced', id .. ':expired', now, balance, told_after) end
 if now >= a[SWEEP_AT] then catch_up(a, now, told_after) end
 local signals = notice(a, balance + credited, now, charge)
 
@@ -99,7 +100,7 @@ emit(KEYS[2], shard, 'expire', id .. ':expired', now, charge, h[H_HELD], cost, b
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]
 tell(KEYS[2], shard, KEYS[4], now, told_after)
 store({ KEYS[3], pack_shard(shard), KEYS[4], pack_account(a) }, scopes, 6, mask)
-call('SET', KEYS[5], spack(ENDED_HEADER, EXPIRED, #marks / 2, #paid / 2, h[H_LIMITS], n, h[H_MASK], charge, h[H_HELD],
+call('SET', KEYS[5], spack(ENDED_HEADER, EXPIRED, n_marks, #paid / 2, h[H_LIMITS], n, h[H_MASK], charge, h[H_HELD],
     h[H_RESERVED_AT], now, epoch, seq)
   .. spack('<' .. rep('d', #paid), unpack(paid))
   .. spack('<' .. rep('BBIddd', h[H_LIMITS]), unpack(limits))

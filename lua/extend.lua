@@ -92,18 +92,8 @@ elseif growth > 0 and growth > available then
   reason = growth > payable - h[H_HELD] and 'insufficient_credits' or 'credit_held'
 end
 if growth > 0 or more > 0 then scopes = read_scopes(a, values, 4, mask) end
-for i = 1, #limits, 6 do
-  local measure, record = limits[i + 1], scopes[limits[i]]
-  local adds = measure == SPEND and growth or measure == TOKENS and more or 0
-  local c = adds > 0 and record and find_counter(record, limits[i], limits[i + 2])
-  if c and record[c + WINDOW] == limits[i + 3] then
-    if record[c + USED] + record[c + COUNTER_HELD] + adds > limits[i + 4] then
-      reason = reason or (measure == SPEND and 'spend_limit' or 'rate_limit')
-    end
-    record[c + COUNTER_HELD] = record[c + COUNTER_HELD] + adds
-    limits[i + 5] = limits[i + 5] + adds
-  end
-end
+local full = count_more(scopes, limits, growth, more)
+reason = reason or full
 local deadline, grown = now + head[6], not reason and (growth > 0 or more > 0)
 local body = string.sub(raw, rows_at)
 local same = string.sub(raw, h[H_NEXT], marks_at - 1) -- allocations and limits
@@ -118,7 +108,6 @@ if grown then
   h[H_ALLOCATIONS], h[H_HELD], h[H_TOKENS] = #allocations / 2, h[H_HELD] + growth, h[H_TOKENS] + more
   available = available - growth
 else
-  scopes, mask = {}, 0
   estimate = string.sub(raw, estimate_at, estimate_at + 8 * n - 1)
 end
 local hold = spack(PENDING_HEADER, unpack(h, 1, H_TOKENS)) .. same

@@ -63,10 +63,6 @@ if earlier then
 end
 if before + amount > charged then return { 'more_than_charged', math.max(0, charged - before) } end
 if now >= a[SWEEP_AT] then catch_up(a, now, told) end
-if a[N_GRANTS] + #rows >= MAX_GRANTS then
-  drop_exhausted(a)
-  if a[N_GRANTS] + #rows >= MAX_GRANTS then return { 'too_many_grants' } end
-end
 local skip, left, own, moved = total_paid - charged + before, amount, 0, {}
 for i = #rows, 1, -1 do
   local no, part, category, priority, bits, expires_at = unpack(rows[i])
@@ -93,6 +89,10 @@ for i = #rows, 1, -1 do
   end
 end
 if own > 0 then credit_back(a, own, 255, now, moved) end
+if a[N_GRANTS] > MAX_GRANTS then
+  drop_exhausted(a)
+  if a[N_GRANTS] > MAX_GRANTS then return { 'too_many_grants' } end
+end
 a[ADJUSTED] = a[ADJUSTED] + amount
 if math.abs(a[ADJUSTED]) > MAX_AMOUNT then return { 'total_too_large' } end
 local _, _, balance = credit(a, 0, now)

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- release: gives a hold back whole. One that finds no hold leaves a tombstone, so that a reserve
--- which is still on its way comes too late.
+-- which is still on its way comes too late. The Idempotency-Key of a request that was released may
+-- be used again.
 --
 -- KEYS[1] due
 -- KEYS[2] out
@@ -9,10 +10,12 @@
 -- KEYS[5] reservation
 -- KEYS[6] project  if the mask has 1; else the key
 -- KEYS[7] key  if the mask has 1 and 2
+-- KEYS[8] once  if ARGV[4] is given: the last of KEYS, whatever the mask
 -- ARGV[1] head  <ddddB: now_ms (0: the ledger's clock), seen_epoch, seen_count, reserved_at_ms (0 unknown),
 --               mask of scopes given
 -- ARGV[2] reservation_id
 -- ARGV[3] facts
+-- ARGV[4] once  empty; given only where the client sent an Idempotency-Key
 --
 -- replies, the first that applies:
 --   bad_arguments
@@ -21,13 +24,15 @@
 --   too_old  now_ms: no hold, and a reserve this old cannot come any more
 --   released, settled, expired, settled_late  charged_nano, balance_nano, epoch, seq (0, 0: no event), replayed (0 or 1)
 --
--- writes: out, shard, account, reservation (tombstone), due, and the scope records of the hold; of no
---         hold, the tombstone alone.
+-- writes: out, shard, account, reservation (tombstone), due, once, and the scope records of the hold; of
+--         no hold, the tombstone and once alone.
 
 -- read
 local head = { sunpack('<ddddB', ARGV[1]) }
 local id = ARGV[2]
-if not whole(head) or #id == 0 or #id > MAX_ID then return { 'bad_arguments' } end
+if not whole(head) or #id == 0 or #id > MAX_ID or ARGV[4] and not names_last(ARGV[4], 0, head[5]) then
+  return { 'bad_arguments' }
+end
 local values = read(3)
 local shard, closed = open_shard(values[1], head[2], head[3])
 if not shard then return { closed } end
@@ -78,6 +83,8 @@ if state then
   store({ KEYS[3], pack_shard(shard), KEYS[4], pack_account(a) }, scopes, 6, mask)
   call('ZREM', KEYS[1], id)
 end
+local first = ARGV[4] and values[#KEYS - 2]
+if first and string.sub(first, ONCE_DIGEST + 1) == id then call('DEL', KEYS[#KEYS]) end
 call('SET', KEYS[5], spack(ENDED_HEADER, RELEASED, 0, 0, 0, 0, 0, 0, held, reserved_at, now, epoch, seq),
   'PX', TOMBSTONE_TTL_MS)
 return { 'released', 0, balance, epoch, seq, 0 }

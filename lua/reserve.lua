@@ -8,12 +8,14 @@
 -- KEYS[5] reservation
 -- KEYS[6] project  if the mask has 1; else the key
 -- KEYS[7] key  if the mask has 1 and 2
+-- KEYS[8] once  if ARGV[5] is given: the last of KEYS, whatever the mask
 -- ARGV[1] head  <dddddddIBBHHH: now_ms (0: the ledger's clock), seen_epoch, seen_count, max_backlog (0: any),
 --               account_rev, tokens, ttl_ms, scope bits, mask of scopes given,
 --               n units, bytes of price rows, of cost rows, of ids
 -- ARGV[2] reservation_id
 -- ARGV[3] body  estimate (vector), checkpoint: what an expiry charges (vector), price rows, cost rows, ids, facts
 -- ARGV[4] limits  rows of <BBIddddd; empty for none
+-- ARGV[5] once  digest of the client's body, 16 bytes; given only where it sent an Idempotency-Key
 --
 -- replies, the first that applies:
 --   bad_arguments
@@ -24,6 +26,7 @@
 --   bad_rate, bad_quantity, unknown_shape, too_large
 --   wallet_frozen
 --   stale_account  account_rev of the ledger
+--   repeated  same body (0 or 1), reservation_id: of the earlier request with this Idempotency-Key
 --   outbox_full  backlog
 --   bad_limits
 --   stale_windows  now_ms
@@ -31,14 +34,16 @@
 --   spend_limit, rate_limit, concurrency_limit  estimate_nano, available_nano, balance_nano, row (from 0), left, retry_after_ms (-1 none)
 --   credit_held  estimate_nano, available_nano, balance_nano: also while a running answer waits to grow
 --
--- writes: due, account, reservation, out and shard where time has done something, and the scope records that limits count in.
+-- writes: due, account, reservation, once, out and shard where time has done something, and the scope records that
+--         limits count in.
 
 -- read
 local head = { sunpack('<dddddddIBBHHH', ARGV[1]) }
-local id, body, n = ARGV[2], ARGV[3], head[10]
+local id, body, n, once = ARGV[2], ARGV[3], head[10], ARGV[5]
 if not whole(head) or #id == 0 or #id > MAX_ID or head[7] == 0
   or #body < 16 * n + head[11] + head[12] + head[13]
-  or not (head[12] == 0 or head[12] == 18 * n) or #ARGV[4] % 46 ~= 0 then
+  or not (head[12] == 0 or head[12] == 18 * n) or #ARGV[4] % 46 ~= 0
+  or once and not names_last(once, ONCE_DIGEST, head[9]) then
   return { 'bad_arguments' }
 end
 local values = read(3)
@@ -69,11 +74,18 @@ local estimate, wrong = rate(body, 16 * n + 1, head[11], body, 1, n, nil, meter)
 if not estimate then return { wrong } end
 if a[STATUS] ~= 0 then return { 'wallet_frozen' } end
 if a[ACCOUNT_REV] ~= head[5] then return { 'stale_account', a[ACCOUNT_REV] } end
+local first = once and values[#KEYS - 2]
+if first then
+  return { 'repeated', string.sub(first, 1, ONCE_DIGEST) == once and 1 or 0, string.sub(first, ONCE_DIGEST + 1) }
+end
 local backlog = shard[LAST_SEQ] - (shard[ACKED_EPOCH] == shard[EPOCH] and shard[ACKED_SEQ] or -1)
 if head[4] > 0 and backlog >= head[4] then return { 'outbox_full', backlog } end
 local scopes = read_scopes(a, values, 4, mask, true)
 local limits, refusal = count_in(scopes, ARGV[4], now, estimate, head[6])
-if not limits and #refusal == 1 then return { refusal[1], now } end
+if not limits and #refusal == 1 then
+  if refusal[1] == 'stale_windows' then refusal[2] = now end
+  return refusal
+end
 if estimate > 0 and estimate > payable then
   return { 'insufficient_credits', estimate, available, balance }
 end
@@ -105,5 +117,6 @@ if #told > 0 then
   pairs[5], pairs[6] = KEYS[3], pack_shard(shard)
 end
 call('ZADD', KEYS[1], deadline, id)
+if once then call('SET', KEYS[#KEYS], once .. id, 'PX', ONCE_TTL_MS) end
 store(pairs, scopes, 6, mask)
 return { 'held', estimate, available - estimate, now, deadline }

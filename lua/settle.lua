@@ -91,7 +91,7 @@ if state == PENDING then
 elseif state then
   local e = { sunpack(ENDED_HEADER, earlier) }
   local marks_at = e[E_NEXT] + 16 * e[E_ALLOCATIONS] + LIMIT_SIZE * e[E_LIMITS]
-  local at = marks_at + 16 * e[E_TIERED]
+  local at = marks_at + 16 * e[E_TIERED] + (e[E_TIERED] > 0 and 8 or 0)
   if state ~= EXPIRED then
     local word = OUTCOMES[state]
     if state ~= RELEASED and string.sub(earlier, at) ~= used then
@@ -109,6 +109,7 @@ elseif state then
   if not charge then return { wrong } end
   if meter then
     count_periods(a, meter)
+    charge = charge + sunpack('<d', earlier, at - 8) -- what its expiry credited stays credited
     if charge < 0 then charge, credited = 0, 0 - charge end
   end
   outcome, kind, amount = 'settled_late', 'settle_late', charge - e[E_CHARGED]
@@ -140,7 +141,10 @@ end
 if a[SETTLED] > MAX_AMOUNT or a[OVERDRAFT] > MAX_AMOUNT then return { 'total_too_large' } end
 local _, _, balance = credit(a, 0, now)
 local event_id = id .. ':' .. outcome
-if credited > 0 then reprice(a, credited, id, event_id, now, balance, told_after) end
+if credited > 0 then
+  local adjustment = id .. (outcome == 'settled' and ':repriced' or ':repriced_late')
+  reprice(a, credited, adjustment, event_id, now, balance, told_after)
+end
 if now >= a[SWEEP_AT] then catch_up(a, now, told_after) end
 local signals = notice(a, balance + credited, now, amount or charge)
 

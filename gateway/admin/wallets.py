@@ -4,11 +4,12 @@ Amounts are decimal strings of credits, times RFC 3339 in UTC. What a wallet has
 moment (grants begin and expire), so it is always asked at one of the ledger's clock.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gateway.admin.documents import timestamp
 from gateway.domain.money import format_amount
+from gateway.domain.standing import Standing, standing_document
 from gateway.ledger.records import Grant, Wallet
 
 
@@ -32,10 +33,12 @@ def wallet_document(
     *,
     names: Mapping[int, str],
     groups: Mapping[str, int],
+    limits: Iterable[Standing] = (),
 ) -> dict[str, Any]:
     """One wallet with its grants, in the order they are spent.
 
     names:  of grants by number. groups: model groups by name, as configured
+    limits: as they stand
     `available` is for models that are in no group; where grants pay for some groups alone,
     `available_by_group` says what there is for each of those.
     """
@@ -58,6 +61,7 @@ def wallet_document(
             _grant(grant, now_ms, names, [n for n, bit in bits.items() if grant.scope_bits & bit])
             for grant in wallet.grants
         ],
+        "limits": [standing_document(standing) for standing in limits],
     }
 
 

@@ -1,4 +1,5 @@
-"""Reads a wallet for its key holders: live from the ledger, today's sum from the store."""
+"""Reads for key holders: a wallet, live from the ledger with today's sum from the store; what an old
+request was charged, from the store."""
 
 import asyncio
 import sqlite3
@@ -9,6 +10,7 @@ from typing import Final
 from gateway.domain.reservation import Account
 from gateway.ledger.accounts import AccountStore
 from gateway.proxy.local import Balance
+from gateway.proxy.once import Charge
 
 DAY_MS: Final = 86_400_000
 
@@ -36,7 +38,30 @@ class BalanceReader:
             granted_nano=wallet.granted_nano,
             settled_nano=wallet.settled_nano,
             settled_today_nano=today,
+            limits=tuple(await self._store.standings([account]) if account.limits else ()),
         )
+
+    async def charge_of(self, reservation_id: str) -> Charge | None:
+        """What a request was charged in all, with its last event; None when the store has none."""
+        return await asyncio.to_thread(self._charge_of, reservation_id)
+
+    def _charge_of(self, reservation_id: str) -> Charge | None:
+        ids = [f"{reservation_id}:{outcome}" for outcome in ("settled", "expired", "settled_late")]
+        try:
+            store = sqlite3.connect(self._events_uri, uri=True, timeout=0.5)
+        except sqlite3.Error:
+            return None
+        try:
+            rows = store.execute(
+                "SELECT amount_nano, event_id FROM events WHERE event_id IN (?, ?, ?)"
+                " ORDER BY occurred_at_ms, epoch, seq",
+                ids,
+            ).fetchall()
+        except sqlite3.Error:
+            return None
+        finally:
+            store.close()
+        return Charge(sum(nano for nano, _ in rows), rows[-1][1]) if rows else None
 
     def _settled_since(self, customer_id: str, now_ms: int) -> int | None:
         midnight_ms = now_ms - now_ms % DAY_MS

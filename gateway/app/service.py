@@ -23,6 +23,7 @@ from gateway.app.roles import CannotServe, Resources
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import ReadOptions
 from gateway.domain.pricebook import Draft
+from gateway.domain.reservation import Account, Settled
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.changes import Changes
 from gateway.ledger.connect import Endpoint
@@ -32,11 +33,16 @@ from gateway.ledger.operations import Ledger, Seen
 from gateway.ledger.pricebook import UnknownBook, UnreadablePrice
 from gateway.ledger.refusals import RefusalLog
 from gateway.ledger.resp import CoalescingRunner
+from gateway.ledger.unanswered import UnansweredLog
 from gateway.proxy.accounts import Accounts
+from gateway.proxy.answers import AnswerStore, KeptAnswer
+from gateway.proxy.attempts import Attempts
 from gateway.proxy.catalog import Catalog, LocalAnswer, Model, Route
 from gateway.proxy.handler import Flow
 from gateway.proxy.local import answer_credits, answer_health, answer_model, answer_models
 from gateway.proxy.observe import Observer
+from gateway.proxy.once import Repeats
+from gateway.proxy.running import Run
 from gateway.proxy.server import HttpServer, ServerLimits
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.sweeper import Sweeper
@@ -137,12 +143,15 @@ class GateService:
         self._journal = SettleJournal(self._journals)
         self._metrics = GateMetrics()
         self._refusals = RefusalLog(self._client, namespace=redis.namespace)
+        self._telling = endpoint.client(name=f"{resources.process}-unanswered", max_connections=2)
+        self._unanswered = UnansweredLog(self._telling, namespace=redis.namespace)
+        self._attempts = Attempts(self._unanswered.post)
         self._lines = RequestLog(resources.process, self._metrics.log_lines_dropped)
         self._observer = Observer(self._metrics, self._lines, self._refusals)
         self._settlements = Settlements(
             settling,
             self._journal,
-            self._observer.settled,
+            self._ended,
             self._metrics.endings_set_aside,
             self._store.key_killed,
         )
@@ -150,6 +159,10 @@ class GateService:
         self._sweeper = Sweeper(settling, self._store)
         self._prices = PriceFeed(self._store.price_books())
         self._balance = BalanceReader(self._store, settings.events_path)
+        self._answers = AnswerStore(
+            Path(resources.data_dir) / "answers.db", settings.answers.max_bytes
+        )
+        self._repeats = Repeats(self._store.reservation, self._balance.charge_of, self._answers)
         self._prepared: Compiled | None = None
         self._current: Compiled
         self._pools: Pools = {}
@@ -175,6 +188,8 @@ class GateService:
             self._ledger,
             self._settlements,
             self._observer,
+            self._repeats,
+            self._attempts,
         )
 
     async def start(self, sock: socket.socket | None) -> None:
@@ -195,9 +210,11 @@ class GateService:
             self._replay_journals,
             self._keep_prices,
             self._follow_changes,
+            self._unanswered.write,
+            self._take_unanswered,
         ]
         if self._process.endswith("-0"):  # one sweeper a gate is enough
-            work.append(self._sweeper.run)
+            work += [self._sweeper.run, self._answers.run]
         self._tasks = [asyncio.create_task(_forever(each)) for each in work]
         await self._server.start(sock)
 
@@ -216,6 +233,7 @@ class GateService:
         self._current, self._pools = prepared, prepared.pools
         self._reprice()
         self._flow.accounts = prepared.accounts
+        self._answers.max_bytes = prepared.settings.answers.max_bytes
         self._prices.ask_now()
 
     def abort(self) -> None:
@@ -240,9 +258,11 @@ class GateService:
         for pool in list(self._every_pool):
             await pool.close()
         await self._lines.close()
+        await self._answers.close()
         await self._admission.close(CLOSE_S)
         await self._settlement.close(CLOSE_S)
         await self._client.aclose()
+        await self._telling.aclose()
         self._draining.set()
 
     def snapshot(self) -> Snapshot:
@@ -251,6 +271,14 @@ class GateService:
         self._metrics.holds_open.set(len(self._settlements.live))
         self._metrics.settle_journal_entries.set(self._journal.waiting_records)
         return self._metrics.registry.snapshot()
+
+    def _ended(self, run: Run, settled: Settled) -> None:
+        """The ledger has taken an ending: count it, and keep the answer for repeats if that is wanted."""
+        self._observer.settled(run, settled)
+        if run.kept is not None:
+            status, media_type, body = run.kept
+            kept = KeptAnswer(status, media_type, settled.charged_nano, body)
+            self._settlements.spawn(self._answers.keep(run.hold.reservation_id, kept))
 
     # Compiling
 
@@ -283,6 +311,9 @@ class GateService:
         draft = settings.price_draft()
         catalog = self._priced(catalog, settings, draft, models)
         return Compiled(settings, models, draft, catalog, accounts, pools)
+
+    async def _take_unanswered(self) -> None:
+        await self._unanswered.read(self._attempts.take)
 
     async def _keep_prices(self) -> None:
         await self._prices.run(self._reprice)
@@ -361,10 +392,19 @@ class GateService:
             route("/healthz", answer_health(lambda: None), public=True),
             route("/readyz", answer_health(self._why_not_ready), public=True),
             route("/v1/credits", answer_credits(self._balance.read)),
-            route("/v1/models", answer_models(models, self._started_s)),
-            *(route(f"/v1/models/{name}", answer_model(name, self._started_s)) for name in models),
+            route("/v1/models", answer_models(models, self._started_s, self._tiers_of)),
+            *(
+                route(f"/v1/models/{name}", answer_model(name, self._started_s, self._tiers_of))
+                for name in models
+            ),
         ]
         return {each.path: each for each in routes}
+
+    def _tiers_of(self, name: str, account: Account | None) -> tuple[str, ...]:
+        """The service tiers of a model that have a price for an account now."""
+        customer_id = account.customer_id if account is not None else ""
+        model = self._flow.catalog.model_for(name, customer_id)
+        return model.prices.service_tiers if model is not None else ()
 
     def _why_not_ready(self) -> str | None:
         if self._draining is not None:

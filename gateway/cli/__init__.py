@@ -25,6 +25,7 @@ _GROUPS: tuple[str, ...] = (
     "holds",
     "quote",
     "prices",
+    "prices_plan",
     "events",
     "why",
     "verify",

@@ -241,4 +241,6 @@ def _said(rate: Rate) -> str:
         parts.append(f"{rate.included} included")
     if rate.minimum_per_request_nano:
         parts.append(f"at least {format_amount(rate.minimum_per_request_nano)} a request")
+    if rate.minimum_per_period_nano:
+        parts.append(f"at least {format_amount(rate.minimum_per_period_nano)}")
     return f"{'; '.join(parts)} per {rate.period}"

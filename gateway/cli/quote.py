@@ -144,10 +144,20 @@ async def _quote(
     held, most = bound.held_usage(model), whole.held_usage(model)
     prices, bits = model.prices, model.scope_bits
     hold = await ledger.quote(
-        account, prices, prices.vector(held), tokens=bound.tokens, scope_bits=bits
+        account,
+        prices,
+        prices.vector(held),
+        tokens=bound.tokens,
+        scope_bits=bits,
+        model=model.name,
     )
     at_most = await ledger.quote(
-        account, prices, prices.vector(most), tokens=whole.tokens, scope_bits=bits
+        account,
+        prices,
+        prices.vector(most),
+        tokens=whole.tokens,
+        scope_bits=bits,
+        model=model.name,
     )
     return Quoted(
         account, route, model, facts.stream, bound, held, most, hold, at_most.estimate_nano

@@ -20,9 +20,13 @@ from gateway.cli.output import AsJson, err, fail, out, plain, print_json, row, t
 from gateway.cli.parameters import amount as read_amount
 from gateway.cli.parameters import idempotency_key, moment_ms, new_idempotency_key
 from gateway.domain.money import format_amount
+from gateway.domain.reservation import Account, Key
+from gateway.domain.standing import Standing
 from gateway.ledger.corrections import Voided
 from gateway.ledger.errors import LedgerRefusal, LedgerUnavailable
 from gateway.ledger.operator import DEFAULT_PRIORITY, Granted
+from gateway.proxy.accounts import account_of
+from gateway.settings.compiling import compile_customers, compile_keys
 
 wallet = typer.Typer(help="What customers have: balances, grants, top-ups.")
 app.add_typer(wallet, name="wallet", no_args_is_help=True)
@@ -63,6 +67,7 @@ def show(customer: Customer, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJso
             await context.accounts.now_ms(),
             names=await context.audit.grant_names(customer),
             groups=context.settings.model_groups,
+            limits=await _standings(context, customer),
         )
 
     document = on_ledger(config, work)
@@ -281,6 +286,26 @@ def _set_status(config: Path, customer: str, status: str, reason: str | None) ->
     out.print(plain(said, "bold green" if changed else "yellow"))
 
 
+async def _standings(context: Context, customer_id: str) -> list[Standing]:
+    """How the limits of a customer, its models, its projects and its keys stand."""
+    customer = compile_customers(context.settings).get(customer_id)
+    if customer is None:
+        return []
+    stored = await context.accounts.list_keys(customer_id)
+    keys = [
+        *(key for key in compile_keys(context.settings).values() if key.customer_id == customer_id),
+        *(
+            Key(key.key_id, key.customer_id, key.project_id)
+            for key in stored
+            if key.revoked_at_ms is None
+        ),
+    ]
+    accounts = [account_of(customer, key, 0) for key in keys]
+    everyone = [limit for limit in customer.limits if limit.scope in ("customer", "model")]
+    accounts.insert(0, Account(customer_id, "", customer.shard, 0, limits=tuple(everyone)))
+    return await context.accounts.standings(accounts)
+
+
 def _print_wallet(document: dict[str, Any]) -> None:
     names = ("balance", "held", "available", "credit_limit", "overdraft", "granted", "settled")
     sums = table("wallet", document["customer_id"], right=[document["customer_id"]])
@@ -293,6 +318,25 @@ def _print_wallet(document: dict[str, Any]) -> None:
     if document["status"] != "active":
         row(sums, ("status", document["status"]), "bold red")
     out.print(sums)
+    _print_grants(document)
+    _print_limits(document)
+
+
+def _print_limits(document: dict[str, Any]) -> None:
+    if not document["limits"]:
+        return
+    out.print()
+    numbers = ("used", "held", "left", "ceiling")
+    limits = table("limit", "of", "counts", *numbers, "window ends", right=numbers)
+    for each in document["limits"]:
+        window = each["window"] or "now"
+        counts = f"{each['measure']}, {'any ' if each['rolling'] else ''}{window}"
+        amounts = (each[number] for number in numbers)
+        row(limits, (each["scope"], each["name"], counts, *amounts, each["window_end"] or "never"))
+    out.print(limits)
+
+
+def _print_grants(document: dict[str, Any]) -> None:
     if not document["grants"]:
         return
     out.print()

@@ -28,15 +28,18 @@ from gateway.dialects.bounds import (
     text_tokens,
 )
 from gateway.dialects.fields import (
+    pin_service_tier,
     read_count,
     read_flag,
     read_list,
     read_model,
     read_output_bound,
+    read_service_tier,
     refuse_fields,
 )
 from gateway.dialects.generic import NothingMeter
 from gateway.dialects.strict_json import parse_object, require_lower_case
+from gateway.domain.usage import DEFAULT_TIER
 
 MAX_TOOL_USES: Final = 1024
 
@@ -96,12 +99,15 @@ class AnthropicMessages(Dialect):
             audio=prompt.audio,
             images=prompt.images,
             tool_calls=calls,
+            service_tier=read_service_tier(document),
             document=document,
         )
 
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
         """The strict parse with the upstream's model name and a maximum; streams report usage anyway."""
         document = {**facts.document, "model": options.upstream_model}
+        if options.service_tier == DEFAULT_TIER:
+            pin_service_tier(document, "standard_only")
         if options.fills(facts.output_bound):
             document["max_tokens"] = options.max_output
         return orjson.dumps(document)
@@ -241,6 +247,7 @@ _SHAPES: Final[Mapping[RefusalKind, tuple[int, str]]] = {
     "method_not_allowed": (405, "invalid_request_error"),
     "bad_request": (400, "invalid_request_error"),
     "conflict": (409, "invalid_request_error"),
+    "already_done": (409, "invalid_request_error"),
     "timeout": (408, "invalid_request_error"),
     "too_large": (413, "request_too_large"),
     "unsupported_media": (415, "invalid_request_error"),

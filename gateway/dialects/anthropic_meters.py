@@ -28,6 +28,7 @@ class MessageJsonMeter(JsonMeter):
                     self._count_text(size)
         report = document.get("usage")
         if report is not None:
+            self._note_tier(report.get("service_tier") if type(report) is dict else None)
             try:
                 self._take_usage(read_anthropic_usage(report), final=True)
             except BadUsage as problem:
@@ -79,6 +80,7 @@ class MessageSseMeter(SseMeter):
         try:
             if type(report) is not dict:
                 raise BadUsage("usage is not an object")
+            self._note_tier(report.get("service_tier"))
             self._report.update({k: v for k, v in report.items() if v is not None})
             self._take_usage(read_anthropic_usage(self._report), final=final)
         except BadUsage as problem:

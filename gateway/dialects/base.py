@@ -54,6 +54,7 @@ class RequestFacts:
     audio, images:  whether audio or images are in the request or asked for
     wants_usage:    a streaming client asked for the usage chunk itself (else it is hidden)
     tool_calls:     most hosted tool calls that the route prices; 0 when there are none
+    service_tier:   the one that is asked for; None when the provider is to choose
     document:       the strict parse, which `forward_body` writes out
     """
 
@@ -66,6 +67,7 @@ class RequestFacts:
     images: bool = False
     wants_usage: bool = True
     tool_calls: int = 0
+    service_tier: str | None = None
     document: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -80,6 +82,7 @@ class ForwardOptions:
     lowers:                  it stands in place of the caller's too
     max_output_field:        how chat upstreams call it: OpenAI's reasoning models refuse `max_tokens`,
                              older servers do not know `max_completion_tokens`
+    service_tier:            in place of `auto`: the only tier that it may be
     """
 
     upstream_model: str
@@ -87,6 +90,7 @@ class ForwardOptions:
     continuous_usage_stats: bool = False
     max_output: int | None = None
     max_output_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    service_tier: str | None = None
     lowers: bool = False
 
     def fills(self, output_bound: int | None) -> bool:
@@ -110,6 +114,8 @@ class AnswerFacts:
     usage_problem: str | None = None
     counted_output: int = 0
     response_model: str | None = None
+    service_tier: str | None = None
+    """The tier that served it, as far as the answer says."""
     response_id: str | None = None
     finish_reason: str | None = None
     error: bool = False
@@ -143,7 +149,8 @@ RefusalKind = Literal[
     "not_found",  # 404
     "method_not_allowed",  # 405
     "bad_request",  # 400
-    "conflict",  # 409
+    "conflict",  # 409, will pass
+    "already_done",  # 409, final
     "timeout",  # 408
     "too_large",  # 413
     "unsupported_media",  # 415

@@ -9,12 +9,16 @@ from typing import Any, Final
 
 from gateway.dialects.base import BadRequest, ReadOptions
 from gateway.dialects.strict_json import require_lower_case
+from gateway.domain.usage import DEFAULT_TIER
 
 MAX_MODEL_CHARS: Final = 256
 MAX_COUNT: Final = 128
 """The most of `n` or `best_of` (OpenAI's own limit for `n`)."""
 MAX_OUTPUT_TOKENS: Final = 100_000_000
 """Beyond any model; each model's own maximum is checked where its price is known."""
+
+AUTO_TIER: Final = "auto"
+"""The service tier by which a caller leaves it to the provider."""
 
 NOTHING: Final[tuple[object, ...]] = (None, False, "", [], {})
 """Values by which a field that is refused says that it is not used."""
@@ -153,19 +157,30 @@ def refuse_fields(document: Mapping[str, Any], options: ReadOptions) -> None:
         )
 
 
-def settle_service_tier(document: dict[str, Any]) -> None:
-    """Leave only the tier whose price is known. Raises BadRequest.
+_DEFAULT_TIERS: Final = frozenset({"default", "standard", "standard_only", "on_demand"})
+"""What providers call the tier that has the usual price."""
 
-    `auto` lets the provider pick a tier, so the price would be unknown: it becomes `default`.
-    An absent tier stays absent: many upstreams do not know the field, and the provider then
-    applies what the operator has set for the project.
+
+def read_service_tier(document: Mapping[str, Any]) -> str | None:
+    """The service tier that is asked for; None where the provider is to choose. Raises BadRequest.
+
+    Whether it has a price is for the flow to know. An absent tier stays absent: many upstreams do
+    not know the field, and the provider then applies what the operator has set for the project.
     """
     tier = document.get("service_tier")
-    if tier is None or tier == "default":
-        return
-    if tier != "auto":
-        raise BadRequest(
-            'This `service_tier` has a price of its own; send "default" or leave it out.',
-            param="service_tier",
-        )
-    document["service_tier"] = "default"
+    if tier is None or tier == AUTO_TIER:
+        return None
+    if type(tier) is not str:
+        raise BadRequest("`service_tier` must be a text.", param="service_tier")
+    return name_tier(tier)
+
+
+def name_tier(tier: str) -> str:
+    """A provider's word for a service tier as ours."""
+    return DEFAULT_TIER if tier in _DEFAULT_TIERS else tier
+
+
+def pin_service_tier(document: dict[str, Any], tier: str | None) -> None:
+    """Write the tier that `auto` can only be in its place, so that nothing else becomes of it."""
+    if tier is not None and document.get("service_tier") == AUTO_TIER:
+        document["service_tier"] = tier

@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.dialects.base import AnswerFacts, Meter
+from gateway.dialects.fields import name_tier
 from gateway.dialects.repeated import BACKSLASH, QUOTE, RepeatedFrame
 from gateway.dialects.reported import BadUsage
 from gateway.dialects.sse import FrameSplitter, data_of
@@ -63,6 +64,11 @@ class CountedAnswer:
             facts.response_id = identity[:MAX_NOTED_CHARS]
         if facts.response_model is None and type(model) is str and model:
             facts.response_model = model[:MAX_NOTED_CHARS]
+
+    def _note_tier(self, tier: Any) -> None:
+        """The service tier that answers; the last word counts."""
+        if type(tier) is str and tier:
+            self.facts.service_tier = name_tier(tier[:MAX_NOTED_CHARS])
 
     def _finished(self, reason: Any) -> None:
         if type(reason) is str and reason:

@@ -5,15 +5,21 @@ A client that sends `anthropic-version` gets Anthropic's.
 """
 
 import datetime as dt
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import orjson
 
+NO_TIERS: Final[Mapping[str, Sequence[str]]] = {}
+Tiers = Mapping[str, Sequence[str]]
+"""Of models with more than one price: the service tiers that a request may ask for."""
 
-def list_models(names: Sequence[str], created_s: int, *, anthropic: bool) -> bytes:
+
+def list_models(
+    names: Sequence[str], created_s: int, *, anthropic: bool, tiers: Tiers = NO_TIERS
+) -> bytes:
     """All models that a key may use. created_s: Unix seconds shown as their date."""
-    shown = [_model(name, created_s, anthropic) for name in names]
+    shown = [_model(name, created_s, anthropic, tiers) for name in names]
     if not anthropic:
         return orjson.dumps({"object": "list", "data": shown})
     return orjson.dumps(
@@ -26,13 +32,17 @@ def list_models(names: Sequence[str], created_s: int, *, anthropic: bool) -> byt
     )
 
 
-def show_model(name: str, created_s: int, *, anthropic: bool) -> bytes:
+def show_model(name: str, created_s: int, *, anthropic: bool, tiers: Tiers = NO_TIERS) -> bytes:
     """One model. created_s: Unix seconds shown as its date."""
-    return orjson.dumps(_model(name, created_s, anthropic))
+    return orjson.dumps(_model(name, created_s, anthropic, tiers))
 
 
-def _model(name: str, created_s: int, anthropic: bool) -> dict[str, Any]:
+def _model(name: str, created_s: int, anthropic: bool, tiers: Tiers) -> dict[str, Any]:
     if anthropic:
         created = dt.datetime.fromtimestamp(created_s, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return {"type": "model", "id": name, "display_name": name, "created_at": created}
-    return {"id": name, "object": "model", "created": created_s, "owned_by": "creditgate"}
+    model: dict[str, Any] = {"id": name, "object": "model", "created": created_s}
+    model["owned_by"] = "creditgate"
+    if name in tiers:
+        model["service_tiers"] = list(tiers[name])
+    return model

@@ -22,6 +22,7 @@ _SHAPES: Final[Mapping[RefusalKind, tuple[int, str, str | None]]] = {
     "method_not_allowed": (405, "invalid_request_error", "method_not_supported"),
     "bad_request": (400, "invalid_request_error", None),
     "conflict": (409, "invalid_request_error", "conflict"),
+    "already_done": (409, "invalid_request_error", "already_done"),
     "timeout": (408, "invalid_request_error", "request_timeout"),
     "too_large": (413, "invalid_request_error", "request_too_large"),
     "unsupported_media": (415, "invalid_request_error", "unsupported_media_type"),

@@ -22,14 +22,15 @@ from gateway.dialects.base import (
 from gateway.dialects.bounds import TOOLS_PREAMBLE_TOKENS, Prompt, refuse_stored, text_tokens
 from gateway.dialects.fields import (
     MAX_COUNT,
+    pin_service_tier,
     read_count,
     read_flag,
     read_list,
     read_model,
     read_output_bound,
+    read_service_tier,
     read_stream_options,
     refuse_fields,
-    settle_service_tier,
 )
 from gateway.dialects.openai_answers import end_chunk_stream, refuse
 from gateway.dialects.openai_meters import ChatJsonMeter, ChatSseMeter
@@ -96,8 +97,6 @@ class OpenAIChat(Dialect):
         document = parse_object(body)
         model = read_model(document)
         refuse_fields(document, options)
-        if "service_tier" in document:
-            settle_service_tier(document)
         stream = read_flag(document, "stream")
         wants_usage = False
         if "stream_options" in document and (given := read_stream_options(document)):
@@ -131,6 +130,7 @@ class OpenAIChat(Dialect):
             images=prompt.images,
             wants_usage=wants_usage,
             tool_calls=tool_calls,
+            service_tier=read_service_tier(document),
             document=document,
         )
 
@@ -170,6 +170,7 @@ def forwarded_document(
     """The document as an OpenAI-like upstream wants it."""
     document = dict(facts.document)
     document["model"] = options.upstream_model
+    pin_service_tier(document, options.service_tier)
     if facts.stream and (options.inject_usage or options.continuous_usage_stats):
         stream_options = dict(document.get("stream_options") or {})
         stream_options["include_usage"] = True

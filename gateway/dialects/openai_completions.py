@@ -22,9 +22,9 @@ from gateway.dialects.fields import (
     read_flag,
     read_model,
     read_output_bound,
+    read_service_tier,
     read_stream_options,
     refuse_fields,
-    settle_service_tier,
 )
 from gateway.dialects.openai_answers import end_chunk_stream, refuse
 from gateway.dialects.openai_chat import (
@@ -49,7 +49,6 @@ class OpenAICompletions(Dialect):
         document = parse_object(body)
         model = read_model(document)
         refuse_fields(document, options)
-        settle_service_tier(document)
         stream_options = read_stream_options(document) or {}
         if "prompt" not in document:
             raise BadRequest("`prompt` is missing.", param="prompt")
@@ -74,6 +73,7 @@ class OpenAICompletions(Dialect):
             audio=prompt.audio,
             images=prompt.images,
             wants_usage=read_flag(stream_options, "include_usage", "stream_options.include_usage"),
+            service_tier=read_service_tier(document),
             document=document,
         )
 

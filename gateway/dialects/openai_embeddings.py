@@ -17,7 +17,13 @@ from gateway.dialects.base import (
     RequestFacts,
 )
 from gateway.dialects.bounds import Prompt, prompt_texts
-from gateway.dialects.fields import read_flag, read_model, refuse_fields, settle_service_tier
+from gateway.dialects.fields import (
+    pin_service_tier,
+    read_flag,
+    read_model,
+    read_service_tier,
+    refuse_fields,
+)
 from gateway.dialects.openai_answers import refuse
 from gateway.dialects.openai_meters import EmbeddingsMeter
 from gateway.dialects.strict_json import parse_object
@@ -40,7 +46,6 @@ class OpenAIEmbeddings(Dialect):
         document = parse_object(body)
         model = read_model(document)
         refuse_fields(document, options)
-        settle_service_tier(document)
         if read_flag(document, "stream"):
             raise BadRequest("Embeddings cannot be streamed.", param="stream")
         if "input" not in document:
@@ -57,12 +62,15 @@ class OpenAIEmbeddings(Dialect):
             output_bound=0,
             audio=prompt.audio,
             images=prompt.images,
+            service_tier=read_service_tier(document),
             document=document,
         )
 
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
         """The strict parse with the upstream's model name."""
-        return orjson.dumps({**facts.document, "model": options.upstream_model})
+        document = {**facts.document, "model": options.upstream_model}
+        pin_service_tier(document, options.service_tier)
+        return orjson.dumps(document)
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - never streams
         """A meter for the answer."""

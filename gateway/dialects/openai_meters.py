@@ -75,6 +75,7 @@ class ChatJsonMeter(JsonMeter):
 
     def _read(self, document: dict[str, Any]) -> None:
         self._note(document.get("id"), document.get("model"))
+        self._note_tier(document.get("service_tier"))
         choices = document.get("choices")
         if type(choices) is list:
             for choice in choices:
@@ -102,6 +103,7 @@ class EmbeddingsMeter(JsonMeter):
 
     def _read(self, document: dict[str, Any]) -> None:
         self._note(document.get("id"), document.get("model"))
+        self._note_tier(document.get("service_tier"))
         report = document.get("usage")
         if report is not None:
             try:
@@ -131,6 +133,8 @@ class ChatSseMeter(SseMeter):
         facts = self.facts
         if facts.response_id is None or facts.response_model is None:
             self._note(document.get("id"), document.get("model"))
+        if (tier := document.get("service_tier")) is not None:
+            self._note_tier(tier)
         if document.get("error"):
             facts.error = True
         choices = document.get("choices")

@@ -26,14 +26,15 @@ from gateway.dialects.bounds import (
     text_tokens,
 )
 from gateway.dialects.fields import (
+    pin_service_tier,
     read_count,
     read_flag,
     read_list,
     read_model,
     read_output_bound,
+    read_service_tier,
     read_stream_options,
     refuse_fields,
-    settle_service_tier,
 )
 from gateway.dialects.openai_answers import error_of, refuse
 from gateway.dialects.openai_chat import OUTPUT_COUNTS, OUTPUT_MAXIMA, read_choices
@@ -86,7 +87,6 @@ class OpenAIResponses(Dialect):
         document = parse_object(body)
         model = read_model(document)
         refuse_fields(document, options)
-        settle_service_tier(document)
         read_stream_options(document)
         if not options.allow_stateful_ids:
             document.setdefault("store", False)
@@ -127,12 +127,14 @@ class OpenAIResponses(Dialect):
             audio=prompt.audio,
             images=prompt.images,
             tool_calls=tool_calls,
+            service_tier=read_service_tier(document),
             document=document,
         )
 
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
         """The strict parse with the upstream's model name and a maximum; streams report usage anyway."""
         document = {**facts.document, "model": options.upstream_model}
+        pin_service_tier(document, options.service_tier)
         if options.fills(facts.output_bound):
             document["max_output_tokens"] = options.max_output
         return orjson.dumps(document)

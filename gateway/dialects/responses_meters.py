@@ -24,6 +24,7 @@ class _Response(CountedAnswer):
 
     def _read_response(self, response: dict[str, Any]) -> None:
         self._note(response.get("id"), response.get("model"))
+        self._note_tier(response.get("service_tier"))
         status = response.get("status")
         details = response.get("incomplete_details")
         if status == "incomplete" and type(details) is dict:

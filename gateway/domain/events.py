@@ -84,6 +84,8 @@ FACT_FIELDS: Final = (
     "route",
     "model",
     "response_model",
+    "service_tier",  # at whose price it is charged; left out where the model has one price
+    "response_service_tier",  # the one that the answer names, where it is another
     "upstream",
     "http_status",
     "finish_reason",
@@ -94,6 +96,6 @@ FACT_FIELDS: Final = (
     "livemode",
     "tags",
     "retry_of",
-    "flags",  # what was odd: usage_missing, usage_absurd, client_gone, upstream_cut, …
+    "flags",  # what was odd: usage_missing, usage_absurd, client_gone, service_tier_changed, …
 )
 """Fields of a usage event's facts. `customer_id` and `price_version` travel in the stamp's record."""

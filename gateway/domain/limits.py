@@ -1,8 +1,10 @@
 """Limits compiled to counter rows for the scripts: what is counted, where, up to what.
 
-A limit hangs on a scope (customer, project or key) and counts one measure in calendar
-windows (UTC), or, for `concurrent`, the open reservations. The scripts pick the window by
-the ledger's clock among the boundaries that a row carries (rule 16 of the ledger).
+A limit hangs on a scope (customer, project, key, or a model within a customer) and counts one
+measure in windows, or, for `concurrent`, the open reservations. Windows are those of the calendar
+(UTC): the scripts pick one by the ledger's clock among the boundaries that a row carries (rule 16 of
+the ledger). Or they roll: a window is then SLOTS slots and the present one, so that in no stretch
+of the window's length more is admitted than the ceiling, wherever it begins.
 """
 
 import datetime as dt
@@ -10,33 +12,64 @@ import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
-Scope = Literal["customer", "project", "key"]
+Scope = Literal["customer", "project", "key", "model"]
 Measure = Literal["spend", "requests", "tokens", "concurrent"]
 Window = Literal["minute", "hour", "day", "week", "month", "total"]
 
-SCOPES: Final[tuple[str, ...]] = get_args(Scope)
+SCOPES: Final[tuple[str, ...]] = ("customer", "project", "key")
+"""Whose records limits count in, by number. A model's counters lie in the customer's."""
+SLOTS: Final = 12
+"""Of a rolling window."""
 MEASURE_NUMBERS: Final = {"spend": 1, "requests": 2, "tokens": 3, "concurrent": 4}
 
 _ROW = struct.Struct("<BBIddddd")
 _ENDLESS: Final = 1 << 52
+_MINUTE_MS: Final = 60_000
+_LENGTHS_MS: Final[dict[Window, int]] = {
+    "minute": _MINUTE_MS,
+    "hour": 60 * _MINUTE_MS,
+    "day": 1440 * _MINUTE_MS,
+    "week": 7 * 1440 * _MINUTE_MS,
+    "month": 30 * 1440 * _MINUTE_MS,
+}
+"""Of rolling windows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """`ceiling` is nano-credits for spend, else a count."""
+    """`ceiling` is nano-credits for spend, else a count. model: of the scope `model` alone."""
 
     scope: Scope
     measure: Measure
     window: Window
     ceiling: int
+    rolling: bool = False
+    model: str | None = None
+
+    @property
+    def counts_in(self) -> int:
+        """The number of the scope whose record has its counter."""
+        return 0 if self.scope == "model" else SCOPES.index(self.scope)
 
     @property
     def counter_id(self) -> int:
-        """Names the counter inside the scope's record, for ever: 32 bits of what it counts."""
+        """Names the counter inside that record, for ever: 32 bits of what it counts."""
         window = "total" if self.measure == "concurrent" else self.window
-        return zlib.crc32(f"{self.measure}/{window}".encode())
+        rolling = "/rolling" if self.rolling else ""
+        model = f"/model/{self.model}" if self.scope == "model" else ""
+        return zlib.crc32(f"{self.measure}/{window}{rolling}{model}".encode())
+
+    @property
+    def slot_ms(self) -> int:
+        """How long a slot of a rolling window is."""
+        return _LENGTHS_MS[self.window] // SLOTS
+
+    @property
+    def place(self) -> tuple[str, str, str, str | None]:
+        """Of two limits with the same place one takes the other's."""
+        return self.scope, self.measure, self.window, self.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +114,24 @@ def window_borders_ms(window: Window, now_ms: int) -> tuple[int, int, int, int]:
     )
 
 
-def pack_limits(limits: Iterable[Limit], now_ms: int, *, project: bool = True) -> LimitRows:
+def replace_limits(limits: Iterable[Limit], own: Iterable[Limit]) -> tuple[Limit, ...]:
+    """The limits with more specific ones in their places, or beside them."""
+    return tuple({limit.place: limit for limit in (*limits, *own)}.values())
+
+
+def pack_limits(
+    limits: Iterable[Limit], now_ms: int, *, project: bool = True, model: str | None = None
+) -> LimitRows:
     """Compile limits to rows. Of two that count the same, the lower ceiling holds.
 
     project: whether the key belongs to one; limits of the project scope are left out otherwise
+    model:   the request's; limits of other models are left out
     """
-    tightest: dict[tuple[str, int], Limit] = {}
+    tightest: dict[tuple[int, int], Limit] = {}
     for limit in limits:
-        same = (limit.scope, limit.counter_id)
+        if limit.scope == "model" and limit.model != model:
+            continue
+        same = (limit.counts_in, limit.counter_id)
         known = tightest.get(same)
         if (project or limit.scope != "project") and (
             known is None or limit.ceiling < known.ceiling
@@ -96,12 +139,15 @@ def pack_limits(limits: Iterable[Limit], now_ms: int, *, project: bool = True) -
             tightest[same] = limit
     rows, scopes, fresh_from, fresh_until = [], 0, 0, _ENDLESS
     for limit in tightest.values():
-        borders = window_borders_ms(
-            "total" if limit.measure == "concurrent" else limit.window, now_ms
-        )
-        scope = SCOPES.index(limit.scope)
+        scope = limit.counts_in
         scopes |= scope
-        fresh_from, fresh_until = max(fresh_from, borders[1]), min(fresh_until, borders[2])
+        if limit.rolling:
+            borders = (limit.slot_ms, 0, 0, 0)
+        else:
+            borders = window_borders_ms(
+                "total" if limit.measure == "concurrent" else limit.window, now_ms
+            )
+            fresh_from, fresh_until = max(fresh_from, borders[1]), min(fresh_until, borders[2])
         rows.append(
             _ROW.pack(
                 scope, MEASURE_NUMBERS[limit.measure], limit.counter_id, limit.ceiling, *borders

@@ -13,13 +13,16 @@ C(x after) − C(x before), so a period costs what its total costs, however it w
     flat       the flat amount, once x is above 0
 
 A step of a volume tier may make a charge negative; then nothing is charged and an `adjust` entry
-credits it. A request with units beyond the included ones costs `minimum_per_request_nano` at least.
+credits it. Of two minimums a rate has one at most: a request with units beyond the included ones costs
+`minimum_per_request_nano` at least; or a period with any, `minimum_per_period_nano`: then C(x) is
+raised to it where x is above 0, so the first request that goes beyond pays it, and later ones only
+what the period costs more.
 """
 
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Container, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -27,11 +30,15 @@ from gateway.domain.limits import Window
 from gateway.domain.money import MAX_AMOUNT_NANO, MAX_QUANTITY, MAX_RATE_PICO, PICO_PER_NANO
 from gateway.domain.usage import (
     CHARGED_AS,
+    DEFAULT_TIER,
+    SERVICE_TIERS,
     TEXT_INPUT,
     TEXT_OUTPUT,
     UNIT_NAMES,
     UNIT_NUMBERS,
     Usage,
+    in_tier,
+    without_tier,
 )
 
 Shape = Literal["per_unit", "graduated", "volume", "package", "flat"]
@@ -54,9 +61,11 @@ PERIOD_NUMBERS: Final[Mapping[Window, int]] = {
 }
 """Number of each period in packed rows and in the account record."""
 MAX_TIERS: Final = 32
+MAX_ROWS_BYTES: Final = 65_535
+"""A hold's record counts the bytes of its rows in two bytes."""
 
 _ROW = struct.Struct("<BBdd")
-_TIERED = struct.Struct("<BBBBIddd")
+_TIERED = struct.Struct("<BBBBIdddd")
 _TIER = struct.Struct("<dddd")
 _SHAPE_NAMES: Final = {number: name for name, number in SHAPE_NUMBERS.items()}
 _PERIOD_NAMES: Final = {number: name for name, number in PERIOD_NUMBERS.items()}
@@ -82,6 +91,7 @@ class Rate:
 
     included:     units of each period that are free; the tiers count what is beyond them
     minimum_per_request_nano: what a request with units beyond them costs at least, of this unit
+    minimum_per_period_nano:  what a period with such units costs at least
     package_units: size of a package
     period:       over which tiers and included units count; a month begins on the billing day
     Raises ValueError where a field is out of bounds or does not fit the shape.
@@ -94,6 +104,7 @@ class Rate:
     minimum_per_request_nano: int = 0
     package_units: int = 1
     period: Window = "month"
+    minimum_per_period_nano: int = 0
 
     def __post_init__(self) -> None:
         _check(self)
@@ -101,7 +112,8 @@ class Rate:
     @property
     def plain(self) -> bool:
         """Whether it is quantity × rate and nothing else, so that no period counts."""
-        return self.shape == "per_unit" and not self.included and not self.minimum_per_request_nano
+        counts = self.included or self.minimum_per_request_nano or self.minimum_per_period_nano
+        return self.shape == "per_unit" and not counts
 
     @property
     def dearest_pico(self) -> int:
@@ -127,7 +139,9 @@ class PriceTable:
     """Packed costs in the same order, or empty when the cost is unknown."""
     rates: Mapping[str, Rate]
     """The rates as they were given, by unit."""
-    _dearest: Mapping[tuple[bool, bool], tuple[str, str]]
+    service_tiers: tuple[str, ...]
+    """The service tiers that have a price, the default one first."""
+    _dearest: Mapping[tuple[str, bool, bool], tuple[str, str]]
     _position: Mapping[str, int]
     _vector: struct.Struct
 
@@ -162,20 +176,51 @@ class PriceTable:
         input_tokens: int,
         output_tokens: int,
         requests: int = 1,
+        tool_calls: int = 0,
         audio: bool = False,
         images: bool = False,
+        tiers: tuple[str, ...] = (DEFAULT_TIER,),
     ) -> Usage:
         """An upper bound's usage: every token in the dearest class that it could fall in.
 
         audio, images: whether the request carries or asks for them; else their classes cannot
         apply and do not make the hold dearer.
+        tiers: the service tiers that may serve it. Of several each part is in the dearest; where
+        tiers or included units decide what is dear, the bound is the sum of all.
         """
-        dearest_input, dearest_output = self._dearest[audio, images]
-        return {
-            "request": requests,
-            dearest_input: input_tokens,
-            dearest_output: output_tokens,
-        }
+        parts = []
+        for tier in tiers:
+            dearest_input, dearest_output = self._dearest[tier, audio, images]
+            part = [
+                (in_tier("request", tier), requests),
+                (dearest_input, input_tokens),
+                (dearest_output, output_tokens),
+            ]
+            if tool_calls:
+                part.append((in_tier("tool_call", tier), tool_calls))
+            parts.append(part)
+        if len(parts) == 1:
+            return dict(parts[0])
+        if self.counts_periods:
+            return dict(item for part in parts for item in part)
+        rates = self.rates_pico
+        return dict(
+            max(same, key=lambda item: effective_rate(item[0], rates))
+            for same in zip(*parts, strict=True)
+        )
+
+    def no_dearer(self, tier: str, than: str) -> bool:
+        """Whether no unit of a service tier costs more than it does in another one. False where a
+        price counts over a period: there it depends on what was used before."""
+        for unit in _UNITS:
+            rate = _rate_of(in_tier(unit, tier), self.rates)
+            other = _rate_of(in_tier(unit, than), self.rates)
+            if not (rate.plain and other.plain and rate.dearest_pico <= other.dearest_pico):
+                return False
+        return True
+
+
+_UNITS: Final = {without_tier(unit) for unit in UNIT_NUMBERS}
 
 
 def per_unit(unit: str, rate_pico: int) -> Rate:
@@ -214,7 +259,14 @@ def compile_prices(
     cost_rows = b"".join(_pack_plain(unit, effective_rate(unit, costs)) for unit in units)
     if not costs:
         cost_rows = b""
+    if len(rows) > MAX_ROWS_BYTES:
+        raise ValueError(f"the tiers take {len(rows)} bytes; {MAX_ROWS_BYTES} are possible")
     position = {unit: at for unit in UNIT_NUMBERS if (at := _position(unit, units)) is not None}
+    service_tiers = tuple(
+        tier
+        for tier in SERVICE_TIERS
+        if tier == DEFAULT_TIER or any(unit.startswith(f"{tier}.") for unit in by_unit)
+    )
     return PriceTable(
         price_version="p_" + hashlib.sha256(rows + b"|" + cost_rows).hexdigest()[:12],
         units=units,
@@ -223,19 +275,22 @@ def compile_prices(
         rows=rows,
         cost_rows=cost_rows,
         rates=by_unit,
+        service_tiers=service_tiers,
         _dearest={
-            (audio, images): (
+            (tier, audio, images): (
                 _dearest(
                     TEXT_INPUT
                     | ({"audio_input"} if audio else set())
                     | ({"image_input"} if images else set()),
                     "input",
+                    tier,
                     rates_pico,
                 ),
                 _dearest(
-                    TEXT_OUTPUT | ({"audio_output"} if audio else set()), "output", rates_pico
+                    TEXT_OUTPUT | ({"audio_output"} if audio else set()), "output", tier, rates_pico
                 ),
             )
+            for tier in service_tiers
             for audio in (False, True)
             for images in (False, True)
         },
@@ -257,7 +312,8 @@ def unpack_rates(rows: bytes) -> dict[str, Rate]:
             rates[unit] = per_unit(unit, int(nano) * PICO_PER_NANO + int(pico))
             at += _ROW.size
             continue
-        _, _, n_tiers, period, _, included, minimum, size = _TIERED.unpack_from(rows, at)
+        head = _TIERED.unpack_from(rows, at)
+        _, _, n_tiers, period, _, included, of_request, size, of_period = head
         at += _TIERED.size
         tiers = []
         for _ in range(n_tiers):
@@ -269,9 +325,10 @@ def unpack_rates(rows: bytes) -> dict[str, Rate]:
             _SHAPE_NAMES[shape],
             tuple(tiers),
             int(included),
-            int(minimum),
+            int(of_request),
             int(size),
             _PERIOD_NAMES[period],
+            int(of_period),
         )
     return rates
 
@@ -301,12 +358,21 @@ def counter_ids(rows: bytes) -> dict[str, int]:
 
 def effective_rate(unit: str, rates_pico: Mapping[str, int]) -> int:
     """The rate a unit is charged at: its own, else its parent's, else none (0)."""
+    priced = _priced_as(unit, rates_pico)
+    return 0 if priced is None else rates_pico[priced]
+
+
+def _priced_as(unit: str, priced: Container[str]) -> str | None:
+    """The unit itself where it has a price, else the nearest parent that has one."""
     step: str | None = unit
-    while step is not None:
-        if step in rates_pico:
-            return rates_pico[step]
+    while step is not None and step not in priced:
         step = CHARGED_AS.get(step)
-    return 0
+    return step
+
+
+def _rate_of(unit: str, rates: Mapping[str, Rate]) -> Rate:
+    priced = _priced_as(unit, rates)
+    return per_unit(unit, 0) if priced is None else rates[priced]
 
 
 def _check(rate: Rate) -> None:
@@ -328,8 +394,11 @@ def _check(rate: Rate) -> None:
         raise ValueError(f"{name} has a tier that ends outside 1 … {MAX_AMOUNT_NANO}")
     if not 0 <= rate.included <= MAX_AMOUNT_NANO:
         raise ValueError(f"{name} includes {rate.included} units")
-    if not 0 <= rate.minimum_per_request_nano <= MAX_AMOUNT_NANO:
-        raise ValueError(f"{name} has a minimum outside 0 … {MAX_AMOUNT_NANO}")
+    for minimum in (rate.minimum_per_request_nano, rate.minimum_per_period_nano):
+        if not 0 <= minimum <= MAX_AMOUNT_NANO:
+            raise ValueError(f"{name} has a minimum outside 0 … {MAX_AMOUNT_NANO}")
+    if rate.minimum_per_request_nano and rate.minimum_per_period_nano:
+        raise ValueError(f"{name} has a minimum per request and one per period")
     if not 1 <= rate.package_units <= MAX_QUANTITY:
         raise ValueError(f"{name} has packages of {rate.package_units} units")
     if rate.package_units > 1 and rate.shape != "package":
@@ -351,11 +420,9 @@ def _pack_plain(unit: str, rate_pico: int) -> bytes:
 
 def _pack_rate(unit: str, rates: Mapping[str, Rate], counter: str) -> bytes:
     """One row. A class without a rate of its own is charged as its parent, and counts with it."""
-    step: str | None = unit
-    while step is not None and step not in rates:
-        step = CHARGED_AS.get(step)
+    step = _priced_as(unit, rates)
     rate = rates[step] if step is not None else per_unit(unit, 0)
-    if rate.unit != unit:  # the minimum is one of the request, which the parent's row has
+    if rate.unit != unit:  # a request has it once, in the parent's row; a period once in any case
         rate = replace(rate, minimum_per_request_nano=0)
     if rate.plain:
         return _pack_plain(unit, rate.tiers[0].rate_pico)
@@ -370,6 +437,7 @@ def _pack_rate(unit: str, rates: Mapping[str, Rate], counter: str) -> bytes:
         rate.included,
         rate.minimum_per_request_nano,
         rate.package_units,
+        rate.minimum_per_period_nano,
     )
     return head + b"".join(
         _TIER.pack(tier.up_to or 0, *divmod(tier.rate_pico, PICO_PER_NANO), tier.flat_nano)
@@ -378,13 +446,13 @@ def _pack_rate(unit: str, rates: Mapping[str, Rate], counter: str) -> bytes:
 
 
 def _position(unit: str, units: tuple[str, ...]) -> int | None:
-    step: str | None = unit
-    while step is not None:
-        if step in units:
-            return units.index(step)
-        step = CHARGED_AS.get(step)
-    return None
+    step = _priced_as(unit, units)
+    return None if step is None else units.index(step)
 
 
-def _dearest(classes: Set[str], base: str, rates: Mapping[str, int]) -> str:
-    return max(sorted(classes), key=lambda u: (effective_rate(u, rates), u == base))
+def _dearest(classes: Set[str], base: str, tier: str, rates: Mapping[str, int]) -> str:
+    """The dearest of the classes in a service tier; of equals the base, then by name."""
+    dearest = max(
+        sorted(classes), key=lambda u: (effective_rate(in_tier(u, tier), rates), u == base)
+    )
+    return in_tier(dearest, tier)

@@ -22,6 +22,7 @@ DenyReason = Literal[
     "concurrency_limit",
     "wallet_frozen",
     "wallet_killed",  # of a running answer: it is to be cut
+    "repeated",  # a request with this Idempotency-Key runs, or has run
     "stale_account",  # account_rev differs: reload the account and ask again
     "stale_windows",  # the limit rows' borders do not cover the ledger's clock: repack
     "unknown_account",
@@ -34,6 +35,10 @@ DenyReason = Literal[
 
 TOMBSTONE_TTL_MS: Final = 3_600_000
 SETTLE_MAX_AGE_MS: Final = TOMBSTONE_TTL_MS - 300_000
+MAX_USES: Final = 100
+"""Past uses that are rated in one call."""
+ONCE_TTL_MS: Final = 86_400_000
+"""How long an Idempotency-Key is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,14 @@ class Account:
     """The models this key may use; None is all."""
     livemode: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    def holder(self, limit: Limit) -> str:
+        """Who or what a limit of this account counts: the customer, project, key or model."""
+        if limit.scope == "model":
+            return limit.model or ""
+        if limit.scope == "project":
+            return self.project_id or ""
+        return self.key_id if limit.scope == "key" else self.customer_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,26 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Once:
+    """What a client has said of a request by an Idempotency-Key; the ledger keeps the digests alone.
+
+    key:   digest of customer, API key, route and the header's value, in hex
+    body:  digest of the body, 16 bytes
+    """
+
+    key: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The earlier request with the same Idempotency-Key. same_body: whether it had the same body."""
+
+    reservation_id: str
+    same_body: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Denied:
     """A refused reservation; nothing was written."""
 
@@ -85,12 +118,18 @@ class Denied:
     available_nano: int = 0
     balance_nano: int = 0
     limit: Limit | None = None
-    """Which limit refused, for spend_limit, rate_limit and concurrency_limit."""
+    """Which limit refused, for spend_limit, rate_limit and concurrency_limit: of several the one that
+    does so longest."""
     limit_left: int = 0
     retry_after_ms: int | None = None
-    """Until the window of that limit ends; None where time alone may not help."""
+    """Until that limit would admit it if no other request ran: until its window ends, or enough of it
+    has aged; 0 where only what others hold is in the way; None where no time helps."""
     account_rev: int | None = None
     """The ledger's revision, for stale_account."""
+    limit_of: str = ""
+    """Whose limit it is: the id of the customer, project or key, or the model."""
+    repeats: Repeated | None = None
+    """For repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +182,28 @@ class Quote:
     available_nano: int
     balance_nano: int
     decision: Literal["allow"] | DenyReason
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A past use: when it was reserved, in Unix ms, and the vector of what it used."""
+
+    reserved_at_ms: int
+    used: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """What past uses come to, one number for each.
+
+    charges_nano: below 0 where a volume step charges nothing and credits so much
+    costs_nano:   0 where the price has no costs
+    periods:      the period counters after them, for the next call
+    """
+
+    charges_nano: tuple[int, ...]
+    costs_nano: tuple[int, ...]
+    periods: bytes
 
 
 def shard_of(customer_id: str, shard_count: int) -> int:

@@ -3,12 +3,25 @@
 Law: the pools exclude each other. `input` is what was neither read from nor written to a
 cache, `output` what is neither reasoning nor audio: nothing is counted twice. The numbers
 are the wire format of the scripts and of stored holds: append, never renumber.
+
+A service tier (a slower or faster lane of the provider) has units of its own, `flex.input`: one
+table of prices holds all tiers, and a vector of quantities says which one was served.
 """
 
 from collections.abc import Mapping
 from typing import Final, Literal
 
-UNIT_NUMBERS: Final[Mapping[str, int]] = {
+DEFAULT_TIER: Final = "default"
+SERVICE_TIERS: Final[Mapping[str, int]] = {
+    DEFAULT_TIER: 0,
+    "flex": 1,
+    "priority": 2,
+    "scale": 3,
+    "performance": 4,
+}
+"""Number of each service tier: its units are numbered from 32 times that."""
+
+_NUMBERS: Final[Mapping[str, int]] = {
     "input": 1,
     "cache_read": 2,
     "cache_write": 3,
@@ -24,11 +37,7 @@ UNIT_NUMBERS: Final[Mapping[str, int]] = {
     "byte": 23,
     "image": 24,
 }
-"""Number of each unit in packed rows."""
-
-UNIT_NAMES: Final[Mapping[int, str]] = {number: name for name, number in UNIT_NUMBERS.items()}
-
-CHARGED_AS: Final[Mapping[str, str]] = {
+_PARENTS: Final[Mapping[str, str]] = {
     "cache_read": "input",
     "cache_write": "input",
     "cache_write_1h": "cache_write",
@@ -37,12 +46,48 @@ CHARGED_AS: Final[Mapping[str, str]] = {
     "reasoning": "output",
     "audio_output": "output",
 }
+
+
+def in_tier(unit: str, tier: str) -> str:
+    """A unit of a service tier, `flex.input`; of the default tier it is the unit's own name."""
+    return unit if tier == DEFAULT_TIER else f"{tier}.{unit}"
+
+
+def without_tier(unit: str) -> str:
+    """`input` of `flex.input`."""
+    return unit.rpartition(".")[2]
+
+
+UNIT_NUMBERS: Final[Mapping[str, int]] = {
+    in_tier(unit, tier): 32 * tier_number + number
+    for tier, tier_number in SERVICE_TIERS.items()
+    for unit, number in _NUMBERS.items()
+}
+"""Number of each unit in packed rows."""
+
+UNIT_NAMES: Final[Mapping[int, str]] = {number: name for name, number in UNIT_NUMBERS.items()}
+
+CHARGED_AS: Final[Mapping[str, str]] = {
+    in_tier(unit, tier): in_tier(parent, tier)
+    for tier in SERVICE_TIERS
+    for unit, parent in _PARENTS.items()
+}
 """A class without a price of its own is charged as this one."""
 
 TEXT_INPUT: Final = frozenset({"input", "cache_read", "cache_write", "cache_write_1h"})
 TEXT_OUTPUT: Final = frozenset({"output", "reasoning"})
 
+TOKEN_UNITS: Final = frozenset(unit for unit, number in UNIT_NUMBERS.items() if number % 32 < 20)
+"""Units that are tokens, and priced by the million; the others are priced for one."""
+
 Usage = Mapping[str, int]
 """Unit name → quantity. Absent means none."""
 
 UsageSource = Literal["provider_reported", "counted", "estimated"]
+
+
+def usage_in_tier(usage: Usage, tier: str) -> Usage:
+    """Quantities as units of a service tier, for a vector of its prices."""
+    if tier == DEFAULT_TIER:
+        return usage
+    return {in_tier(unit, tier): quantity for unit, quantity in usage.items()}

@@ -22,6 +22,7 @@ from redis.exceptions import (
 
 from gateway.domain.pricing import PriceTable, unpack_rows
 from gateway.domain.reservation import Account, Key
+from gateway.domain.standing import Standing
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.faults import explain
 from gateway.ledger.keys import Keys
@@ -38,6 +39,7 @@ from gateway.ledger.records import (
     read_wallet,
 )
 from gateway.ledger.scripts import Script
+from gateway.ledger.standing import counted_in, standings_of
 
 _PAGE: Final = 1000
 _NOT_EXECUTED: Final = (
@@ -168,6 +170,21 @@ class AccountStore:
                 {name: read_wallet(raw) for name, raw in zip(page, records, strict=True) if raw}
             )
         return found
+
+    async def standings(self, accounts: Sequence[Account]) -> list[Standing]:
+        """How the limits of these accounts stand by the ledger's clock; what several share, once."""
+        now_ms = await self.now_ms()
+        names = {name: None for account in accounts for name in counted_in(self.keys, account)}
+        records = dict(zip(names, await self._get(list(names)), strict=True))
+        return list(
+            {
+                standing: None
+                for account in accounts
+                for standing in standings_of(
+                    account, [records[name] for name in counted_in(self.keys, account)], now_ms
+                )
+            }
+        )
 
     async def account_rev(self, customer_id: str) -> int | None:
         """The account's present revision; None when there is no such account."""

@@ -129,14 +129,19 @@ def wallet_differences(
     ]
     for scope, name, counters in [("customer", "", wallet.counters), *scopes]:
         for counter in counters:
-            derived = sum(
-                limit.held
-                for owner, limit in kept
-                if owner == (scope, name)
-                and limit.counter_id == counter.counter_id
-                and limit.window_start_ms == counter.window_start_ms
-            )
-            equal(f"held of counter {counter.counter_id} of {scope} {name}", counter.held, derived)
+            by_window: Tally[int] = Tally()
+            for owner, limit in kept:
+                if owner == (scope, name) and limit.counter_id == counter.counter_id:
+                    by_window[limit.window_start_ms] += limit.held
+            what = f"held of counter {counter.counter_id} of {scope} {name}"
+            for back, held in enumerate((counter.held, *(held for _, held in counter.slots))):
+                derived = by_window[counter.window_start_ms - back * counter.slot_ms]
+                equal(what, held, derived)
+            in_slots = tuple(map(sum, zip(*counter.slots, strict=True))) or (0, 0)
+            for sort, recorded, added in zip(
+                ("used", "held"), counter.in_slots, in_slots, strict=True
+            ):
+                equal(f"{sort} of slots of {what}", recorded, added)
     return found
 
 

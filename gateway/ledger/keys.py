@@ -51,6 +51,10 @@ class Keys:
         """A hold, or its tombstone."""
         return self.prefix(shard) + b"r:" + reservation_id.encode()
 
+    def once(self, shard: int, digest: str) -> bytes:
+        """The record of an Idempotency-Key."""
+        return self.prefix(shard) + b"i:" + digest.encode()
+
     def scopes(self, account: Account, mask: int) -> tuple[bytes, ...]:
         """Records that limits count in beside the account: 1 the project's, 2 the key's."""
         prefix, customer = self.prefix(account.shard), account.customer_id.encode()

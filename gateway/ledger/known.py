@@ -6,9 +6,24 @@ from gateway.ledger.keys import Keys
 
 
 class Known:
-    """What is packed once per account: key names, ids, limit rows of the present windows."""
+    """What is packed once per account: key names, ids, limit rows of the present windows.
 
-    __slots__ = ("account", "account_key", "due", "ids", "meta", "out", "prefix", "rows", "scopes")
+    rows:   for a model that has no limits of its own
+    models: those that have, each with its rows; these count in no more records than the others
+    """
+
+    __slots__ = (
+        "account",
+        "account_key",
+        "due",
+        "ids",
+        "meta",
+        "models",
+        "out",
+        "prefix",
+        "rows",
+        "scopes",
+    )
 
     def __init__(self, account: Account, keys: Keys) -> None:
         shard = account.shard
@@ -19,10 +34,20 @@ class Known:
         names = (account.customer_id, account.key_id, account.project_id or "")
         self.ids = "\0".join(names).encode()
         self.rows: LimitRows = pack_limits((), 0)
+        self.models: dict[str | None, LimitRows] = {}
         self.scopes: tuple[bytes, ...] = ()
 
     def repack(self, keys: Keys, now_ms: int) -> None:
         """Compile the limits for the windows around `now_ms`."""
         account = self.account
-        self.rows = pack_limits(account.limits, now_ms, project=account.project_id is not None)
+        project = account.project_id is not None
+        self.rows = pack_limits(account.limits, now_ms, project=project)
+        self.models = {
+            model: pack_limits(account.limits, now_ms, project=project, model=model)
+            for model in {limit.model for limit in account.limits if limit.scope == "model"}
+        }
         self.scopes = keys.scopes(account, self.rows.scopes)
+
+    def rows_for(self, model: str | None) -> LimitRows:
+        """The rows that a request for this model counts under."""
+        return self.models.get(model, self.rows) if self.models else self.rows

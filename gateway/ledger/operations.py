@@ -20,9 +20,13 @@ from gateway.domain.reservation import (
     DenyReason,
     Extended,
     Hold,
+    Once,
     Outcome,
     Quote,
+    Rated,
+    Repeated,
     Settled,
+    Use,
 )
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable, TooOld
@@ -37,6 +41,8 @@ __all__ = ["Ledger", "Prices", "Seen"]
 _RESERVE = struct.Struct("<dddddddIBBHHH")
 _QUOTE = struct.Struct("<ddddIBB")
 _AFFORD = struct.Struct("<ddddIB")
+_RATE = struct.Struct("<BB")
+_RESERVED_AT = struct.Struct("<d")
 # The mask of the scopes given is the last byte of these: `_run_scoped` changes it.
 _EXTEND = struct.Struct("<ddddddB")
 _SETTLE = struct.Struct("<dddddIB")
@@ -90,6 +96,7 @@ class Ledger(Corrections):
         self._settle, self._release = scripts["settle"], scripts["release"]
         self._expire, self._quote = scripts["expire"], scripts["quote"]
         self._afford = scripts["afford"]
+        self._rate = scripts["rate"]
 
     async def reserve(
         self,
@@ -103,6 +110,8 @@ class Ledger(Corrections):
         tokens: int,
         ttl_ms: int,
         scope_bits: int = 0,
+        model: str | None = None,
+        once: Once | None = None,
     ) -> Hold | Denied:
         """Hold the estimate, all limits included, or nothing.
 
@@ -110,6 +119,8 @@ class Ledger(Corrections):
         facts:           of the event that an expiry would write, msgpack, with `customer_id`
         tokens:          how many the limits on tokens hold
         scope_bits:      model groups that this request's model is in; scoped grants pay for them
+        model:           as limits on models name it
+        once:            the client's Idempotency-Key: one reservation in all, if it is not released
         Raises LedgerUnavailable; ValueError for arguments out of bounds.
         """
         known = self._known.get(id(account)) or self._know(account)
@@ -117,8 +128,10 @@ class Ledger(Corrections):
         body = b"".join((estimate, floor, table.rows, table.cost_rows, known.ids, facts))
         units = len(estimate) >> 3
         rid = reservation_id.encode()
+        last = () if once is None else (self.keys.once(shard, once.key),)
+        named = () if once is None else (once.body,)
         for _ in range(2):
-            limits = known.rows
+            limits = known.rows_for(model)
             reply = await self._runner.run(
                 self._reserve,
                 (
@@ -128,6 +141,7 @@ class Ledger(Corrections):
                     known.account_key,
                     known.prefix + rid,
                     *known.scopes,
+                    *last,
                 ),
                 (
                     _RESERVE.pack(
@@ -148,6 +162,7 @@ class Ledger(Corrections):
                     rid,
                     body,
                     limits.packed,
+                    *named,
                 ),
             )
             word = reply[0]
@@ -156,10 +171,12 @@ class Ledger(Corrections):
                 if reserved_at >= limits.fresh_until_ms:
                     known.repack(self.keys, reserved_at)
                 return Hold(reservation_id, held, available, reserved_at, deadline)
+            if word == b"repeated":
+                return Denied("repeated", repeats=Repeated(reply[2].decode(), reply[1] == 1))
             if word != b"stale_windows":
                 break
             known.repack(self.keys, reply[1])
-        return _denied(reply, limits.limits)
+        return _denied(reply, account, limits.limits)
 
     async def extend(
         self,
@@ -233,18 +250,27 @@ class Ledger(Corrections):
         return self._settled(account.shard, reservation_id, self._settle, reply)
 
     async def release(
-        self, account: Account, reservation_id: str, facts: bytes, *, reserved_at_ms: int
+        self,
+        account: Account,
+        reservation_id: str,
+        facts: bytes,
+        *,
+        reserved_at_ms: int,
+        once: str = "",
     ) -> Settled:
         """Give a hold back whole, and make sure that a reserve still on its way comes too late.
 
         reserved_at_ms: as the hold says; 0 when the reserve's outcome is unknown
+        once:           `Once.key` of the reserve, if it had one; it may be used again
         Raises LedgerUnavailable, TooOld.
         """
         known = self._known.get(id(account)) or self._know(account)
         rid = reservation_id.encode()
         head = _RELEASE.pack(*self._times(account.shard), reserved_at_ms, known.rows.scopes)
         keys = (known.due, known.out, known.meta, known.account_key, known.prefix + rid)
-        reply = await self._run_scoped(self._release, known, keys, head, (rid, facts))
+        last = (self.keys.once(account.shard, once),) if once else ()
+        args = (rid, facts, b"") if once else (rid, facts)
+        reply = await self._run_scoped(self._release, known, keys, head, args, last)
         return self._settled(account.shard, reservation_id, self._release, reply)
 
     async def expire(self, due: DueReservation) -> Settled | None:
@@ -269,16 +295,18 @@ class Ledger(Corrections):
         *,
         tokens: int,
         scope_bits: int = 0,
+        model: str | None = None,
     ) -> Quote:
         """What a reserve would answer now; writes nothing.
 
         Raises LedgerUnavailable; ValueError for arguments out of bounds.
         """
         known = self._known.get(id(account)) or self._know(account)
-        if self._clock_ms is None and time.time_ns() // 1_000_000 >= known.rows.fresh_until_ms:
+        fresh_until_ms = known.rows_for(model).fresh_until_ms
+        if self._clock_ms is None and time.time_ns() // 1_000_000 >= fresh_until_ms:
             known.repack(self.keys, time.time_ns() // 1_000_000)
         now = self._clock_ms() if self._clock_ms else 0
-        shard = account.shard
+        shard, limits = account.shard, known.rows_for(model)
         reply = await self._runner.run(
             self._quote,
             (known.meta, known.account_key, *known.scopes),
@@ -289,12 +317,12 @@ class Ledger(Corrections):
                     self.seen.counts[shard],
                     tokens,
                     scope_bits,
-                    known.rows.scopes,
+                    limits.scopes,
                     len(estimate) >> 3,
                 ),
                 estimate,
                 table.rows,
-                known.rows.packed,
+                limits.packed,
             ),
         )
         word = reply[0].decode()
@@ -339,6 +367,33 @@ class Ledger(Corrections):
         _, estimate, available, balance = reply
         return Affordable(0, 0, estimate, available, balance, word)
 
+    async def rate(
+        self, table: Prices, uses: Sequence[Use], *, billing_day: int, periods: bytes = b""
+    ) -> Rated:
+        """What past uses of one customer come to at a price; no wallet is read or written.
+
+        uses:    in the order of their reserves, at most MAX_USES
+        periods: as the call before left them; nothing at first
+        Raises LedgerUnavailable; ValueError for arguments out of bounds.
+        """
+        units = len(uses[0].used) >> 3 if uses else 0
+        packed = b"".join(_RESERVED_AT.pack(use.reserved_at_ms) + use.used for use in uses)
+        head = _RATE.pack(billing_day, units)
+        args = (
+            head,
+            table.rows if uses else b"",
+            table.cost_rows if uses else b"",
+            periods,
+            packed,
+        )
+        word, *rated = await self._runner.run(self._rate, (), args)
+        if word.decode() in BAD_INPUT:
+            raise ValueError(f"rate: {word.decode()}")
+        if word != b"rated":
+            raise unexpected(self._rate, word.decode())
+        after, *amounts = rated
+        return Rated(tuple(amounts[::2]), tuple(amounts[1::2]), after)
+
     # How
 
     def _know(self, account: Account) -> Known:
@@ -359,15 +414,18 @@ class Ledger(Corrections):
         keys: tuple[bytes, ...],
         head: bytes,
         args: tuple[bytes, ...],
+        last: tuple[bytes, ...] = (),
     ) -> list[Any]:
         """Run with the scopes of the account's limits; if the hold counts in others, with those."""
-        reply = await self._runner.run(script, (*keys, *known.scopes), (head, *args))
+        reply = await self._runner.run(script, (*keys, *known.scopes, *last), (head, *args))
         if reply[0] != b"wrong_scopes":
             return reply
         customer_id, key_id, project_id = reply[1].decode().split("\0")
         holder = Account(customer_id, key_id, known.account.shard, 0, project_id or None)
         scopes = self.keys.scopes(holder, _BOTH_SCOPES[0])
-        return await self._runner.run(script, (*keys, *scopes), (head[:-1] + _BOTH_SCOPES, *args))
+        return await self._runner.run(
+            script, (*keys, *scopes, *last), (head[:-1] + _BOTH_SCOPES, *args)
+        )
 
     def _settled(
         self, shard: int, reservation_id: str, script: Script, reply: Sequence[Any]
@@ -391,7 +449,7 @@ class Ledger(Corrections):
         )
 
 
-def _denied(reply: Sequence[Any], limits: tuple[Limit, ...]) -> Denied:
+def _denied(reply: Sequence[Any], account: Account, limits: tuple[Limit, ...]) -> Denied:
     word = reply[0].decode()
     if word in BAD_INPUT:
         raise ValueError(f"reserve: {word}")
@@ -402,7 +460,9 @@ def _denied(reply: Sequence[Any], limits: tuple[Limit, ...]) -> Denied:
     if len(reply) == 7:
         _, estimate, available, balance, row, left, retry_ms = reply
         retry = None if retry_ms < 0 else retry_ms
-        return Denied(word, estimate, available, balance, limits[row], max(left, 0), retry)
+        limit = limits[row]
+        of = account.holder(limit)
+        return Denied(word, estimate, available, balance, limit, max(left, 0), retry, limit_of=of)
     if len(reply) == 4:
         return Denied(word, *reply[1:])
     return Denied(word, account_rev=reply[1] if word == "stale_account" else None)

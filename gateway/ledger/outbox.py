@@ -17,7 +17,7 @@ from gateway.domain.delivery import START, DeadLetter, Place
 from gateway.domain.events import Event, EventKind
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.signals import read_signals
-from gateway.domain.usage import UNIT_NAMES
+from gateway.domain.usage import UNIT_NAMES, without_tier
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.keys import Keys
 from gateway.ledger.records import Shard, read_shard
@@ -139,7 +139,10 @@ def decode_entry(shard: int, entry_id: bytes, fields: Sequence[bytes]) -> Entry:
             held,
             None if cost is False else cost,  # a late settle's may be negative
             tuple(zip(grants, grants, strict=True)),
-            {UNIT_NAMES[unit]: quantity for unit, quantity in zip(units, units, strict=True)},
+            {
+                without_tier(UNIT_NAMES[unit]): quantity
+                for unit, quantity in zip(units, units, strict=True)
+            },
             facts.pop("price_version", None),
             facts,
             read_signals(*signals) if signals else (),

@@ -28,7 +28,8 @@ _MEASURES: Final = {number: name for name, number in MEASURE_NUMBERS.items()}
 _SHARD = struct.Struct("<BBHdddd")
 _ACCOUNT = struct.Struct("<BBBBBBBBdddddddddddddd")
 _GRANT = struct.Struct("<BBHIdddddd")
-_COUNTER = struct.Struct("<Idddd")
+_COUNTER = struct.Struct("<Iddd")
+_RING = struct.Struct("<Iddd24d")
 _PERIOD = struct.Struct("<Idddddd")
 _ALLOWANCE = struct.Struct("<IBBBBIdddddd")
 _SCOPE = struct.Struct("<BBBB")
@@ -36,6 +37,7 @@ _HOLD = struct.Struct("<BBBBBBHHHIddddd")
 _ENDED = struct.Struct("<BBBBBBdddddd")
 _ALLOCATION = struct.Struct("<dd")
 _LIMIT = struct.Struct("<BBIddd")
+_CREDITED = struct.Struct("<d")
 
 
 class BadRecord(ValueError):
@@ -63,13 +65,31 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """What a limit counts in one window; nano-credits or a count."""
+    """What a limit counts in one window, or in one slot of a rolling one; nano-credits or a count.
+
+    slot_ms: how long a slot is; 0 for a window of the calendar
+    slots:   (used, held) of the slots before this one that may count, the last one first
+    in_slots: their sums, as they are recorded
+    """
 
     counter_id: int
     window_start_ms: int
     used: int
     held: int
-    previous: int
+    slot_ms: int = 0
+    slots: tuple[tuple[int, int], ...] = ()
+    in_slots: tuple[int, int] = (0, 0)
+
+    def standing(self, start_ms: int) -> tuple[int, int]:
+        """What is used and held in a window that began then (a rolling one: whose present slot
+        did). A counter that is further on, because the clock went back, stays there."""
+        back = 0
+        if start_ms > self.window_start_ms:
+            if not self.slot_ms:
+                return 0, 0
+            back = (start_ms - self.window_start_ms) // self.slot_ms
+        counting = ((self.used, self.held), *self.slots)[: max(0, len(self.slots) + 1 - back)]
+        return sum(used for used, _ in counting), sum(held for _, held in counting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +376,9 @@ def _read_ended(record: bytes) -> Ended:
     allocations = _read_allocations(record, at, n_allocations)
     at += _ALLOCATION.size * n_allocations
     limits = _read_limits(record, at, n_limits)
-    at += _LIMIT.size * n_limits + _ALLOCATION.size * n_tiered
+    at += _LIMIT.size * n_limits
+    if n_tiered:
+        at += _ALLOCATION.size * n_tiered + _CREDITED.size
     quantities = tuple(map(int, _unpack(struct.Struct(f"<{n_units}d"), record, at)))
     whole: Any = map(int, numbers)
     ended = Ended(outcome, *whole)
@@ -383,9 +405,20 @@ def _read_limits(record: bytes, at: int, count: int) -> tuple[HeldLimit, ...]:
 
 
 def _read_counters(record: bytes, at: int, count: int) -> tuple[Counter, ...]:
-    return tuple(
-        Counter(*map(int, _unpack(_COUNTER, record, at + _COUNTER.size * i))) for i in range(count)
-    )
+    rings = {}
+    for ring in range(at + _COUNTER.size * count, len(record), _RING.size):
+        counter_id, slot_ms, used, held, *slots = map(int, _unpack(_RING, record, ring))
+        pairs = tuple(zip(slots[::2], slots[1::2], strict=True))
+        rings[counter_id] = slot_ms, pairs, (used, held)
+    counters = []
+    for i in range(count):
+        number, start, used, held = map(int, _unpack(_COUNTER, record, at + _COUNTER.size * i))
+        counter = Counter(number, start, used, held)
+        if counter.counter_id in rings:
+            slot_ms, pairs, in_slots = rings[counter.counter_id]
+            counter = replace(counter, slot_ms=slot_ms, slots=pairs, in_slots=in_slots)
+        counters.append(counter)
+    return tuple(counters)
 
 
 def _by_unit(units: tuple[str, ...], vector: tuple[float, ...]) -> dict[str, int]:

@@ -14,12 +14,12 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, Protocol, TypeVar
 
-from gateway.domain.limits import Limit
+from gateway.domain.limits import Limit, replace_limits
 from gateway.domain.reservation import Account, Key
 from gateway.proxy.http import Exchange
 from gateway.proxy.refused import Refused
@@ -43,6 +43,8 @@ class Customer:
     models: frozenset[str] | None
     livemode: bool
     tags: Mapping[str, str]
+    projects: Mapping[str, tuple[Limit, ...]] = field(default_factory=dict)
+    """Limits of some projects alone."""
 
 
 class KeyDirectory(Protocol):
@@ -95,13 +97,14 @@ def account_of(customer: Customer, key: Key, account_rev: int) -> Account:
     models = customer.models if key.models is None else key.models
     if customer.models is not None and key.models is not None:
         models = customer.models & key.models
+    own = (*customer.projects.get(key.project_id or "", ()), *key.limits)
     return Account(
         customer_id=key.customer_id,
         key_id=key.key_id,
         project_id=key.project_id,
         shard=customer.shard,
         account_rev=account_rev,
-        limits=customer.limits + key.limits,
+        limits=replace_limits(customer.limits, own),
         models=models,
         livemode=customer.livemode,
         tags={**customer.tags, **key.tags},

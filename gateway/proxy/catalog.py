@@ -10,6 +10,7 @@ from typing import Literal
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Account
+from gateway.domain.usage import DEFAULT_TIER
 from gateway.proxy.headers import Forwarding
 from gateway.proxy.http import Exchange, Upstream
 
@@ -27,6 +28,7 @@ class Policy:
     extend_at:           share of the held output (0 … 1) at which the hold grows
     disconnect_json, disconnect_stream, exhausted_stream, missing_usage: see docs/configuration.md
     bytes_per_token:     for counting where the provider reports nothing
+    keep_answers:        of requests with an Idempotency-Key, for their repeats
     """
 
     hold_output_tokens: int | None
@@ -47,6 +49,7 @@ class Policy:
     least_hold_output_tokens: int = 64
     clamp: bool = False
     grow_wait_ms: int = 2000
+    keep_answers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Model:
     max_output_tokens:  the most one choice can produce
     context_tokens:     caps the input bound; None when unknown
     hidden_output:      reasons before it shows; on disconnect it drains or charges the hold
+    auto_tiers:         service tiers that the provider may choose
     """
 
     name: str
@@ -68,6 +72,14 @@ class Model:
     context_tokens: int | None
     hidden_output: bool
     scope_bits: int = 0
+    auto_tiers: tuple[str, ...] = (DEFAULT_TIER,)
+
+    @property
+    def chosen_tiers(self) -> tuple[str, ...]:
+        """What becomes of a request that leaves its service tier to the provider: those of
+        `auto_tiers` that have a price, which of one customer's own may be fewer."""
+        priced = tuple(tier for tier in self.auto_tiers if tier in self.prices.service_tiers)
+        return priced or (DEFAULT_TIER,)
 
 
 LocalAnswer = Callable[[Exchange, "Account | None", str], Awaitable[None]]

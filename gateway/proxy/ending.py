@@ -20,6 +20,7 @@ class Ending:
     tokens:           of limits that count tokens
     facts:            the event's facts, msgpack
     scope_bits:       model groups, for what a charge takes beyond its hold
+    once:             `Once.key` of the request, if it has one: a release frees it
     """
 
     verb: Literal["settle", "release"]
@@ -32,12 +33,17 @@ class Ending:
     reserved_at_ms: int
     facts: bytes
     scope_bits: int = 0
+    once: str = ""
 
     async def send(self, ledger: Ledger) -> Settled:
         """Carry it out. Raises LedgerUnavailable."""
         if self.verb == "release":
             return await ledger.release(
-                self.account, self.reservation_id, self.facts, reserved_at_ms=self.reserved_at_ms
+                self.account,
+                self.reservation_id,
+                self.facts,
+                reserved_at_ms=self.reserved_at_ms,
+                once=self.once,
             )
         return await ledger.settle(
             self.account,
@@ -67,6 +73,7 @@ class Ending:
             "reserved_at_ms": self.reserved_at_ms,
             "facts": self.facts,
             "scope_bits": self.scope_bits,
+            "once": self.once,
         }
 
     @classmethod
@@ -84,5 +91,6 @@ class Ending:
             account=account,
             reserved_at_ms=record["reserved_at_ms"],
             scope_bits=record["scope_bits"],
+            once=record["once"],
             **{name: record[name] for name in fields},
         )

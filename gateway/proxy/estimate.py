@@ -8,7 +8,7 @@ could apply is assumed. Only then is a reservation a promise.
 from dataclasses import dataclass, replace
 
 from gateway.dialects.base import BadRequest, ForwardOptions, RequestFacts
-from gateway.domain.usage import Usage
+from gateway.domain.usage import DEFAULT_TIER, Usage, usage_in_tier
 from gateway.proxy.catalog import Model, Policy
 
 
@@ -22,6 +22,7 @@ class Bound:
     held_output:  how much of it is held: of a stream a part at first
     step:         how much more a running stream asks for at a time
     lowered:      the output maximum of each choice, where the gate has lowered the caller's
+    tiers:        service tiers that may serve it; the first where the answer does not say
     """
 
     input: int
@@ -33,24 +34,23 @@ class Bound:
     tool_calls: int
     step: int = 1
     lowered: int | None = None
+    tiers: tuple[str, ...] = (DEFAULT_TIER,)
 
     def held_usage(self, model: Model) -> Usage:
         """What the hold must cover."""
-        usage = dict(
-            model.prices.worst_case(
-                input_tokens=self.input,
-                output_tokens=self.held_output,
-                audio=self.audio,
-                images=self.images,
-            )
+        return model.prices.worst_case(
+            input_tokens=self.input,
+            output_tokens=self.held_output,
+            tool_calls=self.tool_calls,
+            audio=self.audio,
+            images=self.images,
+            tiers=self.tiers,
         )
-        if self.tool_calls:
-            usage["tool_call"] = self.tool_calls
-        return usage
 
     def counted_usage(self, output: int) -> Usage:
         """What is charged where only the gate has counted."""
-        return {"input": self.input_count, "output": output, "request": 1}
+        usage = {"input": self.input_count, "output": output, "request": 1}
+        return usage_in_tier(usage, self.tiers[0])
 
     def expiry_usage(self, model: Model, policy: Policy, seen: Usage) -> Usage:
         """What the ledger charges if this gate dies: by policy what was seen, the hold, or nothing."""
@@ -108,6 +108,7 @@ def bound_request(
         images=facts.images,
         tool_calls=facts.tool_calls,
         step=max(1, step),
+        tiers=_tiers(facts, model),
     )
 
 
@@ -116,11 +117,28 @@ def forward_options(
 ) -> ForwardOptions:
     """How to write the body out: with the output maximum that the bound assumed, if the caller
     gave none and the upstream's own would be higher, or if it was lowered."""
+    forward, chosen = model.forward, model.chosen_tiers
+    if facts.service_tier is None and len(chosen) == 1 and "service_tier" in facts.document:
+        forward = replace(forward, service_tier=chosen[0])
     if lowered is not None:
-        return replace(model.forward, max_output=lowered, lowers=True)
+        return replace(forward, max_output=lowered, lowers=True)
     if facts.output_bound is not None or policy.default_max_output_tokens is None:
-        return model.forward
-    return replace(model.forward, max_output=_default_output(model, policy))
+        return forward
+    return replace(forward, max_output=_default_output(model, policy))
+
+
+def _tiers(facts: RequestFacts, model: Model) -> tuple[str, ...]:
+    """The service tiers that may serve the request. Raises BadRequest for one without a price."""
+    if facts.service_tier is None:
+        return model.chosen_tiers
+    if facts.service_tier in model.prices.service_tiers:
+        return (facts.service_tier,)
+    known = ", ".join(f'"{tier}"' for tier in ("auto", *model.prices.service_tiers))
+    raise BadRequest(
+        f"This `service_tier` has no price for the model `{model.name}`. Send one of {known}, or"
+        " leave it out.",
+        param="service_tier",
+    )
 
 
 def _default_output(model: Model, policy: Policy) -> int | None:

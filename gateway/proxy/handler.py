@@ -18,15 +18,17 @@ from msgpack import packb
 
 from gateway.dialects.base import BadRequest, Dialect, RequestFacts
 from gateway.domain.pricing import compile_prices
-from gateway.domain.reservation import Denied, Hold
+from gateway.domain.reservation import Denied, Hold, Once, Repeated
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.operations import Ledger
 from gateway.proxy.accounts import Accounts
+from gateway.proxy.attempts import RETRY_COUNT, Attempts
 from gateway.proxy.catalog import Catalog, Model, Route
 from gateway.proxy.estimate import Bound, bound_request, forward_options
 from gateway.proxy.http import BodyError, CancelledUnsent, ClientGone, Exchange, UpstreamError
 from gateway.proxy.last_credit import lower_bound
 from gateway.proxy.observe import Observer
+from gateway.proxy.once import Repeats, once_of, read_name
 from gateway.proxy.refused import (
     INTERNAL,
     Refused,
@@ -52,6 +54,8 @@ class Flow:
         ledger: Ledger,
         settlements: Settlements,
         observer: Observer,
+        repeats: Repeats,
+        attempts: Attempts,
     ) -> None:
         self.catalog = catalog
         self.accounts = accounts
@@ -59,6 +63,8 @@ class Flow:
         self._ledger = ledger
         self._settlements = settlements
         self._observer = observer
+        self._repeats = repeats
+        self._attempts = attempts
 
     async def __call__(self, exchange: Exchange) -> None:
         """One request, to its end. Raises nothing but cancellation."""
@@ -86,16 +92,31 @@ class Flow:
             self._observer.request(trail, exchange)
 
     async def _forward_paid(self, exchange: Exchange, trail: Trail, route: Route) -> None:
+        assert trail.account is not None
+        name = read_name(exchange)
         if exchange.header("expect") is not None:
             await self._refuse_the_penniless(trail, route)
         body = await self._body(exchange)
+        once = None if name is None else once_of(trail.account, route.path, name, body)
         facts = route.dialect.read_request(body, route.reading)
         model = self._model(facts, trail)
-        assert trail.account is not None
         expected = self._settlements.expected_output(trail.account, facts, model, route.policy)
         bound = bound_request(facts, model, route.policy, expected)
-        event = self._event(trail, route, model)
-        hold, bound = await self._reserve(exchange, trail, route, facts, model, bound, event)
+        event = self._event(trail, route, model, bound)
+        attempt = self._attempts.begin(
+            trail.account,
+            route.path,
+            trail.request_id,
+            body,
+            named=once is not None,
+            retry_count=exchange.header(RETRY_COUNT),
+        )
+        event["retry_of"] = attempt.earlier()
+        held = await self._reserve(exchange, trail, route, facts, model, bound, event, once)
+        if isinstance(held, Repeated):
+            await self._repeat(exchange, trail, route, held)
+            return
+        hold, bound = held
         run = Run(
             self._settlements,
             trail.account,
@@ -106,13 +127,16 @@ class Flow:
             event,
             trail.started_at,
             stream=facts.stream,
+            once=once,
+            attempt=attempt,
         )
+        answered = False
         try:
             self._observer.admitted(trail)
             task = current_task()
             assert task is not None
             run.interrupt = task.cancel
-            exchange.limit_after_gone(run.linger_ms, task.cancel)
+            exchange.limit_after_gone(run.linger_ms, task.cancel, run.leaving)
             headers = model.forwarding.fields(
                 exchange.headers(), exchange.header("connection"), trail.request_id
             )
@@ -128,6 +152,7 @@ class Flow:
                 broke = await relay(exchange, answer, run, route.dialect, facts, trail.request_id)
             finally:
                 answer.close()
+            answered = broke is None and run.answered
             trail.reason = run.flags[-1] if run.flags else ""
             if broke is not None:
                 self._observer.upstream_failed(model.upstream.name, broke)
@@ -142,6 +167,7 @@ class Flow:
             raise ClientGone from None
         finally:
             run.resolve()
+            run.close(answered=answered)
 
     async def _forward_free(self, exchange: Exchange, trail: Trail, route: Route) -> None:
         body = await self._body(exchange) if exchange.method == "POST" else b""
@@ -226,11 +252,11 @@ class Flow:
             )
         return model
 
-    def _event(self, trail: Trail, route: Route, model: Model) -> dict[str, Any]:
+    def _event(self, trail: Trail, route: Route, model: Model, bound: Bound) -> dict[str, Any]:
         """The facts of the usage event, as far as they are known before the request runs."""
         account = trail.account
         assert account is not None
-        return {
+        event = {
             "request_id": trail.request_id,
             "customer_id": account.customer_id,
             "project_id": account.project_id,
@@ -245,6 +271,9 @@ class Flow:
             "tags": account.tags,
             "retry_of": None,
         }
+        if len(model.prices.service_tiers) > 1:
+            event["service_tier"] = bound.tiers[0]
+        return event
 
     async def _reserve(
         self,
@@ -255,9 +284,13 @@ class Flow:
         model: Model,
         bound: Bound,
         event: dict[str, Any],
-    ) -> tuple[Hold, Bound]:
-        """Hold the bound, or at the end of the credit what is left of it. Raises Refused, and
-        LedgerUnavailable after making sure nothing leaks."""
+        once: Once | None,
+    ) -> tuple[Hold, Bound] | Repeated:
+        """Hold the bound, or at the end of the credit what is left of it, unless a request of the same
+        name has.
+
+        Raises Refused, and LedgerUnavailable after making sure nothing leaks.
+        """
         account = trail.account
         assert account is not None
         prices = model.prices
@@ -277,14 +310,18 @@ class Flow:
                     tokens=bound.tokens,
                     ttl_ms=route.policy.hold_ttl_ms,
                     scope_bits=model.scope_bits,
+                    model=model.name,
+                    once=once,
                 )
             except (LedgerUnavailable, LedgerBug, CancelledError) as error:
                 if not isinstance(error, LedgerUnavailable) or error.unknown:
-                    self._settlements.abandon(account, trail.request_id, facts)
+                    self._settlements.abandon(account, trail.request_id, facts, once)
                 raise
             if isinstance(answer, Hold):
                 trail.held_nano = answer.held_nano
                 return answer, bound
+            if answer.repeats is not None:
+                return answer.repeats
             if answer.reason == "insufficient_credits" and not lowered:
                 lowered = True
                 less = await lower_bound(
@@ -301,6 +338,20 @@ class Flow:
                 )
             refreshed = True
             account = trail.account = await self.accounts.refresh(account, exchange)
+
+    async def _repeat(
+        self, exchange: Exchange, trail: Trail, route: Route, repeats: Repeated
+    ) -> None:
+        """Answer as the first request of this name was answered, or say what became of it."""
+        assert trail.account is not None
+        await self._repeats.answer(
+            exchange,
+            trail.account,
+            repeats,
+            trail.request_id,
+            keeps_answers=route.policy.keep_answers,
+        )
+        self._observer.replayed(trail)
 
     async def _refuse(
         self, exchange: Exchange, trail: Trail, dialect: Dialect, refused: Refused

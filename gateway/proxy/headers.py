@@ -43,6 +43,7 @@ _NOT_FORWARDED: Final = HOP_BY_HOP | {
     "via",
     "x-real-ip",
     "x-request-id",
+    "idempotency-key",  # two customers may use the same one, and the provider sees one account
     "openai-organization",
     "openai-project",
 }

@@ -83,10 +83,14 @@ class Exchange(ABC):
         given counts.
         """
 
-    def limit_after_gone(self, limit_ms: int, stop: Callable[[], object]) -> None:
-        """Call `stop` (idempotent) limit_ms after the client has gone, if it goes."""
+    def limit_after_gone(
+        self, limit_ms: int, stop: Callable[[], object], gone: Callable[[], object] | None = None
+    ) -> None:
+        """Call `gone` when the client goes, and `stop` (idempotent) limit_ms after it."""
 
         def begin() -> None:
+            if gone is not None:
+                gone()
             asyncio.get_running_loop().call_later(limit_ms / 1000, stop)
 
         self.on_gone(begin)

@@ -6,6 +6,7 @@ wallet affords, and is forwarded with it. The ledger says how much that is; the 
 follows decides, for others may have been faster.
 """
 
+import struct
 from dataclasses import replace
 
 from gateway.dialects.base import RequestFacts
@@ -37,14 +38,15 @@ async def lower_bound(
     if least < 1:
         return denied
     prices = model.prices
-    step = prices.worst_case(
-        input_tokens=0, output_tokens=stride, requests=0, audio=bound.audio, images=bound.images
+    first, second = (
+        prices.vector(replace(bound, held_output=n * stride).held_usage(model))
+        for n in (least, least + 1)
     )
     affordable = await ledger.afford(
         account,
         prices,
-        prices.vector(replace(bound, held_output=least * stride).held_usage(model)),
-        prices.vector(step),
+        first,
+        _minus(second, first),
         most - least,
         scope_bits=model.scope_bits,
     )
@@ -59,3 +61,10 @@ async def lower_bound(
             return replace(denied, reason="credit_held")
         case _:
             return denied
+
+
+def _minus(vector: bytes, other: bytes) -> bytes:
+    """The difference of two packed vectors."""
+    form = struct.Struct(f"<{len(vector) >> 3}d")
+    pairs = zip(form.unpack(vector), form.unpack(other), strict=True)
+    return form.pack(*(mine - theirs for mine, theirs in pairs))

@@ -8,6 +8,7 @@ import orjson
 from gateway.dialects.models import list_models, show_model
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Account
+from gateway.domain.standing import Standing, standing_document
 from gateway.proxy.catalog import LocalAnswer
 from gateway.proxy.http import Exchange
 from gateway.proxy.refused import Refused
@@ -20,6 +21,7 @@ class Balance:
     """A wallet as its key holders see it. All in nano-credits.
 
     settled_today_nano:  since midnight UTC, as far as the store has it; None when it cannot say
+    limits:              those that a request of this key may meet
     """
 
     balance_nano: int
@@ -29,21 +31,31 @@ class Balance:
     granted_nano: int
     settled_nano: int
     settled_today_nano: int | None
+    limits: tuple[Standing, ...] = ()
 
 
-def answer_models(names: list[str], created_s: int) -> LocalAnswer:
+FindTiers = Callable[[str, Account | None], tuple[str, ...]]
+"""(model, account) → the service tiers that have a price for it."""
+
+
+def answer_models(names: list[str], created_s: int, find_tiers: FindTiers) -> LocalAnswer:
     """`GET /v1/models`: those that the key may use, in the caller's dialect."""
 
     async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
         allowed = None if account is None else account.models
         shown = [name for name in names if allowed is None or name in allowed]
-        body = list_models(shown, created_s, anthropic=_speaks_anthropic(exchange))
+        body = list_models(
+            shown,
+            created_s,
+            anthropic=_speaks_anthropic(exchange),
+            tiers=_tiers(shown, account, find_tiers),
+        )
         await exchange.answer(200, [JSON, ("x-request-id", request_id)], body)
 
     return answer
 
 
-def answer_model(name: str, created_s: int) -> LocalAnswer:
+def answer_model(name: str, created_s: int, find_tiers: FindTiers) -> LocalAnswer:
     """`GET /v1/models/NAME`."""
 
     async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
@@ -52,7 +64,12 @@ def answer_model(name: str, created_s: int) -> LocalAnswer:
             raise Refused(
                 "unknown_model", f"The model `{name}` does not exist here.", code="model_not_found"
             )
-        body = show_model(name, created_s, anthropic=_speaks_anthropic(exchange))
+        body = show_model(
+            name,
+            created_s,
+            anthropic=_speaks_anthropic(exchange),
+            tiers=_tiers([name], account, find_tiers),
+        )
         await exchange.answer(200, [JSON, ("x-request-id", request_id)], body)
 
     return answer
@@ -79,6 +96,7 @@ def answer_credits(read: Callable[[Account], Awaitable[Balance | None]]) -> Loca
             "held": format_amount(balance.held_nano),
             "available": format_amount(balance.available_nano),
             "credit_limit": format_amount(balance.credit_limit_nano),
+            "limits": [standing_document(standing) for standing in balance.limits],
         }
         headers = [JSON, ("x-request-id", request_id), ("cache-control", "no-store")]
         await exchange.answer(200, headers, orjson.dumps({"data": data}))
@@ -95,6 +113,14 @@ def answer_health(reason: Callable[[], str | None]) -> LocalAnswer:
         await exchange.answer(200 if problem is None else 503, [JSON], body)
 
     return answer
+
+
+def _tiers(
+    names: list[str], account: Account | None, find_tiers: FindTiers
+) -> dict[str, tuple[str, ...]]:
+    """What `service_tier` may be, where there is a choice."""
+    found = {name: find_tiers(name, account) for name in names}
+    return {name: ("auto", *tiers) for name, tiers in found.items() if len(tiers) > 1}
 
 
 def _speaks_anthropic(exchange: Exchange) -> bool:

@@ -32,6 +32,11 @@ class Observer:
         self._allowed.inc()
         self.metrics.added_latency_seconds.observe(time.monotonic() - trail.started_at)
 
+    def replayed(self, trail: Trail) -> None:
+        """A repeat got the recorded answer; nothing was reserved."""
+        trail.decision = "replay"
+        self.metrics.decisions.labels("replay", "").inc()
+
     def answered(self, trail: Trail, upstream: str, seconds: float) -> None:
         """The upstream's head has arrived."""
         trail.upstream_s = seconds

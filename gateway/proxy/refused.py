@@ -1,15 +1,15 @@
 """A refusal as an exception, from wherever the flow decides it, and how a denial becomes one."""
 
-from typing import cast
+from typing import Any, Final, cast
 
 from gateway.dialects.base import BadRequest, Refusal, RefusalKind
-from gateway.domain.limits import Limit
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Denied
+from gateway.domain.standing import count_of, describe
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.proxy.http import BodyError, UpstreamError
 
-RETRY_AFTER_S = {"credit_held": 2, "ledger_unavailable": 1, "shutting_down": 1}
+RETRY_AFTER_S = {"credit_held": 2, "conflict": 2, "ledger_unavailable": 1, "shutting_down": 1}
 """What a transient refusal advises when the ledger does not know better."""
 
 TRANSIENT = frozenset(
@@ -25,7 +25,11 @@ TRANSIENT = frozenset(
         "internal",
     }
 )
-"""Kinds that a retry may cure; all others carry `x-should-retry: false`."""
+"""Kinds that a retry may cure; all others carry `x-should-retry: false`, and so does a limit that is
+below what one such request counts."""
+
+LONGEST_WAIT_S: Final = 120
+"""Nobody should sleep longer than this inside one call; SDKs exist that would sleep for a month."""
 
 
 class Refused(Exception):
@@ -39,7 +43,7 @@ class Refused(Exception):
         reason: str | None = None,
         param: str | None = None,
         code: str | None = None,
-        detail: dict[str, str | int] | None = None,
+        detail: dict[str, Any] | None = None,
         retry_after_s: int | None = None,
         status: int | None = None,
     ) -> None:
@@ -91,13 +95,23 @@ def as_refused(error: Refused | BadRequest | BodyError | LedgerUnavailable) -> R
 def refused_by_ledger(denied: Denied, *, insufficient_status: int) -> Refused:
     """Say a denial of the ledger: 402 when the balance cannot pay, 429 when time will help."""
     estimate, available = format_amount(denied.estimate_nano), format_amount(denied.available_nano)
-    detail: dict[str, str | int] = {
+    detail: dict[str, Any] = {
         "reason": denied.reason,
-        "limit_source": _limit_source(denied.limit),
+        "limit_source": _limit_source(denied),
         "available": available,
         "estimate": estimate,
     }
     retry_after_s = _seconds(denied.retry_after_ms)
+    left = reached = ""
+    if denied.limit is not None:
+        limit = describe(denied.limit, denied.limit_of)
+        left = f"{count_of(denied.limit, denied.limit_left)} of {limit['ceiling']}"
+        reached = _when(denied)
+        detail["limit"] = {
+            **limit,
+            "left": count_of(denied.limit, denied.limit_left),
+            "retry_after_s": retry_after_s,
+        }
     match denied.reason:
         case "insufficient_credits":
             return Refused(
@@ -118,24 +132,23 @@ def refused_by_ledger(denied: Denied, *, insufficient_status: int) -> Refused:
                 retry_after_s=retry_after_s,
             )
         case "spend_limit":
+            held = denied.retry_after_ms == 0
             return Refused(
-                "no_credit",
-                f"The spend limit of this {_limit_source(denied.limit)} is reached:"
-                f" {format_amount(denied.limit_left)} credits are left in it and this request can"
-                f" cost up to {estimate}.",
+                "credit_held" if held else "no_credit",
+                f"The spend limit of {_limit_source(denied)} is reached: {left} credits are left in"
+                f" it and this request can cost up to {estimate}. {reached}",
                 reason=denied.reason,
                 detail=detail,
-                retry_after_s=retry_after_s,
-                status=insufficient_status,
+                retry_after_s=None if held else retry_after_s,
+                status=None if held else insufficient_status,
             )
         case "rate_limit" | "concurrency_limit":
             return Refused(
                 "rate_limited",
-                f"The limit of this {_limit_source(denied.limit)} is reached"
-                f" ({denied.limit_left} left). Try again later.",
+                f"The limit of {_limit_source(denied)} is reached: {left} left. {reached}",
                 reason=denied.reason,
                 detail=detail,
-                retry_after_s=retry_after_s or 1,
+                retry_after_s=retry_after_s,
             )
         case "wallet_frozen":
             return Refused(
@@ -215,20 +228,35 @@ def refused_by_upstream(error: UpstreamError) -> Refused:
 def refusal_headers(refusal: Refusal) -> list[tuple[str, str]]:
     """Headers of the gate's own errors. Official SDKs obey `x-should-retry`."""
     headers = [("content-type", "application/json"), ("x-request-id", refusal.request_id)]
-    if refusal.kind not in TRANSIENT:
+    never = refusal.kind == "rate_limited" and refusal.retry_after_s is None
+    too_long = (refusal.retry_after_s or 0) > LONGEST_WAIT_S
+    if never or too_long or refusal.kind not in TRANSIENT:
         headers.append(("x-should-retry", "false"))
     if refusal.retry_after_s is not None:
         headers.append(("retry-after", str(refusal.retry_after_s)))
+    if "cost" in refusal.detail:
+        headers.append(("x-credits-cost", str(refusal.detail["cost"])))
     return headers
 
 
-def _limit_source(limit: Limit | None) -> str:
-    """Whose limit on what: `key (tokens per minute)`."""
+def _limit_source(denied: Denied) -> str:
+    """Whose limit on what: `key k_build (tokens per minute)`."""
+    limit = denied.limit
     if limit is None:
         return "balance"
+    whose = f"{limit.scope} {denied.limit_of}".rstrip()
     if limit.measure == "concurrent":
-        return f"{limit.scope} (concurrent requests)"
-    return f"{limit.scope} ({limit.measure} {'in' if limit.window == 'total' else 'per'} {limit.window})"
+        return f"{whose} (concurrent requests)"
+    return f"{whose} ({limit.measure} {'in' if limit.window == 'total' else 'per'} {limit.window})"
+
+
+def _when(denied: Denied) -> str:
+    """When another try helps."""
+    if denied.retry_after_ms is None:
+        return "No later time helps: ask for less, or have the limit raised."
+    if denied.retry_after_ms == 0:
+        return "Requests that are still running hold the rest. Try again shortly."
+    return f"Try again in {_seconds(denied.retry_after_ms)} s."
 
 
 def _seconds(ms: int | None) -> int | None:

@@ -62,7 +62,7 @@ async def relay(
     if run.streaming:
         headers.append(_remaining(run.hold.available_nano))
         return await _relay_stream(exchange, answer, run, tap, headers, dialect, request_id)
-    await _relay_whole(exchange, answer, run, tap, headers)
+    await _relay_whole(exchange, answer, run, tap, headers, head.media_type)
     return None
 
 
@@ -128,7 +128,12 @@ async def _relay_stream(
 
 
 async def _relay_whole(
-    exchange: Exchange, answer: Answer, run: Run, tap: "_Tap", headers: Fields
+    exchange: Exchange,
+    answer: Answer,
+    run: Run,
+    tap: "_Tap",
+    headers: Fields,
+    media_type: bytes,
 ) -> None:
     pieces: list[bytes] = []
     size = 0
@@ -141,9 +146,12 @@ async def _relay_whole(
     else:
         tap.finish()
         run.stage = "whole"
+        body = b"".join(pieces)
+        if not tap.coded:
+            run.keep(answer.status, media_type, body)
         told = await _cost_fields(run) if run.policy.answer_cost_header else None
         headers += told or [_remaining(run.hold.available_nano)]
-        await exchange.answer(answer.status, headers, b"".join(pieces))
+        await exchange.answer(answer.status, headers, body)
         return
     headers.append(_remaining(run.hold.available_nano))
     await exchange.start(answer.status, headers, None)

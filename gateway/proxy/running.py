@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import structlog
 
 from gateway.dialects.base import AnswerFacts
-from gateway.domain.reservation import Account, DenyReason, Extended, Hold, Settled
-from gateway.domain.usage import Usage, UsageSource
+from gateway.domain.reservation import Account, DenyReason, Extended, Hold, Once, Settled
+from gateway.domain.usage import DEFAULT_TIER, Usage, UsageSource, usage_in_tier
 from gateway.ledger.errors import LedgerUnavailable
+from gateway.proxy.answers import ANSWER_MAX_BYTES
+from gateway.proxy.attempts import Attempt
 from gateway.proxy.catalog import Model, Policy
 from gateway.proxy.estimate import Bound
 from gateway.telemetry.logs import failure
@@ -70,6 +72,10 @@ class Run:
     refused:    why the hold could not grow when it was last asked for
     killed:     why the operator has ended it
     interrupt:  called when it is to end at once; the flow sets it
+    attempt:    by which a retry is known
+    once:       the client's Idempotency-Key
+    released:   it has ended, for nothing
+    kept:       the whole answer for its repeats: status, content type, body
     """
 
     __slots__ = (
@@ -84,6 +90,7 @@ class Run:
         "_timer",
         "account",
         "act_at",
+        "attempt",
         "bound",
         "due_at",
         "ended_at",
@@ -94,10 +101,13 @@ class Run:
         "held_nano",
         "hold",
         "interrupt",
+        "kept",
         "killed",
         "model",
+        "once",
         "policy",
         "refused",
+        "released",
         "resolved",
         "stage",
         "started_at",
@@ -118,6 +128,8 @@ class Run:
         started_at: float,
         *,
         stream: bool,
+        once: Once | None = None,
+        attempt: Attempt | None = None,
     ) -> None:
         self._settlements = settlements
         self.account = account
@@ -133,6 +145,10 @@ class Run:
         self.stage: Stage = "unsent"
         self.status = 0
         self.streaming = stream
+        self.attempt = attempt
+        self.once = once
+        self.released = False
+        self.kept: tuple[int, str, bytes] | None = None
         self.resolved: asyncio.Task[Settled | None] | None = None
         self.exhausted = False
         self.refused: DenyReason | None = None
@@ -188,6 +204,27 @@ class Run:
         drains = self._on_leaving == "drain" or self.model.hidden_output
         return self.policy.drain_max_ms if drains else 0
 
+    def leaving(self) -> None:
+        """The client goes: what it does not have of the answer, it may ask for again."""
+        if self.attempt is not None and not self._stream_told:
+            self.attempt.left()
+
+    @property
+    def answered(self) -> bool:
+        """Whether the client, who is still there, has got a whole answer with nothing to retry in it."""
+        return self.stage == "whole" and self.status < 400 and not self.facts.error
+
+    @property
+    def _stream_told(self) -> bool:
+        """Whether the end of the stream was passed on; clients leave on it."""
+        return self.streaming and self.facts.finish_reason is not None
+
+    def close(self, *, answered: bool) -> None:
+        """The last step, after `resolve`. answered: see there; the client may have left on its end."""
+        if self.attempt is not None:
+            told = answered or self._stream_told
+            self.attempt.finish(answered=told, released=self.released)
+
     def flag(self, word: str) -> None:
         """Note something odd, for the event."""
         if word not in self.flags:
@@ -218,6 +255,11 @@ class Run:
             self._look_again = True
         else:
             self.extend()
+
+    def keep(self, status: int, media_type: bytes, body: bytes) -> None:
+        """The whole answer, for repeats of this request, if it is to be kept."""
+        if self.once is not None and self.policy.keep_answers and len(body) <= ANSWER_MAX_BYTES:
+            self.kept = status, media_type.decode("latin-1"), body
 
     def extend(self) -> None:
         """Move deadline and checkpoint, and grow the hold if it needs it; the answer goes on."""
@@ -338,7 +380,7 @@ class Run:
             produced = sum(usage.get(unit, 0) for unit in ("output", "reasoning", "audio_output"))
             if counted_output > produced:
                 usage["output"] = usage.get("output", 0) + counted_output - produced
-        return usage
+        return usage_in_tier(usage, self.bound.tiers[0])
 
     def _final_usage(self) -> tuple[Usage, UsageSource]:
         facts, bound = self.facts, self.bound
@@ -380,6 +422,17 @@ class Run:
             return False
         return sum(usage.values()) > ABSURD_FACTOR * self.bound.most + ABSURD_SLACK
 
+    def _served_in(self) -> str:
+        """The service tier that is charged: the one that the answer names, if the request was held
+        for it or it is no dearer; else the one that was asked for."""
+        served, tiers, prices = self.facts.service_tier, self.bound.tiers, self.model.prices
+        if served is None or served in tiers:
+            return served or tiers[0]
+        self.flag("service_tier_changed")
+        if served in prices.service_tiers and prices.no_dearer(served, tiers[0]):
+            return served
+        return tiers[0]
+
     # The end
 
     def resolve(self) -> "asyncio.Task[Settled | None]":
@@ -397,11 +450,19 @@ class Run:
         event["http_status"] = self.status or None
         event["finish_reason"] = "error" if self.stage in ("cut", "killed") else facts.finish_reason
         event["response_model"] = facts.response_model
+        self.bound = replace(self.bound, tiers=(self._served_in(),))
+        if "service_tier" in event:
+            event["service_tier"] = self.bound.tiers[0]
+        if facts.service_tier not in (None, event.get("service_tier", DEFAULT_TIER)):
+            event["response_service_tier"] = facts.service_tier
         event["duration_ms"] = int((self.ended_at - self.started_at) * 1000)
+        if self.attempt is not None:
+            event["retry_of"] = self.attempt.earlier()
         failed = self.stage in ("unsent", "sent") or self.status >= 400 or facts.error
         delivered = self.streaming and facts.counted_output > 0
         if failed and facts.usage is None and not delivered:
             event["usage_source"] = None
+            self.released = True
             ending = self._settlements.release(self)
         else:
             usage, event["usage_source"] = self._final_usage()

@@ -14,8 +14,8 @@ import structlog
 from msgpack import packb
 
 from gateway.dialects.base import RequestFacts
-from gateway.domain.reservation import Account, Settled
-from gateway.domain.usage import Usage
+from gateway.domain.reservation import Account, Once, Settled
+from gateway.domain.usage import TOKEN_UNITS, Usage, without_tier
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.journal import Record, Replayed, SettleJournal
 from gateway.ledger.operations import Ledger
@@ -30,7 +30,6 @@ T = TypeVar("T")
 
 log = structlog.get_logger("gate")
 
-NOT_TOKENS: Final = frozenset({"request", "tool_call", "second", "byte", "image"})
 
 OUTPUT: Final = ("output", "reasoning", "audio_output")
 
@@ -75,7 +74,7 @@ class Settlements:
     async def settle(self, run: Run, usage: Usage) -> Settled | None:
         """Charge what was used; None when the ledger has not taken it yet. Never raises."""
         if run.stage == "whole":
-            output = sum(usage.get(unit, 0) for unit in OUTPUT)
+            output = sum(n for unit, n in usage.items() if without_tier(unit) in OUTPUT)
             self.expected.note(run.account.customer_id, run.model.name, output)
         return await self._end(run, "settle", usage)
 
@@ -91,7 +90,9 @@ class Settlements:
             return None
         return self.expected.output(account.customer_id, model.name, policy.expected_share)
 
-    def abandon(self, account: Account, reservation_id: str, facts: bytes) -> None:
+    def abandon(
+        self, account: Account, reservation_id: str, facts: bytes, once: Once | None = None
+    ) -> None:
         """A reserve whose outcome is unknown: release it by id, so that no hold leaks."""
         ending = Ending(
             verb="release",
@@ -103,6 +104,7 @@ class Settlements:
             tokens=0,
             reserved_at_ms=0,
             facts=facts,
+            once=once.key if once else "",
         )
         self.spawn(self._deliver(ending))
 
@@ -120,10 +122,11 @@ class Settlements:
                     rows=prices.rows,
                     cost_rows=prices.cost_rows,
                     used=prices.vector(usage) if verb == "settle" else b"",
-                    tokens=sum(q for unit, q in usage.items() if unit not in NOT_TOKENS),
+                    tokens=sum(q for unit, q in usage.items() if unit in TOKEN_UNITS),
                     reserved_at_ms=run.hold.reserved_at_ms,
                     facts=packb(run.event),
                     scope_bits=run.model.scope_bits,
+                    once=run.once.key if run.once else "",
                 )
             )
             if settled is not None:

@@ -46,6 +46,16 @@ class ModelSection(Section):
     hidden_output: Switch = field(
         "It reasons before it shows anything: a caller who leaves early still owes it.", True, False
     )
+    auto_service_tiers: Annotated[
+        tuple[Literal["default", "flex", "priority", "scale", "performance"], ...],
+        Field(min_length=1),
+    ] = field(
+        "Which service tiers the provider may choose for a request that names none, or `auto`. The "
+        "hold is for the dearest of them; an answer that does not say its tier is charged at the "
+        "first. With one alone, `auto` is sent as that.",
+        ["default", "priority"],
+        ("default",),
+    )
     group: Id | None = field(
         "Its group, for grants that pay only for some models.", "premium", None
     )

@@ -4,26 +4,31 @@ Each check yields findings; `run_checks` runs them all. Names are looked up amon
 document defines, so that a mistake inside an upstream does not also make it unknown.
 """
 
+import difflib
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.domain.limits import Limit
 from gateway.domain.money import MAX_AMOUNT_NANO, PICO_PER_NANO
+from gateway.domain.usage import DEFAULT_TIER, TOKEN_UNITS
 from gateway.settings.catalogue import ModelSection
 from gateway.settings.customers import (
     CustomerSection,
     GrantSection,
     LimitSection,
+    OwnLimitSection,
     RecurringGrantSection,
 )
-from gateway.settings.prices import PER_UNIT_FIELDS, PricesSection
+from gateway.settings.prices import PricesSection
 from gateway.settings.problems import Finding, Path, Wrong, suggest
 from gateway.settings.root import Settings
 from gateway.settings.servers import is_loopback
 
-PER_ONE: Final = frozenset(PER_UNIT_FIELDS.values())
-"""Units that are not tokens."""
+MAX_LIMITS: Final = 100
+"""On a customer and its models. A record has room for twice as many counters: those of former limits
+stay for a while."""
 OWN_PATHS: Final = frozenset({"/healthz", "/readyz", "/v1/credits", "/v1/models"})
 """What the gate answers itself."""
 MAX_CHOICES: Final = 128
@@ -66,9 +71,17 @@ def _models(settings: Settings, names: Names) -> Iterator[Finding]:
         if model.group is not None:
             yield from _known(model.group, names.groups, (*at, "group"), "model group")
         yield from _price(settings, name, model.prices, (*at, "prices"))
-        dearest = _dearest_nano(settings, model, model.costs.rates_pico() if model.costs else {})
-        if dearest > MAX_AMOUNT_NANO:
-            yield Finding((*at, "costs"), TOO_DEAR, LOWER)
+        for number, tier in enumerate(model.auto_service_tiers):
+            if tier != DEFAULT_TIER and tier not in model.prices.service_tiers:
+                yield Finding(
+                    (*at, "auto_service_tiers", number),
+                    f"the service tier {tier!r} has no price",
+                    f"Write `prices.service_tiers.{tier}`, or leave it out here.",
+                )
+        costs = model.costs
+        for section in (costs, *costs.service_tiers.values()) if costs else ():
+            if _dearest_nano(settings, model, section.rates_pico()) > MAX_AMOUNT_NANO:
+                yield Finding((*at, "costs"), TOO_DEAR, LOWER)
 
 
 def _allowances(
@@ -104,7 +117,8 @@ def _price(
         price = section.price(model.costs, counter=model_name)
         price.table()
     except Wrong as wrong:
-        yield Finding((*at, wrong.at) if wrong.at else at, wrong.message, wrong.hint)
+        inside = tuple(wrong.at.split(".")) if wrong.at else ()
+        yield Finding((*at, *inside), wrong.message, wrong.hint)
         return
     except ValueError as error:
         yield Finding(at, str(error))
@@ -118,7 +132,7 @@ def _dearest_nano(settings: Settings, model: ModelSection, rates_pico: Mapping[s
     """What all tokens of the largest request come to at the dearest rate."""
     input_bound = model.context_tokens or settings.listen.max_body_bytes
     tokens = (input_bound + model.max_output_tokens) * MAX_CHOICES
-    per_token = max((rate for unit, rate in rates_pico.items() if unit not in PER_ONE), default=0)
+    per_token = max((rate for unit, rate in rates_pico.items() if unit in TOKEN_UNITS), default=0)
     return per_token * tokens // PICO_PER_NANO
 
 
@@ -168,7 +182,7 @@ def _plans_and_customers(settings: Settings, names: Names) -> Iterator[Finding]:
     for name, plan in settings.plans.items():
         at: Path = ("plans", name)
         yield from _grants(plan.grants, at, names, {})
-        yield from _limits(plan.limits, at)
+        yield from _limits(plan.limits, at, names)
         yield from _allowed(plan.models, at, names)
         yield from _overrides(plan.prices, at, settings, names)
         yield from _allowances(plan.recurring_grants, at, names)
@@ -181,16 +195,50 @@ def _plans_and_customers(settings: Settings, names: Names) -> Iterator[Finding]:
                 grants = settings.plans[customer.plan].grants
                 inherited = {grant.name: f"the plan {customer.plan!r}" for grant in grants}
         yield from _grants(customer.grants, at, names, inherited)
-        yield from _limits(customer.limits, at)
+        yield from _limits(customer.limits, at, names)
         yield from _allowed(customer.models, at, names)
         yield from _overrides(customer.prices, at, settings, names)
         yield from _allowances(customer.recurring_grants, at, names)
         for number, key in enumerate(customer.keys):
             yield from _allowed(key.models, (*at, "keys", number), names)
+            yield from _own_limits(key.limits, (*at, "keys", number))
         yield from _project_limits(customer, at)
+        if customer.plan is None or customer.plan in settings.plans:
+            yield from _counters(settings, name, at)
+
+
+def _counters(settings: Settings, customer_id: str, at: Path) -> Iterator[Finding]:
+    """Whether one record has room for what is counted in it, each under an id of its own."""
+    mine: dict[tuple[int, int], Limit] = {}
+    for limit in settings.limits(customer_id):
+        same = mine.setdefault((limit.counts_in, limit.counter_id), limit)
+        if same is not limit and "concurrent" not in (limit.measure, same.measure):
+            yield Finding(
+                (*at, "limits"),
+                f"the limits on {same.model!r} and {limit.model!r} would share a counter (32 bits "
+                "of their names are the same)",
+                "Give one of the models another name.",
+            )
+    if len(mine) > MAX_LIMITS:
+        yield Finding(
+            (*at, "limits"),
+            f"{len(mine)} limits, each model's counted; {MAX_LIMITS} are possible",
+            "Limit fewer models one by one.",
+        )
 
 
 def _project_limits(customer: CustomerSection, at: Path) -> Iterator[Finding]:
+    theirs = {key.project for key in customer.keys if key.project is not None}
+    for name, project in customer.projects.items():
+        here = (*at, "projects", name)
+        yield from _own_limits(project.limits, here)
+        near = difflib.get_close_matches(name, theirs, n=1, cutoff=0.6)
+        if name not in theirs and near:
+            yield Finding(
+                here,
+                f"no key of this customer has the project {name!r}",
+                f"Did you mean {near[0]!r}?",
+            )
     mine = [limit for limit in customer.limits if limit.scope == "project"]
     if mine and customer.keys and all(key.project is None for key in customer.keys):
         yield Finding(
@@ -217,17 +265,31 @@ def _grants(
             yield from _known(group, names.groups, (*here, "groups", index), "model group")
 
 
-def _limits(limits: tuple[LimitSection, ...], at: Path) -> Iterator[Finding]:
-    seen: set[tuple[str, str, str | None]] = set()
-    for number, limit in enumerate(limits):
-        what = (limit.scope, limit.measure, limit.window)
-        if what in seen:
-            yield Finding(
-                (*at, "limits", number),
-                "another limit here has the same scope, measure and window",
-                "Keep the one that is meant.",
-            )
-        seen.add(what)
+def _limits(limits: tuple[LimitSection, ...], at: Path, names: Names) -> Iterator[Finding]:
+    seen: set[tuple[str, str, str, str | None]] = set()
+    for number, section in enumerate(limits):
+        here = (*at, "limits", number)
+        for index, model in enumerate(section.models):
+            yield from _known(model, names.models, (*here, "models", index), "model")
+        if section.model is not None:
+            yield from _known(section.model, names.models, (*here, "model"), "model")
+        places = [limit.place for limit in section.compiled()]
+        if len(set(places)) < len(places) or not seen.isdisjoint(places):
+            yield _twice(here, "scope, measure and window")
+        seen |= set(places)
+
+
+def _own_limits(limits: tuple[OwnLimitSection, ...], at: Path) -> Iterator[Finding]:
+    seen: set[tuple[str, str | None]] = set()
+    for number, section in enumerate(limits):
+        place = (section.measure, section.window)
+        if place in seen:
+            yield _twice((*at, "limits", number), "measure and window")
+        seen.add(place)
+
+
+def _twice(at: Path, same: str) -> Finding:
+    return Finding(at, f"another limit here has the same {same}", "Keep the one that is meant.")
 
 
 def _allowed(models: tuple[str, ...] | None, at: Path, names: Names) -> Iterator[Finding]:

@@ -41,6 +41,7 @@ def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dic
             max_output_tokens=model.max_output_tokens,
             context_tokens=model.context_tokens,
             hidden_output=model.hidden_output,
+            auto_tiers=model.auto_service_tiers,
             scope_bits=settings.scope_bits((model.group,) if model.group else ()),
         )
     return models
@@ -98,6 +99,7 @@ def compile_customers(settings: Settings) -> dict[str, Customer]:
             customer_id=customer_id,
             shard=shard_of(customer_id, settings.redis.shards),
             limits=settings.limits(customer_id),
+            projects=settings.project_limits(customer_id),
             models=settings.models_of(customer_id),
             livemode=customer.livemode,
             tags=dict(customer.tags),
@@ -115,6 +117,7 @@ def compile_keys(settings: Settings) -> dict[str, Key]:
             key_id=key.key_id,
             customer_id=customer_id,
             project_id=key.project,
+            limits=tuple(section.compiled("key") for section in key.limits),
             models=None if key.models is None else frozenset(key.models),
             tags=dict(key.tags),
         )

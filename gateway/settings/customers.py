@@ -90,40 +90,113 @@ class RecurringGrantSection(Section):
         return self
 
 
-class LimitSection(Section):
-    """A ceiling on what a scope may do in a calendar window (UTC), or at once."""
+_CEILING: Final = "Credits for `spend`, else a whole number."
+_WINDOW: Final = "How long the stretch is in which it counts; not with `concurrent`."
+_ROLLING: Final = (
+    "true: any stretch of that length (a month is 30 days) stays below the ceiling. false: it counts "
+    "anew from each start of the calendar's minute, hour, day, week or month (UTC)."
+)
 
-    scope: Scope = field("Each customer, each project or each key on its own.", "key", "customer")
+
+def _check_limit(section: "LimitSection | OwnLimitSection") -> None:
+    """Raises Wrong where the fields of a limit do not fit together."""
+    if section.measure == "concurrent" and section.window not in (None, "total"):
+        raise Wrong("`concurrent` counts what runs now", "Leave the window out.", at="window")
+    if section.measure != "concurrent" and section.window is None:
+        raise Wrong("is missing", "Write minute, hour, day, week, month or total.", at="window")
+    if section.rolling and section.window in (None, "total"):
+        raise Wrong("nothing rolls that has no window", "Leave it out.", at="rolling")
+    _limit(section, "customer")
+
+
+def _limit(
+    section: "LimitSection | OwnLimitSection", scope: Scope, model: str | None = None
+) -> Limit:
+    """A limit as a value. Raises Wrong if the ceiling does not fit the measure."""
+    try:
+        if section.measure == "spend":
+            ceiling = parse_amount(section.ceiling)
+        else:
+            ceiling = Whole(0, MAX_CEILING_COUNT)(section.ceiling)
+    except MoneyError as error:
+        hint = 'Write credits, such as "5.00".'
+        raise Wrong(str(error), hint, at="ceiling") from error
+    except Wrong as wrong:
+        raise Wrong(wrong.message, wrong.hint, at="ceiling") from wrong
+    rolling = section.rolling
+    if rolling is None:
+        rolling = section.window == "minute" and section.measure in ("requests", "tokens")
+    return Limit(scope, section.measure, section.window or "total", ceiling, rolling, model)
+
+
+class OwnLimitSection(Section):
+    """A ceiling on what this one project or key may do in a window, or at once. It takes the place of
+    one with the same measure and window that projects or keys have in general."""
+
     measure: Measure = field("What is counted.", "spend")
-    window: Window | None = field(
-        "From the start of which period it counts; not with `concurrent`.", "day", None
+    window: Window | None = field(_WINDOW, "day", None)
+    rolling: Switch | None = field(_ROLLING, False, None)
+    ceiling: Annotated[Text, WithJsonSchema(DECIMAL_SCHEMA)] = field(_CEILING, "5.00")
+
+    @model_validator(mode="after")
+    def _sound(self) -> "OwnLimitSection":
+        _check_limit(self)
+        return self
+
+    def compiled(self, scope: Scope) -> Limit:
+        """The limit as a value, of a project or a key."""
+        return _limit(self, scope)
+
+
+class LimitSection(Section):
+    """A ceiling on what a scope may do in a window, or at once. Requests and tokens in a minute roll
+    unless `rolling` says otherwise; everything else counts by the calendar."""
+
+    scope: Scope = field(
+        "Each customer, project or key on its own, or each of the named models within a customer.",
+        "key",
+        "customer",
     )
-    ceiling: Annotated[Text, WithJsonSchema(DECIMAL_SCHEMA)] = field(
-        "Credits for `spend`, else a whole number.", "5.00"
+    model: ModelName | None = field("With the scope `model`: which.", "gpt-4.1", None)
+    models: tuple[ModelName, ...] = field(
+        "With the scope `model`: which, each by itself.", ["gpt-4.1", "gpt-4.1-mini"], ()
     )
+    measure: Measure = field("What is counted.", "spend")
+    window: Window | None = field(_WINDOW, "day", None)
+    rolling: Switch | None = field(_ROLLING, False, None)
+    ceiling: Annotated[Text, WithJsonSchema(DECIMAL_SCHEMA)] = field(_CEILING, "5.00")
 
     @model_validator(mode="after")
     def _sound(self) -> "LimitSection":
-        if self.measure == "concurrent" and self.window not in (None, "total"):
-            raise Wrong("`concurrent` counts what runs now", "Leave the window out.", at="window")
-        if self.measure != "concurrent" and self.window is None:
-            raise Wrong("is missing", "Write minute, hour, day, week, month or total.", at="window")
-        self.compiled()
+        if self.model is not None and self.models:
+            raise Wrong("`models` says it too", "Keep one of the two.", at="model")
+        if self.scope == "model" and not self.named_models:
+            raise Wrong("is missing", "Name the models that it limits.", at="models")
+        if self.scope != "model" and self.named_models:
+            hint = "Write `scope: model`, or leave the models out."
+            at = "models" if self.models else "model"
+            raise Wrong(f"a limit on each {self.scope} counts every model", hint, at=at)
+        _check_limit(self)
         return self
 
-    def compiled(self) -> Limit:
-        """The limit as a value. Raises Wrong if the ceiling does not fit the measure."""
-        try:
-            if self.measure == "spend":
-                ceiling = parse_amount(self.ceiling)
-            else:
-                ceiling = Whole(0, MAX_CEILING_COUNT)(self.ceiling)
-        except MoneyError as error:
-            hint = 'Write credits, such as "5.00".'
-            raise Wrong(str(error), hint, at="ceiling") from error
-        except Wrong as wrong:
-            raise Wrong(wrong.message, wrong.hint, at="ceiling") from wrong
-        return Limit(self.scope, self.measure, self.window or "total", ceiling)
+    @property
+    def named_models(self) -> tuple[str, ...]:
+        """The models that it limits."""
+        return self.models if self.model is None else (self.model,)
+
+    def compiled(self) -> tuple[Limit, ...]:
+        """The limit as values: one, or one for each model."""
+        if self.scope == "model":
+            return tuple(_limit(self, "model", model) for model in self.named_models)
+        return (_limit(self, self.scope),)
+
+
+class ProjectSection(Section):
+    """What holds for one project of a customer alone."""
+
+    limits: tuple[OwnLimitSection, ...] = field(
+        "Its ceilings.", [{"measure": "spend", "window": "month", "ceiling": "500.00"}], ()
+    )
 
 
 class PlanSection(Section):
@@ -173,6 +246,9 @@ class KeySection(Section):
     models: tuple[Text, ...] | None = field(
         "Narrows down what the customer may use.", ["gpt-4.1-mini"], None
     )
+    limits: tuple[OwnLimitSection, ...] = field(
+        "Its ceilings.", [{"measure": "spend", "window": "day", "ceiling": "5.00"}], ()
+    )
     tags: Mapping[Id, Text] = field("Put on its events.", {"team": "blue"}, factory=dict)
 
     @property
@@ -203,9 +279,14 @@ class CustomerSection(Section):
         factory=dict,
     )
     limits: tuple[LimitSection, ...] = field(
-        "Beside the plan's; one with the same scope, measure and window takes its place.",
+        "Beside the plan's; one with the same scope (model), measure and window takes its place.",
         [{"measure": "spend", "window": "day", "ceiling": "20.00"}],
         (),
+    )
+    projects: Mapping[Id, ProjectSection] = field(
+        "What holds for some of its projects alone, by name.",
+        {"website": {"limits": [{"measure": "spend", "window": "month", "ceiling": "500.00"}]}},
+        factory=dict,
     )
     models: tuple[Text, ...] | None = field("In place of the plan's.", ["gpt-4.1"], None)
     keys: tuple[KeySection, ...] = field(

@@ -59,6 +59,7 @@ class Knobs:
     unpriced_models: Literal["refuse"] = "refuse"
     insufficient_status: InsufficientStatus = 402
     answer_cost_header: bool = True
+    keep_answers: bool = False
 
     def flow(self) -> Policy:
         """The knobs as the flow takes them. `reserve_max` is a hold of the whole bound, `clamp` of
@@ -83,6 +84,7 @@ class Knobs:
             least_hold_output_tokens=self.least_hold_output_tokens,
             clamp=self.clamp,
             grow_wait_ms=self.grow_wait_ms,
+            keep_answers=self.keep_answers,
         )
 
 
@@ -233,6 +235,13 @@ class PolicySection(Section):
     )
     answer_cost_header: Switch | None = field(
         "Settle JSON answers before they are sent, so that they carry `x-credits-cost`.", True, None
+    )
+    keep_answers: Switch | None = field(
+        "Keep JSON answers of at most 64 KiB for a day, so that a repeat with the same "
+        "`Idempotency-Key` gets them again; else it is told that the request was done. Streams are "
+        "not kept. Needs what callers write and read to lie on your disk.",
+        True,
+        None,
     )
 
     def resolve(self, base: Knobs) -> Knobs:

@@ -7,8 +7,10 @@ pico-credits or refused.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema, model_validator
 
@@ -22,6 +24,7 @@ from gateway.domain.money import (
 )
 from gateway.domain.pricebook import Price
 from gateway.domain.pricing import MAX_TIERS, Rate, Shape, Tier, per_unit
+from gateway.domain.usage import TOKEN_UNITS, in_tier
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import (
     DECIMAL_SCHEMA,
@@ -43,6 +46,8 @@ PER_UNIT_FIELDS: Final = {
     "per_image": "image",
 }
 """Fields of a price that are for one, with the unit that each prices."""
+TierName = Literal["flex", "priority", "scale", "performance"]
+"""Service tiers that can have a price beside the default one."""
 IN_TIER: Final = "Credits per million tokens, or for one in a field that is `per_`…."
 
 
@@ -94,6 +99,13 @@ class ShapeSection(Section):
         0,
         alias="minimum_per_request",
     )
+    minimum_per_period_nano: Amount = field(
+        "What a period with units beyond the included ones costs at least, of this class; in "
+        "credits. The first request of the period that goes beyond them pays it.",
+        "5.00",
+        0,
+        alias="minimum_per_period",
+    )
     price: Annotated[Text, WithJsonSchema(DECIMAL_SCHEMA)] | None = field(
         "Of `per_unit`: credits per million tokens, or for one in a field that is `per_`…; of "
         "`package`: for each package begun.",
@@ -121,6 +133,7 @@ class ShapeSection(Section):
                     raise Wrong("is missing", f"A `{self.shape}` price has it.", at=name)
                 said = " and ".join(f"`{each}`" for each in wanted)
                 raise Wrong(f"a `{self.shape}` price is said by {said}", "Leave it out.", at=name)
+        self._check_minimum()
         self._check_tiers()
         self._price_pico()
         return self
@@ -144,6 +157,7 @@ class ShapeSection(Section):
             tiers,
             included=self.included,
             minimum_per_request_nano=self.minimum_per_request_nano,
+            minimum_per_period_nano=self.minimum_per_period_nano,
             package_units=self.package or 1,
             period=self.period,
         )
@@ -155,6 +169,16 @@ class ShapeSection(Section):
             return parse_rate(self.price, per=1 if self.package else self.PER)
         except MoneyError as error:
             raise Wrong(str(error), 'Write credits as a decimal, "0.25".', at="price") from error
+
+    def _check_minimum(self) -> None:
+        if not self.minimum_per_period_nano:
+            return
+        if self.shape == "flat":
+            hint = "Leave it out: `flat` is what the period costs."
+            raise Wrong("a `flat` price has no minimum", hint, at="minimum_per_period")
+        if self.minimum_per_request_nano:
+            hint = "Leave one of the two out."
+            raise Wrong("stands beside `minimum_per_request`", hint, at="minimum_per_period")
 
     def _check_tiers(self) -> None:
         tiers, before = self.steps(), 0
@@ -250,7 +274,7 @@ MAX_MARKUP: Final = 1000
 Markup = Annotated[Decimal, BeforeValidator(_markup), WithJsonSchema(DECIMAL_SCHEMA)]
 
 
-class CostsSection(Section):
+class TierCostsSection(Section):
     """What the provider bills for a million tokens of each class, and for one of what is not a
     token.
 
@@ -289,7 +313,17 @@ class CostsSection(Section):
         return {unit: rate for unit, rate in _set_fields(self) if isinstance(rate, int)}
 
 
-class PricesSection(Section):
+class CostsSection(TierCostsSection):
+    __doc__ = TierCostsSection.__doc__
+
+    service_tiers: Mapping[TierName, TierCostsSection] = field(
+        "What the provider bills in its other service tiers.",
+        {"flex": {"input": "1.00", "output": "5.00"}},
+        factory=dict,
+    )
+
+
+class TierPricesSection(Section):
     """What the customer is charged: for each class a decimal, or a shape.
 
     The classes exclude each other. One without a price of its own is charged as its parent:
@@ -331,19 +365,18 @@ class PricesSection(Section):
     per_image: UnitPrice | None = field("Credits for each image made.", "0.04", None)
 
     @model_validator(mode="after")
-    def _nothing_free_by_omission(self) -> "PricesSection":
+    def _nothing_free_by_omission(self) -> "TierPricesSection":
         if self.markup is None:
             check_sides(dict(_set_fields(self)))
         return self
 
-    def prices_unit(self, unit: str, costs: CostsSection | None) -> bool:
+    def prices_unit(self, unit: str, costs: TierCostsSection | None) -> bool:
         """Whether a unit has a price of its own, or one by markup."""
         marked_up = self.markup is not None and costs is not None and unit in costs.rates_pico()
         return marked_up or unit in dict(_set_fields(self))
 
-    def price(self, costs: CostsSection | None, *, counter: str) -> Price:
+    def rates(self, costs_pico: Mapping[str, int]) -> list[Rate]:
         """The price as rates, marked up where it is not given. Raises Wrong."""
-        costs_pico = costs.rates_pico() if costs else {}
         given = dict(_set_fields(self))
         if self.markup is not None:
             if not costs_pico:
@@ -352,8 +385,53 @@ class PricesSection(Section):
                 if unit not in given:
                     given[unit] = marked_up(unit, cost_pico, self.markup)
             check_sides(given)
-        rates = tuple(_rate(unit, value) for unit, value in given.items())
-        return Price(rates, costs_pico, counter)
+        return [_rate(unit, value) for unit, value in given.items()]
+
+
+class PricesSection(TierPricesSection):
+    __doc__ = TierPricesSection.__doc__
+
+    service_tiers: Mapping[TierName, TierPricesSection] = field(
+        "Whole prices of the provider's other service tiers. A request for one that is not here is "
+        "refused with 400.",
+        {"flex": {"input": "1.50", "output": "7.50"}},
+        factory=dict,
+    )
+
+    def price(self, costs: CostsSection | None, *, counter: str) -> Price:
+        """The prices of all service tiers as rates. Raises Wrong."""
+        costs_pico = costs.rates_pico() if costs else {}
+        rates = self.rates(costs_pico)
+        for_one = [rate.unit for rate in rates if rate.unit not in TOKEN_UNITS]
+        for tier, section in self.service_tiers.items():
+            tier_costs = costs.service_tiers.get(tier) if costs else None
+            with _within(tier):
+                if costs is not None and tier_costs is None:
+                    raise Wrong(
+                        "has no costs, so its margin would be wrong",
+                        f"Write `costs.service_tiers.{tier}` of the model too.",
+                    )
+                own_costs = tier_costs.rates_pico() if tier_costs else {}
+                own = section.rates(own_costs)
+                missing = set(for_one) - {rate.unit for rate in own}
+                if missing:
+                    raise Wrong(
+                        f"has no price for a {min(missing)}, so it would be free",
+                        f'Write `per_{min(missing)}: "0"` if that is meant.',
+                    )
+                rates += [replace(rate, unit=in_tier(rate.unit, tier)) for rate in own]
+                costs_pico |= {in_tier(unit, tier): cost for unit, cost in own_costs.items()}
+        return Price(tuple(rates), costs_pico, counter)
+
+
+@contextmanager
+def _within(tier: str) -> Iterator[None]:
+    """Say of what is wrong inside a service tier where it stands."""
+    try:
+        yield
+    except Wrong as wrong:
+        within = "service_tiers." + tier + (f".{wrong.at}" if wrong.at else "")
+        raise Wrong(wrong.message, wrong.hint, at=within) from None
 
 
 def marked_up(unit: str, cost_pico: int, markup: Decimal) -> int:
@@ -388,7 +466,7 @@ def _set_fields(section: Section) -> Iterator[tuple[str, "int | ShapeSection"]]:
     """What is set, by unit."""
     for name in type(section).model_fields:
         value = getattr(section, name)
-        if value is not None and name != "markup":
+        if value is not None and name not in ("markup", "service_tiers"):
             yield PER_UNIT_FIELDS.get(name, name), value
 
 

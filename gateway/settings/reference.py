@@ -79,7 +79,8 @@ def _places() -> dict[tuple[str, ...], type[BaseModel]]:
                 paths.append(path)
             for name, info in named_fields(section):
                 step = "CLASS" if info.annotation in CLASS_PRICES else name
-                walk(f"{path}.{step}", info.annotation)
+                if name != "service_tiers":  # a price is told once, whatever the tier
+                    walk(f"{path}.{step}", info.annotation)
         items = inside(annotation)
         if items is not None:
             walk(f"{path}[]" if _origin(annotation) is tuple else f"{path}.NAME", items)

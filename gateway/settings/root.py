@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import PrivateAttr
 
-from gateway.domain.limits import Limit
+from gateway.domain.limits import Limit, replace_limits
 from gateway.domain.pricebook import Book, Customer, Draft, Price
 from gateway.settings.catalogue import GroupBit, ModelSection, RouteSection
 from gateway.settings.customers import (
@@ -24,6 +24,7 @@ from gateway.settings.prices import PricesSection
 from gateway.settings.scalars import Id, ModelName, Section, field
 from gateway.settings.servers import (
     AdminSection,
+    AnswersSection,
     AuthSection,
     ExportSection,
     ListenSection,
@@ -70,6 +71,11 @@ class Settings(Section):
     )
     export: ExportSection = field(
         "Delivery to the store.", {"batch_events": 4096}, factory=ExportSection
+    )
+    answers: AnswersSection = field(
+        "Answers kept for repeats of named requests.",
+        {"max_bytes": 268_435_456},
+        factory=AnswersSection,
     )
     upstreams: Mapping[Id, UpstreamSection] = field(
         "Providers and inference servers, by name.",
@@ -160,9 +166,19 @@ class Settings(Section):
     def limits(self, customer_id: str) -> tuple[Limit, ...]:
         """The customer's limits: the plan's, with the customer's own in their place or beside."""
         customer = self.customers[customer_id]
-        sections = (*self.plan_of(customer).limits, *customer.limits)
-        limits = [section.compiled() for section in sections]
-        return tuple({(x.scope, x.measure, x.window): x for x in limits}.values())
+        plans, own = (
+            [limit for section in sections for limit in section.compiled()]
+            for sections in (self.plan_of(customer).limits, customer.limits)
+        )
+        return replace_limits(plans, own)
+
+    def project_limits(self, customer_id: str) -> dict[str, tuple[Limit, ...]]:
+        """What holds for some of the customer's projects alone, by project."""
+        projects = self.customers[customer_id].projects
+        return {
+            name: tuple(section.compiled("project") for section in project.limits)
+            for name, project in projects.items()
+        }
 
     def models_of(self, customer_id: str) -> frozenset[str] | None:
         """The models that the customer may use; None is all."""

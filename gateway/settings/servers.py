@@ -229,6 +229,14 @@ class StoreSection(Section):
     )
 
 
+class AnswersSection(Section):
+    """Answers kept for repeats, where a policy says `keep_answers`; in `answers.db` of `data_dir`."""
+
+    max_bytes: Annotated[int, Whole(1 << 20, 1 << 40)] = field(
+        "All of them together; the oldest go first.", 268_435_456, 256 << 20
+    )
+
+
 class ExportSection(Section):
     """From the ledger's outbox to the store."""
 

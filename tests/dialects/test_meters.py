@@ -196,6 +196,7 @@ def expected(case: Case) -> AnswerFacts:
         usage_problem=case.problem,
         counted_output=case.counted,
         response_model=case.model,
+        service_tier="default" if b'"service_tier"' in transcript(case) else None,
         response_id=case.response_id,
         finish_reason=case.finish,
         error=case.error,

@@ -247,12 +247,31 @@ def test_responses_are_not_stored() -> None:
 
 
 @pytest.mark.parametrize("name", ["openai_chat", "openai_completions", "openai_responses"])
-def test_only_the_tier_whose_price_is_known_passes(name: str) -> None:
-    assert forwarded(read(name, service_tier="auto"), name)["service_tier"] == "default"
-    assert forwarded(read(name, service_tier="default"), name)["service_tier"] == "default"
-    assert "service_tier" not in forwarded(read(name), name)
-    for tier in ("flex", "priority", "scale", "fast", 1, True, ""):
-        assert refusal(name, service_tier=tier).param == "service_tier"
+def test_a_service_tier_is_read_and_auto_becomes_the_only_one_it_may_be(name: str) -> None:
+    auto = read(name, service_tier="auto")
+    assert auto.service_tier is None
+    assert forwarded(auto, name)["service_tier"] == "auto"
+    assert forwarded(auto, name, service_tier="default")["service_tier"] == "default"
+    flex = read(name, service_tier="flex")
+    assert flex.service_tier == "flex"
+    assert forwarded(flex, name, service_tier="default")["service_tier"] == "flex"
+    assert "service_tier" not in forwarded(read(name), name, service_tier="default")
+    for tier in ("default", "standard", "on_demand"):
+        assert read(name, service_tier=tier).service_tier == "default"
+    for wrong in (1, True, ["flex"]):
+        assert refusal(name, service_tier=wrong).param == "service_tier"
+
+
+def test_anthropic_s_auto_becomes_the_standard_tier_alone() -> None:
+    name = "anthropic_messages"
+    auto = read(name, service_tier="auto")
+    assert auto.service_tier is None
+    assert forwarded(auto, name)["service_tier"] == "auto"
+    assert forwarded(auto, name, service_tier="default")["service_tier"] == "standard_only"
+    assert forwarded(auto, name, service_tier="priority")["service_tier"] == "auto"
+    assert read(name, service_tier="standard_only").service_tier == "default"
+    for wrong in ("flex", "default", 1, ""):
+        assert refusal(name, service_tier=wrong).param == "service_tier"
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,8 @@ def found_by(document: dict[str, Any], field: str) -> Any:
         case "stream":
             return document.get("stream") is True
         case "tier":
-            return document.get("service_tier") in (None, "default")
+            tier = document.get("service_tier")
+            return "default" if tier is None else tier
         case _:
             return not document.get("stream") or document["stream_options"]["include_usage"]
 
@@ -206,6 +207,8 @@ def priced(name: str, facts: RequestFacts, field: str) -> Any:
             return facts.choices // (len(prompts) if several else 1)
         case "stream":
             return facts.stream
+        case "tier":
+            return facts.service_tier if facts.service_tier is not None else "default"
         case _:
             return True
 
@@ -225,7 +228,7 @@ def test_upstreams_read_what_was_priced(name: str) -> None:
             continue
         accepted += 1
         assert facts.model == json.loads(body)["model"], body
-        forwarded = dialect.forward_body(facts, ForwardOptions(UPSTREAM))
+        forwarded = dialect.forward_body(facts, ForwardOptions(UPSTREAM, service_tier="default"))
         documents = {reader: read(forwarded) for reader, read in READERS.items()}
         assert documents["json"] == documents["orjson"] == documents["jiter"], body
         for reader, document in documents.items():

@@ -10,20 +10,24 @@ import yaml
 
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Hold
+from gateway.domain.usage import in_tier
 from gateway.settings.prices import PricesSection
 from tests.ledger.bench import Bench
 
 PAGE = (Path(__file__).parents[2] / "docs" / "prices.md").read_text()
-EXAMPLES = re.findall(r"```yaml\n(.*?)```\n- input ([\d, ]+) → ([-\d., ]+)\n", PAGE, re.DOTALL)
+BLOCKS = re.findall(r"```yaml\n(.*?)```\n((?:- [^\n]* → [^\n]*\n)+)", PAGE, re.DOTALL)
+LINE = re.compile(r"- (?:(\w+) )?input ([\d, ]+) → ([-\d., ]+)\n")
+EXAMPLES = [(price, *line) for price, lines in BLOCKS for line in LINE.findall(lines)]
 
 
 def test_every_price_on_the_page_has_an_example() -> None:
-    assert len(EXAMPLES) == PAGE.count("```yaml") == 7
+    assert len(BLOCKS) == PAGE.count("```yaml") == 9
+    assert len(EXAMPLES) == PAGE.count(" → ") == 11
 
 
-@pytest.mark.parametrize(("price", "quantities", "charges"), EXAMPLES)
+@pytest.mark.parametrize(("price", "tier", "quantities", "charges"), EXAMPLES)
 async def test_a_worked_example_is_what_the_scripts_charge(
-    valkey: redis.asyncio.Redis, price: str, quantities: str, charges: str
+    valkey: redis.asyncio.Redis, price: str, tier: str, quantities: str, charges: str
 ) -> None:
     document = yaml.load(price, yaml.BaseLoader)
     table = PricesSection.model_validate(document).price(None, counter="m").table()
@@ -33,7 +37,7 @@ async def test_a_worked_example_is_what_the_scripts_charge(
     told = []
     before = 0
     for number, quantity in enumerate(quantities.split(", ")):
-        vector = table.vector({"input": int(quantity)})
+        vector = table.vector({in_tier("input", tier or "default"): int(quantity)})
         hold = await bench.ledger.reserve(
             bench.account, f"r{number}", table, vector, vector, bench.facts, tokens=1, ttl_ms=60_000
         )

@@ -4,6 +4,7 @@ keys, and usage. (Rows about HTTP itself: tests/proxy/test_bad_http.py, same num
 Unless said otherwise a row gets: no upstream call, no debit, no hold, a JSON error.
 """
 
+import asyncio
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.gate import BROKE_KEY, KEY, Gate
 from tests.rawhttp import RawAnswer, RawClient
+from tests.until import until
 from tests.upstreams import Sim
 
 
@@ -103,6 +105,28 @@ BODIES: list[tuple[str, bytes, int]] = [
     ("42 base_url", chat(base_url="http://127.0.0.1:1"), 400),
     ("49 a file id", with_part({"type": "file", "file": {"file_id": "file-1"}}), 400),
 ]
+
+
+async def test_row_47_a_name_of_a_request_is_used_once(gate: Gate, sim: Sim) -> None:
+    """While the first runs: another body 422, the same 409; and the same when it has ended."""
+    named = b"Idempotency-Key: order-7\r\n"
+    slow = [{"role": "user", "content": "hi\nsim: tokens=2 ttft_ms=500"}]
+    running = asyncio.create_task(send(gate, chat(messages=slow), fields=named))
+    await until(lambda: len(gate.service._settlements.live) == 1)
+    other = await send(gate, GOOD, fields=named)
+    same = await send(gate, chat(messages=slow), fields=named)
+    assert (other.status, other.headers["x-should-retry"]) == (422, "false")
+    assert (same.status, same.headers["retry-after"]) == (409, "2")
+    assert (await running).status == 200
+    await gate.settle_all()
+    other = await send(gate, GOOD, fields=named)
+    same = await send(gate, chat(messages=slow), fields=named)
+    assert (other.status, other.headers["x-should-retry"]) == (422, "false")
+    assert (same.status, same.headers["x-should-retry"]) == (409, "false")
+    for refused in (other, same):
+        assert json.loads(refused.body)["error"]["message"]
+    assert sim.provider.served.posts == 1
+    assert len(await gate.events()) == 1
 
 
 @pytest.mark.parametrize(("body", "status"), [pytest.param(b, s, id=i) for i, b, s in BODIES])

@@ -30,9 +30,9 @@ def limit(measure: str, ceiling: str, window: str | None = None, scope: str = "c
 @pytest.mark.parametrize(
     ("given", "source"),
     [
-        (limit("requests", "2", "month"), "customer (requests per month)"),
-        (limit("requests", "2", "day", "key"), "key (requests per day)"),
-        (limit("tokens", "250", "week"), "customer (tokens per week)"),
+        (limit("requests", "2", "month"), "customer acme (requests per month)"),
+        (limit("requests", "2", "day", "key"), "key k_acme (requests per day)"),
+        (limit("tokens", "250", "week"), "customer acme (tokens per week)"),
     ],
 )
 async def test_a_rate_limit_is_429_with_its_scope_and_when_to_come_back(
@@ -51,22 +51,116 @@ async def test_a_rate_limit_is_429_with_its_scope_and_when_to_come_back(
         assert source in error["message"]
         longest = {"day": 86_400, "week": 7 * 86_400, "month": 31 * 86_400}[given["window"]]
         assert 1 <= int(answer.headers["retry-after"]) <= longest
-        assert "x-should-retry" not in answer.headers
+        told = error["metadata"]["limit"]
+        assert (told["scope"], told["name"]) == (given["scope"], source.split()[1])
+        assert (told["measure"], told["window"]) == (given["measure"], given["window"])
+        assert told["ceiling"] == int(given["ceiling"])
+        assert told["retry_after_s"] == int(answer.headers["retry-after"])
+        too_long = int(answer.headers["retry-after"]) > 120
+        assert answer.headers.get("x-should-retry") == ("false" if too_long else None)
         assert sim.provider.served.posts == 2
 
 
 async def test_a_spend_limit_is_402_although_there_is_credit(
     tmp_path: Path, valkey_socket: Path, sim: Sim
 ) -> None:
-    limits = customers(limit("spend", "0.00005", "day"))
+    limits = customers(limit("spend", "0.0002", "day"))
     async with running_gate(tmp_path, valkey_socket, sim.url, customers=limits) as gate:
         answer = await gate.chat(QUICK, max_tokens=100)
         assert answer.status_code == 402
         metadata = answer.json()["error"]["metadata"]
         assert metadata["reason"] == "spend_limit"
-        assert metadata["limit_source"] == "customer (spend per day)"
+        assert metadata["limit_source"] == "customer acme (spend per day)"
         assert answer.headers["x-should-retry"] == "false"
-        assert int(answer.headers["retry-after"]) <= 86_400
+        assert "retry-after" not in answer.headers, "no day has room for it"
+        assert (await gate.chat(f"{QUICK} input=150", max_tokens=5)).status_code == 200
+        await gate.settle_all()
+        answer = await gate.chat(QUICK, max_tokens=5)
+        assert answer.status_code == 402
+        assert 0 < int(answer.headers["retry-after"]) <= 86_400
+
+
+async def test_a_spend_limit_that_running_requests_hold_is_429(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    limits = customers(limit("spend", "0.0006", "day"))
+    async with running_gate(tmp_path, valkey_socket, sim.url, customers=limits) as gate:
+        stream = {
+            "model": "small",
+            "stream": True,
+            "max_tokens": 100,
+            "messages": [{"role": "user", "content": "hi\nsim: tokens=20 itl_ms=10"}],
+        }
+        async with gate.client.stream(
+            "POST", "/v1/chat/completions", json=stream, headers=gate.headers
+        ) as running:
+            refused = await gate.chat(QUICK, max_tokens=100)
+            assert refused.status_code == 429
+            assert refused.json()["error"]["metadata"]["reason"] == "spend_limit"
+            assert int(refused.headers["retry-after"]) >= 1
+            await running.aread()
+
+
+async def test_an_anthropic_client_is_told_whose_limit_it_is(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    limits = customers(limit("requests", "1", "minute", "key"))
+    async with running_gate(tmp_path, valkey_socket, sim.url, customers=limits) as gate:
+        message = {
+            "model": "small",
+            "max_tokens": 5,
+            "messages": [{"role": "user", "content": QUICK}],
+        }
+        assert (await gate.post("/v1/messages", message)).status_code == 200
+        await gate.settle_all()
+        refused = await gate.post("/v1/messages", message)
+        assert refused.status_code == 429
+        error = refused.json()["error"]
+        assert error["type"] == "rate_limit_error"
+        assert "key k_acme (requests per minute)" in error["message"]
+        told = error["metadata"]["limit"]
+        assert (told["name"], told["rolling"], told["left"]) == ("k_acme", True, 0)
+        assert 55 <= told["retry_after_s"] <= 65, "a window and what is left of its slot"
+        assert refused.headers["retry-after"] == str(told["retry_after_s"])
+
+
+async def test_credits_show_the_caller_s_limits_as_they_stand(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    given = (
+        limit("requests", "5", "minute", "key"),
+        limit("spend", "1.00", "day"),
+        {"scope": "model", "model": "dear", "measure": "requests", "window": "day", "ceiling": 3},
+        limit("concurrent", "2"),
+    )
+    async with running_gate(tmp_path, valkey_socket, sim.url, customers=customers(*given)) as gate:
+        await gate.chat(QUICK)
+        event = await gate.one_event()
+        shown = (await gate.client.get("/v1/credits", headers=gate.headers)).json()["data"]
+        spent = f"{event.amount_nano / 1e9:.9f}".rstrip("0")
+        requests, spend, running, dear = shown["limits"]
+        assert (running["window"], running["left"], running["window_end"]) == (None, 2, None)
+        assert (spend["used"], spend["held"], spend["ceiling"]) == (spent, "0", "1")
+        assert spend["window_end"].endswith("T00:00:00.000Z")
+        assert {name: requests[name] for name in ("scope", "name", "used", "held", "left")} == {
+            "scope": "key", "name": "k_acme", "used": 1, "held": 0, "left": 4,
+        }  # fmt: skip
+        assert (dear["scope"], dear["name"], dear["used"], dear["left"]) == ("model", "dear", 0, 3)
+
+
+async def test_a_model_s_limit_stops_that_model_alone(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    given = {"scope": "model", "models": ["dear"], "measure": "requests", "window": "day"}
+    limits = customers({**given, "ceiling": 1})
+    async with running_gate(tmp_path, valkey_socket, sim.url, customers=limits) as gate:
+        assert (await gate.chat(QUICK, model="dear", max_tokens=5)).status_code == 200
+        await gate.settle_all()
+        refused = await gate.chat(QUICK, model="dear", max_tokens=5)
+        assert refused.status_code == 429
+        metadata = refused.json()["error"]["metadata"]
+        assert metadata["limit_source"] == "model dear (requests per day)"
+        assert (await gate.chat(QUICK, model="small")).status_code == 200
 
 
 async def test_a_concurrency_limit_opens_again_when_a_request_ends(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.domain.limits import Limit, window_borders_ms
+from gateway.domain.limits import SLOTS, Limit, window_borders_ms
 from gateway.domain.pricing import PriceTable
 from tests.ledger import rating
 from tests.ledger.rating import Mark, Periods, Row, rows_of
@@ -19,6 +19,7 @@ RANK = {"promotional": 0, "allowance": 1, "adjustment": 2, "paid": 3}
 FOREVER = 1 << 60
 SETTLE_MAX_AGE_MS = 3_300_000
 GROWTH_MARK_MS = 500
+DEAD_AFTER_MS = 33 * 86_400_000
 
 
 Told = list[tuple[str, str, int, int]]
@@ -49,10 +50,55 @@ class ModelGrant:
 
 @dataclass(slots=True)
 class ModelCounter:
+    """What is used and held in each slot that counts; a calendar window is a single one."""
+
     window: int
-    used: int = 0
-    held: int = 0
-    previous: int = 0
+    slot: int = 0
+    slots: dict[int, list[int]] = field(default_factory=dict)
+
+    @property
+    def used(self) -> int:
+        return sum(used for used, _ in self.slots.values())
+
+    @property
+    def held(self) -> int:
+        return sum(held for _, held in self.slots.values())
+
+    def counts(self, window: int) -> bool:
+        return self.window - SLOTS * self.slot <= window <= self.window
+
+    def move(self, window: int) -> None:
+        self.window = max(window, self.window)
+        self.slots = {start: slot for start, slot in self.slots.items() if self.counts(start)}
+
+    def add(self, window: int, used: int, held: int) -> None:
+        if self.counts(window):
+            slot = self.slots.setdefault(window, [0, 0])
+            slot[0] += used
+            slot[1] += held
+
+    def wait(self, limit: Limit, adds: int, ends: int, now: int) -> int:
+        """Until it has room for so much, if nobody held anything."""
+        if adds > limit.ceiling:
+            return FOREVER
+        if self.used + adds <= limit.ceiling:
+            return 0
+        if not self.slot:
+            return FOREVER if "total" in (limit.window, _window(limit)) else ends - now
+        for oldest in sorted(self.slots):
+            later = sum(used for start, (used, _) in self.slots.items() if start > oldest)
+            if later + adds <= limit.ceiling:
+                return oldest + (SLOTS + 1) * self.slot - now
+        raise AssertionError("nothing used is room enough")
+
+
+def _window(limit: Limit) -> Any:
+    return "total" if limit.measure == "concurrent" else limit.window
+
+
+def _record(limit: Limit) -> str:
+    """The scope in whose record a limit counts."""
+    return "customer" if limit.scope == "model" else limit.scope
 
 
 @dataclass(slots=True)
@@ -89,6 +135,7 @@ class ModelEnded:
     counted: list[tuple[Limit, int, int]] = field(default_factory=list)
     held: int = 0
     marks: list[Mark] = field(default_factory=list)
+    credited: int = 0
 
 
 @dataclass(slots=True)
@@ -248,6 +295,8 @@ class Model:
         self.ended: dict[str, ModelEnded] = {}
         self.ops: dict[str, tuple[Any, ...]] = {}
         self.events: list[tuple[str, str, int, int]] = []  # kind, id, amount, balance
+        self.refusal: tuple[Limit, int, int | None] | None = None
+        """The limit that refused last, what was left in it, and for how long it will refuse."""
 
     def begin(self, customer: str, now: int) -> tuple[ModelWallet, Told]:
         """A wallet to change and to keep if the operation is done, after what time has done."""
@@ -358,16 +407,21 @@ class Model:
         rated = rating.estimate(rows, estimate, wallet.periods, None, now, wallet.billing_day)
         amount = rated.charge_nano
         refused = None
+        longest = -1
         staged = []
         for limit in limits:
-            counter, window = self._counter(wallet, limit, scopes, now)
+            counter, ends = self._counter(wallet, limit, scopes, now)
             adds = {"spend": amount, "tokens": tokens}.get(limit.measure, 1)
-            if counter.used + counter.held + adds > limit.ceiling:
-                refused = refused or {
+            left = limit.ceiling - counter.used - counter.held
+            if adds > left and counter.wait(limit, adds, ends, now) > longest:
+                longest = counter.wait(limit, adds, ends, now)
+                refused = {
                     "spend": "spend_limit",
                     "concurrent": "concurrency_limit",
                 }.get(limit.measure, "rate_limit")
-            staged.append((limit, window, adds))
+                wait = None if longest == FOREVER else longest
+                self.refusal = (limit, max(0, left), wait)
+            staged.append((limit, counter.window, adds))
         if wallet.status != "active":
             return "wallet_frozen", amount
         if amount and amount > wallet.payable(now, bits):
@@ -379,9 +433,9 @@ class Model:
             return "credit_held", amount
         parts: dict[int, int] = {}
         wallet.hold(amount, now, bits, parts)
-        for limit, _, adds in staged:
+        for limit, window, adds in staged:
             counter, _ = self._counter(wallet, limit, scopes, now, roll=True)
-            counter.held += adds
+            counter.add(window, 0, adds)
         self.holds[rid] = ModelHold(
             customer,
             amount,
@@ -429,8 +483,8 @@ class Model:
         live = []
         for limit, window, _ in hold.counted:
             adds = {"spend": growth, "tokens": more}.get(limit.measure, 0)
-            counter = wallet.counters[limit.scope, hold.scopes[limit.scope], limit.counter_id]
-            if counter.window != window:
+            counter = self._known(wallet, limit, hold.scopes)
+            if not counter.counts(window):
                 adds = 0
             if adds and counter.used + counter.held + adds > limit.ceiling:
                 refused = True
@@ -446,8 +500,8 @@ class Model:
             hold.tokens += more
             hold.estimate = estimate
             for at, (counter, adds) in enumerate(live):
-                counter.held += adds
                 limit, window, held = hold.counted[at]
+                counter.add(window, 0, adds)
                 hold.counted[at] = (limit, window, held + adds)
             rating.move(wallet.periods, hold.kept())
             self.keep(hold.customer, wallet, told)
@@ -492,13 +546,13 @@ class Model:
             return ended.outcome, ended.charged
         rated = rating.charge(rows, usage, wallet.periods, ended.marks, ended.usage)
         rating.move(wallet.periods, rated.moves)
-        charge = max(0, rated.charge_nano)
+        whole = rated.charge_nano + ended.credited
+        charge = max(0, whole)
         more = charge - ended.charged
         for limit, window, counted in ended.counted:
             used = {"spend": charge, "tokens": tokens}.get(limit.measure)
-            counter = wallet.counters.get((limit.scope, _SCOPES[limit.scope], limit.counter_id))
-            if used is not None and counter is not None and counter.window == window:
-                counter.used += used - counted
+            if used is not None:
+                self._known(wallet, limit, _SCOPES).add(window, used - counted, 0)
         if more >= 0:
             wallet.take(more, now, 0)
         else:
@@ -506,7 +560,7 @@ class Model:
         wallet.settled += more
         self.ended[rid] = ModelEnded("settled_late", charge, usage)
         told.append(("settle_late", f"{rid}:settled_late", more, wallet.balance(now)))
-        self._reprice(wallet, rid, rated.charge_nano, now, told)
+        self._reprice(wallet, rid, whole, now, told, "repriced_late")
         self.keep(customer, wallet, told + wallet.catch_up(customer, now))
         return "settled_late", charge
 
@@ -530,7 +584,9 @@ class Model:
         if now < hold.deadline:
             return "not_due", 0
         usage = hold.checkpoint
-        tokens = sum(quantity for unit, quantity in usage.items() if unit != "request")
+        tokens = sum(
+            quantity for unit, quantity in usage.items() if unit not in ("request", "tool_call")
+        )
         return "expired", self._end(rid, "expired", "expire", usage, 1, tokens, now)
 
     def _end(
@@ -556,10 +612,7 @@ class Model:
         counted = []
         for limit, window, held in hold.counted:
             used = {"spend": charge, "requests": requests, "tokens": tokens}.get(limit.measure, 0)
-            counter = wallet.counters[limit.scope, hold.scopes[limit.scope], limit.counter_id]
-            if counter.window == window:
-                counter.held -= held
-                counter.used += used
+            self._known(wallet, limit, hold.scopes).add(window, used, -held)
             counted.append((limit, window, used))
         wallet.unhold(hold.parts)
         left, paid = charge, []
@@ -577,18 +630,23 @@ class Model:
             else:
                 paid[known] = (no, paid[known][1] + part)
         wallet.settled += charge
-        self.ended[rid] = ModelEnded(outcome, charge, usage, paid, counted, hold.held, marks)
+        self.ended[rid] = ModelEnded(
+            outcome, charge, usage, paid, counted, hold.held, marks, max(0, -whole)
+        )
         told.append((kind, f"{rid}:{outcome}", charge, wallet.balance(now)))
         self._reprice(wallet, rid, whole, now, told)
         self.keep(hold.customer, wallet, told + wallet.catch_up(hold.customer, now))
         return charge
 
-    def _reprice(self, wallet: ModelWallet, rid: str, charge: int, now: int, told: Told) -> None:
+    def _reprice(
+        self, wallet: ModelWallet, rid: str, charge: int, now: int, told: Told,
+        name: str = "repriced",
+    ) -> None:  # fmt: skip
         """What a step of a volume tier gives back."""
         if charge < 0:
             self._credit(wallet, -charge, now, priority=255)
             wallet.adjusted -= charge
-            told.append(("adjust", f"{rid}:repriced", -charge, wallet.balance(now)))
+            told.append(("adjust", f"{rid}:{name}", -charge, wallet.balance(now)))
 
     def _credit(self, wallet: ModelWallet, amount: int, now: int, *, priority: int) -> None:
         repaid = min(wallet.overdraft, amount)
@@ -620,20 +678,34 @@ class Model:
         *,
         roll: bool = False,
     ) -> tuple[ModelCounter, int]:
-        """The counter as it stands in the window of `now`, and that window. A counter from a later
-        window stays; `roll` makes the change last."""
-        window_kind = "total" if limit.measure == "concurrent" else limit.window
-        before, start, _, _ = window_borders_ms(window_kind, now)
-        key = (limit.scope, scopes[limit.scope], limit.counter_id)
+        """The counter as it stands in the window of `now`, and when that ends. A counter from a
+        later window stays; `roll` makes the change last."""
+        if limit.rolling:
+            start, ends = now - now % limit.slot_ms, 0
+        else:
+            _, start, ends, _ = window_borders_ms(_window(limit), now)
+        who = _record(limit), scopes[_record(limit)]
+        key = (*who, limit.counter_id)
         counter = wallet.counters.get(key)
+        if roll and counter is None:
+            wallet.counters = {
+                other: known
+                for other, known in wallet.counters.items()
+                if other[:2] != who or not 0 < known.window < now - DEAD_AFTER_MS
+            }
         if counter is None:
-            counter = ModelCounter(start)
-        elif counter.window < start:
-            previous = counter.used if counter.window == before else 0
-            counter = ModelCounter(start, previous=previous)
+            counter = ModelCounter(start, limit.slot_ms if limit.rolling else 0)
+        elif not roll:
+            counter = copy.deepcopy(counter)
+        counter.move(start)
         if roll:
             wallet.counters[key] = counter
-        return counter, counter.window
+        return counter, ends + counter.window - start
+
+    def _known(self, wallet: ModelWallet, limit: Limit, scopes: Mapping[str, str]) -> ModelCounter:
+        """The counter of a hold's limit; one that nobody keeps where it is gone."""
+        key = (_record(limit), scopes[_record(limit)], limit.counter_id)
+        return wallet.counters.get(key) or ModelCounter(-1)
 
 
 _SCOPES = {"customer": "", "project": "team", "key": "k1"}

@@ -20,9 +20,14 @@ FOREVER = 9_000_000_000_000_000
 
 def cumulative(rate: Rate, x: int) -> Fraction:
     """C(x): what x units of one period cost, in nano-credits, not rounded."""
-    first = rate.tiers[0]
     if x <= 0:
         return Fraction(0)
+    return max(by_shape(rate, x), Fraction(rate.minimum_per_period_nano))
+
+
+def by_shape(rate: Rate, x: int) -> Fraction:
+    """C(x) without the period's minimum."""
+    first = rate.tiers[0]
     match rate.shape:
         case "per_unit":
             return Fraction(x * first.rate_pico, 1000)
@@ -49,6 +54,13 @@ def beyond(rate: Rate, units: int) -> int:
 
 def dearest(rate: Rate, used: int, held: int, quantity: int) -> Fraction:
     """The bound of what `quantity` costs somewhere after `used` and at most `held`."""
+    bound = dearest_by_shape(rate, used, held, quantity)
+    first = beyond(rate, used) == 0 < quantity and beyond(rate, used + held + quantity) > 0
+    return max(bound, Fraction(rate.minimum_per_period_nano)) if first else bound
+
+
+def dearest_by_shape(rate: Rate, used: int, held: int, quantity: int) -> Fraction:
+    """The same without the period's minimum, which only the first use of a period can owe."""
     x0, xh, x1 = (beyond(rate, n) for n in (used, used + held, used + held + quantity))
     units = min(quantity, x1 - x0)
     if units <= 0:

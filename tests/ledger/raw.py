@@ -14,6 +14,7 @@ from tests.ledger.bench import NOON_MS
 ROW = struct.Struct("<BBdd")
 LIMIT = struct.Struct("<BBIddddd")
 ACCOUNT = "<BBBBBBBBdddddddddddddd"
+RING = struct.Struct("<Iddd24d")
 """The header of an account's record; these wallets have grants and counters alone behind it."""
 HEADS = {
     "reserve": ("<dddddddIBBHHH", "now epoch count backlog rev tokens ttl bits mask n rows costs ids"),
@@ -73,6 +74,7 @@ NAMES = {
     "customers": b"{cg:0}:customers",
     "project": b"{cg:0}:p:acme:team",
     "key": b"{cg:0}:k:acme:k1",
+    "once": b"{cg:0}:i:d1",
 }
 
 
@@ -97,6 +99,13 @@ def limit(
 ) -> bytes:  # fmt: skip
     """One limit row; borders: start of the window before, of this, of the next, of the one after."""
     return LIMIT.pack(scope, measure, counter, ceiling, *borders)
+
+
+def rolling(
+    scope: int = 0, measure: int = 1, counter: int = 1, ceiling: float = 500, slot: float = 5000
+) -> bytes:
+    """One limit row of a rolling window; slot: its length in ms."""
+    return LIMIT.pack(scope, measure, counter, ceiling, slot, 0, 0, 0)
 
 
 def payer(
@@ -129,7 +138,8 @@ class Raw:
         """The reply of one call, its words as text. What is not said is of a call that succeeds."""
         scopes = SCOPES[changed.get("mask", 0)]
         named = {**NAMES, "reservation": b"{cg:0}:r:" + rid.encode()[:99]}
-        keys = [named[name] for name in (*KEYS[verb].split(), *scopes)]
+        last = changed.pop("last_keys", ("once",) if "once" in changed else ())
+        keys = [named[name] for name in (*KEYS[verb].split(), *scopes, *last)]
         reply = await self._runner.run(
             load_scripts()[verb], keys, self._args(verb, changed.pop("id", rid), changed)
         )
@@ -144,6 +154,7 @@ class Raw:
         limits, used = changed.pop("limits", b""), changed.pop("used", vector(40, 0))
         step = changed.pop("step", vector(10, 0))
         paid, rules = changed.pop("paid", payer()), changed.pop("rules", SILENT)
+        once = [changed.pop("once")] if "once" in changed else []
         values = {
             "now": self.now, "epoch": 0, "count": 0, "backlog": 0, "rev": 1, "tokens": 7,
             "ttl": 60_000, "bits": 0, "mask": 0, "n": len(estimate) // 8, "rows": len(price_rows),
@@ -163,13 +174,13 @@ class Raw:
         match verb:
             case "reserve":
                 body = estimate + floor + price_rows + cost_rows + ids + facts
-                return [head, name, body, limits]
+                return [head, name, body, limits, *once]
             case "extend":
                 return [head, name, estimate, floor]
             case "settle":
                 return [head, name, used, price_rows, cost_rows, facts]
             case "release":
-                return [head, name, facts]
+                return [head, name, facts, *once]
             case "expire":
                 return [head, name]
             case "quote":
@@ -220,14 +231,21 @@ class Raw:
         ]
 
     async def counters(self, key: str = "account") -> list[list[float]]:
-        """Each: id, window, used, held, previous."""
+        """Each: id, window, used, held."""
+        raw, at, n = await self._counters(key)
+        assert (len(raw) - at - 28 * n) % RING.size == 0
+        return [list(struct.unpack_from("<Iddd", raw, at + 28 * i)) for i in range(n)]
+
+    async def rings(self, key: str = "account") -> list[list[float]]:
+        """Each: id, length of a slot, sum of used, of held, then used and held of each slot."""
+        raw, at, n = await self._counters(key)
+        return [list(ring) for ring in RING.iter_unpack(raw[at + 28 * n :])]
+
+    async def _counters(self, key: str) -> tuple[bytes, int, int]:
         raw = await self.client.get(NAMES[key])
-        form = struct.Struct("<Idddd")
-        at, n = (
-            (struct.calcsize(ACCOUNT) + 56 * raw[2], raw[3]) if key == "account" else (4, raw[2])
-        )
-        assert len(raw) == at + form.size * n
-        return [list(form.unpack_from(raw, at + form.size * i)) for i in range(n)]
+        if key == "account":
+            return raw, struct.calcsize(ACCOUNT) + 56 * raw[2], raw[3]
+        return raw, 4, raw[2]
 
     async def events(self) -> list[tuple[str, list[Any], bytes]]:
         """Entry id, stamp, facts."""

@@ -112,6 +112,56 @@ async def test_a_refund_goes_back_to_the_grants_that_paid_the_last_one_first(
     assert await bench.differences() == []
 
 
+async def fill(bench: Bench, up_to: int, *, each: int = 1) -> None:
+    """Open grants until there are so many."""
+    for number in range(len(await remaining(bench)), up_to):
+        await bench.ledger.grant("acme", f"more{number}", each, priority=200)
+
+
+async def test_a_full_wallet_has_room_for_a_refund_to_grants_that_are_open(bench: Bench) -> None:
+    await bench.open(100)
+    charged = await charge(bench, 60)
+    await fill(bench, 64)
+    await charged.refund("f1", 60)
+    assert (await remaining(bench))[1] == 100
+    assert len(await remaining(bench)) == 64
+    assert await bench.differences() == []
+
+
+async def test_a_refund_that_opens_more_than_64_grants_writes_nothing(bench: Bench) -> None:
+    await bench.open(60)
+    charged = await charge(bench, 60)
+    await fill(bench, 64)  # the first of them takes the place of the used-up one
+    await bench.ledger.grant("acme", "last", 1)
+    assert 1 not in await remaining(bench)
+    before = await bench.dump()
+    for terms in ({}, {1: GrantTerms(1, 100, 0, 0)}):
+        with pytest.raises(LedgerRefusal, match="too_many_grants"):
+            await charged.refund("f1", 60, terms=terms)
+        assert await bench.dump() == before
+
+
+async def test_a_refund_opens_the_last_grant_that_has_room(bench: Bench) -> None:
+    await bench.open(60)
+    charged = await charge(bench, 60)
+    await fill(bench, 64)  # the first of them takes the place of the used-up one
+    assert len(await remaining(bench)) == 63
+    await charged.refund("f1", 60, terms={1: GrantTerms(1, 100, 0, 0)})
+    assert (await remaining(bench))[1] == 60
+    assert len(await remaining(bench)) == 64
+
+
+async def test_a_refund_drops_used_up_grants_to_have_room(bench: Bench) -> None:
+    await bench.open(60)
+    await fill(bench, 64)
+    charged = await charge(bench, 60)
+    assert (await remaining(bench))[1] == 0
+    await charged.refund("f1", 60, allocations=((0, 60),))
+    assert (await bench.wallet()).grants[-1].remaining_nano == 60
+    assert len(await remaining(bench)) == 64
+    assert 1 not in await remaining(bench)
+
+
 async def test_all_refunds_of_an_event_are_the_charge_at_most(bench: Bench) -> None:
     await bench.open(100)
     charged = await charge(bench, 50)

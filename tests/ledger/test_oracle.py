@@ -8,13 +8,13 @@ CREDITGATE_ORACLE_STEPS makes it long, CREDITGATE_ORACLE_SEED makes it another o
 import os
 import random
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import msgpack
 import pytest
 import redis.asyncio
 
-from gateway.domain.limits import Limit, Window
+from gateway.domain.limits import SLOTS, Limit, Window
 from gateway.domain.pricing import PriceTable, Rate, Tier, compile_prices, per_unit
 from gateway.domain.reservation import Account, Denied, Extended, Hold, Settled
 from gateway.ledger.accounts import AccountStore, RedisRunner
@@ -36,6 +36,26 @@ LIMITS = (
     Limit("key", "requests", "minute", 12),
     Limit("project", "concurrent", "total", 6),
 )
+ROLLING = (
+    Limit("customer", "spend", "month", 900_000, rolling=True),
+    Limit("customer", "requests", "minute", 2, rolling=True),
+    Limit("project", "tokens", "hour", 500, rolling=True),
+    Limit("key", "spend", "day", 150_000, rolling=True),
+    Limit("key", "tokens", "minute", 220, rolling=True),
+    Limit("key", "requests", "month", 200),
+    Limit("model", "requests", "hour", 3, rolling=True, model="dear"),
+    Limit("model", "spend", "week", 130_000, model="dear"),
+    Limit("model", "tokens", "minute", 150, rolling=True, model="cheap"),
+    Limit("model", "concurrent", "total", 3, model="cheap"),
+)
+MODELS = (None, "dear", "cheap")
+PACES = (
+    (0, 1, 500, 10_000, 70_000, 3_600_000, -20_000, -5),
+    (0, 1, 40, 500, 2_000, 5_000, -300),
+    (0, 2_000, 60_000, 300_000, 900_000, -400_000),
+)
+"""Steps of the clock: over windows of every length, within a minute, within hours."""
+BORDERS_MS = (5_000, 60_000, 300_000, 3_600_000, 7_200_000)
 
 
 @dataclass
@@ -48,6 +68,7 @@ class Asked:
     floor: dict[str, int]
     tokens: int
     bits: int
+    model: str | None = None
     settled: tuple[dict[str, int], int] | None = None
     extend_no: int = 0
     reserved_at: int = 0
@@ -66,8 +87,9 @@ class World:
     now: int = START_MS
     asked: dict[str, Asked] = field(default_factory=dict)
     number: int = 0
+    pace: tuple[int, ...] = PACES[0]
 
-    tables = (
+    tables: ClassVar[tuple[PriceTable, ...]] = (
         compile_prices({"input": 1_500, "output": 7_001}, {"input": 700}),
         compile_prices({"input": 999, "cache_read": 1, "output": 1_000_000, "request": 1}),
         compile_prices({"input": 0}),
@@ -103,10 +125,25 @@ class World:
             ],
             counter="shared",
         ),
+        compile_prices(
+            [
+                Rate(
+                    "input", "graduated", (Tier(250, 800), Tier(None, 433, 40)),
+                    included=60, period="hour", minimum_per_period_nano=333,
+                ),
+                Rate(
+                    "output", "volume", (Tier(150, 5_000), Tier(None, 1_777)), period="day",
+                    minimum_per_period_nano=640,
+                ),
+                Rate("request", "flat", (Tier(None, 0, 90),), 1, minimum_per_period_nano=120),
+            ],
+            {"input": 700, "cache_read": 70},
+            counter="least",
+        ),
     )  # fmt: skip
 
     async def setup(self) -> None:
-        for customer in ("plain", "limited"):
+        for customer in ("plain", "limited", "rolling"):
             limit = 2_000 if customer == "plain" else 0
             day = 31 if customer == "plain" else 1
             await self.ledger.account(
@@ -120,9 +157,9 @@ class World:
                 self.ledger.keys.shard_of(name),
                 1,
                 "team",
-                limits=LIMITS if name == "limited" else (),
+                limits={"limited": LIMITS, "rolling": ROLLING}.get(name, ()),
             )
-            for name in ("plain", "limited")
+            for name in ("plain", "limited", "rolling")
         ]
 
     def new_id(self, kind: str) -> str:
@@ -157,6 +194,7 @@ class World:
                 tokens=dice.randrange(150),
                 bits=dice.choice((0, 1, 2, 3)),
                 facts=msgpack.packb({"customer_id": account.customer_id}),
+                model=dice.choice(MODELS),
             )
             self.asked[rid] = ask
         ask = self.asked[rid]
@@ -172,7 +210,9 @@ class World:
             tokens=ask.tokens,
             ttl_ms=60_000,
             scope_bits=ask.bits,
+            model=ask.model,
         )
+        limits = [x for x in ask.account.limits if x.scope != "model" or x.model == ask.model]
         word, held = self.model.reserve(
             ask.account.customer_id,
             rid,
@@ -182,7 +222,7 @@ class World:
             ask.tokens,
             60_000,
             ask.bits,
-            ask.account.limits,
+            limits,
             SCOPES,
             self.now,
         )
@@ -192,6 +232,9 @@ class World:
         else:
             assert isinstance(answer, Denied)
             assert word == answer.reason
+            if answer.limit is not None:
+                named = (answer.limit, answer.limit_left, answer.retry_after_ms)
+                assert named == self.model.refusal
 
     async def extend(self, rid: str) -> None:
         ask = self.asked[rid]
@@ -386,7 +429,12 @@ class World:
 
     async def step(self) -> str:
         dice = self.dice
-        self.now += dice.choice((0, 1, 500, 10_000, 70_000, 3_600_000, -20_000, -5))
+        if dice.random() < 0.03:
+            self.pace = dice.choice(PACES)
+        self.now += dice.choice(self.pace)
+        if dice.random() < 0.1:  # to the border of a window or a slot, or a millisecond beside it
+            length = dice.choice(BORDERS_MS)
+            self.now += length - self.now % length + dice.choice((-1, 0, 1))
         if dice.random() < 0.01:
             self.now += dice.randrange(40 * 86_400_000)
         rid = self.some()
@@ -472,9 +520,18 @@ class World:
                 for counter in counters
             }
             assert {
-                key: (c.window_start_ms, c.used, c.held, c.previous) for key, c in counters.items()
+                key: (c.window_start_ms, c.slot_ms, (c.used, c.held), *c.slots)
+                for key, c in counters.items()
             } == {
-                key: (c.window, c.used, c.held, c.previous) for key, c in expected.counters.items()
+                key: (
+                    c.window,
+                    c.slot,
+                    *(
+                        tuple(c.slots.get(c.window - back * c.slot, (0, 0)))
+                        for back in range(SLOTS + 1 if c.slot else 1)
+                    ),
+                )
+                for key, c in expected.counters.items()
             }
 
     async def scope_records(self, name: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import random
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import redis.asyncio
 from gateway.domain.pricing import PriceTable, Rate, Tier, compile_prices
 from gateway.domain.reservation import Denied, Hold, Settled
 from gateway.ledger.errors import LedgerBug
+from gateway.ledger.records import Ended
 from tests.ledger import rating
 from tests.ledger.bench import NOON_MS, Bench
 
@@ -119,6 +121,98 @@ async def test_a_minimum_is_for_requests_beyond_the_included_units(
     assert [await meter.use(n) for n in (10, 1, 0, 30)] == [0, 50, 0, 60]
 
 
+async def test_the_first_use_of_a_period_owes_its_minimum_and_later_ones_what_is_beyond(
+    valkey: redis.asyncio.Redis,
+) -> None:
+    rate = Rate("input", "per_unit", (Tier(None, 2_000),), 10, minimum_per_period_nano=50)
+    meter = await Meter(valkey, rate).open()
+    assert [await meter.use(n) for n in (10, 1, 23, 2, 30)] == [0, 50, 0, 2, 60]
+    assert (await meter.bench.wallet()).settled_nano == 56 * 2
+    meter.bench.now += 31 * DAY_MS
+    assert [await meter.use(n) for n in (11, 100)] == [50, 152]
+
+
+async def test_a_minimum_counts_to_the_part_of_a_nano_credit(valkey: redis.asyncio.Redis) -> None:
+    rate = Rate("input", "per_unit", (Tier(None, 333),), minimum_per_period_nano=2)
+    meter = await Meter(valkey, rate).open()
+    # 333, 1998, 2331, 2997, 3330 pico-credits by then: the minimum is 2000
+    assert [await meter.use(n) for n in (1, 5, 1, 2, 1)] == [2, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("bytes_each", [9 * 10**11, 7 * 10**11])
+async def test_a_minimum_is_exact_beyond_any_count_of_units(
+    valkey: redis.asyncio.Redis, bytes_each: int
+) -> None:
+    minimum = 12 * 10**12 + 7
+    rate = Rate("input", "per_unit", (Tier(None, 999),), minimum_per_period_nano=minimum)
+    meter = await Meter(valkey, rate).open(9 * 10**14)
+    charged, used = [], 0
+    for _ in range(18):
+        before = rating.cumulative(rate, used)
+        used += bytes_each
+        assert await meter.use(bytes_each) == -(-(rating.cumulative(rate, used) - before) // 1)
+        charged.append((await meter.bench.wallet()).settled_nano)
+    assert charged[0] == minimum
+
+
+async def test_every_hold_that_may_be_the_first_holds_the_minimum(
+    valkey: redis.asyncio.Redis,
+) -> None:
+    rate = Rate("input", "per_unit", (Tier(None, 2_000),), 10, minimum_per_period_nano=50)
+    meter = await Meter(valkey, rate).open()
+    assert [await meter.held_nano(f"r{n}", 8) for n in (1, 2, 3)] == [0, 50, 50]
+    assert (await meter.settle("r3", 12)).charged_nano == 50
+    assert await meter.held_nano("r4", 8) == 16
+    assert (await meter.settle("r2", 8)).charged_nano == 0
+    assert (await meter.settle("r1", 30)).charged_nano == 30  # 40 × 2, of which 50 are paid
+    assert await meter.bench.differences() == []
+
+
+async def test_a_late_settle_pays_the_minimum_that_its_expiry_did_not(
+    valkey: redis.asyncio.Redis,
+) -> None:
+    rate = Rate("input", "per_unit", (Tier(None, 2_000),), 10, minimum_per_period_nano=50)
+    meter = await Meter(valkey, rate).open()
+    await meter.hold("r1", 40, floor=5)
+    await meter.hold("r2", 40, floor=12)
+    meter.bench.now += 60_000
+    assert [e and e.charged_nano for e in [await meter.bench.expire(r) for r in ("r1", "r2")]] == [
+        0,  # 5 units, all included
+        50,
+    ]
+    late = await meter.settle("r1", 35)  # 47 in all: 74, of which 50 are paid
+    assert (late.outcome, late.charged_nano) == ("settled_late", 24)
+    assert (await meter.settle("r2", 1)).charged_nano == 50 - 22
+
+
+async def test_an_old_period_is_rated_from_where_it_stood(valkey: redis.asyncio.Redis) -> None:
+    rate = Rate(
+        "input", "per_unit", (Tier(None, 2_000),), minimum_per_period_nano=50, period="hour"
+    )
+    meter = await Meter(valkey, rate).open()
+    await meter.hold("r1", 10)
+    await meter.hold("r2", 10)  # stands on the 10 that r1 holds
+    for _ in range(2):
+        meter.bench.now += HOUR_MS
+        assert await meter.use(1) == 50
+    assert (await meter.settle("r2", 20)).charged_nano == 10
+    assert (await meter.settle("r1", 20)).charged_nano == 50
+
+
+async def test_classes_of_a_parent_with_a_minimum_owe_it_once(valkey: redis.asyncio.Redis) -> None:
+    meter = await Meter(valkey).open()
+    rate = Rate("input", "per_unit", (Tier(None, 2_000),), minimum_per_period_nano=50)
+    table = compile_prices([rate], {"input": 5, "cache_read": 1})
+    charged = []
+    for number in range(3):
+        settled = await meter.bench.ledger.settle(
+            meter.bench.account, f"r{number}", table, table.vector({"input": 4, "cache_read": 6}),
+            meter.bench.facts, tokens=1, reserved_at_ms=NOON_MS,
+        )  # fmt: skip
+        charged.append(settled.charged_nano)
+    assert charged == [50, 0, 10]
+
+
 async def test_classes_of_a_tiered_parent_count_together(valkey: redis.asyncio.Redis) -> None:
     meter = await Meter(valkey).open()
     table = compile_prices([GRADUATED], {"input": 5, "cache_read": 1})
@@ -179,6 +273,32 @@ async def test_a_late_settle_charges_the_difference_where_the_counter_stands(
     assert (await meter.bench.wallet()).settled_nano == 1000 + 80 + 25
 
 
+@pytest.mark.parametrize(
+    ("units", "charged", "credited"),
+    [(20, 40, 0), (10, 0, 0), (5, 0, 20), (200, 760, 0)],
+)
+async def test_a_late_settle_takes_up_what_its_expiry_credited(
+    valkey: redis.asyncio.Redis, units: int, charged: int, credited: int
+) -> None:
+    meter = await Meter(valkey, VOLUME).open()
+    await meter.use(100)  # 1000
+    await meter.hold("r1", 200, floor=10)
+    meter.bench.now += 60_000
+    await meter.bench.expire("r1")  # 110 × 4 = 440: 560 credited
+    ended = await meter.bench.store.reservation("acme", "r1")
+    assert isinstance(ended, Ended)
+    assert (ended.charged_nano, ended.quantities) == (0, (10,))
+    late = await meter.settle("r1", units)
+    assert (late.outcome, late.charged_nano) == ("settled_late", charged)
+    wallet = await meter.bench.wallet()
+    assert wallet.adjusted_nano == 560 + credited
+    assert wallet.settled_nano - wallet.adjusted_nano == (100 + units) * 4
+    stamps = await meter.bench.stamps()
+    ids = [stamp[1] for stamp in stamps if stamp[0] == "adjust"]
+    assert ids == ["r1:repriced"] + ["r1:repriced_late"] * (credited > 0)
+    assert await meter.bench.differences() == []
+
+
 async def test_months_begin_on_the_billing_day(valkey: redis.asyncio.Redis) -> None:
     meter = await Meter(valkey, FLAT).open(billing_day=31)
     assert await meter.use(1) == 900
@@ -224,10 +344,11 @@ async def test_a_hold_extends_at_the_tier_it_reaches(valkey: redis.asyncio.Redis
     "rows",
     [
         b"\x01\x05" + bytes(62),  # no such shape
-        struct.pack("<BBBBIddd", 1, 1, 2, 5, 7, 0, 0, 1) + struct.pack("<4d", 0, 1, 0, 0),
-        struct.pack("<BBBBIddd", 1, 1, 1, 9, 7, 0, 0, 1) + struct.pack("<4d", 0, 1, 0, 0),
-        struct.pack("<BBBBIddd", 1, 1, 1, 5, 7, 0, 0, 1) + struct.pack("<4d", 0, 0.5, 0, 0),
-        struct.pack("<BBBBIddd", 1, 3, 1, 5, 7, 0, 0, 0) + struct.pack("<4d", 0, 1, 0, 0),
+        struct.pack("<BBBBI4d", 1, 1, 2, 5, 7, 0, 0, 1, 0) + struct.pack("<4d", 0, 1, 0, 0),
+        struct.pack("<BBBBI4d", 1, 1, 1, 9, 7, 0, 0, 1, 0) + struct.pack("<4d", 0, 1, 0, 0),
+        struct.pack("<BBBBI4d", 1, 1, 1, 5, 7, 0, 0, 1, 0) + struct.pack("<4d", 0, 0.5, 0, 0),
+        struct.pack("<BBBBI4d", 1, 3, 1, 5, 7, 0, 0, 0, 0) + struct.pack("<4d", 0, 1, 0, 0),
+        struct.pack("<BBBBI4d", 1, 1, 1, 5, 7, 0, 0, 1, 0.5) + struct.pack("<4d", 0, 1, 0, 0),
     ],
 )
 async def test_rows_that_are_no_price_are_refused(valkey: redis.asyncio.Redis, rows: bytes) -> None:
@@ -255,6 +376,11 @@ async def test_what_could_pass_the_bound_of_a_number_is_refused(
 
 
 def random_rate(dice: random.Random) -> Rate:
+    minimum = dice.choice((0, 0, dice.randrange(200)))
+    return replace(random_shape(dice), minimum_per_period_nano=minimum)
+
+
+def random_shape(dice: random.Random) -> Rate:
     shape = dice.choice(("graduated", "volume", "package", "flat"))
     if shape == "package":
         return Rate("input", "package", (Tier(None, dice.randrange(9_999)),), dice.randrange(9),

@@ -8,7 +8,12 @@ import pytest
 import redis
 
 from gateway.domain.money import MAX_AMOUNT_NANO, MAX_QUANTITY, MAX_RATE_PICO, PICO_PER_NANO
-from gateway.domain.reservation import SETTLE_MAX_AGE_MS, TOMBSTONE_TTL_MS
+from gateway.domain.reservation import (
+    MAX_USES,
+    ONCE_TTL_MS,
+    SETTLE_MAX_AGE_MS,
+    TOMBSTONE_TTL_MS,
+)
 from gateway.ledger.operations import Ledger
 from gateway.ledger.scripts import PRELUDE, Prelude, load_scripts, lua_folder, read_prelude
 
@@ -22,6 +27,7 @@ VERBS = [
     "extend",
     "grant",
     "quote",
+    "rate",
     "refund",
     "release",
     "reserve",
@@ -30,7 +36,8 @@ VERBS = [
     "sweep",
     "void",
 ]
-ALLOW_OOM = set(VERBS) - {"reserve", "quote", "afford"}
+READ_ONLY = {"quote", "rate", "afford"}
+ALLOW_OOM = set(VERBS) - READ_ONLY - {"reserve"}
 
 
 @dataclass
@@ -145,7 +152,7 @@ def test_header_lists_the_keys_that_the_script_writes(name: str) -> None:
     writing = header.body.partition("-- write\n")[2]
     written = {header.keys[int(n) - 1] for n in re.findall(r"KEYS\[(\d+)\]", writing)}
     assert written <= header.writes | {"out"}, written - header.writes
-    assert written or name in ("quote", "afford")
+    assert written or name in READ_ONLY
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -182,8 +189,10 @@ def test_bounds_are_the_same_in_lua_and_python() -> None:
     assert value("MAX_AMOUNT") == MAX_AMOUNT_NANO < 1 << 53
     assert value("MAX_QUANTITY") == MAX_QUANTITY
     assert value("MAX_RATE") == MAX_RATE_PICO // PICO_PER_NANO
+    assert value("MAX_USES") == MAX_USES
     assert value("TOMBSTONE_TTL_MS") == TOMBSTONE_TTL_MS
     assert value("SETTLE_MAX_AGE_MS") == SETTLE_MAX_AGE_MS
+    assert value("ONCE_TTL_MS") == ONCE_TTL_MS
 
 
 def test_link_takes_what_is_used_in_order_and_folds_constants() -> None:

@@ -13,7 +13,7 @@ import redis.asyncio
 
 from gateway.domain.limits import Limit
 from gateway.domain.pricing import compile_prices
-from gateway.domain.reservation import Account
+from gateway.domain.reservation import Account, Once, Use
 from gateway.domain.signals import SignalRules
 from gateway.ledger.errors import LedgerRefusal, LedgerUnavailable, TooOld
 from tests.ledger.bench import NOON_MS, Bench
@@ -21,6 +21,7 @@ from tests.ledger.test_scripts import VERBS, parse
 
 Scenario = Callable[[Bench], Awaitable[object]]
 SCENARIOS: dict[tuple[str, str], Scenario] = {}
+ONCE = Once("d1", bytes(16))
 QUIET: set[tuple[str, str]] = set()
 """Those that must not write."""
 
@@ -127,7 +128,8 @@ def closed(verb: str) -> None:
 
 
 for each in VERBS:
-    closed(each)
+    if each != "rate":  # it asks no shard
+        closed(each)
 
 
 def bad_arguments(verb: str) -> None:
@@ -302,6 +304,13 @@ async def stale_account(bench: Bench) -> None:
     assert (await bench.denied()).account_rev == 2
 
 
+@scenario("reserve", "repeated")
+async def repeated(bench: Bench) -> None:
+    await bench.open()
+    await bench.held("r1", once=ONCE)
+    await bench.reserve("r2", once=ONCE)
+
+
 @scenario("reserve", "outbox_full")
 async def outbox_full(bench: Bench) -> None:
     await bench.open()
@@ -340,13 +349,13 @@ async def credit_held(bench: Bench) -> None:
     assert (await bench.denied("r2", 100)).available_nano == 99
 
 
-def limited(word: str, limit: Limit, left: int, retry_after_ms: int | None) -> None:
+def limited(word: str, limit: Limit, left: int) -> None:
     async def reserve(bench: Bench) -> None:
         await bench.open(1000, Limit("key", "requests", "day", 50), limit)
         await bench.held("r1", 60)
         denied = await bench.denied("r2", 60)
         assert (denied.limit, denied.limit_left) == (limit, left)
-        assert denied.retry_after_ms == retry_after_ms
+        assert denied.retry_after_ms == 0, "what others hold is all that is in the way"
 
     async def quote(bench: Bench) -> None:
         await reserve(bench)
@@ -357,10 +366,9 @@ def limited(word: str, limit: Limit, left: int, retry_after_ms: int | None) -> N
     scenario("quote", word)(quote)
 
 
-HALF_DAY_MS = 43_200_000
-limited("spend_limit", Limit("customer", "spend", "day", 100), 40, HALF_DAY_MS)
-limited("rate_limit", Limit("project", "tokens", "day", 119), 59, HALF_DAY_MS)
-limited("concurrency_limit", Limit("key", "concurrent", "total", 1), 0, None)
+limited("spend_limit", Limit("customer", "spend", "day", 100), 40)
+limited("rate_limit", Limit("project", "tokens", "minute", 119, rolling=True), 59)
+limited("concurrency_limit", Limit("key", "concurrent", "total", 1), 0)
 
 
 # quote
@@ -381,6 +389,28 @@ quoted("allow", 100, 99)
 quoted("insufficient_credits", 100, 101)
 quoted("credit_held", 100, 100)
 quoted("wallet_frozen", 100, 1, frozen=True)
+
+
+def rates(word: str, rates_pico: dict[str, int], units: float, day: int = 1) -> None:
+    """What a past use comes to, or why it cannot be rated."""
+
+    async def run(bench: Bench) -> None:
+        table = compile_prices(rates_pico)
+        if word in ("bad_rate", "unknown_shape"):
+            shape, nano = (1, 1.0) if word == "unknown_shape" else (0, 0.5)
+            object.__setattr__(table, "rows", struct.pack("<BBdd", 1, shape, nano, 0))
+        use = Use(NOON_MS, struct.pack("<d", units))
+        await bench.ledger.rate(table, [use], billing_day=day)
+
+    scenario("rate", word)(run)
+
+
+rates("rated", {"input": 1000}, 3)
+rates("bad_arguments", {"input": 1000}, 3, day=32)
+rates("bad_rate", {"input": 1000}, 3)
+rates("unknown_shape", {"input": 1000}, 3)
+rates("bad_quantity", {"input": 1000}, 0.5)
+rates("too_large", {"input": 10**15}, 10_000)
 
 
 @scenario("quote", "stale_windows")
@@ -751,7 +781,7 @@ async def refund_too_many(bench: Bench) -> None:
     await bench.open(0)
     for number in range(64):
         await bench.ledger.grant("acme", f"g{number}", 1)
-    await refund(bench, "f1", 5)
+    await refund(bench, "f1", 5, allocations=((0, 10),))
 
 
 @scenario("refund", "total_too_large")
@@ -824,4 +854,3 @@ async def test_answers_what_its_header_lists(
 
 def test_no_scenario_is_for_a_word_that_no_header_lists() -> None:
     assert set(SCENARIOS) <= set(LISTED)
-    assert NOON_MS % 86_400_000 == HALF_DAY_MS

@@ -21,6 +21,10 @@ ONE = Account("acme", "k1", 0, 1, models=frozenset({"b"}))
 ANTHROPIC = ("anthropic-version", "2023-06-01")
 
 
+def no_tiers(model: str, account: Account | None) -> tuple[str, ...]:
+    return ("default",)
+
+
 def names(document: Any) -> list[str]:
     return [model["id"] for model in document["data"]]
 
@@ -28,7 +32,7 @@ def names(document: Any) -> list[str]:
 @pytest.mark.parametrize(("account", "seen"), [(ALL, ["a", "b"]), (ONE, ["b"])])
 async def test_a_key_sees_the_models_that_it_may_use(account: Account, seen: list[str]) -> None:
     asked = Asked()
-    await answer_models(["a", "b"], 1_760_000_000)(asked, account, "r1")
+    await answer_models(["a", "b"], 1_760_000_000, no_tiers)(asked, account, "r1")
     assert names(asked.document) == seen
     assert asked.document["object"] == "list"
     assert asked.answered[1]["x-request-id"] == "r1"
@@ -36,20 +40,20 @@ async def test_a_key_sees_the_models_that_it_may_use(account: Account, seen: lis
 
 async def test_an_anthropic_client_sees_them_in_its_own_shape() -> None:
     asked = Asked(ANTHROPIC)
-    await answer_models(["a", "b"], 1_760_000_000)(asked, ALL, "r1")
+    await answer_models(["a", "b"], 1_760_000_000, no_tiers)(asked, ALL, "r1")
     assert names(asked.document) == ["a", "b"]
     assert (asked.document["first_id"], asked.document["last_id"]) == ("a", "b")
     one = Asked(ANTHROPIC)
-    await answer_model("a", 1_760_000_000)(one, ALL, "r1")
+    await answer_model("a", 1_760_000_000, no_tiers)(one, ALL, "r1")
     assert one.document["type"] == "model"
 
 
 async def test_one_model_is_shown_to_who_may_use_it_and_404_to_others() -> None:
     asked = Asked()
-    await answer_model("b", 1_760_000_000)(asked, ONE, "r1")
+    await answer_model("b", 1_760_000_000, no_tiers)(asked, ONE, "r1")
     assert asked.document["id"] == "b"
     with pytest.raises(Refused) as refused:
-        await answer_model("a", 1_760_000_000)(Asked(), ONE, "r1")
+        await answer_model("a", 1_760_000_000, no_tiers)(Asked(), ONE, "r1")
     assert (refused.value.kind, refused.value.code) == ("unknown_model", "model_not_found")
 
 
@@ -91,6 +95,7 @@ async def test_the_balance_is_said_in_exact_decimals_and_never_kept_by_a_cache()
         "held": "0.5",
         "available": "9",
         "credit_limit": "2",
+        "limits": [],
     }
     assert asked.answered[1]["cache-control"] == "no-store"
 

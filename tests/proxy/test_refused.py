@@ -28,7 +28,7 @@ def said(refused: Refused) -> tuple[int, dict[str, str]]:
 
 
 def denied(reason: DenyReason, limit: Limit | None = None, retry_ms: int | None = None) -> Refused:
-    answer = Denied(reason, 3 * CREDIT, CREDIT // 2, CREDIT, limit, 7, retry_ms)
+    answer = Denied(reason, 3 * CREDIT, CREDIT // 2, CREDIT, limit, 7, retry_ms, limit_of="it")
     return refused_by_ledger(answer, insufficient_status=402)
 
 
@@ -55,9 +55,10 @@ def test_credit_that_is_held_will_come_back() -> None:
 @pytest.mark.parametrize(
     ("limit", "source"),
     [
-        (Limit("customer", "requests", "minute", 5), "customer (requests per minute)"),
-        (Limit("key", "tokens", "day", 5), "key (tokens per day)"),
-        (Limit("project", "requests", "total", 5), "project (requests in total)"),
+        (Limit("customer", "requests", "minute", 5), "customer it (requests per minute)"),
+        (Limit("key", "tokens", "day", 5), "key it (tokens per day)"),
+        (Limit("project", "requests", "total", 5), "project it (requests in total)"),
+        (Limit("model", "requests", "day", 5, model="it"), "model it (requests per day)"),
     ],
 )
 def test_a_rate_limit_says_whose_it_is_and_when_its_window_ends(limit: Limit, source: str) -> None:
@@ -66,23 +67,72 @@ def test_a_rate_limit_says_whose_it_is_and_when_its_window_ends(limit: Limit, so
     assert (status, headers["retry-after"]) == (429, "2")
     assert refused.detail["limit_source"] == source
     assert source in refused.message
-    assert "7 left" in refused.message
+    assert refused.message.endswith("7 of 5 left. Try again in 2 s.")
+    assert refused.detail["limit"] == {
+        "scope": limit.scope,
+        "name": "it",
+        "measure": limit.measure,
+        "window": limit.window,
+        "rolling": False,
+        "ceiling": 5,
+        "left": 7,
+        "retry_after_s": 2,
+    }
+
+
+@pytest.mark.parametrize(("retry_ms", "says"), [(120_000, None), (120_001, "false")])
+def test_nobody_is_to_sleep_for_a_window_that_ends_in_hours(
+    retry_ms: int, says: str | None
+) -> None:
+    refused = denied("rate_limit", Limit("key", "requests", "day", 5), retry_ms)
+    assert said(refused)[1].get("x-should-retry") == says
 
 
 def test_a_concurrency_limit_has_a_retry_after_although_no_window_ends() -> None:
-    refused = denied("concurrency_limit", Limit("key", "concurrent", "total", 2))
+    refused = denied("concurrency_limit", Limit("key", "concurrent", "total", 2), 0)
     assert said(refused) == (
         429,
         {"content-type": "application/json", "x-request-id": "r1", "retry-after": "1"},
     )
-    assert refused.detail["limit_source"] == "key (concurrent requests)"
+    assert refused.detail["limit_source"] == "key it (concurrent requests)"
+    assert refused.detail["limit"]["window"] is None
+    assert "still running" in refused.message
 
 
 def test_a_spend_limit_is_402_final_for_now_and_says_when_its_window_ends() -> None:
     refused = denied("spend_limit", Limit("project", "spend", "day", CREDIT), 3_600_000)
     status, headers = said(refused)
     assert (status, headers["x-should-retry"], headers["retry-after"]) == (402, "false", "3600")
-    assert "project (spend per day)" in refused.message
+    assert "project it (spend per day)" in refused.message
+    assert "0.000000007 of 1 credits" in refused.message
+    assert (refused.detail["limit"]["ceiling"], refused.detail["limit"]["left"]) == (
+        "1",
+        "0.000000007",
+    )
+
+
+def test_a_spend_limit_that_others_hold_is_429_and_comes_back() -> None:
+    status, headers = said(denied("spend_limit", Limit("key", "spend", "day", CREDIT), 0))
+    assert status == 429
+    assert int(headers["retry-after"]) >= 1
+    assert "x-should-retry" not in headers
+
+
+@pytest.mark.parametrize(
+    ("reason", "limit"),
+    [
+        ("spend_limit", Limit("key", "spend", "total", CREDIT)),
+        ("rate_limit", Limit("key", "tokens", "minute", 5, rolling=True)),
+        ("concurrency_limit", Limit("key", "concurrent", "total", 0)),
+    ],
+)
+def test_what_no_time_cures_is_not_to_be_retried(reason: DenyReason, limit: Limit) -> None:
+    refused = denied(reason, limit)
+    status, headers = said(refused)
+    assert (status, headers["x-should-retry"]) == (402 if reason == "spend_limit" else 429, "false")
+    assert "retry-after" not in headers
+    assert "No later time helps" in refused.message
+    assert refused.detail["limit"]["retry_after_s"] is None
 
 
 @pytest.mark.parametrize("reason", ["insufficient_credits", "spend_limit"])

@@ -20,6 +20,7 @@ def test_every_shape_becomes_a_rate(load: Load) -> None:
         "{input: {shape: graduated, included: 100, tiers: [{up_to: 1000, price: '2', flat: '0.5'},"
         " {price: '1'}]}, output: {price: '3', minimum_per_request: '0.01', period: day},"
         " per_request: {shape: package, package: 10, price: '0.2'},"
+        " reasoning: {price: '5', minimum_per_period: '20'},"
         " per_image: {shape: volume, tiers: [{up_to: 5, price: '0.1'}, {price: '0.05'}]},"
         " per_second: {shape: flat, flat: '4'}}"
     )
@@ -28,6 +29,7 @@ def test_every_shape_becomes_a_rate(load: Load) -> None:
     assert rates["input"].included == 100
     output = rates["output"]
     assert (output.minimum_per_request_nano, output.period) == (10_000_000, "day")
+    assert rates["reasoning"].minimum_per_period_nano == 20 * 10**9
     assert (rates["request"].package_units, rates["request"].tiers[0].rate_pico) == (10, 2 * 10**11)
     assert [tier.rate_pico for tier in rates["image"].tiers] == [10**11, 5 * 10**10]
     assert rates["second"].tiers == (Tier(None, 0, 4_000_000_000),)
@@ -61,6 +63,16 @@ def test_a_markup_multiplies_the_costs_and_an_own_price_stands(load: Load) -> No
             "{input: {shape: volume, tiers: [{up_to: 5, price: q}, {price: '1'}]}, output: '1'}",
             "input.tiers[0].price",
             "not a plain decimal",
+        ),
+        (
+            "{input: {shape: flat, flat: '1', minimum_per_period: '2'}, output: '1'}",
+            "input.minimum_per_period",
+            "has no minimum",
+        ),
+        (
+            "{input: {price: '1', minimum_per_request: '1', minimum_per_period: '2'}, output: '1'}",
+            "input.minimum_per_period",
+            "stands beside `minimum_per_request`",
         ),
         ("{input: {shap: flat}, output: '1'}", "input.shap", "not a known field"),
     ],

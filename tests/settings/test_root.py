@@ -1,7 +1,12 @@
 """What is compiled from the whole configuration."""
 
+import pytest
+
 from gateway.domain.limits import Limit
 from gateway.domain.pricing import compile_prices
+from gateway.domain.reservation import Key
+from gateway.proxy.accounts import account_of
+from gateway.settings.compiling import compile_customers, compile_keys
 from tests.settings.conftest import RIGHT, Load
 
 PLANS = """\
@@ -34,7 +39,7 @@ def test_a_customer_has_what_its_plan_says(load: Load) -> None:
     assert settings.models_of("same") == frozenset({"small"})
     assert settings.limits("same") == (
         Limit("customer", "spend", "day", 5_000_000_000),
-        Limit("key", "requests", "minute", 60),
+        Limit("key", "requests", "minute", 60, rolling=True),
     )
 
 
@@ -44,9 +49,80 @@ def test_what_a_customer_says_takes_the_place_of_its_plan(load: Load) -> None:
     assert settings.models_of("differs") == frozenset()
     assert settings.limits("differs") == (
         Limit("customer", "spend", "day", 7_000_000_000),
-        Limit("key", "requests", "minute", 60),
+        Limit("key", "requests", "minute", 60, rolling=True),
         Limit("project", "concurrent", "total", 3),
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "rolls"),
+    [
+        ("measure: requests, window: minute", True),
+        ("measure: tokens, window: minute", True),
+        ("measure: spend, window: minute", False),
+        ("measure: requests, window: hour", False),
+        ("measure: tokens, window: minute, rolling: false", False),
+        ("measure: spend, window: month, rolling: true", True),
+        ("measure: concurrent", False),
+        ("measure: concurrent, rolling: false", False),
+    ],
+)
+def test_requests_and_tokens_in_a_minute_roll_unless_told_otherwise(
+    load: Load, said: str, rolls: bool
+) -> None:
+    settings = load(f"customers: {{acme: {{limits: [{{{said}, ceiling: 5}}]}}}}")
+    (limit,) = settings.limits("acme")
+    assert limit.rolling is rolls
+
+
+MODELS = """\
+plans:
+  team:
+    limits:
+      - {scope: model, models: [small, large], measure: requests, window: day, ceiling: 9}
+      - {scope: project, measure: spend, window: month, ceiling: "50"}
+      - {scope: key, measure: requests, window: minute, ceiling: 60}
+customers:
+  acme:
+    plan: team
+    limits:
+      - {scope: model, model: large, measure: requests, window: day, ceiling: 2}
+    projects:
+      web: {limits: [{measure: spend, window: month, ceiling: "80"}]}
+      bare:
+    keys:
+      - sha256: 2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b
+        id: k1
+        project: web
+        limits:
+          - {measure: requests, window: minute, ceiling: 5}
+          - {measure: concurrent, ceiling: 1}
+"""
+
+
+def test_each_model_of_a_limit_is_one_and_one_model_s_takes_the_place_of_its_own(
+    load: Load,
+) -> None:
+    large = "  large: {upstream: sim, max_output_tokens: 9, prices: {input: 1, output: 2}}\n"
+    settings = load(MODELS, start=RIGHT + large)
+    assert settings.limits("acme")[:2] == (
+        Limit("model", "requests", "day", 9, model="small"),
+        Limit("model", "requests", "day", 2, model="large"),
+    )
+
+
+def test_a_project_s_and_a_key_s_limits_take_the_place_of_those_for_all(load: Load) -> None:
+    large = "  large: {upstream: sim, max_output_tokens: 9, prices: {input: 1, output: 2}}\n"
+    settings = load(MODELS, start=RIGHT + large)
+    customer = compile_customers(settings)["acme"]
+    (key,) = compile_keys(settings).values()
+    project = Limit("project", "spend", "month", 80 * 10**9)
+    requests = Limit("key", "requests", "minute", 5, rolling=True)
+    running = Limit("key", "concurrent", "total", 1)
+    assert account_of(customer, key, 1).limits[2:] == (project, requests, running)
+    other = account_of(customer, Key("k2", "acme", "other"), 1)
+    assert other.limits == settings.limits("acme")
+    assert customer.projects == {"web": (project,), "bare": ()}
 
 
 def test_an_empty_customer_has_nothing(load: Load) -> None:

@@ -23,6 +23,7 @@ from gateway.domain.delivery import (
     StoredSignal,
 )
 from gateway.domain.events import Event
+from gateway.domain.history import PastUse, reserved_at_ms
 from gateway.exporter.sinks.sqlite_schema import migrate
 
 _COLUMNS: Final = """SELECT kind, event_id, shard, epoch, seq, occurred_at_ms, customer_id,
@@ -60,6 +61,33 @@ _SIGNALS: Final = """
 """
 
 
+_USES: Final = """
+    SELECT customer_id, model, moment, price_version, usage,
+        amount_nano
+        + coalesce((SELECT amount_nano FROM events WHERE kind = 'settle_late'
+            AND ended.kind = 'expire' AND event_id = ended.of || 'settled_late'), 0)
+        - coalesce((SELECT sum(amount_nano) FROM events WHERE kind = 'adjust'
+            AND event_id IN (ended.of || 'repriced', ended.of || 'repriced_late')), 0)
+"""
+_USED: Final = """
+    FROM (
+        SELECT kind, customer_id, price_version, amount_nano,
+            rtrim(event_id, ?1) AS of,
+            coalesce(json_extract(facts, '$.model'), '') AS model,
+            reserved_at_ms(rtrim(rtrim(event_id, ?1), ':'), occurred_at_ms) AS moment,
+            coalesce((SELECT late.usage FROM events AS late WHERE late.kind = 'settle_late'
+                AND events.kind = 'expire'
+                AND late.event_id = rtrim(events.event_id, ?1) || 'settled_late'), usage) AS usage
+        FROM events
+        WHERE kind IN ('settle', 'expire') AND occurred_at_ms >= ?2
+            AND (?4 IS NULL OR customer_id = ?4)
+    ) AS ended
+    WHERE moment >= ?2 AND moment < ?3
+"""
+"""Of an expired reservation what its late settle said, once, in the expiry's place. Bound: letters of
+an outcome, since, until, customer or none."""
+
+
 class StoreMissing(Exception):
     """There is no store at this path: the exporter has never run with this configuration."""
 
@@ -69,6 +97,7 @@ class SqliteStore:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        connection.create_function("reserved_at_ms", 2, reserved_at_ms, deterministic=True)
 
     @classmethod
     def at(cls, path: Path) -> "SqliteStore":
@@ -188,6 +217,21 @@ class SqliteStore:
             found += [f"{one} and {two} both ended it" for one, two in rows]
         rows = self._connection.execute(_LATE_WITHOUT_EXPIRY, (_OUTCOME_LETTERS,))
         return found + [f"{late} has no expiry before it" for (late,) in rows]
+
+    def past_uses(
+        self, since_ms: int, until_ms: int, customer_id: str | None = None
+    ) -> Iterator[PastUse]:
+        """See `UsageHistory`."""
+        asked = (_OUTCOME_LETTERS, since_ms, until_ms, customer_id)
+        rows = self._connection.execute(_USES + _USED + "ORDER BY 1, 2, 3, of", asked)
+        for customer, model, moment_ms, version, usage, charged in rows:
+            yield PastUse(customer, model, moment_ms, version, orjson.loads(usage), charged)
+
+    def count_past_uses(self, since_ms: int, until_ms: int, customer_id: str | None = None) -> int:
+        """See `UsageHistory`."""
+        asked = (_OUTCOME_LETTERS, since_ms, until_ms, customer_id)
+        ((count,),) = self._connection.execute("SELECT count(*) " + _USED, asked)
+        return int(count)
 
     @contextmanager
     def _moment(self) -> Iterator[sqlite3.Connection]:

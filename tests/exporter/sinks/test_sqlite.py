@@ -4,11 +4,13 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.domain.delivery import Anomaly, DeadLetter, Place
 from gateway.domain.events import Event
+from gateway.domain.history import PastUse
 from gateway.exporter.sink import Batch, SinkUnavailable
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
@@ -191,3 +193,55 @@ async def test_contradicting_ends_are_found(sink: SqliteSink, path: Path) -> Non
             "e:settled_late has no expiry before it",
             "f_x:released and f_x:expired both ended it",
         ]
+
+
+async def test_past_uses_are_told_once_each_by_their_last_word(
+    sink: SqliteSink, path: Path
+) -> None:
+    came = 1_699_999_999_000
+    rid = f"{came:012x}{'a' * 20}"
+    late, usage = f"{came - 5:012x}{'b' * 20}", {"input": 40}
+    adjust: dict[str, Any] = {"kind": "adjust", "usage": {}, "price_version": None}
+    await sink.open()
+    await sink.write(
+        Batch(
+            [
+                make_event(0, event_id=f"{rid}:settled"),
+                make_event(1, event_id=f"{rid}:repriced", amount_nano=90, **adjust),
+                make_event(2, event_id="refund:1", amount_nano=600, **adjust),
+                make_event(3, kind="release", event_id="r3:released", amount_nano=0, usage={}),
+                make_event(4, kind="expire", event_id=f"{late}:expired", amount_nano=30),
+                make_event(
+                    5,
+                    kind="settle_late",
+                    event_id=f"{late}:settled_late",
+                    amount_nano=-8,
+                    usage=usage,
+                ),
+                make_event(6, event_id=f"{late}:repriced_late", amount_nano=2, **adjust),
+                make_event(7, customer_id="other", facts={}),
+                make_event(
+                    8, kind="expire", event_id="r8:expired", customer_id="zeta", amount_nano=3
+                ),
+            ]
+        )
+    )
+    with SqliteStore.at(path) as store:
+        everything = list(store.past_uses(0, 1 << 48))
+        plain = {"input": 12, "output": 5}
+        assert everything == [
+            PastUse("acme", "m", came - 5, "p_1", usage, 30 - 8 - 2),
+            PastUse("acme", "m", came, "p_1", plain, 700 - 90),
+            PastUse("other", "", 1_700_000_000_007, "p_1", plain, 707),
+            PastUse("zeta", "m", 1_700_000_000_008, "p_1", plain, 3),
+        ]
+        assert store.count_past_uses(0, 1 << 48) == 4
+        for since, until, customer, count in (
+            (came, 1 << 48, None, 3),
+            (0, came, None, 1),
+            (0, came + 1, "acme", 2),
+            (0, 1 << 48, "other", 1),
+            (0, 1 << 48, "nobody", 0),
+        ):
+            assert len(list(store.past_uses(since, until, customer))) == count
+            assert store.count_past_uses(since, until, customer) == count

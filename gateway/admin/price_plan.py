@@ -1,0 +1,239 @@
+"""`prices plan`: what past uses would have cost at other prices, customer by customer.
+
+Every use is rated by the ledger's own script (`rate`), on counters that begin blank; nothing is
+computed here but sums. Uses from before the period that is asked for are rated too, as far back as
+a price counts, so that its tiers and included units stand where they would have stood.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import groupby
+from typing import Final, Protocol
+
+from gateway.domain.history import PastUse
+from gateway.domain.limits import Window
+from gateway.domain.pricebook import Book
+from gateway.domain.pricing import PriceTable
+from gateway.domain.reservation import MAX_USES, Rated, Use
+
+DAY_MS: Final = 86_400_000
+_LONGEST_MS: Final[Mapping[Window, int]] = {
+    "minute": 60_000,
+    "hour": 3_600_000,
+    "day": DAY_MS,
+    "week": 7 * DAY_MS,
+    "month": 31 * DAY_MS,
+}
+
+UnitsOf = Callable[[str], Awaitable[frozenset[str] | None]]
+"""The units that a price version tells apart; None when it is not known any more."""
+
+
+class Rater(Protocol):
+    """The ledger, as far as it rates past uses."""
+
+    async def rate(
+        self, table: PriceTable, uses: Sequence[Use], *, billing_day: int, periods: bytes
+    ) -> Rated:
+        """See `Ledger.rate`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLine:
+    """A customer's uses of one model, a customer's of all (model ""), or all (customer "" too).
+
+    charged_nano: then
+    would_nano:   at the new price; None where the model has none
+    cost_nano:    by the new costs; None where they are not known
+    """
+
+    customer_id: str
+    model: str
+    events: int
+    charged_nano: int
+    would_nano: int | None
+    cost_nano: int | None
+
+    @property
+    def change_nano(self) -> int | None:
+        """What would be charged more, or less."""
+        return None if self.would_nano is None else self.would_nano - self.charged_nano
+
+    @property
+    def percent(self) -> Fraction | None:
+        """The change in percent of what was charged; None where nothing was."""
+        if self.change_nano is None or not self.charged_nano:
+            return None
+        return Fraction(100 * self.change_nano, self.charged_nano)
+
+    @property
+    def margin_nano(self) -> int | None:
+        """What would be charged beyond the cost."""
+        if self.would_nano is None or self.cost_nano is None:
+            return None
+        return self.would_nano - self.cost_nano
+
+    @property
+    def below_cost(self) -> bool:
+        """Whether it would be sold for less than it costs."""
+        return self.margin_nano is not None and self.margin_nano < 0
+
+    def beyond(self, max_increase: Fraction | None, max_decrease: Fraction | None) -> bool:
+        """Whether it changes by more than so many percent. Of what was free any charge does."""
+        if not self.change_nano:
+            return False
+        most = max_increase if self.change_nano > 0 else max_decrease
+        return most is not None and 100 * abs(self.change_nano) > most * abs(self.charged_nano)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a change of prices makes of past uses.
+
+    lines:     by customer and model
+    customers: a sum each, of the models that have a price; so is `total`
+    untold:    model → classes of its new price that an old one did not tell apart: what was used of
+               them is charged as the class that it was counted as, or not at all
+    """
+
+    lines: tuple[PlanLine, ...]
+    customers: tuple[PlanLine, ...]
+    total: PlanLine
+    untold: Mapping[str, frozenset[str]]
+
+    @property
+    def unpriced(self) -> tuple[str, ...]:
+        """Models that were used and have no price any more."""
+        return tuple(sorted({line.model for line in self.lines if line.would_nano is None}))
+
+    @property
+    def below_cost(self) -> tuple[PlanLine, ...]:
+        """What would be sold below cost."""
+        return tuple(line for line in self.lines if line.below_cost)
+
+    def beyond(
+        self, max_increase: Fraction | None, max_decrease: Fraction | None
+    ) -> tuple[PlanLine, ...]:
+        """Customers, and the total, that change by more than so many percent."""
+        sums = (*self.customers, self.total)
+        return tuple(line for line in sums if line.beyond(max_increase, max_decrease))
+
+
+def lead_ms(tables: Iterable[PriceTable]) -> int | None:
+    """How far before a moment uses may count in a period of these prices; None: without end."""
+    longest = 0
+    for table in tables:
+        if table.counts_periods:
+            for rate in table.rates.values():
+                if rate.plain:
+                    continue
+                if rate.period == "total":
+                    return None
+                longest = max(longest, _LONGEST_MS[rate.period])
+    return longest
+
+
+@dataclass(slots=True)
+class Planner:
+    """Rates uses at the prices of a book.
+
+    billing_day_of: the day on which a customer's months begin
+    tell:           is called with how many uses have been rated
+    """
+
+    ledger: Rater
+    book: Book
+    tables: Mapping[str, PriceTable]
+    billing_day_of: Callable[[str], int]
+    units_of: UnitsOf
+    tell: Callable[[int], None] = lambda _: None
+    _done: int = 0
+    _units: dict[str, frozenset[str] | None] = field(default_factory=dict)
+    _untold: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    async def plan(self, uses: Iterable[PastUse], since_ms: int) -> Plan:
+        """Rate all, and add up those that came from `since_ms` on. `uses` come as a
+        `UsageHistory` tells them. Raises LedgerUnavailable; ValueError for what passes the bounds
+        of a number."""
+        lines = []
+        for (customer_id, model), some in groupby(uses, lambda use: (use.customer_id, use.model)):
+            version = self.book.version_for(model, customer_id)
+            table = self.tables.get(version) if version else None
+            line = await self._line(
+                PlanLine(customer_id, model, 0, 0, None, None), table, some, since_ms
+            )
+            if line.events:
+                lines.append(line)
+        customers = tuple(
+            _sum(customer_id, own)
+            for customer_id, own in groupby(lines, lambda line: line.customer_id)
+        )
+        return Plan(tuple(lines), customers, _sum("", lines), self._untold)
+
+    async def _line(
+        self, line: PlanLine, table: PriceTable | None, uses: Iterable[PastUse], since_ms: int
+    ) -> PlanLine:
+        if table is not None:
+            line = replace(line, would_nano=0, cost_nano=0 if table.cost_rows else None)
+        periods, day = b"", self.billing_day_of(line.customer_id)
+        for batch in _batches(uses):
+            counted = [use for use in batch if use.reserved_at_ms >= since_ms]
+            line = replace(
+                line,
+                events=line.events + len(counted),
+                charged_nano=line.charged_nano + sum(use.charged_nano for use in counted),
+            )
+            if table is not None:
+                asked = [
+                    Use(use.reserved_at_ms, table.vector(await self._usage(use, table)))
+                    for use in batch
+                ]
+                rated = await self.ledger.rate(table, asked, billing_day=day, periods=periods)
+                periods, first = rated.periods, len(batch) - len(counted)
+                would, cost = rated.charges_nano[first:], rated.costs_nano[first:]
+                line = replace(line, would_nano=(line.would_nano or 0) + sum(would))
+                if line.cost_nano is not None:
+                    line = replace(line, cost_nano=line.cost_nano + sum(cost))
+            self._done += len(batch)
+            self.tell(self._done)
+        return line
+
+    async def _usage(self, use: PastUse, table: PriceTable) -> Mapping[str, int]:
+        """What was used, as far as it was told: a price that has no price for a request does not
+        count them, though each is one."""
+        version = use.price_version or ""
+        if version not in self._units:
+            self._units[version] = await self.units_of(version)
+        known = self._units[version]
+        if known is not None and (untold := {*table.units} - known - {"request"}):
+            self._untold[use.model] = self._untold.get(use.model, frozenset()) | untold
+        if use.usage and "request" not in (known or use.usage):
+            return {**use.usage, "request": 1}
+        return use.usage
+
+
+def _batches(uses: Iterable[PastUse]) -> Iterable[list[PastUse]]:
+    batch: list[PastUse] = []
+    for use in uses:
+        batch.append(use)
+        if len(batch) == MAX_USES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _sum(customer_id: str, lines: Iterable[PlanLine]) -> PlanLine:
+    """Of those that have a price. The cost is known where every line's is."""
+    priced = [line for line in lines if line.would_nano is not None]
+    costs = [line.cost_nano for line in priced]
+    return PlanLine(
+        customer_id,
+        "",
+        sum(line.events for line in priced),
+        sum(line.charged_nano for line in priced),
+        sum(line.would_nano or 0 for line in priced),
+        None if None in costs else sum(cost or 0 for cost in costs),
+    )

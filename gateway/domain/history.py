@@ -1,0 +1,55 @@
+"""Past uses as a store of usage events tells them: what each reservation came to in the end."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from gateway.domain.usage import Usage
+
+_MOMENT_DIGITS: Final = 12
+_ID_CHARS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class PastUse:
+    """One reservation that was charged, by its last word: an expiry and its late settle are one.
+
+    reserved_at_ms: when the request came
+    charged_nano:   in all, less what a volume step credited; refunds are not taken off
+    price_version:  of the price that it was charged at
+    """
+
+    customer_id: str
+    model: str
+    reserved_at_ms: int
+    price_version: str | None
+    usage: Usage
+    charged_nano: int
+
+
+class UsageHistory(Protocol):
+    """What a store can tell of past uses."""
+
+    def past_uses(
+        self, since_ms: int, until_ms: int, customer_id: str | None = None
+    ) -> Iterator[PastUse]:
+        """Those that came from `since_ms` on and before `until_ms`: by customer and model, each
+        customer's of a model in the order in which they came."""
+        ...
+
+    def count_past_uses(self, since_ms: int, until_ms: int, customer_id: str | None = None) -> int:
+        """How many there are."""
+        ...
+
+
+def reserved_at_ms(reservation_id: str, ended_at_ms: int) -> int:
+    """When a reservation was made: what its id says, which begins with that moment (48 bits of
+    Unix ms in hex); of an id that does not, when it ended."""
+    if len(reservation_id) == _ID_CHARS:
+        try:
+            moment_ms = int(reservation_id[:_MOMENT_DIGITS], 16)
+        except ValueError:
+            return ended_at_ms
+        if 0 < moment_ms < ended_at_ms:
+            return moment_ms
+    return ended_at_ms

@@ -1,0 +1,65 @@
+"""How a limit stands: what is used and held of it, and when that ends; as people and programs see it.
+
+Amounts of spend are decimal strings of credits, everything else is counted in whole numbers.
+"""
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.domain.limits import Limit
+from gateway.domain.money import format_amount
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One limit of one customer, project, key or model, at one moment.
+
+    of:      whose it is: the id of the customer, project or key, or the model
+    ends_ms: when the window ends; of a rolling one, when the oldest of what it counts counts no more;
+             None where nothing ends
+    """
+
+    limit: Limit
+    of: str
+    used: int
+    held: int
+    ends_ms: int | None
+
+    @property
+    def left(self) -> int:
+        """What could still be held."""
+        return max(0, self.limit.ceiling - self.used - self.held)
+
+
+def describe(limit: Limit, of: str) -> dict[str, Any]:
+    """A limit by its name: whose, on what, up to what."""
+    return {
+        "scope": limit.scope,
+        "name": of,
+        "measure": limit.measure,
+        "window": None if limit.measure == "concurrent" else limit.window,
+        "rolling": limit.rolling,
+        "ceiling": count_of(limit, limit.ceiling),
+    }
+
+
+def count_of(limit: Limit, count: int) -> str | int:
+    """A count as it is shown: of spend as credits."""
+    return format_amount(count) if limit.measure == "spend" else count
+
+
+def standing_document(standing: Standing) -> dict[str, Any]:
+    """A limit as it stands."""
+    limit, ends_ms = standing.limit, standing.ends_ms
+    ends = None
+    if ends_ms is not None:
+        moment = dt.datetime.fromtimestamp(ends_ms // 1000, dt.UTC)
+        ends = f"{moment:%Y-%m-%dT%H:%M:%S}.{ends_ms % 1000:03d}Z"
+    return {
+        **describe(limit, standing.of),
+        "used": count_of(limit, standing.used),
+        "held": count_of(limit, standing.held),
+        "left": count_of(limit, standing.left),
+        "window_end": ends,
+    }

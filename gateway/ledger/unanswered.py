@@ -1,0 +1,138 @@
+"""Requests that were charged and whose clients got no whole answer, told among the workers of all
+gates, so that whoever gets the retry knows it for one.
+
+Not part of the ledger: nothing is charged or refused by what is told here, and it is told for ten
+minutes. Hence the law: telling costs a request an append to a bounded queue; what cannot be written
+soon is forgotten; a request that is answered costs nothing at all.
+
+One stream for all shards, `unanswered`: each worker reads all of it as it comes.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+from msgpack import packb, unpackb
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.ledger.keys import Keys
+
+NAME: Final = "unanswered"
+TOLD_FOR_MS: Final = 600_000
+BLOCK_MS: Final = 2000
+"""How long one XREAD waits; less than the client's timeout."""
+AGAIN_S: Final = 1.0
+
+Kind = Literal[
+    "unanswered",  # its client has no whole answer of it, and it is or will be charged
+    "not_charged",  # it was released after all
+    "repeated",  # a retry of it has been answered
+]
+_KINDS: Final = frozenset(get_args(Kind))
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What is told of a request.
+
+    whose:   customer and API key. digest: of these, the route and the body, 16 bytes; both of an
+             `unanswered` one alone
+    """
+
+    kind: Kind
+    request_id: str
+    whose: str = ""
+    digest: bytes = b""
+
+
+Take = Callable[[Note, float], None]
+"""Given a note and how many seconds ago it was written, by the ledger's clock."""
+
+
+class UnansweredLog:
+    """One worker's end of it. `post` from the event loop; `write` and `read` as tasks."""
+
+    def __init__(
+        self,
+        client: Redis,
+        *,
+        namespace: str = "cg",
+        max_entries: int = 10_000,
+        queue_limit: int = 4096,
+    ) -> None:
+        """client: of its own; one connection is kept waiting."""
+        self._client: Any = client
+        self._stream = Keys(namespace).common(NAME)
+        self._max_entries = max_entries
+        self._queue: deque[Note] = deque(maxlen=queue_limit)
+        self._posted = asyncio.Event()
+
+    def post(self, note: Note) -> None:
+        """Tell the others. Never blocks, never fails."""
+        self._queue.append(note)
+        self._posted.set()
+
+    async def write(self) -> None:
+        """Write what is posted, at once, until cancelled."""
+        while True:
+            await self._posted.wait()
+            self._posted.clear()
+            try:
+                await self.flush()
+            except (RedisError, OSError):
+                await asyncio.sleep(AGAIN_S)
+                self._posted.set()
+
+    async def flush(self) -> None:
+        """Write what waits, in one round trip. Raises RedisError, OSError; then it still waits."""
+        batch = list(self._queue)
+        if not batch:
+            return
+        async with self._client.pipeline(transaction=False) as pipe:
+            for note in batch:
+                told = packb([note.kind, note.request_id, note.whose, note.digest])
+                pipe.xadd(self._stream, {b"n": told}, maxlen=self._max_entries)
+            last = (await pipe.execute())[-1]
+        for _ in batch:
+            self._queue.popleft()
+        oldest = str(max(0, _ms(last) - TOLD_FOR_MS))
+        await self._client.xtrim(self._stream, minid=oldest, approximate=False)
+
+    async def read(self, take: Take) -> None:
+        """Take what was told in the last ten minutes, then what is told, until cancelled."""
+        after: bytes | None = None
+        while True:
+            try:
+                if after is None:
+                    after = b"%d" % max(0, await self._now_ms() - TOLD_FOR_MS)
+                told = await self._client.xread({self._stream: after}, count=1000, block=BLOCK_MS)
+                now_ms = await self._now_ms() if told else 0
+            except (RedisError, OSError):
+                await asyncio.sleep(AGAIN_S)
+                continue
+            for _, entries in told or ():
+                for entry_id, fields in entries:
+                    after = entry_id
+                    note = _unpack(fields)
+                    if note is not None:
+                        take(note, max(0, now_ms - _ms(entry_id)) / 1000)
+
+    async def _now_ms(self) -> int:
+        seconds, micros = await self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _ms(entry_id: bytes) -> int:
+    return int(entry_id.partition(b"-")[0])
+
+
+def _unpack(fields: dict[bytes, bytes]) -> Note | None:
+    """None for what another release may tell."""
+    try:
+        kind, request_id, whose, digest, *_ = unpackb(fields[b"n"])
+    except (KeyError, ValueError):
+        return None
+    return Note(kind, request_id, whose, digest) if kind in _KINDS else None
