@@ -30,9 +30,10 @@ async def lower_bound(
     Raises LedgerUnavailable.
     """
     grows = facts.stream and policy.hold_output_tokens is not None
-    if not (grows or policy.clamp) or (denied.balance_nano <= 0 and denied.available_nano <= 0):
+    clamps = policy.clamp and facts.limits_output
+    if not (grows or clamps) or (denied.balance_nano <= 0 and denied.available_nano <= 0):
         return denied
-    stride = facts.choices if policy.clamp else 1
+    stride = facts.choices if clamps else 1
     most = bound.held_output // stride
     least = min(policy.least_hold_output_tokens, most - 1)
     if least < 1:
@@ -51,7 +52,7 @@ async def lower_bound(
         scope_bits=model.scope_bits,
     )
     match affordable.decision:
-        case "allow" if policy.clamp:
+        case "allow" if clamps:
             lowered = least + affordable.steps
             output = lowered * stride
             return replace(bound, output=output, held_output=output, lowered=lowered)
