@@ -27,6 +27,7 @@ local MAX_COUNTERS = 200 -- of one record
 local ENDLESS = 4503599627370496 -- where the only window of `total` ends
 local TOMBSTONE_TTL_MS = 3600000
 local SETTLE_MAX_AGE_MS = 3300000
+local GROWTH_MARK_MS = 500 -- how long new requests stand back for an answer that wants to grow
 local ONCE_TTL_MS = 86400000
 local ONCE_DIGEST = 16 -- bytes of a body's digest
 
@@ -39,7 +40,10 @@ local STATE, EPOCH, LAST_SEQ, ACKED_SEQ, ACKED_EPOCH = 2, 4, 5, 6, 7
 local STATUS, N_GRANTS, N_COUNTERS, N_PERIODS, N_ALLOWANCES, BILLING_DAY = 2, 3, 4, 5, 6, 7
 local N_SIGNALS, ACCOUNT_REV, CREDIT_LIMIT, OVERDRAFT = 8, 9, 10, 11
 local HELD, HELD_CREDIT, OPEN, GRANTED, SETTLED = 12, 13, 14, 15, 16
-local EXPIRED_CREDIT, VOIDED, ADJUSTED, NEXT_GRANT_NO, SWEEP_AT, HEADER = 17, 18, 19, 20, 21, 21
+local EXPIRED_CREDIT, VOIDED, ADJUSTED, NEXT_GRANT_NO, SWEEP_AT = 17, 18, 19, 20, 21
+local GROWTH_WANTED, HEADER = 22, 22
+local GROWTH_WANTED_AT = 113 -- its first byte in the record
+local FROZEN, KILLED = 1, 2 -- statuses beside 0, active
 -- A grant's fields, counted from its first index.
 local CATEGORY, PRIORITY, BITS, NO, REMAINING, GRANT_HELD = 0, 1, 3, 4, 5, 6
 local EFFECTIVE_AT, EXPIRES_AT, CREATED_AT = 7, 8, 9
@@ -116,7 +120,7 @@ local function account_format(n_grants, n_counters, n_periods, n_allowances, n_s
     middle = rep('Idddddd', n_periods) .. rep('IBBBBIdddddd', n_allowances)
   end
   if n_signals > 0 then middle = middle .. 'dddddc' .. 8 * (n_signals - 5) end
-  return '<BBBBBBBBddddddddddddd' .. rep('BBHIdddddd', n_grants) .. middle .. rep('Iddd', n_counters)
+  return '<BBBBBBBBdddddddddddddd' .. rep('BBHIdddddd', n_grants) .. middle .. rep('Iddd', n_counters)
 end
 
 local function read_account(raw)

@@ -117,7 +117,7 @@ local function notice(a, balance, now, spent, always)
       local so_far = a[SETTLED] - settled_before
       if so_far > most then
         fast = 1
-        if flags >= 2 then a[STATUS] = 1 end
+        if flags >= 2 and a[STATUS] == 0 then a[STATUS] = FROZEN end
         found[#found + 1] = { 'spending_fast', so_far, usual, flags >= 2 and 1 or 0 }
       else
         mark = settled_before + most + 1

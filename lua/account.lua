@@ -8,7 +8,7 @@
 -- KEYS[3] customers
 -- KEYS[4] out
 -- ARGV[1] head  <dddddBBB: now_ms (0: the ledger's clock), seen_epoch, seen_count, account_rev, credit_limit_nano,
---               status (0 active, 1 frozen), billing day (1 … 31),
+--               status (0 active, 1 frozen, 2 killed: frozen, and its running answers are cut), billing day (1 … 31),
 --               bump (0 or 1: then revision, limit, status and day given count for nothing)
 -- ARGV[2] customer_id
 -- ARGV[3] facts
@@ -27,7 +27,7 @@
 -- read
 local head = { sunpack('<dddddBBB', ARGV[1]) }
 local customer, rev, limit, status, day, bump = ARGV[2], head[4], head[5], head[6], head[7], head[8] == 1
-if not whole(head) or #customer == 0 or #customer > MAX_ID or status > 1 or head[8] > 1
+if not whole(head) or #customer == 0 or #customer > MAX_ID or status > KILLED or head[8] > 1
   or not bump and (day < 1 or day > 31) then
   return { 'bad_arguments' }
 end
@@ -58,7 +58,7 @@ if raw then
 elseif bump then
   return { 'unknown_account' }
 else
-  a = { 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, MAX_AMOUNT }
+  a = { 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, MAX_AMOUNT, 0 }
 end
 a[ACCOUNT_REV], a[CREDIT_LIMIT], a[STATUS], a[BILLING_DAY] = rev, limit, status, day
 local _, _, balance = credit(a, 0, now)

@@ -22,11 +22,12 @@
 --   settled, released, expired, settled_late  charged_nano, balance_nano, epoch, seq, replayed (1)
 --   bad_rate, bad_quantity, unknown_shape, too_large
 --   wrong_scopes  ids: the hold's limits count in records that were not given
---   not_grown  held_nano, available_nano, deadline_ms, reason: wallet_frozen, insufficient_credits, credit_held, spend_limit, rate_limit; or `recorded`
---   extended  held_nano, available_nano, deadline_ms
+--   not_grown  held_nano, available_nano, deadline_ms, reason, account_rev; the reason: wallet_killed (the answer is to be cut),
+--              wallet_frozen, insufficient_credits, credit_held, spend_limit, rate_limit; or `recorded`
+--   extended  held_nano, available_nano, deadline_ms, account_rev
 --
 -- writes: reservation, due; and when the hold grows, account and scope records, and out and shard where
---         time has done something.
+--         time has done something; for credit_held the account's mark that growth is wanted.
 
 -- read
 local head = { sunpack('<ddddddB', ARGV[1]) }
@@ -74,8 +75,8 @@ if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
 end
 local available, payable = credit(a, h[H_BITS], now)
 if head[4] <= h[H_EXTEND_NO] then
-  if total > h[H_HELD] then return { 'not_grown', h[H_HELD], available, h[H_DEADLINE], 'recorded' } end
-  return { 'extended', h[H_HELD], available, h[H_DEADLINE] }
+  if total > h[H_HELD] then return { 'not_grown', h[H_HELD], available, h[H_DEADLINE], 'recorded', a[ACCOUNT_REV] } end
+  return { 'extended', h[H_HELD], available, h[H_DEADLINE], a[ACCOUNT_REV] }
 end
 local growth, more = total - h[H_HELD], head[5] - h[H_TOKENS]
 local reason, scopes = nil, {}
@@ -83,7 +84,9 @@ local limits = { sunpack('<' .. rep('BBIddd', h[H_LIMITS]), raw, limits_at) }
 limits[#limits] = nil
 if growth < 0 then growth = 0 end
 if more < 0 then more = 0 end
-if growth > 0 and a[STATUS] ~= 0 then
+if a[STATUS] == KILLED then
+  reason = 'wallet_killed'
+elseif growth > 0 and a[STATUS] ~= 0 then
   reason = 'wallet_frozen'
 elseif growth > 0 and growth > available then
   reason = growth > payable - h[H_HELD] and 'insufficient_credits' or 'credit_held'
@@ -119,8 +122,12 @@ if grown then
     pairs[5], pairs[6] = KEYS[3], pack_shard(shard)
   end
   store(pairs, scopes, 6, mask)
+elseif reason == 'credit_held' then -- the mark alone: what else was read of the account may not be kept
+  local mark, raw_account = spack('<d', now + GROWTH_MARK_MS), values[2]
+  call('MSET', KEYS[5], hold, KEYS[4], string.sub(raw_account, 1, GROWTH_WANTED_AT - 1) .. mark
+    .. string.sub(raw_account, GROWTH_WANTED_AT + 8))
 else
   call('SET', KEYS[5], hold)
 end
-if reason then return { 'not_grown', h[H_HELD], available, deadline, reason } end
-return { 'extended', h[H_HELD], available, deadline }
+if reason then return { 'not_grown', h[H_HELD], available, deadline, reason, a[ACCOUNT_REV] } end
+return { 'extended', h[H_HELD], available, deadline, a[ACCOUNT_REV] }

@@ -36,6 +36,7 @@ local estimate, wrong = rate(ARGV[3], 1, #ARGV[3], ARGV[2], 1, n, nil,
   { a = a, mode = 'hold', opens = true, now = now })
 if not estimate then return { wrong } end
 local available, payable, balance = credit(a, head[5], now)
+local wanted = a[GROWTH_WANTED] - now
 
 -- decide
 if a[STATUS] ~= 0 then return { 'wallet_frozen', estimate, available, balance } end
@@ -48,7 +49,7 @@ elseif estimate > 0 and estimate > payable then
   word = 'insufficient_credits'
 elseif not limits then
   word = refusal[1]
-elseif estimate > 0 and estimate > available then
+elseif estimate > 0 and (estimate > available or wanted > 0 and wanted <= GROWTH_MARK_MS) then
   word = 'credit_held'
 end
 return { word, estimate, available, balance }

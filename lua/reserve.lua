@@ -32,7 +32,7 @@
 --   stale_windows  now_ms
 --   insufficient_credits  estimate_nano, available_nano, balance_nano
 --   spend_limit, rate_limit, concurrency_limit  estimate_nano, available_nano, balance_nano, row (from 0; the one that refuses longest), left, retry_after_ms (0: when others end, -1: never)
---   credit_held  estimate_nano, available_nano, balance_nano
+--   credit_held  estimate_nano, available_nano, balance_nano: also while a running answer waits to grow
 --
 -- writes: due, account, reservation, once, out and shard where time has done something, and the scope records that
 --         limits count in.
@@ -92,7 +92,8 @@ end
 if not limits then
   return { refusal[1], estimate, available, balance, refusal[2], refusal[3], refusal[4] }
 end
-if estimate > 0 and estimate > available then
+local wanted = a[GROWTH_WANTED] - now -- a mark further ahead is of a clock that has jumped
+if estimate > 0 and (estimate > available or wanted > 0 and wanted <= GROWTH_MARK_MS) then
   return { 'credit_held', estimate, available, balance }
 end
 local allocations, marks = {}, ''

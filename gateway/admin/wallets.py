@@ -77,6 +77,11 @@ def wallet_document(
     }
 
 
+def wallet_status(wallet: Wallet) -> str:
+    """active, frozen (nothing new runs), or killed (what ran was cut, too)."""
+    return "killed" if wallet.killed else "frozen" if wallet.frozen else "active"
+
+
 def _recurring(
     wallet: Wallet, names: Mapping[int, str], recurring: Collection[str]
 ) -> list[dict[str, Any]]:
@@ -98,7 +103,7 @@ def wallet_summary(customer_id: str, wallet: Wallet, now_ms: int) -> dict[str, A
     """One wallet in a list."""
     return {
         "customer_id": customer_id,
-        "status": "frozen" if wallet.frozen else "active",
+        "status": wallet_status(wallet),
         "balance": format_amount(wallet.balance_nano(now_ms)),
         "held": format_amount(wallet.held_nano),
         "available": format_amount(wallet.available_nano(now_ms)),

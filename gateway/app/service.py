@@ -25,6 +25,7 @@ from gateway.dialects.base import ReadOptions
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Settled
 from gateway.ledger.accounts import AccountStore
+from gateway.ledger.changes import Changes
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.journal import JournalInUse, SettleJournal, orphans, replay_orphan
@@ -148,8 +149,13 @@ class GateService:
         self._lines = RequestLog(resources.process, self._metrics.log_lines_dropped)
         self._observer = Observer(self._metrics, self._lines, self._refusals)
         self._settlements = Settlements(
-            settling, self._journal, self._ended, self._metrics.endings_set_aside
+            settling,
+            self._journal,
+            self._ended,
+            self._metrics.endings_set_aside,
+            self._store.key_killed,
         )
+        self._changes = Changes(self._client, namespace=redis.namespace)
         self._sweeper = Sweeper(settling, self._store)
         self._prices = PriceFeed(self._store.price_books())
         self._balance = BalanceReader(self._store, settings.events_path)
@@ -203,6 +209,7 @@ class GateService:
             self._refusals.run,
             self._replay_journals,
             self._keep_prices,
+            self._follow_changes,
             self._unanswered.write,
             self._take_unanswered,
         ]
@@ -310,6 +317,15 @@ class GateService:
 
     async def _keep_prices(self) -> None:
         await self._prices.run(self._reprice)
+
+    async def _follow_changes(self) -> None:
+        """Hear of changed accounts at once, while the ledger can be heard."""
+        while True:
+            with suppress(LedgerUnavailable):
+                await self._changes.follow(
+                    self._settlements.look_at, lambda: self._settlements.look_at(None)
+                )
+            await asyncio.sleep(RESTART_AFTER_S)
 
     def _reprice(self) -> None:
         """Serve new requests at the prices of the book in force."""

@@ -83,6 +83,7 @@ async def _sync_customer(
                 account_rev=1 if wallet is None else wallet.account_rev + 1,
                 credit_limit_nano=limit_nano,
                 frozen=wallet is not None and wallet.frozen,
+                killed=wallet is not None and wallet.killed,
                 billing_day=billing_day,
             )
             break

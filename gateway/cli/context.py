@@ -18,6 +18,7 @@ from gateway.cli.output import fail
 from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
 from gateway.ledger.accounts import AccountStore, OtherLedger, RedisRunner
 from gateway.ledger.audit import Audit
+from gateway.ledger.changes import Changes
 from gateway.ledger.connect import BadLedgerUrl, Endpoint
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.embedded import EmbeddedLedger, EmbeddedLedgerError, running_socket
@@ -47,6 +48,11 @@ class Context:
     audit: Audit
     outbox: Outbox
     store: SqliteStore
+
+    @property
+    def changes(self) -> Changes:
+        """Where gates hear of changed accounts."""
+        return Changes(self.client, namespace=self.settings.redis.namespace)
 
 
 def read_settings(config: Path) -> Settings:

@@ -123,17 +123,18 @@ def list_(
 @key.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `key list` has it.")],
+    kill: Annotated[bool, typer.Option("--kill", help="Cut what runs with it, too.")] = False,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Revoke a key for ever: its next paid request is refused, whatever worker it comes to.
 
-    Requests that run already end, and are charged. Revoking it again changes nothing.
+    Requests that run already end, and are charged, unless they are killed. Revoking it again changes nothing.
     """
 
     async def work(context: Context) -> StoredKey:
         try:
-            revoked = await context.accounts.revoke_key(context.operator, key_id)
+            revoked = await context.accounts.revoke_key(context.operator, key_id, kill=kill)
         except LedgerRefusal as refused:
             if refused.word != "unknown_account":
                 raise
@@ -141,6 +142,8 @@ def revoke(
             known = await context.accounts.list_keys()
             revoked = next(each for each in known if each.key_id == key_id)
         if revoked is not None:
+            if kill:
+                await context.changes.announce(revoked.customer_id)
             return revoked
         for customer_id, configured in context.settings.api_keys():
             if configured.key_id == key_id:

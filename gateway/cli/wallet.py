@@ -10,6 +10,7 @@ from gateway.admin.wallets import (
     grant_operation_id,
     void_operation_id,
     wallet_document,
+    wallet_status,
     wallet_summary,
 )
 from gateway.cli import app
@@ -237,10 +238,11 @@ def void(
 def freeze(
     customer: Customer,
     reason: Annotated[str | None, typer.Option(help="Why; kept on record.")] = None,
+    kill: Annotated[bool, typer.Option("--kill", help="Cut what runs, too.")] = False,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Let nothing new run, until `wallet thaw`. What runs may spend what it holds, not more."""
-    _set_frozen(config, customer, True, reason)
+    _set_status(config, customer, "killed" if kill else "frozen", reason)
 
 
 @wallet.command()
@@ -250,16 +252,15 @@ def thaw(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """End a freeze, also one that unusual spending has caused."""
-    _set_frozen(config, customer, False, reason)
+    _set_status(config, customer, "active", reason)
 
 
-def _set_frozen(config: Path, customer: str, frozen: bool, reason: str | None) -> None:
-    word = "frozen" if frozen else "active"
+def _set_status(config: Path, customer: str, status: str, reason: str | None) -> None:
     facts = {"reason": reason} if reason else {}
 
     async def work(context: Context) -> bool:
         found = await wallet_of(context, customer)
-        if found.frozen == frozen:
+        if status == wallet_status(found):
             return False
         try:
             await context.operator.account(
@@ -267,15 +268,18 @@ def _set_frozen(config: Path, customer: str, frozen: bool, reason: str | None) -
                 account_rev=found.account_rev + 1,
                 credit_limit_nano=found.credit_limit_nano,
                 billing_day=found.billing_day,
-                frozen=frozen,
+                frozen=status != "active",
+                killed=status == "killed",
                 facts=facts,
             )
         except LedgerRefusal:
             raise fail(f"{customer} was changed by someone else just now; try again") from None
+        if status == "killed":
+            await context.changes.announce(customer)
         return True
 
     changed = on_ledger(config, work)
-    said = f"{customer} is {word}." if changed else f"{customer} was {word} already."
+    said = f"{customer} is {status}." if changed else f"{customer} was {status} already."
     out.print(plain(said, "bold green" if changed else "yellow"))
 
 

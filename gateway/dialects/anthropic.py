@@ -108,7 +108,7 @@ class AnthropicMessages(Dialect):
         document = {**facts.document, "model": options.upstream_model}
         if options.service_tier == DEFAULT_TIER:
             pin_service_tier(document, "standard_only")
-        if options.max_output is not None and facts.output_bound is None:
+        if options.fills(facts.output_bound):
             document["max_tokens"] = options.max_output
         return orjson.dumps(document)
 

@@ -125,6 +125,7 @@ class ForwardOptions:
     inject_usage:            set `stream_options.include_usage` on streams (some upstreams reject it)
     continuous_usage_stats:  the upstream is a vLLM that reports usage in every chunk on request
     max_output:              fill in this output maximum when the caller gave none; None leaves it absent
+    lowers:                  it stands in place of the caller's too
     max_output_field:        how chat upstreams call it: OpenAI's reasoning models refuse `max_tokens`,
                              older servers do not know `max_completion_tokens`
     service_tier:            in place of `auto`: the only tier that it may be
@@ -136,6 +137,11 @@ class ForwardOptions:
     max_output: int | None = None
     max_output_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     service_tier: str | None = None
+    lowers: bool = False
+
+    def fills(self, output_bound: int | None) -> bool:
+        """Whether `max_output` is written into a body whose caller allows this much."""
+        return self.max_output is not None and (self.lowers or output_bound is None)
 
 
 @dataclass(slots=True)

@@ -138,7 +138,7 @@ class Gemini(Dialect):
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
         """The strict parse, with a maximum; streams report usage anyway."""
         document = dict(facts.document[_BODY])
-        if options.max_output is not None and facts.output_bound is None:
+        if options.fills(facts.output_bound):
             config = document.get("generationConfig", {})
             document["generationConfig"] = {**config, "maxOutputTokens": options.max_output}
         return orjson.dumps(document)

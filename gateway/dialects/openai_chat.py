@@ -177,8 +177,10 @@ def forwarded_document(
         if options.continuous_usage_stats:
             stream_options["continuous_usage_stats"] = True
         document["stream_options"] = stream_options
-    if options.max_output is not None and facts.output_bound is None:
-        document[max_output_field] = options.max_output
+    if options.fills(facts.output_bound):
+        given = [name for name in OUTPUT_MAXIMA if document.get(name) is not None]
+        for name in given or [max_output_field]:
+            document[name] = options.max_output
     return document
 
 

@@ -135,7 +135,7 @@ class OpenAIResponses(Dialect):
         """The strict parse with the upstream's model name and a maximum; streams report usage anyway."""
         document = {**facts.document, "model": options.upstream_model}
         pin_service_tier(document, options.service_tier)
-        if options.max_output is not None and facts.output_bound is None:
+        if options.fills(facts.output_bound):
             document["max_output_tokens"] = options.max_output
         return orjson.dumps(document)
 

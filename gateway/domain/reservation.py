@@ -21,6 +21,7 @@ DenyReason = Literal[
     "rate_limit",
     "concurrency_limit",
     "wallet_frozen",
+    "wallet_killed",  # of a running answer: it is to be cut
     "repeated",  # a request with this Idempotency-Key runs, or has run
     "stale_account",  # account_rev differs: reload the account and ask again
     "stale_windows",  # the limit rows' borders do not cover the ledger's clock: repack
@@ -156,6 +157,21 @@ class Extended:
     deadline_ms: int
     reason: DenyReason | None = None
     """Why it did not grow. None also when an earlier call with this number answered already."""
+    account_rev: int = 0
+    """The ledger's revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Affordable:
+    """How much of a request its wallet can pay for now."""
+
+    steps: int
+    """Beyond the least; 0 also where `decision` is another than allow."""
+    open_reservations: int
+    estimate_nano: int
+    available_nano: int
+    balance_nano: int
+    decision: Literal["allow"] | DenyReason
 
 
 @dataclass(frozen=True, slots=True)

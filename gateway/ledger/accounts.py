@@ -281,11 +281,14 @@ class AccountStore:
             return None
         return Key(key.key_id, key.customer_id, key.project_id)
 
-    async def revoke_key(self, ledger: OperatorLedger, key_id: str) -> StoredKey | None:
+    async def revoke_key(
+        self, ledger: OperatorLedger, key_id: str, *, kill: bool = False
+    ) -> StoredKey | None:
         """Revoke a key for ever; None when there is no such key.
 
         The customer's revision is raised after it, so that every gate looks the key up anew at
         its next request. Called again after a failure, it does both again.
+        kill: cut its running answers, too
         """
         for key in await self.list_keys():
             if key.key_id == key_id:
@@ -295,9 +298,17 @@ class AccountStore:
                         await self._client.hset(
                             self.keys.common("keys"), key.digest, _pack_key(key)
                         )
+                if kill:
+                    with unavailable():
+                        await self._client.sadd(self.keys.common("killed"), key_id)
                 await ledger.bump(key.customer_id, {"reason": "key revoked", "key_id": key_id})
                 return key
         return None
+
+    async def key_killed(self, key_id: str) -> bool:
+        """Whether the running answers of this key are to be cut."""
+        with unavailable():
+            return bool(await self._client.sismember(self.keys.common("killed"), key_id))
 
     # Price book
 

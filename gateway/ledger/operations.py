@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, get_args
 from gateway.domain.limits import Limit
 from gateway.domain.reservation import (
     Account,
+    Affordable,
     Denied,
     DenyReason,
     Extended,
@@ -39,6 +40,7 @@ __all__ = ["Ledger", "Prices", "Seen"]
 
 _RESERVE = struct.Struct("<dddddddIBBHHH")
 _QUOTE = struct.Struct("<ddddIBB")
+_AFFORD = struct.Struct("<ddddIB")
 _RATE = struct.Struct("<BB")
 _RESERVED_AT = struct.Struct("<d")
 # The mask of the scopes given is the last byte of these: `_run_scoped` changes it.
@@ -93,6 +95,7 @@ class Ledger(Corrections):
         self._reserve, self._extend = scripts["reserve"], scripts["extend"]
         self._settle, self._release = scripts["settle"], scripts["release"]
         self._expire, self._quote = scripts["expire"], scripts["quote"]
+        self._afford = scripts["afford"]
         self._rate = scripts["rate"]
 
     async def reserve(
@@ -212,6 +215,7 @@ class Ledger(Corrections):
                 available_nano=reply[2],
                 deadline_ms=reply[3],
                 reason=None if reason == "recorded" else reason,
+                account_rev=reply[-1],
             )
         if word == b"unknown_reservation":
             return None
@@ -330,6 +334,38 @@ class Ledger(Corrections):
             raise unexpected(self._quote, word)
         estimate_nano, available, balance = reply[1:] if len(reply) == 4 else (0, 0, 0)
         return Quote(estimate_nano, available, balance, word)
+
+    async def afford(
+        self,
+        account: Account,
+        table: Prices,
+        least: bytes,
+        step: bytes,
+        steps: int,
+        *,
+        scope_bits: int = 0,
+    ) -> Affordable:
+        """How much of a request the wallet can pay for now: the vector `least`, and of so many
+        steps more those that are available. Limits are not asked; writes nothing.
+
+        Raises LedgerUnavailable; ValueError for arguments out of bounds.
+        """
+        known = self._known.get(id(account)) or self._know(account)
+        head = _AFFORD.pack(*self._times(account.shard), steps, scope_bits, len(least) >> 3)
+        keys = (known.meta, known.account_key)
+        reply = await self._runner.run(self._afford, keys, (head, least, step, table.rows))
+        word = reply[0].decode()
+        if word == "affordable":
+            _, estimate, available, balance, fits, open_reservations = reply
+            return Affordable(fits, open_reservations, estimate, available, balance, "allow")
+        if word in BAD_INPUT:
+            raise ValueError(f"afford: {word}")
+        if word in CLOSED:
+            raise LedgerUnavailable(f"shard {account.shard} cannot serve: {word}")
+        if word not in _REASONS:
+            raise unexpected(self._afford, word)
+        _, estimate, available, balance = reply
+        return Affordable(0, 0, estimate, available, balance, word)
 
     async def rate(
         self, table: Prices, uses: Sequence[Use], *, billing_day: int, periods: bytes = b""

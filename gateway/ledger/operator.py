@@ -54,6 +54,9 @@ _ADJUST = struct.Struct("<BBd")
 _ALLOWANCE = struct.Struct("<IBBBBIdd")
 _PLACE = struct.Struct("<dd")
 
+_KILLED: Final = 2
+"""The status of an account beside 0, active, and 1, frozen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Granted:
@@ -115,24 +118,32 @@ class OperatorLedger:
         account_rev: int,
         credit_limit_nano: int = 0,
         frozen: bool = False,
+        killed: bool = False,
         billing_day: int = 1,
         facts: Mapping[str, Any] | None = None,
     ) -> AccountState:
         """Create an account or change its terms. The revision must be higher than the ledger's.
 
+        killed: frozen, and what runs is cut at its next sign of life
         billing_day: 1 … 31, when months of allowances and tiers begin; a month under way keeps its end
         Raises LedgerUnavailable; LedgerRefusal (old_revision, exists_with_different_parameters)
         with the ledger's revision; ValueError for arguments out of bounds.
         """
         _check_amount(credit_limit_nano)
         return await self._set_account(
-            customer_id, account_rev, credit_limit_nano, frozen, billing_day, False, facts
+            customer_id,
+            account_rev,
+            credit_limit_nano,
+            _KILLED if killed else int(frozen),
+            billing_day,
+            False,
+            facts,
         )
 
     async def bump(self, customer_id: str, facts: Mapping[str, Any] | None = None) -> AccountState:
         """Raise an account's revision, so that every gate reads it anew. Not idempotent: once more
         is once more. Raises LedgerUnavailable; LedgerRefusal(unknown_account)."""
-        return await self._set_account(customer_id, 0, 0, False, 1, True, facts)
+        return await self._set_account(customer_id, 0, 0, 0, 1, True, facts)
 
     async def grant(
         self,
@@ -319,7 +330,7 @@ class OperatorLedger:
         customer_id: str,
         account_rev: int,
         credit_limit_nano: int,
-        frozen: bool,
+        status: int,
         billing_day: int,
         bump: bool,
         facts: Mapping[str, Any] | None,
@@ -332,13 +343,14 @@ class OperatorLedger:
             self.keys.out(shard),
         )
         head = _ACCOUNT.pack(
-            *self._times(shard), account_rev, credit_limit_nano, frozen, billing_day, bump
+            *self._times(shard), account_rev, credit_limit_nano, status, billing_day, bump
         )
         told = {**(facts or {}), "customer_id": customer_id}
         if not bump:
             told |= {
                 "credit_limit_nano": credit_limit_nano,
-                "frozen": frozen,
+                "frozen": status != 0,
+                "killed": status == _KILLED,
                 "billing_day": billing_day,
             }
         reply = await self._runner.run(

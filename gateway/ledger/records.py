@@ -26,7 +26,7 @@ _PERIODS: Final = {number: name for name, number in PERIOD_NUMBERS.items()}
 _MEASURES: Final = {number: name for name, number in MEASURE_NUMBERS.items()}
 
 _SHARD = struct.Struct("<BBHdddd")
-_ACCOUNT = struct.Struct("<BBBBBBBBddddddddddddd")
+_ACCOUNT = struct.Struct("<BBBBBBBBdddddddddddddd")
 _GRANT = struct.Struct("<BBHIdddddd")
 _COUNTER = struct.Struct("<Iddd")
 _RING = struct.Struct("<Iddd24d")
@@ -148,6 +148,10 @@ class Wallet:
     next_grant_no: int
     sweep_at_ms: int
     """When time alone changes this wallet: a grant expires, an allowance opens."""
+    growth_wanted_until_ms: int = 0
+    """Until then new requests stand back: a running answer wants to grow."""
+    killed: bool = False
+    """Frozen, and its running answers are cut."""
     billing_day: int = 1
     grants: tuple[Grant, ...] = ()
     counters: tuple[Counter, ...] = ()
@@ -294,7 +298,8 @@ def read_wallet(record: bytes) -> Wallet:
     counters = _read_counters(record, at, n_counters)
     sums: Any = map(int, numbers)
     return replace(
-        Wallet(status == 1, *sums),
+        Wallet(status != 0, *sums),
+        killed=status == 2,
         billing_day=billing_day,
         grants=tuple(grants),
         counters=counters,

@@ -21,6 +21,11 @@ class Policy:
     """The knobs of a preset, as values. Times in ms, sizes in tokens.
 
     hold_output_tokens:  output held at the start of a stream; None holds the whole bound
+    expected_share:      of its answers whose output a stream holds at first, once that is known;
+                         None holds `hold_output_tokens`
+    least_hold_output_tokens: the least at the end of the credit
+    clamp:               lower the output maximum to what the credit affords
+    grow_wait_ms:        how long a stream waits for credit that others hold
     extend_at:           share of the held output (0 … 1) at which the hold grows
     disconnect_json, disconnect_stream, exhausted_stream, missing_usage: see docs/configuration.md
     bytes_per_token:     for counting where the provider reports nothing
@@ -41,6 +46,10 @@ class Policy:
     insufficient_status: Literal[402, 429]
     answer_cost_header: bool
     bytes_per_token: int = 4
+    expected_share: float | None = None
+    least_hold_output_tokens: int = 64
+    clamp: bool = False
+    grow_wait_ms: int = 2000
     keep_answers: bool = False
 
 

@@ -20,6 +20,8 @@ class Bound:
     input_count:  the input as counted when the provider reports nothing
     output:       upper bound over all choices
     held_output:  how much of it is held: of a stream a part at first
+    step:         how much more a running stream asks for at a time
+    lowered:      the output maximum of each choice, where the gate has lowered the caller's
     other_most:   upper bound of what is neither: images, bytes, seconds, …
     other_certain: what of it the request alone decides
     tiers:        service tiers that may serve it; the first where the answer does not say
@@ -32,6 +34,8 @@ class Bound:
     audio: bool
     images: bool
     tool_calls: int
+    step: int = 1
+    lowered: int | None = None
     other_most: Usage = field(default_factory=dict)
     other_certain: Usage = field(default_factory=dict)
     tiers: tuple[str, ...] = (DEFAULT_TIER,)
@@ -81,8 +85,13 @@ class Bound:
         return self.input + self.held_output + other
 
 
-def bound_request(facts: RequestFacts, model: Model, policy: Policy) -> Bound:
-    """Bound one request. Raises BadRequest when it asks for more than the model can give."""
+def bound_request(
+    facts: RequestFacts, model: Model, policy: Policy, expected_output: int | None = None
+) -> Bound:
+    """Bound one request. Raises BadRequest when it asks for more than the model can give.
+
+    expected_output: what a stream is expected to need, if that is known: held at first
+    """
     per_choice = facts.output_bound
     if per_choice is None:
         default = _default_output(model, policy) if facts.limits_output else None
@@ -94,9 +103,12 @@ def bound_request(facts: RequestFacts, model: Model, policy: Policy) -> Bound:
             param="max_tokens",
         )
     output = per_choice * facts.choices
-    held = output
+    step = output
     if facts.stream and policy.hold_output_tokens is not None:
-        held = min(output, policy.hold_output_tokens)
+        step = policy.hold_output_tokens
+        if expected_output is not None:
+            step = max(expected_output, policy.least_hold_output_tokens)
+    held = min(output, step)
     bound = facts.input_bound
     if model.context_tokens is not None:
         bound = min(bound, model.context_tokens * max(1, facts.choices))
@@ -108,18 +120,23 @@ def bound_request(facts: RequestFacts, model: Model, policy: Policy) -> Bound:
         audio=facts.audio,
         images=facts.images,
         tool_calls=facts.tool_calls,
+        step=max(1, step),
         other_most=facts.most,
         other_certain=facts.certain,
         tiers=_tiers(facts, model),
     )
 
 
-def forward_options(facts: RequestFacts, model: Model, policy: Policy) -> ForwardOptions:
+def forward_options(
+    facts: RequestFacts, model: Model, policy: Policy, lowered: int | None = None
+) -> ForwardOptions:
     """How to write the body out: with the output maximum that the bound assumed, if the caller
-    gave none and the upstream's own would be higher."""
+    gave none and the upstream's own would be higher, or if it was lowered."""
     forward, chosen = model.forward, model.chosen_tiers
     if facts.service_tier is None and len(chosen) == 1 and "service_tier" in facts.document:
         forward = replace(forward, service_tier=chosen[0])
+    if lowered is not None:
+        return replace(forward, max_output=lowered, lowers=True)
     given = facts.output_bound is not None or not facts.limits_output
     if given or policy.default_max_output_tokens is None:
         return forward

@@ -4,8 +4,9 @@
 
 Law: nothing is forwarded before the ledger has granted a hold (free routes aside), and after
 that `Run.resolve` is called on every way out, exactly once in effect. A branch of the flow that
-is not visible here does not exist: how a hold grows and ends is `running.py`, how an answer is
-passed on is `relay.py`, who is asking is `accounts.py`, what a refusal says is `refused.py`.
+is not visible here does not exist: how a hold grows and ends is `running.py`, what the last credit
+pays for is `last_credit.py`, how an answer is passed on is `relay.py`, who is asking is
+`accounts.py`, what a refusal says is `refused.py`.
 """
 
 import re
@@ -26,6 +27,7 @@ from gateway.proxy.attempts import RETRY_COUNT, Attempts
 from gateway.proxy.catalog import Catalog, Model, Route
 from gateway.proxy.estimate import Bound, bound_request, forward_options
 from gateway.proxy.http import BodyError, CancelledUnsent, ClientGone, Exchange, UpstreamError
+from gateway.proxy.last_credit import lower_bound
 from gateway.proxy.observe import Observer
 from gateway.proxy.once import Repeats, once_of, read_name
 from gateway.proxy.refused import (
@@ -33,6 +35,7 @@ from gateway.proxy.refused import (
     Refused,
     as_refused,
     refusal_headers,
+    refused_by_kill,
     refused_by_ledger,
     refused_by_upstream,
 )
@@ -100,7 +103,8 @@ class Flow:
         said = dialect.said(asked, facts)
         once = None if name is None else once_of(trail.account, route.path, name, said)
         model = self._model(route, facts, trail)
-        bound = bound_request(facts, model, route.policy)
+        expected = self._settlements.expected_output(trail.account, facts, model, route.policy)
+        bound = bound_request(facts, model, route.policy, expected)
         event = self._event(trail, route, model, bound)
         attempt = self._attempts.begin(
             trail.account,
@@ -111,10 +115,11 @@ class Flow:
             retry_count=exchange.header(RETRY_COUNT),
         )
         event["retry_of"] = attempt.earlier()
-        hold = await self._reserve(exchange, trail, route, model, bound, event, once)
-        if isinstance(hold, Repeated):
-            await self._repeat(exchange, trail, route, hold)
+        held = await self._reserve(exchange, trail, route, facts, model, bound, event, once)
+        if isinstance(held, Repeated):
+            await self._repeat(exchange, trail, route, held)
             return
+        hold, bound = held
         run = Run(
             self._settlements,
             trail.account,
@@ -133,6 +138,7 @@ class Flow:
             self._observer.admitted(trail)
             task = current_task()
             assert task is not None
+            run.interrupt = task.cancel
             exchange.limit_after_gone(run.linger_ms, task.cancel, run.leaving)
             headers = model.forwarding.fields(
                 exchange.headers(),
@@ -140,7 +146,7 @@ class Flow:
                 trail.request_id,
                 route.dialect.forward_type(facts),
             )
-            options = forward_options(facts, model, route.policy)
+            options = forward_options(facts, model, route.policy, bound.lowered)
             target = route.dialect.forward_target(facts, options, exchange.path)
             body = route.dialect.forward_body(facts, options)
             if exchange.client_gone():
@@ -165,6 +171,8 @@ class Flow:
             raise refused_by_upstream(error) from None
         except (ClientGone, CancelledError) as left:
             run.leave(unsent=isinstance(left, CancelledUnsent))
+            if run.killed is not None and isinstance(left, CancelledError):
+                raise refused_by_kill(run.killed) from None
             raise ClientGone from None
         finally:
             run.resolve()
@@ -296,23 +304,25 @@ class Flow:
         exchange: Exchange,
         trail: Trail,
         route: Route,
+        asked: RequestFacts,
         model: Model,
         bound: Bound,
         event: dict[str, Any],
         once: Once | None,
-    ) -> Hold | Repeated:
-        """Hold the bound, unless a request of the same name has.
+    ) -> tuple[Hold, Bound] | Repeated:
+        """Hold the bound, or at the end of the credit what is left of it, unless a request of the same
+        name has.
 
         Raises Refused, and LedgerUnavailable after making sure nothing leaks.
         """
         account = trail.account
         assert account is not None
         prices = model.prices
-        estimate = prices.vector(bound.held_usage(model))
-        floor = prices.vector(bound.expiry_usage(model, route.policy, bound.counted_usage(0)))
         facts = packb(event)
-        refreshed = False
+        refreshed = lowered = False
         while True:
+            estimate = prices.vector(bound.held_usage(model))
+            floor = prices.vector(bound.expiry_usage(model, route.policy, bound.counted_usage(0)))
             try:
                 answer = await self._ledger.reserve(
                     account,
@@ -333,9 +343,18 @@ class Flow:
                 raise
             if isinstance(answer, Hold):
                 trail.held_nano = answer.held_nano
-                return answer
+                return answer, bound
             if answer.repeats is not None:
                 return answer.repeats
+            if answer.reason == "insufficient_credits" and not lowered:
+                lowered = True
+                less = await lower_bound(
+                    self._ledger, account, asked, model, route.policy, bound, answer
+                )
+                if isinstance(less, Bound):
+                    bound = less
+                    continue
+                answer = less
             trail.denied = answer
             if answer.reason != "stale_account" or refreshed:
                 raise refused_by_ledger(

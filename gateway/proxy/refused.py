@@ -169,6 +169,55 @@ def refused_by_ledger(denied: Denied, *, insufficient_status: int) -> Refused:
             )
 
 
+def refused_by_kill(reason: str) -> Refused:
+    """Say that the operator has ended what was running."""
+    if reason == "key_revoked":
+        return Refused(
+            "bad_key",
+            "This API key was revoked while its request ran; the answer ends here.",
+            reason=reason,
+            detail={"reason": reason},
+        )
+    return Refused(
+        "no_credit",
+        "This account was frozen while its request ran; the answer ends here. Ask its owner or the"
+        " operator to thaw it.",
+        reason=reason,
+        detail={"reason": reason},
+    )
+
+
+def refused_growth(reason: str | None, held: str) -> Refused:
+    """Say why a stream ends before its answer does: its hold could not grow."""
+    detail: dict[str, str | int] = {"reason": reason or "insufficient_credits", "estimate": held}
+    match reason:
+        case "credit_held":
+            return Refused(
+                "credit_held",
+                "Other requests hold the credit that this answer needed; it was cut here. The balance"
+                " would have paid for it.",
+                detail=detail,
+            )
+        case "spend_limit" | "rate_limit":
+            return Refused(
+                "no_credit" if reason == "spend_limit" else "rate_limited",
+                "A limit was reached while this answer ran; it was cut here.",
+                detail=detail,
+            )
+        case "wallet_frozen":
+            return Refused(
+                "no_credit",
+                "This account was frozen while this answer ran; it was cut where its hold ended.",
+                detail=detail,
+            )
+        case _:
+            return Refused(
+                "no_credit",
+                "The credit was used up while this answer ran; it was cut here. Add credits to go on.",
+                detail=detail,
+            )
+
+
 def refused_by_upstream(error: UpstreamError) -> Refused:
     """Say that the upstream gave no answer that could be passed on."""
     if error.timeout:

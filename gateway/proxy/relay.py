@@ -10,6 +10,7 @@ settled before it is sent, and in the comments that end a stream whose client se
 `x-credits-trailer`: `x-credits-cost`, and as remaining the balance after it.
 """
 
+from asyncio import CancelledError
 from typing import Final
 
 from gateway.dialects.base import Answered, Dialect, Meter, Refusal, RequestFacts
@@ -17,6 +18,7 @@ from gateway.dialects.coding import Decoder, decoder_for
 from gateway.domain.money import format_amount
 from gateway.proxy.headers import read_head
 from gateway.proxy.http import Answer, ClientGone, Exchange, UpstreamError
+from gateway.proxy.refused import refused_by_kill, refused_growth
 from gateway.proxy.running import Run
 
 WHOLE_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -60,6 +62,8 @@ async def relay(
     ]
     if failed:
         headers.append(("x-error-source", "upstream"))
+    if run.bound.lowered is not None:
+        headers.append(("x-credits-max-tokens", str(run.bound.lowered)))
     if run.streaming:
         headers.append(_remaining(run.hold.available_nano))
         return await _relay_stream(exchange, answer, run, tap, headers, dialect, asked, request_id)
@@ -105,11 +109,12 @@ async def _relay_stream(
             passing = tap.feed(piece)
             if passing:
                 await exchange.write(passing)
-            if run.watch():
-                _cut(run)
-                await tap.end_with(
-                    exchange, dialect.end_stream(asked, _out_of_credit(run, request_id))
-                )
+            if run.watch() and not await run.covered():
+                run.stage = "cut"
+                run.flag("cut")
+                refused = refused_growth(run.refused, format_amount(run.held_nano))
+                frame = dialect.end_stream(asked, refused.as_refusal(request_id))
+                await tap.end_with(exchange, frame)
                 return None
         rest = tap.finish()
         run.stage = "whole"
@@ -118,6 +123,13 @@ async def _relay_stream(
         if exchange.header("x-credits-trailer") and tap.takes_comments:
             await _write_cost_comments(exchange, run)
         await exchange.end()
+        return None
+    except CancelledError:
+        if run.killed is None:
+            raise
+        refused = refused_by_kill(run.killed)
+        frame = dialect.end_stream(asked, refused.as_refusal(request_id))
+        await tap.end_with(exchange, frame)
         return None
     except ClientGone:
         if run.stage == "sent" and run.linger_ms:
@@ -164,26 +176,23 @@ async def _relay_whole(
 
 
 async def _drain(answer: Answer, run: Run, tap: "_Tap") -> None:
-    """Read on without a client, for the usage at the end; `Run.linger_ms` bounds it.
+    """Read on without a client, for the usage at the end: as far as the hold goes, and as long as
+    `Run.linger_ms` lets it.
 
     Raises UpstreamError.
     """
     run.flag("client_gone")
     run.flag("drained")
+    run.drain()
     try:
-        while piece := await answer.read():
-            tap.feed(piece)
-            if run.watch():
-                _cut(run)
+        while not run.watch():
+            piece = await answer.read()
+            if not piece:
+                run.stage = "whole"
                 return
-        run.stage = "whole"
+            tap.feed(piece)
     finally:
         tap.finish()
-
-
-def _cut(run: Run) -> None:
-    run.stage = "cut"
-    run.flag("cut")
 
 
 def _remaining(nano: int) -> tuple[str, str]:
@@ -210,15 +219,6 @@ async def _write_cost_comments(exchange: Exchange, run: Run) -> None:
 def _cut_by_upstream(request_id: str) -> Refusal:
     return Refusal(
         "upstream_unreachable", "The upstream broke off in the middle of its answer.", request_id
-    )
-
-
-def _out_of_credit(run: Run, request_id: str) -> Refusal:
-    return Refusal(
-        "no_credit",
-        "The credit was used up while this answer ran; it was cut here. Add credits to go on.",
-        request_id,
-        detail={"reason": "insufficient_credits", "estimate": format_amount(run.held_nano)},
     )
 
 

@@ -6,19 +6,22 @@ release leaves from here. `Run.resolve` decides which, once, without awaiting; `
 
 A hold grows before it is used up. What the wallet cannot pay is asked for again later, by half,
 so that a budget is used to its end; only then is the credit exhausted, and the policy decides.
-At each later checkpoint growth is asked for once more: credit may have come.
+At each later checkpoint growth is asked for once more: credit may have come. While it is other
+requests that hold what is asked for, the credit has not ended: the stream asks again and again,
+and when its own hold is used up it stops reading and waits, for a time.
 """
 
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
 from gateway.dialects.base import AnswerFacts
-from gateway.domain.reservation import Account, Extended, Hold, Once, Settled
+from gateway.domain.reservation import Account, DenyReason, Extended, Hold, Once, Settled
 from gateway.domain.usage import (
     DEFAULT_TIER,
     TOKEN_UNITS,
@@ -45,7 +48,10 @@ Stage = Literal[
     "whole",  # the answer has come whole
     "cut",  # the gate ended the stream: the credit was exhausted
     "left",  # the client has gone
+    "killed",  # the operator ended it: charged as if the client had left
 ]
+
+KillReason = Literal["wallet_killed", "key_revoked"]
 
 ABSURD_FACTOR: Final = 100
 ABSURD_SLACK: Final = 1_000_000
@@ -54,8 +60,9 @@ ABSURD_SLACK: Final = 1_000_000
 EXTEND_AGAIN_S: Final = 1.0
 """After the ledger could not be asked to extend a hold."""
 
-SMALLEST_STEP: Final = 64
-"""No less than this part of a usual step is asked for."""
+GROW_AGAIN_S: Final = 0.2
+"""After a growth that other requests' holds stood against. The ledger keeps new requests back for
+longer (GROWTH_MARK_MS), so that what comes free goes to those that run."""
 
 OUTPUT_UNITS: Final = ("output", "reasoning", "audio_output")
 
@@ -68,8 +75,12 @@ class Run:
     stage:      how far the request has come
     status:     the upstream's, 0 until its head has come
     streaming:  what the client asked for, then what the upstream answers
-    act_at:     counted output at which the hold must grow, or the stream be cut
+    act_at:     counted output at which the hold is to grow
+    stop_at:    counted output at which nothing more is read before the hold has grown
     due_at:     when the hold is to be extended at the latest, by the monotonic clock
+    refused:    why the hold could not grow when it was last asked for
+    killed:     why the operator has ended it
+    interrupt:  called when it is to end at once; the flow sets it
     attempt:    by which a retry is known
     once:       the client's Idempotency-Key
     released:   it has ended, for nothing
@@ -77,10 +88,15 @@ class Run:
     """
 
     __slots__ = (
+        "_answered",
+        "_draining",
         "_extend_no",
         "_extending",
+        "_look_again",
+        "_rev",
         "_settlements",
         "_step",
+        "_timer",
         "account",
         "act_at",
         "attempt",
@@ -93,15 +109,19 @@ class Run:
         "flags",
         "held_nano",
         "hold",
+        "interrupt",
         "kept",
+        "killed",
         "model",
         "once",
         "policy",
+        "refused",
         "released",
         "resolved",
         "stage",
         "started_at",
         "status",
+        "stop_at",
         "streaming",
     )
 
@@ -140,23 +160,52 @@ class Run:
         self.kept: tuple[int, str, bytes] | None = None
         self.resolved: asyncio.Task[Settled | None] | None = None
         self.exhausted = False
+        self.refused: DenyReason | None = None
+        self.interrupt: Callable[[], object] | None = None
+        self.killed: KillReason | None = None
+        self._rev = account.account_rev
         self._extend_no = 0
-        self._extending = False
-        self._step = policy.hold_output_tokens or bound.held_output
-        self.act_at: float = self._next_growth()
+        self._extending = self._look_again = self._draining = False
+        self._answered: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._step = bound.step
+        self.act_at = self.stop_at = NEVER
+        self._plan()
         self.due_at = time.monotonic() + policy.checkpoint_interval_ms / 1000
+        if bound.lowered is not None:
+            self.flag("clamped")
         settlements.live.add(self)
 
     # While it runs
 
     def watch(self) -> bool:
-        """After each piece of a stream: grow the hold in time. True when the stream must be cut."""
-        if self.facts.counted_output < self.act_at:
-            return False
-        if self.exhausted:
-            return True
-        self.extend()
-        return False
+        """After each piece of a stream: grow the hold in time. True when it is used up: before more
+        is read, `covered` is to be asked."""
+        counted = self.facts.counted_output
+        if counted >= self.act_at and (self._timer is None or self._step > 1):
+            self.extend()
+        return counted >= self.stop_at
+
+    async def covered(self) -> bool:
+        """Wait until a hold that is used up has grown. False when the stream is to be cut: the credit
+        has ended, or what others hold of it has not come free in time."""
+        until = time.monotonic() + self.policy.grow_wait_ms / 1000
+        while self.facts.counted_output >= self.stop_at and not self.exhausted:
+            left_s = until - time.monotonic()
+            if self._timer is None:
+                self.extend()
+            elif left_s <= 0:
+                self.flag("credit_held")
+                return False
+            self._answered = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._answered,), timeout=None if self._extending else left_s)
+        return self.facts.counted_output < self.stop_at
+
+    def drain(self) -> None:
+        """The client has gone and the upstream is read on: up to what is held, which grows no more."""
+        self._draining = True
+        self.act_at = NEVER
+        self.stop_at = min(self.stop_at, max(self.bound.held_output, self.facts.counted_output))
 
     @property
     def linger_ms(self) -> int:
@@ -191,12 +240,30 @@ class Run:
             self.flags.append(word)
 
     def leave(self, *, unsent: bool) -> None:
-        """The client has gone. unsent: before the upstream heard of the request."""
-        self.flag("client_gone")
+        """The answer has nobody any more to go to. unsent: before the upstream heard of the request."""
+        if self.killed is None:
+            self.flag("client_gone")
         if unsent:
             self.stage = "unsent"
         elif self.stage == "sent":
             self.stage = "left"
+
+    def kill(self, reason: KillReason) -> None:
+        """The operator ends this answer. Without effect on one that has come whole or was cut."""
+        if self.killed is None and self.stage in ("unsent", "sent"):
+            self.killed = reason
+            self.flag("killed")
+            if self.stage == "sent":
+                self.stage = "killed"
+            if self.interrupt is not None:
+                self.interrupt()
+
+    def look(self) -> None:
+        """The account was changed: ask the ledger now, or once more if it is being asked."""
+        if self._extending:
+            self._look_again = True
+        else:
+            self.extend()
 
     def keep(self, status: int, media_type: bytes, body: bytes) -> None:
         """The whole answer, for repeats of this request, if it is to be kept."""
@@ -207,9 +274,23 @@ class Run:
         """Move deadline and checkpoint, and grow the hold if it needs it; the answer goes on."""
         if not self._extending and self.resolved is None:
             self._extending = True
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             self._settlements.spawn(self._extend())
 
     async def _extend(self) -> None:
+        try:
+            await self._ask_to_extend()
+        finally:
+            self._extending = False
+            if self._answered is not None and not self._answered.done():
+                self._answered.set_result(None)
+        if self._look_again:
+            self._look_again = False
+            self.extend()
+
+    async def _ask_to_extend(self) -> None:
         asked = replace(self.bound, held_output=self._wanted_output())
         seen = self._seen(self.facts.counted_output)
         self._extend_no += 1
@@ -225,51 +306,70 @@ class Run:
                 tokens=asked.tokens,
                 ttl_ms=self.policy.hold_ttl_ms,
             )
+            if not isinstance(answer, Extended):
+                # Expired, released by an operator, or unknown: the settle puts it right.
+                self.due_at = self.act_at = self.stop_at = NEVER
+                return
+            self._take(answer, asked)
+            if answer.reason == "wallet_killed":
+                self.kill("wallet_killed")
+            elif answer.account_rev != self._rev:
+                if await self._settlements.key_killed(self.account.key_id):
+                    self.kill("key_revoked")
+                self._rev = answer.account_rev
         except Exception as fault:
             # The stream goes on: its settle charges what it used, also beyond the hold.
             self.due_at = time.monotonic() + EXTEND_AGAIN_S
             if not self.exhausted:
-                self.act_at = NEVER  # the next beat asks
+                self.act_at = self.stop_at = NEVER  # the next beat asks
             if not isinstance(fault, LedgerUnavailable):
                 reservation_id = self.hold.reservation_id
                 log.error("extend_failed", reservation_id=reservation_id, **failure(fault))
-            return
-        finally:
-            self._extending = False
-        if isinstance(answer, Extended):
-            self._take(answer, asked)
-            if not self.exhausted and self.facts.counted_output >= self.act_at:
-                self.extend()  # for less, while each further piece is beyond the hold
-        else:
-            # Expired, released by an operator, or unknown: the settle puts it right.
-            self.due_at = self.act_at = NEVER
 
     def _take(self, answer: Extended, asked: Bound) -> None:
-        policy = self.policy
-        self.due_at = time.monotonic() + policy.checkpoint_interval_ms / 1000
+        self.due_at = time.monotonic() + self.policy.checkpoint_interval_ms / 1000
         self.held_nano = answer.held_nano
-        growth = asked.held_output - self.bound.held_output
-        if growth and answer.grown:
-            self.bound = asked
-            self.exhausted = False
-            self._step = policy.hold_output_tokens or asked.held_output
-        elif growth and self._step // 2 * SMALLEST_STEP >= (policy.hold_output_tokens or 1):
-            self._step //= 2
-        elif growth:
-            self.exhausted = True
-            self.flag("credit_exhausted")
-        if not self.exhausted:
-            self.act_at = self._next_growth()
-        else:
-            self.act_at = self.bound.held_output if policy.exhausted_stream == "cut" else NEVER
+        halved = False
+        if asked.held_output > self.bound.held_output:
+            self.refused = answer.reason
+            if answer.grown:
+                self.bound, self._step = asked, asked.step
+                self.exhausted = False
+            elif self._step > 1:
+                self._step, halved = self._step // 2, True
+            elif self.refused != "credit_held":
+                self.exhausted = True
+                self.flag("credit_exhausted")
+        if self._draining:
+            return
+        self._plan()
+        if self.exhausted:
+            return
+        if self.facts.counted_output >= self.act_at and (self.refused is None or halved):
+            self._look_again = (
+                True  # for less, or for more: each further piece may be beyond the hold
+            )
+        elif self.refused == "credit_held":
+            self._timer = asyncio.get_running_loop().call_later(GROW_AGAIN_S, self.extend)
+
+    def _plan(self) -> None:
+        """Where the hold is to grow, and where it ends."""
+        bound = self.bound
+        whole = bound.held_output >= bound.output
+        stops = self.policy.exhausted_stream == "cut" and not whole
+        self.act_at = NEVER if whole or self.exhausted else self._next_growth()
+        self.stop_at = bound.held_output if stops else NEVER
 
     def _wanted_output(self) -> int:
         """Output to hold from now on, in tokens."""
         bound = self.bound
         counted = self.facts.counted_output
-        if counted < self._next_growth():
+        grows = counted >= self._next_growth() or self.refused == "credit_held"
+        if self._draining or not grows:
             return bound.held_output
-        return min(bound.output, max(bound.held_output, counted) + self._step)
+        # What is asked for by half is what is left: it need not cover all that has been counted.
+        covered = max(bound.held_output, counted) if self._step == bound.step else bound.held_output
+        return min(bound.output, covered + self._step)
 
     def _next_growth(self) -> float:
         bound = self.bound
@@ -311,7 +411,7 @@ class Run:
             return bound.counted_usage(min(counted, bound.held_output)), "estimated"
         if facts.usage is not None and facts.usage_final:
             return self._seen(counted), facts.source
-        if self.stage == "left":
+        if self.stage in ("left", "killed"):
             return self._usage_of_the_gone()
         if self.stage == "cut":
             # What the piece that passed the limit had beyond it was not held: it is not charged.
@@ -342,7 +442,7 @@ class Run:
             return self.bound.held_usage(self.model), "estimated"
         if by == "charge_input":
             return self.bound.counted_usage(0), "counted"
-        return self._seen(self.facts.counted_output), "counted"
+        return self._seen(int(min(self.facts.counted_output, self.stop_at))), "counted"
 
     def _absurd(self) -> bool:
         usage = self.facts.usage
@@ -373,9 +473,11 @@ class Run:
         if self.resolved is not None:
             return self.resolved
         self.ended_at = time.monotonic()
+        if self._timer is not None:
+            self._timer.cancel()
         event, facts = self.event, self.facts
         event["http_status"] = self.status or None
-        event["finish_reason"] = "error" if self.stage == "cut" else facts.finish_reason
+        event["finish_reason"] = "error" if self.stage in ("cut", "killed") else facts.finish_reason
         event["response_model"] = facts.response_model
         self.bound = replace(self.bound, tiers=(self._served_in(),))
         if "service_tier" in event:

@@ -7,18 +7,21 @@ it, it is offered again as long as the process lives. Every operation is idempot
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Literal, TypeVar
 
 import structlog
 from msgpack import packb
 
+from gateway.dialects.base import RequestFacts
 from gateway.domain.reservation import Account, Once, Settled
-from gateway.domain.usage import TOKEN_UNITS, Usage
+from gateway.domain.usage import TOKEN_UNITS, Usage, without_tier
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.journal import Record, Replayed, SettleJournal
 from gateway.ledger.operations import Ledger
+from gateway.proxy.catalog import Model, Policy
 from gateway.proxy.ending import Ending
+from gateway.proxy.expected import ExpectedOutput
 from gateway.proxy.running import Run
 from gateway.telemetry.logs import failure
 from gateway.telemetry.metrics import Counter
@@ -26,6 +29,9 @@ from gateway.telemetry.metrics import Counter
 T = TypeVar("T")
 
 log = structlog.get_logger("gate")
+
+
+OUTPUT: Final = ("output", "reasoning", "audio_output")
 
 OFFER_AGAIN_S: Final = 1.0
 """After both the ledger and the journal refused an ending."""
@@ -43,15 +49,19 @@ class Settlements:
         journal: SettleJournal,
         observe: Callable[[Run, Settled], None],
         set_aside: Counter,
+        key_killed: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         """observe: called with each ending that the ledger takes at once (metrics, nothing slow).
-        set_aside: counts the endings that the ledger will never take."""
+        set_aside: counts the endings that the ledger will never take.
+        key_killed: whether the running answers of a key are to be cut, by its id"""
         self.ledger = ledger
+        self.expected = ExpectedOutput()
         self.live: set[Run] = set()
         """Reservations that have not ended."""
         self._journal = journal
         self._observe = observe
         self._refused = set_aside
+        self._key_killed = key_killed
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -63,11 +73,22 @@ class Settlements:
 
     async def settle(self, run: Run, usage: Usage) -> Settled | None:
         """Charge what was used; None when the ledger has not taken it yet. Never raises."""
+        if run.stage == "whole":
+            output = sum(n for unit, n in usage.items() if without_tier(unit) in OUTPUT)
+            self.expected.note(run.account.customer_id, run.model.name, output)
         return await self._end(run, "settle", usage)
 
     async def release(self, run: Run) -> Settled | None:
         """Give all of the hold back; None when the ledger has not taken it yet. Never raises."""
         return await self._end(run, "release", {})
+
+    def expected_output(
+        self, account: Account, facts: RequestFacts, model: Model, policy: Policy
+    ) -> int | None:
+        """What an answer is expected to have, where the policy goes by that and enough were seen."""
+        if not facts.stream or policy.expected_share is None:
+            return None
+        return self.expected.output(account.customer_id, model.name, policy.expected_share)
 
     def abandon(
         self, account: Account, reservation_id: str, facts: bytes, once: Once | None = None
@@ -167,6 +188,16 @@ class Settlements:
             named = str(record.get("reservation_id"))[:64]
             log.error("ending_set_aside", reservation_id=named, **failure(refusal))
             raise
+
+    async def key_killed(self, key_id: str) -> bool:
+        """Whether the running answers of this key are to be cut. Raises LedgerUnavailable."""
+        return self._key_killed is not None and await self._key_killed(key_id)
+
+    def look_at(self, customer_id: str | None) -> None:
+        """An account was changed (None: any may have been): its running answers ask the ledger now."""
+        for run in tuple(self.live):
+            if customer_id in (None, run.account.customer_id):
+                run.look()
 
     async def drain(self, grace_s: float) -> None:
         """Wait until every ending has been taken by the ledger or by the journal."""

@@ -26,6 +26,7 @@ Preset = Literal["strict", "balanced", "generous"]
 DisconnectJson = Literal["drain", "charge_hold", "charge_input"]
 DisconnectStream = Literal["charge_seen", "drain", "charge_input", "charge_hold"]
 ExhaustedStream = Literal["finish", "cut", "reserve_max"]
+HoldOutput = Literal["fixed", "expected"]
 MissingUsage = Literal["counted", "hold"]
 ExpireCharges = Literal["checkpoint", "hold", "nothing"]
 InsufficientStatus = Literal[402, 429]
@@ -35,8 +36,13 @@ InsufficientStatus = Literal[402, 429]
 class Knobs:
     """A policy with every knob set; the same names as `PolicySection`, which says what they mean."""
 
+    hold_output: HoldOutput
     hold_output_tokens: int
+    hold_output_share: float = 0.95
+    least_hold_output_tokens: int = 64
     extend_at: float
+    grow_wait_ms: int = 2000
+    clamp: bool = False
     hold_ttl_ms: int = 60_000
     checkpoint_interval_ms: int
     template_overhead_tokens: int = 16
@@ -56,8 +62,9 @@ class Knobs:
     keep_answers: bool = False
 
     def flow(self) -> Policy:
-        """The knobs as the flow takes them. `reserve_max` is a hold of the whole bound."""
-        whole_bound = self.exhausted_stream == "reserve_max"
+        """The knobs as the flow takes them. `reserve_max` is a hold of the whole bound, `clamp` of
+        what it is lowered to."""
+        whole_bound = self.exhausted_stream == "reserve_max" or self.clamp
         return Policy(
             hold_output_tokens=None if whole_bound else self.hold_output_tokens,
             extend_at=self.extend_at,
@@ -73,6 +80,10 @@ class Knobs:
             insufficient_status=self.insufficient_status,
             answer_cost_header=self.answer_cost_header,
             bytes_per_token=self.bytes_per_token,
+            expected_share=self.hold_output_share if self.hold_output == "expected" else None,
+            least_hold_output_tokens=self.least_hold_output_tokens,
+            clamp=self.clamp,
+            grow_wait_ms=self.grow_wait_ms,
             keep_answers=self.keep_answers,
         )
 
@@ -80,6 +91,7 @@ class Knobs:
 PRESETS: Final[Mapping[Preset, Knobs]] = {
     # Nothing that is served goes unpaid, at the price of holding more.
     "strict": Knobs(
+        hold_output="fixed",
         hold_output_tokens=16_384,
         extend_at=0.5,
         checkpoint_interval_ms=1000,
@@ -91,6 +103,7 @@ PRESETS: Final[Mapping[Preset, Knobs]] = {
     ),
     # A funded customer is not refused for a maximum that nobody uses; a drained one is cut.
     "balanced": Knobs(
+        hold_output="expected",
         hold_output_tokens=4096,
         extend_at=0.5,
         checkpoint_interval_ms=5000,
@@ -102,6 +115,7 @@ PRESETS: Final[Mapping[Preset, Knobs]] = {
     ),
     # What is in doubt is the operator's loss: answers end, and the wallet may go into overdraft.
     "generous": Knobs(
+        hold_output="expected",
         hold_output_tokens=1024,
         extend_at=0.75,
         checkpoint_interval_ms=10_000,
@@ -120,10 +134,39 @@ class PolicySection(Section):
     preset: Preset | None = field(
         "The values to start from; `balanced` when nothing is said.", "strict", None
     )
+    hold_output: HoldOutput | None = field(
+        "What a stream holds at its start: always `hold_output_tokens`, or what answers to this "
+        "customer from this model are `expected` to have, once enough have ended. Expected sizes "
+        "are a policy, never a bound.",
+        "expected",
+        None,
+    )
     hold_output_tokens: Tokens | None = field(
-        "Output tokens that a stream holds at its start, beside the input; it grows from there. "
-        "Requests without streaming hold their whole bound.",
+        "Output tokens that a stream holds at its start, beside the input; it grows from there, by as "
+        "much again each time. Requests without streaming hold their whole bound.",
         4096,
+        None,
+    )
+    hold_output_share: Share | None = field(
+        "With `hold_output: expected`: the share of answers that need no more than what is held.",
+        0.95,
+        None,
+    )
+    least_hold_output_tokens: Tokens | None = field(
+        "At the end of the credit, the least output that a stream begins with, or that `clamp` leaves.",
+        64,
+        None,
+    )
+    grow_wait_ms: Milliseconds | None = field(
+        "How long a stream whose hold is used up waits, without reading on, for credit that other "
+        "requests hold.",
+        2000,
+        None,
+    )
+    clamp: Switch | None = field(
+        "Hold the whole bound, and where the credit does not cover it, lower the output maximum to "
+        "what it does; the answer says so in `x-credits-max-tokens`.",
+        False,
         None,
     )
     extend_at: Share | None = field(

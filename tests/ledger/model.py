@@ -19,6 +19,7 @@ from tests.ledger.rating import Mark, rows_of
 from tests.ledger.wallet import (
     DEAD_AFTER_MS,
     FOREVER,
+    GROWTH_MARK_MS,
     NOT_TOKENS,
     SETTLE_MAX_AGE_MS,
     Charge,
@@ -30,6 +31,7 @@ from tests.ledger.wallet import (
     ModelHold,
     ModelWallet,
     Parts,
+    Status,
     Terms,
     Told,
     record_of,
@@ -74,18 +76,18 @@ class Model:
         self.events += told
 
     def account(
-        self, customer: str, terms: tuple[int, int, bool, int] | None, now: int
+        self, customer: str, terms: tuple[int, int, Status, int] | None, now: int
     ) -> tuple[str, int]:
-        """terms: revision, credit limit, frozen, billing day; None raises the revision alone."""
+        """terms: revision, credit limit, status, billing day; None raises the revision alone."""
         self.wallets.setdefault(customer, ModelWallet(customer))
         wallet, told = self.begin(customer, now)
-        has = (wallet.rev, wallet.credit_limit, wallet.frozen, wallet.billing_day)
+        has = (wallet.rev, wallet.credit_limit, wallet.status, wallet.billing_day)
         terms = terms or (wallet.rev + 1, *has[1:])
         if terms[0] < wallet.rev:
             return "old_revision", wallet.rev
         if terms[0] == wallet.rev:
             return "unchanged" if terms == has else "different", wallet.rev
-        wallet.rev, wallet.credit_limit, wallet.frozen, wallet.billing_day = terms
+        wallet.rev, wallet.credit_limit, wallet.status, wallet.billing_day = terms
         event_id, signals = f"account:{customer}:{wallet.rev}", wallet.notice(now)
         self.keep(wallet, [*told, wallet.entry("account", event_id, 0, now, signals=signals)])
         return "updated", wallet.rev
@@ -263,7 +265,7 @@ class Model:
         rows = rows_of(table)
         rated = rating.estimate(rows, estimate, wallet.periods, None, now, wallet.billing_day)
         amount = rated.charge_nano
-        if wallet.frozen:
+        if wallet.status != "active":
             return "wallet_frozen", amount
         refused = None
         longest = -1
@@ -285,7 +287,8 @@ class Model:
             return "insufficient_credits", amount
         if refused:
             return refused, amount
-        if amount and amount > wallet.available(now, bits):
+        stands_back = 0 < wallet.growth_wanted_until - now <= GROWTH_MARK_MS
+        if amount and (amount > wallet.available(now, bits) or stands_back):
             return "credit_held", amount
         parts: dict[int, int] = {}
         wallet.hold(amount, now, bits, parts)
@@ -332,7 +335,10 @@ class Model:
         if extend_no <= hold.extend_no:
             return ("not_grown" if total > hold.held else "extended"), hold.held
         growth, more = max(0, total - hold.held), max(0, tokens - hold.tokens)
-        refused = growth > 0 and (wallet.frozen or growth > wallet.available(now, hold.bits))
+        refused = growth > 0 and growth > wallet.available(now, hold.bits)
+        held_by_others = refused and growth <= wallet.payable(now, hold.bits) - hold.held
+        if wallet.status == "killed" or (growth and wallet.status == "frozen"):
+            refused, held_by_others = True, False
         live = []
         for limit, window, _ in hold.counted:
             adds = {"spend": growth, "tokens": more}.get(limit.measure, 0)
@@ -343,6 +349,8 @@ class Model:
                 refused = True
             live.append((counter, adds))
         hold.deadline, hold.extend_no, hold.checkpoint = now + ttl, extend_no, checkpoint
+        if held_by_others:
+            self.wallets[hold.customer].growth_wanted_until = now + GROWTH_MARK_MS
         if refused:
             return "not_grown", hold.held
         if growth or more:

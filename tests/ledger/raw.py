@@ -13,8 +13,8 @@ from tests.ledger.bench import NOON_MS
 
 ROW = struct.Struct("<BBdd")
 LIMIT = struct.Struct("<BBIddddd")
+ACCOUNT = "<BBBBBBBBdddddddddddddd"
 RING = struct.Struct("<Iddd24d")
-ACCOUNT = "<BBBBBBBBddddddddddddd"
 """The header of an account's record; these wallets have grants and counters alone behind it."""
 HEADS = {
     "reserve": ("<dddddddIBBHHH", "now epoch count backlog rev tokens ttl bits mask n rows costs ids"),
@@ -23,6 +23,7 @@ HEADS = {
     "release": ("<ddddB", "now epoch count reserved_at mask"),
     "expire": ("<dddB", "now epoch count mask"),
     "quote": ("<ddddIBB", "now epoch count tokens bits mask n"),
+    "afford": ("<ddddIB", "now epoch count steps bits n"),
     "grant": ("<ddd", "now epoch count"),
     "adjust": ("<ddd", "now epoch count"),
     "account": ("<dddddBBB", "now epoch count rev limit status day bump"),
@@ -48,6 +49,7 @@ KEYS = {
     "release": "due out shard account reservation",
     "expire": "due out shard account reservation",
     "quote": "shard account",
+    "afford": "shard account",
     "grant": "shard account ops out",
     "adjust": "shard account ops out",
     "account": "shard account customers out",
@@ -150,6 +152,7 @@ class Raw:
         cost_rows = changed.pop("cost_rows", b"")
         ids, facts = changed.pop("ids_bytes", self.IDS), changed.pop("facts", b"facts")
         limits, used = changed.pop("limits", b""), changed.pop("used", vector(40, 0))
+        step = changed.pop("step", vector(10, 0))
         paid, rules = changed.pop("paid", payer()), changed.pop("rules", SILENT)
         once = [changed.pop("once")] if "once" in changed else []
         values = {
@@ -158,7 +161,7 @@ class Raw:
             "costs": len(cost_rows), "ids": len(ids), "number": 1, "reserved_at": self.now,
             "limit": 0, "status": 0, "day": 1, "bump": 0, "seq": 0, "category": 1, "priority": 100,
             "amount": 10, "effective_at": 0, "expires_at": 0, "debit": 0,
-            "allowance": 77, "kind": 5, "rollover": 0, "no": 1, "charged": 40, "event": len(EVENT),
+            "allowance": 77, "kind": 5, "rollover": 0, "no": 1, "charged": 40, "event": len(EVENT), "steps": 5,
         }  # fmt: skip
         unknown = set(changed) - set(values)
         assert not unknown, unknown
@@ -182,6 +185,8 @@ class Raw:
                 return [head, name]
             case "quote":
                 return [head, estimate, price_rows, limits]
+            case "afford":
+                return [head, estimate, step, price_rows]
             case "grant" | "adjust" | "void":
                 return [head, name, packed(*TERMS[verb]), facts]
             case "account":
@@ -211,6 +216,7 @@ class Raw:
         names = (
             "layout status n_grants n_counters n_periods n_allowances day n_signals rev credit_limit"
             " overdraft held held_credit open granted settled expired voided adjusted next_no sweep_at"
+            " growth_wanted"
         )
         fields = await self.unpacked("account", ACCOUNT)
         return dict(zip(names.split(), fields, strict=True))

@@ -160,7 +160,7 @@ async def test_the_runner_says_when_the_outcome_is_unknown() -> None:
         await AccountStore(nowhere).customers()
 
 
-HEADER = struct.Struct("<BBBBBBBB13d")
+HEADER = struct.Struct("<BBBBBBBB14d")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import redis.asyncio
 from tests.ledger.raw import HEADS, NAMES, Raw, limit, payer, rows, vector
 
 MOST = 9e15
-WITHOUT_ID = ("quote", "ack", "allowance", "sweep", "signals")
+WITHOUT_ID = ("quote", "afford", "ack", "allowance", "sweep", "signals")
 NO_AMOUNTS = (float("nan"), -1.0, 0.5, MOST + 2)
 DOUBLES = [
     (verb, name)
@@ -88,6 +88,8 @@ async def test_an_id_has_1_to_200_bytes(raw: Raw, verb: str) -> None:
         ("settle", {"cost_rows": Raw.ROWS[:18]}, {"cost_rows": Raw.ROWS}),
         ("quote", {"estimate": vector(1, 0)[:-1], "n": 2}, {"estimate": vector(1, 0)}),
         ("quote", {"limits": limit()[:-1]}, {"limits": limit()}),
+        ("afford", {"estimate": vector(1, 0)[:-1], "n": 2}, {"estimate": vector(1, 0)}),
+        ("afford", {"step": vector(1)}, {"step": vector(1, 0)}),
         ("grant", {"category": 0}, {"category": 1}),
         ("grant", {"category": 5}, {"category": 4}),
         ("adjust", {"debit": 2}, {"debit": 1}),
@@ -107,7 +109,7 @@ async def test_an_id_has_1_to_200_bytes(raw: Raw, verb: str) -> None:
         ("refund", {"paid": payer(category=5)}, {"paid": payer(category=4)}),
         ("refund", {"paid": payer(1.5)}, {"paid": payer(0)}),
         ("refund", {"paid": payer(nano=1) * 66}, {"paid": payer() + payer(0, 0) * 61}),
-        ("account", {"status": 2, "rev": 2}, {"status": 1, "rev": 2}),
+        ("account", {"status": 3, "rev": 2}, {"status": 2, "rev": 2}),
         ("account", {"day": 0, "rev": 2}, {"day": 1, "rev": 2}),
         ("account", {"day": 32, "rev": 2}, {"day": 31, "rev": 2}),
         ("account", {"bump": 2, "rev": 2}, {"bump": 1, "rev": 0}),
@@ -122,7 +124,7 @@ async def test_what_does_not_fit_together_is_refused(
     answer = (await raw(verb, "r1", **good))[0]
     assert answer in (
         "held", "extended", "settled", "allow", "granted", "adjusted", "updated",
-        "voided", "refunded",
+        "voided", "refunded", "affordable",
     )  # fmt: skip
 
 
@@ -302,7 +304,7 @@ async def test_the_first_account_makes_the_shard(valkey: redis.asyncio.Redis) ->
         "n_allowances": 0, "day": 1, "n_signals": 0, "rev": 4, "credit_limit": 9, "overdraft": 0,
         "held": 0, "held_credit": 0, "open": 0, "granted": 0, "settled": 0,
         "expired": 0, "voided": 0, "adjusted": 0, "next_no": 1,
-        "sweep_at": 9e15,
+        "sweep_at": 9e15, "growth_wanted": 0,
     }  # fmt: skip
     assert await valkey.smembers(NAMES["customers"].decode()) == {b"r1"}  # the id that was given
     event = ["account", "account:r1:4", raw.now, 0, 0, False, 0, [], []]

@@ -720,7 +720,7 @@ async def test_an_extend_says_all_it_did_and_again(raw: Raw) -> None:
     await raw("reserve", **asked)
     raw.now += 11
     more = {"mask": 3, "estimate": vector(120, 4), "floor": vector(50, 6), "tokens": 17, "ttl": 99}
-    assert await raw("extend", number=3, **more) == ["extended", 128, 872, raw.now + 99]
+    assert await raw("extend", number=3, **more) == ["extended", 128, 872, raw.now + 99, 1]
     assert await raw.unpacked("r1", PENDING) == [
         1, 0, 1, 5, 2, 3, 36, 36, 12, 2, 128, raw.now - 11, raw.now + 99, 3, 17,
     ]  # fmt: skip
@@ -734,14 +734,14 @@ async def test_an_extend_says_all_it_did_and_again(raw: Raw) -> None:
     raw.now += 1
     for number in (2, 3):
         reply = await raw("extend", number=number, **more)
-        assert reply == ["extended", 128, 872, raw.now + 98]
+        assert reply == ["extended", 128, 872, raw.now + 98, 1]
     grown = {**more, "estimate": vector(129, 0)}
     assert await raw("extend", number=3, **grown) == [
-        "not_grown", 128, 872, raw.now + 98, "recorded",
+        "not_grown", 128, 872, raw.now + 98, "recorded", 1,
     ]  # fmt: skip
     assert await raw.dump() == before
     smaller = {"mask": 3, "estimate": vector(1, 0), "floor": vector(60, 7), "tokens": 1, "ttl": 200}
-    assert await raw("extend", number=4, **smaller) == ["extended", 128, 872, raw.now + 200]
+    assert await raw("extend", number=4, **smaller) == ["extended", 128, 872, raw.now + 200, 1]
     vectors = vector(120, 4) + vector(60, 7)
     body = struct.pack("<dd", 1, 128) + packed + vectors + body[len(vectors) :]
     assert await tail(raw, "r1", PENDING) == body
@@ -771,22 +771,26 @@ async def test_an_extend_by_the_last_nano_and_by_one_more(raw: Raw) -> None:
     await raw("reserve")
     assert (await raw("extend", number=1, estimate=vector(101, 0)))[:3] == ["extended", 101, 0]
     assert (await raw("extend", number=2, estimate=vector(102, 0)))[1:] == [
-        101, 0, raw.now + 60_000, "credit_held",
+        101, 0, raw.now + 60_000, "credit_held", 1,
     ]  # fmt: skip
 
 
 async def test_an_extend_that_may_not_grow_keeps_the_hold_as_it_was(raw: Raw) -> None:
     await raw("reserve", "r0", estimate=vector(300, 0))
     await raw("reserve", mask=3, limits=EVERY_LIMIT)
-    whole = await raw.dump()
+    whole, header = await raw.dump(), await raw.header()
     for number, (units, reason) in enumerate(
         [(701, "credit_held"), (1000, "credit_held"), (1001, "insufficient_credits")], 1
     ):
         raw.now += 1
         reply = await raw("extend", number=number, mask=3, estimate=vector(units, 0))
-        assert reply == ["not_grown", 100, 600, raw.now + 60_000, reason]
+        assert reply == ["not_grown", 100, 600, raw.now + 60_000, reason, 1]
     now = await raw.dump()
-    assert {key for key in now if now[key] != whole[key]} == {NAMES["due"], b"{cg:0}:r:r1"}
+    changed = {key for key in now if now[key] != whole[key]}
+    assert changed == {NAMES["due"], b"{cg:0}:r:r1", NAMES["account"]}
+    assert {k: v for k, v in (await raw.header()).items() if v != header[k]} == {
+        "growth_wanted": raw.now - 1 + 500  # by what was refused for other holds' sake
+    }
     assert (await raw("extend", number=9, mask=3, estimate=vector(700, 0)))[:3] == [
         "extended", 700, 0,
     ]  # fmt: skip
@@ -799,7 +803,7 @@ async def test_an_extend_goes_up_to_a_limit_and_no_further(raw: Raw) -> None:
 
     async def extend(number: int, units: int, tokens: int) -> list[Any]:
         reply = await raw("extend", number=number, mask=2, estimate=vector(units, 0), tokens=tokens)
-        return [reply[0], *reply[4:]]
+        return [reply[0], *reply[4:-1]]
 
     assert await extend(1, 301, 7) == ["not_grown", "spend_limit"]
     assert await extend(2, 100, 31) == ["not_grown", "rate_limit"]
@@ -835,6 +839,83 @@ async def test_a_frozen_wallet_grows_no_hold_and_keeps_it(raw: Raw) -> None:
     reply = await raw("extend", number=2, estimate=vector(2000, 0))
     assert reply[4] == "wallet_frozen"
     assert (await raw("extend", number=3, estimate=vector(101, 0)))[4] == "wallet_frozen"
+
+
+async def test_a_killed_wallet_says_so_at_each_sign_of_life(raw: Raw) -> None:
+    await raw("reserve")
+    await raw("account", id="acme", rev=2, status=2)
+    assert (await raw.header())["status"] == 2
+    for number, units in ((1, 100), (2, 101), (3, 2000)):
+        raw.now += 1
+        reply = await raw("extend", number=number, estimate=vector(units, 0), floor=vector(30, 0))
+        assert reply == ["not_grown", 100, 900, raw.now + 60_000, "wallet_killed", 2]
+    assert (await tail(raw, "r1", PENDING))[-36 - 12 - 5 - 16 :][:16] == vector(30, 0)
+    assert await raw("reserve", "r2", rev=2) == ["wallet_frozen"]
+    assert (await raw("settle", used=vector(30, 0)))[:2] == ["settled", 30]
+
+
+async def test_what_was_refused_for_other_holds_keeps_new_requests_back_for_a_while(
+    raw: Raw,
+) -> None:
+    await raw("reserve", "r0", estimate=vector(800, 0))
+    await raw("reserve")
+    raw.now = at = raw.now + 10
+    assert (await raw("extend", number=1, estimate=vector(201, 0)))[4] == "credit_held"
+    held, one = ["credit_held", 1, 100, 1000], {"estimate": vector(1, 0)}
+    for now in (at, at + 499):
+        raw.now = now
+        assert await raw("reserve", "r2", **one) == held
+        assert await raw("quote", **one) == held
+        assert await raw("afford", **one) == held
+    assert (await raw("reserve", "r3", estimate=vector(0, 0)))[0] == "held", "it takes no credit"
+    assert (await raw("extend", number=2, estimate=vector(101, 0)))[0] == "extended"
+    for now in (at + 500, at - 1):  # the second: a clock that was set back
+        raw.now = now
+        assert (await raw("quote", **one))[0] == "allow"
+        assert (await raw("afford", **one))[0] == "affordable"
+    assert (await raw("reserve", "r4", **one))[0] == "held"
+
+
+async def test_a_growth_that_is_refused_marks_nothing_but_for_other_holds(raw: Raw) -> None:
+    await raw("reserve", limits=limit(0, 1, 1, 300))
+    for number, units in ((1, 1001), (2, 301)):
+        assert (await raw("extend", number=number, estimate=vector(units, 0)))[0] == "not_grown"
+    assert (await raw.header())["growth_wanted"] == 0
+    assert [counter[3] for counter in await raw.counters()] == [100]
+
+
+# What is affordable
+
+
+@pytest.mark.parametrize(
+    ("least", "step", "steps", "fits"),
+    [
+        (100, 10, 90, 90), (100, 10, 91, 90), (100, 10, 89, 89), (101, 10, 95, 89), (1000, 1, 9, 0),
+        (0, 1, 1000, 1000), (0, 1, 2000, 1000), (0, 0, 7, 7), (999, 2, 5, 0), (0, 1000, 5, 1),
+    ],
+)  # fmt: skip
+async def test_what_is_affordable_is_found_to_the_step(
+    raw: Raw, least: int, step: int, steps: int, fits: int
+) -> None:
+    asked = {"estimate": vector(least, 0), "step": vector(step, 0), "steps": steps}
+    before = await raw.dump()
+    reply = await raw("afford", **asked)
+    assert reply == ["affordable", least + fits * step, 1000, 1000, fits, 0]
+    assert await raw.dump() == before
+    if least + fits * step:
+        whole = {"estimate": vector(least + fits * step, 0)}
+        assert (await raw("reserve", **whole))[:2] == ["held", least + fits * step]
+
+
+async def test_what_others_hold_is_not_affordable(raw: Raw) -> None:
+    await raw("reserve", "r0", estimate=vector(950, 0))
+    assert await raw("afford", estimate=vector(1, 0), step=vector(1, 1), steps=99) == [
+        "affordable", 49, 50, 1000, 16, 1,
+    ]  # fmt: skip
+    assert await raw("afford", estimate=vector(51, 0)) == ["credit_held", 51, 50, 1000]
+    assert await raw("afford", estimate=vector(1001, 0)) == ["insufficient_credits", 1001, 50, 1000]
+    await raw("account", rev=2, status=1)
+    assert await raw("afford", estimate=vector(1, 0)) == ["wallet_frozen", 1, 50, 1000]
 
 
 # Accounts

@@ -29,7 +29,13 @@ async def test_an_extend_that_meets_an_expiry_writes_its_entry(raw: Raw) -> None
     await raw("grant", id="g2", amount=33, expires_at=raw.now + 5, priority=200)
     await raw("reserve")
     raw.now += 5
-    assert await raw("extend", estimate=vector(120, 0)) == ["extended", 120, 880, raw.now + 60_000]
+    assert await raw("extend", estimate=vector(120, 0)) == [
+        "extended",
+        120,
+        880,
+        raw.now + 60_000,
+        1,
+    ]
     assert (await raw.shard())[3:5] == [1, 3]  # no record without the entry, no entry without it
     entry, stamp, facts = (await raw.events())[-1]
     assert (entry, stamp) == (
@@ -158,7 +164,7 @@ async def test_an_allowance_says_all_it_did_and_again(raw: Raw) -> None:
 async def allowance(raw: Raw) -> list[float]:
     """The only one of the record, behind the grants."""
     record = await raw.client.get(NAMES["account"])
-    return list(struct.unpack_from("<IBBBBIdddddd", record, 112 + 56 * record[2]))
+    return list(struct.unpack_from("<IBBBBIdddddd", record, 120 + 56 * record[2]))
 
 
 async def test_a_sweep_says_what_was_due_and_when_it_will_be_next(raw: Raw) -> None:

@@ -166,7 +166,7 @@ async def test_an_extend_grows_moves_the_deadline_and_keeps_the_checkpoint(bench
     await bench.held("r1", 100)
     bench.now += 50_000
     extended = await bench.extend("r1", 150, used=60)
-    assert extended == Extended(True, 150, 50, bench.now + 60_000)
+    assert extended == Extended(True, 150, 50, bench.now + 60_000, account_rev=1)
     reservation = await bench.reservation("r1")
     assert (reservation.estimate, reservation.checkpoint) == ({"input": 150}, {"input": 60})
     assert await bench.client.zscore("{cg:0}:due", "r1") == bench.now + 60_000
@@ -184,7 +184,7 @@ async def test_an_extend_that_cannot_be_paid_keeps_the_hold_alive(bench: Bench) 
     await bench.held("r2", 10)
     bench.now += 50_000
     refused = await bench.extend("r1", 121, used=90)
-    assert refused == Extended(False, 100, 10, bench.now + 60_000, "insufficient_credits")
+    assert refused == Extended(False, 100, 10, bench.now + 60_000, "insufficient_credits", 1)
     assert (await bench.reservation("r1")).checkpoint == {"input": 90}
     refused = await bench.extend("r1", 120, number=2, used=90)
     assert isinstance(refused, Extended)

@@ -106,4 +106,4 @@ async def test_a_record_cut_short_is_refused(bench: Bench) -> None:
     hold = await bench.client.get("{cg:0}:r:r1")
     with pytest.raises(BadRecord):
         read_reservation(hold[:90])
-    assert len(wallet) == struct.calcsize("<8B13dBBHI6dI3d")
+    assert len(wallet) == struct.calcsize("<8B14dBBHI6dI3d")

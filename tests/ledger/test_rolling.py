@@ -16,6 +16,7 @@ from tests.ledger.bench import NOON_MS, Bench
 from tests.ledger.raw import Raw, limit, rolling, vector
 from tests.ledger.test_oracle import Compared
 from tests.ledger.walk import ROLLING, Answer, Call, Walk, two_gates
+from tests.ledger.wallet import Status
 
 SLOT = 5_000
 
@@ -427,7 +428,7 @@ class Limited(Walk):
         ]
         account = Account("rolling", "k1", shard, 1, "team", limits=tuple(scaled))
         self.accounts["rolling"] = account
-        terms = (1, 10**12, False, 1)
+        terms: tuple[int, int, Status, int] = (1, 10**12, "active", 1)
         await self._account("rolling", terms).real()
         self.model.account("rolling", terms, self.now)
 

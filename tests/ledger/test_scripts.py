@@ -21,6 +21,7 @@ VERBS = [
     "account",
     "ack",
     "adjust",
+    "afford",
     "allowance",
     "expire",
     "extend",
@@ -35,7 +36,7 @@ VERBS = [
     "sweep",
     "void",
 ]
-READ_ONLY = {"quote", "rate"}
+READ_ONLY = {"quote", "rate", "afford"}
 ALLOW_OOM = set(VERBS) - READ_ONLY - {"reserve"}
 
 

@@ -45,6 +45,8 @@ async def call(bench: Bench, verb: str) -> None:
             await bench.reserve("r9")
         case "quote":
             await bench.ledger.quote(bench.account, bench.table, bench.vector(1), tokens=1)
+        case "afford":
+            await afford(bench)
         case "settle":
             await bench.settle("r1")
         case "release":
@@ -71,6 +73,13 @@ async def call(bench: Bench, verb: str) -> None:
             await bench.ledger.account("acme", account_rev=9)
         case _:
             await bench.ledger.ack(0, 1, 0)
+
+
+async def afford(bench: Bench, units: int = 1, table: Any = None) -> Any:
+    """So many units, and up to five more."""
+    table = table or bench.table
+    least, step = table.vector({"input": units}), table.vector({"input": 1})
+    return await bench.ledger.afford(bench.account, table, least, step, 5)
 
 
 async def refund(bench: Bench, op_id: str, amount: int, **options: Any) -> object:
@@ -141,7 +150,7 @@ for each in VERBS:
 
 def unrated(verb: str) -> None:
     """What the rating refuses, by price rows or quantities that are wrong."""
-    rows_at = {"settle": "a4", "quote": "a3"}
+    rows_at = {"settle": "a4", "quote": "a3", "afford": "a4"}
 
     async def with_rows(bench: Bench, rows: bytes) -> None:
         await bench.open()
@@ -151,6 +160,8 @@ def unrated(verb: str) -> None:
             await bench.reserve("r9", table=table)
         elif verb == "settle":
             await bench.settle("r9", table=table)
+        elif verb == "afford":
+            await afford(bench, table=table)
         else:
             await bench.ledger.quote(bench.account, table, bench.vector(1), tokens=1)
 
@@ -172,6 +183,7 @@ def unrated(verb: str) -> None:
 unrated("reserve")
 unrated("settle")
 unrated("quote")
+unrated("afford")
 
 
 def quantity(verb: str, value: float) -> Scenario:
@@ -181,7 +193,7 @@ def quantity(verb: str, value: float) -> Scenario:
         await call(bench, verb)
         _, _, args = bench.runner.call
         wrong = struct.pack("<d", value)
-        vector = {"reserve": 3, "settle": 3, "quote": 2, "extend": 3}[verb]
+        vector = {"reserve": 3, "settle": 3, "quote": 2, "extend": 3, "afford": 2}[verb]
         changed = {vector: wrong + args[vector - 1][8:]}
         keys = {5: b"{cg:0}:r:r8"}
         await bench.runner.again(changed, keys=keys if verb in ("reserve", "settle") else None)
@@ -189,7 +201,7 @@ def quantity(verb: str, value: float) -> Scenario:
     return run
 
 
-for each in ("reserve", "settle", "quote", "extend"):
+for each in ("reserve", "settle", "quote", "extend", "afford"):
     scenario(each, "bad_quantity", writes=True)(quantity(each, -1.0))
 
 
@@ -207,13 +219,15 @@ def dear(verb: str) -> Scenario:
                 await bench.ledger.settle(
                     bench.account, "r9", table, vector, b"", tokens=1, reserved_at_ms=bench.now
                 )
+            elif verb == "afford":
+                await afford(bench, 10_000, table)
             else:
                 await bench.ledger.quote(bench.account, table, vector, tokens=1)
 
     return run
 
 
-for each in ("reserve", "settle", "quote"):
+for each in ("reserve", "settle", "quote", "afford"):
     scenario(each, "too_large")(dear(each))
 
 
@@ -413,6 +427,26 @@ async def quote_bad_limits(bench: Bench) -> None:
     await bench.ledger.quote(bench.account, bench.table, bench.vector(1), tokens=1)
     _, _, args = bench.runner.call
     await bench.runner.again({4: b"\x01" + args[3][1:]})
+
+
+# afford
+
+
+def afforded(word: str, nano: int, held: int, units: int, **account: object) -> None:
+    async def run(bench: Bench) -> None:
+        await bench.open(nano)
+        if account:
+            await bench.ledger.account("acme", account_rev=2, **account)  # type: ignore[arg-type]
+        await bench.reserve("r1", held)
+        assert (await afford(bench, units)).decision == ("allow" if word == "affordable" else word)
+
+    scenario("afford", word)(run)
+
+
+afforded("affordable", 100, 10, 90)
+afforded("insufficient_credits", 100, 10, 101)
+afforded("credit_held", 100, 10, 91)
+afforded("wallet_frozen", 100, 10, 1, frozen=True)
 
 
 # extend

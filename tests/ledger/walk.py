@@ -23,6 +23,7 @@ from gateway.ledger.operations import Ledger
 from gateway.ledger.operator import CATEGORIES, CATEGORY_NUMBERS
 from gateway.ledger.records import DueReservation
 from tests.ledger.model import Model
+from tests.ledger.wallet import Status
 
 START_MS = 1_767_225_599_000  # a second before a year, a day and a minute begin
 SCOPES = {"customer": "", "project": "team", "key": "k1"}
@@ -144,7 +145,7 @@ class Call:
 
 WEIGHTS = {
     "reserve": 30, "again": 4, "extend": 14, "settle": 24, "release": 6, "expire": 14, "grant": 8,
-    "adjust": 3, "void": 2, "refund": 4, "allowance": 2, "account": 1, "thaw": 2, "signals": 3,
+    "adjust": 3, "void": 2, "refund": 4, "allowance": 2, "account": 2, "thaw": 3, "signals": 3,
     "sweep": 4,
 }  # fmt: skip
 OF_A_LIMIT = ("spend_limit", "rate_limit", "concurrency_limit")
@@ -181,7 +182,7 @@ class Walk:
     async def open(self) -> None:
         """Customers: one with a credit limit, one with limits, one with limits that roll."""
         for customer, limit, day in (("plain", 2_000, 31), ("limited", 0, 1), ("rolling", 0, 1)):
-            terms = (1, limit, False, day)
+            terms: tuple[int, int, Status, int] = (1, limit, "active", day)
             self.accounts[customer] = Account(
                 customer, "k1", self.ledgers[0].keys.shard_of(customer), 1, "team",
                 limits={"limited": LIMITS, "rolling": ROLLING}.get(customer, ()),
@@ -481,15 +482,18 @@ class Walk:
         dice, customer = self.dice, self.dice.choice(self.customers)
         rev = self.model.wallets[customer].rev + dice.choice((0, 1, 1, 1, 1, -1))
         limit = dice.choice((0, 0, 500, 2_000))
-        return self._account(customer, (rev, limit, dice.random() < 0.1, dice.choice((1, 15, 31))))
+        status: Status = "active"
+        if dice.random() < 0.2:
+            status = dice.choice(("frozen", "killed"))
+        return self._account(customer, (rev, limit, status, dice.choice((1, 15, 31))))
 
     def thaw(self) -> Call:
         """An operator looks at a frozen wallet; at one that is not, raises its revision."""
         customer = self.dice.choice(self.customers)
         wallet = self.model.wallets[customer]
-        if wallet.frozen:
-            terms = (wallet.rev + 1, wallet.credit_limit, False, wallet.billing_day)
-            return self._account(customer, terms)
+        if wallet.status != "active":
+            rev, limit = wallet.rev + 1, wallet.credit_limit
+            return self._account(customer, (rev, limit, "active", wallet.billing_day))
         return self._account(customer, None)
 
     def signals(self) -> Call:
@@ -539,17 +543,17 @@ class Walk:
 
     # Parts
 
-    def _account(self, customer: str, terms: tuple[int, int, bool, int] | None) -> Call:
+    def _account(self, customer: str, terms: tuple[int, int, Status, int] | None) -> Call:
         ledger = self.ledger
 
         async def real() -> Answer:
             if terms is None:
                 state = await ledger.bump(customer)
             else:
-                rev, limit, frozen, day = terms
+                rev, limit, status, day = terms
                 state = await ledger.account(
-                    customer, account_rev=rev, credit_limit_nano=limit, frozen=frozen,
-                    billing_day=day,
+                    customer, account_rev=rev, credit_limit_nano=limit, billing_day=day,
+                    frozen=status == "frozen", killed=status == "killed",
                 )  # fmt: skip
             return "updated" if state.changed else "unchanged", state.account_rev
 

@@ -6,7 +6,7 @@ Part of the model of the ledger: what a single wallet does. `model.py` has the o
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from gateway.domain.limits import SLOTS, Limit
 from tests.ledger import rating
@@ -15,6 +15,8 @@ from tests.ledger.rating import Mark, Periods, Row
 
 RANK = {"promotional": 0, "allowance": 1, "adjustment": 2, "paid": 3}
 FOREVER = 1 << 60
+GROWTH_MARK_MS = 500
+Status = Literal["active", "frozen", "killed"]
 SETTLE_MAX_AGE_MS = 3_300_000
 NOT_TOKENS = ("request", "tool_call")
 DEAD_AFTER_MS = 33 * 86_400_000
@@ -196,7 +198,8 @@ class ModelWallet:
         self.customer = customer
         self.rev = self.credit_limit = 0
         self.billing_day = 1
-        self.frozen = False
+        self.status: Status = "active"
+        self.growth_wanted_until = 0
         self.noticing: Noticing | None = None
         self.periods: Periods = {}
         self.allowances: dict[int, ModelAllowance] = {}
@@ -280,7 +283,8 @@ class ModelWallet:
             self.balance(now), self.credit_limit, self.grants, (self.granted, self.settled), spent,
             now,
         )  # fmt: skip
-        self.frozen = self.frozen or freezes
+        if freezes and self.status == "active":
+            self.status = "frozen"
         return tuple(said)
 
     def catch_up(self, now: int) -> Told:

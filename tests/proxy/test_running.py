@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from gateway.domain.reservation import Account
+from gateway.domain.pricing import compile_prices
+from gateway.domain.reservation import Account, Denied, Hold
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.records import DueReservation
 from gateway.proxy.running import NEVER, Run
@@ -423,3 +424,176 @@ async def test_the_ledger_is_never_left_without_an_end(desk: Desk) -> None:
     assert desk.journal.waiting_records == 1
     await desk.settlements.replay_journal()
     assert dict((await desk.end(run)).usage) == REPORTED
+
+
+# Credit that others hold
+
+
+async def hold_rest(desk: Desk, left_output: int) -> Hold:
+    """Another request holds all but what this many output tokens cost."""
+    wallet = (await desk.store.wallets(["acme"]))["acme"]
+    over = wallet.available_nano(1 << 62) - left_output * 5500 // 1000
+    prices = compile_prices({"input": 1000})
+    vector = prices.vector({"input": over})
+    hold = await desk.bank.ledger.reserve(
+        desk.account, "other", prices, vector, vector, desk.bank.facts("acme", "other"),
+        tokens=1, ttl_ms=60_000,
+    )  # fmt: skip
+    assert isinstance(hold, Hold), hold
+    return hold
+
+
+async def test_a_stream_waits_for_what_others_hold_and_goes_on(desk: Desk) -> None:
+    run = await desk.run(hold_output_tokens=64, grow_wait_ms=30_000)
+    other = await hold_rest(desk, 0)
+    run.facts.counted_output = 64
+    assert run.watch()
+    covered = asyncio.create_task(run.covered())
+    await until(lambda: run.refused == "credit_held")
+    assert not covered.done()
+    await desk.bank.release("acme", other)
+    assert await covered
+    assert run.bound.held_output > 64
+    assert not run.watch()
+    assert (run.flags, run.refused) == ([], None)
+    saw(run, 70, stage="whole")
+    run.resolve()
+    assert (await desk.events())[-1].usage["output"] == 70
+
+
+async def test_a_stream_that_waits_in_vain_is_cut_and_says_who_holds_the_credit(
+    desk: Desk,
+) -> None:
+    run = await desk.run(hold_output_tokens=64, grow_wait_ms=1)
+    other = await hold_rest(desk, 4)
+    cut = False
+    while not cut:
+        run.facts.counted_output += 1
+        cut = run.watch() and not await run.covered()
+    assert run.bound.held_output == run.facts.counted_output == 64 + 4, "what was left was used"
+    assert (run.flags, run.refused) == (["credit_held"], "credit_held")
+    assert not run.exhausted, "the credit has not ended"
+    await desk.bank.release("acme", other)
+    saw(run, 68, stage="cut")
+    run.resolve()
+    assert (await desk.events())[-1].amount_nano == run.held_nano - 40 * 2 + 10 * 2
+
+
+async def test_the_end_of_the_credit_is_not_waited_for(desk: Desk) -> None:
+    run = await desk.run(hold_output_tokens=64, grow_wait_ms=3_600_000)
+    await drain_wallet(desk, 10)
+    cut = False
+    while not cut:
+        run.facts.counted_output += 1
+        cut = run.watch() and not await asyncio.wait_for(run.covered(), 30)
+    assert run.bound.held_output == run.facts.counted_output == 74, "to the last token"
+    assert (run.flags, run.refused) == (["credit_exhausted"], "insufficient_credits")
+
+
+async def test_a_burst_beyond_the_hold_waits_for_the_ledger_alone(desk: Desk) -> None:
+    run = await desk.run(hold_output_tokens=64, grow_wait_ms=1)
+    run.facts.counted_output = 600
+    assert run.watch()
+    assert await run.covered()
+    assert run.bound.held_output >= 600
+
+
+async def test_a_stream_that_may_finish_waits_for_nobody(desk: Desk) -> None:
+    run = await desk.run(hold_output_tokens=64, exhausted_stream="finish")
+    await hold_rest(desk, 0)
+    for counted in range(30, 900, 10):
+        run.facts.counted_output = counted
+        assert not run.watch()
+        await idle(run)
+    assert run.refused == "credit_held"
+
+
+async def test_new_requests_stand_back_for_a_stream_that_wants_to_grow(desk: Desk) -> None:
+    run = await desk.run(hold_output_tokens=64, grow_wait_ms=30_000)
+    other = await hold_rest(desk, 0)
+    run.facts.counted_output = 64
+    covered = asyncio.create_task(run.covered())
+    await until(lambda: run.refused == "credit_held")
+    await desk.bank.release("acme", other)
+    asked = compile_prices({"input": 1000})
+    vector = asked.vector({"input": 10**10 - 10**6})
+    denied = await desk.bank.ledger.reserve(
+        desk.account, "new", asked, vector, vector, b"", tokens=1, ttl_ms=60_000
+    )
+    assert isinstance(denied, Denied)
+    assert denied.reason == "credit_held", "although there is enough for it now"
+    assert await covered
+
+
+@pytest.mark.parametrize("policy", ["cut", "finish"])
+async def test_a_drain_ends_where_the_hold_does_and_lets_it_grow_no_more(
+    desk: Desk, policy: str
+) -> None:
+    run = await desk.run(hold_output_tokens=64, exhausted_stream=policy, disconnect_stream="drain")
+    saw(run, 20)
+    run.drain()
+    for counted in range(20, 64):
+        run.facts.counted_output = counted
+        assert not run.watch()
+    await settled_extend(run)  # the beat's
+    assert run.bound.held_output == 64
+    run.facts.counted_output = 66
+    assert run.watch()
+    run.leave(unsent=False)
+    event = await desk.end(run)
+    assert event.usage["output"] == 64, "what the last piece had beyond the hold is not charged"
+
+
+async def test_a_drain_that_begins_beyond_the_hold_charges_what_the_client_saw(
+    desk: Desk,
+) -> None:
+    run = await desk.run(
+        hold_output_tokens=64, exhausted_stream="finish", disconnect_stream="drain"
+    )
+    saw(run, 90)
+    run.drain()
+    assert run.watch()
+    run.leave(unsent=False)
+    assert (await desk.end(run)).usage["output"] == 90
+
+
+# What the operator ends
+
+
+@pytest.mark.parametrize("stage", ["whole", "cut", "left"])
+async def test_what_has_ended_cannot_be_killed(desk: Desk, stage: str) -> None:
+    run = await desk.run()
+    saw(run, 30, stage=stage)
+    reported(run)
+    run.interrupt = pytest.fail
+    run.kill("wallet_killed")
+    assert "killed" not in (await desk.end(run)).facts["flags"]
+
+
+async def test_a_kill_is_seen_by_whoever_asks_next_although_one_was_asking(desk: Desk) -> None:
+    run = await desk.run()
+    saw(run, 30)
+    run.extend()
+    run.look()
+    await desk.bank.operator.account("acme", account_rev=2, killed=True)
+    await until(lambda: run.killed is not None)
+    event = await desk.end(run)
+    assert (event.usage["output"], event.facts["finish_reason"]) == (30, "error")
+
+
+@pytest.mark.parametrize(
+    ("policy", "hidden", "output"),
+    [
+        ("charge_seen", False, 30), ("drain", False, 30), ("charge_input", False, 0),
+        ("charge_hold", False, 1000), ("charge_seen", True, 1000),
+    ],
+)  # fmt: skip
+async def test_a_killed_stream_pays_like_one_whose_client_has_left(
+    desk: Desk, policy: str, hidden: bool, output: int
+) -> None:
+    run = await desk.run(disconnect_stream=policy, hidden_output=hidden)
+    saw(run, 30)
+    run.kill("wallet_killed")
+    run.leave(unsent=False)
+    event = await desk.end(run)
+    assert (event.usage.get("output", 0), event.facts["flags"]) == (output, ["killed"])

@@ -1,0 +1,50 @@
+"""The news that an account was changed, for those gates that hear it.
+
+Law: a message says no more than whose account to look at, and nobody relies on it. What has
+become of the account stands in the ledger, and every running answer asks there at each
+checkpoint; a message makes it ask at once. So a lost one costs an interval, a forged one nothing.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.keys import Keys
+from gateway.ledger.outbox import unavailable
+
+_LISTEN_S: Final = 5.0
+"""How long one look for messages lasts; the connection's health is checked in between."""
+
+
+class Changes:
+    """The channel of a ledger."""
+
+    def __init__(self, client: Redis, *, namespace: str = "cg") -> None:
+        self._client: Any = client  # its stubs promise text where this client answers bytes
+        self._channel = Keys(namespace).common("changes")
+
+    async def announce(self, customer_id: str) -> None:
+        """Tell whoever listens. Never raises: what is not heard is seen at the next checkpoint."""
+        with suppress(LedgerUnavailable), unavailable():
+            await self._client.publish(self._channel, customer_id)
+
+    async def follow(self, heard: Callable[[str], None], listening: Callable[[], None]) -> None:
+        """Call `heard` with each customer id, until the connection breaks. Raises LedgerUnavailable.
+
+        listening: called when messages are heard from now on; those before may have been missed
+        """
+        async with self._client.pubsub() as channel:
+            with unavailable():
+                await channel.subscribe(self._channel)
+            while True:
+                with unavailable():
+                    message = await channel.get_message(timeout=_LISTEN_S)
+                if message is None:
+                    continue
+                if message["type"] == "subscribe":
+                    listening()
+                elif message["type"] == "message":
+                    heard(message["data"].decode(errors="replace"))

@@ -1,0 +1,80 @@
+"""How much output an answer is expected to have: a quantile of those that have ended.
+
+A policy, never a bound: it says what a stream holds at first, and the hold grows for those that
+need more. Each worker learns for itself, for each customer and model; of a customer who is not
+known well enough, from all customers of the model. Old answers fade: all counts are halved when
+there are many.
+"""
+
+import math
+from array import array
+from collections import OrderedDict
+from typing import Final
+
+STEPS_PER_DOUBLING: Final = 8
+"""A quantile is rounded up to the end of its bucket: by at most 9 %."""
+_BUCKETS: Final = STEPS_PER_DOUBLING * 24 + 1
+MOST_SEEN: Final = 1024
+"""Answers after which all counts are halved."""
+ENOUGH: Final = 50
+"""Answers from which on a quantile is believed. The first to end of many that begin together are the
+short ones: a smaller number would take them for all."""
+MOST_PAIRS: Final = 10_000
+"""Pairs of customer and model; the one that was not met for the longest time is forgotten."""
+
+_EVERYBODY: Final = ""
+
+
+class ExpectedOutput:
+    """What one worker has learned."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[str, str], _Histogram] = OrderedDict()
+
+    def note(self, customer_id: str, model: str, output: int) -> None:
+        """An answer has ended with so many output tokens."""
+        for pair in ((customer_id, model), (_EVERYBODY, model)):
+            histogram = self._seen.get(pair)
+            if histogram is None:
+                if len(self._seen) >= MOST_PAIRS:
+                    self._seen.popitem(last=False)
+                histogram = self._seen[pair] = _Histogram()
+            self._seen.move_to_end(pair)
+            histogram.note(output)
+
+    def output(self, customer_id: str, model: str, share: float) -> int | None:
+        """Tokens that so great a share of answers did not pass; None when too few were seen."""
+        for pair in ((customer_id, model), (_EVERYBODY, model)):
+            histogram = self._seen.get(pair)
+            if histogram is not None and histogram.total >= ENOUGH:
+                return histogram.quantile(share)
+        return None
+
+
+class _Histogram:
+    """Counts by the logarithm of the output."""
+
+    __slots__ = ("_counts", "_known", "total")
+
+    def __init__(self) -> None:
+        self._counts = array("H", bytes(2 * _BUCKETS))
+        self._known: tuple[float, int] | None = None
+        self.total = 0
+
+    def note(self, output: int) -> None:
+        bucket = 0 if output <= 1 else math.ceil(math.log2(output) * STEPS_PER_DOUBLING - 1e-9)
+        self._counts[min(bucket, _BUCKETS - 1)] += 1
+        self.total += 1
+        self._known = None
+        if self.total >= MOST_SEEN:
+            self._counts = array("H", [count // 2 for count in self._counts])
+            self.total = sum(self._counts)
+
+    def quantile(self, share: float) -> int:
+        if self._known is None or self._known[0] != share:
+            wanted, bucket = math.ceil(share * self.total), -1
+            while wanted > 0:
+                bucket += 1
+                wanted -= self._counts[bucket]
+            self._known = (share, math.ceil(2 ** (bucket / STEPS_PER_DOUBLING)))
+        return self._known[1]
