@@ -36,9 +36,11 @@ CUSTOMERS: Final = 64
 _SCOPES: Final[tuple[Scope, ...]] = ("customer", "project", "key")
 _WINDOWS: Final[tuple[tuple[Measure, Window], ...]] = (("spend", "day"), ("requests", "minute"))
 WINDOWED: Final = tuple(
-    Limit(scope, measure, window, 10**15) for scope in _SCOPES for measure, window in _WINDOWS
+    Limit(scope, measure, window, 10**15, rolling=measure == "requests")
+    for scope in _SCOPES
+    for measure, window in _WINDOWS
 )
-"""Three scopes with two windows each."""
+"""Three scopes with two windows each, a calendar's and a rolling one, as by default."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The simulated provider: OpenAI's and Anthropic's endpoints on a raw protocol, cheap and exact.
+"""The simulated provider: OpenAI's, Anthropic's and Gemini's endpoints on a raw protocol, cheap and exact.
 
     python -m loadtest.provider --port 0 [--sim "tokens=62 itl_ms=20"] [--cert … --key …]
 
@@ -37,6 +37,8 @@ from loadtest.faults import (
 )
 from loadtest.served import Row, Served
 from loadtest.sim_answer import ID_MARK, Made
+from loadtest.sim_gemini import PREFIX as GEMINI
+from loadtest.sim_gemini import gemini_kind, read_gemini_ask
 from loadtest.sim_request import KIND_OF_PATH, Ask, BadAsk, read_ask
 from loadtest.sim_script import Step, build, error_answer, head, once, produce, steps
 
@@ -116,7 +118,8 @@ class Provider:
             raise BadAsk("the body is not JSON") from None
         if not isinstance(document, dict):
             raise BadAsk("the body is not a JSON object")
-        ask, last_text = read_ask(kind, document)
+        read = read_gemini_ask if kind.startswith(GEMINI) else read_ask
+        ask, last_text = read(kind, document)
         controls = controls_of_document(self.controls, document, last_text)
         if header:
             controls = parse_controls(controls, header.decode("latin-1"))
@@ -227,7 +230,7 @@ class _Connection(asyncio.Protocol):
         self, method: str, url: bytes, headers: dict[bytes, bytes], body: list[bytes]
     ) -> None:
         path, _, query = url.decode("latin-1").partition("?")
-        kind = KIND_OF_PATH.get(path)
+        kind = KIND_OF_PATH.get(path) or gemini_kind(path, query)
         if kind is None or method != "POST":
             self.transport.write(_side_answer(self._provider, method, path, query))
             self._rest()
@@ -238,7 +241,7 @@ class _Connection(asyncio.Protocol):
             headers.get(b"x-request-id", b"").decode("latin-1"),
             headers.get(b"x-client-request-id", b"").decode("latin-1"),
             provider.served.posts + 1,
-            kind,
+            kind.partition(" ")[0],
         )
         provider.served.add(row)
         if provider.record:
@@ -375,7 +378,7 @@ def _note(row: Row, controls: Controls, made: Made, tokens: int) -> None:
     row.tag = controls.tag
     row.planned = tokens
     row.reasoning = made.reasoning
-    if row.kind != "count_tokens":
+    if row.kind not in ("count_tokens", f"{GEMINI}_count"):
         row.input = made.input
         row.cached = made.cached
         row.cache_write = made.cache_write + made.cache_write_1h
@@ -383,7 +386,8 @@ def _note(row: Row, controls: Controls, made: Made, tokens: int) -> None:
 
 def _brings(headers: dict[bytes, bytes], key: str) -> bool:
     bearer = headers.get(b"authorization") == b"Bearer " + key.encode()
-    return bearer or headers.get(b"x-api-key") == key.encode()
+    own = (headers.get(b"x-api-key"), headers.get(b"x-goog-api-key"))
+    return bearer or key.encode() in own
 
 
 def _side_answer(provider: Provider, method: str, path: str, query: str) -> bytes:

@@ -19,6 +19,8 @@ import zstandard
 from loadtest.faults import NO_DELAY, BadControl, Controls
 from loadtest.sim_answer import ID_MARK, Built, Made, sse
 from loadtest.sim_anthropic import build_count, build_message
+from loadtest.sim_gemini import PREFIX as GEMINI
+from loadtest.sim_gemini import build_gemini, gemini_error
 from loadtest.sim_openai import build_embeddings, build_text
 from loadtest.sim_request import ANTHROPIC_KINDS, Ask
 from loadtest.sim_responses import build_response
@@ -70,7 +72,7 @@ def produce(ask: Ask, controls: Controls, rng: random.Random) -> Made:
     written_1h = min(controls.cache_write_1h, given - cached - written)
     wanted = round(controls.tokens.draw(rng))
     reasoning = controls.reasoning
-    if ask.kind in ("embeddings", "count_tokens"):
+    if ask.kind in ("embeddings", "count_tokens", f"{GEMINI}_count"):
         wanted = reasoning = 0
     truncated = False
     most = ask.max_output
@@ -100,6 +102,8 @@ def build(ask: Ask, made: Made) -> Built:
         return build_response(ask, made)
     if ask.kind == "messages":
         return build_message(ask, made)
+    if ask.kind.startswith(GEMINI):
+        return build_gemini(ask, made)
     return build_embeddings(ask, made) if ask.kind == "embeddings" else build_count(made)
 
 
@@ -135,6 +139,8 @@ def error_body(kind: str, status: int, message: str) -> bytes:
     if kind in ANTHROPIC_KINDS:
         error = {"type": _ANTHROPIC_ERRORS.get(status, "api_error"), "message": message}
         return orjson.dumps({"type": "error", "error": error, "request_id": "req_" + ID_MARK})
+    if kind.startswith(GEMINI):
+        return orjson.dumps(gemini_error(status, message))
     word = "server_error" if status >= 500 else "invalid_request_error"
     return orjson.dumps({"error": {"message": message, "type": word, "param": None, "code": None}})
 
@@ -278,6 +284,8 @@ def _error_frame(ask: Ask) -> bytes:
     if ask.kind == "responses":
         event = {"type": "error", "code": "server_error", "message": message, "param": None}
         return sse({**event, "sequence_number": 0}, "error")
+    if ask.kind.startswith(GEMINI):
+        return sse(gemini_error(503, message))
     return sse({"error": {"message": message, "type": "server_error", "code": None}})
 
 

@@ -14,6 +14,12 @@ local function find_ring(record, id)
   end
 end
 
+-- Puts bytes into the rings of a record, in place of as many.
+-- rare: as what uses it
+local function write_rings(record, at, bytes)
+  record.rings = sub(record.rings, 1, at - 1) .. bytes .. sub(record.rings, at + #bytes)
+end
+
 -- A new counter, and a ring for it if it is rolling: `length` of a slot. What has not moved for 33
 -- days counts in no window any more (the longest are 31 days, and thirteen slots of a rolling month),
 -- and goes. Nil when there is no room.
@@ -44,14 +50,14 @@ end
 -- what counts no more. Returns what the ring's slots have used and hold now.
 -- rare: once a slot
 local function turn_ring(record, c, ring, steps)
-  local rings, slots = record.rings, rep('\0', RING_SIZE - 28)
+  local slots = rep('\0', 16 * math.min(steps - 1, 12))
   if steps <= 12 then
-    slots = sub(slots, 1, 16 * (steps - 1)) .. spack('<dd', record[c + USED], record[c + COUNTER_HELD])
-      .. sub(rings, ring + 28, ring + RING_SIZE - 1 - 16 * steps)
+    slots = slots .. spack('<dd', record[c + USED], record[c + COUNTER_HELD])
+      .. sub(record.rings, ring + 28, ring + RING_SIZE - 1 - 16 * steps)
   end
   local of, used, held = { sunpack('<dddddddddddddddddddddddd', slots) }, 0, 0
   for i = 1, 24, 2 do used, held = used + of[i], held + of[i + 1] end
-  record.rings = sub(rings, 1, ring + 11) .. spack('<dd', used, held) .. slots .. sub(rings, ring + RING_SIZE)
+  write_rings(record, ring + 12, spack('<dd', used, held) .. slots)
   return used, held
 end
 
@@ -62,11 +68,11 @@ local function count_past(record, c, window, used, held)
   local ring, length, all_used, all_held = find_ring(record, record[c])
   local back = ring and (record[c + WINDOW] - window) / length
   if not ring or back < 1 or back > 12 then return false end
-  local rings, slot = record.rings, ring + 12 + 16 * back
-  local was_used, was_held = sunpack('<dd', rings, slot)
+  local slot = ring + 12 + 16 * back
+  local was_used, was_held = sunpack('<dd', record.rings, slot)
   used = math.min(was_used + used, MAX_AMOUNT)
-  record.rings = sub(rings, 1, ring + 11) .. spack('<dd', all_used + used - was_used, all_held + held)
-    .. sub(rings, ring + 28, slot - 1) .. spack('<dd', used, was_held + held) .. sub(rings, slot + 16)
+  write_rings(record, ring + 12, spack('<dd', all_used + used - was_used, all_held + held))
+  write_rings(record, slot, spack('<dd', used, was_held + held))
   return true
 end
 

@@ -23,8 +23,9 @@ if day < 1 or day > 31 or floor(n_periods) ~= n_periods or #uses % size ~= 0 or 
   or not (#costs == 0 or #costs == 18 * n) then
   return { 'bad_arguments' }
 end
-local a = { 1, 0, 0, 0, n_periods, 0, day }
-for i = N_SIGNALS, HEADER do a[i] = 0 end
+local a = {}
+for i = 1, HEADER do a[i] = 0 end
+a[N_PERIODS], a[BILLING_DAY] = n_periods, day
 insert(a, HEADER + 1, { sunpack('<' .. rep('Idddddd', n_periods), ARGV[4]) })
 a[#a] = nil -- unpack's last value is the position after it
 

@@ -31,7 +31,7 @@
 --   bad_limits
 --   stale_windows  now_ms
 --   insufficient_credits  estimate_nano, available_nano, balance_nano
---   spend_limit, rate_limit, concurrency_limit  estimate_nano, available_nano, balance_nano, row (from 0), left, retry_after_ms (-1 none)
+--   spend_limit, rate_limit, concurrency_limit  estimate_nano, available_nano, balance_nano, row (from 0; the one that refuses longest), left, retry_after_ms (0: when others end, -1: never)
 --   credit_held  estimate_nano, available_nano, balance_nano
 --
 -- writes: due, account, reservation, once, out and shard where time has done something, and the scope records that

@@ -5,7 +5,7 @@ import datetime as dt
 from typing import Any
 
 from gateway.admin.verify import Verified
-from gateway.admin.why import Story, Told
+from gateway.admin.why import PriceLine, Story, Told
 from gateway.domain.delivery import DeadLetter, StoredSignal
 from gateway.domain.events import Event
 from gateway.domain.money import format_amount, format_rate
@@ -105,6 +105,14 @@ def verified_document(verified: Verified) -> dict[str, Any]:
     }
 
 
+def line_amounts(line: PriceLine) -> dict[str, str | None]:
+    """Rate and amount of a line; None where tiers decide."""
+    return {
+        name: None if pico is None else format_rate(pico, per=1)
+        for name, pico in (("rate", line.rate_pico), ("amount", line.amount_pico))
+    }
+
+
 def usage_text(usage: Usage) -> str:
     """Quantities in one line: `12 input, 5 output`."""
     return ", ".join(f"{quantity} {unit}" for unit, quantity in usage.items()) or "nothing"
@@ -119,8 +127,7 @@ def _told(told: Told) -> dict[str, Any]:
             {
                 "unit": line.unit,
                 "quantity": line.quantity,
-                "rate": format_rate(line.rate_pico, per=1),
-                "amount": format_rate(line.amount_pico, per=1),
+                **line_amounts(line),
             }
             for line in told.lines
         ],

@@ -16,6 +16,7 @@ from gateway.domain.limits import Window
 from gateway.domain.pricebook import Book
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import MAX_USES, Rated, Use
+from gateway.domain.usage import DEFAULT_TIER, in_tier, usage_in_tier, without_tier
 
 DAY_MS: Final = 86_400_000
 _LONGEST_MS: Final[Mapping[Window, int]] = {
@@ -42,7 +43,7 @@ class Rater(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlanLine:
-    """A customer's uses of one model, a customer's of all (model ""), or all (customer "" too).
+    """A customer's uses of one model in one service tier, of all (model ""), or all customers'.
 
     charged_nano: then
     would_nano:   at the new price; None where the model has none
@@ -55,6 +56,12 @@ class PlanLine:
     charged_nano: int
     would_nano: int | None
     cost_nano: int | None
+    service_tier: str = DEFAULT_TIER
+
+    @property
+    def name(self) -> str:
+        """The model, and the service tier where it is not the default one."""
+        return _name(self.model, self.service_tier)
 
     @property
     def change_nano(self) -> int | None:
@@ -92,9 +99,9 @@ class PlanLine:
 class Plan:
     """What a change of prices makes of past uses.
 
-    lines:     by customer and model
+    lines:     by customer, model and service tier
     customers: a sum each, of the models that have a price; so is `total`
-    untold:    model → classes of its new price that an old one did not tell apart: what was used of
+    untold:    model (and tier) → classes of its new price that an old one did not tell apart: what was used of
                them is charged as the class that it was counted as, or not at all
     """
 
@@ -105,8 +112,8 @@ class Plan:
 
     @property
     def unpriced(self) -> tuple[str, ...]:
-        """Models that were used and have no price any more."""
-        return tuple(sorted({line.model for line in self.lines if line.would_nano is None}))
+        """What was used and has no price any more: models, and service tiers of models."""
+        return tuple(sorted({line.name for line in self.lines if line.would_nano is None}))
 
     @property
     def below_cost(self) -> tuple[PlanLine, ...]:
@@ -158,12 +165,13 @@ class Planner:
         `UsageHistory` tells them. Raises LedgerUnavailable; ValueError for what passes the bounds
         of a number."""
         lines = []
-        for (customer_id, model), some in groupby(uses, lambda use: (use.customer_id, use.model)):
+        for (customer_id, model, tier), some in groupby(uses, _of):
             version = self.book.version_for(model, customer_id)
             table = self.tables.get(version) if version else None
-            line = await self._line(
-                PlanLine(customer_id, model, 0, 0, None, None), table, some, since_ms
-            )
+            if table is not None and tier not in table.service_tiers:
+                table = None
+            line = PlanLine(customer_id, model, 0, 0, None, None, tier)
+            line = await self._line(line, table, some, since_ms)
             if line.events:
                 lines.append(line)
         customers = tuple(
@@ -207,11 +215,28 @@ class Planner:
         if version not in self._units:
             self._units[version] = await self.units_of(version)
         known = self._units[version]
-        if known is not None and (untold := {*table.units} - known - {"request"}):
-            self._untold[use.model] = self._untold.get(use.model, frozenset()) | untold
-        if use.usage and "request" not in (known or use.usage):
-            return {**use.usage, "request": 1}
-        return use.usage
+        tier, usage = use.service_tier, use.usage
+        if known is not None:
+            known = _units_of_tier(known, tier)
+            if untold := _units_of_tier(table.units, tier) - known - {"request"}:
+                name = _name(use.model, tier)
+                self._untold[name] = self._untold.get(name, frozenset()) | untold
+        if usage and "request" not in (known or usage):
+            usage = {**usage, "request": 1}
+        return usage_in_tier(usage, tier)
+
+
+def _of(use: PastUse) -> tuple[str, str, str]:
+    return use.customer_id, use.model, use.service_tier
+
+
+def _name(model: str, service_tier: str) -> str:
+    return model if service_tier == DEFAULT_TIER else f"{model} {service_tier}"
+
+
+def _units_of_tier(units: Iterable[str], tier: str) -> frozenset[str]:
+    plain = {unit: without_tier(unit) for unit in units}
+    return frozenset(name for unit, name in plain.items() if in_tier(name, tier) == unit)
 
 
 def _batches(uses: Iterable[PastUse]) -> Iterable[list[PastUse]]:

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.domain.usage import DEFAULT_TIER, SERVICE_TIERS, in_tier, without_tier
+
 MILLION: Final = Decimal(1_000_000)
 
 GENAI_FIELDS: Final = {
@@ -37,6 +39,8 @@ LITELLM_FIELDS: Final = {
     "output_cost_per_audio_token": "audio_output",
 }
 """Fields of LiteLLM's list (per token), with the class of each."""
+LITELLM_TIERS: Final = ("flex", "priority")
+"""Service tiers of LiteLLM's list: `input_cost_per_token_flex`."""
 
 
 class ImportFailed(Exception):
@@ -45,7 +49,8 @@ class ImportFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImportedCost:
-    """What a provider bills for one model, in dollars per million of each class.
+    """What a provider bills for one model, in dollars per million of each class. Those of another
+    service tier than the default one are named with it, `flex.input`.
 
     left_out: what the list says beside, and this gate does not take
     """
@@ -129,7 +134,7 @@ def _litellm(name: str, said: Mapping[str, Any]) -> ImportedCost:
     for key, value in said.items():
         if value is None or "cost" not in key:
             continue
-        unit = LITELLM_FIELDS.get(key)
+        unit = _litellm_unit(key)
         if unit is None:
             left_out.append(key)
             continue
@@ -138,6 +143,12 @@ def _litellm(name: str, said: Mapping[str, Any]) -> ImportedCost:
             rates[unit] = Decimal(str(value)) * MILLION
         except InvalidOperation:
             raise ImportFailed(f"{name}: {key} is not a number") from None
+    for tier in LITELLM_TIERS:  # half a price would leave the other half free
+        listed = [unit for unit in rates if unit.startswith(f"{tier}.")]
+        if listed and not {in_tier("input", tier), in_tier("output", tier)} <= rates.keys():
+            left_out.append(f"{tier}: has no price for one side")
+            for unit in listed:
+                del rates[unit]
     return ImportedCost(
         str(said.get("litellm_provider", "")),
         name,
@@ -146,6 +157,13 @@ def _litellm(name: str, said: Mapping[str, Any]) -> ImportedCost:
         _whole(said.get("max_output_tokens")),
         tuple(left_out),
     )
+
+
+def _litellm_unit(key: str) -> str | None:
+    base, _, tier = key.rpartition("_")
+    if tier in LITELLM_TIERS and base in LITELLM_FIELDS:
+        return in_tier(LITELLM_FIELDS[base], tier)
+    return LITELLM_FIELDS.get(key)
 
 
 def _whole(value: Any) -> int | None:
@@ -157,19 +175,41 @@ def fragment(costs: Iterable[ImportedCost], *, markup: str | None = None) -> str
     lines = ["models:"]
     for cost in costs:
         lines.append(f"  {orjson.dumps(cost.model).decode()}:  # {cost.provider}")
-        rates = {**cost.per_million}
-        if rates.keys() & {"input", "output"}:
-            rates = {"input": Decimal(0), "output": Decimal(0), **rates}
-        said = ", ".join(f'{unit}: "{_plain(rate)}"' for unit, rate in rates.items())
-        lines.append(f"    costs: {{{said}}}")
+        by_tier = {tier: _rates_in(tier, cost.per_million) for tier in SERVICE_TIERS}
+        said = [_said(by_tier.pop(DEFAULT_TIER))]
+        tiers = {tier: rates for tier, rates in by_tier.items() if rates}
+        if tiers:
+            inside = ", ".join(f"{tier}: {{{_said(rates)}}}" for tier, rates in tiers.items())
+            said.append(f"service_tiers: {{{inside}}}")
+        lines.append(f"    costs: {{{', '.join(said)}}}")
         if markup is not None:
-            lines.append(f'    prices: {{markup: "{markup}"}}')
+            marked = [f'markup: "{markup}"']
+            if tiers:
+                inside = ", ".join(f'{tier}: {{markup: "{markup}"}}' for tier in tiers)
+                marked.append(f"service_tiers: {{{inside}}}")
+            lines.append(f"    prices: {{{', '.join(marked)}}}")
         if cost.context_tokens:
             lines.append(f"    context_tokens: {cost.context_tokens}")
         if cost.max_output_tokens:
             lines.append(f"    max_output_tokens: {cost.max_output_tokens}")
         lines += [f"    # left out: {each}" for each in cost.left_out]
     return "\n".join(lines) + "\n"
+
+
+def _rates_in(tier: str, per_million: Mapping[str, Decimal]) -> dict[str, Decimal]:
+    """The rates of one service tier by class; where one side of a token price has one, both do."""
+    rates = {
+        without_tier(unit): rate
+        for unit, rate in per_million.items()
+        if in_tier(without_tier(unit), tier) == unit
+    }
+    if rates.keys() & {"input", "output"}:
+        rates = {"input": Decimal(0), "output": Decimal(0), **rates}
+    return rates
+
+
+def _said(rates: Mapping[str, Decimal]) -> str:
+    return ", ".join(f'{unit}: "{_plain(rate)}"' for unit, rate in rates.items())
 
 
 def _plain(number: Decimal) -> str:

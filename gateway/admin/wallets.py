@@ -4,12 +4,13 @@ Amounts are decimal strings of credits, times RFC 3339 in UTC. What a wallet has
 moment (grants begin and expire), so it is always asked at one of the ledger's clock.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from gateway.admin.documents import timestamp
 from gateway.domain.money import format_amount
 from gateway.domain.standing import Standing, standing_document
+from gateway.ledger.operator import allowance_id
 from gateway.ledger.records import Grant, Wallet
 
 
@@ -34,11 +35,15 @@ def wallet_document(
     names: Mapping[int, str],
     groups: Mapping[str, int],
     limits: Iterable[Standing] = (),
+    voided: Collection[int] = (),
+    recurring: Collection[str] = (),
 ) -> dict[str, Any]:
-    """One wallet with its grants, in the order they are spent.
+    """One wallet with its grants, in the order they are spent, and what recurs.
 
     names:  of grants by number. groups: model groups by name, as configured
     limits: as they stand
+    voided: numbers of grants that were taken back
+    recurring: names of the recurring grants that the configuration gives the customer
     `available` is for models that are in no group; where grants pay for some groups alone,
     `available_by_group` says what there is for each of those.
     """
@@ -58,11 +63,35 @@ def wallet_document(
         "open_reservations": wallet.open_reservations,
         "account_rev": wallet.account_rev,
         "grants": [
-            _grant(grant, now_ms, names, [n for n, bit in bits.items() if grant.scope_bits & bit])
+            _grant(
+                grant,
+                now_ms,
+                names,
+                [n for n, bit in bits.items() if grant.scope_bits & bit],
+                voided=grant.no in voided,
+            )
             for grant in wallet.grants
         ],
         "limits": [standing_document(standing) for standing in limits],
+        "recurring_grants": _recurring(wallet, names, recurring),
     }
+
+
+def _recurring(
+    wallet: Wallet, names: Mapping[int, str], recurring: Collection[str]
+) -> list[dict[str, Any]]:
+    by_id = {allowance_id(name): name for name in recurring}
+    return [
+        {
+            "name": by_id.get(each.allowance_id) or names.get(each.grant_no),
+            "every": each.period,
+            "amount": format_amount(each.amount_nano),
+            "rollover_max": format_amount(each.rollover_max_nano),
+            "configured": each.allowance_id in by_id,
+        }
+        for each in wallet.allowances
+        if each.amount_nano
+    ]
 
 
 def wallet_summary(customer_id: str, wallet: Wallet, now_ms: int) -> dict[str, Any]:
@@ -80,11 +109,13 @@ def wallet_summary(customer_id: str, wallet: Wallet, now_ms: int) -> dict[str, A
 
 
 def _grant(
-    grant: Grant, now_ms: int, names: Mapping[int, str], groups: list[str]
+    grant: Grant, now_ms: int, names: Mapping[int, str], groups: list[str], *, voided: bool
 ) -> dict[str, Any]:
     status = "active"
     if not grant.active(now_ms):
         status = "not yet" if grant.effective_at_ms > now_ms else "expired"
+    if voided:
+        status = "voided"
     return {
         "grant": grant.no,
         "name": names.get(grant.no),

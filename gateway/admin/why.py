@@ -12,7 +12,8 @@ from typing import Final, Literal
 
 from gateway.domain.delivery import EventStore, Place, StoredEvent
 from gateway.domain.events import Event
-from gateway.domain.pricing import effective_rate
+from gateway.domain.pricing import Rate, rate_of
+from gateway.domain.usage import DEFAULT_TIER, in_tier
 from gateway.ledger.audit import Audit
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.records import Ended, Reservation
@@ -20,8 +21,8 @@ from gateway.ledger.refusals import NotedRefusal
 
 Decision = Literal["allowed", "refused", "unknown"]
 FindRefusal = Callable[[str], Awaitable[NotedRefusal | None]]
-FindRates = Callable[[str], Awaitable[Mapping[str, int] | None]]
-"""The rates of a price version in pico-credits per unit, None when the book does not know it."""
+FindRates = Callable[[str], Awaitable[Mapping[str, Rate] | None]]
+"""The rates of a price version by unit, None when the book does not know it."""
 
 CHARGING: Final = frozenset({"settle", "expire"})
 """Kinds whose amount is the whole charge of their usage; a late settle's is a difference."""
@@ -29,16 +30,26 @@ CHARGING: Final = frozenset({"settle", "expire"})
 
 @dataclass(frozen=True, slots=True)
 class PriceLine:
-    """One unit of an event's usage at its price; quantity × rate, in pico-credits, exact."""
+    """One unit of a usage at its price; quantity × rate, in pico-credits, exact.
+
+    rate_pico: None where tiers, included units or a minimum decide: what it costs depends on what
+               was used before in the period
+    """
 
     unit: str
     quantity: int
-    rate_pico: int
+    rate_pico: int | None
 
     @property
-    def amount_pico(self) -> int:
+    def amount_pico(self) -> int | None:
         """What this line adds to the charge before it is rounded up."""
-        return self.quantity * self.rate_pico
+        return None if self.rate_pico is None else self.quantity * self.rate_pico
+
+
+def price_line(unit: str, quantity: int, rates: Mapping[str, Rate]) -> PriceLine:
+    """One unit at its rate, or its parent's."""
+    rate = rate_of(unit, rates)
+    return PriceLine(unit, quantity, rate.tiers[0].rate_pico if rate.plain else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +66,15 @@ class Told:
 
     @property
     def adds_up(self) -> bool | None:
-        """Whether the lines, rounded up to whole nano-credits, are the charge; None: nothing to add."""
-        if not self.lines or self.event.kind not in CHARGING:
+        """Whether the lines, rounded up to whole nano-credits, are the charge; None: nothing to add,
+        or a price that does not say what one request costs."""
+        amounts = [line.amount_pico for line in self.lines]
+        if not amounts or self.event.kind not in CHARGING:
             return None
-        return -(-sum(line.amount_pico for line in self.lines) // 1000) == self.event.amount_nano
+        exact = [amount for amount in amounts if amount is not None]
+        if len(exact) < len(amounts):
+            return None
+        return -(-sum(exact) // 1000) == self.event.amount_nano
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +163,9 @@ async def _tell(item: StoredEvent | Event, find_rates: FindRates) -> Told:
         (item.event, item.stored_at_ms) if isinstance(item, StoredEvent) else (item, None)
     )
     rates = await find_rates(event.price_version) if event.price_version else None
+    tier = event.facts.get("service_tier", DEFAULT_TIER)
     lines = tuple(
-        PriceLine(unit, quantity, effective_rate(unit, rates))
+        price_line(in_tier(unit, tier), quantity, rates)
         for unit, quantity in event.usage.items()
         if rates is not None
     )

@@ -286,7 +286,7 @@ class GateService:
         upstreams = {name: pool for name, (_, pool) in pools.items()}
         routes = compile_routes(settings, upstreams, DIALECTS)
         models = compile_models(settings, upstreams)
-        routes.update(self._local_routes(settings, list(models)))
+        routes.update(self._local_routes(settings, list(settings.models)))
         accounts = Accounts(
             compile_customers(settings),
             compile_keys(settings),

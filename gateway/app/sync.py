@@ -10,9 +10,11 @@ from typing import Final
 import structlog
 
 from gateway.app.roles import CannotServe
+from gateway.domain.money import format_amount
 from gateway.ledger.accounts import AccountStore, OtherLedger
 from gateway.ledger.errors import LedgerRefusal
 from gateway.ledger.operations import Ledger
+from gateway.ledger.operator import allowance_id
 from gateway.ledger.records import Wallet
 from gateway.settings import Settings
 from gateway.settings.customers import GrantSection
@@ -29,6 +31,10 @@ _RACED: Final = frozenset({"old_revision", "exists_with_different_parameters"})
 SUPERSEDED: Final = (
     "the ledger has another price book in force, which came after this configuration's;"
     " `creditgate prices apply` puts this one's in force again"
+)
+GOES_ON: Final = (
+    "the wallet gets this for ever, though the configuration does not name it any more; to end it,"
+    ' put it back with `amount: "0"`; `creditgate wallet show` tells its name'
 )
 
 
@@ -86,6 +92,7 @@ async def _sync_customer(
                     f"customers.{customer_id}: the ledger does not take the account ({refused})"
                 ) from refused
             wallet = (await store.wallets([customer_id])).get(customer_id)
+    _warn_of_dropped(settings, customer_id, wallet)
     await _sync_allowances(settings, ledger, customer_id)
     for op_id, grant in settings.starting_grants(customer_id):
         await _sync_grant(settings, ledger, customer_id, op_id, grant)
@@ -117,6 +124,21 @@ async def _sync_grant(
         raise CannotServe(
             f"customers.{customer_id}: the starting grant {grant.name!r}: {why}"
         ) from refused
+
+
+def _warn_of_dropped(settings: Settings, customer_id: str, wallet: Wallet | None) -> None:
+    """Say that a recurring grant goes on which the configuration does not name any more: another
+    gate's may, so it is not ended here."""
+    named = {allowance_id(grant.name) for grant in settings.recurring_grants(customer_id)}
+    for allowance in wallet.allowances if wallet is not None else ():
+        if allowance.amount_nano and allowance.allowance_id not in named:
+            log.warning(
+                "recurring_grant_goes_on",
+                customer_id=customer_id,
+                amount=format_amount(allowance.amount_nano),
+                every=allowance.period,
+                hint=GOES_ON,
+            )
 
 
 async def _sync_allowances(settings: Settings, ledger: Ledger, customer_id: str) -> None:

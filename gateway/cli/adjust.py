@@ -7,22 +7,22 @@ import typer
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.customers import wallet_of
-from gateway.cli.output import AsJson, err, fail, out, plain, print_json
-from gateway.cli.parameters import idempotency_key, new_idempotency_key, signed_amount
+from gateway.cli.once import Once
+from gateway.cli.output import AsJson
+from gateway.cli.parameters import idempotency_key, signed_amount
 from gateway.domain.money import format_amount
-from gateway.ledger.errors import LedgerRefusal, LedgerUnavailable
 from gateway.ledger.operator import Adjusted
 
 _REFUSALS = {
     "exists_with_different_parameters": (
-        "the key {key} has made another adjustment of {customer} before. Nothing was changed."
+        "the key {key} has made another adjustment of {subject} before. Nothing was changed."
         " Repeat its amount, or use another key"
     ),
     "too_many_grants": (
-        "{customer} has 64 grants with something left in them; there is room for the credit when"
+        "{subject} has 64 grants with something left in them; there is room for the credit when"
         " one of them is used up or has expired"
     ),
-    "total_too_large": "all corrections of {customer} together would pass 9,000,000 credits",
+    "total_too_large": "all corrections of {subject} together would pass 9,000,000 credits",
 }
 
 
@@ -55,43 +55,23 @@ def adjust(
 ) -> None:
     """Give or take credit. Given, it repays the overdraft first and never expires; taken, it comes
     from the grants in the order they are spent, then it is owed."""
-    once = key or new_idempotency_key()
+    once = Once(key, "adjusted", customer)
 
     async def work(context: Context) -> Adjusted:
         await wallet_of(context, customer)
-        try:
+        with once.explained(_REFUSALS):
             return await context.operator.adjust(
-                customer, f"adjust:{customer}:{once}", amount, corrects=event, reason=reason
+                customer, f"adjust:{customer}:{once.key}", amount, corrects=event, reason=reason
             )
-        except LedgerRefusal as refused:
-            raise fail(_REFUSALS[refused.word].format(customer=customer, key=once)) from None
-        except LedgerUnavailable as error:
-            if not error.unknown:
-                raise
-            raise fail(
-                f"{error}. Whether {customer} was adjusted is not known. Run this again with"
-                f" --key {once}: that adjusts it once in all"
-            ) from None
 
     adjusted = on_ledger(config, work)
-    if as_json:
-        print_json(
-            {
-                "customer_id": customer,
-                "amount": format_amount(amount),
-                "balance": format_amount(adjusted.balance_nano),
-                "event": event,
-                "key": once,
-                "replayed": adjusted.replayed,
-            }
-        )
-        return
-    if adjusted.replayed:
-        said = f"The key {once} has adjusted {customer} by this before: nothing was changed."
-        out.print(plain(said, "yellow"))
-    else:
-        said = f"Adjusted {customer} by {format_amount(amount)} credits."
-        out.print(plain(said, "bold green"))
-    out.print(plain(f"balance {format_amount(adjusted.balance_nano)}"))
-    if key is None:
-        err.print(plain(f"To repeat this without adjusting twice: --key {once}", "dim"))
+    balance = format_amount(adjusted.balance_nano)
+    document = {
+        "customer_id": customer,
+        "amount": format_amount(amount),
+        "balance": balance,
+        "event": event,
+        "replayed": adjusted.replayed,
+    }
+    done = f"Adjusted {customer} by {format_amount(amount)} credits."
+    once.tell(document, done, f"balance {balance}", as_json=as_json)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from gateway.cli import app
 from gateway.domain.money import format_amount, format_rate
+from gateway.domain.usage import TOKEN_UNITS
 from gateway.settings import Problem, Settings, SettingsError, load_settings
 from gateway.settings.reference import reference_text
 from gateway.settings.scalars import TOKENS_PER_PRICE
@@ -85,15 +86,15 @@ def _print_summary(file: Path, settings: Settings) -> None:
         soft_wrap=True,
     )
     models = Table("model", "upstream", "prices (credits per million tokens)", box=None)
-    for name, model in settings.models.items():
-        table = model.price_table(name)
+    for name, model in settings.priced().items():
+        table = model.price(name).table()
         rates = ", ".join(
             f"{unit} {format_rate(rate, per=TOKENS_PER_PRICE)}"
-            if unit not in ("request", "tool_call")
+            if unit in TOKEN_UNITS
             else f"each {unit} {format_rate(rate, per=1)}"
             for unit, rate in table.rates_pico.items()
         )
-        models.add_row(name, model.upstream, rates)
+        models.add_row(name, model.upstream or "", rates)
     console.print(models)
     if not settings.customers:
         return

@@ -16,7 +16,7 @@ from gateway.cli.customers import check_configured
 from gateway.cli.output import AsJson, err, fail, out, plain, print_json, row, table
 from gateway.cli.parameters import identifier
 from gateway.ledger.accounts import StoredKey
-from gateway.ledger.errors import LedgerRefusal
+from gateway.ledger.errors import LedgerRefusal, LedgerUnavailable
 from gateway.proxy.accounts import key_digest
 from gateway.settings import Settings
 from gateway.settings.problems import suggest
@@ -65,6 +65,12 @@ def create(
             return await context.accounts.add_key(digest, name, customer, project)
         except ValueError as taken:
             raise fail(str(taken)) from None
+        except LedgerUnavailable as error:
+            raise fail(
+                f"{error}. Whether the key {name} was made is not known, and it cannot be shown any"
+                f" more. When the ledger is back: `creditgate key revoke {name}` if `key list` has"
+                " it, then make another one"
+            ) from None
 
     stored = on_ledger(config, work)
     if as_json:

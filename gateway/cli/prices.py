@@ -10,12 +10,12 @@ from gateway.admin.documents import timestamp
 from gateway.admin.pricing_import import ImportFailed, fragment, from_genai_prices, from_litellm
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
+from gateway.cli.lines import unit_price
 from gateway.cli.output import AsJson, fail, moment, out, plain, print_json, row, table
 from gateway.cli.parameters import moment_ms
 from gateway.domain.money import format_amount, format_rate
 from gateway.domain.pricebook import Activation, Book, Schedule
 from gateway.domain.pricing import PriceTable, Rate
-from gateway.domain.usage import UNIT_NUMBERS
 from gateway.ledger.pricebook import NothingToUndo, Taken, UnknownBook, UnreadablePrice
 from gateway.settings.prices import Markup
 
@@ -195,7 +195,7 @@ def _document(price: PriceTable) -> dict[str, Any]:
     return {
         "price_version": price.price_version,
         "prices": {unit: _said(rate) for unit, rate in price.rates.items()},
-        "costs": {unit: _rate(unit, pico) for unit, pico in price.costs_pico.items()},
+        "costs": {unit: unit_price(unit, pico) for unit, pico in price.costs_pico.items()},
     }
 
 
@@ -209,30 +209,23 @@ def _rows(listed: Any, whose: str, model: str, price: PriceTable) -> None:
                 model,
                 unit,
                 _said(rate) if rate else "as its parent",
-                _rate(unit, cost) if cost is not None else "",
+                unit_price(unit, cost) if cost is not None else "",
                 price.price_version,
             ),
         )
 
 
-def _rate(unit: str, pico: int) -> str:
-    tokens = UNIT_NUMBERS[unit] < UNIT_NUMBERS["request"]
-    return (
-        f"{format_rate(pico, per=1_000_000)} /M" if tokens else f"{format_rate(pico, per=1)} each"
-    )
-
-
 def _said(rate: Rate) -> str:
     """A rate in a few words."""
     if rate.plain:
-        return _rate(rate.unit, rate.tiers[0].rate_pico)
+        return unit_price(rate.unit, rate.tiers[0].rate_pico)
     parts: list[str] = [rate.shape]
     for tier in rate.tiers:
         amounts = []
         if rate.shape == "package":
             amounts.append(f"{format_rate(tier.rate_pico, per=1)} for {rate.package_units}")
         elif rate.shape != "flat":
-            amounts.append(_rate(rate.unit, tier.rate_pico))
+            amounts.append(unit_price(rate.unit, tier.rate_pico))
         if tier.flat_nano:
             amounts.append(format_amount(tier.flat_nano))
         end = f" to {tier.up_to}" if tier.up_to else ""

@@ -175,13 +175,13 @@ def _show(planned: Plan, beyond: tuple[PlanLine, ...]) -> None:
         whose = line.customer_id or "all together"
         out.print(plain(f"Beyond the bounds: {whose} {_percent(line) or 'from nothing'}", "red"))
     for line in planned.below_cost:
-        out.print(plain(f"Below cost: {line.customer_id} {line.model}", "red"))
+        out.print(plain(f"Below cost: {line.customer_id} {line.name}", "red"))
 
 
 def _cells(line: PlanLine, model: str = "", customer: str = "") -> tuple[object, ...]:
     return (
         customer or line.customer_id,
-        line.model or model,
+        line.name or model,
         line.events,
         format_amount(line.charged_nano),
         "no price" if line.would_nano is None else format_amount(line.would_nano),
@@ -216,12 +216,14 @@ def _document(
         "unpriced": list(planned.unpriced),
         "untold": {model: sorted(units) for model, units in planned.untold.items()},
         "beyond": [line.customer_id or None for line in beyond],
-        "below_cost": [[line.customer_id, line.model] for line in planned.below_cost],
+        "below_cost": [[line.customer_id, line.name] for line in planned.below_cost],
     }
 
 
 def _line(line: PlanLine) -> dict[str, Any]:
     said = {"customer_id": line.customer_id, "model": line.model}
+    if line.model:
+        said["service_tier"] = line.service_tier
     return {
         **{name: value for name, value in said.items() if value},
         "events": line.events,

@@ -1,10 +1,12 @@
 """`quote`: what a request would hold and could cost at most, and whether it would be admitted now.
 
 The body is read by the route's own dialect, bounded as the flow bounds it and rated by the
-ledger's own script: it is the gate's answer, without the request. Nothing is sent, nothing held.
+ledger's own script, at the prices of the book in force: it is the gate's answer, without the
+request. Nothing is sent, nothing held.
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -12,20 +14,23 @@ from typing import Annotated, Any, Final
 import orjson
 import typer
 
-from gateway.admin.why import PriceLine
+from gateway.admin.documents import line_amounts
+from gateway.admin.why import PriceLine, price_line
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.customers import check_configured, wallet_of
+from gateway.cli.lines import price_columns
 from gateway.cli.output import AsJson, fail, out, plain, print_json, row, table
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import BadRequest
 from gateway.dialects.strict_json import parse_object
-from gateway.domain.money import format_amount, format_rate
-from gateway.domain.pricing import effective_rate
+from gateway.domain.money import format_amount
+from gateway.domain.pricebook import Book
 from gateway.domain.reservation import Account, Key, Quote
-from gateway.domain.usage import UNIT_NUMBERS, Usage
+from gateway.domain.usage import Usage
 from gateway.ledger.accounts import RedisRunner
 from gateway.ledger.operations import Ledger
+from gateway.ledger.pricebook import UnreadablePrice
 from gateway.proxy.accounts import account_of
 from gateway.proxy.catalog import Model, Route
 from gateway.proxy.estimate import Bound, bound_request
@@ -36,6 +41,7 @@ from gateway.settings.compiling import (
     compile_keys,
     compile_models,
     compile_routes,
+    price_models,
 )
 from gateway.settings.problems import suggest
 
@@ -116,14 +122,15 @@ async def _quote(
 ) -> Quoted:
     settings = context.settings
     upstreams = {name: _Unasked(name) for name in settings.upstreams}
-    models = compile_models(settings, upstreams)
+    models = await _priced(context, account.customer_id, compile_models(settings, upstreams))
     try:
         if named is not None:
             body = orjson.dumps({**parse_object(body), "model": named})
         facts = route.dialect.read_request(body, route.reading)
-        model = models.get(facts.model)
-        if model is None:
-            raise fail(f"there is no model {facts.model}. {suggest(facts.model, models)}")
+        name = route.priced_as or facts.model
+        model = models.get(name)
+        if model is None or model.of_route is not (route.priced_as is not None):
+            raise fail(f"there is no model {name}. {suggest(name, settings.models)}")
         if account.models is not None and model.name not in account.models:
             allowed = ", ".join(sorted(account.models))
             raise fail(f"{account.customer_id} may not use {model.name}, only: {allowed}")
@@ -164,6 +171,22 @@ async def _quote(
     )
 
 
+async def _priced(
+    context: Context, customer_id: str, models: Mapping[str, Model]
+) -> dict[str, Model]:
+    """The models at the prices that a running gate has for this customer: those of the book in
+    force, and the configuration's for what the book does not name."""
+    books, draft = context.accounts.price_books(), context.settings.price_draft()
+    in_force = await books.in_force()
+    book = draft.under(in_force[1] if in_force else Book({}))
+    try:
+        tables = {**draft.tables(), **await books.tables(book.versions())}
+    except UnreadablePrice as error:
+        raise fail(str(error)) from None
+    priced, overrides = price_models(context.settings, models, book, tables)
+    return {**priced, **overrides.get(customer_id, {})}
+
+
 def quote_document(quoted: Quoted) -> dict[str, Any]:
     """The quote as a document; amounts are decimal strings of credits, quantities tokens."""
     hold, bound, prices = quoted.hold, quoted.bound, quoted.model.prices
@@ -185,8 +208,7 @@ def quote_document(quoted: Quoted) -> dict[str, Any]:
             {
                 "unit": line.unit,
                 "quantity": line.quantity,
-                "rate": format_rate(line.rate_pico, per=1),
-                "amount": format_rate(line.amount_pico, per=1),
+                **line_amounts(line),
             }
             for line in _lines(quoted.model, quoted.held)
         ],
@@ -198,18 +220,7 @@ def _print(quoted: Quoted) -> None:
     columns = ("at most", "price", "held", "could cost")
     bill = table("class", *columns, right=columns)
     for held, most in zip(_lines(model, quoted.held), _lines(model, quoted.most), strict=True):
-        each = UNIT_NUMBERS[held.unit] >= UNIT_NUMBERS["request"]
-        price = format_rate(held.rate_pico, per=1 if each else 1_000_000)
-        row(
-            bill,
-            (
-                held.unit,
-                most.quantity,
-                f"{price} {'each' if each else '/M'}",
-                format_rate(held.amount_pico, per=1),
-                format_rate(most.amount_pico, per=1),
-            ),
-        )
+        row(bill, (held.unit, most.quantity, *price_columns(held), price_columns(most)[1]))
     amounts = (format_amount(hold.estimate_nano), format_amount(quoted.at_most_nano))
     row(bill, ("in credits, rounded up", "", model.prices.price_version, *amounts), "bold")
     out.print(bill)
@@ -224,9 +235,9 @@ def _print(quoted: Quoted) -> None:
 
 def _lines(model: Model, usage: Usage) -> list[PriceLine]:
     """The priced units of a usage."""
-    rates = model.prices.rates_pico
-    lines = (PriceLine(unit, n, effective_rate(unit, rates)) for unit, n in usage.items())
-    return [line for line in lines if line.rate_pico or line.unit in rates]
+    rates = model.prices.rates
+    lines = (price_line(unit, n, rates) for unit, n in usage.items())
+    return [line for line in lines if line.rate_pico != 0 or line.unit in rates]
 
 
 def _body(file: Path | None) -> bytes:

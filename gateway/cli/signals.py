@@ -34,7 +34,8 @@ def list_(
     if as_json:
         print_json(found)
         return
-    shown = table("at", "customer", "signal", "balance", "state", "attempts", "id", "reason")
+    columns = ("at", "customer", "signal", "balance", "state", "attempts", "id", "reason")
+    shown = table(*columns, whole=("signal", "id"))
     for each in found:
         row(
             shown,

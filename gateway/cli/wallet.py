@@ -15,16 +15,18 @@ from gateway.admin.wallets import (
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.customers import wallet_of
-from gateway.cli.output import AsJson, err, fail, out, plain, print_json, row, table
+from gateway.cli.once import Once
+from gateway.cli.output import AsJson, fail, out, plain, print_json, row, table
 from gateway.cli.parameters import amount as read_amount
-from gateway.cli.parameters import idempotency_key, moment_ms, new_idempotency_key
+from gateway.cli.parameters import idempotency_key, moment_ms
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Account, Key
 from gateway.domain.standing import Standing
 from gateway.ledger.corrections import Voided
-from gateway.ledger.errors import LedgerRefusal, LedgerUnavailable
+from gateway.ledger.errors import LedgerRefusal
 from gateway.ledger.operator import DEFAULT_PRIORITY, Granted
 from gateway.proxy.accounts import account_of
+from gateway.settings import Settings
 from gateway.settings.compiling import compile_customers, compile_keys
 
 wallet = typer.Typer(help="What customers have: balances, grants, top-ups.")
@@ -34,15 +36,15 @@ Customer = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer'
 
 _REFUSALS = {
     "exists_with_different_parameters": (
-        "the key {key} has made another grant to {customer} before: the amount, category, priority"
+        "the key {key} has made another grant to {subject} before: the amount, category, priority"
         " or expiry was another. Nothing was changed. Repeat its terms, or use another key"
     ),
     "already_expired": "the grant would be worth nothing: its expiry is over already",
     "too_many_grants": (
-        "{customer} has 64 grants with something left in them; there is room for the next one when"
+        "{subject} has 64 grants with something left in them; there is room for the next one when"
         " one of them is used up or has expired"
     ),
-    "total_too_large": "all that {customer} was ever granted would pass 9,000,000 credits",
+    "total_too_large": "all that {subject} was ever granted would pass 9,000,000 credits",
 }
 
 
@@ -60,13 +62,21 @@ def show(customer: Customer, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJso
     """Show one wallet: balance, holds, lifetime sums, and its grants in the order they are spent."""
 
     async def work(context: Context) -> dict[str, Any]:
+        found = await wallet_of(context, customer)
+        names = await context.audit.grant_names(customer)
+        for each in found.allowances:
+            set_by = context.store.latest_named(f"allowance:{customer}:{each.allowance_id}:set:")
+            if set_by is not None:
+                names.setdefault(each.grant_no, set_by.event.facts["name"])
         return wallet_document(
             customer,
-            await wallet_of(context, customer),
+            found,
             await context.accounts.now_ms(),
-            names=await context.audit.grant_names(customer),
+            names=names,
             groups=context.settings.model_groups,
             limits=await _standings(context, customer),
+            voided=await context.audit.voided_grants(customer),
+            recurring=_recurring_of(context.settings, customer),
         )
 
     document = on_ledger(config, work)
@@ -74,6 +84,13 @@ def show(customer: Customer, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJso
         print_json(document)
     else:
         _print_wallet(document)
+
+
+def _recurring_of(settings: Settings, customer: str) -> list[str]:
+    """Names of what the configuration gives a customer anew each period."""
+    if customer not in settings.customers:
+        return []
+    return [grant.name for grant in settings.recurring_grants(customer)]
 
 
 @wallet.command(name="list")
@@ -139,53 +156,33 @@ def grant(
     as_json: AsJson = False,
 ) -> None:
     """Add credit to a wallet, once by its key. What is owed (the overdraft) is repaid first."""
-    once = key or new_idempotency_key()
+    once = Once(key, "granted", customer)
     facts = {k: v for k, v in {"name": name, "reason": reason}.items() if v is not None}
 
     async def work(context: Context) -> Granted:
         await wallet_of(context, customer)
-        try:
+        with once.explained(_REFUSALS):
             return await context.operator.grant(
                 customer,
-                grant_operation_id(customer, once),
+                grant_operation_id(customer, once.key),
                 amount,
                 category=category.value,
                 priority=priority,
                 expires_at_ms=expires or 0,
                 facts=facts,
             )
-        except LedgerRefusal as refused:
-            raise fail(_REFUSALS[refused.word].format(customer=customer, key=once)) from None
-        except LedgerUnavailable as error:
-            if not error.unknown:
-                raise
-            raise fail(
-                f"{error}. Whether {customer} was granted it is not known. Run this again with"
-                f" --key {once}: that grants it once in all"
-            ) from None
 
     granted = on_ledger(config, work)
-    if as_json:
-        print_json(
-            {
-                "customer_id": customer,
-                "amount": format_amount(amount),
-                "balance": format_amount(granted.balance_nano),
-                "grant": granted.grant_no,
-                "key": once,
-                "replayed": granted.replayed,
-            }
-        )
-        return
-    if granted.replayed:
-        said = f"The key {once} has granted {customer} this before: nothing was changed."
-        out.print(plain(said, "yellow"))
-    else:
-        said = f"Granted {customer} {format_amount(amount)} credits."
-        out.print(plain(said, "bold green"))
-    out.print(plain(f"balance {format_amount(granted.balance_nano)}"))
-    if key is None:
-        err.print(plain(f"To repeat this without granting twice: --key {once}", "dim"))
+    balance = format_amount(granted.balance_nano)
+    document = {
+        "customer_id": customer,
+        "amount": format_amount(amount),
+        "balance": balance,
+        "grant": granted.grant_no,
+        "replayed": granted.replayed,
+    }
+    done = f"Granted {customer} {format_amount(amount)} credits."
+    once.tell(document, done, f"balance {balance}", as_json=as_json)
 
 
 @wallet.command()
@@ -314,6 +311,12 @@ def _print_wallet(document: dict[str, Any]) -> None:
     if document["status"] != "active":
         row(sums, ("status", document["status"]), "bold red")
     out.print(sums)
+    for each in document["recurring_grants"]:
+        said = f"{each['name'] or 'a recurring grant'}: {each['amount']} every {each['every']}"
+        if each["configured"]:
+            out.print(plain(said))
+        else:
+            out.print(plain(f"{said}, which no configuration names any more", "yellow"))
     _print_grants(document)
     _print_limits(document)
 
@@ -325,8 +328,9 @@ def _print_limits(document: dict[str, Any]) -> None:
     numbers = ("used", "held", "left", "ceiling")
     limits = table("limit", "of", "counts", *numbers, "window ends", right=numbers)
     for each in document["limits"]:
-        window = each["window"] or "now"
-        counts = f"{each['measure']}, {'any ' if each['rolling'] else ''}{window}"
+        counts = each["measure"]
+        if each["window"]:
+            counts += f", {'any ' if each['rolling'] else ''}{each['window']}"
         amounts = (each[number] for number in numbers)
         row(limits, (each["scope"], each["name"], counts, *amounts, each["window_end"] or "never"))
     out.print(limits)

@@ -11,14 +11,12 @@ from gateway.admin.documents import story_document, usage_text
 from gateway.admin.why import Story, Told, explain
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
+from gateway.cli.lines import price_columns
 from gateway.cli.output import AsJson, fail, moment, out, plain, print_json, row, table
-from gateway.domain.money import format_amount, format_rate
-from gateway.domain.usage import UNIT_NUMBERS
+from gateway.domain.money import format_amount
+from gateway.domain.pricing import Rate
 from gateway.ledger.records import Reservation
 from gateway.ledger.refusals import NotedRefusal, find_refusal
-
-_PER_MILLION_BELOW = UNIT_NUMBERS["request"]
-"""Token classes are priced per million; other units one by one."""
 
 
 @app.command()
@@ -30,7 +28,7 @@ def why(
     """Tell why a request was allowed or refused, what it held, what it cost and where its event is."""
 
     async def work(context: Context) -> Story:
-        async def rates(price_version: str) -> dict[str, int] | None:
+        async def rates(price_version: str) -> dict[str, Rate] | None:
             found = await context.accounts.prices(price_version)
             return found[0] if found else None
 
@@ -130,7 +128,10 @@ def _told(story: Story, told: Told) -> list[RenderableType]:
                 finish=facts.get("finish_reason"),
                 duration_ms=facts.get("duration_ms"),
                 usage=facts.get("usage_source"),
+                service_tier=facts.get("service_tier"),
+                served_in=facts.get("response_service_tier"),
                 flags=" ".join(facts.get("flags") or ()) or None,
+                retry_of=facts.get("retry_of"),
             )
         ),
     ]
@@ -151,8 +152,9 @@ def _told(story: Story, told: Told) -> list[RenderableType]:
 
 def _corrected(story: Story, told: Told) -> list[RenderableType]:
     event = told.event
+    word = "refunded" if event.event_id.startswith("refund:") else "given back"
     parts = [
-        _line(event.occurred_at_ms, f"given back: {format_amount(event.amount_nano)} credits"),
+        _line(event.occurred_at_ms, f"{word}: {format_amount(event.amount_nano)} credits"),
         _detail(_joined(corrects=event.facts.get("corrects"), reason=event.facts.get("reason"))),
         _detail(_parts(story, event.allocations)),
         _detail(f"balance after it {format_amount(event.balance_nano)}; event {event.event_id}"),
@@ -163,10 +165,7 @@ def _corrected(story: Story, told: Told) -> list[RenderableType]:
 def _bill(told: Told) -> Table:
     bill = table("unit", "quantity", "price", "amount", right=["quantity", "price", "amount"])
     for line in told.lines:
-        tokens = UNIT_NUMBERS.get(line.unit, _PER_MILLION_BELOW) < _PER_MILLION_BELOW
-        price = format_rate(line.rate_pico, per=1_000_000 if tokens else 1)
-        price += " /M" if tokens else " each"
-        row(bill, (line.unit, line.quantity, price, format_rate(line.amount_pico, per=1)))
+        row(bill, (line.unit, line.quantity, *price_columns(line)))
     total = format_amount(told.event.amount_nano)
     says = {True: "", False: "  ← the lines do not add up to this", None: ""}[told.adds_up]
     style = "bold red" if told.adds_up is False else "bold"

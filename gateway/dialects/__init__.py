@@ -6,7 +6,8 @@
 | `strict_json`, `fields`, `bounds` | reading a request: one meaning, exact types, an upper bound |
 | `sse`, `repeated`, `metering`, `reported` | reading an answer: frames, meters, usage into pools |
 | `coding` | decoding a copy of a coded answer |
-| `openai_*`, `responses_meters`, `anthropic*`, `generic` | the dialects |
+| `openai_*`, `responses_meters`, `anthropic*`, `gemini*`, `generic` | the dialects |
+| `any_api`, `quantities`, `pointer` | routes with prices of their own, and what they are priced by |
 | `models` | bodies of `GET /v1/models` |
 
 To add a dialect: write its file, add a line here, add its transcripts to `tests/dialects`.
@@ -18,11 +19,15 @@ from typing import Final
 
 from gateway.dialects.anthropic import AnthropicCountTokens, AnthropicMessages
 from gateway.dialects.base import Dialect
+from gateway.dialects.gemini import Gemini, GeminiCountTokens
 from gateway.dialects.generic import Generic
 from gateway.dialects.openai_chat import OpenAIChat
 from gateway.dialects.openai_completions import OpenAICompletions
 from gateway.dialects.openai_embeddings import OpenAIEmbeddings
+from gateway.dialects.openai_images import OpenAIImages
 from gateway.dialects.openai_responses import OpenAIResponses
+from gateway.dialects.openai_speech import OpenAISpeech
+from gateway.dialects.openai_transcriptions import OpenAITranscriptions
 
 DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
     {
@@ -32,8 +37,13 @@ DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
             OpenAICompletions(),
             OpenAIEmbeddings(),
             OpenAIResponses(),
+            OpenAIImages(),
+            OpenAISpeech(),
+            OpenAITranscriptions(),
             AnthropicMessages(),
             AnthropicCountTokens(),
+            Gemini(),
+            GeminiCountTokens(),
             Generic(),
         )
     }

@@ -5,11 +5,13 @@ written out again, never the client's bytes: so the priced model is the executed
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from gateway.domain.usage import Usage
+from gateway.domain.usage import Usage, UsageSource
+
+JSON_TYPE: Final = "application/json"
 
 
 class BadRequest(Exception):
@@ -26,6 +28,10 @@ class BadRequest(Exception):
         self.code = code
 
 
+class TooLarge(BadRequest):
+    """Something of the request is larger than it may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """What the route and the policy say about reading a request.
@@ -33,6 +39,7 @@ class ReadOptions:
     template_overhead_tokens:  added per message, and once per request, for the chat template
     reference_tokens:          held for each image or document given by reference
     priced_tools:              hosted tool types that the route prices per call
+    min_audio_bytes_per_second: the fewest bytes of a second of sound, by which its length is bounded
     allow_stateful_ids:        `previous_response_id`, file ids and such pass (the route owns its provider key)
     """
 
@@ -40,6 +47,39 @@ class ReadOptions:
     reference_tokens: int = 16_384
     priced_tools: frozenset[str] = frozenset()
     allow_stateful_ids: bool = False
+    min_audio_bytes_per_second: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as it came, for dialects that read more of it than the body.
+
+    path:    raw, as a route has matched it
+    query:   raw, without the question mark
+    fields:  header fields in order, names as sent
+    """
+
+    method: str
+    path: str
+    query: str
+    fields: Sequence[tuple[str, str]]
+    body: bytes
+
+    def values(self, name: str) -> list[str]:
+        """All values of a header field; name in lower case."""
+        return [value for sent, value in self.fields if sent.lower() == name]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The head of an answer, for meters that read more of it than the body.
+
+    asked_at_s:  when the request went out, by the monotonic clock
+    """
+
+    status: int
+    fields: Sequence[tuple[bytes, bytes]]
+    asked_at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +93,10 @@ class RequestFacts:
     choices:        how many outputs are generated: n (or best_of) × prompts
     audio, images:  whether audio or images are in the request or asked for
     wants_usage:    a streaming client asked for the usage chunk itself (else it is hidden)
+    limits_output:  the upstream can be told an output maximum
     tool_calls:     most hosted tool calls that the route prices; 0 when there are none
+    most:           upper bound of what is not in the bounds above: images, bytes, seconds, …
+    certain:        what of `most` the request alone decides: counted where an answer tells nothing
     service_tier:   the one that is asked for; None when the provider is to choose
     document:       the strict parse, which `forward_body` writes out
     """
@@ -66,7 +109,10 @@ class RequestFacts:
     audio: bool = False
     images: bool = False
     wants_usage: bool = True
+    limits_output: bool = True
     tool_calls: int = 0
+    most: Usage = field(default_factory=dict)
+    certain: Usage = field(default_factory=dict)
     service_tier: str | None = None
     document: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -101,6 +147,9 @@ class AnswerFacts:
     usage_problem:   why a report was not used (negative, missing, not an integer, absurd), or None
     counted_output:  output tokens counted by the gate: at least one per content frame, at
                      least a quarter of the text's bytes
+    counted:         what the gate counted beside output tokens
+    source:          where a final usage comes from
+    flags:           what the event is to say of it
     """
 
     usage: Usage | None = None
@@ -114,6 +163,9 @@ class AnswerFacts:
     finish_reason: str | None = None
     error: bool = False
     """The answer itself said that it failed (an error frame, `response.failed`)."""
+    counted: Usage = field(default_factory=dict)
+    source: UsageSource = "provider_reported"
+    flags: tuple[str, ...] = ()
 
 
 class Meter(ABC):
@@ -180,18 +232,52 @@ class Dialect(ABC):
     """One endpoint family of one provider's API."""
 
     name: str
+    wanted_type = "Send the body as JSON, with `Content-Type: application/json`."
+    """What a body of another type is answered."""
+    needs_length = False
+    """Whether a body must say its size before it is read."""
+    reads_query = False
+    """Whether a query has a meaning; else it ends at the gate, and a key in it is refused."""
+
+    def accepts(self, media_type: str) -> bool:
+        """Whether a body of this type is read; what is refused is answered 415."""
+        return media_type.partition(";")[0].strip().lower() == JSON_TYPE
+
+    def read(self, asked: Asked, options: ReadOptions) -> RequestFacts:
+        """Read a request strictly; the body says all, unless a dialect says more. Raises BadRequest."""
+        return self.read_request(asked.body, options)
+
+    def said(self, asked: Asked, facts: RequestFacts) -> bytes:  # noqa: ARG002
+        """What makes two requests the same, for repeats: all that is priced or executed."""
+        return f"{asked.method} {asked.path}?{asked.query}\n".encode() + asked.body
 
     @abstractmethod
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """Read a request strictly. Raises BadRequest."""
 
+    def forward_target(self, facts: RequestFacts, options: ForwardOptions, path: str) -> str:  # noqa: ARG002
+        """Path and query for the upstream; queries end at the gate, unless a dialect reads them."""
+        return path
+
+    def forward_type(self, facts: RequestFacts) -> str | None:  # noqa: ARG002
+        """The type of what `forward_body` writes; None when there is no body."""
+        return JSON_TYPE
+
     @abstractmethod
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
         """The strict parse, written out for the upstream."""
 
+    def streams(self, facts: RequestFacts, media_type: str) -> bool:  # noqa: ARG002
+        """Whether an answer of this type passes on piece by piece; else it is kept until its end."""
+        return media_type.lower().startswith("text/event-stream")
+
+    def meter_answer(self, facts: RequestFacts, answered: Answered, *, streaming: bool) -> Meter:  # noqa: ARG002
+        """A meter for the answer with this head."""
+        return self.meter(facts, streaming=streaming)
+
     @abstractmethod
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:
-        """A meter for the answer; streaming says whether it is SSE (by its content type)."""
+        """A meter for the answer; streaming says whether it passes on piece by piece."""
 
     @abstractmethod
     def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
@@ -200,3 +286,7 @@ class Dialect(ABC):
     @abstractmethod
     def error_frame(self, refusal: Refusal) -> bytes:
         """What ends a running stream: error frame(s) and the dialect's end of stream."""
+
+    def end_stream(self, facts: RequestFacts, refusal: Refusal) -> bytes:  # noqa: ARG002
+        """The error frame for this request's stream; nothing where it can only be broken off."""
+        return self.error_frame(refusal)

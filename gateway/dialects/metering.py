@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.dialects.base import AnswerFacts, Meter
-from gateway.dialects.fields import name_tier
+from gateway.dialects.fields import AUTO_TIER, name_tier
 from gateway.dialects.repeated import BACKSLASH, QUOTE, RepeatedFrame
 from gateway.dialects.reported import BadUsage
 from gateway.dialects.sse import FrameSplitter, data_of
@@ -66,8 +66,8 @@ class CountedAnswer:
             facts.response_model = model[:MAX_NOTED_CHARS]
 
     def _note_tier(self, tier: Any) -> None:
-        """The service tier that answers; the last word counts."""
-        if type(tier) is str and tier:
+        """The service tier that answers; the last word counts, and an echoed `auto` is none."""
+        if type(tier) is str and tier and tier != AUTO_TIER:
             self.facts.service_tier = name_tier(tier[:MAX_NOTED_CHARS])
 
     def _finished(self, reason: Any) -> None:

@@ -7,6 +7,8 @@ Law (docs of each API, "usage"):
 - OpenAI Responses: the same with `input_tokens` and `output_tokens`.
 - Anthropic: `input_tokens` excludes cache reads and writes; `output_tokens` is cumulative and
   includes thinking.
+- Gemini: `promptTokenCount` includes `cachedContentTokenCount`; beside it stand
+  `toolUsePromptTokenCount`, `candidatesTokenCount` and `thoughtsTokenCount`, which exclude each other.
 
 A figure that is negative, missing, not a whole number or absurd makes the whole report unusable:
 nothing of it is taken.
@@ -82,6 +84,48 @@ def read_anthropic_usage(report: Any) -> Usage:
         output=output - thinking,
         reasoning=thinking,
         tool_call=calls,
+    )
+
+
+def read_gemini_usage(report: Any) -> Usage:
+    """`usageMetadata` of an answer or of a chunk. Raises BadUsage."""
+    if type(report) is not dict:
+        raise BadUsage("usageMetadata is not an object")
+    prompt = _count(report, "promptTokenCount", required=True)
+    cached = _count(report, "cachedContentTokenCount")
+    tools = _count(report, "toolUsePromptTokenCount")
+    output = _count(report, "candidatesTokenCount")
+    thoughts = _count(report, "thoughtsTokenCount")
+    if thoughts and report.get("totalTokenCount") == prompt + tools + output:
+        if thoughts > output:
+            raise BadUsage("thoughtsTokenCount exceeds candidatesTokenCount")
+        output -= thoughts  # a provider that counts thoughts within; the total tells
+    heard, seen = _modalities(report.get("promptTokensDetails"), ("AUDIO",), ("IMAGE", "VIDEO"))
+    spoken, _ = _modalities(report.get("candidatesTokensDetails"), ("AUDIO",), ())
+    if max(cached, heard + seen) > prompt or spoken > output:
+        raise BadUsage("the details of the usage exceed it")
+    # Cached sound or images may be told twice; the cheaper class gives way.
+    cached = min(cached, prompt - heard - seen)
+    return _present(
+        input=prompt - cached - heard - seen + tools,
+        cache_read=cached,
+        audio_input=heard,
+        image_input=seen,
+        output=output - spoken,
+        reasoning=thoughts,
+        audio_output=spoken,
+    )
+
+
+def _modalities(details: Any, *families: tuple[str, ...]) -> tuple[int, ...]:
+    """Tokens of each family in a list of `{modality, tokenCount}`. Raises BadUsage."""
+    if details is None:
+        return (0,) * len(families)
+    if type(details) is not list or not all(type(each) is dict for each in details):
+        raise BadUsage("details of the usage are not a list of objects")
+    return tuple(
+        sum(_count(each, "tokenCount") for each in details if each.get("modality") in family)
+        for family in families
     )
 
 

@@ -80,12 +80,21 @@ _ESCAPED_COLON: Final = (b"\\u003a", b"\\u003A")
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """Read a body that must be one JSON object. Raises BadRequest, saying what is wrong and where."""
+    document = parse_document(body)
+    if type(document) is not dict:
+        raise BadRequest('The body must be a JSON object, such as {"model": …}.')
+    names = "".join(document)
+    if not (names.isascii() and names == names.lower()):
+        _refuse_aliases(document)
+    return document
+
+
+def parse_document(body: bytes) -> Any:
+    """Read a body of JSON, whatever its root. Raises BadRequest, saying what is wrong and where."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(_explain(body, error)) from None
-    if type(document) is not dict:
-        raise BadRequest('The body must be a JSON object, such as {"model": …}.')
     try:
         written = orjson.dumps(document)
     except orjson.JSONEncodeError:
@@ -97,9 +106,6 @@ def parse_object(body: bytes) -> dict[str, Any]:
         or (escapes and (any(e in body for e in _ESCAPED_COLON) or b"\\u0000" in written))
     ):
         _inspect(body)
-    names = "".join(document)
-    if not (names.isascii() and names == names.lower()):
-        _refuse_aliases(document)
     return document
 
 

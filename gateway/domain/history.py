@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from gateway.domain.usage import Usage
+from gateway.domain.usage import DEFAULT_TIER, Usage
 
 _MOMENT_DIGITS: Final = 12
 _ID_CHARS: Final = 32
@@ -15,8 +15,10 @@ class PastUse:
     """One reservation that was charged, by its last word: an expiry and its late settle are one.
 
     reserved_at_ms: when the request came
-    charged_nano:   in all, less what a volume step credited; refunds are not taken off
     price_version:  of the price that it was charged at
+    usage:          without the tier in its units' names
+    charged_nano:   in all, less what a volume step credited; refunds are not taken off
+    service_tier:   at whose price it was charged
     """
 
     customer_id: str
@@ -25,6 +27,7 @@ class PastUse:
     price_version: str | None
     usage: Usage
     charged_nano: int
+    service_tier: str = DEFAULT_TIER
 
 
 class UsageHistory(Protocol):
@@ -33,8 +36,8 @@ class UsageHistory(Protocol):
     def past_uses(
         self, since_ms: int, until_ms: int, customer_id: str | None = None
     ) -> Iterator[PastUse]:
-        """Those that came from `since_ms` on and before `until_ms`: by customer and model, each
-        customer's of a model in the order in which they came."""
+        """Those that came from `since_ms` on and before `until_ms`: by customer, model and
+        service tier, those of each in the order in which they came."""
         ...
 
     def count_past_uses(self, since_ms: int, until_ms: int, customer_id: str | None = None) -> int:

@@ -213,8 +213,8 @@ class PriceTable:
         """Whether no unit of a service tier costs more than it does in another one. False where a
         price counts over a period: there it depends on what was used before."""
         for unit in _UNITS:
-            rate = _rate_of(in_tier(unit, tier), self.rates)
-            other = _rate_of(in_tier(unit, than), self.rates)
+            rate = rate_of(in_tier(unit, tier), self.rates)
+            other = rate_of(in_tier(unit, than), self.rates)
             if not (rate.plain and other.plain and rate.dearest_pico <= other.dearest_pico):
                 return False
         return True
@@ -370,7 +370,8 @@ def _priced_as(unit: str, priced: Container[str]) -> str | None:
     return step
 
 
-def _rate_of(unit: str, rates: Mapping[str, Rate]) -> Rate:
+def rate_of(unit: str, rates: Mapping[str, Rate]) -> Rate:
+    """What a unit is charged at: its own rate, else its parent's, else nothing."""
     priced = _priced_as(unit, rates)
     return per_unit(unit, 0) if priced is None else rates[priced]
 

@@ -36,6 +36,7 @@ _NUMBERS: Final[Mapping[str, int]] = {
     "second": 22,
     "byte": 23,
     "image": 24,
+    "item": 25,
 }
 _PARENTS: Final[Mapping[str, str]] = {
     "cache_read": "input",
@@ -56,6 +57,11 @@ def in_tier(unit: str, tier: str) -> str:
 def without_tier(unit: str) -> str:
     """`input` of `flex.input`."""
     return unit.rpartition(".")[2]
+
+
+def tier_of(unit: str) -> str:
+    """`flex` of `flex.input`."""
+    return unit.rpartition(".")[0] or DEFAULT_TIER
 
 
 UNIT_NUMBERS: Final[Mapping[str, int]] = {

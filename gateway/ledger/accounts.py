@@ -20,7 +20,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from gateway.domain.pricing import PriceTable, unpack_rows
+from gateway.domain.pricing import PriceTable, Rate, unpack_rates, unpack_rows
 from gateway.domain.reservation import Account, Key
 from gateway.domain.standing import Standing
 from gateway.ledger.errors import LedgerUnavailable
@@ -321,14 +321,14 @@ class AccountStore:
             if there != packed:
                 raise PricesChanged(f"price version {version} is kept with other rows")
 
-    async def prices(self, price_version: str) -> tuple[dict[str, int], dict[str, int]] | None:
-        """Rates and costs of a version by unit, in pico-credits; None when it is not kept."""
+    async def prices(self, price_version: str) -> tuple[dict[str, Rate], dict[str, int]] | None:
+        """Rates, and costs in pico-credits, of a version by unit; None when it is not kept."""
         with unavailable():
             raw = await self._client.hget(self.keys.common("prices"), price_version)
         if raw is None:
             return None
         rows, cost_rows = unpackb(raw)
-        return unpack_rows(rows), unpack_rows(cost_rows)
+        return unpack_rates(rows), unpack_rows(cost_rows)
 
     # How
 

@@ -107,6 +107,14 @@ class Audit:
                 names[int(grant_no)] = unpackb(facts).get("name") or op_id.decode()
         return names
 
+    async def voided_grants(self, customer_id: str) -> frozenset[int]:
+        """Numbers of a customer's grants that were voided. Raises LedgerUnavailable."""
+        return frozenset(
+            int(_VOID.unpack(terms)[0])
+            for verb, terms, _ in await self._operations(customer_id)
+            if verb == b"void"
+        )
+
     async def grant_terms(self, customer_id: str) -> dict[int, GrantTerms]:
         """Terms of a customer's grants by number, from the operations that made them. One that was
         voided is left out. Raises LedgerUnavailable."""

@@ -13,6 +13,7 @@ from gateway.domain.reservation import Account
 from gateway.domain.usage import DEFAULT_TIER
 from gateway.proxy.headers import Forwarding
 from gateway.proxy.http import Exchange, Upstream
+from gateway.proxy.paths import PathTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class Model:
     context_tokens: int | None
     hidden_output: bool
     scope_bits: int = 0
+    of_route: bool = False
+    """A route's own price: no request can name it."""
     auto_tiers: tuple[str, ...] = (DEFAULT_TIER,)
 
     @property
@@ -85,6 +88,8 @@ class Route:
     public:    needs no key (health); local routes only
     free:      forwarded without a reservation
     upstream, forwarding: of a free route whose body names no model
+    priced_as: the name that the route's own price goes by; None where requests name a model
+    beside:    routes at the same path for other methods
     """
 
     path: str
@@ -97,6 +102,8 @@ class Route:
     free: bool = False
     upstream: Upstream | None = None
     forwarding: Forwarding | None = None
+    priced_as: str | None = None
+    beside: tuple["Route", ...] = ()
 
     @property
     def reserves(self) -> bool:
@@ -116,6 +123,10 @@ class Catalog:
     mode: str = "enforce"
     overrides: Mapping[str, Mapping[str, Model]] = field(default_factory=dict)
     """Customer id → the models that have another price for this customer."""
+    paths: PathTable[Route] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", PathTable(self.routes.items()))
 
     def model_for(self, name: str, customer_id: str) -> Model | None:
         """The model at the customer's price; None when there is none of this name."""

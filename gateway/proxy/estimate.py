@@ -5,10 +5,10 @@ the output is bounded by what the caller allows, else by the model. The dearest 
 could apply is assumed. Only then is a reservation a promise.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from gateway.dialects.base import BadRequest, ForwardOptions, RequestFacts
-from gateway.domain.usage import DEFAULT_TIER, Usage, usage_in_tier
+from gateway.domain.usage import DEFAULT_TIER, TOKEN_UNITS, Usage, in_tier, usage_in_tier
 from gateway.proxy.catalog import Model, Policy
 
 
@@ -20,6 +20,8 @@ class Bound:
     input_count:  the input as counted when the provider reports nothing
     output:       upper bound over all choices
     held_output:  how much of it is held: of a stream a part at first
+    other_most:   upper bound of what is neither: images, bytes, seconds, …
+    other_certain: what of it the request alone decides
     tiers:        service tiers that may serve it; the first where the answer does not say
     """
 
@@ -30,22 +32,31 @@ class Bound:
     audio: bool
     images: bool
     tool_calls: int
+    other_most: Usage = field(default_factory=dict)
+    other_certain: Usage = field(default_factory=dict)
     tiers: tuple[str, ...] = (DEFAULT_TIER,)
 
     def held_usage(self, model: Model) -> Usage:
         """What the hold must cover."""
-        return model.prices.worst_case(
-            input_tokens=self.input,
-            output_tokens=self.held_output,
-            tool_calls=self.tool_calls,
-            audio=self.audio,
-            images=self.images,
-            tiers=self.tiers,
+        usage = dict(
+            model.prices.worst_case(
+                input_tokens=self.input,
+                output_tokens=self.held_output,
+                tool_calls=self.tool_calls,
+                audio=self.audio,
+                images=self.images,
+                tiers=self.tiers,
+            )
         )
+        for unit, quantity in self.other_most.items():
+            for tier in self.tiers:
+                named = in_tier(unit, tier)
+                usage[named] = usage.get(named, 0) + quantity
+        return usage
 
     def counted_usage(self, output: int) -> Usage:
         """What is charged where only the gate has counted."""
-        usage = {"input": self.input_count, "output": output, "request": 1}
+        usage = {"input": self.input_count, "output": output, "request": 1, **self.other_certain}
         return usage_in_tier(usage, self.tiers[0])
 
     def expiry_usage(self, model: Model, policy: Policy, seen: Usage) -> Usage:
@@ -60,20 +71,22 @@ class Bound:
 
     @property
     def most(self) -> int:
-        """Tokens at most, input and output."""
-        return self.input + self.output
+        """Quantities at most: tokens of input and output, and all else."""
+        return self.input + self.output + sum(self.other_most.values())
 
     @property
     def tokens(self) -> int:
         """Tokens held, for limits that count tokens."""
-        return self.input + self.held_output
+        other = sum(q for unit, q in self.other_most.items() if unit in TOKEN_UNITS)
+        return self.input + self.held_output + other
 
 
 def bound_request(facts: RequestFacts, model: Model, policy: Policy) -> Bound:
     """Bound one request. Raises BadRequest when it asks for more than the model can give."""
     per_choice = facts.output_bound
     if per_choice is None:
-        per_choice = _default_output(model, policy) or model.max_output_tokens
+        default = _default_output(model, policy) if facts.limits_output else None
+        per_choice = default or model.max_output_tokens
     elif per_choice > model.max_output_tokens:
         raise BadRequest(
             f"This model produces at most {model.max_output_tokens} tokens, but {per_choice} were"
@@ -95,6 +108,8 @@ def bound_request(facts: RequestFacts, model: Model, policy: Policy) -> Bound:
         audio=facts.audio,
         images=facts.images,
         tool_calls=facts.tool_calls,
+        other_most=facts.most,
+        other_certain=facts.certain,
         tiers=_tiers(facts, model),
     )
 
@@ -105,7 +120,8 @@ def forward_options(facts: RequestFacts, model: Model, policy: Policy) -> Forwar
     forward, chosen = model.forward, model.chosen_tiers
     if facts.service_tier is None and len(chosen) == 1 and "service_tier" in facts.document:
         forward = replace(forward, service_tier=chosen[0])
-    if facts.output_bound is not None or policy.default_max_output_tokens is None:
+    given = facts.output_bound is not None or not facts.limits_output
+    if given or policy.default_max_output_tokens is None:
         return forward
     return replace(forward, max_output=_default_output(model, policy))
 

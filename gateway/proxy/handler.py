@@ -8,6 +8,7 @@ is not visible here does not exist: how a hold grows and ends is `running.py`, h
 passed on is `relay.py`, who is asking is `accounts.py`, what a refusal says is `refused.py`.
 """
 
+import re
 import time
 from asyncio import CancelledError, current_task
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import Any
 
 from msgpack import packb
 
-from gateway.dialects.base import BadRequest, Dialect, RequestFacts
+from gateway.dialects.base import Asked, BadRequest, Dialect, ForwardOptions, RequestFacts
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Denied, Hold, Once, Repeated
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable
@@ -93,17 +94,19 @@ class Flow:
         name = read_name(exchange)
         if exchange.header("expect") is not None:
             await self._refuse_the_penniless(trail, route)
-        body = await self._body(exchange)
-        once = None if name is None else once_of(trail.account, route.path, name, body)
-        facts = route.dialect.read_request(body, route.reading)
-        model = self._model(facts, trail)
+        dialect = route.dialect
+        asked = await self._asked(exchange, route)
+        facts = dialect.read(asked, route.reading)
+        said = dialect.said(asked, facts)
+        once = None if name is None else once_of(trail.account, route.path, name, said)
+        model = self._model(route, facts, trail)
         bound = bound_request(facts, model, route.policy)
         event = self._event(trail, route, model, bound)
         attempt = self._attempts.begin(
             trail.account,
             route.path,
             trail.request_id,
-            body,
+            said,
             named=once is not None,
             retry_count=exchange.header(RETRY_COUNT),
         )
@@ -132,17 +135,24 @@ class Flow:
             assert task is not None
             exchange.limit_after_gone(run.linger_ms, task.cancel, run.leaving)
             headers = model.forwarding.fields(
-                exchange.headers(), exchange.header("connection"), trail.request_id
+                exchange.headers(),
+                exchange.header("connection"),
+                trail.request_id,
+                route.dialect.forward_type(facts),
             )
-            body = route.dialect.forward_body(facts, forward_options(facts, model, route.policy))
+            options = forward_options(facts, model, route.policy)
+            target = route.dialect.forward_target(facts, options, exchange.path)
+            body = route.dialect.forward_body(facts, options)
             if exchange.client_gone():
                 raise ClientGone
             before = time.monotonic()
             run.stage = "sent"
-            answer = await model.upstream.send("POST", route.path, headers, body)
+            answer = await model.upstream.send(exchange.method, target, headers, body)
             self._observer.answered(trail, model.upstream.name, time.monotonic() - before)
             try:
-                broke = await relay(exchange, answer, run, route.dialect, facts, trail.request_id)
+                broke = await relay(
+                    exchange, answer, run, route.dialect, facts, trail.request_id, before
+                )
             finally:
                 answer.close()
             answered = broke is None and run.answered
@@ -161,19 +171,23 @@ class Flow:
             run.close(answered=answered)
 
     async def _forward_free(self, exchange: Exchange, trail: Trail, route: Route) -> None:
-        body = await self._body(exchange) if exchange.method == "POST" else b""
-        upstream, forwarding = route.upstream, route.forwarding
+        dialect = route.dialect
+        facts = dialect.read(await self._asked(exchange, route), route.reading)
+        upstream, forwarding, options = route.upstream, route.forwarding, NAMELESS
         if upstream is None or forwarding is None:
-            facts = route.dialect.read_request(body, route.reading)
-            model = self._model(facts, trail)
-            upstream, forwarding = model.upstream, model.forwarding
-            body = route.dialect.forward_body(facts, model.forward)
+            model = self._model(route, facts, trail)
+            upstream, forwarding, options = model.upstream, model.forwarding, model.forward
         headers = forwarding.fields(
-            exchange.headers(), exchange.header("connection"), trail.request_id
+            exchange.headers(),
+            exchange.header("connection"),
+            trail.request_id,
+            dialect.forward_type(facts),
         )
+        target = dialect.forward_target(facts, options, exchange.path)
+        body = dialect.forward_body(facts, options)
         trail.admitted = True
         try:
-            answer = await upstream.send(exchange.method, route.path, headers, body)
+            answer = await upstream.send(exchange.method, target, headers, body)
             try:
                 await relay_free(exchange, answer, trail.request_id)
             finally:
@@ -185,7 +199,7 @@ class Flow:
     # Steps, in the order of the flow
 
     def _route(self, exchange: Exchange) -> Route:
-        route = self.catalog.routes.get(exchange.path)
+        route = self.catalog.paths.find(exchange.path)
         if route is None:
             raise Refused(
                 "not_found",
@@ -193,10 +207,17 @@ class Flow:
                 " The operator's configuration lists those that there are.",
             )
         if exchange.method not in route.methods:
+            for other in route.beside:
+                if exchange.method in other.methods:
+                    return self._open(other)
+            methods = route.methods.union(*(other.methods for other in route.beside))
             raise Refused(
                 "method_not_allowed",
-                f"{exchange.path} takes {', '.join(sorted(route.methods))}, not {exchange.method[:20]}.",
+                f"{exchange.path} takes {', '.join(sorted(methods))}, not {exchange.method[:20]}.",
             )
+        return self._open(route)
+
+    def _open(self, route: Route) -> Route:
         if self.draining and not route.public:
             raise Refused("shutting_down", "The gate is shutting down. Try again.")
         return route
@@ -209,24 +230,28 @@ class Flow:
             denied = Denied("insufficient_credits", 0, quote.available_nano, quote.balance_nano)
             raise refused_by_ledger(denied, insufficient_status=route.policy.insufficient_status)
 
-    async def _body(self, exchange: Exchange) -> bytes:
+    async def _asked(self, exchange: Exchange, route: Route) -> Asked:
+        if not route.dialect.reads_query and names_a_key(exchange.query):
+            raise Refused("bad_key", "Send the API key in a header: a query stands in logs.")
         coding = exchange.header("content-encoding")
         if coding is not None and coding.lower() != "identity":
             raise Refused(
                 "unsupported_media", "Send the body without a content coding: it must be priced."
             )
         media_type = exchange.header("content-type")
-        if media_type is not None and not _is_json(media_type):
-            raise Refused(
-                "unsupported_media", "Send the body as JSON, with `Content-Type: application/json`."
-            )
-        return await exchange.read_body(self.catalog.max_body_bytes)
+        if media_type is not None and not route.dialect.accepts(media_type):
+            raise Refused("unsupported_media", route.dialect.wanted_type)
+        if route.dialect.needs_length and exchange.header("content-length") is None:
+            raise Refused("too_large", "Send a form with its `Content-Length`: it must be bounded.")
+        body = await exchange.read_body(self.catalog.max_body_bytes)
+        return Asked(exchange.method, exchange.path, exchange.query, exchange.headers(), body)
 
-    def _model(self, facts: RequestFacts, trail: Trail) -> Model:
-        trail.model = facts.model[:200]
+    def _model(self, route: Route, facts: RequestFacts, trail: Trail) -> Model:
+        name = route.priced_as or facts.model
+        trail.model = name[:200]
         assert trail.account is not None
-        model = self.catalog.model_for(facts.model, trail.account.customer_id)
-        if model is None:
+        model = self.catalog.model_for(name, trail.account.customer_id)
+        if model is None or model.of_route is not (route.priced_as is not None):
             raise Refused(
                 "unknown_model",
                 f"The model `{trail.model}` does not exist here or has no price.",
@@ -353,7 +378,12 @@ NOTHING = compile_prices({})
 """A price without rows: what a quote of nothing is rated at."""
 
 
-def _is_json(media_type: str) -> bool:
-    return media_type == "application/json" or (
-        media_type.partition(";")[0].strip().lower() == "application/json"
-    )
+NAMELESS = ForwardOptions("")
+"""For a free request that names no model."""
+
+_KEY_NAMES = re.compile(r"(?:^|[&;])(?:key|api[-_]?key|access[-_]?token)=", re.IGNORECASE)
+
+
+def names_a_key(query: str) -> bool:
+    """Whether a query seems to carry a credential."""
+    return bool(query) and _KEY_NAMES.search(query) is not None

@@ -50,10 +50,14 @@ _NOT_FORWARDED: Final = HOP_BY_HOP | {
 
 _NOT_FORWARDED_PREFIXES: Final = ("x-forwarded-", "x-credits-", "x-creditgate-", "x-original-")
 
-_ALWAYS_ADDED: Final = (
-    (b"content-type", b"application/json"),
-    (b"accept-encoding", b"identity"),  # what is coded cannot be metered without decoding it
-)
+_UNCODED: Final = (b"accept-encoding", b"identity")
+"""What is coded cannot be metered without decoding it."""
+
+
+def may_price(name: str) -> bool:
+    """Whether a header field reaches the upstream as the client sent it; name in lower case."""
+    return name not in _NOT_FORWARDED and not name.startswith(_NOT_FORWARDED_PREFIXES)
+
 
 _NOT_RETURNED: Final = HOP_BY_HOP | {
     "content-length",
@@ -81,13 +85,18 @@ class Forwarding:
         """added: credential and configured fields. internal: further names that end at the gate."""
         replaced = {name.decode().lower() for name, _ in added}
         self._dropped = _NOT_FORWARDED | replaced | {name.lower() for name in internal}
-        self._added = (*added, *_ALWAYS_ADDED)
+        self._added = tuple(added)
         self._decide = lru_cache(_NAMES_REMEMBERED)(self._forwarded_name)
 
     def fields(
-        self, sent: Iterable[tuple[str, str]], connection: str | None, request_id: str
+        self,
+        sent: Iterable[tuple[str, str]],
+        connection: str | None,
+        request_id: str,
+        media_type: str | None = "application/json",
     ) -> Headers:
-        """connection: the value of the caller's Connection field, None when there is none."""
+        """connection: the value of the caller's Connection field, None when there is none.
+        media_type: of the body that goes upstream; None when there is no body to be typed."""
         named: frozenset[str] = frozenset()
         if connection is not None and connection not in _PLAIN_CONNECTION:
             named = frozenset(connection.lower().replace(" ", "").split(","))
@@ -98,6 +107,9 @@ class Forwarding:
             if passing is not None and not (named and name.lower() in named):
                 passed.append((passing, value.encode("utf-8", "surrogateescape")))
         passed += self._added
+        if media_type is not None:
+            passed.append((b"content-type", media_type.encode("utf-8", "surrogateescape")))
+        passed.append(_UNCODED)
         passed.append((b"x-request-id", request_id.encode()))
         return passed
 

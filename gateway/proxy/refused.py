@@ -2,7 +2,7 @@
 
 from typing import Any, Final, cast
 
-from gateway.dialects.base import BadRequest, Refusal, RefusalKind
+from gateway.dialects.base import BadRequest, Refusal, RefusalKind, TooLarge
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Denied
 from gateway.domain.standing import count_of, describe
@@ -81,6 +81,8 @@ def as_refused(error: Refused | BadRequest | BodyError | LedgerUnavailable) -> R
     match error:
         case Refused():
             return error
+        case TooLarge():
+            return Refused("too_large", error.message, param=error.param, code=error.code)
         case BadRequest():
             return Refused("bad_request", error.message, param=error.param, code=error.code)
         case BodyError():

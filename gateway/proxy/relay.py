@@ -12,7 +12,7 @@ settled before it is sent, and in the comments that end a stream whose client se
 
 from typing import Final
 
-from gateway.dialects.base import Dialect, Meter, Refusal, RequestFacts
+from gateway.dialects.base import Answered, Dialect, Meter, Refusal, RequestFacts
 from gateway.dialects.coding import Decoder, decoder_for
 from gateway.domain.money import format_amount
 from gateway.proxy.headers import read_head
@@ -35,8 +35,11 @@ async def relay(
     dialect: Dialect,
     asked: RequestFacts,
     request_id: str,
+    asked_at_s: float = 0.0,
 ) -> UpstreamError | None:
     """Pass one answer on and meter it into `run`. Raises ClientGone, UpstreamError.
+
+    asked_at_s: when the request went out, by the monotonic clock
 
     Returns the error that broke a stream off, whose client has been told.
     """
@@ -44,10 +47,12 @@ async def relay(
     run.status = answer.status
     run.event["upstream_request_id"] = head.request_id
     failed = answer.status >= 400
-    run.streaming = head.media_type.lower().startswith(b"text/event-stream") and not failed
-    meter = dialect.meter(asked, streaming=run.streaming)
+    run.streaming = not failed and dialect.streams(asked, head.media_type.decode("latin-1"))
+    answered = Answered(answer.status, answer.headers, asked_at_s)
+    meter = dialect.meter_answer(asked, answered, streaming=run.streaming)
     run.facts = meter.facts
     tap = _Tap(meter, decoder_for(head.coding))
+    tap.takes_comments &= head.media_type.lower().startswith(b"text/event-stream")
     headers = [
         *head.fields,
         ("x-request-id", request_id),
@@ -57,7 +62,7 @@ async def relay(
         headers.append(("x-error-source", "upstream"))
     if run.streaming:
         headers.append(_remaining(run.hold.available_nano))
-        return await _relay_stream(exchange, answer, run, tap, headers, dialect, request_id)
+        return await _relay_stream(exchange, answer, run, tap, headers, dialect, asked, request_id)
     await _relay_whole(exchange, answer, run, tap, headers, head.media_type)
     return None
 
@@ -80,6 +85,7 @@ async def _relay_stream(
     tap: "_Tap",
     headers: Fields,
     dialect: Dialect,
+    asked: RequestFacts,
     request_id: str,
 ) -> UpstreamError | None:
     try:
@@ -90,7 +96,9 @@ async def _relay_stream(
             except UpstreamError as error:
                 tap.finish()
                 run.flag("upstream_timeout" if error.timeout else "upstream_cut")
-                await tap.end_with(exchange, dialect.error_frame(_cut_by_upstream(request_id)))
+                await tap.end_with(
+                    exchange, dialect.end_stream(asked, _cut_by_upstream(request_id))
+                )
                 return error
             if not piece:
                 break
@@ -99,13 +107,15 @@ async def _relay_stream(
                 await exchange.write(passing)
             if run.watch():
                 _cut(run)
-                await tap.end_with(exchange, dialect.error_frame(_out_of_credit(run, request_id)))
+                await tap.end_with(
+                    exchange, dialect.end_stream(asked, _out_of_credit(run, request_id))
+                )
                 return None
         rest = tap.finish()
         run.stage = "whole"
         if rest:
             await exchange.write(rest)
-        if exchange.header("x-credits-trailer") and not tap.coded:
+        if exchange.header("x-credits-trailer") and tap.takes_comments:
             await _write_cost_comments(exchange, run)
         await exchange.end()
         return None
@@ -215,13 +225,15 @@ def _out_of_credit(run: Run, request_id: str) -> Refusal:
 class _Tap:
     """Feeds a meter, decoding a copy where the upstream sent a coding all the same."""
 
-    __slots__ = ("_decoder", "_meter", "coded")
+    __slots__ = ("_decoder", "_meter", "coded", "takes_comments")
 
     def __init__(self, meter: Meter, decoder: Decoder | None) -> None:
         self._meter = meter
         self._decoder = decoder
         self.coded = decoder is not None
         """Nothing of the gate's own can stand in such an answer."""
+        self.takes_comments = not self.coded
+        """Only a stream of events has them."""
 
     def feed(self, piece: bytes) -> bytes:
         """What of this piece passes on: coded bytes all, others as the meter says."""
@@ -236,8 +248,9 @@ class _Tap:
         return b"" if self.coded else rest
 
     async def end_with(self, exchange: Exchange, frame: bytes) -> None:
-        """End the client's stream by an error frame; a coded one can only be broken off."""
-        if self.coded:
+        """End the client's stream by an error frame; a coded one, or one that has no such frames,
+        can only be broken off."""
+        if self.coded or not frame:
             exchange.abort()
             return
         await exchange.write(frame)

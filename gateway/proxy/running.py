@@ -19,7 +19,14 @@ import structlog
 
 from gateway.dialects.base import AnswerFacts
 from gateway.domain.reservation import Account, Extended, Hold, Once, Settled
-from gateway.domain.usage import DEFAULT_TIER, Usage, UsageSource, usage_in_tier
+from gateway.domain.usage import (
+    DEFAULT_TIER,
+    TOKEN_UNITS,
+    Usage,
+    UsageSource,
+    usage_in_tier,
+    without_tier,
+)
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.proxy.answers import ANSWER_MAX_BYTES
 from gateway.proxy.attempts import Attempt
@@ -274,8 +281,9 @@ class Run:
         """Usage so far, as far as the gate can tell: reported where it is, else counted."""
         facts = self.facts
         if facts.usage is None:
-            return self.bound.counted_usage(counted_output)
-        usage = {**facts.usage, "request": 1}
+            counted = usage_in_tier(facts.counted, self.bound.tiers[0])
+            return {**self.bound.counted_usage(counted_output), **counted}
+        usage = {**facts.counted, **facts.usage, "request": 1}
         if not facts.usage_final:
             produced = sum(usage.get(unit, 0) for unit in ("output", "reasoning", "audio_output"))
             if counted_output > produced:
@@ -285,21 +293,30 @@ class Run:
     def _final_usage(self) -> tuple[Usage, UsageSource]:
         facts, bound = self.facts, self.bound
         counted = facts.counted_output
+        for word in facts.flags:
+            self.flag(word)
         if facts.usage_problem is not None or self._absurd():
             self.flag("usage_absurd")
             return bound.counted_usage(min(counted, bound.held_output)), "estimated"
         if facts.usage is not None and facts.usage_final:
-            return self._seen(counted), "provider_reported"
+            return self._seen(counted), facts.source
         if self.stage == "left":
             return self._usage_of_the_gone()
         if self.stage == "cut":
             # What the piece that passed the limit had beyond it was not held: it is not charged.
             return self._seen(min(counted, bound.held_output)), "counted"
-        if self.stage == "whole" and not facts.error:
+        if self.stage == "whole" and not facts.error and self._lacks_usage:
             self.flag("usage_missing")
             if self.policy.missing_usage == "hold":
                 return bound.held_usage(self.model), "estimated"
         return self._seen(counted), "counted"
+
+    @property
+    def _lacks_usage(self) -> bool:
+        """Whether an answer without a report leaves a priced quantity open. Where images or bytes
+        were counted and no token has a price, it does not."""
+        counted = {*self.facts.counted, "request"}
+        return not counted.issuperset(map(without_tier, self.model.prices.units))
 
     @property
     def _on_leaving(self) -> str:
@@ -320,7 +337,8 @@ class Run:
         usage = self.facts.usage
         if usage is None:
             return False
-        return sum(usage.values()) > ABSURD_FACTOR * self.bound.most + ABSURD_SLACK
+        tokens = sum(quantity for unit, quantity in usage.items() if unit in TOKEN_UNITS)
+        return tokens > ABSURD_FACTOR * self.bound.most + ABSURD_SLACK
 
     def _served_in(self) -> str:
         """The service tier that is charged: the one that the answer names, if the request was held

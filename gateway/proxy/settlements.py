@@ -27,7 +27,6 @@ T = TypeVar("T")
 
 log = structlog.get_logger("gate")
 
-
 OFFER_AGAIN_S: Final = 1.0
 """After both the ledger and the journal refused an ending."""
 

@@ -224,9 +224,10 @@ class UpstreamPool:
         if not _TOKEN.fullmatch(method) or not _TARGET.fullmatch(path):
             raise ValueError("not a method and a target in origin-form")
         head = f"{method} {self._prefix}{path} HTTP/1.1\r\nhost: {self._authority}\r\n".encode()
-        if len(self._heads) >= _HEAD_CACHE_MOST:
-            self._heads.clear()
-        self._heads[method, path] = head
+        if "?" not in path:  # a query is seldom sent again
+            if len(self._heads) >= _HEAD_CACHE_MOST:
+                self._heads.clear()
+            self._heads[method, path] = head
         return head
 
     # Getting a connection

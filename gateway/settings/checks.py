@@ -10,10 +10,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.dialects.gemini import Gemini, GeminiCountTokens
+from gateway.dialects.quantities import ABSURD_FACTOR, Quantity
 from gateway.domain.limits import Limit
 from gateway.domain.money import MAX_AMOUNT_NANO, PICO_PER_NANO
+from gateway.domain.pricebook import Price
 from gateway.domain.usage import DEFAULT_TIER, TOKEN_UNITS
-from gateway.settings.catalogue import ModelSection
+from gateway.proxy.paths import Template
+from gateway.settings.catalogue import Priced, RouteSection
 from gateway.settings.customers import (
     CustomerSection,
     GrantSection,
@@ -21,7 +25,7 @@ from gateway.settings.customers import (
     OwnLimitSection,
     RecurringGrantSection,
 )
-from gateway.settings.prices import PricesSection
+from gateway.settings.prices import PER_UNIT_FIELDS, PricesSection
 from gateway.settings.problems import Finding, Path, Wrong, suggest
 from gateway.settings.root import Settings
 from gateway.settings.servers import is_loopback
@@ -33,10 +37,12 @@ OWN_PATHS: Final = frozenset({"/healthz", "/readyz", "/v1/credits", "/v1/models"
 """What the gate answers itself."""
 MAX_CHOICES: Final = 128
 """The most outputs that one request can ask for, for the bound on a single charge."""
-UNMETERED_DIALECTS: Final = frozenset({"anthropic_count_tokens", "generic"})
+UNMETERED_DIALECTS: Final = frozenset({"anthropic_count_tokens", "gemini_count_tokens", "generic"})
 """Dialects that find no usage in an answer: only free routes may speak them."""
 MODELLESS_DIALECT: Final = "generic"
 """The dialect that does not read which model a request names."""
+PATH_VERBS: Final = {dialect.name: dialect.verbs for dialect in (Gemini, GeminiCountTokens)}
+"""What a path ends in where it names the model."""
 WELL_KNOWN_KEYS: Final = ("sk-demo", "sk-broke", "sk-pocket")
 """Keys of the sample configurations: anyone can read them."""
 
@@ -45,6 +51,12 @@ TOO_DEAR: Final = (
     "the dearest possible request costs more than the 9,000,000 credits that a wallet can hold"
 )
 LOWER: Final = "Lower a rate, `max_output_tokens` or `context_tokens`."
+TOO_DEAR_TOLD: Final = (
+    f"an answer of {ABSURD_FACTOR} times what it can be at most would cost more than the 9,000,000 "
+    "credits that a wallet can hold"
+)
+LOWER_QUANTITY: Final = "Lower a rate, or `at_most` of a quantity."
+_FIELD_OF: Final = {unit: name for name, unit in PER_UNIT_FIELDS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,9 @@ def run_checks(settings: Settings, names: Names) -> Iterator[Finding]:
 
 
 def _models(settings: Settings, names: Names) -> Iterator[Finding]:
+    if not names.models and not any(route.upstream for route in settings.routes.values()):
+        hint = "Give a model, or a route, a price."
+        yield Finding(("models",), "is missing, and no route has prices of its own", hint)
     for name, model in settings.models.items():
         at: Path = ("models", name)
         yield from _known(model.upstream, names.upstreams, (*at, "upstream"), "upstream")
@@ -104,7 +119,7 @@ def _overrides(
     for name, section in prices.items():
         here = (*at, "prices", name)
         yield from _known(name, names.models, here, "model")
-        if name in settings.models:
+        if name in settings.priced():
             yield from _price(settings, name, section, here)
 
 
@@ -112,7 +127,7 @@ def _price(
     settings: Settings, model_name: str, section: PricesSection, at: Path
 ) -> Iterator[Finding]:
     """Whether a price can be compiled, and paid by a wallet."""
-    model = settings.models[model_name]
+    model = settings.priced()[model_name]
     try:
         price = section.price(model.costs, counter=model_name)
         price.table()
@@ -125,15 +140,48 @@ def _price(
         return
     dearest = {rate.unit: rate.dearest_pico for rate in price.rates}
     if _dearest_nano(settings, model, dearest) > MAX_AMOUNT_NANO:
-        yield Finding(at, TOO_DEAR, LOWER)
+        own = isinstance(model, RouteSection)
+        yield Finding(at, TOO_DEAR_TOLD if own else TOO_DEAR, LOWER_QUANTITY if own else LOWER)
+    if isinstance(model, RouteSection):
+        own_meter: Path = ("routes", model_name, "meter")
+        yield from _metered(model, price, own_meter if at[0] == "routes" else at)
 
 
-def _dearest_nano(settings: Settings, model: ModelSection, rates_pico: Mapping[str, int]) -> int:
-    """What all tokens of the largest request come to at the dearest rate."""
+def _metered(route: RouteSection, price: Price, at: Path) -> Iterator[Finding]:
+    """Whether every quantity that is priced is metered."""
+    metered = {PER_UNIT_FIELDS.get(name, name) for name in route.meter}
+    for rate in price.rates:
+        if rate.unit != "request" and rate.unit not in metered:
+            said = _FIELD_OF.get(rate.unit, rate.unit)
+            yield Finding(
+                at,
+                f"`{said}` has a price, and nothing says how many there are",
+                f"Add `{said}` to the route's `meter`, or leave its price out.",
+            )
+
+
+def _dearest_nano(settings: Settings, model: Priced, rates_pico: Mapping[str, int]) -> int:
+    """What all tokens of the largest request come to at the dearest rate, or what all quantities
+    of a route do."""
+    if isinstance(model, RouteSection):
+        most = {
+            each.unit: each.at_most * (1 if each.said and not each.told else ABSURD_FACTOR)
+            for each in _quantities(settings, model)
+        }
+        most["request"] = 1
+        return sum(rate * most.get(u, 0) for u, rate in rates_pico.items()) // PICO_PER_NANO
     input_bound = model.context_tokens or settings.listen.max_body_bytes
     tokens = (input_bound + model.max_output_tokens) * MAX_CHOICES
     per_token = max((rate for unit, rate in rates_pico.items() if unit in TOKEN_UNITS), default=0)
     return per_token * tokens // PICO_PER_NANO
+
+
+def _quantities(settings: Settings, route: RouteSection) -> tuple[Quantity, ...]:
+    upstream = settings.upstreams.get(route.upstream or "")
+    return route.quantities(
+        total_ms=upstream.timeouts.total_ms if upstream else 1000,
+        max_body_bytes=settings.listen.max_body_bytes,
+    )
 
 
 def _model_groups(settings: Settings, _: Names) -> Iterator[Finding]:
@@ -149,25 +197,36 @@ def _model_groups(settings: Settings, _: Names) -> Iterator[Finding]:
 
 
 def _routes(settings: Settings, names: Names) -> Iterator[Finding]:
-    first: dict[str, str] = {}
+    taken: list[tuple[str, RouteSection]] = []
     for name, route in settings.routes.items():
         at: Path = ("routes", name)
+        if route.prices is not None:
+            yield from _own_price(settings, name, route, names)
         yield from _known(route.dialect, names.dialects, (*at, "dialect"), "dialect")
         if route.upstream is not None:
             yield from _known(route.upstream, names.upstreams, (*at, "upstream"), "upstream")
-        if route.dialect in UNMETERED_DIALECTS and not route.free:
+        if route.dialect in UNMETERED_DIALECTS and not route.free and route.prices is None:
             yield Finding(
                 (*at, "dialect"),
                 f"{route.dialect!r} counts nothing, so it cannot be charged for",
-                "Set `free: true` if the route is meant to be free.",
+                "Set `free: true` if the route is meant to be free"
+                + (", or give it `prices`." if route.dialect == MODELLESS_DIALECT else "."),
             )
         if route.dialect == MODELLESS_DIALECT and route.free and route.upstream is None:
             yield Finding((*at, "upstream"), "is missing: nothing else says where the requests go")
-        if route.path in first:
-            yield Finding((*at, "path"), f"the route {first[route.path]!r} has the same path")
-        if route.path in OWN_PATHS or route.path.startswith("/v1/models/"):
+        verbs = PATH_VERBS.get(route.dialect, ())
+        if verbs and not route.path.endswith(tuple(f"/{{model}}:{verb}" for verb in verbs)):
+            wanted = " or ".join(f"{{model}}:{verb}" for verb in verbs)
+            yield Finding(
+                (*at, "path"), f"a path of {route.dialect!r} names the model: it ends in {wanted}"
+            )
+        for other, before in taken:
+            if (clash := _clash(route, before)) is not None:
+                yield Finding((*at, "path"), f"the route {other!r} {clash}")
+                break
+        taken.append((name, route))
+        if route.path in OWN_PATHS or (route.path.startswith("/v1/models/") and not verbs):
             yield Finding((*at, "path"), f"{route.path} is answered by the gate itself")
-        first.setdefault(route.path, name)
         if route.priced_tools and not any(
             model.prices.prices_unit("tool_call", model.costs) for model in settings.models.values()
         ):
@@ -176,6 +235,42 @@ def _routes(settings: Settings, names: Names) -> Iterator[Finding]:
                 "no model has a price per tool call, so the tools would be free",
                 "Set `per_tool_call` in the prices of the models that may call them.",
             )
+
+
+def _clash(route: RouteSection, before: RouteSection) -> str | None:
+    """How two routes would claim one request."""
+    if route.path == before.path:
+        methods = set(route.methods) & set(before.methods)
+        return f"has the same path for {min(methods)}" if methods else None
+    if "{" in route.path and "{" in before.path:
+        overlap = Template(route.path).overlaps(Template(before.path))
+        return f"has a path that can be the same, {before.path}" if overlap else None
+    return None
+
+
+def _own_price(
+    settings: Settings, name: str, route: RouteSection, names: Names
+) -> Iterator[Finding]:
+    """A route that is priced like a model of its name."""
+    at: Path = ("routes", name)
+    assert route.prices is not None
+    if route.dialect != MODELLESS_DIALECT:
+        yield Finding(
+            (*at, "prices"),
+            f"requests of the dialect {route.dialect!r} name a model, whose price is charged",
+            f"Leave them out, or set `dialect: {MODELLESS_DIALECT}`.",
+        )
+    if name in settings.models:
+        yield Finding(at, "has prices, and there is a model of the same name", "Rename one.")
+        return
+    if route.group is not None:
+        yield from _known(route.group, names.groups, (*at, "group"), "model group")
+    prices = {PER_UNIT_FIELDS.get(each, each) for each in route.meter}
+    for unit in sorted(prices):
+        if not route.prices.prices_unit(unit, route.costs):
+            said = _FIELD_OF.get(unit, unit)
+            yield Finding((*at, "meter", said), "has no price", f"Set `{said}` in `prices`.")
+    yield from _price(settings, name, route.prices, (*at, "prices"))
 
 
 def _plans_and_customers(settings: Settings, names: Names) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import replace
 
+from gateway.dialects.any_api import AnyApi, Terms
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
 from gateway.domain.pricebook import Book
 from gateway.domain.pricing import PriceTable
@@ -44,6 +45,20 @@ def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dic
             auto_tiers=model.auto_service_tiers,
             scope_bits=settings.scope_bits((model.group,) if model.group else ()),
         )
+    for name, route in settings.routes.items():
+        if route.prices is not None and route.upstream is not None:
+            models[name] = Model(
+                name=name,
+                upstream=upstreams[route.upstream],
+                forwarding=forwarding[route.upstream],
+                forward=ForwardOptions(upstream_model=""),
+                prices=route.price(name).table(),
+                max_output_tokens=0,
+                context_tokens=None,
+                hidden_output=False,
+                scope_bits=settings.scope_bits((route.group,) if route.group else ()),
+                of_route=True,
+            )
     return models
 
 
@@ -84,12 +99,15 @@ def price_models(
 def compile_routes(
     settings: Settings, upstreams: Mapping[str, Upstream], dialects: Mapping[str, Dialect]
 ) -> dict[str, Route]:
-    """Every configured route by its path."""
+    """Every configured route by its path; those for other methods stand beside the first."""
     forwarding = _forwarding(settings)
-    return {
-        route.path: _route(settings, route, upstreams, forwarding, dialects)
-        for route in settings.routes.values()
-    }
+    routes: dict[str, Route] = {}
+    for name, section in settings.routes.items():
+        route = _route(settings, name, section, upstreams, forwarding, dialects)
+        first = routes.setdefault(route.path, route)
+        if first is not route:
+            routes[route.path] = replace(first, beside=(*first.beside, route))
+    return routes
 
 
 def compile_customers(settings: Settings) -> dict[str, Customer]:
@@ -158,6 +176,7 @@ def _forwarding(settings: Settings) -> dict[str, Forwarding]:
 
 def _route(
     settings: Settings,
+    name: str,
     route: RouteSection,
     upstreams: Mapping[str, Upstream],
     forwarding: Mapping[str, Forwarding],
@@ -167,15 +186,28 @@ def _route(
     return Route(
         path=route.path,
         methods=frozenset(route.methods),
-        dialect=dialects[route.dialect],
+        dialect=_dialect(settings, route, dialects),
         reading=ReadOptions(
             template_overhead_tokens=knobs.template_overhead_tokens,
             reference_tokens=knobs.reference_tokens,
             priced_tools=frozenset(route.priced_tools),
             allow_stateful_ids=route.allow_stateful_ids,
+            min_audio_bytes_per_second=route.min_audio_bytes_per_second,
         ),
         policy=knobs.flow(),
         free=route.free,
         upstream=upstreams[route.upstream] if route.upstream else None,
         forwarding=forwarding[route.upstream] if route.upstream else None,
+        priced_as=name if route.prices is not None else None,
     )
+
+
+def _dialect(settings: Settings, route: RouteSection, dialects: Mapping[str, Dialect]) -> Dialect:
+    """The named dialect; of a route that names no model one of its own, with its terms."""
+    if route.upstream is None or route.dialect != AnyApi.name:
+        return dialects[route.dialect]
+    quantities = route.quantities(
+        total_ms=settings.upstreams[route.upstream].timeouts.total_ms,
+        max_body_bytes=settings.listen.max_body_bytes,
+    )
+    return AnyApi(Terms(quantities, frozenset(route.query), route.charge_errors))

@@ -115,9 +115,15 @@ def _names(tree: dict[str, Any]) -> Names:
         names = tree.get(section)
         return list(names) if isinstance(names, dict) else ()
 
+    routes = tree.get("routes")
+    priced = [
+        name
+        for name, route in (routes.items() if isinstance(routes, dict) else ())
+        if isinstance(route, dict) and "prices" in route
+    ]
     return Names(
         upstreams=list(named("upstreams")),
-        models=list(named("models")),
+        models=[*named("models"), *priced],
         plans=list(named("plans")),
         groups=list(named("model_groups")),
         dialects=list(DIALECTS),

@@ -44,6 +44,7 @@ PER_UNIT_FIELDS: Final = {
     "per_second": "second",
     "per_byte": "byte",
     "per_image": "image",
+    "per_item": "item",
 }
 """Fields of a price that are for one, with the unit that each prices."""
 TierName = Literal["flex", "priority", "scale", "performance"]
@@ -307,6 +308,7 @@ class TierCostsSection(Section):
     per_second: UnitRate | None = field("Credits for each second.", "0.0001", None)
     per_byte: UnitRate | None = field("Credits for each byte.", "0.000001", None)
     per_image: UnitRate | None = field("Credits for each image made.", "0.03", None)
+    per_item: UnitRate | None = field("Credits for each item that a route meters.", "0.001", None)
 
     def rates_pico(self) -> dict[str, int]:
         """The rates that are set, in pico-credits, by unit."""
@@ -363,6 +365,7 @@ class TierPricesSection(Section):
     per_second: UnitPrice | None = field("Credits for each second.", "0.0002", None)
     per_byte: UnitPrice | None = field("Credits for each byte.", "0.000002", None)
     per_image: UnitPrice | None = field("Credits for each image made.", "0.04", None)
+    per_item: UnitPrice | None = field("Credits for each item that a route meters.", "0.002", None)
 
     @model_validator(mode="after")
     def _nothing_free_by_omission(self) -> "TierPricesSection":

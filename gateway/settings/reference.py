@@ -28,6 +28,8 @@ One YAML file says everything: `creditgate check FILE` reads it as a whole and t
 at once, with file, line and column. Unknown fields are mistakes. Samples lie in `config/`:
 `gateway.yaml` for OpenAI and Anthropic, `dev.yaml` (`creditgate dev`), `demo.yaml` (`make demo`),
 and one for each way to sell: `prepaid.yaml`, `subscription.yaml`, `tiers.yaml`, `reseller.yaml`.
+`teams.yaml` has budgets and limits for a company's own teams, `rest.yaml` serves an API that has
+nothing to do with models.
 Editors complete and check the file by `config/schema.json`, which the first line of the samples
 names.
 

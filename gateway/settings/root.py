@@ -11,7 +11,7 @@ from pydantic import PrivateAttr
 
 from gateway.domain.limits import Limit, replace_limits
 from gateway.domain.pricebook import Book, Customer, Draft, Price
-from gateway.settings.catalogue import GroupBit, ModelSection, RouteSection
+from gateway.settings.catalogue import GroupBit, ModelSection, Priced, RouteSection
 from gateway.settings.customers import (
     CustomerSection,
     GrantSection,
@@ -45,10 +45,15 @@ def default_routes() -> dict[str, RouteSection]:
         "responses": ("/v1/responses", "openai_responses"),
         "messages": ("/v1/messages", "anthropic_messages"),
     }
+    free = {"count_tokens": ("/v1/messages/count_tokens", "anthropic_count_tokens")}
+    for at, version in ("", "v1"), ("_beta", "v1beta"):
+        model = f"/{version}/models/{{model}}"
+        paid[f"gemini_generate{at}"] = (f"{model}:generateContent", "gemini_generate")
+        paid[f"gemini_stream{at}"] = (f"{model}:streamGenerateContent", "gemini_generate")
+        free[f"gemini_count_tokens{at}"] = (f"{model}:countTokens", "gemini_count_tokens")
     routes = {name: RouteSection(path=path, dialect=says) for name, (path, says) in paid.items()}
-    routes["count_tokens"] = RouteSection(
-        path="/v1/messages/count_tokens", dialect="anthropic_count_tokens", free=True
-    )
+    for name, (path, says) in free.items():
+        routes[name] = RouteSection(path=path, dialect=says, free=True)
     return routes
 
 
@@ -96,6 +101,7 @@ class Settings(Section):
                 "prices": {"input": "3.00", "output": "15.00"},
             }
         },
+        factory=dict,
     )
     routes: Mapping[Id, RouteSection] = field(
         "Allowed endpoints by name, in place of the default ones.",
@@ -143,6 +149,11 @@ class Settings(Section):
     def events_path(self) -> Path:
         """Where the embedded store is."""
         return self.data_dir / self.store.sqlite.path
+
+    def priced(self) -> dict[str, Priced]:
+        """Everything that has a price, by its name: the models, and routes with prices of their own."""
+        routes = {name: route for name, route in self.routes.items() if route.prices is not None}
+        return {**routes, **self.models}
 
     def knobs(self, route: RouteSection | None = None) -> Knobs:
         """The policy in general, or on one route."""
@@ -206,6 +217,7 @@ class Settings(Section):
     def price_draft(self) -> Draft:
         """What the configuration says of prices, for the price book."""
         prices: dict[str, Price] = {}
+        priced = self.priced()
 
         def kept(price: Price) -> str:
             version = price.table().price_version
@@ -214,13 +226,12 @@ class Settings(Section):
 
         def overrides(sections: Mapping[str, PricesSection]) -> dict[str, str]:
             return {
-                name: kept(self.models[name].price(name, section))
-                for name, section in sections.items()
+                name: kept(priced[name].price(name, section)) for name, section in sections.items()
             }
 
         plans = {name: overrides(plan.prices) for name, plan in self.plans.items() if plan.prices}
         book = Book(
-            models={name: kept(model.price(name)) for name, model in self.models.items()},
+            models={name: kept(each.price(name)) for name, each in priced.items()},
             plans=plans,
             customers={
                 name: Customer(each.plan if each.plan in plans else None, overrides(each.prices))

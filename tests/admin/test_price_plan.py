@@ -133,3 +133,24 @@ def test_below_cost_is_strictly_below() -> None:
     assert not line.below_cost
     assert replace(line, cost_nano=8).below_cost
     assert not replace(line, cost_nano=None).below_cost
+
+
+async def test_each_service_tier_is_rated_at_its_own_price_or_left_out(
+    valkey: redis.asyncio.Redis,
+) -> None:
+    table = compile_prices({"input": 3_000, "flex.input": 1_000, "flex.request": 2_000})
+    past = [*uses("x", "a", 3), *uses("x", "a", 2)]
+    past = [replace(use, service_tier="flex") if n > 2 else use for n, use in enumerate(past)]
+    past += [replace(use, service_tier="priority") for use in uses("x", "a", 4)]
+    book = Book({"a": table.price_version})
+    ledger = Ledger(RedisRunner(valkey))
+    planner = Planner(ledger, book, {table.price_version: table}, lambda _: 1, told)
+    planned = await planner.plan(past, 0)
+    assert [(line.model, line.events, line.would_nano) for line in planned.lines] == [
+        ("a", 3, 9),
+        ("a (flex)", 2, 2 * (1 + 2)),
+        ("a (priority)", 4, None),
+    ]
+    assert planned.unpriced == ("a (priority)",)
+    assert planned.total.would_nano == 15
+    assert planned.untold == {"a": frozenset({"flex.input"})}

@@ -17,6 +17,9 @@ LISTED = {
         "cache_read_input_token_cost": 5e-07,
         "output_cost_per_token": 8e-06,
         "input_cost_per_token_batches": 1e-06,
+        "input_cost_per_token_flex": 1e-06,
+        "output_cost_per_token_flex": 4e-06,
+        "output_cost_per_token_priority": 1.4e-05,
         "max_input_tokens": 1047576,
         "max_output_tokens": 32768,
     }
@@ -36,8 +39,13 @@ def test_litellms_rates_are_per_million_and_exact(litellm: Path) -> None:
         "input": Decimal(2),
         "cache_read": Decimal("0.5"),
         "output": Decimal(8),
+        "flex.input": Decimal(1),
+        "flex.output": Decimal(4),
     }
-    assert cost.left_out == ("input_cost_per_token_batches",)
+    assert cost.left_out == (
+        "input_cost_per_token_batches",
+        "priority: has no price for one side",
+    )
 
 
 def test_the_fragment_is_what_a_configuration_takes(litellm: Path) -> None:
@@ -49,6 +57,8 @@ def test_the_fragment_is_what_a_configuration_takes(litellm: Path) -> None:
         "input": 3_000_000,
         "cache_read": 750_000,
         "output": 12_000_000,
+        "flex.input": 1_500_000,
+        "flex.output": 6_000_000,
     }
     assert (model["context_tokens"], model["max_output_tokens"]) == (1047576, 32768)
 

@@ -10,6 +10,7 @@ from gateway.admin.why import PriceLine, Story, explain
 from gateway.cli.context import open_store
 from gateway.cli.output import err
 from gateway.cli.why import render
+from gateway.domain.pricing import Rate, Tier, compile_prices, per_unit
 from gateway.exporter.main import Exporter
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.refusals import NotedRefusal, RefusalLog, RefusedRequest, find_refusal
@@ -27,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def ask(bank: Bank, path: Path, request_id: str) -> Story:
-    async def rates(price_version: str) -> dict[str, int] | None:
+    async def rates(price_version: str) -> dict[str, Rate] | None:
         found = await bank.accounts.prices(price_version)
         return found[0] if found else None
 
@@ -171,3 +172,45 @@ async def test_the_document_says_the_same(bank: Bank, path: Path) -> None:
         "rate": "0.0000000055",
         "amount": "0.0000000385",
     }
+
+
+async def test_lines_of_a_price_with_tiers_claim_nothing(bank: Bank, path: Path) -> None:
+    bank.prices = compile_prices(
+        [
+            per_unit("input", 2000),
+            Rate("output", "graduated", (Tier(5, 5500), Tier(None, 1000))),
+        ],
+        counter="m",
+    )
+    await bank.open("acme")
+    await bank.spend("acme", "r1", output=7)
+    story = await ask(bank, path, "r1")
+    ((told),) = story.told
+    assert told.lines == (PriceLine("input", 10, 2000), PriceLine("output", 7, None))
+    assert told.adds_up is None
+    assert "output 7 by tiers" in " ".join(shown(story).split())
+    ((event),) = story_document(story)["events"]
+    assert event["lines"][1] == {"unit": "output", "quantity": 7, "rate": None, "amount": None}
+
+
+async def test_a_service_tier_is_told_at_its_own_price(bank: Bank, path: Path) -> None:
+    bank.prices = compile_prices(
+        {"input": 2000, "output": 5500, "flex.input": 1000, "flex.output": 3000}
+    )
+    account = await bank.open("acme")
+    hold = await bank.reserve("acme", "r1")
+    await bank.ledger.settle(
+        account,
+        "r1",
+        bank.prices,
+        bank.prices.vector({"flex.input": 10, "flex.output": 7}),
+        bank.facts("acme", "r1", service_tier="flex", response_service_tier=None),
+        tokens=17,
+        reserved_at_ms=hold.reserved_at_ms,
+    )
+    story = await ask(bank, path, "r1")
+    ((told),) = story.told
+    assert told.event.usage == {"input": 10, "output": 7}
+    assert told.lines == (PriceLine("flex.input", 10, 1000), PriceLine("flex.output", 7, 3000))
+    assert told.adds_up is True
+    assert "service tier flex" in shown(story)

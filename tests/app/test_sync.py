@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 import yaml
+from structlog.testing import capture_logs
 
 from gateway.app.roles import CannotServe
 from gateway.app.sync import sync_accounts
@@ -146,4 +147,25 @@ async def test_every_price_version_is_kept(office: Office) -> None:
     version = settings.models["small"].price_table("small").price_version
     kept = await office.store.prices(version)
     assert kept is not None
-    assert kept[0]["output"] == 4_000_000
+    assert kept[0]["output"].dearest_pico == 4_000_000
+
+
+async def test_a_recurring_grant_that_the_configuration_dropped_goes_on_and_is_told(
+    office: Office,
+) -> None:
+    monthly = {"recurring_grants": [{"name": "monthly", "amount": "20.00"}]}
+    with capture_logs() as quiet:
+        await office.sync({"acme": monthly})
+        await office.sync({"acme": monthly})
+    assert [line for line in quiet if line["event"] == "recurring_grant_goes_on"] == []
+    with capture_logs() as logs:
+        await office.sync({"acme": {}})
+    ((told),) = [line for line in logs if line["event"] == "recurring_grant_goes_on"]
+    assert (told["customer_id"], told["amount"], told["every"]) == ("acme", "20", "month")
+    assert 'amount: "0"' in told["hint"]
+    [allowance] = (await office.wallet()).allowances
+    assert allowance.amount_nano == 20 * CREDIT
+    with capture_logs() as ended:
+        await office.sync({"acme": {"recurring_grants": [{"name": "monthly", "amount": "0"}]}})
+        await office.sync({"acme": {}})
+    assert [line for line in ended if line["event"] == "recurring_grant_goes_on"] == []

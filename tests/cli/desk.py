@@ -11,7 +11,18 @@ from typer.testing import CliRunner
 
 from gateway.cli import app
 
-for _group in ("wallet", "key", "holds", "quote", "verify", "why"):
+for _group in (
+    "wallet",
+    "key",
+    "holds",
+    "quote",
+    "verify",
+    "why",
+    "adjust",
+    "refund",
+    "signals",
+    "prices",
+):
     importlib.import_module(f"gateway.cli.{_group}")  # the import is what registers its commands
 
 

@@ -50,6 +50,22 @@ def test_prices_are_applied_shown_changed_and_taken_back(
     assert run("activate", "9", "--config", str(config)).exit_code == 1
 
 
+def test_a_book_has_the_prices_of_all_service_tiers(config: Path) -> None:
+    document = yaml.safe_load(config.read_text())
+    flex = {"input": "0.50", "output": "2.00"}
+    document["models"]["small"]["prices"]["service_tiers"] = {"flex": flex}
+    config.write_text(yaml.safe_dump(document))
+    assert run("apply", "--config", str(config)).exit_code == 0
+    shown = json.loads(run("show", "--json", "--config", str(config)).stdout)
+    prices = shown["models"]["small"]["prices"]
+    assert (prices["output"], prices["flex.input"], prices["flex.output"]) == (
+        "4 /M",
+        "0.5 /M",
+        "2 /M",
+    )
+    assert "flex.input 0.5 /M" in " ".join(run("show", "--config", str(config)).stdout.split())
+
+
 def test_an_import_prints_a_piece_of_configuration() -> None:
     printed = run("import", "gpt-4.1", "--provider", "openai", "--markup", "1.5")
     model = yaml.safe_load(printed.stdout)["models"]["gpt-4.1"]

@@ -31,9 +31,12 @@ importlib.import_module("gateway.cli.prices_plan")
 
 OTHER_KEY = "sk-test-other"
 OLD = {
-    "small": {"input": "1.00", "cache_read": "0.10", "output": "4.00"},
+    "small": {
+        "input": "1.00", "cache_read": "0.10", "output": "4.00",
+        "service_tiers": {"flex": {"input": "0.50", "output": "2.00"}},
+    },
     "dear": {"input": "1000.00", "output": "4000.00"},
-}
+}  # fmt: skip
 NEW: dict[str, Any] = {
     "small": {
         "input": {
@@ -43,6 +46,9 @@ NEW: dict[str, Any] = {
         "cache_read": "0.50",
         "output": {"price": "8.00", "minimum_per_period": "0.0007"},
         "per_request": "0.00003",
+        "service_tiers": {
+            "flex": {"input": "3.00", "output": {"price": "1.00", "included": 20}, "per_request": "0.7"}
+        },
     },
     "dear": {
         "input": {"price": "500.00", "minimum_per_request": "0.01"},
@@ -58,7 +64,9 @@ REQUESTS = [
     ("dear", OTHER_KEY, "tokens=6 input=3"),
     ("small", KEY, "tokens=40 input=35"),
     ("dear", KEY, "tokens=4 input=30"),
+    ("small flex", KEY, "tokens=15 input=9"),
     ("dear", OTHER_KEY, "tokens=9 input=3"),
+    ("small flex", KEY, "tokens=15 input=9 cached=4"),
     ("small", KEY, "tokens=1 input=10 cached=10"),
 ]
 
@@ -102,8 +110,11 @@ async def ask(gate: Gate, requests: list[tuple[str, str, str]]) -> None:
     """Each in turn, some as streams."""
     for number, (model, key, says) in enumerate(requests):
         gate.headers["authorization"] = f"Bearer {key}"
-        stream = {"stream": True} if number % 3 == 1 else {}
-        answer = await gate.chat(f"hi\nsim: {says}", model=model, max_tokens=100, **stream)
+        more: dict[str, Any] = {"stream": True} if number % 3 == 1 else {}
+        model, _, tier = model.partition(" ")
+        if tier:
+            more["service_tier"] = tier
+        answer = await gate.chat(f"hi\nsim: {says}", model=model, max_tokens=100, **more)
         assert answer.status_code == 200, answer.text
         await gate.settle_all()
 
@@ -128,10 +139,16 @@ async def charged(gate: Gate) -> Charged:
     lines: dict[tuple[str, str], int] = {}
     for name in wallets:
         for event in await gate.events(name):
-            line = (name, event.facts["model"])
+            line = (name, tier_of(event.facts))
             lines[line] = lines.get(line, 0) + event.amount_nano
     net = {name: each.settled_nano - each.adjusted_nano for name, each in wallets.items()}
     return Charged(net, lines)
+
+
+def tier_of(said: Mapping[str, Any]) -> str:
+    """The model, and the service tier where it is not the default one."""
+    tier = said.get("service_tier", "default")
+    return said["model"] if tier == "default" else f"{said['model']} {tier}"
 
 
 def nano(said: str) -> int:
@@ -160,9 +177,9 @@ async def test_the_plan_is_what_a_gate_with_the_new_prices_charges(
     assert {name: nano(line["charged"]) for name, line in customers.items()} == before.net
     assert {name: nano(line["would_be"]) for name, line in customers.items()} == after.net
     assert before.net != after.net
-    lines = {(line["customer_id"], line["model"]): line for line in planned["lines"]}
+    lines = {(line["customer_id"], tier_of(line)): line for line in planned["lines"]}
     assert {line: nano(said["charged"]) for line, said in lines.items()} == before.lines
-    steps = after.net["acme"] - after.lines["acme", "small"] - after.lines["acme", "dear"]
+    steps = after.net["acme"] - sum(n for (name, _), n in after.lines.items() if name == "acme")
     assert steps < 0  # the volume step of `dear`
     would = {line: nano(said["would_be"]) for line, said in lines.items()}
     assert would == {**after.lines, ("acme", "dear"): after.lines["acme", "dear"] + steps}
@@ -278,6 +295,19 @@ async def test_a_model_without_a_price_is_told_and_left_out_of_the_sums(
     assert said.code == 0
     assert "no price" in said.out
     assert "left out of all sums: dear" in said.out
+
+
+async def test_a_service_tier_without_a_price_is_told_and_left_out(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    async with running_gate(tmp_path, valkey_socket, sim.url, **sections(OLD)) as gate:
+        await ask(gate, [("small", KEY, "tokens=5"), ("small flex", KEY, "tokens=5")])
+        await export(gate)
+    planned = await Desk(tmp_path / "gateway.yaml").ask(
+        "prices", "plan", new_config(tmp_path, prices("4"))
+    )
+    assert planned["unpriced"] == ["small flex"]
+    assert planned["total"]["events"] == 1
 
 
 async def test_classes_that_the_old_prices_did_not_tell_apart_are_told(

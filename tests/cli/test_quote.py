@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from gateway.domain.money import parse_amount
 from tests.gate import KEY, Gate, digest, running_gate
 from tests.upstreams import Sim
@@ -142,3 +144,69 @@ async def test_what_the_gate_would_not_price_is_told_in_its_words(gate: Gate, de
 async def test_a_body_that_cannot_be_read_is_a_usage_error(gate: Gate, desk: Desk) -> None:
     said = await desk.run("quote", "acme", "--file", "none.json")
     assert (said.code, said.err) == (2, "cannot read none.json: No such file or directory")
+
+
+async def test_a_quote_is_at_the_price_in_force_not_at_the_configuration_s(
+    gate: Gate, desk: Desk
+) -> None:
+    asked = ("quote", "acme")
+    body = chat(max_tokens=100)
+    before = await desk.ask(*asked, stdin=body)
+    config = yaml.safe_load(desk.config.read_text())
+    config["models"]["small"]["prices"] = {"input": "50.00", "output": "50.00"}
+    config["models"]["new"] = config["models"]["small"]
+    desk.config.write_text(yaml.safe_dump(config))
+    assert await desk.ask(*asked, stdin=body) == before, "no gate has offered it yet"
+    answer = await gate.post("/v1/chat/completions", json.loads(body))
+    assert answer.headers["x-credits-reserved"] == before["hold"]
+    unknown = await desk.ask(*asked, "--model", "new", stdin=body)
+    assert unknown["price_version"] != before["price_version"], "its configuration's own"
+
+
+async def test_a_customer_s_own_price_and_its_plan_s_are_quoted(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    cheap = {"small": {"input": "0.10", "output": "0.10"}}
+    own = {"dear": {"input": "0.20", "output": "0.20"}}
+    keys = [{"id": "k_acme", "sha256": digest(KEY)}]
+    grants = [{"name": "start", "amount": "10.00"}]
+    customers = {
+        "acme": {"plan": "pro", "prices": own, "keys": keys, "grants": grants},
+        "other": {},
+    }
+    sections = {"plans": {"pro": {"prices": cheap}}, "customers": customers}
+    async with running_gate(tmp_path, valkey_socket, sim.url, **sections) as gate:
+        desk = Desk(tmp_path / "gateway.yaml")
+        for model in ("small", "dear"):
+            body = chat(model=model, max_tokens=100)
+            quoted = await desk.ask("quote", "acme", stdin=body)
+            answer = await gate.post("/v1/chat/completions", json.loads(body))
+            assert answer.headers["x-credits-reserved"] == quoted["hold"]
+            general = await desk.ask("quote", "other", stdin=body)
+            assert parse_amount(general["hold"]) > parse_amount(quoted["hold"])
+
+
+async def test_service_tiers_and_tiers_of_quantity_are_quoted(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    graduated = {"shape": "graduated", "tiers": [{"up_to": 10, "price": "9"}, {"price": "1"}]}
+    prices = {
+        "input": "1.00",
+        "output": graduated,
+        "service_tiers": {"flex": {"input": "0.50", "output": "2.00"}},
+    }
+    models = {"small": {"upstream": "sim", "prices": prices, "max_output_tokens": 100}}
+    async with running_gate(tmp_path, valkey_socket, sim.url, models=models) as gate:
+        desk = Desk(tmp_path / "gateway.yaml")
+        for tier in ("default", "flex"):
+            body = chat(max_tokens=20, service_tier=tier)
+            quoted = await desk.ask("quote", "acme", stdin=body)
+            answer = await gate.post("/v1/chat/completions", json.loads(body))
+            assert answer.headers["x-credits-reserved"] == quoted["hold"]
+            await gate.settle_all()
+        said = await desk.run("quote", "acme", stdin=chat(max_tokens=20))
+        assert "output 20 by tiers" in said.out
+        said = await desk.run("quote", "acme", stdin=chat(max_tokens=20, service_tier="flex"))
+        assert "flex.output 20 2 /M 0.00004 0.00004" in said.out
+        err = await desk.refused("quote", "acme", stdin=chat(service_tier="priority"))
+        assert 'Send one of "auto", "default", "flex"' in err

@@ -9,11 +9,12 @@ import yaml
 
 from gateway.domain.delivery import START
 from gateway.domain.events import Event
-from tests.gate import SHARDS, Gate, gate_config, running_gate
+from tests.gate import KEY, SHARDS, Gate, digest, gate_config, running_gate
 from tests.ledger.relay import Relay
 from tests.upstreams import Sim
 
 from .desk import Desk
+from .test_corrections import export
 
 
 async def entries(gate: Gate) -> list[str]:
@@ -202,8 +203,65 @@ async def test_a_lost_answer_names_the_key_that_makes_a_repeat_safe(
     words = ("wallet", "grant", "acme", "1", "--key", "pay-9")
     err = await Desk(tmp_path / "relayed.yaml").refused(*words)
     assert relay.replies_cut > 0
-    assert "Whether acme was granted it is not known" in err
+    assert "Whether acme was granted is not known" in err
     assert "--key pay-9" in err
     await relay.close()
     again = await desk.ask(*words)
     assert (again["balance"], again["replayed"]) == ("11", True)
+
+
+async def test_show_tells_how_limits_stand(tmp_path: Path, valkey_socket: Path, sim: Sim) -> None:
+    customers = {
+        "acme": {
+            "grants": [{"name": "start", "amount": "10.00"}],
+            "limits": [
+                {"measure": "spend", "window": "total", "ceiling": "3.00"},
+                {"scope": "model", "model": "dear", "measure": "requests", "window": "day", "ceiling": 2},
+                {"scope": "key", "measure": "requests", "window": "minute", "ceiling": 60},
+            ],
+            "projects": {"web": {"limits": [{"measure": "concurrent", "ceiling": 4}]}},
+            "keys": [{"id": "k_acme", "sha256": digest(KEY), "project": "web"}],
+        }
+    }  # fmt: skip
+    async with running_gate(tmp_path, valkey_socket, sim.url, customers=customers) as gate:
+        desk = Desk(tmp_path / "gateway.yaml")
+        await gate.store.add_key(digest("sk-made"), "k-made", "acme")
+        await gate.chat("hi\nsim: tokens=5", max_tokens=8)
+        event = await gate.one_event()
+        limits = (await desk.ask("wallet", "show", "acme"))["limits"]
+        shown = {(each["scope"], each["name"]): (each["used"], each["left"]) for each in limits}
+        charged = f"{event.amount_nano / 1e9:.9f}".rstrip("0")
+        assert shown == {
+            ("customer", "acme"): (charged, f"{3 - event.amount_nano / 1e9:.9f}".rstrip("0")),
+            ("model", "dear"): (0, 2),
+            ("project", "web"): (0, 4),
+            ("key", "k_acme"): (1, 59),
+            ("key", "k-made"): (0, 60),
+        }
+        said = await desk.run("wallet", "show", "acme")
+        assert "any minute" in said.out
+
+
+async def test_show_tells_what_recurs_and_what_nothing_names_any_more(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    recurring = [
+        {"name": "monthly", "amount": "20.00"},
+        {"name": "daily", "amount": "1.00", "every": "day"},
+    ]
+    customers = {"acme": {"recurring_grants": recurring}}
+    async with running_gate(tmp_path, valkey_socket, sim.url, customers=customers) as gate:
+        await export(gate)
+        desk = Desk(tmp_path / "gateway.yaml")
+        config = yaml.safe_load(desk.config.read_text())
+        config["customers"]["acme"]["recurring_grants"] = recurring[:1]
+        desk.config.write_text(yaml.safe_dump(config))
+        shown = await desk.ask("wallet", "show", "acme")
+        said = await desk.run("wallet", "show", "acme")
+    told = {
+        each["name"]: (each["amount"], each["configured"]) for each in shown["recurring_grants"]
+    }
+    assert told == {"monthly": ("20", True), "daily": ("1", False)}
+    assert {each["name"] for each in shown["grants"]} == {"monthly", "daily"}
+    assert "monthly: 20 every month" in said.out
+    assert "daily: 1 every day, which no configuration names any more" in said.out

@@ -15,7 +15,17 @@ ENVIRON = {
     "ANTHROPIC_API_KEY": "a",
 }
 
-SAMPLES = ["gateway", "dev", "demo", "prepaid", "subscription", "tiers", "reseller"]
+SAMPLES = [
+    "gateway",
+    "dev",
+    "demo",
+    "prepaid",
+    "subscription",
+    "tiers",
+    "reseller",
+    "teams",
+    "rest",
+]
 
 
 def sample(name: str, **environ: str) -> Settings:

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from gateway.domain.limits import Limit, Window, pack_limits, window_borders_ms
+from gateway.domain.limits import Limit, Window, pack_limits, replace_limits, window_borders_ms
 
 ENDLESS = 1 << 52
 
@@ -84,3 +84,47 @@ def test_without_a_project_its_limits_do_not_count() -> None:
     limits = (Limit("project", "spend", "day", 1), Limit("customer", "spend", "day", 2))
     rows = pack_limits(limits, 0, project=False)
     assert (rows.limits, rows.scopes) == (limits[1:], 0)
+
+
+@pytest.mark.parametrize(
+    ("window", "slot_ms"),
+    [("minute", 5_000), ("hour", 300_000), ("day", 7_200_000), ("week", 50_400_000),
+     ("month", 216_000_000)],
+)  # fmt: skip
+def test_a_rolling_row_says_how_long_a_slot_is_and_is_always_fresh(
+    window: Window, slot_ms: int
+) -> None:
+    limit = Limit("key", "tokens", window, 7, rolling=True)
+    rows = pack_limits((limit,), ms("2026-03-01 10:20:30"))
+    (row,) = struct.iter_unpack("<BBIddddd", rows.packed)
+    assert row == (2, 3, limit.counter_id, 7, slot_ms, 0, 0, 0)
+    assert (rows.fresh_from_ms, rows.fresh_until_ms) == (0, ENDLESS)
+
+
+def test_a_counter_is_rolling_or_not_and_one_model_s_or_all_s() -> None:
+    limits = [
+        Limit("model" if model else "customer", "spend", "day", 1, rolling, model)
+        for rolling in (False, True)
+        for model in (None, "a", "b")
+    ]
+    assert len({limit.counter_id for limit in limits}) == len(limits)
+    assert {limit.counts_in for limit in limits} == {0}
+
+
+def test_a_model_s_limits_are_packed_for_it_alone() -> None:
+    every = Limit("customer", "requests", "day", 9)
+    a, b = (Limit("model", "requests", "day", 1, model=name) for name in "ab")
+    limits = (every, a, b)
+    assert pack_limits(limits, 0).limits == (every,)
+    assert pack_limits(limits, 0, model="a").limits == (every, a)
+    rows = pack_limits(limits, 0, model="b")
+    assert (rows.limits, rows.scopes) == ((every, b), 0)
+
+
+def test_a_limit_takes_the_place_of_one_on_the_same() -> None:
+    day, week = Limit("key", "spend", "day", 9), Limit("key", "spend", "week", 9)
+    model = Limit("model", "spend", "day", 9, model="a")
+    rolls = Limit("key", "spend", "day", 3, rolling=True)
+    assert replace_limits((day, week, model), (rolls,)) == (rolls, week, model)
+    other = Limit("model", "spend", "day", 2, model="b")
+    assert replace_limits((model,), (other,)) == (model, other)

@@ -92,6 +92,7 @@ def said(tier: str) -> list[Any]:
         ("auto", "default", "default", 30_000, 3_000),
         ("auto", "priority", "default", 30_000, 3_000),  # `auto` was sent as `default`
         ("priority", "", "priority", 61_000, 6_000),  # an answer that does not say
+        ("priority", "auto", "priority", 61_000, 6_000),  # nor does one that echoes this
     ],
 )
 async def test_a_request_is_charged_in_the_tier_that_served_it_and_never_above_what_it_asked_for(
@@ -110,8 +111,10 @@ async def test_a_request_is_charged_in_the_tier_that_served_it_and_never_above_w
     assert (event.usage["input"], event.usage["output"]) == (10, 5)
     assert event.facts["service_tier"] == charged_in
     expected = asked if asked != "auto" else "default"
-    assert ("service_tier_changed" in event.facts["flags"]) == (served not in ("", expected))
-    other = None if served in ("", charged_in) else served
+    assert ("service_tier_changed" in event.facts["flags"]) == (
+        served not in ("", "auto", expected)
+    )
+    other = None if served in ("", "auto", charged_in) else served
     assert event.facts.get("response_service_tier") == other
     assert await tiers.settled_nano() == nano
     assert await tiers.held_nano() == 0

@@ -6,7 +6,7 @@ import pytest
 import redis.asyncio
 
 from gateway.domain.limits import Limit
-from gateway.domain.pricing import compile_prices
+from gateway.domain.pricing import compile_prices, per_unit
 from gateway.domain.reservation import Key
 from gateway.ledger.accounts import AccountStore, OtherLedger, PricesChanged, RedisRunner
 from gateway.ledger.errors import LedgerRefusal, LedgerUnavailable
@@ -122,7 +122,7 @@ async def test_a_price_version_is_put_once(
     await store.put_prices([table, compile_prices({"input": 1})])
     await store.put_prices([])
     assert await store.prices(table.price_version) == (
-        {"input": 1500, "output": 7},
+        {"input": per_unit("input", 1500), "output": per_unit("output", 7)},
         {"input": 3, "output": 0},
     )
     assert await store.prices("p_unknown") is None

@@ -133,3 +133,16 @@ async def test_a_moment_that_is_none_is_refused(valkey: redis.asyncio.Redis) -> 
     bench, table = Bench(valkey), compile_prices([Rate("input", "flat", (Tier(None, 0, 9),))])
     with pytest.raises(ValueError, match="bad_arguments"):
         await bench.ledger.rate(table, [Use(-1, table.vector({"input": 1}))], billing_day=1)
+
+
+@pytest.mark.parametrize(("day", "fits"), [(0, False), (1, True), (31, True), (32, False)])
+async def test_a_month_begins_on_a_day_that_there_is(
+    valkey: redis.asyncio.Redis, day: int, fits: bool
+) -> None:
+    bench, table = Bench(valkey), compile_prices([GRADUATED])
+    uses = [Use(NOON_MS, table.vector({"input": 1}))]
+    if fits:
+        assert (await bench.ledger.rate(table, uses, billing_day=day)).charges_nano == (10,)
+    else:
+        with pytest.raises(ValueError, match="bad_arguments"):
+            await bench.ledger.rate(table, uses, billing_day=day)

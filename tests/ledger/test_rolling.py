@@ -342,22 +342,25 @@ async def test_a_new_counter_has_those_go_that_have_not_moved_for_long(
     )  # fmt: skip
     await raw("reserve", "r1", mask=mask, limits=limits)
     raw.now += SLOT
-    await raw("reserve", "r2", mask=mask, limits=rolling(scope, 2, 1, 9))
+    for rid in ("r2", "s2"):
+        more = rolling(scope, 2, 1, 9) + limit(scope, 2, 3, 9, endless)
+        await raw("reserve", rid, mask=mask, limits=more)
     raw.now = NOON_MS + DEAD_MS
     await raw("reserve", "r3", mask=mask, limits=limit(scope, 2, 5, 9, window(raw.now)))
     assert [row[0] for row in await raw.counters(key)] == [1, 2, 3, 4, 5]
     raw.now += 1
     await raw("reserve", "r4", mask=mask, limits=rolling(scope, 2, 6, 9, slot=1))
     assert await raw.counters(key) == [
-        [1, NOON_MS + SLOT, 0, 1], [3, 0, 0, 1], [5, raw.now - 1, 0, 1], [6, raw.now, 0, 1],
+        [1, NOON_MS + SLOT, 0, 2], [3, 0, 0, 3], [5, raw.now - 1, 0, 1], [6, raw.now, 0, 1],
     ]  # fmt: skip
     assert await raw.rings(key) == [ring(0, 1, (0, 1)), [6, 1, *[0] * 26]]
-    for rid in ("r1", "r2", "r3", "r4"):
+    for rid in ("r1", "r2", "s2", "r3", "r4"):
         await raw("release", rid, mask=mask)
     assert [row[3] for row in await raw.counters(key)] == [0, 0, 0, 0]
     raw.now += 2 * DEAD_MS
-    await raw("reserve", "r5", mask=mask, limits=limit(scope, 2, 7, 9, window(raw.now)))
-    assert await raw.counters(key) == [[3, 0, 0, 0], [7, raw.now, 0, 1]]
+    limits = limit(scope, 2, 7, 9, window(raw.now)) + limit(scope, 2, 8, 9, window(raw.now))
+    await raw("reserve", "r5", mask=mask, limits=limits)
+    assert await raw.counters(key) == [[3, 0, 0, 0], [7, raw.now, 0, 1], [8, raw.now, 0, 1]]
     assert await raw.rings(key) == []
 
 

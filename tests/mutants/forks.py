@@ -27,7 +27,9 @@ from tests.mutants.mutate import Mutant
 
 TESTS = (
     "tests/ledger/test_exact.py",
+    "tests/ledger/test_once.py",
     "tests/ledger/test_windows.py",
+    "tests/ledger/test_rolling.py",
     "tests/ledger/test_edges.py",
     "tests/ledger/test_exact_terms.py",
     "tests/ledger/test_scripts.py::test_bounds_are_the_same_in_lua_and_python",
@@ -46,7 +48,7 @@ TESTS = (
 TEST_FILES = tuple(dict.fromkeys(test.partition("::")[0] for test in TESTS))
 STEPS = 400
 """Of the random walk; those that it finds, it mostly finds in the first hundred."""
-SEED = 22
+SEED = 21
 """A walk that meets every operation and every kind of event in so few steps."""
 MEMORY_BYTES = 2 << 30
 PROCESSOR_S = 40

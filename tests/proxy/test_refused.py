@@ -88,6 +88,12 @@ def test_nobody_is_to_sleep_for_a_window_that_ends_in_hours(
     assert said(refused)[1].get("x-should-retry") == says
 
 
+def test_a_limit_on_all_time_does_not_open_again() -> None:
+    status, headers = said(denied("rate_limit", Limit("key", "requests", "total", 5)))
+    assert (status, headers["x-should-retry"]) == (429, "false")
+    assert "retry-after" not in headers
+
+
 def test_a_concurrency_limit_has_a_retry_after_although_no_window_ends() -> None:
     refused = denied("concurrency_limit", Limit("key", "concurrent", "total", 2), 0)
     assert said(refused) == (

@@ -123,3 +123,22 @@ async def test_after_an_outage_the_gates_get_time_before_holds_expire(
             await rest(0.001)
     running.cancel()
     assert rounds[:4] == [[5], [1], [1, 5], [1]], "patience first, and again after the outage"
+
+
+async def test_wallets_whose_time_has_come_are_swept_although_nobody_uses_them(
+    valkey: redis.asyncio.Redis,
+) -> None:
+    bank = Bank(valkey)
+    now_ms = await bank.accounts.now_ms()
+    for name in ("acme", "idle", "later"):
+        await bank.open(name, granted=1)
+    bank.now_ms = now_ms - 10_000
+    await bank.operator.grant("acme", "short", 5, expires_at_ms=now_ms - 5_000)
+    await bank.operator.allowance("idle", "daily", 7, period="day")
+    bank.now_ms = 0
+    await bank.operator.grant("later", "long", 5, expires_at_ms=now_ms + 600_000)
+    sweeper = Sweeper(bank.ledger, bank.accounts)
+    assert await sweeper.sweep_wallets() >= 1
+    wallets = await bank.accounts.wallets(["acme", "idle", "later"])
+    assert [wallets[name].expired_nano for name in ("acme", "idle", "later")] == [5, 0, 0]
+    assert await sweeper.sweep_wallets() == 0

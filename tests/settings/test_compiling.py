@@ -58,6 +58,12 @@ def test_the_default_routes_are_there_and_nothing_else(load: Load) -> None:
         "/v1/responses": False,
         "/v1/messages": False,
         "/v1/messages/count_tokens": True,
+        "/v1/models/{model}:generateContent": False,
+        "/v1/models/{model}:streamGenerateContent": False,
+        "/v1/models/{model}:countTokens": True,
+        "/v1beta/models/{model}:generateContent": False,
+        "/v1beta/models/{model}:streamGenerateContent": False,
+        "/v1beta/models/{model}:countTokens": True,
     }
 
 

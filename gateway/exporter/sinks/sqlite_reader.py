@@ -67,13 +67,15 @@ _USES: Final = """
         + coalesce((SELECT amount_nano FROM events WHERE kind = 'settle_late'
             AND ended.kind = 'expire' AND event_id = ended.of || 'settled_late'), 0)
         - coalesce((SELECT sum(amount_nano) FROM events WHERE kind = 'adjust'
-            AND event_id IN (ended.of || 'repriced', ended.of || 'repriced_late')), 0)
+            AND event_id IN (ended.of || 'repriced', ended.of || 'repriced_late')), 0),
+        service_tier
 """
 _USED: Final = """
     FROM (
         SELECT kind, customer_id, price_version, amount_nano,
             rtrim(event_id, ?1) AS of,
             coalesce(json_extract(facts, '$.model'), '') AS model,
+            coalesce(json_extract(facts, '$.service_tier'), 'default') AS service_tier,
             reserved_at_ms(rtrim(rtrim(event_id, ?1), ':'), occurred_at_ms) AS moment,
             coalesce((SELECT late.usage FROM events AS late WHERE late.kind = 'settle_late'
                 AND events.kind = 'expire'
@@ -152,6 +154,15 @@ class SqliteStore:
         row = self._connection.execute(_COLUMNS + "WHERE event_id = ?", (event_id,)).fetchone()
         return _stored(row) if row else None
 
+    def latest_named(self, prefix: str) -> StoredEvent | None:
+        """The last event that arrived of those whose id begins so."""
+        row = self._connection.execute(
+            _COLUMNS + "WHERE event_id >= ?1 AND event_id < ?1 || char(1114111)"
+            " ORDER BY position DESC LIMIT 1",
+            (prefix,),
+        ).fetchone()
+        return _stored(row) if row else None
+
     def of_request(self, request_id: str) -> list[StoredEvent]:
         """All events of one request, in order of arrival."""
         rows = self._connection.execute(
@@ -223,9 +234,9 @@ class SqliteStore:
     ) -> Iterator[PastUse]:
         """See `UsageHistory`."""
         asked = (_OUTCOME_LETTERS, since_ms, until_ms, customer_id)
-        rows = self._connection.execute(_USES + _USED + "ORDER BY 1, 2, 3, of", asked)
-        for customer, model, moment_ms, version, usage, charged in rows:
-            yield PastUse(customer, model, moment_ms, version, orjson.loads(usage), charged)
+        rows = self._connection.execute(_USES + _USED + "ORDER BY 1, 2, service_tier, 3, of", asked)
+        for customer, model, moment_ms, version, usage, charged, tier in rows:
+            yield PastUse(customer, model, moment_ms, version, orjson.loads(usage), charged, tier)
 
     def count_past_uses(self, since_ms: int, until_ms: int, customer_id: str | None = None) -> int:
         """See `UsageHistory`."""

@@ -217,6 +217,7 @@ async def test_past_uses_are_told_once_each_by_their_last_word(
                     event_id=f"{late}:settled_late",
                     amount_nano=-8,
                     usage=usage,
+                    facts={"model": "m", "service_tier": "flex"},
                 ),
                 make_event(6, event_id=f"{late}:repriced_late", amount_nano=2, **adjust),
                 make_event(7, customer_id="other", facts={}),
@@ -230,8 +231,8 @@ async def test_past_uses_are_told_once_each_by_their_last_word(
         everything = list(store.past_uses(0, 1 << 48))
         plain = {"input": 12, "output": 5}
         assert everything == [
-            PastUse("acme", "m", came - 5, "p_1", usage, 30 - 8 - 2),
             PastUse("acme", "m", came, "p_1", plain, 700 - 90),
+            PastUse("acme", "m", came - 5, "p_1", usage, 30 - 8 - 2, "flex"),
             PastUse("other", "", 1_700_000_000_007, "p_1", plain, 707),
             PastUse("zeta", "m", 1_700_000_000_008, "p_1", plain, 3),
         ]

@@ -1,0 +1,136 @@
+"""OpenAI image generation. Request: platform.openai.com/docs/api-reference/images/create.
+
+Priced by image (`per_image`: those that the answer holds), or by tokens where the answer reports usage;
+`max_output_tokens` of the model is then the most that one image has. What an image costs by size and
+quality differs: models of other names may stand for them, each with its own price.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from gateway.dialects.base import (
+    BadRequest,
+    Dialect,
+    ForwardOptions,
+    Meter,
+    ReadOptions,
+    Refusal,
+    RequestFacts,
+)
+from gateway.dialects.bounds import Prompt, text_tokens
+from gateway.dialects.fields import MAX_COUNT, read_count, read_flag, read_model, refuse_fields
+from gateway.dialects.metering import JsonMeter
+from gateway.dialects.openai_answers import refuse
+from gateway.dialects.reported import BadUsage, read_responses_usage
+from gateway.dialects.strict_json import parse_object
+
+_KNOWN: Final = frozenset(
+    {
+        "model",
+        "prompt",
+        "n",
+        "size",
+        "quality",
+        "style",
+        "background",
+        "moderation",
+        "output_compression",
+        "output_format",
+        "response_format",
+        "user",
+        "stream",
+    }
+)
+
+
+class OpenAIImages(Dialect):
+    """`POST /v1/images/generations`."""
+
+    name = "openai_images"
+
+    def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
+        """Read a request strictly. Raises BadRequest."""
+        document = parse_object(body)
+        model = read_model(document)
+        background = document.get("background")
+        if background is not None and type(background) is not str:
+            raise BadRequest("`background` must be a text.", param="background")
+        refuse_fields({k: v for k, v in document.items() if k != "background"}, options)
+        for name in document:
+            if name not in _KNOWN:
+                raise BadRequest(
+                    f"`{name[:64]}` is not known here, nor what it would cost; leave it out.",
+                    param=name[:64],
+                    code="unsupported_parameter",
+                )
+        if read_flag(document, "stream"):
+            raise BadRequest(
+                "Partial images are billed beside the image; leave it out.", param="stream"
+            )
+        prompt = Prompt(options)
+        if type(document.get("prompt")) is not str:
+            raise BadRequest("`prompt` must be a text.", param="prompt")
+        prompt.tokens += text_tokens(document["prompt"])
+        images = read_count(document, "n", MAX_COUNT) or 1
+        return RequestFacts(
+            model=model,
+            stream=False,
+            input_bound=prompt.tokens,
+            output_bound=None,
+            limits_output=False,
+            choices=images,
+            most={"image": images},
+            certain={"image": images},
+            document=document,
+        )
+
+    def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
+        """The strict parse with the upstream's model name."""
+        return orjson.dumps({**facts.document, "model": options.upstream_model})
+
+    def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - never streams
+        """A meter for the answer."""
+        return ImagesMeter()
+
+    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
+        """Status and JSON body of a refusal."""
+        return refuse(refusal)
+
+    def error_frame(self, refusal: Refusal) -> bytes:  # noqa: ARG002 - never streams
+        """Nothing: a JSON answer cannot be ended so."""
+        return b""
+
+
+class ImagesMeter(JsonMeter):
+    """A list of images; of one too long to be kept, the usage alone."""
+
+    def _read(self, document: Mapping[str, Any]) -> None:
+        data = document.get("data")
+        if type(data) is list:
+            self.facts.counted = {"image": len(data)}
+        report = document.get("usage")
+        if report is None:
+            return
+        try:
+            self._take_usage(read_image_usage(report), final=True)
+        except BadUsage as problem:
+            self._refuse_usage(problem)
+
+    def _update_count(self) -> None:
+        """Images have no text to count."""
+
+
+def read_image_usage(report: Any) -> Mapping[str, int]:
+    """Usage of an image, whose input's details are text and images. Raises BadUsage."""
+    usage = dict(read_responses_usage(report))
+    details = report.get("input_tokens_details")
+    seen = details.get("image_tokens") if type(details) is dict else None
+    if seen is not None and "image_input" not in usage:
+        if type(seen) is not int or not 0 <= seen <= usage.get("input", 0):
+            raise BadUsage("the details of input_tokens exceed input_tokens")
+        if seen:
+            usage["image_input"] = seen
+            usage["input"] -= seen
+    return usage

@@ -1,0 +1,140 @@
+"""OpenAI speech. Request: platform.openai.com/docs/api-reference/audio/createSpeech.
+
+Priced by the bytes of the text that is spoken (`per_byte`: a byte of UTF-8, so a character of plain
+English), or by tokens, which only a stream of events reports (`stream_format: "sse"`). Sound passes on as
+it comes.
+"""
+
+from typing import Any, Final
+
+import orjson
+
+from gateway.dialects.base import (
+    AnswerFacts,
+    BadRequest,
+    Dialect,
+    ForwardOptions,
+    Meter,
+    ReadOptions,
+    Refusal,
+    RequestFacts,
+)
+from gateway.dialects.bounds import Prompt, text_tokens
+from gateway.dialects.fields import read_model, refuse_fields
+from gateway.dialects.metering import SseMeter
+from gateway.dialects.openai_answers import error_of, refuse
+from gateway.dialects.reported import BadUsage, read_responses_usage
+from gateway.dialects.strict_json import parse_object, require_lower_case
+
+BYTES_PER_AUDIO_TOKEN: Final = 1024
+"""For counting sound that reports nothing."""
+
+_KNOWN: Final = frozenset(
+    {"model", "input", "voice", "instructions", "response_format", "speed", "stream_format"}
+)
+
+
+class OpenAISpeech(Dialect):
+    """`POST /v1/audio/speech`."""
+
+    name = "openai_speech"
+
+    def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
+        """Read a request strictly. Raises BadRequest."""
+        document = parse_object(body)
+        require_lower_case(document, "body")
+        model = read_model(document)
+        refuse_fields(document, options)
+        for name in document:
+            if name not in _KNOWN:
+                raise BadRequest(
+                    f"`{name[:64]}` is not known here, nor what it would cost; leave it out.",
+                    param=name[:64],
+                    code="unsupported_parameter",
+                )
+        prompt = Prompt(options)
+        spoken = document.get("input")
+        if type(spoken) is not str or not spoken:
+            raise BadRequest("`input` must be a text.", param="input")
+        prompt.add_content(document.get("instructions"), "instructions")
+        size = text_tokens(spoken)
+        return RequestFacts(
+            model=model,
+            stream=False,
+            input_bound=prompt.tokens + size,
+            output_bound=None,
+            limits_output=False,
+            audio=True,
+            most={"byte": size},
+            certain={"byte": size},
+            document=document,
+        )
+
+    def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
+        """The strict parse with the upstream's model name."""
+        return orjson.dumps({**facts.document, "model": options.upstream_model})
+
+    def streams(self, facts: RequestFacts, media_type: str) -> bool:  # noqa: ARG002
+        """Sound and events; an error is JSON."""
+        return not self.accepts(media_type)
+
+    def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:
+        """A meter for the answer; streaming says that it is sound, or events if those were asked for."""
+        spoken = facts.certain.get("byte", 0)
+        if streaming and facts.document.get("stream_format") == "sse":
+            return SpeechSseMeter(spoken)
+        return SoundMeter(spoken)
+
+    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
+        """Status and JSON body of a refusal."""
+        return refuse(refusal)
+
+    def error_frame(self, refusal: Refusal) -> bytes:  # noqa: ARG002
+        """Sound has none: it can only be broken off."""
+        return b""
+
+    def end_stream(self, facts: RequestFacts, refusal: Refusal) -> bytes:
+        """An event, where events were asked for."""
+        if facts.document.get("stream_format") != "sse":
+            return b""
+        return b"\n\ndata: " + orjson.dumps({"type": "error", "error": error_of(refusal)}) + b"\n\n"
+
+
+class SoundMeter(Meter):
+    """Counts sound by its bytes. All bytes pass at once."""
+
+    def __init__(self, spoken_bytes: int) -> None:
+        self.facts = AnswerFacts(counted={"byte": spoken_bytes})
+        self._size = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Count the bytes."""
+        self._size += len(data)
+        self.facts.counted_output = -(-self._size // BYTES_PER_AUDIO_TOKEN)
+        return data
+
+    def finish(self) -> bytes:
+        """Nothing was held back."""
+        return b""
+
+
+class SpeechSseMeter(SseMeter):
+    """Events of a spoken answer; the last one reports the usage."""
+
+    def __init__(self, spoken_bytes: int) -> None:
+        super().__init__()
+        self.facts.counted = {"byte": spoken_bytes}
+
+    def _read(self, document: dict[str, Any], frame: bytes) -> bool:  # noqa: ARG002
+        if document.get("error"):
+            self.facts.error = True
+        sound = document.get("audio")
+        if type(sound) is str and sound:
+            self._count_text(len(sound) * 3 // BYTES_PER_AUDIO_TOKEN)
+        report = document.get("usage")
+        if report is not None:
+            try:
+                self._take_usage(read_responses_usage(report), final=True)
+            except BadUsage as problem:
+                self._refuse_usage(problem)
+        return False
