@@ -90,7 +90,7 @@ async def ask_as(gate: Gate, caller: str, asked: dict[str, Any]) -> None:
     """One request, by a caller who waits for its answer or leaves; until it has been settled."""
     before = len(await gate.events())
     async with httpx.AsyncClient(
-        base_url=gate.url, timeout={"leaves": 0.1, "waits": 10}[caller]
+        base_url=gate.url, timeout=httpx.Timeout(10, read={"leaves": 0.1, "waits": 10}[caller])
     ) as client:
         try:
             answer = await client.post("/v1/chat/completions", json=asked, headers=gate.headers)

@@ -233,7 +233,9 @@ async def test_a_client_that_left_gets_the_answer_it_has_paid_for(
     async with running_gate(tmp_path, valkey_socket, sim.url, **KEEPING) as gate:
         slow = "hi\nsim: tokens=3 ttft_ms=400"
         with pytest.raises(httpx.ReadTimeout):
-            async with httpx.AsyncClient(base_url=gate.url, timeout=0.15) as hasty:
+            async with httpx.AsyncClient(
+                base_url=gate.url, timeout=httpx.Timeout(10, read=0.15)
+            ) as hasty:
                 await hasty.post(
                     "/v1/chat/completions", json=chat(slow), headers={**gate.headers, **NAMED}
                 )

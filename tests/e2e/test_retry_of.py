@@ -23,7 +23,8 @@ def chat(content: str, **fields: Any) -> dict[str, Any]:
 async def leave(gate: Gate, content: str = SLOW, *, within_s: float = 0.15, **fields: Any) -> None:
     """Ask, and close the connection before the answer has come."""
     live = len(gate.service._settlements.live)
-    async with httpx.AsyncClient(base_url=gate.url, timeout=within_s) as hasty:
+    patience = httpx.Timeout(10, read=within_s)
+    async with httpx.AsyncClient(base_url=gate.url, timeout=patience) as hasty:
         with pytest.raises(httpx.TimeoutException):
             await hasty.post(
                 "/v1/chat/completions", json=chat(content, **fields), headers=gate.headers
