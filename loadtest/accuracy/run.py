@@ -99,7 +99,8 @@ def run(
         with children.provider() as provider, children.valkey(folder) as valkey:
             start = contender.running(scenario, provider.url, valkey.socket, folder)
             with start as replicas, redis.Redis(unix_socket_path=str(valkey.socket)) as client:
-                uvloop.run(_warm(scenario, replicas))
+                if scenario.warm_requests:
+                    uvloop.run(_warm(scenario, replicas))
                 httpx.delete(f"{provider.url}/_served", trust_env=False).raise_for_status()
                 pids = replicas.pids()
                 groups = [*pids.values(), [provider.pid]]
