@@ -248,7 +248,8 @@ def _hardcap_charges(scenario: Scenario, url: str) -> dict[str, Charge]:
 
 OURS: Final = (
     ours("strict", "holds the whole bound", {"preset": "strict"}),
-    ours("balanced", "cuts a stream that cannot be paid", {"preset": "balanced"}),
+    ours("balanced", "holds what is expected, and grows", {"preset": "balanced"}),
+    ours("clamp", "lowers the output maximum to what is left", {"preset": "strict", "clamp": True}),
     ours("generous", "finishes into overdraft", {"preset": "generous"}),
 )
 

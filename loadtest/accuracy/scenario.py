@@ -45,7 +45,7 @@ class Scenario:
     median: float = 150
     sigma: float = 0.8
     ttft_ms: float = 50
-    itl_ms: float = 30
+    itl_ms: float = 20
     warm_requests: int = 288
     timeout_s: float = 300
     seed: int = 1
