@@ -43,7 +43,7 @@ _PANELS: Final = (
         "≥ 99.5",
         (93.5, 100.3),
     ),
-    _Panel("streams cut", lambda tenant: tenant.load.cut, lambda _peer: 1, "≤ 1"),
+    _Panel("streams cut", lambda tenant: tenant.load.cut, lambda _peer: 1, "mean ≤ 1"),
     _Panel(
         "seconds to exhaust it",
         lambda tenant: tenant.load.ended_s,
@@ -102,7 +102,8 @@ def _panel(
     axis.set_title(f"{panel.title}\n{panel.good}", fontsize=9)
     axis.grid(axis="y", visible=False)
     axis.set_axisbelow(True)
-    low, high = panel.view or (0.0, 1.08 * max((v for row in values for v in row), default=1) + 0.1)
+    most = max((value for row in values for value in row), default=0.0)
+    low, high = panel.view or (0.0, 1.12 * max(most, target or 0.0, 1.0))
     axis.set_xlim(low, high)
     for place, (row, colour) in enumerate(zip(values, colours, strict=True)):
         mean = sum(row) / len(row)
@@ -112,6 +113,8 @@ def _panel(
         axis.plot(inside, [place] * len(inside), "o", color=colour, markersize=3.5)
         if mean > high:
             axis.text(high, place, f"{mean:+.0f} ▸ ", ha="right", va="center", fontsize=8)
+        elif mean < low:
+            axis.text(low, place, f" ◂ {mean:.0f}", ha="left", va="center", fontsize=8)
         else:
             axis.annotate(
                 f"{mean:.4g}", (mean, place), (5, 5), textcoords="offset points", fontsize=7
