@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from gateway.dialects.base import ReadOptions
+from gateway.dialects.openai_chat import OpenAIChat
 from loadtest.accuracy.contenders import contenders
 from loadtest.accuracy.report import TARGETS
 from loadtest.accuracy.scenario import INPUT_TOKENS, PROMPT, Scenario
@@ -28,6 +30,9 @@ def test_the_page_describes_the_scenario_that_is_run() -> None:
     assert f"{scenario.warm_requests} requests of another tenant" in PAGE
     assert len(PROMPT) // 4 + 4 + 3 == INPUT_TOKENS
     assert f"Input counts {INPUT_TOKENS} tokens" in PAGE
+    body = scenario.request("tenant-0", 100).partition(b"\r\n\r\n")[2]
+    held = OpenAIChat().read_request(body, ReadOptions()).input_bound
+    assert f"{held} tokens here" in PAGE
 
 
 def test_the_page_states_the_targets_that_judge() -> None:
