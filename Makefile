@@ -20,7 +20,7 @@ LOCK := $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: run test demo check format test-all lock docs bench-first kill-test oracle mutants image-steps lint-docker clean
+.PHONY: run test demo check format test-all lock docs bench-first accuracy ledger-cost kill-test oracle mutants image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -58,6 +58,12 @@ test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has
 bench-first: $(STAMPS)/dev ## the first benchmark: the gate against direct and against nginx
 	@$(BIN)/python -m loadtest.bench $(ARGS)
 
+accuracy: $(STAMPS)/dev $(VENV)-hardcap/stamp ## budgets under many streams, beside hardcap (docs/accuracy.md)
+	@$(BIN)/python -m loadtest.accuracy --hardcap $(VENV)-hardcap/bin/python $(ARGS)
+
+ledger-cost: $(STAMPS)/dev ## CPU of the ledger's server for a reserve and a settle (docs/accuracy.md)
+	@$(BIN)/python -m loadtest.ledger_cost $(ARGS)
+
 kill-test: $(STAMPS)/dev ## kill workers and the exporter 100 times under load, then verify
 	@CREDITGATE_KILLS=$${CREDITGATE_KILLS:-100} $(BIN)/python -m pytest -m slow -k kill $(PYTEST_ARGS)
 
@@ -79,6 +85,7 @@ lock: ## make the locks anew from pyproject.toml
 	$(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
 	$(LOCK) -c requirements-dev.lock --extra demo pyproject.toml -o requirements-demo.lock
 	$(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
+	echo "hardcap==0.1.0" | $(LOCK) - -o requirements-hardcap.lock
 	rm -rf $(VENV)-lock
 	@echo "the locks are new; \`make check\` builds the environment from them"
 
@@ -103,7 +110,7 @@ lint-docker: $(STAMPS)/dev ## lint the Dockerfile
 	$(BIN)/hadolint Dockerfile
 
 clean: ## remove what the targets above made, save the data folder
-	rm -rf $(VENV) $(VENV)-lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-hardcap build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # -- the environment: one folder, one stamp for each lock that it holds ---------------------
 
@@ -130,3 +137,11 @@ $(STAMPS)/dev: requirements-dev.lock requirements-build.lock pyproject.toml | $(
 	@$(INSTALL) -r requirements-dev.lock
 	@$(EDITABLE)
 	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/run $(STAMPS)/demo
+
+# A peer that the gate is measured beside; nothing of it comes into the gate's own environment.
+$(VENV)-hardcap/stamp: requirements-hardcap.lock
+	@echo "installing hardcap, to be measured beside the gate"
+	@$(PYTHON) -m venv $(VENV)-hardcap
+	@$(VENV)-hardcap/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+	    --require-hashes -r requirements-hardcap.lock
+	@touch $@

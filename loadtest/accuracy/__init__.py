@@ -1,0 +1,13 @@
+"""How exactly a budget is kept under many concurrent streams, beside hardcap, in one run.
+
+    make accuracy        (`python -m loadtest.accuracy --help` says what can be changed)
+
+- `scenario`    the tenants, their budgets, and how long each answer is
+- `contenders`  three replicas of a gate on one Redis: ours in each preset, hardcap in each mode
+- `streams`     the callers: so many streams a tenant, until the budget is exhausted
+- `run`         one contender's run: start, load, ground truth, CPU
+- `report`      targets, table, JSON; `chart` the picture
+
+Law: every contender gets the same answers in the same order, the same Valkey without
+persistence, the same provider. What was served is what the provider wrote to its sockets.
+"""

@@ -1,0 +1,267 @@
+"""Three replicas of a gate on one Redis, by contender: started, asked what they charged, stopped.
+
+hardcap is started as its own documentation says, from an environment of its own; its budget is a
+window of tokens, here one of ten years. Ours is a wallet of as many nano-credits as the budget
+has tokens, and a price of one nano-credit for a token of input or output.
+"""
+
+import contextlib
+import hashlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import orjson
+import redis
+import redis.asyncio
+import uvloop
+import yaml
+
+from gateway.domain.money import format_amount
+from gateway.ledger.accounts import AccountStore
+from gateway.ledger.records import Wallet
+from loadtest import gate as gates
+from loadtest.accuracy.scenario import WARM, Scenario, key_of
+from loadtest.ports import free_ports
+
+RICH_TOKENS: Final = 10**12
+"""The warming tenant's budget."""
+TEN_YEARS_S: Final = 315_360_000
+_READY_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a tenant was charged, in tokens, and what is still held."""
+
+    charged: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """Running replicas of one contender.
+
+    pids:     by part: "gate" serves, "other" is what belongs to it (supervisor, exporter)
+    charges:  the tenants' charges at this moment
+    verified: after the replicas have stopped: what its own audit says, None when it has none
+    """
+
+    urls: Sequence[str]
+    pids: Callable[[], Mapping[str, list[int]]]
+    charges: Callable[[], Mapping[str, Charge]]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A gate and how it is configured.
+
+    ours:      whether the targets judge it
+    peer:      whether the targets compare with it
+    running:   its replicas, for a provider's URL and a Valkey's socket, in a folder
+    verify:    says of a stopped contender what is wrong with its books; empty is nothing
+    """
+
+    name: str
+    about: str
+    ours: bool
+    running: Callable[[Scenario, str, Path, Path], AbstractContextManager[Replicas]]
+    verify: Callable[[Path], list[str]] = field(default=lambda _folder: [])
+    peer: bool = False
+
+
+# -- ours
+
+
+def ours(name: str, about: str, policy: Mapping[str, Any]) -> Contender:
+    """creditgate with this policy."""
+
+    @contextlib.contextmanager
+    def running(scenario: Scenario, url: str, socket: Path, folder: Path) -> Iterator[Replicas]:
+        with contextlib.ExitStack() as stack:
+            running = []
+            for number in range(scenario.replicas):
+                home = folder / f"gate-{number}"
+                home.mkdir()
+                config = _our_config(scenario, url, socket, folder, home, policy)
+                running.append(stack.enter_context(gates.serving(config)))
+
+            def pids() -> dict[str, list[int]]:
+                found = [gate.processes() for gate in running]
+                workers = [pid for one in found for name, pid in one.items() if "worker" in name]
+                every = [pid for one in found for pid in one.values()]
+                return {"gate": workers, "other": [pid for pid in every if pid not in workers]}
+
+            yield Replicas(
+                [gate.url for gate in running], pids, lambda: _our_charges(scenario, socket)
+            )
+
+    return Contender(name, about, True, running, _verify)
+
+
+def _our_config(
+    scenario: Scenario, url: str, socket: Path, folder: Path, home: Path, policy: Mapping[str, Any]
+) -> Path:
+    budgets = {**dict.fromkeys(scenario.names, scenario.budget), WARM: RICH_TOKENS}
+    customers = {
+        tenant: {
+            "grants": [{"name": "budget", "amount": format_amount(tokens), "category": "paid"}],
+            "keys": [{"id": tenant, "sha256": hashlib.sha256(key_of(tenant).encode()).hexdigest()}],
+        }
+        for tenant, tokens in budgets.items()
+    }
+    model = {
+        "upstream": "sim",
+        "prices": {"input": "0.001", "output": "0.001"},
+        "max_output_tokens": 16_384,
+    }
+    return gates.write_config(
+        home,
+        url,
+        redis_url=f"unix://{socket}",
+        policy=policy,
+        changes={
+            "customers": customers,
+            "models": {gates.MODEL: model},
+            "store": {"sqlite": {"path": str(folder / "events.db")}},
+        },
+    )
+
+
+def _our_charges(scenario: Scenario, socket: Path) -> dict[str, Charge]:
+    async def read() -> dict[str, Wallet]:
+        client = redis.asyncio.Redis(unix_socket_path=str(socket))
+        try:
+            return await AccountStore(client).wallets(scenario.names)
+        finally:
+            await client.aclose()
+
+    wallets = uvloop.run(read())
+    return {name: Charge(w.settled_nano, w.held_nano) for name, w in wallets.items()}
+
+
+def _verify(folder: Path) -> list[str]:
+    command = [sys.executable, "-m", "gateway.cli", "verify"]
+    done = subprocess.run(
+        [*command, "--config", str(folder / "gate-0" / "gate.yaml"), "--json"],
+        capture_output=True,
+        text=True,
+    )
+    if not done.stdout:
+        return [f"verify failed: {done.stderr[-500:]}"]
+    document = orjson.loads(done.stdout)
+    return [] if done.returncode == 0 else [str(drift) for drift in document["drifts"]]
+
+
+# -- hardcap
+
+
+def hardcap(name: str, about: str, python: Path, budget: Mapping[str, Any]) -> Contender:
+    """hardcap with this `budget` section, run by the Python that has it installed."""
+
+    @contextlib.contextmanager
+    def running(scenario: Scenario, url: str, socket: Path, folder: Path) -> Iterator[Replicas]:
+        config = folder / "hardcap.yaml"
+        document = {
+            "redis_url": f"unix://{socket}",
+            "budget": dict(budget),
+            "upstreams": {"sim": {"kind": "openai", "base_url": url}},
+            "routes": {
+                gates.MODEL: {"targets": [{"upstream": "sim", "model": gates.MODEL}]},
+            },
+            "tenants": {
+                tenant: {
+                    "api_keys": [key_of(tenant)],
+                    "budget": {"window_s": TEN_YEARS_S, "total": total},
+                }
+                for tenant, total in [*((t, scenario.budget) for t in scenario.names), (WARM, 0)]
+            },
+        }
+        config.write_text(yaml.safe_dump(document))
+        command = [str(python), "-m", "hardcap", "serve", "-c", str(config)]
+        ports = free_ports(scenario.replicas)
+        urls = [f"http://127.0.0.1:{port}" for port in ports]
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context((folder / "hardcap.log").open("wb"))
+            children = [
+                stack.enter_context(
+                    _child([*command, "--host", "127.0.0.1", "--port", str(p)], log)
+                )
+                for p in ports
+            ]
+            for at, child in zip(urls, children, strict=True):
+                _wait_healthy(at, child, folder / "hardcap.log")
+            yield Replicas(
+                urls,
+                lambda: {"gate": [child.pid for child in children]},
+                lambda: _hardcap_charges(scenario, urls[0]),
+            )
+
+    return Contender(name, about, False, running, peer=budget.get("estimator") == "p95")
+
+
+@contextlib.contextmanager
+def _child(command: Sequence[str], log: Any) -> "Iterator[subprocess.Popen[bytes]]":
+    child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _wait_healthy(url: str, child: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline_s = time.monotonic() + _READY_S
+    while True:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{url}/healthz", trust_env=False).status_code == 200:
+                return
+        if child.poll() is not None or time.monotonic() > deadline_s:
+            raise RuntimeError(f"hardcap does not start:\n{log.read_text()[-2000:]}")
+        time.sleep(0.05)
+
+
+def _hardcap_charges(scenario: Scenario, url: str) -> dict[str, Charge]:
+    charges = {}
+    for tenant in scenario.names:
+        answer = httpx.get(
+            f"{url}/v1/hardcap/usage",
+            headers={"authorization": f"Bearer {key_of(tenant)}"},
+            trust_env=False,
+        ).raise_for_status()
+        said = answer.json()
+        charges[tenant] = Charge(sum(said["used"].values()), sum(said["reserved"].values()))
+    return charges
+
+
+# -- all of them
+
+OURS: Final = (
+    ours("strict", "holds the whole bound", {"preset": "strict"}),
+    ours("balanced", "holds what is expected, and grows", {"preset": "balanced"}),
+    ours("clamp", "lowers the output maximum to what is left", {"preset": "strict", "clamp": True}),
+    ours("generous", "finishes into overdraft", {"preset": "generous"}),
+)
+
+
+def contenders(hardcap_python: Path | None) -> list[Contender]:
+    """All that are run; without hardcap when there is no Python that has it."""
+    if hardcap_python is None:
+        return list(OURS)
+    python = hardcap_python
+    peers = [
+        hardcap("hardcap count", "counts afterwards", python, {"accounting": "posthoc"}),
+        hardcap("hardcap max", "reserves max_tokens", python, {"estimator": "max_tokens"}),
+        hardcap("hardcap p95", "its default: rolling p95, truncates", python, {"estimator": "p95"}),
+    ]
+    return [*peers, *OURS]
