@@ -46,7 +46,7 @@ class Scenario:
     sigma: float = 0.8
     ttft_ms: float = 50
     itl_ms: float = 20
-    warm_requests: int = 288
+    warm_requests: int = 576
     timeout_s: float = 300
     seed: int = 1
 
