@@ -58,7 +58,9 @@ if raw then
 elseif bump then
   return { 'unknown_account' }
 else
-  a = { 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, MAX_AMOUNT, 0 }
+  a = {}
+  for i = 1, HEADER do a[i] = 0 end
+  a[1], a[NEXT_GRANT_NO], a[SWEEP_AT] = 1, 1, MAX_AMOUNT
 end
 a[ACCOUNT_REV], a[CREDIT_LIMIT], a[STATUS], a[BILLING_DAY] = rev, limit, status, day
 local _, _, balance = credit(a, 0, now)

@@ -128,7 +128,7 @@ def stamp(**changed: object) -> bytes:
         [b"s", stamp(amount=1.5), b"f", ACME],
         [b"s", stamp(amount=9_000_000_000_000_001), b"f", ACME],
         [b"s", stamp(allocations=[1]), b"f", ACME],
-        [b"s", stamp(usage=[99, 1]), b"f", ACME],
+        [b"s", stamp(usage=[250, 1]), b"f", ACME],
         [b"s", stamp(), b"f", msgpack.packb({})],
         [b"s", stamp(), b"f", msgpack.packb([])],
     ],
