@@ -119,6 +119,7 @@ PRESETS: Final[Mapping[Preset, Knobs]] = {
     "generous": Knobs(
         hold_output="expected",
         hold_output_tokens=1024,
+        hold_output_share=0.95,
         extend_at=0.75,
         checkpoint_interval_ms=10_000,
         disconnect_json="charge_input",

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from rich.console import Console
 
+from gateway.settings.policy import PRESETS, Preset
 from loadtest import provider
 from loadtest.accuracy import chart, report
 from loadtest.accuracy.contenders import OURS, contenders
@@ -32,24 +33,28 @@ SHORT = Scenario(
     ttft_ms=5,
     warm_requests=8,
 )
-ON_THE_WAY_TOKENS = 8
-"""Tokens that may lie between the provider's socket and the gate when it cuts a stream."""
+MORE_INPUT_TOKENS = 2
+"""What a stream that is cut is charged beyond what was served: the provider has reported no input
+yet, and the gate's count of it is a quarter of its bound, 13 in place of 11."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["balanced", "generous"])
-async def test_a_budget_is_kept_to_the_token_under_concurrent_streams(name: str) -> None:
+async def test_a_budget_is_kept_to_the_token_under_concurrent_streams(name: Preset) -> None:
     [contender] = [one for one in OURS if one.name == name]
     outcome = await asyncio.to_thread(run, contender, SHORT, 0)
     [tenant] = outcome.tenants
     load = tenant.load
     assert outcome.drifts == []
-    assert tenant.charged <= SHORT.budget
     assert tenant.held == 0
     assert load.terminal == SHORT.streams
     assert load.failures.total() == 0
     assert load.answers * INPUT_TOKENS < tenant.delivered <= tenant.served
-    assert abs(tenant.served - tenant.charged) <= ON_THE_WAY_TOKENS * load.cut
+    assert tenant.charged <= tenant.served + MORE_INPUT_TOKENS * load.cut
+    if PRESETS[name].exhausted_stream == "finish":
+        assert (load.cut, tenant.charged) == (0, tenant.served)
+    else:
+        assert tenant.charged <= SHORT.budget
 
 
 def test_every_contender_of_a_repetition_gets_the_same_lengths() -> None:
