@@ -146,11 +146,12 @@ async def test_each_service_tier_is_rated_at_its_own_price_or_left_out(
     ledger = Ledger(RedisRunner(valkey))
     planner = Planner(ledger, book, {table.price_version: table}, lambda _: 1, told)
     planned = await planner.plan(past, 0)
-    assert [(line.model, line.events, line.would_nano) for line in planned.lines] == [
-        ("a", 3, 9),
-        ("a (flex)", 2, 2 * (1 + 2)),
-        ("a (priority)", 4, None),
+    lines = [(x.model, x.service_tier, x.events, x.would_nano) for x in planned.lines]
+    assert lines == [
+        ("a", "default", 3, 9),
+        ("a", "flex", 2, 2 * (1 + 2)),
+        ("a", "priority", 4, None),
     ]
-    assert planned.unpriced == ("a (priority)",)
+    assert planned.unpriced == ("a priority",)
     assert planned.total.would_nano == 15
-    assert planned.untold == {"a": frozenset({"flex.input"})}
+    assert planned.untold == {"a flex": frozenset({"input"})}

@@ -75,7 +75,10 @@ _USED: Final = """
         SELECT kind, customer_id, price_version, amount_nano,
             rtrim(event_id, ?1) AS of,
             coalesce(json_extract(facts, '$.model'), '') AS model,
-            coalesce(json_extract(facts, '$.service_tier'), 'default') AS service_tier,
+            coalesce((SELECT json_extract(late.facts, '$.service_tier') FROM events AS late
+                WHERE late.kind = 'settle_late' AND events.kind = 'expire'
+                AND late.event_id = rtrim(events.event_id, ?1) || 'settled_late'),
+                json_extract(facts, '$.service_tier'), 'default') AS service_tier,
             reserved_at_ms(rtrim(rtrim(event_id, ?1), ':'), occurred_at_ms) AS moment,
             coalesce((SELECT late.usage FROM events AS late WHERE late.kind = 'settle_late'
                 AND events.kind = 'expire'
