@@ -36,6 +36,7 @@ from gateway.dialects.fields import (
     read_output_bound,
     read_service_tier,
     refuse_fields,
+    unknown_field,
 )
 from gateway.dialects.generic import NothingMeter
 from gateway.dialects.strict_json import parse_object, require_lower_case
@@ -159,11 +160,7 @@ def _check_fields(document: dict[str, Any], options: ReadOptions) -> None:
             if value not in _STANDARD[name]:
                 raise BadRequest(f"This `{name}` has a price of its own; leave it out.", param=name)
         elif name != "container" or not options.allow_stateful_ids:
-            raise BadRequest(
-                f"`{name}` is not known here, nor what it would cost; leave it out.",
-                param=name,
-                code="unsupported_parameter",
-            )
+            raise unknown_field(name)
     if document.get("service_tier") not in (None, "auto", "standard_only"):
         raise BadRequest('`service_tier` must be "auto" or "standard_only".', param="service_tier")
 

@@ -24,14 +24,12 @@ from gateway.dialects.base import (
     AnswerFacts,
     Asked,
     BadRequest,
-    Dialect,
     ForwardOptions,
     Meter,
     ReadOptions,
-    Refusal,
     RequestFacts,
 )
-from gateway.dialects.openai_answers import refuse
+from gateway.dialects.openai_answers import OpenAIDialect
 from gateway.dialects.pointer import MISSING
 from gateway.dialects.quantities import ABSURD_FACTOR, Quantity, first_bounds
 from gateway.dialects.reported import BadUsage
@@ -64,7 +62,7 @@ class Terms:
     charge_errors: bool = False
 
 
-class AnyApi(Dialect):
+class AnyApi(OpenAIDialect):
     """One such endpoint. clock: monotonic, in seconds."""
 
     name = "generic"
@@ -148,14 +146,6 @@ class AnyApi(Dialect):
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:
         """A meter for a 200 without fields, asked for just now."""
         return self.meter_answer(facts, Answered(200, (), self._clock()), streaming=streaming)
-
-    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
-        """Status and JSON body of a refusal."""
-        return refuse(refusal)
-
-    def error_frame(self, refusal: Refusal) -> bytes:  # noqa: ARG002
-        """Nothing: what the answer is, is not known; it can only be broken off."""
-        return b""
 
 
 class QuantityMeter(Meter):

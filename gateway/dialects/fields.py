@@ -4,7 +4,7 @@ Law: a field that decides the cost has its exact type and range, or the request 
 nothing is coerced, clamped or guessed, for the upstream would coerce in its own way.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from gateway.dialects.base import BadRequest, ReadOptions
@@ -155,6 +155,22 @@ def refuse_fields(document: Mapping[str, Any], options: ReadOptions) -> None:
             param=name,
             code="unsupported_parameter",
         )
+
+
+def refuse_unknown(document: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse a name that is not known, for it may cost something. Raises BadRequest."""
+    for name in document:
+        if name not in known:
+            raise unknown_field(name)
+
+
+def unknown_field(name: str, param: str | None = None) -> BadRequest:
+    """What to raise for a name that is not known. param: its whole path, where it has one."""
+    return BadRequest(
+        f"`{name[:64]}` is not known here, nor what it would cost; leave it out.",
+        param=(param or name)[:256],
+        code="unsupported_parameter",
+    )
 
 
 _DEFAULT_TIERS: Final = frozenset({"default", "standard", "standard_only", "on_demand"})

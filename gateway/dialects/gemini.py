@@ -32,7 +32,13 @@ from gateway.dialects.bounds import (
     Prompt,
     text_tokens,
 )
-from gateway.dialects.fields import MAX_COUNT, MAX_MODEL_CHARS, read_count, read_output_bound
+from gateway.dialects.fields import (
+    MAX_COUNT,
+    MAX_MODEL_CHARS,
+    read_count,
+    read_output_bound,
+    unknown_field,
+)
 from gateway.dialects.gemini_answers import error_of, refuse
 from gateway.dialects.gemini_meters import ContentArrayMeter, ContentJsonMeter, ContentSseMeter
 from gateway.dialects.generic import NothingMeter
@@ -253,11 +259,7 @@ def _known(value: Any, known: Mapping[str, str], where: str) -> dict[str, Any]:
         spelling = known.get(name)
         param = f"{where}.{name}" if where else name
         if spelling is None:
-            raise BadRequest(
-                f"`{name[:64]}` is not known here, nor what it would cost; leave it out.",
-                param=param[:256],
-                code="unsupported_parameter",
-            )
+            raise unknown_field(name, param)
         if spelling in members:
             raise BadRequest(f"`{spelling}` stands in two spellings; send one.", param=param)
         members[spelling] = member

@@ -4,19 +4,17 @@ from typing import Final
 
 from gateway.dialects.base import (
     AnswerFacts,
-    Dialect,
     ForwardOptions,
     Meter,
     ReadOptions,
-    Refusal,
     RequestFacts,
 )
-from gateway.dialects.openai_answers import refuse
+from gateway.dialects.openai_answers import OpenAIDialect
 
 _BODY: Final = "body"
 
 
-class Generic(Dialect):
+class Generic(OpenAIDialect):
     """Free passthrough. Refusals have OpenAI's shape. The document holds the raw body."""
 
     name = "generic"
@@ -41,14 +39,6 @@ class Generic(Dialect):
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002
         """A meter that finds nothing."""
         return NothingMeter()
-
-    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
-        """Status and JSON body of a refusal."""
-        return refuse(refusal)
-
-    def error_frame(self, refusal: Refusal) -> bytes:  # noqa: ARG002
-        """Nothing: what the answer is, is not known."""
-        return b""
 
 
 class NothingMeter(Meter):

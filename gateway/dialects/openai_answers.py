@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.dialects.base import Refusal, RefusalKind
+from gateway.dialects.base import Dialect, Refusal, RefusalKind
 
 _SHAPES: Final[Mapping[RefusalKind, tuple[int, str, str | None]]] = {
     "no_credit": (402, "insufficient_quota", "credit_balance_exhausted"),
@@ -34,6 +34,19 @@ _SHAPES: Final[Mapping[RefusalKind, tuple[int, str, str | None]]] = {
     "internal": (500, "api_error", "internal_error"),
 }
 """Kind → status, `type`, `code`."""
+
+
+class OpenAIDialect(Dialect):
+    """What all of OpenAI's dialects say alike. One that has no error frame can only be broken off."""
+
+    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
+        """Status and JSON body of a refusal."""
+        return refuse(refusal)
+
+    def error_frame(self, refusal: Refusal) -> bytes:  # noqa: ARG002
+        """Nothing."""
+        return b""
+
 
 STREAM_END: Final = b"data: [DONE]\n\n"
 

@@ -12,7 +12,6 @@ import orjson
 
 from gateway.dialects.base import (
     BadRequest,
-    Dialect,
     ForwardOptions,
     Meter,
     ReadOptions,
@@ -32,7 +31,7 @@ from gateway.dialects.fields import (
     read_stream_options,
     refuse_fields,
 )
-from gateway.dialects.openai_answers import end_chunk_stream, refuse
+from gateway.dialects.openai_answers import OpenAIDialect, end_chunk_stream
 from gateway.dialects.openai_meters import ChatJsonMeter, ChatSseMeter
 from gateway.dialects.strict_json import parse_object, require_lower_case
 
@@ -87,7 +86,7 @@ UNPROMPTED: Final = frozenset(
 """Fields that never reach the prompt. Any other, known or not, is counted."""
 
 
-class OpenAIChat(Dialect):
+class OpenAIChat(OpenAIDialect):
     """`POST /v1/chat/completions`."""
 
     name = "openai_chat"
@@ -143,10 +142,6 @@ class OpenAIChat(Dialect):
         if streaming:
             return ChatSseMeter(hides=not facts.wants_usage, choices=facts.choices)
         return ChatJsonMeter()
-
-    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
-        """Status and JSON body of a refusal."""
-        return refuse(refusal)
 
     def error_frame(self, refusal: Refusal) -> bytes:
         """An error chunk and the end of the stream."""

@@ -10,7 +10,6 @@ import orjson
 
 from gateway.dialects.base import (
     BadRequest,
-    Dialect,
     ForwardOptions,
     Meter,
     ReadOptions,
@@ -26,7 +25,7 @@ from gateway.dialects.fields import (
     read_stream_options,
     refuse_fields,
 )
-from gateway.dialects.openai_answers import end_chunk_stream, refuse
+from gateway.dialects.openai_answers import OpenAIDialect, end_chunk_stream
 from gateway.dialects.openai_chat import (
     OUTPUT_MAXIMA,
     UNPROMPTED,
@@ -39,7 +38,7 @@ from gateway.dialects.strict_json import parse_object
 _COUNTED: Final = UNPROMPTED - {"messages"} | {"prompt", "suffix", "echo", "logprobs"}
 
 
-class OpenAICompletions(Dialect):
+class OpenAICompletions(OpenAIDialect):
     """`POST /v1/completions`."""
 
     name = "openai_completions"
@@ -86,10 +85,6 @@ class OpenAICompletions(Dialect):
         if streaming:
             return ChatSseMeter(hides=not facts.wants_usage, choices=facts.choices)
         return ChatJsonMeter()
-
-    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
-        """Status and JSON body of a refusal."""
-        return refuse(refusal)
 
     def error_frame(self, refusal: Refusal) -> bytes:
         """An error chunk and the end of the stream."""

@@ -9,11 +9,9 @@ import orjson
 
 from gateway.dialects.base import (
     BadRequest,
-    Dialect,
     ForwardOptions,
     Meter,
     ReadOptions,
-    Refusal,
     RequestFacts,
 )
 from gateway.dialects.bounds import Prompt, prompt_texts
@@ -24,7 +22,7 @@ from gateway.dialects.fields import (
     read_service_tier,
     refuse_fields,
 )
-from gateway.dialects.openai_answers import refuse
+from gateway.dialects.openai_answers import OpenAIDialect
 from gateway.dialects.openai_meters import EmbeddingsMeter
 from gateway.dialects.strict_json import parse_object
 
@@ -36,7 +34,7 @@ _COUNTED: Final = frozenset(
 )
 
 
-class OpenAIEmbeddings(Dialect):
+class OpenAIEmbeddings(OpenAIDialect):
     """`POST /v1/embeddings`."""
 
     name = "openai_embeddings"
@@ -75,11 +73,3 @@ class OpenAIEmbeddings(Dialect):
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - never streams
         """A meter for the answer."""
         return EmbeddingsMeter()
-
-    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
-        """Status and JSON body of a refusal."""
-        return refuse(refusal)
-
-    def error_frame(self, refusal: Refusal) -> bytes:  # noqa: ARG002 - never streams
-        """Nothing: a JSON answer cannot be ended so."""
-        return b""

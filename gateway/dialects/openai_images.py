@@ -12,17 +12,22 @@ import orjson
 
 from gateway.dialects.base import (
     BadRequest,
-    Dialect,
     ForwardOptions,
     Meter,
     ReadOptions,
-    Refusal,
     RequestFacts,
 )
 from gateway.dialects.bounds import Prompt, text_tokens
-from gateway.dialects.fields import MAX_COUNT, read_count, read_flag, read_model, refuse_fields
+from gateway.dialects.fields import (
+    MAX_COUNT,
+    read_count,
+    read_flag,
+    read_model,
+    refuse_fields,
+    refuse_unknown,
+)
 from gateway.dialects.metering import JsonMeter
-from gateway.dialects.openai_answers import refuse
+from gateway.dialects.openai_answers import OpenAIDialect
 from gateway.dialects.reported import BadUsage, read_responses_usage
 from gateway.dialects.strict_json import parse_object
 
@@ -45,7 +50,7 @@ _KNOWN: Final = frozenset(
 )
 
 
-class OpenAIImages(Dialect):
+class OpenAIImages(OpenAIDialect):
     """`POST /v1/images/generations`."""
 
     name = "openai_images"
@@ -58,13 +63,7 @@ class OpenAIImages(Dialect):
         if background is not None and type(background) is not str:
             raise BadRequest("`background` must be a text.", param="background")
         refuse_fields({k: v for k, v in document.items() if k != "background"}, options)
-        for name in document:
-            if name not in _KNOWN:
-                raise BadRequest(
-                    f"`{name[:64]}` is not known here, nor what it would cost; leave it out.",
-                    param=name[:64],
-                    code="unsupported_parameter",
-                )
+        refuse_unknown(document, _KNOWN)
         if read_flag(document, "stream"):
             raise BadRequest(
                 "Partial images are billed beside the image; leave it out.", param="stream"
@@ -93,14 +92,6 @@ class OpenAIImages(Dialect):
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - never streams
         """A meter for the answer."""
         return ImagesMeter()
-
-    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
-        """Status and JSON body of a refusal."""
-        return refuse(refusal)
-
-    def error_frame(self, refusal: Refusal) -> bytes:  # noqa: ARG002 - never streams
-        """Nothing: a JSON answer cannot be ended so."""
-        return b""
 
 
 class ImagesMeter(JsonMeter):

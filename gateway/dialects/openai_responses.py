@@ -11,7 +11,6 @@ import orjson
 
 from gateway.dialects.base import (
     BadRequest,
-    Dialect,
     ForwardOptions,
     Meter,
     ReadOptions,
@@ -36,7 +35,7 @@ from gateway.dialects.fields import (
     read_stream_options,
     refuse_fields,
 )
-from gateway.dialects.openai_answers import error_of, refuse
+from gateway.dialects.openai_answers import OpenAIDialect, error_of
 from gateway.dialects.openai_chat import OUTPUT_COUNTS, OUTPUT_MAXIMA, read_choices
 from gateway.dialects.responses_meters import ResponsesJsonMeter, ResponsesSseMeter
 from gateway.dialects.strict_json import parse_object, require_lower_case
@@ -77,7 +76,7 @@ UNPROMPTED: Final = frozenset(
 )
 
 
-class OpenAIResponses(Dialect):
+class OpenAIResponses(OpenAIDialect):
     """`POST /v1/responses`."""
 
     name = "openai_responses"
@@ -142,10 +141,6 @@ class OpenAIResponses(Dialect):
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - the same for all
         """A meter for the answer."""
         return ResponsesSseMeter() if streaming else ResponsesJsonMeter()
-
-    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
-        """Status and JSON body of a refusal."""
-        return refuse(refusal)
 
     def error_frame(self, refusal: Refusal) -> bytes:
         """An `error` event, which ends a Responses stream.

@@ -12,7 +12,6 @@ import orjson
 from gateway.dialects.base import (
     AnswerFacts,
     BadRequest,
-    Dialect,
     ForwardOptions,
     Meter,
     ReadOptions,
@@ -20,9 +19,9 @@ from gateway.dialects.base import (
     RequestFacts,
 )
 from gateway.dialects.bounds import Prompt, text_tokens
-from gateway.dialects.fields import read_model, refuse_fields
+from gateway.dialects.fields import read_model, refuse_fields, refuse_unknown
 from gateway.dialects.metering import SseMeter
-from gateway.dialects.openai_answers import error_of, refuse
+from gateway.dialects.openai_answers import OpenAIDialect, error_of
 from gateway.dialects.reported import BadUsage, read_responses_usage
 from gateway.dialects.strict_json import parse_object, require_lower_case
 
@@ -34,7 +33,7 @@ _KNOWN: Final = frozenset(
 )
 
 
-class OpenAISpeech(Dialect):
+class OpenAISpeech(OpenAIDialect):
     """`POST /v1/audio/speech`."""
 
     name = "openai_speech"
@@ -45,13 +44,7 @@ class OpenAISpeech(Dialect):
         require_lower_case(document, "body")
         model = read_model(document)
         refuse_fields(document, options)
-        for name in document:
-            if name not in _KNOWN:
-                raise BadRequest(
-                    f"`{name[:64]}` is not known here, nor what it would cost; leave it out.",
-                    param=name[:64],
-                    code="unsupported_parameter",
-                )
+        refuse_unknown(document, _KNOWN)
         prompt = Prompt(options)
         spoken = document.get("input")
         if type(spoken) is not str or not spoken:
@@ -84,14 +77,6 @@ class OpenAISpeech(Dialect):
         if streaming and facts.document.get("stream_format") == "sse":
             return SpeechSseMeter(spoken)
         return SoundMeter(spoken)
-
-    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
-        """Status and JSON body of a refusal."""
-        return refuse(refusal)
-
-    def error_frame(self, refusal: Refusal) -> bytes:  # noqa: ARG002
-        """Sound has none: it can only be broken off."""
-        return b""
 
     def end_stream(self, facts: RequestFacts, refusal: Refusal) -> bytes:
         """An event, where events were asked for."""

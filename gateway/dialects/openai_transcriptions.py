@@ -13,7 +13,6 @@ import orjson
 from gateway.dialects.base import (
     Asked,
     BadRequest,
-    Dialect,
     ForwardOptions,
     Meter,
     ReadOptions,
@@ -21,10 +20,10 @@ from gateway.dialects.base import (
     RequestFacts,
 )
 from gateway.dialects.bounds import Prompt, text_tokens
-from gateway.dialects.fields import read_model
+from gateway.dialects.fields import read_model, unknown_field
 from gateway.dialects.metering import JsonMeter, SseMeter
 from gateway.dialects.multipart_form import Part, is_form, new_boundary, read_form, write_form
-from gateway.dialects.openai_answers import error_of, refuse
+from gateway.dialects.openai_answers import OpenAIDialect, error_of
 from gateway.dialects.quantities import whole_number
 from gateway.dialects.reported import BadUsage, read_responses_usage
 
@@ -50,7 +49,7 @@ _PARTS: Final = "parts"
 _BOUNDARY: Final = "boundary"
 
 
-class OpenAITranscriptions(Dialect):
+class OpenAITranscriptions(OpenAIDialect):
     """`POST /v1/audio/transcriptions` and `/v1/audio/translations`."""
 
     name = "openai_transcriptions"
@@ -78,11 +77,7 @@ class OpenAITranscriptions(Dialect):
             elif part.name in _LISTS:
                 part.text  # noqa: B018 - a text, or it is refused
             else:
-                raise BadRequest(
-                    f"`{part.name[:64]}` is not known here, nor what it would cost; leave it out.",
-                    param=part.name[:64],
-                    code="unsupported_parameter",
-                )
+                raise unknown_field(part.name)
         model = read_model(values)
         if file is None or not file.data:
             raise BadRequest("`file` is missing or empty.", param=_FILE)
@@ -128,10 +123,6 @@ class OpenAITranscriptions(Dialect):
         """A meter for the answer."""
         bound = facts.certain.get("second", 0)
         return TranscriptSseMeter(bound) if streaming else TranscriptJsonMeter(bound)
-
-    def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
-        """Status and JSON body of a refusal."""
-        return refuse(refusal)
 
     def error_frame(self, refusal: Refusal) -> bytes:
         """An event with an error."""
