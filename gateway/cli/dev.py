@@ -31,7 +31,11 @@ console = Console()
 @app.command()
 def dev(
     data_dir: Annotated[
-        Path, typer.Option(help="Wallets, events and the admin token; they survive restarts.")
+        Path,
+        typer.Option(
+            envvar="CREDITGATE_DATA_DIR",
+            help="Wallets, events and the admin token; they survive restarts.",
+        ),
     ] = Path("data/dev"),
     port: Annotated[int, typer.Option(help="Port of the gate; 0 takes a free one.")] = 8080,
     admin_port: Annotated[

@@ -4,10 +4,11 @@ Answers go to stdout, progress and errors to stderr. Text from outside (ids, mod
 printed as it is, never read as markup.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import orjson
 import typer
@@ -19,8 +20,11 @@ from rich.text import Text
 from gateway.admin.documents import timestamp
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+WIDE: Final = 200
+"""Columns of what goes into a pipe or a file, unless COLUMNS says so; a terminal has its own."""
 
-out = Console(highlight=False)
+known = sys.stdout.isatty() or "COLUMNS" in os.environ
+out = Console(highlight=False, width=None if known else WIDE)
 err = Console(stderr=True, highlight=False)
 
 
@@ -39,6 +43,7 @@ def table(*columns: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -
             column,
             justify="right" if column in numbers else "left",
             no_wrap=column in unbroken,
+            overflow="fold",  # a number that is cut short is another number
         )
     return made
 
