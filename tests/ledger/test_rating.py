@@ -149,6 +149,19 @@ async def test_a_minimum_is_for_requests_beyond_the_included_units(
     assert [await meter.use(n) for n in (10, 1, 0, 30)] == [0, 50, 0, 60]
 
 
+async def test_a_minimum_is_whole_beside_the_smallest_part_of_another_class(
+    valkey: redis.asyncio.Redis,
+) -> None:
+    rate = Rate("input", "per_unit", (Tier(None, 2_000),), minimum_per_request_nano=50)
+    meter = await Meter(valkey, rate, Rate("output", "per_unit", (Tier(None, 1),))).open()
+    bench, table = meter.bench, meter.table
+    used = table.vector({"input": 1, "output": 1})  # 50 nano-credits and one pico-credit
+    settled = await bench.ledger.settle(
+        bench.account, "r", table, used, bench.facts, tokens=2, reserved_at_ms=bench.now
+    )
+    assert settled.charged_nano == 51
+
+
 async def test_the_first_use_of_a_period_owes_its_minimum_and_later_ones_what_is_beyond(
     valkey: redis.asyncio.Redis,
 ) -> None:
