@@ -89,14 +89,15 @@ async def test_allowances_carry_their_own_rest_beside_counters(bench: Bench, cou
     if counted:
         await count(bench, 10)
     spent = 40
-    for name, amount, most, priority in (("a", 50, 20, 1), ("b", 60, 1000, 2), ("c", 70, 0, 3)):
+    terms = (("a", 50, 20, 1), ("b", 60, 1000, 2), ("c", 70, 0, 3), ("d", 80, 30, 4))
+    for name, amount, most, priority in terms:
         await bench.ledger.allowance(
             "acme", name, amount, period="day", rollover_max_nano=most, priority=priority
         )
     await bench.settle("r1", spent)
     bench.now = MIDNIGHT_MS
     await bench.ledger.sweep("acme")
-    carried = {"a": 50 + 10, "b": 60 + 60, "c": 70}
+    carried = {"a": 50 + 10, "b": 60 + 60, "c": 70, "d": 80 + 30}
     opened = {s[1]: s[3] for s in await bench.stamps() if s[0] == "grant" and s[2] == MIDNIGHT_MS}
     assert opened == {
         f"allowance:acme:{allowance_id(name)}:{MIDNIGHT_MS}": amount
@@ -108,7 +109,7 @@ async def test_allowances_carry_their_own_rest_beside_counters(bench: Bench, cou
     rested = {a.allowance_id: (a.start_ms, a.carry_nano) for a in (await bench.wallet()).allowances}
     assert rested == {allowance_id(name): (bench.now, 0) for name in carried}
     last = {s[1]: s[3] for s in await bench.stamps() if s[0] == "grant" and s[2] == bench.now}
-    assert sorted(last.values()) == [70, 50 + 20, 60 + 120]
+    assert sorted(last.values()) == [70, 50 + 20, 80 + 30, 60 + 120]
     assert await bench.differences() == []
 
 
@@ -178,3 +179,41 @@ async def test_an_allowance_opens_up_to_the_bound_of_what_is_ever_granted(bench:
     await bench.ledger.allowance("acme", "just", 10, period="day")
     assert (await bench.wallet()).granted_nano == MAX_AMOUNT_NANO
     assert [allowance.end_ms for allowance in (await bench.wallet()).allowances] == [0, MIDNIGHT_MS]
+
+
+async def test_what_is_given_back_to_a_grant_expires_with_it(bench: Bench) -> None:
+    hour = NOON_MS + 3_600_000
+    await bench.open(0)
+    await bench.ledger.grant("acme", "g1", 100, priority=1, expires_at_ms=MIDNIGHT_MS)
+    await bench.ledger.grant("acme", "g2", 5, priority=9, expires_at_ms=hour)
+    await bench.held("r1", 100)
+    bench.now = hour
+    await bench.ledger.sweep("acme")
+    assert (await bench.wallet()).sweep_at_ms == MAX_AMOUNT_NANO  # all that is left is held
+    await bench.settle("r1", 40)
+    assert (await bench.wallet()).sweep_at_ms == MIDNIGHT_MS
+
+
+async def test_what_a_late_settle_gives_back_to_a_grant_expires_with_it(bench: Bench) -> None:
+    await bench.open(0)
+    await bench.ledger.grant("acme", "g1", 100, priority=1, expires_at_ms=MIDNIGHT_MS)
+    await bench.ledger.grant("acme", "g2", 5, priority=9, expires_at_ms=NOON_MS + 60_001)
+    await bench.held("r1", 100, floor=100)
+    bench.now += 60_000
+    await bench.expire("r1")
+    bench.now += 1
+    await bench.ledger.sweep("acme")
+    assert (await bench.wallet()).sweep_at_ms == MAX_AMOUNT_NANO  # all is spent
+    await bench.settle("r1", 10)
+    assert (await bench.wallet()).sweep_at_ms == MIDNIGHT_MS
+
+
+async def test_what_is_given_back_delays_no_sweep(bench: Bench) -> None:
+    await bench.open(0)
+    await bench.ledger.grant("acme", "g1", 100, priority=1, expires_at_ms=MIDNIGHT_MS + DAY_MS)
+    await bench.ledger.grant("acme", "g2", 5, priority=9, expires_at_ms=MIDNIGHT_MS)
+    await bench.held("r1", 100, floor=60)
+    bench.now += 60_000
+    await bench.expire("r1")
+    await bench.settle("r1", 10)
+    assert (await bench.wallet()).sweep_at_ms == MIDNIGHT_MS
