@@ -96,12 +96,21 @@ async def run_some_steps(task: "asyncio.Task[Any]", steps: int) -> bool:
 async def test_wherever_a_request_ends_nothing_is_held_and_it_is_charged_once_at_most(
     gate: Gate, sim: Sim, stream: bool, how: str
 ) -> None:
-    messages = [{"role": "user", "content": "hi\nsim: tokens=20"}]
-    body = orjson.dumps({"model": "small", "stream": stream, "messages": messages})
+    bodies = [
+        orjson.dumps(
+            {
+                "model": "small",
+                "stream": stream,
+                "messages": [{"role": "user", "content": f"hi\nsim: tokens=20 {pace}"}],
+            }
+        )
+        # In turn: one whose end comes within the steps, one that is waited for whatever the machine does.
+        for pace in ("", "ttft_ms=2")
+    ]
     interrupted = 0
     stages: set[str] = set()
     for steps in range(MOST_STEPS):
-        exchange = Stepped(body)
+        exchange = Stepped(bodies[steps % 2])
         task = asyncio.create_task(gate.service._flow(exchange))
         if await run_some_steps(task, steps):
             interrupted += 1
