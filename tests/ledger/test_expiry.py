@@ -1,6 +1,8 @@
 """What time does to a wallet: grants expire once, allowances open and roll over, whoever comes by."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -62,6 +64,34 @@ async def test_whichever_script_comes_first_expires_it(bench: Bench) -> None:
     assert (await bench.settle("r1", 60)).balance_nano == 1000
     assert [e[1] for e in await entries(bench, "expire_grant")] == [40]
     assert (await bench.wallet()).expired_nano == 40
+    assert await bench.differences() == []
+
+
+@pytest.mark.parametrize("verb", ["grant", "adjust", "void", "refund", "account", "allowance"])
+async def test_an_operators_script_meets_an_expiry_to_the_millisecond(
+    bench: Bench, verb: str
+) -> None:
+    await expiring(bench)
+    await bench.ledger.grant("acme", "g3", 7)
+    await bench.settle("r1", 30)  # of the one that expires
+    ledger, reason = bench.ledger, "test"
+    calls: dict[str, Callable[[str], Awaitable[Any]]] = {
+        "grant": lambda op: ledger.grant("acme", op, 5),
+        "adjust": lambda op: ledger.adjust("acme", op, 5, corrects=None, reason=reason),
+        "void": lambda op: ledger.void("acme", op, int(op) * 2 - 3, reason=reason),
+        "refund": lambda op: ledger.refund(
+            "acme", op, "r1:settled", 5, charged_nano=30, allocations=[(2, 30)], reason=reason
+        ),
+        "account": lambda op: ledger.account("acme", account_rev=int(op), credit_limit_nano=1),
+        "allowance": lambda op: ledger.allowance("acme", op, 5),
+    }
+    bench.now = NOON_MS + 999
+    await calls[verb]("2")
+    assert await entries(bench, "expire_grant") == []
+    bench.now += 1
+    await calls[verb]("3")
+    left = 75 if verb == "refund" else 70
+    assert [e[1] for e in await entries(bench, "expire_grant")] == [left]
     assert await bench.differences() == []
 
 
