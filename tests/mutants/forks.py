@@ -39,6 +39,8 @@ TESTS = (
     "tests/ledger/test_sweeps.py",
     "tests/ledger/test_calendar.py",
     "tests/ledger/test_corrections.py",
+    "tests/ledger/test_afford.py",
+    "tests/ledger/test_service_tiers.py",
     "tests/ledger/test_signals.py",
     "tests/ledger/test_rating.py",
     "tests/ledger/test_rate.py",
