@@ -91,6 +91,13 @@ async def test_an_expired_grant_is_gone_to_the_millisecond_and_nothing_is_writte
     assert await bench.stamps() == before
 
 
+async def test_an_allowance_counts_from_the_first_millisecond_of_its_period(bench: Bench) -> None:
+    await bench.open(10)
+    await bench.ledger.allowance("acme", "daily", 7, period="day")
+    bench.now = NOON_MS + 86_400_000 // 2
+    assert (await afford(bench, 0, 99)).steps == 17
+
+
 async def test_tiers_count_from_where_the_period_stands(bench: Bench) -> None:
     table = compile_prices([Rate("input", "graduated", (Tier(10, 1_000), Tier(None, 5_000)))])
     await bench.open(100)

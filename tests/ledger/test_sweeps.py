@@ -184,6 +184,7 @@ async def test_an_allowance_opens_up_to_the_bound_of_what_is_ever_granted(bench:
 async def test_what_is_given_back_to_a_grant_expires_with_it(bench: Bench) -> None:
     hour = NOON_MS + 3_600_000
     await bench.open(0)
+    await bench.ledger.grant("acme", "g0", 5, priority=0, scope_bits=2)  # stands first
     await bench.ledger.grant("acme", "g1", 100, priority=1, expires_at_ms=MIDNIGHT_MS)
     await bench.ledger.grant("acme", "g2", 5, priority=9, expires_at_ms=hour)
     await bench.held("r1", 100)
@@ -196,6 +197,7 @@ async def test_what_is_given_back_to_a_grant_expires_with_it(bench: Bench) -> No
 
 async def test_what_a_late_settle_gives_back_to_a_grant_expires_with_it(bench: Bench) -> None:
     await bench.open(0)
+    await bench.ledger.grant("acme", "g0", 5, priority=0, scope_bits=2)  # stands first
     await bench.ledger.grant("acme", "g1", 100, priority=1, expires_at_ms=MIDNIGHT_MS)
     await bench.ledger.grant("acme", "g2", 5, priority=9, expires_at_ms=NOON_MS + 60_001)
     await bench.held("r1", 100, floor=100)
