@@ -1,0 +1,206 @@
+"""nginx with a gate of its own in Lua, Debian's module: the limit to beat.
+
+It does what a prepaid gate must: finds the customer by key, parses the body, holds the most that it
+can cost by one script, proxies, reads the usage, and by another script charges it and writes the
+event. Nothing else: no limits, grants, tiers, checkpoints, idempotence, strict parse. It gets its
+best: one worker, no logs, kept connections, reserves and settles of all requests over one pipelined
+connection, settles that nobody waits for.
+
+Law: `gate.lua` decides, `reserve.lua` and `settle.lua` run in Redis; a request whose usage was
+not read is charged 0, which a healthy provider never makes it do (the bench compares the sums).
+"""
+
+import contextlib
+import hashlib
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+import psutil
+import redis
+
+from loadtest.nginx import NginxFailed, Upstream, find_nginx
+from loadtest.ports import free_ports
+
+MODULES: Final = ("ndk_http_module.so", "ngx_http_lua_module.so")
+_MODULE_FOLDERS: Final = (Path("/usr/lib/nginx/modules"), Path("/usr/share/nginx/modules"))
+_CODE: Final = Path(__file__).with_name("nginx_lua")
+
+_CONFIG: Final = """\
+{modules}
+worker_processes 1;
+daemon off;
+pid {folder}/pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  client_max_body_size 16m;
+  client_body_buffer_size 2m;
+  keepalive_requests 100000000;
+  proxy_http_version 1.1;
+  proxy_set_header connection "";
+  lua_package_path "{code}/?.lua;;";
+  init_by_lua_block {{
+    gate = require "gate"
+    gate.init {{
+      redis = "{redis}",
+      keys = {{ {keys} }},
+      prices = {{ {prices} }},
+      scripts = {{ reserve = "{reserve}", settle = "{settle}" }},
+    }}
+  }}
+  init_worker_by_lua_block {{ gate.start() }}
+{servers}}}
+"""
+
+_SERVER: Final = """\
+  upstream up{port} {{ server {address}; keepalive 1024; keepalive_requests 100000000; }}
+  server {{
+    listen 127.0.0.1:{port};
+    proxy_buffering {buffering};
+{tls}    location /healthz {{ return 200; }}
+    location / {{
+      access_by_lua_block {{ gate.access() }}
+      proxy_pass {scheme}://up{port};
+      body_filter_by_lua_block {{ gate.body() }}
+      log_by_lua_block {{ gate.log() }}
+    }}
+  }}
+"""
+
+_TLS: Final = """\
+    proxy_ssl_trusted_certificate {ca_file};
+    proxy_ssl_verify on;
+    proxy_ssl_name localhost;
+"""
+
+
+class LuaMissing(Exception):
+    """nginx's Lua module is not installed: `apt-get install libnginx-mod-http-lua`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Nano-credits per token; `most`: the output where the caller names no maximum."""
+
+    input_nano: float
+    output_nano: float
+    most: int = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class NginxLua:
+    """A running nginx. `ports[upstream][streams]` is where it gates that upstream."""
+
+    pid: int
+    ports: dict[str, dict[bool, int]]
+
+    def url(self, upstream: str, *, streams: bool) -> str:
+        """Where to send JSON requests, or streams, for this upstream."""
+        return f"http://127.0.0.1:{self.ports[upstream][streams]}"
+
+    def pids(self) -> list[int]:
+        """Its master and worker."""
+        return [self.pid, *(child.pid for child in psutil.Process(self.pid).children())]
+
+
+@contextlib.contextmanager
+def running(
+    folder: Path,
+    upstreams: Mapping[str, Upstream],
+    *,
+    redis_socket: Path,
+    customers: Mapping[str, str],
+    prices: Mapping[str, Price],
+    credit_nano: int = 9_000_000_000_000_000,
+) -> Iterator[NginxLua]:
+    """Run it in this folder until the block ends; each customer's wallet is filled.
+
+    customers: API key in clear → customer
+    Raises NginxMissing, LuaMissing, NginxFailed.
+    """
+    program = find_nginx()
+    folder.mkdir(parents=True, exist_ok=True)
+    digests = {}
+    with redis.Redis(unix_socket_path=str(redis_socket)) as client:
+        for name in ("reserve", "settle"):
+            source = (_CODE / f"{name}.lua").read_bytes()
+            client.script_load(source)
+            digests[name] = hashlib.sha1(source, usedforsecurity=False).hexdigest()
+        for customer in customers.values():
+            client.hset(f"w:{customer}", mapping={"balance": credit_nano, "held": 0})
+    ports: dict[str, dict[bool, int]] = {}
+    servers = ""
+    free = free_ports(2 * len(upstreams))
+    for name, upstream in upstreams.items():
+        ports[name] = {}
+        scheme, _, address = upstream.url.partition("://")
+        for streams in (False, True):
+            ports[name][streams] = free.pop()
+            servers += _SERVER.format(
+                port=ports[name][streams],
+                address=address,
+                scheme=scheme,
+                buffering="off" if streams else "on",
+                tls=_TLS.format(ca_file=upstream.ca_file) if upstream.ca_file else "",
+            )
+    config = folder / "nginx.conf"
+    config.write_text(
+        _CONFIG.format(
+            modules="\n".join(f"load_module {path};" for path in _modules()),
+            folder=folder,
+            code=_CODE,
+            redis=redis_socket,
+            keys=", ".join(f'["{key}"] = "{name}"' for key, name in customers.items()),
+            prices=", ".join(
+                f'["{model}"] = {{ input = {price.input_nano}, output = {price.output_nano},'
+                f" most = {price.most} }}"
+                for model, price in prices.items()
+            ),
+            **digests,
+            servers=servers,
+        )
+    )
+    child = subprocess.Popen(
+        [program, "-p", str(folder), "-c", str(config), "-e", str(folder / "error.log")],
+        start_new_session=True,
+    )
+    try:
+        nginx = NginxLua(child.pid, ports)
+        _wait(nginx, child, folder)
+        yield nginx
+    finally:
+        child.terminate()
+        child.wait(10)
+
+
+def _modules() -> list[Path]:
+    for place in _MODULE_FOLDERS:
+        found = [place / name for name in MODULES]
+        if all(path.exists() for path in found):
+            return found
+    raise LuaMissing("nginx has no Lua module (Debian: apt-get install libnginx-mod-http-lua)")
+
+
+def _wait(nginx: NginxLua, child: "subprocess.Popen[bytes]", folder: Path) -> None:
+    deadline_s = time.monotonic() + 10
+    urls = [nginx.url(name, streams=s) for name in nginx.ports for s in (False, True)]
+    while urls:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{urls[-1]}/healthz", timeout=2, trust_env=False).status_code == 200:
+                urls.pop()
+                continue
+        if child.poll() is not None or time.monotonic() > deadline_s:
+            log = (folder / "error.log").read_text() if (folder / "error.log").exists() else ""
+            raise NginxFailed(f"nginx does not serve:\n{log[-2000:]}")
+        time.sleep(0.05)
