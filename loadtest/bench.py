@@ -32,6 +32,7 @@ from loadtest import bench_report, children, gate, nginx
 from loadtest.bench_report import Cell, Report
 from loadtest.generator import Load, percentile
 from loadtest.measure import NOTHING_SPENT, Sample, cpu_s, machine_busy_s, redis_cost
+from loadtest.peers import nginx_lua
 from loadtest.requests import CLIENT_HEADERS, Shot, chat_body, http_request, same
 from loadtest.tls import make_tls_files
 
@@ -178,6 +179,28 @@ def set_up(
                         "nginx",
                         lambda cell: proxy.url(cell.upstream, streams=cell.stream),
                         proxy.pids,
+                    )
+                )
+            prices = dict.fromkeys((gate.MODEL, gate.TLS_MODEL), nginx_lua.Price(500, 2000))
+            try:
+                peer = stack.enter_context(
+                    nginx_lua.running(
+                        folder / "nginx-lua",
+                        upstreams,
+                        redis_socket=store.socket,
+                        customers={KEY: "load"},
+                        prices=prices,
+                    )
+                )
+            except (nginx.NginxMissing, nginx_lua.LuaMissing) as missing:
+                console.print(f"Without nginx and Lua: {missing}")
+            else:
+                bench.targets.append(
+                    Target(
+                        "nginx+lua",
+                        lambda cell: peer.url(cell.upstream, streams=cell.stream),
+                        peer.pids,
+                        ledger=True,
                     )
                 )
             config = gate.write_config(

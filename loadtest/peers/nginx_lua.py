@@ -12,6 +12,7 @@ not read is charged 0, which a healthy provider never makes it do (the bench com
 
 import contextlib
 import hashlib
+import os
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -32,7 +33,7 @@ _CODE: Final = Path(__file__).with_name("nginx_lua")
 
 _CONFIG: Final = """\
 {modules}
-worker_processes 1;
+{user}worker_processes 1;
 daemon off;
 pid {folder}/pid;
 error_log {folder}/error.log warn;
@@ -158,6 +159,8 @@ def running(
     config.write_text(
         _CONFIG.format(
             modules="\n".join(f"load_module {path};" for path in _modules()),
+            # The worker must reach the ledger's socket: it is who started it.
+            user="user root;\n" if os.geteuid() == 0 else "",
             folder=folder,
             code=_CODE,
             redis=redis_socket,

@@ -92,6 +92,9 @@ async def test_an_operators_script_meets_an_expiry_to_the_millisecond(
     await calls[verb]("3")
     left = 75 if verb == "refund" else 70
     assert [e[1] for e in await entries(bench, "expire_grant")] == [left]
+    kinds = [stamp[0] for stamp in await bench.stamps()]
+    told = kinds.index("expire_grant")  # first what time has done, then what was asked
+    assert kinds[told + 1] == {"refund": "adjust"}.get(verb, verb)
     assert await bench.differences() == []
 
 
