@@ -20,14 +20,14 @@ from loadtest.ports import free_ports
 
 _PROGRAMS: Final = ("nginx", "/usr/sbin/nginx")
 
-_CONFIG: Final = """\
-worker_processes 1;
+CONFIG: Final = """\
+{main}worker_processes 1;
 daemon off;
 pid {folder}/pid;
 error_log {folder}/error.log warn;
 events {{ worker_connections 8192; }}
 http {{
-  access_log off;
+{http}  access_log off;
   client_body_temp_path {folder}/body;
   proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/fastcgi;
@@ -50,7 +50,7 @@ _SERVER: Final = """\
   }}
 """
 
-_TLS: Final = """\
+TLS: Final = """\
     proxy_ssl_trusted_certificate {ca_file};
     proxy_ssl_verify on;
     proxy_ssl_name localhost;
@@ -100,7 +100,7 @@ def find_nginx() -> str:
 @contextlib.contextmanager
 def running(folder: Path, upstreams: dict[str, Upstream]) -> Iterator[Nginx]:
     """Run nginx in this folder until the block ends. Raises NginxMissing, NginxFailed."""
-    program = find_nginx()
+    find_nginx()
     folder.mkdir(parents=True, exist_ok=True)
     ports: dict[str, dict[bool, int]] = {}
     servers = ""
@@ -115,29 +115,42 @@ def running(folder: Path, upstreams: dict[str, Upstream]) -> Iterator[Nginx]:
                 address=address,
                 scheme=scheme,
                 buffering="off" if streams else "on",
-                tls=_TLS.format(ca_file=upstream.ca_file) if upstream.ca_file else "",
+                tls=TLS.format(ca_file=upstream.ca_file) if upstream.ca_file else "",
             )
-    config = folder / "nginx.conf"
-    config.write_text(_CONFIG.format(folder=folder, servers=servers))
+    config = CONFIG.format(main="", http="", folder=folder, servers=servers)
+    with serving(folder, config, ports, "/v1/models") as nginx:
+        yield nginx
+
+
+@contextlib.contextmanager
+def serving(
+    folder: Path, config: str, ports: dict[str, dict[bool, int]], asked: str
+) -> Iterator[Nginx]:
+    """Run nginx by this configuration until the block ends, once `asked` is answered at every port.
+
+    Raises NginxMissing, NginxFailed.
+    """
+    file = folder / "nginx.conf"
+    file.write_text(config)
     child = subprocess.Popen(
-        [program, "-p", str(folder), "-c", str(config), "-e", str(folder / "error.log")],
+        [find_nginx(), "-p", str(folder), "-c", str(file), "-e", str(folder / "error.log")],
         start_new_session=True,
     )
     try:
         nginx = Nginx(child.pid, ports)
-        _wait(nginx, child, folder)
+        _wait(nginx, child, folder, asked)
         yield nginx
     finally:
         child.terminate()
         child.wait(10)
 
 
-def _wait(nginx: Nginx, child: "subprocess.Popen[bytes]", folder: Path) -> None:
+def _wait(nginx: Nginx, child: "subprocess.Popen[bytes]", folder: Path, asked: str) -> None:
     deadline_s = time.monotonic() + 10
     urls = [nginx.url(name, streams=s) for name in nginx.ports for s in (False, True)]
     while urls:
         with contextlib.suppress(httpx.TransportError):
-            answer = httpx.get(f"{urls[-1]}/v1/models", timeout=2, trust_env=False)
+            answer = httpx.get(f"{urls[-1]}{asked}", timeout=2, trust_env=False)
             if answer.status_code == 200:
                 urls.pop()
                 continue

@@ -141,7 +141,7 @@ class Flow:
             run.interrupt = task.cancel
             exchange.limit_after_gone(run.linger_ms, task.cancel, run.leaving)
             headers = model.forwarding.fields(
-                exchange.headers(),
+                asked.fields,
                 exchange.header("connection"),
                 trail.request_id,
                 route.dialect.forward_type(facts),
@@ -180,13 +180,14 @@ class Flow:
 
     async def _forward_free(self, exchange: Exchange, trail: Trail, route: Route) -> None:
         dialect = route.dialect
-        facts = dialect.read(await self._asked(exchange, route), route.reading)
+        asked = await self._asked(exchange, route)
+        facts = dialect.read(asked, route.reading)
         upstream, forwarding, options = route.upstream, route.forwarding, NAMELESS
         if upstream is None or forwarding is None:
             model = self._model(route, facts, trail)
             upstream, forwarding, options = model.upstream, model.forwarding, model.forward
         headers = forwarding.fields(
-            exchange.headers(),
+            asked.fields,
             exchange.header("connection"),
             trail.request_id,
             dialect.forward_type(facts),

@@ -479,7 +479,9 @@ class Run:
         event["http_status"] = self.status or None
         event["finish_reason"] = "error" if self.stage in ("cut", "killed") else facts.finish_reason
         event["response_model"] = facts.response_model
-        self.bound = replace(self.bound, tiers=(self._served_in(),))
+        served_in = (self._served_in(),)
+        if served_in != self.bound.tiers:
+            self.bound = replace(self.bound, tiers=served_in)
         if "service_tier" in event:
             event["service_tier"] = self.bound.tiers[0]
         if facts.service_tier not in (None, event.get("service_tier", DEFAULT_TIER)):

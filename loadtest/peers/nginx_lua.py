@@ -13,43 +13,25 @@ not read is charged 0, which a healthy provider never makes it do (the bench com
 import contextlib
 import hashlib
 import os
-import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
-import psutil
 import redis
 
-from loadtest.nginx import NginxFailed, Upstream, find_nginx
+from loadtest import nginx
 from loadtest.ports import free_ports
 
 MODULES: Final = ("ndk_http_module.so", "ngx_http_lua_module.so")
 _MODULE_FOLDERS: Final = (Path("/usr/lib/nginx/modules"), Path("/usr/share/nginx/modules"))
 _CODE: Final = Path(__file__).with_name("nginx_lua")
 
-_CONFIG: Final = """\
+_MAIN: Final = """\
 {modules}
-{user}worker_processes 1;
-daemon off;
-pid {folder}/pid;
-error_log {folder}/error.log warn;
-events {{ worker_connections 8192; }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  client_max_body_size 16m;
-  client_body_buffer_size 2m;
-  keepalive_requests 100000000;
-  proxy_http_version 1.1;
-  proxy_set_header connection "";
+{user}"""
+
+_HTTP: Final = """\
   lua_package_path "{code}/?.lua;;";
   init_by_lua_block {{
     gate = require "gate"
@@ -61,7 +43,6 @@ http {{
     }}
   }}
   init_worker_by_lua_block {{ gate.start() }}
-{servers}}}
 """
 
 _SERVER: Final = """\
@@ -79,12 +60,6 @@ _SERVER: Final = """\
   }}
 """
 
-_TLS: Final = """\
-    proxy_ssl_trusted_certificate {ca_file};
-    proxy_ssl_verify on;
-    proxy_ssl_name localhost;
-"""
-
 
 class LuaMissing(Exception):
     """nginx's Lua module is not installed: `apt-get install libnginx-mod-http-lua`."""
@@ -99,38 +74,22 @@ class Price:
     most: int = 16_384
 
 
-@dataclass(frozen=True, slots=True)
-class NginxLua:
-    """A running nginx. `ports[upstream][streams]` is where it gates that upstream."""
-
-    pid: int
-    ports: dict[str, dict[bool, int]]
-
-    def url(self, upstream: str, *, streams: bool) -> str:
-        """Where to send JSON requests, or streams, for this upstream."""
-        return f"http://127.0.0.1:{self.ports[upstream][streams]}"
-
-    def pids(self) -> list[int]:
-        """Its master and worker."""
-        return [self.pid, *(child.pid for child in psutil.Process(self.pid).children())]
-
-
 @contextlib.contextmanager
 def running(
     folder: Path,
-    upstreams: Mapping[str, Upstream],
+    upstreams: Mapping[str, nginx.Upstream],
     *,
     redis_socket: Path,
     customers: Mapping[str, str],
     prices: Mapping[str, Price],
     credit_nano: int = 9_000_000_000_000_000,
-) -> Iterator[NginxLua]:
+) -> Iterator[nginx.Nginx]:
     """Run it in this folder until the block ends; each customer's wallet is filled.
 
     customers: API key in clear → customer
     Raises NginxMissing, LuaMissing, NginxFailed.
     """
-    program = find_nginx()
+    nginx.find_nginx()
     folder.mkdir(parents=True, exist_ok=True)
     digests = {}
     with redis.Redis(unix_socket_path=str(redis_socket)) as client:
@@ -153,15 +112,15 @@ def running(
                 address=address,
                 scheme=scheme,
                 buffering="off" if streams else "on",
-                tls=_TLS.format(ca_file=upstream.ca_file) if upstream.ca_file else "",
+                tls=nginx.TLS.format(ca_file=upstream.ca_file) if upstream.ca_file else "",
             )
-    config = folder / "nginx.conf"
-    config.write_text(
-        _CONFIG.format(
+    config = nginx.CONFIG.format(
+        main=_MAIN.format(
             modules="\n".join(f"load_module {path};" for path in _modules()),
             # The worker must reach the ledger's socket: it is who started it.
             user="user root;\n" if os.geteuid() == 0 else "",
-            folder=folder,
+        ),
+        http=_HTTP.format(
             code=_CODE,
             redis=redis_socket,
             keys=", ".join(f'["{key}"] = "{name}"' for key, name in customers.items()),
@@ -171,20 +130,12 @@ def running(
                 for model, price in prices.items()
             ),
             **digests,
-            servers=servers,
-        )
+        ),
+        folder=folder,
+        servers=servers,
     )
-    child = subprocess.Popen(
-        [program, "-p", str(folder), "-c", str(config), "-e", str(folder / "error.log")],
-        start_new_session=True,
-    )
-    try:
-        nginx = NginxLua(child.pid, ports)
-        _wait(nginx, child, folder)
-        yield nginx
-    finally:
-        child.terminate()
-        child.wait(10)
+    with nginx.serving(folder, config, ports, "/healthz") as running_nginx:
+        yield running_nginx
 
 
 def _modules() -> list[Path]:
@@ -193,17 +144,3 @@ def _modules() -> list[Path]:
         if all(path.exists() for path in found):
             return found
     raise LuaMissing("nginx has no Lua module (Debian: apt-get install libnginx-mod-http-lua)")
-
-
-def _wait(nginx: NginxLua, child: "subprocess.Popen[bytes]", folder: Path) -> None:
-    deadline_s = time.monotonic() + 10
-    urls = [nginx.url(name, streams=s) for name in nginx.ports for s in (False, True)]
-    while urls:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{urls[-1]}/healthz", timeout=2, trust_env=False).status_code == 200:
-                urls.pop()
-                continue
-        if child.poll() is not None or time.monotonic() > deadline_s:
-            log = (folder / "error.log").read_text() if (folder / "error.log").exists() else ""
-            raise NginxFailed(f"nginx does not serve:\n{log[-2000:]}")
-        time.sleep(0.05)
