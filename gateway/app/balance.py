@@ -4,8 +4,9 @@ request was charged, from the store."""
 import asyncio
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from gateway.domain.reservation import Account
 from gateway.ledger.accounts import AccountStore
@@ -46,37 +47,26 @@ class BalanceReader:
         return await asyncio.to_thread(self._charge_of, reservation_id)
 
     def _charge_of(self, reservation_id: str) -> Charge | None:
-        ids = [f"{reservation_id}:{outcome}" for outcome in ("settled", "expired", "settled_late")]
-        try:
-            store = sqlite3.connect(self._events_uri, uri=True, timeout=0.5)
-        except sqlite3.Error:
-            return None
-        try:
-            rows = store.execute(
-                "SELECT amount_nano, event_id FROM events WHERE event_id IN (?, ?, ?)"
-                " ORDER BY occurred_at_ms, epoch, seq",
-                ids,
-            ).fetchall()
-        except sqlite3.Error:
-            return None
-        finally:
-            store.close()
+        rows = self._stored(
+            "SELECT amount_nano, event_id FROM events WHERE event_id IN (?, ?, ?)"
+            " ORDER BY occurred_at_ms, epoch, seq",
+            *(f"{reservation_id}:{outcome}" for outcome in ("settled", "expired", "settled_late")),
+        )
         return Charge(sum(nano for nano, _ in rows), rows[-1][1]) if rows else None
 
     def _settled_since(self, customer_id: str, now_ms: int) -> int | None:
-        midnight_ms = now_ms - now_ms % DAY_MS
+        rows = self._stored(
+            "SELECT coalesce(sum(amount_nano), 0) FROM events WHERE customer_id = ?"
+            " AND occurred_at_ms >= ? AND kind IN ('settle', 'expire', 'settle_late')",
+            customer_id,
+            now_ms - now_ms % DAY_MS,
+        )
+        return int(rows[0][0]) if rows else None
+
+    def _stored(self, query: str, *values: str | int) -> list[Any] | None:
+        """Rows of the store; None where there is none, or it cannot be read now."""
         try:
-            store = sqlite3.connect(self._events_uri, uri=True, timeout=0.5)
+            with closing(sqlite3.connect(self._events_uri, uri=True, timeout=0.5)) as store:
+                return store.execute(query, values).fetchall()
         except sqlite3.Error:
             return None
-        try:
-            row = store.execute(
-                "SELECT coalesce(sum(amount_nano), 0) FROM events WHERE customer_id = ?"
-                " AND occurred_at_ms >= ? AND kind IN ('settle', 'expire', 'settle_late')",
-                (customer_id, midnight_ms),
-            ).fetchone()
-        except sqlite3.Error:
-            return None
-        finally:
-            store.close()
-        return int(row[0])
