@@ -1,6 +1,6 @@
 """What a request costs a worker of the gate: CPU µs, Python calls, and where they are.
 
-    python -m loadtest.gate_cost [--against DIRECTORY] [--rounds 5] [--seconds 2] [--only JSON]
+    python -m loadtest.gate_cost [--against DIRECTORY] [--rounds 20] [--seconds 0.4] [--only JSON]
     python -m loadtest.gate_cost --calls [--only JSON]
 
 With `--against` another checkout of this repository is measured in turns with this one, on the same
@@ -27,7 +27,6 @@ import psutil
 import redis
 import uvloop
 from rich.console import Console
-from rich.status import Status
 from rich.table import Table
 
 from gateway.app.roles import Resources
@@ -37,10 +36,11 @@ from loadtest import children, gate
 from loadtest.bench import CELLS, KEY, Bench, Target, on_cores, shot
 from loadtest.bench_report import Cell
 from loadtest.generator import Load
-from loadtest.measure import median, quiet
 from loadtest.requests import same
 
 _WARM_UP_S: Final = 0.5
+_WARM_UP_SAMPLES: Final = 2
+_SETTLE_TIME_S: Final = 0.05
 _CALLS_LOAD_S: Final = 2.0
 _TOP: Final = 45
 
@@ -84,30 +84,41 @@ def set_up(folder: Path, trees: Sequence[Path], seconds: float) -> Iterator[Benc
         yield bench
 
 
+def on_cpu_s(pid: int) -> float:
+    """Seconds that the threads of a process have run so far, to the nanosecond."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(each.read_text().split()[0]) for each in threads) / 1e9
+
+
+async def sample(cell: Cell, target: Target, seconds: float) -> float:
+    """CPU µs of the worker per answer under a short load. Raises ZeroDivisionError for none."""
+    [worker] = target.serving()
+    load = Load(target.url(cell), same(shot(cell)), connections=cell.connections, seconds=seconds)
+    before = on_cpu_s(worker)
+    result = await load.run()
+    await asyncio.sleep(_SETTLE_TIME_S)
+    return (on_cpu_s(worker) - before) * 1e6 / result.good
+
+
 async def compare(bench: Bench, cells: Sequence[Cell], rounds: int, console: Console) -> Table:
-    """CPU µs of the worker per answer, by workload and tree: the median of the quiet samples, and the
-    least of all; the ratio is of the first two's medians."""
-    for target in bench.targets:
-        for cell in cells:
-            await bench.sample(cell, target, _WARM_UP_S)
-    with console.status("") as status:
-        for number in range(rounds):
-            await bench.round(cells, partial(_tell, status, f"{number + 1}/{rounds}"))
+    """CPU µs of the worker per answer, by workload and tree: the lower quartile of many short samples
+    that take turns, for what disturbs a sample only ever adds to it. The ratio is of the first two.
+    """
     names = [target.name for target in bench.targets]
-    table = Table("workload", *names, "ratio", "quiet")
-    for cell in cells:
-        believed = [quiet(bench.samples[cell.name, name]) for name in names]
-        figures = [median(samples, lambda s: s.cpu_us) for samples, _ in believed]
-        ratio = f"{figures[0] / figures[1]:.3f}" if len(figures) > 1 else ""
-        calm = "yes" if all(calm for _, calm in believed) else "no"
-        least = [min(s.cpu_us for s in bench.samples[cell.name, name]) for name in names]
-        shown = (f"{figure:,.0f} ({low:,.0f})" for figure, low in zip(figures, least, strict=True))
-        table.add_row(cell.name, *shown, ratio, calm)
+    table = Table("workload", *names, "ratio")
+    with console.status("") as status:
+        for cell in cells:
+            figures: list[list[float]] = [[] for _ in names]
+            for number in range(-_WARM_UP_SAMPLES, rounds):
+                status.update(f"{cell.name}: {number + 1}/{rounds}")
+                for target, so_far in zip(bench.targets, figures, strict=True):
+                    figure = await sample(cell, target, bench.seconds)
+                    if number >= 0:
+                        so_far.append(figure)
+            low = [sorted(each)[len(each) // 4] for each in figures]
+            ratio = f"{low[0] / low[1]:.3f}" if len(low) > 1 else ""
+            table.add_row(cell.name, *(f"{figure:,.1f}" for figure in low), ratio)
     return table
-
-
-def _tell(status: Status, when: str, what: str) -> None:
-    status.update(f"{when} {what}")
 
 
 def _load(url: str, cell: Cell, seconds: float) -> None:
@@ -162,8 +173,8 @@ def main() -> None:
     """Entry point of `python -m loadtest.gate_cost`."""
     parser = argparse.ArgumentParser(prog="loadtest.gate_cost", description="A request's cost.")
     parser.add_argument("--against", type=Path, action="append", default=[], help="a checkout")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each sample")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=0.4, help="of each sample")
     parser.add_argument("--only", default="", help="workloads whose name contains this")
     parser.add_argument("--calls", action="store_true", help="count calls instead")
     arguments = parser.parse_args()

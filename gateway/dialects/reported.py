@@ -133,7 +133,12 @@ def _pools(
     prompt: int, completion: int, prompt_details: Any, output_details: Any, first: str, second: str
 ) -> Usage:
     if prompt_details is None and output_details is None:
-        return _present(input=prompt, output=completion)
+        usage = {}
+        if prompt:
+            usage["input"] = prompt
+        if completion:
+            usage["output"] = completion
+        return usage
     inside = _details(prompt_details)
     audio_in = _count(inside, "audio_tokens")
     image_in = _count(inside, "image_tokens")

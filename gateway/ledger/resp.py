@@ -23,14 +23,28 @@ from gateway.ledger.durability import WaitAof
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.faults import NOSCRIPT, READONLY, explain, first_word
 from gateway.ledger.scripts import Script
-from gateway.ledger.wire import Wire, pack
+from gateway.ledger.wire import Wire
 
 FIRST_RETRY_S: Final = 0.05
 LONGEST_RETRY_S: Final = 2.0
 
 _COUNTS: Final = tuple(b"%d" % count for count in range(64))
+_BEGINS: Final = tuple(b"*%d\r\n$7\r\nEVALSHA" % count for count in range(128))
+_LENGTHS: Final = tuple(b"\r\n$%d\r\n" % length for length in range(4096))
 
 _log = structlog.get_logger()
+
+
+def pack_call(sha: bytes, keys: Sequence[bytes], args: Sequence[bytes]) -> bytes:
+    """EVALSHA as RESP. With what stands between the words at hand it costs a third of what packing
+    any command does (hiredis prints each length anew)."""
+    words = [_BEGINS[3 + len(keys) + len(args)]]
+    for word in (sha, _COUNTS[len(keys)], *keys, *args):
+        length = len(word)
+        words.append(_LENGTHS[length] if length < 4096 else b"\r\n$%d\r\n" % length)
+        words.append(word)
+    words.append(b"\r\n")
+    return b"".join(words)
 
 
 class CoalescingRunner:
@@ -126,7 +140,7 @@ class CoalescingRunner:
         wire = self._wire
         if wire is None:
             raise LedgerUnavailable(self._down)
-        packed = pack((b"EVALSHA", script.sha, _COUNTS[len(keys)], *keys, *args))
+        packed = pack_call(script.sha, keys, args)
         reply = await wire.send(packed)
         if type(reply) is list:
             return reply
