@@ -179,10 +179,15 @@ class Run:
 
     # While it runs
 
-    def watch(self) -> bool:
+    def watch(self, *, ended: bool = False) -> bool:
         """After each piece of a stream: grow the hold in time. True when it is used up: before more
-        is read, `covered` is to be asked."""
+        is read, `covered` is to be asked.
+
+        ended: nothing comes behind this piece, so a hold that covers it need not grow
+        """
         counted = self.facts.counted_output
+        if ended and counted < self.stop_at:
+            return False
         if counted >= self.act_at and (self._timer is None or self._step > 1):
             self.extend()
         return counted >= self.stop_at
