@@ -16,6 +16,7 @@ Laws:
 
 import asyncio
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, cast
 
 import httptools
@@ -28,6 +29,7 @@ WHOLE_WRITE_BYTES: Final = 64 * 1024
 HEAD_MOST_BYTES: Final = 64 * 1024
 HEAD_MOST_FIELDS: Final = 128
 INTERIM_MOST: Final = 8
+_NAMES_REMEMBERED: Final = 256
 
 _HOP_BY_HOP: Final = frozenset(
     {
@@ -41,6 +43,13 @@ _HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     }
 )
+
+
+@lru_cache(_NAMES_REMEMBERED)
+def _framing_name(name: bytes) -> bytes | None:
+    """The name in lower case, if it is about this connection or this message's framing."""
+    low = name.lower()
+    return low if low in _HOP_BY_HOP or low == b"content-length" else None
 
 
 class _Malformed(Exception):
@@ -292,18 +301,19 @@ class UpstreamConnection(asyncio.Protocol):
             raise _Malformed("too many fields")
         if self._head_done:
             return  # a trailer: dropped
-        low = name.lower()
-        if low == b"content-length":
-            self._until_close = False
-        elif low in _HOP_BY_HOP:
-            if low == b"transfer-encoding":
-                if value.lower() != b"chunked":
-                    raise _Malformed("a transfer coding that we did not ask for")
+        framing = _framing_name(name)
+        if framing is not None:
+            if framing == b"content-length":
                 self._until_close = False
-                self.streamed = True
-            elif low == b"connection":
-                self._connection_options = value.lower()
-            return
+            else:
+                if framing == b"transfer-encoding":
+                    if value.lower() != b"chunked":
+                        raise _Malformed("a transfer coding that we did not ask for")
+                    self._until_close = False
+                    self.streamed = True
+                elif framing == b"connection":
+                    self._connection_options = value.lower()
+                return
         assert self._answer is not None
         self._answer.headers.append((name, value))
 
