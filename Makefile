@@ -58,7 +58,7 @@ test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has
 bench-first: $(STAMPS)/dev ## the first benchmark: the gate against direct and against nginx
 	@$(BIN)/python -m loadtest.bench $(ARGS)
 
-gate-cost: $(STAMPS)/dev ## what a request costs a worker: ARGS="--against CHECKOUT", "--calls" (docs/performance.md)
+gate-cost: $(STAMPS)/dev ## what a request costs a worker: ARGS="--against CHECKOUT", "--bytecodes" (docs/performance.md)
 	@$(BIN)/python -m loadtest.gate_cost $(ARGS)
 
 accuracy: $(STAMPS)/dev $(VENV)-hardcap/stamp ## budgets under many streams, beside hardcap (docs/accuracy.md)

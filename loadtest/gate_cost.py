@@ -1,26 +1,27 @@
-"""What a request costs a worker of the gate: CPU µs, Python calls, and where they are.
+"""What a request costs a worker of the gate: CPU µs, and the work of the interpreter by function.
 
     python -m loadtest.gate_cost [--against DIRECTORY] [--rounds 20] [--seconds 0.4] [--only JSON]
-    python -m loadtest.gate_cost --calls [--only JSON]
+    python -m loadtest.gate_cost --bytecodes [--only JSON]
 
 With `--against` another checkout of this repository is measured in turns with this one, on the same
-store and the same provider: on a shared machine only the ratio of the two says anything. `--calls`
-serves in this process under the interpreter's own profiler: its counts are exact, and need no quiet
-machine; its times are not those of a gate without a profiler. The gate's log goes to stderr.
+store and the same provider: on a shared machine only the ratio of the two says anything.
+`--bytecodes` serves in this process and counts the interpreter's instructions, which needs no quiet
+machine: work in C and in the kernel is not among them. The gate's log goes to stderr.
 """
 
 import argparse
 import asyncio
 import contextlib
-import cProfile
 import multiprocessing
 import os
-import pstats
 import socket
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any, Final
 
 import psutil
@@ -41,8 +42,12 @@ from loadtest.requests import same
 _WARM_UP_S: Final = 0.5
 _WARM_UP_SAMPLES: Final = 2
 _SETTLE_TIME_S: Final = 0.05
-_CALLS_LOAD_S: Final = 2.0
+_COUNTED_S: Final = 2.0
 _TOP: Final = 45
+_BY_REQUEST: Final = 0.1
+"""What is entered more seldom than this per request runs by the clock."""
+
+Trace = Callable[[FrameType, str, Any], Any]
 
 
 @contextlib.contextmanager
@@ -126,45 +131,63 @@ def _load(url: str, cell: Cell, seconds: float) -> None:
     uvloop.run(Load(url, same(shot(cell)), connections=cell.connections, seconds=seconds).run())
 
 
-async def profile(config: Path, cell: Cell, store_url: str) -> tuple[int, pstats.Stats]:
-    """Serve in this process under load; how many requests, and the profile."""
-    folder = config.parent
-    resources = Resources(store_url, str(folder / "data"), "worker-1")
+class Bytecodes:
+    """Counts, by code object, while it is the interpreter's trace function."""
+
+    def __init__(self) -> None:
+        self.executed: Counter[CodeType] = Counter()
+        self.entered: Counter[CodeType] = Counter()
+
+    def enter(self, frame: FrameType, _event: str, _what: Any) -> Trace:
+        """A function is called, or a coroutine goes on."""
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        self.entered[frame.f_code] += 1
+        return self._step
+
+    def _step(self, frame: FrameType, event: str, _what: Any) -> Trace:
+        if event == "opcode":
+            self.executed[frame.f_code] += 1
+        return self._step
+
+
+async def count(config: Path, cell: Cell, store_url: str) -> tuple[int, Bytecodes]:
+    """Serve in this process under load; how many requests, and what they took."""
+    resources = Resources(store_url, str(config.parent / "data"), "worker-1")
     service: GateService = await build_gate(load_settings(config), resources)
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     await service.start(sock)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    server, counted = service._server, Bytecodes()
     spawn = multiprocessing.get_context("spawn")
-    profiler = cProfile.Profile()
     before = 0
-    for seconds in (_WARM_UP_S, _CALLS_LOAD_S):
+    for trace, seconds in ((None, _WARM_UP_S), (counted.enter, _COUNTED_S)):
+        before = server.requests_total
         load = spawn.Process(target=_load, args=(url, cell, seconds))
-        before = service._server.requests_total
         load.start()
-        if seconds == _CALLS_LOAD_S:
-            profiler.enable()
+        sys.settrace(trace)
         await asyncio.to_thread(load.join)
-        profiler.disable()
-    served = service._server.requests_total - before
+        sys.settrace(None)
+    served = server.requests_total - before
     await service.drain(1.0)
-    return served, pstats.Stats(profiler)
+    return served, counted
 
 
-def show_calls(requests: int, stats: pstats.Stats, cell: Cell, console: Console) -> None:
-    """Calls per request, in all and by function."""
-    entries: dict[Any, Any] = stats.stats  # type: ignore[attr-defined]
-    python = sum(e[1] for (file, _, _), e in entries.items() if file != "~") / requests
-    native = sum(e[1] for (file, _, _), e in entries.items() if file == "~") / requests
-    table = Table("calls", "own µs", "function", title=f"{cell.name}: per request")
-    root = str(Path(__file__).parents[1])
-    ordered = sorted(entries.items(), key=lambda item: -item[1][2])
-    for (file, line, name), (_, calls, own_s, _, _) in ordered[:_TOP]:
-        place = name if file == "~" else f"{file.removeprefix(root)}:{line} {name}"
-        table.add_row(f"{calls / requests:.2f}", f"{own_s / requests * 1e6:.2f}", place)
+def show_bytecodes(requests: int, counted: Bytecodes, cell: Cell, console: Console) -> None:
+    """Per request: in all, and the functions that take the most. What runs by the clock is left out."""
+    table = Table("bytecodes", "entered", "function", title=f"{cell.name}: per request")
+    root = f"{Path(__file__).parents[1]}/"
+    each = {code: n for code, n in counted.entered.items() if n > _BY_REQUEST * requests}
+    ordered = sorted(each, key=lambda code: -counted.executed[code])
+    for code in ordered[:_TOP]:
+        place = f"{code.co_filename.removeprefix(root)}:{code.co_firstlineno} {code.co_qualname}"
+        figures = (counted.executed[code] / requests, each[code] / requests)
+        table.add_row(f"{figures[0]:.0f}", f"{figures[1]:.2f}", place)
     console.print(table)
+    total = sum(counted.executed[code] for code in each) / requests
+    entered = sum(each.values()) / requests
     console.print(
-        f"{cell.name}: {python:.0f} Python calls and {native:.0f} of built-ins per request"
+        f"{cell.name}: {total:,.0f} bytecodes in {entered:.0f} calls and resumptions per request"
         f" ({requests:,} requests)"
     )
 
@@ -176,25 +199,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=0.4, help="of each sample")
     parser.add_argument("--only", default="", help="workloads whose name contains this")
-    parser.add_argument("--calls", action="store_true", help="count calls instead")
+    parser.add_argument("--bytecodes", action="store_true", help="count these instead")
     arguments = parser.parse_args()
     console = Console()
     console.width = max(console.width, 120)
     plain = [cell for cell in CELLS if cell.upstream == "plain" and arguments.only in cell.name]
     here = Path(__file__).parents[1]
-    trees = [here] if arguments.calls else [here, *(p.resolve() for p in arguments.against)]
+    trees = [here] if arguments.bytecodes else [here, *(p.resolve() for p in arguments.against)]
     with (
         tempfile.TemporaryDirectory(prefix="gate-cost-") as name,
         set_up(Path(name), trees, arguments.seconds) as bench,
     ):
-        if not arguments.calls:
+        if not arguments.bytecodes:
             console.print(uvloop.run(compare(bench, plain, arguments.rounds, console)))
             return
         config = Path(name) / "gate-0" / "gate.yaml"
         store_url = f"unix://{Path(name) / 'valkey.sock'}"
         for cell in plain:
-            requests, stats = uvloop.run(profile(config, cell, store_url))
-            show_calls(requests, stats, cell, console)
+            requests, counted = uvloop.run(count(config, cell, store_url))
+            show_bytecodes(requests, counted, cell, console)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The cost of a request is measured on a real gate, and its calls are counted."""
+"""The cost of a request is measured on a real gate, and the interpreter's work is counted."""
 
 import sys
 from pathlib import Path
@@ -25,3 +25,14 @@ def test_two_checkouts_are_measured_side_by_side(
     assert ours > 0
     assert theirs > 0
     assert ratio == pytest.approx(ours / theirs, rel=0.02)
+
+
+@pytest.mark.slow
+def test_the_interpreters_work_is_counted_by_function(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, "--bytecodes")
+    out = capsys.readouterr().out
+    assert "Flow._forward_paid" in out
+    total = next(line for line in out.splitlines() if "calls and resumptions per request" in line)
+    assert int(total.split(": ")[1].split()[0].replace(",", "")) > 1000
