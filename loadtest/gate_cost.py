@@ -37,12 +37,12 @@ from loadtest import children, gate
 from loadtest.bench import CELLS, KEY, Bench, Target, on_cores, shot
 from loadtest.bench_report import Cell
 from loadtest.generator import Load
-from loadtest.requests import same
+from loadtest.requests import in_turn, same
 
-_WARM_UP_S: Final = 0.5
+_WARM_UP: Final = 200
 _WARM_UP_SAMPLES: Final = 2
 _SETTLE_TIME_S: Final = 0.05
-_COUNTED_S: Final = 2.0
+_COUNTED: Final = 400
 _TOP: Final = 45
 _BY_REQUEST: Final = 0.1
 """What is entered more seldom than this per request runs by the clock."""
@@ -126,9 +126,12 @@ async def compare(bench: Bench, cells: Sequence[Cell], rounds: int, console: Con
     return table
 
 
-def _load(url: str, cell: Cell, seconds: float) -> None:
-    """Process: the load, which must not stand in the profile."""
-    uvloop.run(Load(url, same(shot(cell)), connections=cell.connections, seconds=seconds).run())
+def _load(url: str, cell: Cell, requests: int) -> None:
+    """Process: the load, whose work must not be counted."""
+    source = in_turn([shot(cell)] * requests)
+    load = Load(url, source, connections=cell.connections, timeout_s=120, drain_s=120)
+    if uvloop.run(load.run()).good != requests:
+        raise SystemExit("not every answer was good")
 
 
 class Bytecodes:
@@ -150,31 +153,31 @@ class Bytecodes:
         return self._step
 
 
-async def count(config: Path, cell: Cell, store_url: str) -> tuple[int, Bytecodes]:
-    """Serve in this process under load; how many requests, and what they took."""
+async def count(config: Path, cell: Cell, store_url: str) -> Bytecodes:
+    """Serve in this process; what `_COUNTED` requests took. Raises RuntimeError if any failed."""
     resources = Resources(store_url, str(config.parent / "data"), "worker-1")
     service: GateService = await build_gate(load_settings(config), resources)
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     await service.start(sock)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    server, counted = service._server, Bytecodes()
+    counted = Bytecodes()
     spawn = multiprocessing.get_context("spawn")
-    before = 0
-    for trace, seconds in ((None, _WARM_UP_S), (counted.enter, _COUNTED_S)):
-        before = server.requests_total
-        load = spawn.Process(target=_load, args=(url, cell, seconds))
+    for trace, requests in ((None, _WARM_UP), (counted.enter, _COUNTED)):
+        load = spawn.Process(target=_load, args=(url, cell, requests))
         load.start()
         sys.settrace(trace)
         await asyncio.to_thread(load.join)
         sys.settrace(None)
-    served = server.requests_total - before
+        if load.exitcode:
+            raise RuntimeError("the load failed")
     await service.drain(1.0)
-    return served, counted
+    return counted
 
 
-def show_bytecodes(requests: int, counted: Bytecodes, cell: Cell, console: Console) -> None:
+def show_bytecodes(counted: Bytecodes, cell: Cell, console: Console) -> None:
     """Per request: in all, and the functions that take the most. What runs by the clock is left out."""
+    requests = _COUNTED
     table = Table("bytecodes", "entered", "function", title=f"{cell.name}: per request")
     root = f"{Path(__file__).parents[1]}/"
     each = {code: n for code, n in counted.entered.items() if n > _BY_REQUEST * requests}
@@ -188,7 +191,6 @@ def show_bytecodes(requests: int, counted: Bytecodes, cell: Cell, console: Conso
     entered = sum(each.values()) / requests
     console.print(
         f"{cell.name}: {total:,.0f} bytecodes in {entered:.0f} calls and resumptions per request"
-        f" ({requests:,} requests)"
     )
 
 
@@ -216,8 +218,7 @@ def main() -> None:
         config = Path(name) / "gate-0" / "gate.yaml"
         store_url = f"unix://{Path(name) / 'valkey.sock'}"
         for cell in plain:
-            requests, counted = uvloop.run(count(config, cell, store_url))
-            show_bytecodes(requests, counted, cell, console)
+            show_bytecodes(uvloop.run(count(config, cell, store_url)), cell, console)
 
 
 if __name__ == "__main__":

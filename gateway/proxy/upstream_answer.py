@@ -81,7 +81,7 @@ class PooledAnswer:
     def feed(self, pieces: list[bytes]) -> int:
         """Take pieces of the body; returns how many bytes wait for the reader."""
         self._pieces += pieces
-        self._size += sum(map(len, pieces))
+        self._size += len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         self.wake()
         return self._size
 

@@ -248,7 +248,8 @@ class UpstreamConnection(asyncio.Protocol):
             if self._arrived:
                 self._hand_over(answer)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._hand_over(answer)
+            if self._arrived:
+                self._hand_over(answer)
             # A parser that fails behind a whole message: the answer stands, the connection not.
             if self._message_done:
                 self._finish(reusable=False)
