@@ -39,10 +39,10 @@ from loadtest.bench_report import Cell
 from loadtest.generator import Load
 from loadtest.requests import in_turn, same
 
-_WARM_UP: Final = 200
+_WARM_UP: Final = 64
 _WARM_UP_SAMPLES: Final = 2
 _SETTLE_TIME_S: Final = 0.05
-_COUNTED: Final = 400
+_COUNTED: Final = 160
 _TOP: Final = 45
 _BY_REQUEST: Final = 0.1
 """What is entered more seldom than this per request runs by the clock."""
