@@ -163,7 +163,7 @@ class PolicySection(Section):
     grow_wait_ms: Milliseconds | None = field(
         "How long a stream whose hold is used up waits, without reading on, for credit that other "
         "requests hold.",
-        200,
+        500,
         None,
     )
     clamp: Switch | None = field(
