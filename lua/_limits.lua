@@ -15,7 +15,6 @@ local function find_ring(record, id)
 end
 
 -- Puts bytes into the rings of a record, in place of as many.
--- rare: as what uses it
 local function write_rings(record, at, bytes)
   record.rings = sub(record.rings, 1, at - 1) .. bytes .. sub(record.rings, at + #bytes)
 end

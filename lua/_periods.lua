@@ -57,7 +57,7 @@ local function open_period(a, id, kind, now)
 end
 
 -- Moves the counters as a rating said.
--- rare: as `rate_tiers`
+-- rare, as `rate_tiers`:
 local function count_periods(a, meter)
   for _, move in ipairs(meter.moves or {}) do
     a[move[1]] = math.max(0, math.min(a[move[1]] + move[2], MAX_AMOUNT))
@@ -65,7 +65,7 @@ local function count_periods(a, meter)
 end
 
 -- A hold's marks or a tombstone's: start, position, of each tiered row.
--- rare: as `rate_tiers`
+-- rare, as `rate_tiers`:
 local function read_marks(raw, at, n_tiered)
   local marks = { sunpack('<' .. rep('dd', n_tiered), raw, at) }
   marks[#marks] = nil
@@ -73,7 +73,7 @@ local function read_marks(raw, at, n_tiered)
 end
 
 -- Takes out of the counters what a hold keeps in them. A period that is gone holds nothing any more.
--- rare: as `rate_tiers`
+-- rare, as `rate_tiers`:
 local function leave_periods(a, h, raw, marks)
   local at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS] + 16 * h[H_TIERED]
   local n, k = h[H_UNITS], 0
