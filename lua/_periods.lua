@@ -40,10 +40,9 @@ local function find_period(a, id, start)
   end
 end
 
--- A period's counter in the period of `now`; made or moved on if need be, never moved back.
-local function open_period(a, id, kind, now)
-  local p = find_period(a, id, -1)
-  if p and now < a[p + P_END] then return p end
+-- A period's counter in the period of `now`, made or moved on; `p` is where it stands, if it does.
+-- rare: once a period
+local function begin_period(a, p, id, kind, now)
   local start, ends = borders(kind, now, a[BILLING_DAY])
   if not p then
     p = HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS]
@@ -56,11 +55,20 @@ local function open_period(a, id, kind, now)
   return p
 end
 
--- Moves the counters as a rating said.
+-- The same, if it has to be; it is never moved back.
+local function open_period(a, id, kind, now)
+  local p = find_period(a, id, -1)
+  if p and now < a[p + P_END] then return p end
+  return begin_period(a, p, id, kind, now)
+end
+
+-- Moves the counters as a rating said: index, by how much, ….
 -- rare, as `rate_tiers`:
 local function count_periods(a, meter)
-  for _, move in ipairs(meter.moves or {}) do
-    a[move[1]] = math.max(0, math.min(a[move[1]] + move[2], MAX_AMOUNT))
+  local moves = meter.moves or {}
+  for i = 1, #moves, 2 do
+    local field = moves[i]
+    a[field] = math.max(0, math.min(a[field] + moves[i + 1], MAX_AMOUNT))
   end
 end
 

@@ -78,7 +78,7 @@ local OUTCOMES = { 'pending', 'settled', 'released', 'expired', 'settled_late' }
 local function whole(numbers)
   for i = 1, #numbers do
     local x = numbers[i]
-    if not (x >= 0 and x <= MAX_AMOUNT and floor(x) == x) then return false end
+    if not (x >= 0 and x <= MAX_AMOUNT and x % 1 == 0) then return false end
   end
   return true
 end
