@@ -103,12 +103,11 @@ if meter then
 end
 allocate(a, estimate, bits, now, allocations)
 a[OPEN] = a[OPEN] + 1
-local n_allocations, n_limits, deadline = #allocations / 2, #limits / 6, now + head[7]
+local n_allocations, n_limits, deadline = #allocations / 2, #limits / LIMIT_SIZE, now + head[7]
 local hold = spack(PENDING_HEADER, PENDING, #marks / 16, n_allocations, n_limits, n, mask, head[11], head[12],
     head[13], bits, estimate, now, deadline, 0, head[6])
   .. spack('<' .. rep('dd', n_allocations), unpack(allocations))
-  .. spack('<' .. rep('BBIddd', n_limits), unpack(limits))
-  .. marks .. body
+  .. limits .. marks .. body
 
 -- write
 local pairs = { KEYS[4], pack_account(a), KEYS[5], hold }
