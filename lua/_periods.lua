@@ -62,13 +62,13 @@ local function open_period(a, id, kind, now)
   return begin_period(a, p, id, kind, now)
 end
 
--- Moves the counters as a rating said: index, by how much, ….
+-- Moves the counters as a rating said.
 -- rare, as `rate_tiers`:
 local function count_periods(a, meter)
   local moves = meter.moves or {}
-  for i = 1, #moves, 2 do
+  for i = 2, #moves, 3 do
     local field = moves[i]
-    a[field] = math.max(0, math.min(a[field] + moves[i + 1], MAX_AMOUNT))
+    if field > 0 then a[field] = math.max(0, math.min(a[field] + moves[i + 1], MAX_AMOUNT)) end
   end
 end
 

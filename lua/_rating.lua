@@ -106,11 +106,18 @@ local function reach(shape, size, tiers, x0, xh, x1, units)
   return units * whole_rate + xh * whole_rise + flat_rise, units * rest_rate + xh * rest_rise
 end
 
+local function note_move(moves, id, field, by)
+  local n = #moves
+  moves[n + 1], moves[n + 2], moves[n + 3] = id, field or 0, by
+end
+
 -- What a tiered row makes of a quantity, in two limbs; notes where the counter moves, and how far.
--- `moved` is what earlier rows of this vector have added to a counter. nil when too large or not
--- fitting.
-local function meter_row(meter, k, i, shape, kind, id, included, least, size, minimum, tiers, quantity, moved)
-  local a, moves, mark, before, p, field, start, used = meter.a, meter.moves, 2 * k, moved[id] or 0, nil, nil, nil, nil
+-- nil when too large or not fitting.
+local function meter_row(meter, k, i, shape, kind, id, included, least, size, minimum, tiers, quantity)
+  local a, moves, mark, before, p, field, start, used = meter.a, meter.moves, 2 * k, 0, nil, nil, nil, nil
+  for j = 1, #moves, 3 do -- what earlier rows of this vector have added to the counter
+    if moves[j] == id then before = before + moves[j + 2] end
+  end
   if meter.opens then
     p = open_period(a, id, kind, meter.now)
     field, start = p + P_USED, a[p + P_START]
@@ -123,13 +130,9 @@ local function meter_row(meter, k, i, shape, kind, id, included, least, size, mi
   if meter.mode == 'hold' then -- what it may cost
     local held, current = before, field and field == p + P_USED
     if field then used = a[field] end
-    if current then
-      held = held + a[p + P_HELD]
-      moves[#moves + 1] = p + P_HELD
-      moves[#moves + 1] = quantity
-    end
-    meter.next_marks[mark - 1], meter.next_marks[mark] = start, used + held
-    moved[id] = before + quantity
+    if current then held = held + a[p + P_HELD] end
+    meter.next_marks = meter.next_marks .. spack('<dd', start, used + held)
+    note_move(moves, id, current and p + P_HELD, quantity)
     local x0, x1 = used > included and used - included or 0, used + held + quantity - included
     local units = x1 - x0 < quantity and x1 - x0 or quantity
     if units <= 0 then return 0, 0 end
@@ -153,12 +156,8 @@ local function meter_row(meter, k, i, shape, kind, id, included, least, size, mi
     if not nano or not more_nano then return nil end
     nano, pico = nano + more_nano, pico + more_pico
     billed = quantity > 0 and x1 > 0 and x1 > x0 - counted
-    meter.next_marks[mark - 1], meter.next_marks[mark] = start, used
-    if field then
-      moves[#moves + 1] = field
-      moves[#moves + 1] = moves_by
-    end
-    moved[id] = before + moves_by
+    meter.next_marks = meter.next_marks .. spack('<dd', start, used)
+    note_move(moves, id, field, moves_by)
   end
   local whole_nano = nano + floor(pico / 1000)
   if billed and whole_nano >= 0 and whole_nano < least then return least, 0 end
@@ -179,13 +178,14 @@ end
 --   a, mode: hold (the most that it may cost), charge, or late (charge beside what an expiry did)
 --   opens, now: the period of that moment, begun if need be; else `marks` says which, and where
 --   was: late, the quantities that the expiry charged
--- and is given `next_marks`, and `moves` of the counters for `count_periods`.
+-- and is given `next_marks`, packed, and `moves` of the counters for `count_periods`: counter id, index of
+-- the field or 0, by how much, ….
 -- answers: unknown_shape, bad_quantity, bad_rate, too_large
 -- rare: most prices have none
 local function rate_tiers(rows, at, size, vector, vector_at, n, usage, meter)
   local q = { sunpack('<' .. rep('d', n), vector, vector_at) }
-  local nano, pico, stop, k, moved = 0, 0, at + size, 0, {}
-  meter.moves, meter.next_marks = {}, {}
+  local nano, pico, stop, k = 0, 0, at + size, 0
+  meter.moves, meter.next_marks = { nil, nil, nil, nil, nil, nil }, ''
   for i = 1, n do
     local quantity, more_nano, more_pico = q[i], nil, nil
     if not (quantity >= 0 and quantity <= MAX_QUANTITY and quantity % 1 == 0) then
@@ -219,7 +219,7 @@ local function rate_tiers(rows, at, size, vector, vector_at, n, usage, meter)
       end
       at, k = at + 40 + 32 * n_tiers, k + 1
       more_nano, more_pico = meter_row(meter, k, i, shape, kind, id, included, least, packet, minimum, tiers,
-        quantity, moved)
+        quantity)
       if not more_nano then return nil, 'too_large' end
     end
     if usage and quantity > 0 then
