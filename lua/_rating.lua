@@ -143,6 +143,7 @@ local function meter_row(meter, k, i, shape, kind, id, included, least, size, mi
   else
     local counted, first = 0, used
     if field then used = a[field] + before end
+    if meter.left and field and field == p + P_USED then a[p + P_HELD] = a[p + P_HELD] - meter.left[i] end
     nano, pico = 0, 0
     if field and meter.mode == 'late' then
       counted = meter.was[i]
@@ -178,6 +179,8 @@ end
 --   a, mode: hold (the most that it may cost), charge, or late (charge beside what an expiry did)
 --   opens, now: the period of that moment, begun if need be; else `marks` says which, and where
 --   was: late, the quantities that the expiry charged
+--   left: of a hold that ends, its estimate, which leaves the counters (as `leave_periods` does, when
+--   nobody rates); its reserve has found the rows in order
 -- and is given `next_marks`, packed, and `moves` of the counters for `count_periods`: counter id, index of
 -- the field or 0, by how much, ….
 -- answers: unknown_shape, bad_quantity, bad_rate, too_large
@@ -207,8 +210,11 @@ local function rate_tiers(rows, at, size, vector, vector_at, n, usage, meter)
       local id, included, least, packet, minimum = sunpack('<Idddd', rows, at + 4)
       local tiers = { sunpack('<' .. rep('dddd', n_tiers), rows, at + 40) }
       tiers[#tiers] = nil
-      if not whole({ included, least, packet, minimum }) or packet < 1 then return nil, 'bad_rate' end
-      for t = 1, 4 * n_tiers, 4 do
+      local checks = meter.left and 0 or 4 * n_tiers
+      if checks > 0 and not (whole({ included, least, packet, minimum }) and packet >= 1) then
+        return nil, 'bad_rate'
+      end
+      for t = 1, checks, 4 do
         local upper, whole_rate, rest_rate, flat = tiers[t], tiers[t + 1], tiers[t + 2], tiers[t + 3]
         if not (upper >= 0 and upper <= MAX_AMOUNT and upper % 1 == 0
           and whole_rate >= 0 and whole_rate <= MAX_RATE and whole_rate % 1 == 0

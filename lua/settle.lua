@@ -55,7 +55,7 @@ local state = earlier and byte(earlier, 1)
 -- decide
 local outcome, kind, amount = 'settled', 'settle', nil
 local scopes, paid, held, reserved_at = {}, {}, 0, head[5]
-local meter = #rows ~= 18 * n and { a = a, mode = 'charge', marks = nil, moves = nil, next_marks = nil }
+local meter = #rows ~= 18 * n and { a = a, mode = 'charge', marks = nil, left = nil, moves = nil, next_marks = nil }
 local charge, wrong, credited, cost = nil, nil, 0, false
 if #costs > 0 then
   cost, wrong = rate(costs, 1, #costs, used, 1, n)
@@ -74,7 +74,7 @@ if state == PENDING then
   end
   if meter then
     meter.marks = read_marks(earlier, marks_at, h[H_TIERED])
-    leave_periods(a, h, earlier, meter.marks)
+    meter.left = { sunpack('<' .. rep('d', h[H_UNITS]), earlier, marks_at + 16 * h[H_TIERED]) }
   end
   charge, wrong = rate(rows, 1, #rows, used, 1, n, usage, meter)
   if not charge then return { wrong } end
