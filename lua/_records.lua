@@ -3,9 +3,9 @@
 --
 -- The loader (gateway/ledger/scripts.py) joins the files `_*.lua` and puts in front of each script
 -- the blocks that it uses, with the values of the constants in place of their names: so blank lines
--- stand between blocks and nowhere else, and a constant is `local NAME, … = number or string, …`. A
--- block with a line `rare:` costs nothing where it is not used: the loader defines it at its first
--- use.
+-- stand between blocks and nowhere else, and a constant is `local NAME, … = number, string or function
+-- of Lua's, …`. A function with a line `rare: why` costs nothing where it is not used: the loader
+-- defines it at its first use, with those that are rare as it is.
 --
 -- Law, of these files: a record is one flat array: one unpack reads it, one pack writes it (layouts
 -- in README.md). Nothing but `emit` and `store` writes. What grows gets its room when it is made
