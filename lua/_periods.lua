@@ -68,7 +68,7 @@ local function count_periods(a, meter)
   local moves = meter.moves or {}
   for i = 2, #moves, 3 do
     local field = moves[i]
-    if field > 0 then a[field] = math.max(0, math.min(a[field] + moves[i + 1], MAX_AMOUNT)) end
+    if field then a[field] = math.max(0, math.min(a[field] + moves[i + 1], MAX_AMOUNT)) end
   end
 end
 

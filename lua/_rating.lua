@@ -106,9 +106,14 @@ local function reach(shape, size, tiers, x0, xh, x1, units)
   return units * whole_rate + xh * whole_rise + flat_rise, units * rest_rate + xh * rest_rise
 end
 
+-- Where a counter stands beyond the units that are included.
+local function beyond(included, at)
+  return at > included and at - included or 0
+end
+
 local function note_move(moves, id, field, by)
   local n = #moves
-  moves[n + 1], moves[n + 2], moves[n + 3] = id, field or 0, by
+  moves[n + 1], moves[n + 2], moves[n + 3] = id, field or false, by
 end
 
 -- What a tiered row makes of a quantity, in two limbs; notes where the counter moves, and how far.
@@ -133,11 +138,12 @@ local function meter_row(meter, k, i, shape, kind, id, included, least, size, mi
     if current then held = held + a[p + P_HELD] end
     meter.next_marks = meter.next_marks .. spack('<dd', start, used + held)
     note_move(moves, id, current and p + P_HELD, quantity)
-    local x0, x1 = used > included and used - included or 0, used + held + quantity - included
+    local x0, xh = beyond(included, used), beyond(included, used + held)
+    local x1 = beyond(included, used + held + quantity)
     local units = x1 - x0 < quantity and x1 - x0 or quantity
-    if units <= 0 then return 0, 0 end
+    if units == 0 then return 0, 0 end
     billed = true
-    nano, pico = reach(shape, size, tiers, x0, x1 - quantity > 0 and x1 - quantity or 0, x1, units)
+    nano, pico = reach(shape, size, tiers, x0, xh, x1, units)
     -- It may be the first of the period: beyond that, the minimum only makes it cheaper.
     if x0 == 0 and nano + floor(pico / 1000) < minimum then nano, pico = minimum, 0 end
   else
@@ -147,16 +153,14 @@ local function meter_row(meter, k, i, shape, kind, id, included, least, size, mi
     nano, pico = 0, 0
     if field and meter.mode == 'late' then
       counted = meter.was[i]
-      first = first - included
-      nano, pico = owe(shape, size, minimum, tiers, first > 0 and first or 0,
-        first + counted > 0 and first + counted or 0)
+      nano, pico = owe(shape, size, minimum, tiers, beyond(included, first), beyond(included, first + counted))
     end
-    local moves_by, x0 = quantity - counted, used - included
-    local x1 = x0 + moves_by > 0 and x0 + moves_by or 0
-    local more_nano, more_pico = owe(shape, size, minimum, tiers, x0 > 0 and x0 or 0, x1)
+    local moves_by = quantity - counted
+    local x1 = beyond(included, used + moves_by)
+    local more_nano, more_pico = owe(shape, size, minimum, tiers, beyond(included, used), x1)
     if not nano or not more_nano then return nil end
     nano, pico = nano + more_nano, pico + more_pico
-    billed = quantity > 0 and x1 > 0 and x1 > x0 - counted
+    billed = quantity > 0 and x1 > beyond(included, used - counted)
     meter.next_marks = meter.next_marks .. spack('<dd', start, used)
     note_move(moves, id, field, moves_by)
   end
@@ -182,7 +186,7 @@ end
 --   left: of a hold that ends, its estimate, which leaves the counters (as `leave_periods` does, when
 --   nobody rates); its reserve has found the rows in order
 -- and is given `next_marks`, packed, and `moves` of the counters for `count_periods`: counter id, index of
--- the field or 0, by how much, ….
+-- the field or false, by how much, ….
 -- answers: unknown_shape, bad_quantity, bad_rate, too_large
 -- rare: most prices have none
 local function rate_tiers(rows, at, size, vector, vector_at, n, usage, meter)
@@ -210,17 +214,16 @@ local function rate_tiers(rows, at, size, vector, vector_at, n, usage, meter)
       local id, included, least, packet, minimum = sunpack('<Idddd', rows, at + 4)
       local tiers = { sunpack('<' .. rep('dddd', n_tiers), rows, at + 40) }
       tiers[#tiers] = nil
-      local checks = meter.left and 0 or 4 * n_tiers
-      if checks > 0 and not (whole({ included, least, packet, minimum }) and packet >= 1) then
-        return nil, 'bad_rate'
-      end
-      for t = 1, checks, 4 do
-        local upper, whole_rate, rest_rate, flat = tiers[t], tiers[t + 1], tiers[t + 2], tiers[t + 3]
-        if not (upper >= 0 and upper <= MAX_AMOUNT and upper % 1 == 0
-          and whole_rate >= 0 and whole_rate <= MAX_RATE and whole_rate % 1 == 0
-          and rest_rate >= 0 and rest_rate < 1000 and rest_rate % 1 == 0
-          and flat >= 0 and flat <= MAX_AMOUNT and flat % 1 == 0) then
-          return nil, 'bad_rate'
+      if not meter.left then
+        if not whole({ included, least, packet, minimum }) or packet < 1 then return nil, 'bad_rate' end
+        for t = 1, #tiers, 4 do
+          local upper, whole_rate, rest_rate, flat = tiers[t], tiers[t + 1], tiers[t + 2], tiers[t + 3]
+          if not (upper >= 0 and upper <= MAX_AMOUNT and upper % 1 == 0
+            and whole_rate >= 0 and whole_rate <= MAX_RATE and whole_rate % 1 == 0
+            and rest_rate >= 0 and rest_rate < 1000 and rest_rate % 1 == 0
+            and flat >= 0 and flat <= MAX_AMOUNT and flat % 1 == 0) then
+            return nil, 'bad_rate'
+          end
         end
       end
       at, k = at + 40 + 32 * n_tiers, k + 1
