@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -17,7 +18,7 @@ from rich.text import Text
 from gateway.app.parts import CannotStart
 from gateway.app.run import run_gate
 from gateway.app.supervisor import Running
-from gateway.cli import app
+from gateway.cli import app, dev_state
 from gateway.cli.serve import explained, gate_url
 from gateway.settings import Settings
 
@@ -52,7 +53,8 @@ def dev(
             "CREDITGATE_DATA_DIR": str(data_dir),
             "CREDITGATE_WORKERS": str(workers),
         }
-        run_gate(config_folder() / "dev.yaml", _show)
+        with dev_state.kept(data_dir):
+            run_gate(config_folder() / "dev.yaml", partial(_show, provider_url))
     console.print("Stopped; nothing is left running. The wallets are kept in", str(data_dir))
 
 
@@ -91,8 +93,9 @@ def simulated_provider() -> Iterator[str]:
         process.stdout.close()
 
 
-async def _show(settings: Settings, running: Running) -> None:
+async def _show(provider_url: str, settings: Settings, running: Running) -> None:
     url = gate_url(running)
+    dev_state.write(settings.data_dir, dev_state.DevGate(url, provider_url, os.getpid()))
     admin = f"http://{running.admin}"
     token_file = settings.data_dir / "admin.token"
     _say("creditgate serves at", url, style="bold green")
