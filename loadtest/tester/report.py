@@ -405,12 +405,13 @@ def _warnings(outcome: Outcome, figures: Figures, machine: float | None) -> list
     found = []
     if machine is not None and machine >= _BUSY_MACHINE:
         found.append(
-            f"This machine was {machine:.0%} busy: senders, gate and upstream shared its "
-            f"{os.cpu_count()} cores, so the latencies are those of a full machine."
+            f"This machine was {machine:.0%} busy. Senders, gate, upstream and whatever else ran on "
+            f"its {os.cpu_count()} cores waited for each other: the latencies are those of a full "
+            "machine."
         )
     if outcome.most_waiting:
         found.append(
-            f"Up to {outcome.most_waiting:,} requests waited for a free connection; the wait is "
+            f"At times {outcome.most_waiting:,} of the requests waited for a free connection; the wait is "
             "part of their latency."
         )
     if not figures.good:

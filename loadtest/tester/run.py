@@ -7,7 +7,7 @@ limit it says so and does not call the rate the gate's.
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from loadtest.arrivals import Pace
 from loadtest.tester import deck
@@ -222,9 +222,20 @@ def verdict(shape: str, stages: list[Stage], main: int) -> Verdict:
     return "inconclusive" if all(stage.senders.limits for stage in missed) else "missed"
 
 
+class Judgeable(Protocol):
+    """Something that meets its targets or does not."""
+
+    @property
+    def met(self) -> bool:
+        """Whether it does."""
+
+
+Tried = TypeVar("Tried", bound=Judgeable)
+
+
 async def search(
-    low: float, high: float, precision: float, attempt: Callable[[float], Awaitable[Stage]]
-) -> list[Stage]:
+    low: float, high: float, precision: float, attempt: Callable[[float], Awaitable[Tried]]
+) -> list[Tried]:
     """Stages tried for the highest rate that meets the targets: doubling, then halving the gap.
 
     precision: stop when the gap is this share of the rate
