@@ -304,7 +304,7 @@ def load_plan(
         document = Document(file, environ)
         tree = document.tree
         problems = [str(problem) for problem in document.problems]
-    shape = [flag for flag in flags if flag.path[0] == "load" and flag.path[1] in _SHAPES]
+    shape = [flag for flag in flags if flag.path[0] == "load" and flag.path[-1] in _SHAPES]
     if shape and isinstance(tree.get("load"), dict):
         for name in _SHAPES:  # another shape on the command line replaces the file's
             tree["load"].pop(name, None)

@@ -28,6 +28,8 @@ _BUSY_SENDER: Final = 0.9
 """Cores of one sending process from which on it may be what is measured."""
 _LATE_MS: Final = 2.0
 _LATE_SHARE: Final = 0.25
+_MUCH_TOO_LATE_MS: Final = 100.0
+"""Lateness of the slowest hundredth: counts when it is a good part of the latencies, or large."""
 _BUSY_MACHINE: Final = 0.9
 
 
@@ -386,7 +388,8 @@ def _senders(
         )
     total = figures.latencies.get(TOTAL)
     found = total.percentiles_ms["p99"] if total else None
-    if p99 is not None and p99 >= _LATE_MS and found is not None and p99 >= _LATE_SHARE * found:
+    part_of_it = found is not None and p99 is not None and p99 >= max(_LATE_MS, _LATE_SHARE * found)
+    if p99 is not None and (part_of_it or p99 >= _MUCH_TOO_LATE_MS):
         limits.append(
             f"requests were sent late (p99 {p99:.3g} ms after they were due), which is part of "
             "the latencies: use another machine, or a lower rate"
