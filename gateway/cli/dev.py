@@ -21,6 +21,7 @@ from gateway.app.supervisor import Running
 from gateway.cli import app, dev_state
 from gateway.cli.serve import explained, gate_url
 from gateway.settings import Settings
+from loadtest.faults import BadControl, Controls, parse_controls
 
 PROVIDER_STARTS_WITHIN_S: Final = 20.0
 _KEYS: Final = {"demo": "sk-demo", "broke": "sk-broke"}
@@ -43,9 +44,16 @@ def dev(
         int, typer.Option(help="Port of the admin side; 0 takes a free one.")
     ] = 8081,
     workers: Annotated[int, typer.Option(help="Worker processes.", min=1, max=64)] = 1,
+    sim: Annotated[
+        str, typer.Option(help="How the provider answers: 'ttft_ms=lognormal:200:0.4 itl_ms=15'.")
+    ] = "",
 ) -> None:
     """Try it: the gate on this machine with a simulated provider and a funded customer."""
-    with explained(), simulated_provider() as provider_url:
+    try:
+        parse_controls(Controls(), sim)
+    except BadControl as error:
+        raise typer.BadParameter(str(error), param_hint="--sim") from None
+    with explained(), simulated_provider(sim) as provider_url:
         os.environ |= {
             "SIM_URL": provider_url,
             "CREDITGATE_PORT": str(port),
@@ -65,15 +73,17 @@ def config_folder() -> Path:
 
 
 @contextmanager
-def simulated_provider() -> Iterator[str]:
+def simulated_provider(sim: str = "") -> Iterator[str]:
     """The simulated provider in a process of its own, which dies with ours; yields its URL.
+
+    sim: controls of every answer, see `loadtest/faults.py`
 
     It has a session of its own, so that Ctrl-C does not cut the answers that a drain waits for.
     Raises CannotStart.
     """
     tied = [sys.executable, "-m", "gateway.app.parent", str(os.getpid())]
     process = subprocess.Popen(  # noqa: S603 - our own module
-        [*tied, "loadtest.provider", "--port", "0"], stdout=subprocess.PIPE, text=True
+        [*tied, "loadtest.provider", "--port", "0", "--sim", sim], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
@@ -115,6 +125,7 @@ async def _show(provider_url: str, settings: Settings, running: Running) -> None
         "metrics",
         f'curl -s {admin}/metrics -H "Authorization: Bearer $(cat {token_file})"',
     )
+    _curl("put load on it, from a second terminal in this folder", "make loadtest")
     console.print("Ctrl-C drains and stops.", style="dim")
 
 

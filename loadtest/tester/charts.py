@@ -135,8 +135,8 @@ def _ms_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.set_yscale("log")
     low, high = min(values), max(values)
     axes.set_ylim(low / 1.35, high * 1.5)
-    wide = high / low > 40
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    subs = (1.0, 2.0, 5.0) if high / low < 40 else (1.0, 3.0) if high / low < 2000 else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show_ms(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="minor", length=0)
@@ -148,7 +148,7 @@ def _line(
     name: str,
     colour: str,
     *,
-    dashed: bool = False,
+    style: str = "-",
     thin: bool = False,
     dots: bool = False,
 ) -> list[float]:
@@ -160,7 +160,7 @@ def _line(
             [y for _, y in there],
             color=_COLOURS[colour],
             label=name,
-            linestyle="--" if dashed else "-",
+            linestyle=style,
             linewidth=1.2 if thin else 1.8,
             marker="o" if dots else None,
             markersize=4,
@@ -211,11 +211,10 @@ def _over_time(stage: Stage) -> Chart:
     moments = stage.moments
     seen = _line(axes, [(m.at_s, m.p99_ms) for m in moments], "p99", "gate")
     seen += _line(axes, [(m.at_s, m.p50_ms) for m in moments], "p50", "series-1")
-    direct = {"dashed": True, "thin": True}
-    seen += _line(
-        axes, [(m.at_s, m.direct_p99_ms) for m in moments], "p99 direct", "direct", **direct
-    )
-    seen += _line(axes, [(m.at_s, m.direct_p50_ms) for m in moments], "p50 direct", "dim", **direct)
+    direct = [(m.at_s, m.direct_p99_ms) for m in moments]
+    seen += _line(axes, direct, "p99 direct", "direct", style="--", thin=True)
+    direct = [(m.at_s, m.direct_p50_ms) for m in moments]
+    seen += _line(axes, direct, "p50 direct", "direct", style=":", thin=True)
     if seen:
         _ms_axis(axes, seen)
     _time_axis(axes, stage)
@@ -251,7 +250,7 @@ def _by_rate(report: Report) -> Chart:
     seen = _line(axes, [(row[0], row[2]) for row in rows], "p99", "gate", dots=dots)
     seen += _line(axes, [(row[0], row[1]) for row in rows], "p50", "series-1", dots=dots)
     seen += _line(
-        axes, [(row[0], row[3]) for row in rows], "p99 direct", "direct", dashed=True, thin=True
+        axes, [(row[0], row[3]) for row in rows], "p99 direct", "direct", style="--", thin=True
     )
     missed = {stage.rate for stage in report.stages if not stage.met}
     crosses = [(row[0], row[2]) for row in rows if row[0] in missed and row[2] is not None]
@@ -299,10 +298,10 @@ def _answers(stage: Stage) -> Chart:
     )
     _line(
         axes,
-        [(m.at_s, m.rate) for m in stage.moments],
+        [(second, moment.rate) for second, moment in zip(at, moments, strict=True)],
         "meant to be sent",
         "ink",
-        dashed=True,
+        style="--",
         thin=True,
     )
     axes.set_ylim(bottom=0)
@@ -348,7 +347,7 @@ def _cpu(stage: Stage) -> Chart:
         line = list(zip(at, _by_role(cores, role), strict=True))
         _line(axes, line, role, f"series-{number}")
     senders = [(look.at_s, look.senders) for look in stage.looks]
-    _line(axes, senders, "busiest sender", "dim", dashed=True, thin=True)
+    _line(axes, senders, "busiest sender", "dim", style="--", thin=True)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}"))
     _look_axis(axes, stage)

@@ -68,6 +68,7 @@ def sentence(report: Report) -> str:
     """What the report says, in a sentence or two."""
     stage = report.headline
     asked = {
+        "search": "At this rate,",
         "closed": f"{stage.connections} clients in a closed loop",
         "trace": f"The trace {stage.name}",
         "ramp": f"A rate rising from {stage.rate or 0:g} to {stage.until_rate or 0:g} requests a second",
@@ -80,10 +81,11 @@ def sentence(report: Report) -> str:
     if added.get("p50") is not None:
         said += f" The gate adds {_ms(added['p50'])} to the median and {_ms(added['p99'])} to the 99th percentile."
     if report.shape == "search":
-        if report.found_rate is None:
-            said = f"Even {stage.rate:g} requests a second miss the targets. {said}"
-        else:
-            said = f"Up to {report.found_rate:,g} requests a second meet the targets. {said}"
+        best = report.found_rate
+        found = (
+            "Even {:,g} requests a second miss" if best is None else "{:,g} requests a second meet"
+        )
+        said = f"{found.format(best or stage.rate)} the targets. {said}"
     return said
 
 
