@@ -124,7 +124,7 @@ class Load:
     seconds:        stop sending after this; None until the source ends
     rate:           requests a second meant to be sent (Poisson); None is closed loop
     arrivals:       seconds after the start at which requests are meant to be sent, instead of `rate`
-    timeout_s:      give a request up so long after it was sent
+    timeout_s:      give a request up so long after it was due
     drain_s:        how long requests may still run when sending is over
     record:         keep an Outcome of every request
     on_answer:      told of every request that has ended; latencies are then not kept here

@@ -2,13 +2,14 @@
 
 import asyncio
 import importlib.util
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from gateway.cli import app, dev_state
-from gateway.cli.output import err, fail, out, plain
+from gateway.cli.output import err, fail, out, plain, print_json
 
 _NEEDED: Final = ("hdrh", "jinja2", "matplotlib", "psutil")
 _EXIT: Final = {"met": 0, "none": 0, "missed": 1, "inconclusive": 3}
@@ -157,7 +158,10 @@ def loadtest(
     ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(help="Compare two reports, before and after, instead.", rich_help_panel=_LEFT),
+        typer.Option(
+            help="Compare two reports instead, before and after; -o writes a page.",
+            rich_help_panel=_LEFT,
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report's data instead.", rich_help_panel=_LEFT)
@@ -176,7 +180,7 @@ def loadtest(
             2,
         )
     if compare is not None:
-        _compare(*compare)
+        _compare(*compare, report, as_json=as_json)
         return
     given: dict[str, tuple[tuple[str, ...], Any]] = {
         "URL": (("url",), url),
@@ -210,14 +214,21 @@ def loadtest(
     raise typer.Exit(_run(plan, given, dev_state.read(data_dir), as_json=as_json))
 
 
-def _compare(before: Path, after: Path) -> None:
-    from loadtest.tester.compare import comparison
+def _compare(before: Path, after: Path, page: str | None, *, as_json: bool) -> None:
+    from loadtest.tester.compare import comparison, shown
+    from loadtest.tester.page import write_comparison
     from loadtest.tester.report import BadReport, read_report
 
     try:
-        out.print(comparison(read_report(before), read_report(after)))
+        both = read_report(before), read_report(after)
     except BadReport as error:
         raise fail(str(error), 2) from None
+    if as_json:
+        print_json([asdict(row) for row in shown(*both)])
+    else:
+        out.print(comparison(*both))
+    if page is not None:
+        err.print(plain(f"page: {write_comparison(*both, Path(page))}", "bold"))
 
 
 def _run(

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-from loadtest.tester.report import Report, Stage
+from loadtest.tester.report import Latency, Report, Stage
 from loadtest.tester.tally import FIRST_BYTE, FRAME_GAP, TOTAL
 from loadtest.tester.targets import parse_target, show_ms
 
@@ -30,6 +30,11 @@ _COLOURS: Final[Mapping[str, str]] = {
 _SIZE: Final = (7.2, 3.1)
 _NINES: Final = (50, 90, 99, 99.9, 99.99, 99.999)
 _FEW: Final = 24
+_SERIES: Final = (
+    (TOTAL, "Whole answer"),
+    (FIRST_BYTE, "First byte"),
+    (FRAME_GAP, "Between the frames of a stream"),
+)
 _LEGEND_CHARACTERS: Final = 80
 """What fits above a chart in one line, a key's line counted as six."""
 
@@ -50,15 +55,11 @@ def charts(report: Report) -> list[Chart]:
     if len(report.stages) > 1 or report.shape == "ramp":
         found.append(_by_rate(report))
     found.append(_over_time(stage))
-    found += [
-        _by_percentile(stage, series, name)
-        for series, name in (
-            (TOTAL, "Whole answer"),
-            (FIRST_BYTE, "First byte"),
-            (FRAME_GAP, "Between the frames of a stream"),
-        )
-        if series in stage.gate.latencies and (series != FIRST_BYTE or _streams(stage))
-    ]
+    for series, name in _SERIES:
+        if series in stage.gate.latencies and (series != FIRST_BYTE or _streams(stage)):
+            direct = stage.direct.latencies.get(series) if stage.direct else None
+            lines = (stage.gate.latencies[series], "through the gate", "gate")
+            found.append(_percentiles(name, [lines, (direct, "direct", "direct")]))
     found.append(_answers(stage))
     if stage.processes:
         found.append(_cpu(stage))
@@ -168,26 +169,47 @@ def _line(
     return [y for _, y in there]
 
 
-def _by_percentile(stage: Stage, series: str, name: str) -> Chart:
+def comparison_charts(before: Report, after: Report) -> list[Chart]:
+    """The two reports' percentiles in one drawing each, and how they stood over time."""
+    pair = (("before", "direct", before.headline), ("after", "gate", after.headline))
+    found = [
+        _percentiles(
+            name,
+            [(stage.gate.latencies.get(series), label, colour) for label, colour, stage in pair],
+        )
+        for series, name in _SERIES
+        if any(series in stage.gate.latencies for _, _, stage in pair)
+    ]
+    drawing = _Drawing(
+        "99th percentile over time", "Whole answers, by the second in which they were due."
+    )
+    seen: list[float] = []
+    for label, colour, stage in pair:
+        line = [(moment.at_s, moment.p99_ms) for moment in stage.moments]
+        seen += _line(drawing.axes, line, label, colour)
+    if seen:
+        _ms_axis(drawing.axes, seen)
+    longest = max((before.headline, after.headline), key=lambda stage: stage.seconds)
+    _time_axis(drawing.axes, longest)
+    return [*found, drawing.chart(legend=bool(seen))]
+
+
+def _percentiles(name: str, latencies: Sequence[tuple[Latency | None, str, str]]) -> Chart:
+    """A curve for each latency, its label and its colour."""
     drawing = _Drawing(
         f"{name}, by percentile",
         "How long the slowest took: a point at 99 % says that one in a hundred took longer.",
     )
     axes, seen = drawing.axes, list[float]()
     most = 0
-    for figures, label, colour in (
-        (stage.gate, "through the gate", "gate"),
-        (stage.direct, "direct", "direct"),
-    ):
-        latency = figures.latencies.get(series) if figures else None
+    for latency, label, colour in latencies:
         if latency is None:
             continue
         # as far into the tail as there are values to see it
         last = max(1.0, min(latency.count, 10 ** len(_NINES)))
         most = max(most, latency.count)
-        tails = [
-            10 ** (step / 40) for step in range(1, 40 * len(_NINES)) if 10 ** (step / 40) <= last
-        ]
+        tails = [10 ** (step / 40) for step in range(1, 40 * len(_NINES))]
+        tails = [tail for tail in tails if tail <= last]
         values = latency.histogram().percentiles_ms([100 * (1 - 1 / tail) for tail in tails])
         seen += _line(axes, list(zip(tails, values, strict=True)), label, colour)
     if not seen:

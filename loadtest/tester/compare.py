@@ -4,6 +4,7 @@ Law: figures are compared, never judged to be noise; what only one report has is
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from rich.console import Group
 from rich.table import Table
@@ -36,27 +37,48 @@ def rows(before: Report, after: Report) -> Iterator[tuple[str, float | None, flo
         yield f"CPU of {name} for an answer", costs_ms[0], costs_ms[1], "ms"
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A figure of both reports, as people read it."""
+
+    name: str
+    before: str
+    after: str
+    change: str
+
+
+def shown(before: Report, after: Report) -> list[Row]:
+    """The figures that at least one of them has."""
+    return [
+        Row(name, _show(old, unit), _show(new, unit), change(old, new))
+        for name, old, new, unit in rows(before, after)
+        if old is not None or new is not None
+    ]
+
+
+def unlike(before: Report, after: Report) -> list[str]:
+    """In what the two were not alike, so that a change may be due to that."""
+    found = [
+        name
+        for name in ("rate", "until_rate", "connections", "seconds")
+        if getattr(before.headline, name) != getattr(after.headline, name)
+    ]
+    return [*found, "machine"] if before.machine != after.machine else found
+
+
 def comparison(before: Report, after: Report) -> Group:
     """The two as a table."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("figure", "before", "after", "change"):
         table.add_column(column, justify="left" if column == "figure" else "right")
-    for name, old, new, unit in rows(before, after):
-        if old is None and new is None:
-            continue
-        table.add_row(name, _show(old, unit), _show(new, unit), change(old, new))
+    for row in shown(before, after):
+        table.add_row(row.name, row.before, row.after, row.change)
     heads = [
         Text(f"{what}: {report.title}, {report.at}, {report.headline.name}, {report.url}", "dim")
         for what, report in (("before", before), ("after", after))
     ]
-    unlike = [
-        name
-        for name in ("rate", "until_rate", "connections", "seconds")
-        if getattr(before.headline, name) != getattr(after.headline, name)
-    ]
-    if before.machine != after.machine:
-        unlike.append("machine")
-    notes = [Text(f"! they differ in {', '.join(unlike)}", "yellow")] if unlike else []
+    differ = unlike(before, after)
+    notes = [Text(f"! they differ in {', '.join(differ)}", "yellow")] if differ else []
     return Group(*heads, *notes, Text(), table)
 
 

@@ -1,4 +1,4 @@
-"""The report as files: one HTML page that needs nothing else, and its data as JSON beside it."""
+"""The report as files: one HTML page that needs nothing else, and its data as JSON beside it; two compared."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -6,7 +6,8 @@ from typing import Any, Final
 import jinja2
 import yaml
 
-from loadtest.tester.charts import charts
+from loadtest.tester.charts import charts, comparison_charts
+from loadtest.tester.compare import shown, unlike
 from loadtest.tester.live import SERIES_NAMES
 from loadtest.tester.report import PERCENTS, Figures, Report, Stage
 from loadtest.tester.tally import TOTAL
@@ -29,18 +30,19 @@ def write_report(report: Report, file: Path) -> Path:
     return page
 
 
+def write_comparison(before: Report, after: Report, file: Path) -> Path:
+    """Write the page that compares two reports; returns it."""
+    page = file.with_suffix(".html")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(comparison_html(before, after))
+    return page
+
+
 def html_of(report: Report) -> str:
-    """The page."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("loadtest.tester"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"ms": _ms, "mib": lambda size: f"{size / 2**20:,.0f} MiB"}
+    """The page of one report."""
     verdict, colour = _VERDICTS[report.verdict]
-    return environment.get_template("report.html.jinja").render(
+    return _render(
+        "report.html.jinja",
         report=report,
         stage=report.headline,
         verdict=verdict,
@@ -53,6 +55,30 @@ def html_of(report: Report) -> str:
         charts=charts(report),
         plan=yaml.safe_dump(report.plan, sort_keys=False, allow_unicode=True),
     )
+
+
+def comparison_html(before: Report, after: Report) -> str:
+    """The page of two reports."""
+    return _render(
+        "comparison.html.jinja",
+        before=before,
+        after=after,
+        unlike=unlike(before, after),
+        rows=shown(before, after),
+        charts=comparison_charts(before, after),
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("loadtest.tester"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"ms": _ms, "mib": lambda size: f"{size / 2**20:,.0f} MiB"}
+    return environment.get_template(template).render(**values)
 
 
 def _ms(value: float | None) -> str:

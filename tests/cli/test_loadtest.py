@@ -81,6 +81,9 @@ def test_two_reports_are_compared(tmp_path: Path, provider_url: str) -> None:
     done = run(tmp_path, "--compare", "a.html", "b.json")
     assert done.returncode == 0, done.stderr
     assert "whole answer p99" in done.stdout
+    done = run(tmp_path, "--compare", "a.html", "b.json", "--json", "-o", "both.html")
+    assert "whole answer p99" in {row["name"] for row in json.loads(done.stdout)}
+    assert (tmp_path / "both.html").exists()
     assert run(tmp_path, "--compare", "a.html", "c.html").returncode == 2
 
 

@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from loadtest.tester.charts import charts
-from loadtest.tester.page import html_of, sentence, write_report
+from loadtest.tester.compare import shown
+from loadtest.tester.page import html_of, sentence, write_comparison, write_report
 from loadtest.tester.report import read_report
 from tests.upstreams import Sim, sim
 
@@ -52,6 +53,22 @@ async def test_the_page_needs_nothing_else_and_its_data_is_beside_it(
     assert len(links.ids) == len(set(links.ids))
     assert len(text) < 400_000
     assert read_report(page) == report
+
+
+async def test_a_comparison_needs_nothing_else_and_shows_what_both_say(
+    sim: Sim, tmp_path: Path
+) -> None:
+    before = await report_of(plan_for(sim.url, rate=20, arrivals="constant"))
+    after = await report_of(plan_for(sim.url, rate=30, requests={"stream": "1"}))
+    text = write_comparison(before, after, tmp_path / "both.html").read_text()
+    links = Links()
+    links.feed(text)
+    assert links.loads == []
+    assert len(links.ids) == len(set(links.ids))
+    assert "They differ in rate" in text
+    for row in shown(before, after):
+        assert row.after in text
+        assert row.name in text
 
 
 async def test_every_colour_of_a_chart_is_defined_for_light_and_for_dark(sim: Sim) -> None:
