@@ -23,6 +23,7 @@ from gateway.cli.serve import explained, gate_url
 from gateway.settings import Settings
 from loadtest.faults import BadControl, Controls, parse_controls
 
+DATA_DIR: Final = Path("data/dev")
 PROVIDER_STARTS_WITHIN_S: Final = 20.0
 _KEYS: Final = {"demo": "sk-demo", "broke": "sk-broke"}
 """The keys of `config/dev.yaml`, known to everyone."""
@@ -38,7 +39,7 @@ def dev(
             envvar="CREDITGATE_DATA_DIR",
             help="Wallets, events and the admin token; they survive restarts.",
         ),
-    ] = Path("data/dev"),
+    ] = DATA_DIR,
     port: Annotated[int, typer.Option(help="Port of the gate; 0 takes a free one.")] = 8080,
     admin_port: Annotated[
         int, typer.Option(help="Port of the admin side; 0 takes a free one.")
@@ -125,8 +126,14 @@ async def _show(provider_url: str, settings: Settings, running: Running) -> None
         "metrics",
         f'curl -s {admin}/metrics -H "Authorization: Bearer $(cat {token_file})"',
     )
-    _curl("put load on it, from a second terminal in this folder", "make loadtest")
+    _curl("put load on it, from a second terminal in this folder", _load_test(settings.data_dir))
     console.print("Ctrl-C drains and stops.", style="dim")
+
+
+def _load_test(data_dir: Path) -> str:
+    if data_dir == DATA_DIR and Path("Makefile").is_file():
+        return "make loadtest"
+    return f"creditgate loadtest --data-dir {data_dir}"
 
 
 def _chat(url: str, customer: str, *, stream: bool = False) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from gateway.cli import app, dev_state
+from gateway.cli.dev import DATA_DIR
 from gateway.cli.output import err, fail, out, plain, print_json
 
 _NEEDED: Final = ("hdrh", "jinja2", "matplotlib", "psutil")
@@ -143,7 +144,7 @@ def loadtest(
         typer.Option(
             envvar="CREDITGATE_DATA_DIR", help="Of `make run`, to find it.", rich_help_panel=_WHAT
         ),
-    ] = Path("data/dev"),
+    ] = DATA_DIR,
     report: Annotated[
         str | None,
         typer.Option(
@@ -240,7 +241,6 @@ def _run(
 ) -> int:
     # What the extra `loadtest` installs is imported here, so that the other commands go without.
     from loadtest.tester.live import Screen, summary
-    from loadtest.tester.page import write_report
     from loadtest.tester.plan import Flag, PlanError, load_plan
     from loadtest.tester.run import Run
     from loadtest.tester.session import SenderFailed
@@ -276,6 +276,10 @@ def _run(
     except KeyboardInterrupt:
         err.print(plain("\nStopped; nothing is left running, no report is written.", "yellow"))
         return 130
+    from loadtest.tester.page import (
+        write_report,
+    )  # draws: slow to load, and not before it is needed
+
     page = write_report(report, Path(plan.report.file))
     if as_json:
         out.print_json(report.model_dump_json())

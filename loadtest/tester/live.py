@@ -139,6 +139,10 @@ def summary(report: Report) -> Group:
     if report.shape == "search":
         rate = "no rate" if report.found_rate is None else f"{report.found_rate:g}/s"
         parts.append(Text(f"highest rate that meets the targets: {rate}", "bold"))
+        if report.ended_by_generator:
+            parts.append(
+                Text("! the generator was the limit above it: the gate may take more", "yellow")
+            )
     for target in stage.targets:
         mark, style = ("✓", "green") if target.met else ("✗", "red")
         parts.append(Text(f"{mark} {target.text}: {target.measured}", style))

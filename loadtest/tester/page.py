@@ -112,6 +112,8 @@ def sentence(report: Report) -> str:
             "Even {:,g} requests a second miss" if best is None else "{:,g} requests a second meet"
         )
         said = f"{found.format(best or stage.rate)} the targets. {said}"
+        if report.ended_by_generator:
+            said += " Rates above it were beyond the load generator: the gate may take more."
     return said
 
 

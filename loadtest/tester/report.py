@@ -179,6 +179,12 @@ class Report(Part):
         """The stage that the report is about."""
         return self.stages[self.main]
 
+    @property
+    def ended_by_generator(self) -> bool:
+        """Whether a search ended where the generator, not the gate, was at its limit."""
+        missed = (stage for stage in self.stages if not stage.met)
+        return self.shape == "search" and any(stage.senders.limits for stage in missed)
+
 
 class BadReport(ValueError):
     """A file that is no report; the message says why."""

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from loadtest.faults import parse_controls
-from loadtest.tester.report import GATE, Report, read_report
+from loadtest.tester.page import sentence
+from loadtest.tester.report import Report, read_report
 from loadtest.tester.run import search, verdict
 from loadtest.tester.session import Outcome
 from tests.gate import BROKE_KEY, KEY, running_gate
@@ -249,4 +250,7 @@ async def test_what_was_missed_while_the_generator_was_the_limit_is_not_decided(
     assert verdict("rate", [free], 0) == "missed"
     assert verdict("rate", [held], 0) == "inconclusive"
     assert verdict("steps", [held, free], 0) == "missed"
-    assert GATE == "gate"
+    searched = report.model_copy(update={"shape": "search", "stages": [held]})
+    assert searched.ended_by_generator
+    assert "the gate may take more" in sentence(searched)
+    assert not report.model_copy(update={"shape": "search", "stages": [free]}).ended_by_generator
