@@ -20,7 +20,7 @@ LOCK := $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: run test demo check format test-all lock docs bench-first gate-cost accuracy ledger-cost kill-test oracle mutants image-steps lint-docker clean
+.PHONY: run test demo loadtest check format test-all lock docs bench-first gate-cost accuracy ledger-cost kill-test oracle mutants image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -30,6 +30,9 @@ test: $(STAMPS)/dev ## run the tests; servers they need come from the registry t
 
 demo: $(STAMPS)/demo ## the whole story with a real model and the official SDKs
 	@$(BIN)/creditgate demo $(ARGS)
+
+loadtest: $(STAMPS)/loadtest ## put load on the gate that `make run` started (docs/loadtest.md)
+	@$(BIN)/creditgate loadtest $(ARGS)
 
 check: $(STAMPS)/dev ## format, lint, types, imports, and the fast tests
 	$(BIN)/ruff format --check .
@@ -87,6 +90,7 @@ lock: ## make the locks anew from pyproject.toml
 	$(LOCK) --group dev --extra demo pyproject.toml -o requirements-dev.lock
 	$(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
 	$(LOCK) -c requirements-dev.lock --extra demo pyproject.toml -o requirements-demo.lock
+	$(LOCK) -c requirements-dev.lock --extra loadtest pyproject.toml -o requirements-loadtest.lock
 	$(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
 	echo "hardcap==0.1.0" | $(LOCK) - -o requirements-hardcap.lock
 	rm -rf $(VENV)-lock
@@ -135,11 +139,17 @@ $(STAMPS)/demo: requirements-demo.lock requirements-build.lock pyproject.toml | 
 	@$(EDITABLE)
 	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/run
 
+# The gate may be running from this environment: what it uses itself is the same in both locks.
+$(STAMPS)/loadtest: requirements-loadtest.lock $(STAMPS)/run
+	@echo "installing what the load tester needs"
+	@$(INSTALL) -r requirements-loadtest.lock
+	@touch $@
+
 $(STAMPS)/dev: requirements-dev.lock requirements-build.lock pyproject.toml | $(BIN)/python
 	@echo "installing what the tests need, a model too (about 250 MB)"
 	@$(INSTALL) -r requirements-dev.lock
 	@$(EDITABLE)
-	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/run $(STAMPS)/demo
+	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/run $(STAMPS)/demo && touch $(STAMPS)/loadtest
 
 # A peer that the gate is measured beside; nothing of it comes into the gate's own environment.
 $(VENV)-hardcap/stamp: requirements-hardcap.lock

@@ -41,16 +41,8 @@ class Gate:
     folder: Path
 
     def processes(self) -> dict[str, int]:
-        """Its processes by name: supervisor, worker-0, …, exporter-0, and others by their program."""
-        try:
-            tree = psutil.Process(self.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return {}
-        found = {"supervisor": self.pid}
-        for process in tree:
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                found[_name_of(process)] = process.pid
-        return found
+        """Its processes by name, see `family`."""
+        return family(self.pid)
 
     def pids(self, role: str) -> list[int]:
         """The processes of one role: "worker", "exporter"."""
@@ -60,6 +52,22 @@ class Gate:
     def log_tail(self) -> str:
         """The end of the gate's log."""
         return (self.folder / "gate.log").read_text(errors="replace")[-4000:]
+
+
+def family(pid: int) -> dict[str, int]:
+    """A gate's processes by name: supervisor, worker-0, …, exporter-0, and others by their program.
+
+    pid: of its first process
+    """
+    try:
+        tree = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return {}
+    found = {"supervisor": pid}
+    for process in tree:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            found[_name_of(process)] = process.pid
+    return found
 
 
 def _name_of(process: psutil.Process) -> str:

@@ -3,18 +3,22 @@
     python -m loadtest.generator http://127.0.0.1:8080 --key sk-demo --model sim-small \
         --connections 32 --seconds 5 [--rate 500] [--stream]
 
-Law: every request sent ends in exactly one outcome. In open loop a request's latency runs
-from when it was meant to be sent, so a stalled server cannot hide behind a waiting client.
+Law: every request sent ends in exactly one outcome, and every request that was due is sent or
+counted as unsent. In open loop a request's latency runs from when it was meant to be sent, so
+a stalled server cannot hide behind a waiting client.
 """
 
 import argparse
 import asyncio
 import contextlib
+import itertools
+import math
 import random
 import ssl
 import time
 from array import array
 from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 from urllib.parse import urlsplit
@@ -26,6 +30,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from loadtest.arrivals import Pace, Pacer, due_times
 from loadtest.requests import CLIENT_HEADERS, Shot, Source, chat_body, http_request, same
 
 Ending = Literal["whole", "cut", "left", "timeout", "unfinished"]
@@ -49,12 +54,39 @@ class Outcome:
     ended_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request that has ended, for whoever watches the load. Times are `time.monotonic` seconds.
+
+    intended_s:    when it was due (closed loop: when it was sent)
+    sent_s:        when its first byte went out
+    first_byte_s:  when the first byte of the answer came; 0 is never
+    status:        0 is none
+    code:          what an error calls itself, in its body or in the stream
+    gaps_s:        between the frames of a stream, in order
+    """
+
+    shot: Shot
+    ending: Ending
+    status: int
+    code: str
+    intended_s: float
+    sent_s: float
+    first_byte_s: float
+    ended_s: float
+    gaps_s: list[float]
+
+
 @dataclass(slots=True)
 class Result:
-    """What a load gave. Latencies in seconds, of whole answers below 400 alone."""
+    """What a load gave. Latencies in seconds, of whole answers below 400 alone.
+
+    unsent:   were due and never got a connection
+    """
 
     seconds: float = 0.0
     sent: int = 0
+    unsent: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     endings: Counter[str] = field(default_factory=Counter)
     refusals: Counter[tuple[int, str]] = field(default_factory=Counter)
@@ -91,9 +123,12 @@ class Load:
     connections:    how many at most, each with one request at a time
     seconds:        stop sending after this; None until the source ends
     rate:           requests a second meant to be sent (Poisson); None is closed loop
-    timeout_s:      give a request up after this
+    arrivals:       seconds after the start at which requests are meant to be sent, instead of `rate`
+    timeout_s:      give a request up so long after it was due
     drain_s:        how long requests may still run when sending is over
     record:         keep an Outcome of every request
+    on_answer:      told of every request that has ended; latencies are then not kept here
+    on_due:         told how many seconds late this process was to see that a request is due
     """
 
     def __init__(
@@ -104,11 +139,14 @@ class Load:
         connections: int,
         seconds: float | None = None,
         rate: float | None = None,
+        arrivals: Iterable[float] | None = None,
         tls: ssl.SSLContext | None = None,
         timeout_s: float = 30.0,
         drain_s: float = 10.0,
         record: bool = False,
         seed: int = 0,
+        on_answer: Callable[[Answer], None] | None = None,
+        on_due: Callable[[float], None] | None = None,
     ) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or "127.0.0.1"
@@ -117,11 +155,16 @@ class Load:
         self._source = source
         self._connections = connections
         self._seconds = seconds
-        self._rate = rate
+        if rate is not None:
+            lasts_s = math.inf if seconds is None else seconds
+            arrivals = due_times(Pace(rate, rate, 0, lasts_s), "poisson", random.Random(seed))
+        self._arrivals = arrivals
         self._timeout_s = timeout_s
         self._drain_s = drain_s
         self._record = record
-        self._rng = random.Random(seed)
+        self._on_answer = on_answer
+        self._on_due = on_due
+        self._connecting = 0
         self._open: set[_Connection] = set()
         self._idle: deque[_Connection] = deque()
         self._due: deque[float] = deque()
@@ -132,21 +175,47 @@ class Load:
         self._quiet = asyncio.Event()
         self.result = Result()
 
-    async def run(self) -> Result:
-        """Send until it is over, wait for what runs, close all connections."""
-        started_s = time.monotonic()
-        if self._rate is None:
+    @property
+    def running(self) -> int:
+        """Requests sent and not yet ended."""
+        return self._running
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are due and have no connection yet."""
+        return len(self._due)
+
+    async def run(self, start_s: float | None = None) -> Result:
+        """Send until it is over, wait for what runs, close all connections.
+
+        start_s: what arrivals count from, in `time.monotonic` seconds; now when None
+        """
+        loop = asyncio.get_running_loop()
+        began_s = time.monotonic()
+        start_s = began_s if start_s is None else start_s
+        pacer = None
+        if self._arrivals is None:
             self._spawn(self._connections)
         else:
-            self._tasks.add(asyncio.ensure_future(self._schedule(self._rate)))
+            pacer = Pacer(
+                (start_s + offset_s for offset_s in self._arrivals),
+                lambda dues: _call_soon(loop, self._fire, dues),
+                lambda: _call_soon(loop, self._over.set),
+            )
+            pacer.start()
         looking = asyncio.ensure_future(self._look())
+        wait_s = None if self._seconds is None else start_s + self._seconds - time.monotonic()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._over.wait(), self._seconds)
+            await asyncio.wait_for(self._over.wait(), wait_s)
         self._ended = True
-        if self._running:
+        if pacer is not None:
+            pacer.stop()
+        if self._running or self._due:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._quiet.wait(), self._drain_s)
-        self.result.seconds = time.monotonic() - started_s
+        self.result.seconds = time.monotonic() - began_s
+        self.result.unsent.extend(self._due)
+        self._due.clear()
         looking.cancel()
         for task in list(self._tasks):
             task.cancel()
@@ -157,13 +226,18 @@ class Load:
 
     def _spawn(self, count: int) -> None:
         for _ in range(count):
+            self._connecting += 1
             task = asyncio.ensure_future(self._connect())
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._connect_over)
+
+    def _connect_over(self, task: "asyncio.Task[None]") -> None:
+        self._connecting -= 1
+        self._tasks.discard(task)
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        while not self._ended:
+        while not self._ended or self._due:
             try:
                 await loop.create_connection(
                     lambda: _Connection(self), self._host, self._port, ssl=self._tls
@@ -173,17 +247,17 @@ class Load:
                 self.result.connect_failures += 1
                 await asyncio.sleep(_RECONNECT_PAUSE_S)
 
-    async def _schedule(self, rate: float) -> None:
-        due_s = time.monotonic()
-        while not self._ended:
-            due_s += self._rng.expovariate(rate)
-            pause_s = due_s - time.monotonic()
-            if pause_s > 0:
-                await asyncio.sleep(pause_s)
+    def _fire(self, dues: list[float]) -> None:
+        if self._over.is_set():
+            return
+        late = self._on_due
+        for due_s in dues:
+            if late is not None:
+                late(time.monotonic() - due_s)
             self._due.append(due_s)
             if self._idle:
                 self.ready(self._idle.popleft())
-            elif len(self._open) < self._connections:
+            elif len(self._open) + self._connecting < self._connections:
                 self._spawn(1)
 
     async def _look(self) -> None:
@@ -203,9 +277,9 @@ class Load:
 
     def ready(self, connection: "_Connection") -> None:
         """Give a free connection its next request, or keep it for later."""
-        if self._ended:
+        if self._ended and not self._due:
             return
-        if self._rate is None:
+        if self._arrivals is None:
             intended_s = 0.0
         elif self._due:
             intended_s = self._due.popleft()
@@ -215,6 +289,7 @@ class Load:
         shot = self._source(self.result.sent)
         if shot is None:
             self._ended = True
+            self._due.clear()
             self._over.set()
             return
         self.result.sent += 1
@@ -226,19 +301,22 @@ class Load:
         self._open.discard(connection)
         with contextlib.suppress(ValueError):
             self._idle.remove(connection)
-        if not self._ended and (self._rate is None or self._due):
+        if self._due or (not self._ended and self._arrivals is None):
             self._spawn(1)
 
     def ended(self, connection: "_Connection", ending: Ending, now_s: float) -> None:
         """Note how the connection's request ended."""
         self._running -= 1
-        if self._ended and not self._running:
+        if self._ended and not self._running and not self._due:
             self._quiet.set()
         result = self.result
         status = connection.status
         result.endings[ending] += 1
         result.statuses[status] += 1
         result.body_bytes += connection.body_bytes
+        if self._on_answer is not None:
+            self._on_answer(connection.answer(ending, now_s))
+            return
         if ending == "whole" and status < 400:
             result.total_s.append(now_s - connection.started_s)
             result.first_byte_s.append(connection.first_byte_s - connection.started_s)
@@ -268,6 +346,11 @@ class _Connection(asyncio.Protocol):
         self.status = 0
         self.body_bytes = 0
         self.error = b""
+        self._now_s = 0.0
+        self._sent_s = 0.0
+        self._frame_s = 0.0
+        self._half_end = False
+        self._gaps_s: list[float] = []
         self._whole = False
         self._keep = True
 
@@ -282,10 +365,14 @@ class _Connection(asyncio.Protocol):
     def send(self, shot: Shot, intended_s: float) -> None:
         """Send a request; its latency counts from intended_s, or from now when that is 0."""
         self.shot = shot
-        self.started_s = intended_s or time.monotonic()
+        self._sent_s = time.monotonic()
+        self.started_s = intended_s or self._sent_s
         self.first_byte_s = 0.0
         self.status = self.body_bytes = 0
         self.error = b""
+        self._frame_s = 0.0
+        self._half_end = False
+        self._gaps_s = []
         self.transport.write(shot.data)
 
     def give_up(self, ending: Ending) -> None:
@@ -293,9 +380,25 @@ class _Connection(asyncio.Protocol):
         self._finish(ending)
         self.transport.abort()
 
+    def answer(self, ending: Ending, now_s: float) -> Answer:
+        """How the running request ended."""
+        assert self.shot is not None
+        return Answer(
+            self.shot,
+            ending,
+            self.status,
+            _code(self.error) if self.error else "",
+            self.started_s,
+            self._sent_s,
+            self.first_byte_s,
+            now_s,
+            self._gaps_s,
+        )
+
     def data_received(self, data: bytes) -> None:
+        self._now_s = time.monotonic()
         if not self.first_byte_s:
-            self.first_byte_s = time.monotonic()
+            self.first_byte_s = self._now_s
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -322,8 +425,24 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         self.body_bytes += len(data)
-        if self.status >= 400 and len(self.error) < _KEPT_ERROR_BYTES:
-            self.error += data
+        if self.status >= 400:
+            if len(self.error) < _KEPT_ERROR_BYTES:
+                self.error += data
+        elif self.shot is not None and self.shot.frames:
+            self._frames(data)
+
+    def _frames(self, data: bytes) -> None:
+        """Note when each server-sent event ended, and one that says the answer failed."""
+        ends = data.count(b"\n\n") + (self._half_end and data.startswith(b"\n"))
+        self._half_end = data.endswith(b"\n") and not data.endswith(b"\n\n")
+        if ends:
+            if self._frame_s:
+                self._gaps_s.append(self._now_s - self._frame_s)
+            # what came in one piece came at the same time
+            self._gaps_s.extend(itertools.repeat(0.0, ends - 1))
+            self._frame_s = self._now_s
+        if b'"error"' in data and not self.error:
+            self.error = _error_of_event(data)
 
     def on_message_complete(self) -> None:
         self._whole = self.status >= 200  # 1xx is not the answer
@@ -333,6 +452,24 @@ class _Connection(asyncio.Protocol):
         if self.shot is not None:
             self._load.ended(self, ending, time.monotonic())
             self.shot = None
+
+
+def _call_soon(
+    loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object
+) -> None:
+    """Have the loop call this; a loop that is closed by now needs it no more."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call, *arguments)
+
+
+def _error_of_event(data: bytes) -> bytes:
+    """The document of an event that tells of an error; empty when none of these is one."""
+    for line in data.splitlines():
+        if line.startswith(b"data: {"):
+            with contextlib.suppress(orjson.JSONDecodeError):
+                if isinstance(orjson.loads(line[6:]).get("error"), dict):
+                    return line[6:]
+    return b""
 
 
 def _code(body: bytes) -> str:

@@ -14,11 +14,13 @@ class Shot:
     data:               head and body
     request_id:         its `x-request-id`, "" when it carries none
     leave_after_bytes:  abort the connection once so much of the answer's body has come; None stays
+    frames:             the answer is a stream whose frames are timed
     """
 
     data: bytes
     request_id: str = ""
     leave_after_bytes: int | None = None
+    frames: bool = False
 
 
 Source = Callable[[int], Shot | None]

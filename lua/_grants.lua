@@ -205,7 +205,7 @@ end
 -- Takes a hold out of the wallet and charges in its place: the grants it rests on pay first, in
 -- its order, then unheld credit, then overdraft. Returns who paid.
 local function spend_hold(a, h, raw, charge, now)
-  local paid, left, n = {}, charge, 2 * h[H_ALLOCATIONS]
+  local paid, left, n = { nil, nil }, charge, 2 * h[H_ALLOCATIONS]
   local allocations = { sunpack('<' .. rep('d', n), raw, h[H_NEXT]) }
   for i = 1, n, 2 do
     local no, amount = allocations[i], allocations[i + 1]

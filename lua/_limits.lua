@@ -15,7 +15,6 @@ local function find_ring(record, id)
 end
 
 -- Puts bytes into the rings of a record, in place of as many.
--- rare: as what uses it
 local function write_rings(record, at, bytes)
   record.rings = sub(record.rings, 1, at - 1) .. bytes .. sub(record.rings, at + #bytes)
 end
@@ -88,11 +87,11 @@ local function until_aged(record, c, ring, over)
 end
 
 -- Counts a request under its limits: rows of <BBIddddd become held counters. Returns the hold's
--- limit rows, or nil and the refusal: word, and for a limit its row, what is left, when to retry.
+-- limit rows, packed, or nil and the refusal: word, and for a limit its row, what is left, when to retry.
 -- Of several that refuse it is the one that does so longest.
 -- answers: bad_limits, stale_windows, spend_limit, rate_limit, concurrency_limit
 local function count_in(scopes, rows, now, amount, tokens)
-  local limits, refusal, longest, row = {}, nil, -1, 0
+  local limits, refusal, longest, row = '', nil, -1, 0
   for at = 1, #rows, 46 do
     local scope, measure, id, ceiling, before, start, following, after = sunpack('<BBIddddd', rows, at)
     local record = scopes[scope]
@@ -149,9 +148,7 @@ local function count_in(scopes, rows, now, amount, tokens)
       end
     end
     record[c + COUNTER_HELD] = record[c + COUNTER_HELD] + adds
-    local to = 6 * row
-    limits[to + 1], limits[to + 2], limits[to + 3] = scope, measure, id
-    limits[to + 4], limits[to + 5], limits[to + 6] = window, ceiling, adds
+    limits = limits .. spack('<BBIddd', scope, measure, id, window, ceiling, adds)
     row = row + 1
   end
   if refusal then return nil, refusal end

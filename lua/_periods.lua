@@ -40,10 +40,9 @@ local function find_period(a, id, start)
   end
 end
 
--- A period's counter in the period of `now`; made or moved on if need be, never moved back.
-local function open_period(a, id, kind, now)
-  local p = find_period(a, id, -1)
-  if p and now < a[p + P_END] then return p end
+-- A period's counter in the period of `now`, made or moved on; `p` is where it stands, if it does.
+-- rare: once a period
+local function begin_period(a, p, id, kind, now)
   local start, ends = borders(kind, now, a[BILLING_DAY])
   if not p then
     p = HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS]
@@ -56,16 +55,25 @@ local function open_period(a, id, kind, now)
   return p
 end
 
+-- The same, if it has to be; it is never moved back.
+local function open_period(a, id, kind, now)
+  local p = find_period(a, id, -1)
+  if p and now < a[p + P_END] then return p end
+  return begin_period(a, p, id, kind, now)
+end
+
 -- Moves the counters as a rating said.
--- rare: as `rate_tiers`
+-- rare, as `rate_tiers`:
 local function count_periods(a, meter)
-  for _, move in ipairs(meter.moves or {}) do
-    a[move[1]] = math.max(0, math.min(a[move[1]] + move[2], MAX_AMOUNT))
+  local moves = meter.moves or {}
+  for i = 2, #moves, 3 do
+    local field = moves[i]
+    if field then a[field] = math.max(0, math.min(a[field] + moves[i + 1], MAX_AMOUNT)) end
   end
 end
 
 -- A hold's marks or a tombstone's: start, position, of each tiered row.
--- rare: as `rate_tiers`
+-- rare, as `rate_tiers`:
 local function read_marks(raw, at, n_tiered)
   local marks = { sunpack('<' .. rep('dd', n_tiered), raw, at) }
   marks[#marks] = nil
@@ -73,7 +81,7 @@ local function read_marks(raw, at, n_tiered)
 end
 
 -- Takes out of the counters what a hold keeps in them. A period that is gone holds nothing any more.
--- rare: as `rate_tiers`
+-- rare, as `rate_tiers`:
 local function leave_periods(a, h, raw, marks)
   local at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS] + 16 * h[H_TIERED]
   local n, k = h[H_UNITS], 0

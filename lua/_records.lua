@@ -3,12 +3,13 @@
 --
 -- The loader (gateway/ledger/scripts.py) joins the files `_*.lua` and puts in front of each script
 -- the blocks that it uses, with the values of the constants in place of their names: so blank lines
--- stand between blocks and nowhere else, and a constant is `local NAME, … = number or string, …`. A
--- block with a line `rare:` costs nothing where it is not used: the loader defines it at its first
--- use.
+-- stand between blocks and nowhere else, and a constant is `local NAME, … = number, string or function
+-- of Lua's, …`. A function with a line `rare: why` costs nothing where it is not used: the loader
+-- defines it at its first use, with those that are rare as it is.
 --
 -- Law, of these files: a record is one flat array: one unpack reads it, one pack writes it (layouts
--- in README.md). Nothing but `emit` and `store` writes. Functions that refuse return nil and a word;
+-- in README.md). Nothing but `emit` and `store` writes. What grows gets its room when it is made
+-- (`nil, …`): to grow costs a table more than what is put in. Functions that refuse return nil and a word;
 -- the line `answers:` lists the words, and a test reads it. Bounds are those of
 -- gateway/domain/money.py and reservation.py (a test compares them).
 
@@ -78,7 +79,7 @@ local OUTCOMES = { 'pending', 'settled', 'released', 'expired', 'settled_late' }
 local function whole(numbers)
   for i = 1, #numbers do
     local x = numbers[i]
-    if not (x >= 0 and x <= MAX_AMOUNT and floor(x) == x) then return false end
+    if not (x >= 0 and x <= MAX_AMOUNT and x % 1 == 0) then return false end
   end
   return true
 end
@@ -125,7 +126,7 @@ end
 
 local function read_account(raw)
   local _, _, n_grants, n_counters, n_periods, n_allowances, _, n_signals = byte(raw, 1, 8)
-  local a = { sunpack(account_format(n_grants, n_counters, n_periods, n_allowances, n_signals), raw) }
+  local a = { rings = nil, sunpack(account_format(n_grants, n_counters, n_periods, n_allowances, n_signals), raw) }
   local rings = a[#a] -- unpack's last value is the position after it
   a[#a] = nil
   if rings <= #raw then a.rings = sub(raw, rings) end
@@ -140,7 +141,7 @@ end
 
 local function read_scope(raw)
   if not raw then return { 1, 0, 0, 0 } end
-  local s = { sunpack('<BBBB' .. rep('Iddd', byte(raw, 3)), raw) }
+  local s = { rings = nil, sunpack('<BBBB' .. rep('Iddd', byte(raw, 3)), raw) }
   local rings = s[#s]
   s[#s] = nil
   if rings <= #raw then s.rings = sub(raw, rings) end
@@ -154,7 +155,7 @@ end
 -- The records that limits count in, by scope: 0 the account, 1 project, 2 key. `mask` says which
 -- of them stand in `values` from `at` on: 1 project, 2 key. `create`: make the missing ones.
 local function read_scopes(a, values, at, mask, create)
-  local scopes = { [0] = a }
+  local scopes = { nil, nil, [0] = a }
   for scope = 1, 2 do
     if mask == scope or mask == 3 then
       if values[at] or create then scopes[scope] = read_scope(values[at]) end

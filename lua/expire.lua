@@ -62,11 +62,10 @@ if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
 end
 if now < h[H_DEADLINE] then return { 'not_due', h[H_DEADLINE] } end
 local used = string.sub(hold, estimate_at + 8 * n, rows_at - 1)
-local usage, tokens, marks, n_marks, meter = {}, 0, {}, h[H_TIERED], nil
-if h[H_TIERED] > 0 then
-  marks = read_marks(hold, marks_at, h[H_TIERED])
-  leave_periods(a, h, hold, marks)
-  meter = { a = a, mode = 'charge', marks = marks }
+local usage, tokens, marks, n_marks, meter = {}, 0, string.sub(hold, marks_at, estimate_at - 1), h[H_TIERED], nil
+if n_marks > 0 then
+  meter = { a = a, mode = 'charge', marks = read_marks(hold, marks_at, n_marks) }
+  leave_periods(a, h, hold, meter.marks)
 end
 local charge = rate(hold, rows_at, rows_size, used, 1, n, usage, meter)
 if charge and meter then
@@ -75,7 +74,7 @@ if charge and meter then
 end
 charge = charge or h[H_HELD] -- what nobody can rate
 local credited = charge < 0 and 0 - charge or 0
-if n_marks > 0 then marks[#marks + 1] = credited end
+if n_marks > 0 then marks = marks .. spack('<d', credited) end
 charge = charge + credited
 local cost = costs_size > 0 and rate(hold, rows_at + rows_size, costs_size, used, 1, n) or false
 for i = 1, #usage, 2 do
@@ -104,7 +103,6 @@ call('SET', KEYS[5], spack(ENDED_HEADER, EXPIRED, n_marks, #paid / 2, h[H_LIMITS
     h[H_RESERVED_AT], now, epoch, seq)
   .. spack('<' .. rep('d', #paid), unpack(paid))
   .. spack('<' .. rep('BBIddd', h[H_LIMITS]), unpack(limits))
-  .. spack('<' .. rep('d', #marks), unpack(marks))
-  .. used, 'PX', TOMBSTONE_TTL_MS)
+  .. marks .. used, 'PX', TOMBSTONE_TTL_MS)
 call('ZREM', KEYS[1], id)
 return { 'expired', charge, balance, epoch, seq, 0 }

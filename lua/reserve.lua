@@ -69,7 +69,7 @@ if earlier then
   end
   return { 'held', h[H_HELD], available, h[H_RESERVED_AT], h[H_DEADLINE] }
 end
-local meter = head[11] ~= 18 * n and { a = a, mode = 'hold', opens = true, now = now, next_marks = {} }
+local meter = head[11] ~= 18 * n and { a = a, mode = 'hold', opens = true, now = now, moves = nil, next_marks = nil }
 local estimate, wrong = rate(body, 16 * n + 1, head[11], body, 1, n, nil, meter)
 if not estimate then return { wrong } end
 if a[STATUS] ~= 0 then return { 'wallet_frozen' } end
@@ -96,22 +96,19 @@ local wanted = a[GROWTH_WANTED] - now -- a mark further ahead is of a clock that
 if estimate > 0 and (estimate > available or wanted > 0 and wanted <= GROWTH_MARK_MS) then
   return { 'credit_held', estimate, available, balance }
 end
-local allocations, marks = {}, ''
-if meter then
-  count_periods(a, meter)
-  marks = spack('<' .. rep('d', #meter.next_marks), unpack(meter.next_marks))
-end
+local allocations = { nil, nil }
+if meter then count_periods(a, meter) end
+local marks = meter and meter.next_marks or ''
 allocate(a, estimate, bits, now, allocations)
 a[OPEN] = a[OPEN] + 1
-local n_allocations, n_limits, deadline = #allocations / 2, #limits / 6, now + head[7]
+local n_allocations, n_limits, deadline = #allocations / 2, #limits / LIMIT_SIZE, now + head[7]
 local hold = spack(PENDING_HEADER, PENDING, #marks / 16, n_allocations, n_limits, n, mask, head[11], head[12],
     head[13], bits, estimate, now, deadline, 0, head[6])
   .. spack('<' .. rep('dd', n_allocations), unpack(allocations))
-  .. spack('<' .. rep('BBIddd', n_limits), unpack(limits))
-  .. marks .. body
+  .. limits .. marks .. body
 
 -- write
-local pairs = { KEYS[4], pack_account(a), KEYS[5], hold }
+local pairs = { KEYS[4], pack_account(a), KEYS[5], hold, nil, nil, nil, nil }
 if #told > 0 then
   tell(KEYS[2], shard, KEYS[4], now, told)
   pairs[5], pairs[6] = KEYS[3], pack_shard(shard)

@@ -40,7 +40,7 @@ if not whole(head) or #id == 0 or #id > MAX_ID or floor(n) ~= n or n > 255
   or not (#costs == 0 or #costs == 18 * n) then
   return { 'bad_arguments' }
 end
-local usage = {}
+local usage = { nil, nil, nil, nil, nil, nil, nil, nil }
 local values = read(3)
 local shard, closed = open_shard(values[1], head[2], head[3])
 if not shard then return { closed } end
@@ -55,7 +55,7 @@ local state = earlier and byte(earlier, 1)
 -- decide
 local outcome, kind, amount = 'settled', 'settle', nil
 local scopes, paid, held, reserved_at = {}, {}, 0, head[5]
-local meter = #rows ~= 18 * n and { a = a, mode = 'charge' }
+local meter = #rows ~= 18 * n and { a = a, mode = 'charge', marks = nil, left = nil, moves = nil, next_marks = nil }
 local charge, wrong, credited, cost = nil, nil, 0, false
 if #costs > 0 then
   cost, wrong = rate(costs, 1, #costs, used, 1, n)
@@ -74,7 +74,7 @@ if state == PENDING then
   end
   if meter then
     meter.marks = read_marks(earlier, marks_at, h[H_TIERED])
-    leave_periods(a, h, earlier, meter.marks)
+    meter.left = { sunpack('<' .. rep('d', h[H_UNITS]), earlier, marks_at + 16 * h[H_TIERED]) }
   end
   charge, wrong = rate(rows, 1, #rows, used, 1, n, usage, meter)
   if not charge then return { wrong } end
@@ -153,7 +153,7 @@ if #told > 0 then tell(KEYS[2], shard, KEYS[4], now, told) end
 emit(KEYS[2], shard, kind, event_id, now, amount or charge, held, cost, balance, paid, usage, facts, signals)
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]
 if #told_after > 0 then tell(KEYS[2], shard, KEYS[4], now, told_after) end
-store({ KEYS[3], pack_shard(shard), KEYS[4], pack_account(a) }, scopes, 6, mask)
+store({ KEYS[3], pack_shard(shard), KEYS[4], pack_account(a), nil, nil, nil, nil }, scopes, 6, mask)
 call('SET', KEYS[5], spack(ENDED_HEADER, outcome == 'settled' and SETTLED_STATE or SETTLED_LATE, 0, 0, 0, n, 0,
   charge, held, reserved_at, now, epoch, seq) .. used, 'PX', TOMBSTONE_TTL_MS)
 if state == PENDING then call('ZREM', KEYS[1], id) end

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -17,10 +18,12 @@ from rich.text import Text
 from gateway.app.parts import CannotStart
 from gateway.app.run import run_gate
 from gateway.app.supervisor import Running
-from gateway.cli import app
+from gateway.cli import app, dev_state
 from gateway.cli.serve import explained, gate_url
 from gateway.settings import Settings
+from loadtest.faults import BadControl, Controls, parse_controls
 
+DATA_DIR: Final = Path("data/dev")
 PROVIDER_STARTS_WITHIN_S: Final = 20.0
 _KEYS: Final = {"demo": "sk-demo", "broke": "sk-broke"}
 """The keys of `config/dev.yaml`, known to everyone."""
@@ -36,15 +39,22 @@ def dev(
             envvar="CREDITGATE_DATA_DIR",
             help="Wallets, events and the admin token; they survive restarts.",
         ),
-    ] = Path("data/dev"),
+    ] = DATA_DIR,
     port: Annotated[int, typer.Option(help="Port of the gate; 0 takes a free one.")] = 8080,
     admin_port: Annotated[
         int, typer.Option(help="Port of the admin side; 0 takes a free one.")
     ] = 8081,
     workers: Annotated[int, typer.Option(help="Worker processes.", min=1, max=64)] = 1,
+    sim: Annotated[
+        str, typer.Option(help="How the provider answers: 'ttft_ms=lognormal:200:0.4 itl_ms=15'.")
+    ] = "",
 ) -> None:
     """Try it: the gate on this machine with a simulated provider and a funded customer."""
-    with explained(), simulated_provider() as provider_url:
+    try:
+        parse_controls(Controls(), sim)
+    except BadControl as error:
+        raise typer.BadParameter(str(error), param_hint="--sim") from None
+    with explained(), simulated_provider(sim) as provider_url:
         os.environ |= {
             "SIM_URL": provider_url,
             "CREDITGATE_PORT": str(port),
@@ -52,7 +62,8 @@ def dev(
             "CREDITGATE_DATA_DIR": str(data_dir),
             "CREDITGATE_WORKERS": str(workers),
         }
-        run_gate(config_folder() / "dev.yaml", _show)
+        with dev_state.kept(data_dir):
+            run_gate(config_folder() / "dev.yaml", partial(_show, provider_url))
     console.print("Stopped; nothing is left running. The wallets are kept in", str(data_dir))
 
 
@@ -63,15 +74,17 @@ def config_folder() -> Path:
 
 
 @contextmanager
-def simulated_provider() -> Iterator[str]:
+def simulated_provider(sim: str = "") -> Iterator[str]:
     """The simulated provider in a process of its own, which dies with ours; yields its URL.
+
+    sim: controls of every answer, see `loadtest/faults.py`
 
     It has a session of its own, so that Ctrl-C does not cut the answers that a drain waits for.
     Raises CannotStart.
     """
     tied = [sys.executable, "-m", "gateway.app.parent", str(os.getpid())]
     process = subprocess.Popen(  # noqa: S603 - our own module
-        [*tied, "loadtest.provider", "--port", "0"], stdout=subprocess.PIPE, text=True
+        [*tied, "loadtest.provider", "--port", "0", "--sim", sim], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
@@ -91,8 +104,9 @@ def simulated_provider() -> Iterator[str]:
         process.stdout.close()
 
 
-async def _show(settings: Settings, running: Running) -> None:
+async def _show(provider_url: str, settings: Settings, running: Running) -> None:
     url = gate_url(running)
+    dev_state.write(settings.data_dir, dev_state.DevGate(url, provider_url, os.getpid()))
     admin = f"http://{running.admin}"
     token_file = settings.data_dir / "admin.token"
     _say("creditgate serves at", url, style="bold green")
@@ -112,7 +126,14 @@ async def _show(settings: Settings, running: Running) -> None:
         "metrics",
         f'curl -s {admin}/metrics -H "Authorization: Bearer $(cat {token_file})"',
     )
+    _curl("put load on it, from a second terminal in this folder", _load_test(settings.data_dir))
     console.print("Ctrl-C drains and stops.", style="dim")
+
+
+def _load_test(data_dir: Path) -> str:
+    if data_dir == DATA_DIR and Path("Makefile").is_file():
+        return "make loadtest"
+    return f"creditgate loadtest --data-dir {data_dir}"
 
 
 def _chat(url: str, customer: str, *, stream: bool = False) -> str:

@@ -2,17 +2,17 @@
 
 Each file of `lua/` whose name begins with a letter is a script; the others are the prelude, a file
 by subject. The loader puts in front of a script what it uses of the prelude, function by function,
-with the constants' values in place of their names: the prelude runs at each call, and whole it
-would cost 7 µs of 25 (measured; a captured constant is an upvalue, and Lua looks each one up in a
-list). The first line, `#!lua flags=…`, stays the first
-of the whole. A block that a comment calls rare, and what it alone uses, is put into one function
-that runs at the first use: each function that a call defines costs it up to 0.2 µs. EVALSHA
+with the constants' values in place of their names, those of Lua's own functions too: the prelude
+runs at each call, and each function that it defines costs 0.1 to 0.2 µs, each name of outside that
+the function captures a part of that. The first line, `#!lua flags=…`, stays the first of the whole.
+What a comment calls rare is defined when it is first asked for, with those that are rare as it is:
+`-- rare: why`, or ``-- rare, as `that`:``. EVALSHA
 rather than Functions: two releases coexist during a rollout.
 """
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -76,48 +76,50 @@ class Prelude:
     def __init__(self, source: str) -> None:
         self._constants: dict[str, str] = {}
         self._blocks: list[tuple[frozenset[str], str]] = []
-        self._rare: set[str] = set()
+        self._groups: dict[str, str] = {}  # of each rare function: with which it is defined
         for block in source.split("\n\n"):
             kept = [line for line in _code(block) if not self._note_constants(line)]
             names = frozenset(name for line in kept for name in _defined(line))
             if names:
                 self._blocks.append((names, "\n".join(kept)))
-                if _RARE.search(block):
-                    self._rare |= names
+                if rare := _RARE.search(block):
+                    self._groups |= {name: rare[1] or name for name in names}
 
     def link(self, script: str) -> str:
         """The script with the blocks it uses, in the prelude's order, after its first line."""
         shebang, _, rest = script.partition("\n")
-        body = "\n".join(_code(rest))
-        used, text, entries = [], body, set[str]()
-        for names, block in reversed(self._blocks):
-            if not names.isdisjoint(words := _WORD.findall(text)):
-                if names <= self._rare:
-                    entries |= names.intersection(words)
-                else:
-                    used.append(block)
-                    text += "\n" + block
-        if entries:
-            asked = re.compile(rf"\b({'|'.join(sorted(entries))})\b")
-            hot = [asked.sub(r"rare().\1", block) for block in reversed(used)]
-            body = asked.sub(r"rare().\1", body)
-            used = [body, self._link_rare(entries, used), *reversed(hot), "local rare"]
-        else:
-            used.insert(0, body)
-        return f"{shebang}\n{_WORD.sub(self._value, chr(10).join(reversed(used)))}"
+        hot, known, asked = self._uses("\n".join(_code(rest)))
+        found, groups = set[str](), dict[str, str]()
+        while found < asked:
+            found = set(asked)
+            for group in sorted({self._groups[name] for name in found}):
+                entries = sorted(name for name in found if self._groups[name] == group)
+                lines, _, more = self._uses(" ".join(entries), group, known)
+                groups[group] = _defined_for(entries, lines[:-1])
+                asked |= more
+        if groups:
+            hot = ["local rare", *hot[:-1], _lazily(groups.values()), hot[-1]]
+        return f"{shebang}\n{_WORD.sub(self._value, chr(10).join(hot))}"
 
-    def _link_rare(self, entries: set[str], hot: list[str]) -> str:
-        """The function that defines what is rarely used, and answers it by name."""
-        blocks, text = [], " ".join(entries)
+    def _uses(
+        self, text: str, group: str = "", known: Set[str] = frozenset()
+    ) -> tuple[list[str], set[str], set[str]]:
+        """The blocks that a text uses beside what is known, and the text; the names they define;
+        and the names of other groups' rare functions, which are asked for by `rare`."""
+        used, defined, asked = [text], set[str](), set[str]()
         for names, block in reversed(self._blocks):
-            if block not in hot and not names.isdisjoint(_WORD.findall(text)):
-                blocks.append(block)
+            if names.isdisjoint(words := _WORD.findall(text)) or not names.isdisjoint(known):
+                continue
+            if any(self._groups.get(name, group) != group for name in names):
+                asked |= names.intersection(words)
+            else:
+                used.append(block)
+                defined |= names
                 text += "\n" + block
-        made = ", ".join(f"{name} = {name}" for name in sorted(entries))
-        lines = [*reversed(blocks), f"local made = {{ {made} }}"]
-        return "\n".join(
-            ["rare = function()", *lines, "rare = function() return made end", "return made", "end"]
-        )
+        if asked:
+            by_name = re.compile(rf"\b({'|'.join(sorted(asked))})\(")
+            used = [by_name.sub(r"rare('\1')(", part) for part in used]
+        return used[::-1], defined, asked
 
     def _note_constants(self, line: str) -> bool:
         found = _CONSTANTS.fullmatch(line)
@@ -131,9 +133,35 @@ class Prelude:
         return self._constants.get(word[0], word[0])
 
 
-_RARE = re.compile("^-- rare:", re.MULTILINE)
-_WORD = re.compile(r"[A-Za-z_]\w*")
-_CONSTANTS = re.compile(r"local ([A-Z_, ]+) = ((?:\d+|'[^',]*')(?:, (?:\d+|'[^',]*'))*)")
+def _defined_for(entries: Sequence[str], blocks: Sequence[str]) -> str:
+    """How `rare` defines the functions of a group."""
+    asked = " or ".join(f"name == '{name}'" for name in entries)
+    made = ", ".join(f"made.{name}" for name in entries)
+    return "\n".join([f"if {asked} then", *blocks, f"{made} = {', '.join(entries)}", "end"])
+
+
+def _lazily(groups: Iterable[str]) -> str:
+    """`rare`, which defines a group when the first of its functions is asked for."""
+    return "\n".join(
+        [
+            "rare = function(name)",
+            "local made = {}",
+            "rare = function(name)",
+            "if not made[name] then",
+            *groups,
+            "end",
+            "return made[name]",
+            "end",
+            "return rare(name)",
+            "end",
+        ]
+    )
+
+
+_RARE = re.compile(r"^-- rare(?:, as `(\w+)`)?:", re.MULTILINE)
+_WORD = re.compile(r"(?<![\w.'])[A-Za-z_]\w*")
+_LITERAL = r"(?:\d+|'[^',]*'|[a-z]+\.[a-z]+)"
+_CONSTANTS = re.compile(rf"local ([A-Za-z_, ]+) = ({_LITERAL}(?:, {_LITERAL})*)")
 _COMMENT = re.compile(r"(?:^| +)--.*")
 _DEFINED = re.compile(r"local (?:function )?([\w, ]+?)(?: =|\()")
 

@@ -40,10 +40,10 @@ class Knobs:
     hold_output_tokens: int
     # Measured (docs/accuracy.md): a larger share takes longer to use a budget up, a smaller one cuts
     # more streams at its end; so does a shorter wait, but what flows meanwhile may go unpaid.
-    hold_output_share: float = 0.82
-    least_hold_output_tokens: int = 32
+    hold_output_share: float = 0.85
+    least_hold_output_tokens: int = 48
     extend_at: float
-    grow_wait_ms: int = 200
+    grow_wait_ms: int = 500
     clamp: bool = False
     hold_ttl_ms: int = 60_000
     checkpoint_interval_ms: int
@@ -152,18 +152,18 @@ class PolicySection(Section):
     )
     hold_output_share: Share | None = field(
         "With `hold_output: expected`: the share of answers that need no more than what is held.",
-        0.82,
+        0.85,
         None,
     )
     least_hold_output_tokens: Tokens | None = field(
         "At the end of the credit, the least output that a stream begins with, or that `clamp` leaves.",
-        32,
+        48,
         None,
     )
     grow_wait_ms: Milliseconds | None = field(
         "How long a stream whose hold is used up waits, without reading on, for credit that other "
         "requests hold.",
-        200,
+        500,
         None,
     )
     clamp: Switch | None = field(

@@ -35,6 +35,9 @@ RICH_TOKENS: Final = 10**12
 TEN_YEARS_S: Final = 315_360_000
 _READY_S: Final = 30.0
 
+TEMPLATE_TOKENS: Final = 4
+"""What the model's template adds to a message, as its operator knows it; hardcap assumes as much."""
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:
@@ -125,7 +128,7 @@ def _our_config(
         home,
         url,
         redis_url=f"unix://{socket}",
-        policy=policy,
+        policy={**policy, "template_overhead_tokens": TEMPLATE_TOKENS},
         changes={
             "customers": customers,
             "models": {gates.MODEL: model},

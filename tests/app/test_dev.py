@@ -136,3 +136,35 @@ def test_a_second_one_on_the_same_data_says_so_and_harms_nothing(dev: Dev) -> No
     assert "--data-dir" in done.stderr
     assert "Traceback" not in done.stderr
     assert dev.balance() == "10"
+
+
+def test_a_load_test_finds_the_gate_and_everything_around_it(dev: Dev) -> None:
+    words = (
+        "--rate",
+        "20",
+        "-d",
+        "2s",
+        "--warmup",
+        "0s",
+        "-t",
+        "added p50<60s",
+        "-t",
+        "errors<50%",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "loadtest", *words],
+        cwd=dev.folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((dev.folder / "reports" / "loadtest.json").read_text())
+    [stage] = report["stages"]
+    assert stage["gate"]["good"] > 0
+    assert stage["direct"]["good"] > 0
+    watched = {process["name"] for process in stage["processes"]}
+    assert {"worker-0", "exporter-0", "supervisor", "ledger", "provider"} == watched
+    assert dev.balance() == "10"  # the customer to try with has paid nothing

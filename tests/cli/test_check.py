@@ -46,7 +46,7 @@ def test_every_problem_is_told_with_its_place_and_the_exit_code_is_1(
 def test_json_says_the_same_for_programs() -> None:
     code, said = run("check", "--json", str(CONFIG / "dev.yaml"))
     answer = json.loads(said)
-    assert (code, answer["ok"], answer["customers"], answer["keys"]) == (0, True, 2, 2)
+    assert (code, answer["ok"], answer["customers"], answer["keys"]) == (0, True, 3, 3)
     code, said = run("check", "--json", str(CONFIG / "bad" / "out_of_range.yaml"))
     answer = json.loads(said)
     assert (code, answer["ok"]) == (1, False)

@@ -154,6 +154,7 @@ class Raw:
         limits, used = changed.pop("limits", b""), changed.pop("used", vector(40, 0))
         step = changed.pop("step", vector(10, 0))
         paid, rules = changed.pop("paid", payer()), changed.pop("rules", SILENT)
+        event_name = changed.pop("event_name", EVENT)
         once = [changed.pop("once")] if "once" in changed else []
         values = {
             "now": self.now, "epoch": 0, "count": 0, "backlog": 0, "rev": 1, "tokens": 7,
@@ -161,7 +162,8 @@ class Raw:
             "costs": len(cost_rows), "ids": len(ids), "number": 1, "reserved_at": self.now,
             "limit": 0, "status": 0, "day": 1, "bump": 0, "seq": 0, "category": 1, "priority": 100,
             "amount": 10, "effective_at": 0, "expires_at": 0, "debit": 0,
-            "allowance": 77, "kind": 5, "rollover": 0, "no": 1, "charged": 40, "event": len(EVENT), "steps": 5,
+            "allowance": 77, "kind": 5, "rollover": 0, "no": 1, "charged": 40, "event": len(event_name),
+            "steps": 5,
         }  # fmt: skip
         unknown = set(changed) - set(values)
         assert not unknown, unknown
@@ -192,7 +194,7 @@ class Raw:
             case "account":
                 return [head, name, facts]
             case "refund":
-                return [head, name, packed(*TERMS[verb]) + EVENT + paid, facts]
+                return [head, name, packed(*TERMS[verb]) + event_name + paid, facts]
             case "allowance":
                 return [head, packed(*TERMS[verb]), facts]
             case "signals":

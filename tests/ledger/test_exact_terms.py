@@ -95,6 +95,8 @@ async def test_a_refund_says_all_it_did_and_again(raw: Raw) -> None:
     assert await raw("refund", id="f2", amount=26) == ["more_than_charged", 25]
     assert await raw("refund", id="f2", amount=25) == ["refunded", 0, 1000, 1, 4, 0]
     assert await raw("refund", id="f3", amount=1) == ["more_than_charged", 0]
+    less = {"charged": 10, "facts": b"why"}  # a late settle has given back since
+    assert await raw("refund", id="f1", amount=15, **less) == ["refunded", 0, 1000, 1, 3, 1]
 
 
 @pytest.mark.parametrize("category", [1, 4])

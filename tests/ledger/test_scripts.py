@@ -219,30 +219,52 @@ def test_link_takes_what_is_used_in_order_and_folds_constants() -> None:
 
 def test_link_defines_what_is_rare_at_its_first_use() -> None:
     prelude = Prelude(
-        "-- Head.\n\nlocal function both(x)\n  return x\nend\n\n"
+        "-- Head.\n\nlocal floor = math.floor\n\nlocal function both(x)\n  return floor(x)\nend\n\n"
         "local function helper(x)\n  return both(x)\nend\n\n"
-        "-- rare: seldom\nlocal function seldom(x)\n  return helper(x)\nend\n"
+        "-- rare: never\nlocal function never(x)\n  return helper(x)\nend\n\n"
+        "-- rare: seldom\nlocal function seldom(x)\n  return helper(x) + never(x)\nend\n\n"
+        "-- rare, as `seldom`:\nlocal function unasked(x)\n  return x\nend\n\n"
+        "-- rare, as `seldom`:\nlocal function beside(x)\n  return seldom(x)\nend\n"
     )
     assert prelude.link("#!lua\nreturn both(1)\n").count("rare") == 0
-    linked = prelude.link("#!lua\nif both(1) then seldom(2) end\n")
+    linked = prelude.link("#!lua\nif both(1) then beside(seldom(2)) end\n")
     assert linked.splitlines() == [
         "#!lua",
         "local rare",
         "local function both(x)",
-        "  return x",
+        "  return math.floor(x)",
         "end",
-        "rare = function()",
+        "rare = function(name)",
+        "local made = {}",
+        "rare = function(name)",
+        "if not made[name] then",
+        "if name == 'beside' or name == 'seldom' then",
         "local function helper(x)",
         "  return both(x)",
         "end",
         "local function seldom(x)",
+        "  return helper(x) + rare('never')(x)",
+        "end",
+        "local function beside(x)",
+        "  return seldom(x)",
+        "end",
+        "made.beside, made.seldom = beside, seldom",
+        "end",
+        "if name == 'never' then",
+        "local function helper(x)",
+        "  return both(x)",
+        "end",
+        "local function never(x)",
         "  return helper(x)",
         "end",
-        "local made = { seldom = seldom }",
-        "rare = function() return made end",
-        "return made",
+        "made.never = never",
         "end",
-        "if both(1) then rare().seldom(2) end",
+        "end",
+        "return made[name]",
+        "end",
+        "return rare(name)",
+        "end",
+        "if both(1) then rare('beside')(rare('seldom')(2)) end",
     ]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from gateway.ledger.scripts import PRELUDE, Prelude
 from tests.mutants.tokens import tokens_of
 
-_CONSTANTS = re.compile(r"local ([A-Z_, ]+) = [\d'].*")
+_CONSTANTS = re.compile(r"local ([A-Za-z_, ]+) = (?:[\d']|[a-z]+\.[a-z]+).*")
 
 
 class Reach:
