@@ -20,7 +20,7 @@ LOCK := $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: run test demo loadtest check format test-all lock docs bench-first accuracy ledger-cost kill-test oracle mutants image-steps lint-docker clean
+.PHONY: run test demo loadtest check format test-all lock docs bench-first gate-cost accuracy ledger-cost kill-test oracle mutants image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -60,6 +60,9 @@ test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has
 
 bench-first: $(STAMPS)/dev ## the first benchmark: the gate against direct and against nginx
 	@$(BIN)/python -m loadtest.bench $(ARGS)
+
+gate-cost: $(STAMPS)/dev ## what a request costs a worker: ARGS="--against CHECKOUT", "--bytecodes" (docs/performance.md)
+	@$(BIN)/python -m loadtest.gate_cost $(ARGS)
 
 accuracy: $(STAMPS)/dev $(VENV)-hardcap/stamp ## budgets under many streams, beside hardcap (docs/accuracy.md)
 	@$(BIN)/python -m loadtest.accuracy --hardcap $(VENV)-hardcap/bin/python $(ARGS)
