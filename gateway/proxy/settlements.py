@@ -99,8 +99,8 @@ class Settlements:
                 raise
         else:
             self.live.discard(run)
-            self._observe(run, settled)
             told.set_result(settled)
+            self._observe(run, settled)
 
     def expected_output(
         self, account: Account, facts: RequestFacts, model: Model, policy: Policy
