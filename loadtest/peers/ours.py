@@ -1,8 +1,8 @@
 """The gate itself: one worker, everything switched on as by default."""
 
 import contextlib
-import shlex
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 
 import psutil
 
@@ -32,7 +32,7 @@ def running(world: World, command: Sequence[str], rest: Sequence[int]) -> Iterat
         yield Target(
             NAME,
             lambda _upstream, _streams: serving.url,
-            f"{shlex.join(command[-2:])}: one worker, the defaults",
+            f"creditgate {version('creditgate')}, one worker, its defaults",
             lambda: serving.pids("worker"),
             lambda: [*serving.pids("exporter"), *serving.pids("supervisor")],
             ledger=True,
