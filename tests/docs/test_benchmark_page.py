@@ -68,7 +68,7 @@ def test_the_page_describes_the_workloads_that_are_sent() -> None:
         family, _, size = workload.partition(" c=")
         assert any(family in name and size in name for name in told), workload
     assert f"bodies of {SMALL_BYTES} bytes" in told["JSON c=32, c=256"]
-    assert f"{TOKENS} frames, {PACED_ITL_MS} ms apart" in told["paced SSE c=100"]
+    assert f"{TOKENS} frames of them {PACED_ITL_MS} ms apart" in told["paced SSE c=100"]
     assert LARGE_BYTES == 2**20
     head, _, _ = CELLS[0].shot({}).data.partition(b"\r\n\r\n")
     assert head.count(b"\r\n") == 11

@@ -1,6 +1,5 @@
 """The Lua peer does the work that it is measured by: it holds, charges what was used, writes events."""
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from loadtest.nginx import Upstream
 from loadtest.peers import nginx_lua
 from loadtest.requests import in_turn
 from loadtest.tls import TlsFiles
+from tests.until import until
 from tests.upstreams import tls_files
 
 __all__ = ["tls_files"]
@@ -67,10 +67,7 @@ async def test_each_answer_is_charged_as_the_provider_counted_it_and_has_one_eve
     owed, every = sum(map(owed_to, providers.values())), REQUESTS * len(CELLS_SENT)
     assert owed > 0
     # settles are queued: the worker's timer has sent them a moment later
-    for _ in range(100):
-        if client.xlen(nginx_lua.OUTBOX) >= every:
-            break
-        await asyncio.sleep(0.02)
+    await until(lambda: int(client.xlen(nginx_lua.OUTBOX)) >= every)
     events: Any = client.xrange(nginx_lua.OUTBOX)
     assert len({fields["request"] for _, fields in events}) == len(events) == every
     assert sum(int(fields["amount"]) for _, fields in events) == owed
