@@ -62,7 +62,7 @@ class Size:
     ledger_rounds: int
 
 
-FULL: Final = Size(5, 1.5, 0.5, 2000, 2048, 5)
+FULL: Final = Size(5, 1.5, 0.5, 2000, 1024, 5)
 QUICK: Final = Size(1, 0.3, 0.2, 64, 64, 1)
 
 
@@ -177,7 +177,7 @@ def _weigh(
                 TimeoutError,
                 EOFError,
             ) as error:
-                run.idle_faults[name] = f"waiting streams, {upstream} upstream: {error!r}"
+                run.idle_faults[name, upstream] = repr(error)
     run.idles = idles
 
 
@@ -204,10 +204,9 @@ def document(run: Run, size: Size) -> dict[str, Any]:
         "machine": report.machine(),
         "size": asdict(size),
         "contenders": dict(run.report.about),
-        "could_not": run.report.faults(),
+        "could_not": run.faults(),
         "figures": [figure.document() for figure in figures(run)],
         "idle": [asdict(one) for one in run.idles],
-        "idle_faults": run.idle_faults,
         "ledger": [asdict(cost) for cost in run.costs],
         "cells": run.report.document(),
     }
@@ -222,8 +221,8 @@ def show(run: Run, console: Console) -> None:
         console.print(report.idle_table(run.idles))
     for name, about in run.report.about.items():
         console.print(f"{name}: {about}", highlight=False)
-    for name, why in {**run.report.faults(), **run.idle_faults}.items():
-        console.print(f"[yellow]not measured:[/] {name}: {why}", highlight=False)
+    for name, why in run.faults().items():
+        console.print(f"[yellow]could not:[/] {name}: {why}", highlight=False)
 
 
 def main() -> None:

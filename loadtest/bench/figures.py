@@ -11,6 +11,7 @@ from typing import Final
 from loadtest.bench.cells import BURST, JSON_32, JSON_256, JSON_RATE, PACED
 from loadtest.bench.idle import Idle
 from loadtest.bench.report import Report
+from loadtest.bench.sampling import Key
 from loadtest.bench.stage import DIRECT
 from loadtest.figures import Figure
 from loadtest.ledger_cost import FULL_US, FULL_XADDS, LEAN_US, Cost
@@ -44,12 +45,20 @@ _MEMORY: Final = (("plain", 32, 16), ("tls", 80, 64))
 
 @dataclass(slots=True)
 class Run:
-    """All that a run has measured."""
+    """All that a run has measured. idle_faults: why streams were not weighed, by contender and upstream."""
 
     report: Report
     costs: Sequence[Cost] = ()
     idles: Sequence[Idle] = ()
-    idle_faults: dict[str, str] = field(default_factory=dict)
+    idle_faults: dict[Key, str] = field(default_factory=dict)
+
+    def faults(self) -> dict[str, str]:
+        """What could not be measured, and why."""
+        idle = {
+            f"{name}, streams that wait, {upstream} upstream": why
+            for (name, upstream), why in self.idle_faults.items()
+        }
+        return {**self.report.faults(), **idle}
 
 
 def figures(run: Run) -> list[Figure]:
@@ -132,5 +141,9 @@ def _memory(run: Run, upstream: str, must: float, aim: float) -> Figure:
             note = f"{idle.streams:,} streams on {idle.base_mib:.0f} MiB"
             return Figure(name, idle.kib_each, must, aim, note=note)
     return Figure(
-        name, None, must, aim, note=run.idle_faults.get(ours.NAME, "left out of this run")
+        name,
+        None,
+        must,
+        aim,
+        note=run.idle_faults.get((ours.NAME, upstream), "left out of this run"),
     )

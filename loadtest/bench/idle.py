@@ -18,7 +18,7 @@ from loadtest.peers.target import Target
 from loadtest.requests import Shot, chat_body, http_request, in_turn
 
 _WAIT_MS: Final = 600_000
-_AT_ONCE: Final = 64
+_AT_ONCE: Final = 32
 _WARM: Final = 64
 _SETTLE_S: Final = 2.0
 _FIRST_FRAME_S: Final = 60.0

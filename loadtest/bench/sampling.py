@@ -9,7 +9,7 @@ import asyncio
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import redis
@@ -21,11 +21,13 @@ from loadtest.peers.target import Target
 from loadtest.requests import same
 
 _SETTLE_TIME_S: Final = 0.2
+_DRAIN_S: Final = 15.0
+_OPENING_S: Final = 0.05
 _HOPELESS: Final = 0.5
 """A contender that carries less than this share of a rate, asked as fast as it can, is not asked for it."""
 
 Key = tuple[str, str]
-"""Cell and target, by name."""
+"""Cell and target, or target and upstream, by name."""
 
 
 class GateFails(Exception):
@@ -60,26 +62,53 @@ class Bench:
                 on_sample(f"warming up: {cell.name}, {target.name}")
                 result, sample = await self.sample(cell, target, seconds, rate=None)
                 if not result.good:
-                    why = _fault(result)
-                    if target.name == self.gate:
-                        raise GateFails(f"{cell.name}: {why}")
-                    self.failed[cell.name, target.name] = f"fails: {why}"
-                elif cell.rate is not None and sample.per_second < cell.rate * _HOPELESS:
+                    self._fails(cell, target, result)
+                elif (
+                    cell.rate is not None
+                    and target.name != self.gate
+                    and sample.per_second < cell.rate * _HOPELESS
+                ):
                     carried = f"{sample.per_second:,.0f}/s at most"
                     self.failed[cell.name, target.name] = carried
 
     async def round(
         self, cells: Sequence[Cell], number: int, on_sample: Callable[[str], None]
     ) -> None:
-        """One sample of every contender in every workload."""
+        """One sample of every contender in every workload. Raises GateFails."""
         order = list(self.targets) if number % 2 == 0 else list(reversed(self.targets))
         for cell in cells:
             for target in order:
                 on_sample(f"{cell.name}: {target.name}")
                 if (cell.name, target.name) in self.failed:
                     continue
-                _, sample = await self.sample(cell, target, self.seconds, rate=cell.rate)
-                self.samples.setdefault((cell.name, target.name), []).append(sample)
+                if cell.upstream == "tls":
+                    await self._shake_hands(cell, target)
+                result, sample = await self.sample(cell, target, self.seconds, rate=cell.rate)
+                if result.good:
+                    self.samples.setdefault((cell.name, target.name), []).append(sample)
+                else:
+                    self._fails(cell, target, result)
+
+    def _fails(self, cell: Cell, target: Target, result: Result) -> None:
+        why = _fault(result)
+        if target.name == self.gate:
+            raise GateFails(f"{cell.name}: {why}")
+        self.failed[cell.name, target.name] = f"fails: {why}"
+
+    async def _shake_hands(self, cell: Cell, target: Target) -> None:
+        """A request on every connection, unmeasured: the last ones were closed meanwhile, idle."""
+        await self._load(replace(cell, itl_ms=0), target, _OPENING_S, None).run()
+
+    def _load(self, cell: Cell, target: Target, seconds: float, rate: float | None) -> Load:
+        return Load(
+            target.url(cell.upstream, cell.stream),
+            same(cell.shot(target.fields(cell.upstream))),
+            connections=cell.connections,
+            seconds=seconds,
+            rate=rate,
+            tls=target.tls,
+            drain_s=_DRAIN_S,
+        )
 
     async def sample(
         self, cell: Cell, target: Target, seconds: float, *, rate: float | None
@@ -87,14 +116,7 @@ class Bench:
         """Load one contender for so long and read the meters before and after."""
         serving, others = target.serving(), target.others()
         known_pids = [os.getpid(), *self.around, *serving, *others]
-        load = Load(
-            target.url(cell.upstream, cell.stream),
-            same(cell.shot(target.fields(cell.upstream))),
-            connections=cell.connections,
-            seconds=seconds,
-            rate=rate,
-            tls=target.tls,
-        )
+        load = self._load(cell, target, seconds, rate)
         before = (cpu_s(serving), cpu_s(others), cpu_s(known_pids), machine_busy_s())
         spent = redis_cost(self.redis)
         result = await load.run()

@@ -33,8 +33,6 @@ def test_a_short_run_measures_the_gate_and_tells_which_peers_it_could_not(tmp_pa
     report = run.report
     assert set(report.missing) == {"hardcap", "litellm", "portkey"}
     for cell in cells:
-        if cell.rate is not None and (cell.name, "gate") in report.failed:
-            continue  # a machine too slow for the rate, and told so
         [sample] = report.samples[cell.name, "gate"]
         assert sample.good > 0
         assert sample.bad == 0
@@ -45,7 +43,7 @@ def test_a_short_run_measures_the_gate_and_tells_which_peers_it_could_not(tmp_pa
         ("gate", "plain"),
         ("gate", "tls"),
     }
-    assert not {name for name in run.idle_faults if name != "hardcap"}
+    assert {name for name, _upstream in run.idle_faults} == {"hardcap"}
     judged = {figure["name"]: figure for figure in document(run, size)["figures"]}
     assert judged["the same with one scope and one grant: µs"]["value"] > 0
     assert judged["memory per idle stream, plain upstream, KiB"]["verdict"] != "not measured"
