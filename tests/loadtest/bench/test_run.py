@@ -16,6 +16,7 @@ NOWHERE = Path("/nonexistent")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_short_run_measures_the_gate_and_tells_which_peers_it_could_not(tmp_path: Path) -> None:
     workloads = (JSON_32, BURST, JSON_RATE, JSON_LARGE)
     cells = [cell for cell in CELLS if cell.workload in workloads]
