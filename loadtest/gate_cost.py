@@ -208,7 +208,11 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
     console.width = max(console.width, 120)
-    plain = [cell for cell in CELLS if cell.upstream == "plain" and arguments.only in cell.name]
+    plain = [
+        cell
+        for cell in CELLS
+        if cell.upstream == "plain" and cell.rate is None and arguments.only in cell.name
+    ]
     here = Path(__file__).parents[1]
     trees = [here] if arguments.bytecodes else [here, *(p.resolve() for p in arguments.against)]
     with (

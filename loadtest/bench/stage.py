@@ -7,7 +7,7 @@ gate's exporter share the rest. A contender that cannot run here is told, never 
 import contextlib
 import os
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +60,7 @@ class Installed:
 
 
 @contextlib.contextmanager
-def on_cores(cores: Sequence[int]) -> Iterator[None]:
+def on_cores(cores: Collection[int]) -> Iterator[None]:
     """What is started inside runs on these cores, and this process too."""
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
