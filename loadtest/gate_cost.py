@@ -34,9 +34,11 @@ from gateway.app.roles import Resources
 from gateway.app.service import GateService, build_gate
 from gateway.settings.loading import load_settings
 from loadtest import children, gate
-from loadtest.bench import CELLS, KEY, Bench, Target, on_cores, shot
-from loadtest.bench_report import Cell
+from loadtest.bench.cells import CELLS, KEY, Cell
+from loadtest.bench.sampling import Bench
+from loadtest.bench.stage import on_cores
 from loadtest.generator import Load
+from loadtest.peers.target import Target
 from loadtest.requests import in_turn, same
 
 _WARM_UP: Final = 64
@@ -61,7 +63,7 @@ def set_up(folder: Path, trees: Sequence[Path], seconds: float) -> Iterator[Benc
         store = stack.enter_context(children.valkey(folder))
         client = redis.Redis(unix_socket_path=str(store.socket))
         stack.callback(client.close)
-        bench = Bench(seconds, client, [provider.pid, store.pid])
+        targets: list[Target] = []
         for number, tree in enumerate(trees):
             place = folder / f"gate-{number}"
             place.mkdir()
@@ -77,16 +79,16 @@ def set_up(folder: Path, trees: Sequence[Path], seconds: float) -> Iterator[Benc
                 running = stack.enter_context(gate.serving(config, command=command))
             for pid in (*running.pids("exporter"), *running.pids("supervisor")):
                 psutil.Process(pid).cpu_affinity(sorted(rest))
-            bench.targets.append(
+            targets.append(
                 Target(
                     str(tree),
-                    lambda _, url=running.url: url,  # type: ignore[misc]
-                    partial(running.pids, "worker"),
-                    partial(running.pids, "exporter"),
+                    lambda _upstream, _streams, url=running.url: url,  # type: ignore[misc]
+                    serving=partial(running.pids, "worker"),
+                    others=partial(running.pids, "exporter"),
                     ledger=True,
                 )
             )
-        yield bench
+        yield Bench(seconds, client, [provider.pid, store.pid], targets, gate="")
 
 
 def on_cpu_s(pid: int) -> float:
@@ -98,7 +100,8 @@ def on_cpu_s(pid: int) -> float:
 async def sample(cell: Cell, target: Target, seconds: float) -> float:
     """CPU µs of the worker per answer under a short load. Raises ZeroDivisionError for none."""
     [worker] = target.serving()
-    load = Load(target.url(cell), same(shot(cell)), connections=cell.connections, seconds=seconds)
+    url = target.url(cell.upstream, cell.stream)
+    load = Load(url, same(cell.shot({})), connections=cell.connections, seconds=seconds)
     before = on_cpu_s(worker)
     result = await load.run()
     await asyncio.sleep(_SETTLE_TIME_S)
@@ -128,7 +131,7 @@ async def compare(bench: Bench, cells: Sequence[Cell], rounds: int, console: Con
 
 def _load(url: str, cell: Cell, requests: int) -> None:
     """Process: the load, whose work must not be counted."""
-    source = in_turn([shot(cell)] * requests)
+    source = in_turn([cell.shot({})] * requests)
     load = Load(url, source, connections=cell.connections, timeout_s=120, drain_s=120)
     if uvloop.run(load.run()).good != requests:
         raise SystemExit("not every answer was good")
@@ -205,7 +208,11 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
     console.width = max(console.width, 120)
-    plain = [cell for cell in CELLS if cell.upstream == "plain" and arguments.only in cell.name]
+    plain = [
+        cell
+        for cell in CELLS
+        if cell.upstream == "plain" and cell.rate is None and arguments.only in cell.name
+    ]
     here = Path(__file__).parents[1]
     trees = [here] if arguments.bytecodes else [here, *(p.resolve() for p in arguments.against)]
     with (
