@@ -54,7 +54,7 @@ test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has
 	for need in redis-server nginx; do \
 	    command -v $$need >/dev/null || [ -x /usr/sbin/$$need ] || missing="$$missing $$need"; \
 	done; \
-	[ -e $(NGINX_LUA) ] || missing="$$missing libnginx-mod-http-lua"; \
+	[ -e $(NGINX_LUA) ] || missing="$$missing libnginx-mod-http-lua lua-cjson"; \
 	if [ -n "$$missing" ]; then \
 	    [ "$$(id -u)" = 0 ] || { echo "install these as root first:$$missing" >&2; exit 1; }; \
 	    apt-get update -qq; \
@@ -67,7 +67,7 @@ bench: $(STAMPS)/dev ## the gate beside its peers in one run, against its target
 	@if [ ! -e $(NGINX_LUA) ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing nginx with its Lua module"; \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
-	        --no-install-recommends nginx libnginx-mod-http-lua >/dev/null; } || true; \
+	        --no-install-recommends nginx libnginx-mod-http-lua lua-cjson >/dev/null; } || true; \
 	fi
 	@for peer in hardcap litellm portkey; do \
 	    $(MAKE) --no-print-directory $(VENV)-$$peer/stamp || echo "could not install $$peer" >&2; \

@@ -67,7 +67,7 @@ _SERVER: Final = """\
 
 
 class LuaMissing(Missing):
-    """nginx's Lua module is not installed: `apt-get install libnginx-mod-http-lua`."""
+    """nginx's Lua module is not installed: `apt-get install libnginx-mod-http-lua lua-cjson`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,9 @@ def _modules() -> list[Path]:
         found = [place / name for name in MODULES]
         if all(path.exists() for path in found):
             return found
-    raise LuaMissing("nginx has no Lua module (Debian: apt-get install libnginx-mod-http-lua)")
+    raise LuaMissing(
+        "nginx has no Lua module (Debian: apt-get install libnginx-mod-http-lua lua-cjson)"
+    )
 
 
 @contextlib.contextmanager
