@@ -133,7 +133,11 @@ def main() -> None:
         if dimension.name in chosen:
             sizes = tuple(size for size in dimension.sizes if size <= most)
             points = run(
-                replace(dimension, sizes=sizes), arguments.pairs, arguments.rounds, console
+                replace(dimension, sizes=sizes),
+                arguments.pairs,
+                arguments.rounds,
+                arguments.server,
+                console,
             )
             report = {
                 "server": arguments.server or "valkey",

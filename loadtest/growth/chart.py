@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 INK: Final = "#7a7f87"
 """Of words and axes: a contrast of 4 to white and of 5 to black."""
 COLOURS: Final = ("#2f81d6", "#d2722c", "#2b9a66", "#a25cc4", "#c94f5d")
-_STYLE: Final[dict[str, Any]] = {
+_STYLE: Final[Any] = {
     "font.size": 9,
     "svg.fonttype": "none",
     "svg.hashsalt": "growth",

@@ -64,7 +64,7 @@ class Dimension:
     servers: Callable[[int], int] = lambda _: 1
 
 
-def _names(count: int) -> list[str]:
+def names_of(count: int) -> list[str]:
     return [f"customer-{number:07d}" for number in range(count)]
 
 
@@ -94,7 +94,7 @@ async def fill_customers(server: Server, ledger: Ledger, names: Sequence[str]) -
 
 async def customers(servers: Sequence[Server], size: int) -> One:
     """So many customers; the pairs go to those that are drawn, one after the other."""
-    ledger, names = Ledger(servers[0].runner), _names(size)
+    ledger, names = Ledger(servers[0].runner), names_of(size)
     await fill_customers(servers[0], ledger, names)
     drawn = random.Random(1).sample(names, min(size, ASKED))
     return Pairs(ledger, "n", (), 1, accounts=[_account(ledger, name) for name in drawn]).one
