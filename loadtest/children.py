@@ -5,6 +5,7 @@ Law: each has a session of its own, so that Ctrl-C reaches the bench alone, whic
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -70,10 +71,10 @@ def valkey(folder: Path, binary: str = "") -> Iterator[ValkeyProcess]:
 
     binary: of another server, such as Debian's redis-server
     """
-    socket = folder / "valkey.sock"
+    path = folder / "valkey.sock"
     options = {
         "port": "0",
-        "unixsocket": str(socket),
+        "unixsocket": str(path),
         "dir": str(folder),
         "save": "",
         "appendonly": "no",
@@ -83,11 +84,17 @@ def valkey(folder: Path, binary: str = "") -> Iterator[ValkeyProcess]:
     command = [binary or str(get_binary_path()), *words]
     with _running(command, subprocess.DEVNULL, server_environment()) as child:
         deadline_s = time.monotonic() + 10
-        while not socket.exists():
+        while not _listens(path):
             if child.poll() is not None or time.monotonic() > deadline_s:
                 raise RuntimeError("Valkey does not start")
             time.sleep(0.01)
-        yield ValkeyProcess(socket, child.pid)
+        yield ValkeyProcess(path, child.pid)
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody listens: the file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 class NotStarted(Exception):

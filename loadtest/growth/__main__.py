@@ -64,7 +64,8 @@ def write(report: dict[str, Any], name: str, folder: Path) -> None:
     (folder / f"{name}.json").write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
 
-def _panels(dimension: Dimension, points: Sequence[Point]) -> list[chart.Panel]:
+def panels(dimension: Dimension, points: Sequence[Point]) -> list[chart.Panel]:
+    """The chart of a dimension: one panel, the least cost, and a band up to the median."""
     sizes = [point.size for point in points]
     cost = chart.Line(
         "least of the rounds",
@@ -83,7 +84,8 @@ def _panels(dimension: Dimension, points: Sequence[Point]) -> list[chart.Panel]:
     ]
 
 
-def _show(dimension: Dimension, points: Sequence[Point], console: Console) -> None:
+def show(dimension: Dimension, points: Sequence[Point], console: Console) -> None:
+    """The figures of a dimension, as a table."""
     table = Table(dimension.axis, "least µs", "median µs", "× first", "p50 ms", "made in s", "MB")
     for point, times in zip(points, times_first(points), strict=True):
         table.add_row(
@@ -148,8 +150,8 @@ def main() -> None:
                 "points": [point.as_json() for point in points],
             }
             write(report, dimension.name, arguments.out)
-            chart.draw(_panels(dimension, points), charts / f"{dimension.name}.svg")
-            _show(dimension, points, console)
+            chart.draw(panels(dimension, points), charts / f"{dimension.name}.svg")
+            show(dimension, points, console)
     for name, measured in gate.MEASURED.items():
         if name in chosen:
             with console.status(name) as status:

@@ -43,13 +43,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One pair of axes. `log`: the x axis by tenfolds. `bound`: a line not to pass, and its name."""
+    """One pair of axes. `log`, `log_y`: by tenfolds. `bound`: a line not to pass, and its name."""
 
     title: str
     x: str
     y: str
     lines: Sequence[Line]
     log: bool = True
+    log_y: bool = False
     bound: tuple[float, str] | None = None
     from_zero: bool = True
     dots: bool = True
@@ -79,6 +80,8 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_ylabel(panel.y)
     if panel.log:
         axes.set_xscale("log")
+    if panel.log_y:
+        axes.set_yscale("log")
     for line, colour in zip(panel.lines, COLOURS, strict=False):
         if line.low is not None and line.high is not None:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
@@ -94,7 +97,7 @@ def _panel(axes: Axes, panel: Panel) -> None:
     if panel.bound is not None:
         at, name = panel.bound
         axes.axhline(at, color=INK, linewidth=1, linestyle="--", label=name)
-    if panel.from_zero:
+    if panel.from_zero and not panel.log_y:
         axes.set_ylim(bottom=0)
         axes.set_ylim(top=1.12 * axes.get_ylim()[1])
     if len(panel.lines) > 1 or panel.bound is not None:

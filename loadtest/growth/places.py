@@ -22,7 +22,7 @@ ASKED: Final = 32_768
 """Customers, keys or projects that are asked about at most, drawn from all there are."""
 _COPIES_AT_ONCE: Final = 5_000
 _AT_ONCE: Final = 64
-_CREDIT: Final = 10_000 * NANO_PER_CREDIT
+CREDIT_NANO: Final = 10_000 * NANO_PER_CREDIT
 _HOLD_MS: Final = 86_400_000
 
 _COPY: Final = """
@@ -83,7 +83,7 @@ async def fill_customers(server: Server, ledger: Ledger, names: Sequence[str]) -
         of_shard.setdefault(ledger.keys.shard_of(name), []).append(name)
     for shard, (first, *others) in of_shard.items():
         await ledger.account(first, account_rev=1)
-        await ledger.grant(first, "start", _CREDIT)
+        await ledger.grant(first, "start", CREDIT_NANO)
         record = await server.client.get(ledger.keys.account(shard, first))
         done = await server.client.hget(ledger.keys.ops(shard, first), "start")
         for at in range(0, len(others), _COPIES_AT_ONCE):
@@ -132,7 +132,7 @@ async def keys(servers: Sequence[Server], size: int) -> One:
     """One customer with so many API keys, each with two limits of its own and so a record."""
     ledger = Ledger(servers[0].runner)
     await ledger.account("holder", account_rev=1)
-    await ledger.grant("holder", "start", _CREDIT)
+    await ledger.grant("holder", "start", CREDIT_NANO)
     own = (Limit("key", "spend", "day", 10**15), Limit("key", "requests", "minute", 10**15))
     accounts = [_account(ledger, "holder", own, f"key-{number}") for number in range(size)]
     await Pairs(ledger, "make", own, 1, accounts=accounts).one()

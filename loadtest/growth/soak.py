@@ -57,6 +57,8 @@ WARM_SHARE: Final = 0.4
 BOUND_SHARE: Final = 0.05
 BOUND_BYTES: Final = 2 * MIB
 BOUND_DESCRIPTORS: Final = 24
+BOUND_RECORD_BYTES: Final = 48.0
+"""Tables double, and hold nothing at first."""
 _FEWEST_SAMPLES: Final = 5
 _SAMPLES: Final = 400
 _FULLEST_SAMPLE_S: Final = 10.0
@@ -142,7 +144,7 @@ def judge(series: Series, warm_s: float) -> list[Trend]:
             bound = Bound(0.0, BOUND_DESCRIPTORS)
             trends.append(trend(name, "", judged.at_s, values, bound))
     each = per_record(series)[-len(judged.at_s) :]
-    bound = Bound(BOUND_SHARE, 0.0)
+    bound = Bound(BOUND_SHARE, BOUND_RECORD_BYTES)
     trends.append(trend("ledger, bytes a record", "bytes", judged.at_s, each, bound))
     return trends
 
