@@ -10,7 +10,6 @@ import argparse
 import math
 import os
 import platform
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,9 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.growth import chart, gate
-from loadtest.growth.ledger import DEPTH, Point, measure
+from loadtest.growth.ledger import DEPTH, Measured, measure
 from loadtest.growth.places import DIMENSIONS, Dimension
-from loadtest.measure import machine_busy_s
 
 
 def machine() -> dict[str, Any]:
@@ -35,26 +33,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "cores": os.cpu_count(),
         "load_average": os.getloadavg(),
-        "busy_s": machine_busy_s(),
     }
-
-
-def per_tenfold_us(points: Sequence[Point]) -> float | None:
-    """µs that a pair costs more for each ten times more: least squares over the least costs."""
-    if len(points) < 2:
-        return None
-    x = [math.log10(point.size) for point in points]
-    return statistics.linear_regression(x, [point.least_us for point in points]).slope
-
-
-def times_first(points: Sequence[Point]) -> list[float]:
-    """What each size costs in terms of the first: the median of the rounds' ratios."""
-    return [
-        statistics.median(
-            cost / first for cost, first in zip(point.cpu_us, points[0].cpu_us, strict=True)
-        )
-        for point in points
-    ]
 
 
 def write(report: dict[str, Any], name: str, folder: Path) -> None:
@@ -64,54 +43,55 @@ def write(report: dict[str, Any], name: str, folder: Path) -> None:
     (folder / f"{name}.json").write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
 
-def panels(dimension: Dimension, points: Sequence[Point]) -> list[chart.Panel]:
-    """The chart of a dimension: one panel, the least cost, and a band up to the median."""
-    sizes = [point.size for point in points]
-    cost = chart.Line(
-        "least of the rounds",
-        sizes,
-        [point.least_us for point in points],
-        [point.least_us for point in points],
-        [point.median_us for point in points],
-    )
-    return [
-        chart.Panel(
-            dimension.title,
-            f"{dimension.axis} (band: up to the median of the rounds)",
-            "CPU µs of the server, a pair",
-            [cost],
+def panels(dimension: Dimension, measured: Sequence[Measured]) -> list[chart.Panel]:
+    """The chart of a dimension: the least cost on each server, with a band up to the median."""
+    lines = [
+        chart.Line(
+            of.server,
+            [point.size for point in of.points],
+            [point.least_us for point in of.points],
+            [point.least_us for point in of.points],
+            [point.median_us for point in of.points],
         )
+        for of in measured
     ]
+    axis = f"{dimension.axis} (band: from the least to the median of the rounds)"
+    return [chart.Panel(dimension.title, axis, "CPU µs of the server, a pair", lines)]
 
 
-def show(dimension: Dimension, points: Sequence[Point], console: Console) -> None:
+def show(dimension: Dimension, measured: Sequence[Measured], console: Console) -> None:
     """The figures of a dimension, as a table."""
-    table = Table(dimension.axis, "least µs", "median µs", "× first", "p50 ms", "made in s", "MB")
-    for point, times in zip(points, times_first(points), strict=True):
-        table.add_row(
-            f"{point.size:,}",
-            f"{point.least_us:.1f}",
-            f"{point.median_us:.1f}",
-            f"{times:.2f}",
-            f"{min(point.p50_ms):.2f}",
-            f"{point.fill_s:.1f}",
-            f"{point.used_bytes / 1e6:.1f}",
-        )
-    slope = per_tenfold_us(points)
+    table = Table(
+        "server", dimension.axis, "least µs", "median µs", "× first", "p50 ms", "made, s", "MB"
+    )
+    for of in measured:
+        table.add_section()
+        for point, times in zip(of.points, of.times_first(), strict=True):
+            table.add_row(
+                of.server if point is of.points[0] else "",
+                f"{point.size:,}",
+                f"{point.least_us:.1f}",
+                f"{point.median_us:.1f}",
+                f"{times:.2f}",
+                f"{min(point.p50_ms):.2f}",
+                f"{point.fill_s:.1f}",
+                f"{point.used_bytes / 1e6:.1f}",
+            )
     table.title = dimension.title
-    if slope is not None:
-        table.title += f": {slope:+.1f} µs for each tenfold"
     console.print(table)
 
 
 def run(
-    dimension: Dimension, pairs: int, rounds: int, binary: str, console: Console
-) -> list[Point]:
-    """Measure one dimension with its progress shown."""
+    dimension: Dimension, pairs: int, rounds: int, servers: Sequence[str], console: Console
+) -> list[Measured]:
+    """Measure one dimension on each server with its progress shown."""
     with console.status(dimension.title) as status:
-        return uvloop.run(
-            measure(dimension, pairs=pairs, rounds=rounds, binary=binary, on_step=status.update)
-        )
+        return [
+            uvloop.run(
+                measure(dimension, pairs=pairs, rounds=rounds, binary=of, on_step=status.update)
+            )
+            for of in servers
+        ]
 
 
 def main() -> None:
@@ -122,7 +102,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=8192, help="per round and size")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--most", type=int, help="leave greater sizes out")
-    parser.add_argument("--server", default="", help="another server, such as redis-server")
+    parser.add_argument("--server", action="append", help="binaries; the embedded one's is empty")
     parser.add_argument("--out", type=Path, default=Path("reports/growth"))
     parser.add_argument("--charts", type=Path, help="where the charts go; beside the reports")
     arguments = parser.parse_args()
@@ -134,28 +114,25 @@ def main() -> None:
     for dimension in DIMENSIONS:
         if dimension.name in chosen:
             sizes = tuple(size for size in dimension.sizes if size <= most)
-            points = run(
+            measured = run(
                 replace(dimension, sizes=sizes),
                 arguments.pairs,
                 arguments.rounds,
-                arguments.server,
+                arguments.server or [""],
                 console,
             )
             report = {
-                "server": arguments.server or "valkey",
                 "depth": DEPTH,
                 "pairs": arguments.pairs,
-                "per_tenfold_us": per_tenfold_us(points),
-                "times_first": times_first(points),
-                "points": [point.as_json() for point in points],
+                "measured": [of.as_json() for of in measured],
             }
             write(report, dimension.name, arguments.out)
-            chart.draw(panels(dimension, points), charts / f"{dimension.name}.svg")
-            show(dimension, points, console)
-    for name, measured in gate.MEASURED.items():
+            chart.draw(panels(dimension, measured), charts / f"{dimension.name}.svg")
+            show(dimension, measured, console)
+    for name, of_gate in gate.MEASURED.items():
         if name in chosen:
             with console.status(name) as status:
-                found = measured(most, status.update)
+                found = of_gate(most, status.update)
             write(found.report, name, arguments.out)
             chart.draw(found.panels, charts / f"{name}.svg")
             console.print(found.table)

@@ -69,6 +69,14 @@ def draw(panels: Sequence[Panel], target: Path) -> None:
         figure.savefig(target, metadata={"Date": None, "Creator": None})
 
 
+def short(number: float) -> str:
+    """1k for 1000, 10M for 10 million."""
+    for unit, name in ((10**6, "M"), (10**3, "k")):
+        if number >= unit:
+            return f"{number / unit:g}{name}"
+    return f"{number:g}"
+
+
 def _each(axes: Any) -> Iterable[Axes]:
     return [axes] if isinstance(axes, Axes) else list(axes.flat)
 
@@ -80,6 +88,9 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_ylabel(panel.y)
     if panel.log:
         axes.set_xscale("log")
+        ticks = sorted({x for line in panel.lines for x in line.x})
+        axes.set_xticks(ticks, [short(x) for x in ticks], minor=False)
+        axes.set_xticks([], minor=True)
     if panel.log_y:
         axes.set_yscale("log")
     for line, colour in zip(panel.lines, COLOURS, strict=False):

@@ -8,6 +8,7 @@ How much more a size costs is the median of the ratios within a round.
 
 import asyncio
 import contextlib
+import math
 import statistics
 import tempfile
 import time
@@ -59,6 +60,38 @@ class Point:
         return {**asdict(self), "least_us": self.least_us, "median_us": self.median_us}
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """All sizes of a dimension on one kind of server, named with its version and allocator."""
+
+    server: str
+    points: list[Point]
+
+    def per_tenfold_us(self) -> float | None:
+        """µs that a pair costs more for each ten times more: least squares over the least costs."""
+        if len(self.points) < 2:
+            return None
+        x = [math.log10(point.size) for point in self.points]
+        return statistics.linear_regression(x, [point.least_us for point in self.points]).slope
+
+    def times_first(self) -> list[float]:
+        """What each size costs in terms of the first: the median of the rounds' ratios."""
+        first = self.points[0].cpu_us
+        return [
+            statistics.median(cost / of for cost, of in zip(point.cpu_us, first, strict=True))
+            for point in self.points
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Samples and what they come to."""
+        return {
+            "server": self.server,
+            "per_tenfold_us": self.per_tenfold_us(),
+            "times_first": self.times_first(),
+            "points": [point.as_json() for point in self.points],
+        }
+
+
 @dataclass(slots=True)
 class _Place:
     """A size on its servers."""
@@ -79,7 +112,7 @@ async def measure(
     rounds: int,
     binary: str = "",
     on_step: Callable[[str], None] = lambda _: None,
-) -> list[Point]:
+) -> Measured:
     """Every size of a dimension, in turns. binary: of the server, if not Valkey's."""
     async with contextlib.AsyncExitStack() as stack:
         places = []
@@ -96,10 +129,18 @@ async def measure(
                 took_s = await _load(place, pairs)
                 place.cpu_us.append((await _cpu_us(place.servers) - before) / len(took_s))
                 place.p50_ms.append(statistics.median(took_s) * 1e3)
-    return [
+        server = await _name(places[0].servers[0])
+    points = [
         Point(place.size, list(place.cpu_us), list(place.p50_ms), place.fill_s, place.used_bytes)
         for place in places
     ]
+    return Measured(server, points)
+
+
+async def _name(server: Server) -> str:
+    about, memory = await server.client.info("server"), await server.client.info("memory")
+    version = about.get("valkey_version") or about["redis_version"]
+    return f"{about.get('server_name', 'redis')} {version}, {memory['mem_allocator']}"
 
 
 async def _make(
