@@ -21,7 +21,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.growth import chart, gate
+from loadtest.growth import chart, gate, page
 from loadtest.growth.ledger import DEPTH, Measured, measure
 from loadtest.growth.places import DIMENSIONS, Dimension
 
@@ -57,6 +57,23 @@ def panels(dimension: Dimension, measured: Sequence[Measured]) -> list[chart.Pan
     ]
     axis = f"{dimension.axis} (band: from the least to the median of the rounds)"
     return [chart.Panel(dimension.title, axis, "CPU µs of the server, a pair", lines)]
+
+
+def summary(dimension: Dimension, measured: Sequence[Measured]) -> dict[str, Any]:
+    """What the documentation tells: on each server the least cost and how it compares."""
+    columns = [dimension.axis]
+    columns += [head for of in measured for head in (f"{of.server}: µs", "× the first")]
+    sizes = [point.size for point in measured[0].points]
+    rows = [
+        [f"{size:,}"]
+        + [
+            cell
+            for of in measured
+            for cell in (f"{of.points[at].least_us:.0f}", f"{of.times_first()[at]:.2f}")
+        ]
+        for at, size in enumerate(sizes)
+    ]
+    return page.table(columns, rows)
 
 
 def show(dimension: Dimension, measured: Sequence[Measured], console: Console) -> None:
@@ -125,6 +142,7 @@ def main() -> None:
                 "depth": DEPTH,
                 "pairs": arguments.pairs,
                 "measured": [of.as_json() for of in measured],
+                "table": summary(dimension, measured),
             }
             write(report, dimension.name, arguments.out)
             chart.draw(panels(dimension, measured), charts / f"{dimension.name}.svg")
@@ -133,9 +151,13 @@ def main() -> None:
         if name in chosen:
             with console.status(name) as status:
                 found = of_gate(most, status.update)
-            write(found.report, name, arguments.out)
+            told = page.table(found.columns, found.rows)
+            write({**found.report, "table": told}, name, arguments.out)
             chart.draw(found.panels, charts / f"{name}.svg")
-            console.print(found.table)
+            shown = Table(*found.columns)
+            for row in found.rows:
+                shown.add_row(*row)
+            console.print(shown)
     console.print(f"reports: {arguments.out} · charts: {charts}")
 
 

@@ -20,7 +20,6 @@ import psutil
 import redis
 import redis.asyncio
 import uvloop
-from rich.table import Table
 
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.connect import Endpoint
@@ -54,11 +53,12 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found: for the JSON, the chart, and the terminal."""
+    """What was found: for the JSON, the chart, and the table."""
 
     report: dict[str, Any]
     panels: Sequence[Panel]
-    table: Table
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 def uss_bytes(pid: int) -> int:
@@ -93,10 +93,12 @@ def streams(most: float, tell: Tell) -> Found:
             with gates.serving(config) as gate:
                 uss[upstream] = uvloop.run(_idle(gate, model, counts))
     each = {upstream: statistics.linear_regression(counts, y).slope for upstream, y in uss.items()}
-    table = Table("idle streams", *(f"{upstream}, MiB" for upstream in uss))
-    for number, count in enumerate(counts):
-        table.add_row(f"{count:,}", *(f"{values[number] / MIB:.1f}" for values in uss.values()))
-    table.add_row("KiB a stream", *(f"{slope / KIB:.1f}" for slope in each.values()))
+    columns = ("idle streams", *(f"worker, {upstream} upstream, MiB" for upstream in uss))
+    rows = [
+        (f"{count:,}", *(f"{values[number] / MIB:.1f}" for values in uss.values()))
+        for number, count in enumerate(counts)
+    ]
+    rows.append(("KiB a stream", *(f"{slope / KIB:.1f}" for slope in each.values())))
     lines = [
         Line(
             f"{upstream} upstream: {each[upstream] / KIB:.1f} KiB a stream", counts, in_mib(values)
@@ -104,7 +106,8 @@ def streams(most: float, tell: Tell) -> Found:
         for upstream, values in uss.items()
     ]
     panel = Panel("Idle streams of a worker", "open streams", "memory, MiB", lines, log=False)
-    return Found({"streams": counts, "uss_bytes": uss, "bytes_a_stream": each}, [panel], table)
+    report = {"streams": counts, "uss_bytes": uss, "bytes_a_stream": each}
+    return Found(report, [panel], columns, rows)
 
 
 def in_mib(values: Sequence[float]) -> list[float]:
@@ -180,7 +183,7 @@ def configured(most: float, tell: Tell) -> Found:
                         took_s.append(time.monotonic() - started_s)
                         uss = {
                             role: sum(map(uss_bytes, gate.pids(role)))
-                            for role in ("supervisor", "worker", "exporter")
+                            for role in ("worker", "supervisor", "exporter")
                         }
                 ledger = client.info("memory")["used_memory"] - empty
             first_s, again_s = took_s
@@ -193,15 +196,25 @@ def configured(most: float, tell: Tell) -> Found:
                     "uss_bytes": uss,
                 }
             )
-    table = Table("customers", "first start, s", "start, s", "worker", "supervisor", "ledger, MiB")
-    for row in rows:
-        table.add_row(
+    columns = (
+        "customers",
+        "first start, s",
+        "start again, s",
+        "worker, MiB",
+        "supervisor, MiB",
+        "exporter, MiB",
+        "ledger, MiB",
+    )
+    told = [
+        (
             f"{row['customers']:,}",
             f"{row['first_start_s']:.1f}",
             f"{row['start_s']:.1f}",
-            *(f"{row['uss_bytes'][role] / MIB:.1f}" for role in ("worker", "supervisor")),
+            *(f"{value / MIB:.0f}" for value in row["uss_bytes"].values()),
             f"{row['ledger_bytes'] / MIB:.1f}",
         )
+        for row in rows
+    ]
     memory = [
         Line(role, counts, [row["uss_bytes"][role] / MIB for row in rows])
         for role in ("worker", "supervisor", "exporter")
@@ -214,7 +227,7 @@ def configured(most: float, tell: Tell) -> Found:
         Panel("Memory", "customers in the configuration", "MiB", memory),
         Panel("Start", "customers in the configuration", "seconds until it serves", starts),
     ]
-    return Found({"configurations": rows}, panels, table)
+    return Found({"configurations": rows}, panels, columns, told)
 
 
 # -- workers
@@ -259,14 +272,23 @@ def workers(most: float, tell: Tell) -> Found:
     best = [
         {figure: _best(figure, values) for figure, values in crew.samples.items()} for crew in crews
     ]
-    table = Table("workers", "requests/s", "worker µs", "ledger µs", "exporter µs", "MiB, all")
-    for count, row in zip(counts, best, strict=True):
-        table.add_row(
+    columns = (
+        "workers",
+        "requests a second",
+        "workers, µs a request",
+        "ledger, µs",
+        "exporter, µs",
+        "workers, MiB",
+    )
+    rows = [
+        (
             str(count),
             f"{row['per_second']:,.0f}",
             *(f"{row[figure]:.0f}" for figure in ("worker_us", "ledger_us", "exporter_us")),
             f"{uss[count] / MIB:.0f}",
         )
+        for count, row in zip(counts, best, strict=True)
+    ]
     cost = [
         Line(role, counts, [row[f"{role}_us"] for row in best])
         for role in ("worker", "ledger", "exporter")
@@ -280,9 +302,9 @@ def workers(most: float, tell: Tell) -> Found:
         "workers": counts,
         "samples": [crew.samples for crew in crews],
         "best": best,
-        "uss_bytes": uss,
+        "uss_bytes": list(uss.values()),
     }
-    return Found({**report, "uss_bytes": {str(k): v for k, v in uss.items()}}, panels, table)
+    return Found(report, panels, columns, rows)
 
 
 def _best(figure: str, values: Sequence[float]) -> float:
@@ -321,15 +343,22 @@ def walk(most: float, tell: Tell) -> Found:
     for count in counts:
         tell(f"a walk over {count:,} wallets")
         rows.append(uvloop.run(_walk(count)))
-    table = Table("wallets", "worker, CPU s", "ledger, CPU s", "longest stall, ms", "MiB more")
-    for count, row in zip(counts, rows, strict=True):
-        figures = f"{row['worker_s']:.2f}", f"{row['ledger_s']:.2f}", f"{row['stall_s'] * 1e3:.0f}"
-        table.add_row(f"{count:,}", *figures, f"{row['grown_bytes'] / MIB:.1f}")
+    columns = ("wallets", "worker, CPU s", "ledger, CPU s", "longest stall, ms", "more memory, MiB")
+    told = [
+        (
+            f"{count:,}",
+            f"{row['worker_s']:.2f}",
+            f"{row['ledger_s']:.2f}",
+            f"{row['stall_s'] * 1e3:.0f}",
+            f"{row['grown_bytes'] / MIB:.1f}",
+        )
+        for count, row in zip(counts, rows, strict=True)
+    ]
     lines = [
         Line(role, counts, [row[f"{role}_s"] for row in rows]) for role in ("worker", "ledger")
     ]
     panel = Panel("The walk over all wallets, once a minute", "customers", "CPU seconds", lines)
-    return Found({"wallets": counts, "walks": rows}, [panel], table)
+    return Found({"wallets": counts, "walks": rows}, [panel], columns, told)
 
 
 async def _walk(count: int) -> dict[str, float]:

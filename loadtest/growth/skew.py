@@ -25,6 +25,7 @@ from rich.table import Table
 
 from gateway.domain.reservation import shard_of
 from gateway.ledger.keys import Keys
+from loadtest.growth import page
 from loadtest.growth.chart import Line, Panel, draw
 
 SLOTS: Final = 16_384
@@ -174,30 +175,53 @@ def main() -> None:
         hottest = {s: shares(arguments.customers, s)[0] for s in EXPONENTS}
     cost_us = pair_us(arguments.out)
     core = None if cost_us is None else 1e6 / cost_us
-    table = Table("s", "shards", "placed", *(f"{servers} servers" for servers in SERVERS))
-    for exponent in EXPONENTS:
-        for shards in SHARDS:
-            for name in PLACEMENTS:
-                row = [
-                    case.busiest
-                    for case in found
-                    if (case.exponent, case.shards, case.placement) == (exponent, shards, name)
-                ]
-                table.add_row(f"{exponent}", f"{shards}", name, *(f"{each:.2f}" for each in row))
-    table.title = "Load of the busiest server over the mean"
-    console.print(table)
+    told = [
+        [
+            f"{exponent}",
+            f"{shards}",
+            name,
+            *(
+                f"{case.busiest:.2f}"
+                for case in found
+                if (case.exponent, case.shards, case.placement) == (exponent, shards, name)
+            ),
+        ]
+        for exponent in EXPONENTS
+        for shards in SHARDS
+        for name in PLACEMENTS
+    ]
+    shown = Table("s", "shards", "placed by", *(f"{servers} servers" for servers in SERVERS))
+    for cells in told:
+        shown.add_row(*cells)
+    shown.title = "Load of the busiest server over the mean"
+    console.print(shown)
+    hot_rows = [
+        [f"{exponent}", f"{share:.2%}", "–" if core is None else f"{core / share:,.0f}"]
+        for exponent, share in hottest.items()
+    ]
     hot = Table("s", "share of the hottest wallet", "a core carries it up to, requests/s in all")
-    for exponent, share in hottest.items():
-        most = "–" if core is None else f"{core / share:,.0f}"
-        hot.add_row(f"{exponent}", f"{share:.3%}", most)
+    for cells in hot_rows:
+        hot.add_row(*cells)
     console.print(hot)
     arguments.out.mkdir(parents=True, exist_ok=True)
     document = {
         "customers": arguments.customers,
         "pair_us": cost_us,
+        "table": page.table(
+            (
+                "s",
+                "share of the hottest wallet",
+                "a core carries it up to, requests a second in all",
+            ),
+            hot_rows,
+        ),
         "hottest_share": {str(s): share for s, share in hottest.items()},
         "skews": [{name: getattr(case, name) for name in Skew.__slots__} for case in found],
     }
+    busiest = page.table(
+        ("s", "shards", "placed by", *(f"{servers} servers" for servers in SERVERS)), told
+    )
+    (arguments.out / "busiest.json").write_bytes(orjson.dumps({"table": busiest}))
     (arguments.out / "skew.json").write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
     draw(_panels(found, hottest, core), (arguments.charts or arguments.out) / "skew.svg")
 

@@ -43,6 +43,7 @@ from loadtest import gate as gates
 from loadtest.generator import Load, Result, summary
 from loadtest.growth.chart import Line, Panel, draw
 from loadtest.growth.gate import MIB, uss_bytes
+from loadtest.growth.page import table
 
 MIX: Final = chaos.Mix(streams=0.3, messages=0.2, leaving=0.15, faulty=0.1, itl_ms=10)
 RICH: Final = tuple(f"sk-rich-{number}" for number in range(6))
@@ -364,22 +365,34 @@ def as_json(soaked: Soaked) -> dict[str, Any]:
             {name: getattr(one, name) for name in (*Trend.__slots__, "good")}
             for one in soaked.trends
         ],
+        "table": table(COLUMNS, told(soaked.trends)),
         "at_s": soaked.series.at_s,
         "values": soaked.series.values,
     }
 
 
+COLUMNS: Final = ("series", "at first", "rise", "an hour", "allowed rise", "")
+
+
+def told(trends: Sequence[Trend]) -> list[list[str]]:
+    """The trends as a table's rows, memory in MiB."""
+    rows = []
+    for one in trends:
+        unit, digits = (MIB, ".2f") if one.name.endswith("memory") else (1, ".1f")
+        name = f"{one.name}, MiB" if unit == MIB else one.name
+        figures = (one.start, one.rise, one.per_hour, one.allowed)
+        cells = [f"{figure / unit:{digits}}" for figure in figures]
+        rows.append([name, *cells, "" if one.good else "GROWS"])
+    return rows
+
+
 def show(soaked: Soaked, console: Console) -> None:
     """The load, the trends, the verdict."""
     console.print(summary(soaked.result))
-    table = Table("series", "at first", "rise", "an hour", "allowed rise", "")
-    for one in soaked.trends:
-        unit, digits = (MIB, ".2f") if one.name.endswith("memory") else (1, ".1f")
-        figures = (one.start, one.rise, one.per_hour, one.allowed)
-        cells = [f"{figure / unit:{digits}}" for figure in figures]
-        table.add_row(one.name, *cells, "" if one.good else "GROWS")
-    table.title = f"After {soaked.warm_s / 60:.1f} minutes; memory in MiB"
-    console.print(table)
+    shown = Table(*COLUMNS, title=f"After {soaked.warm_s / 60:.1f} minutes")
+    for row in told(soaked.trends):
+        shown.add_row(*row)
+    console.print(shown)
     console.print(f"left in the end: {soaked.left}", highlight=False)
     console.print(soaked.verified, highlight=False, markup=False)
 
