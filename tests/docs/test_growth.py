@@ -44,3 +44,4 @@ def test_the_soaks_bounds_are_those_that_judge() -> None:
     assert f"{soak.BOUND_DESCRIPTORS} descriptors" in GROWTH
     assert f"{soak.BOUND_RECORD_BYTES:g} bytes a record" in GROWTH
     assert f"{soak.WARM_MINUTES:g} minutes" in GROWTH
+    assert f"{soak.STORE_CACHE_BYTES // MIB} MiB more" in GROWTH
