@@ -47,7 +47,7 @@ _SAMPLE_S: Final = 2.0
 _IDLE_MS: Final = 900_000
 _OPENED_AT_ONCE: Final = 50
 _TRIES: Final = 30
-_START_WITHIN_S: Final = 1800.0
+START_WITHIN_S: Final = 1800.0
 
 Tell = Callable[[str], None]
 
@@ -91,7 +91,7 @@ def streams(most: float, tell: Tell) -> Found:
                 redis_url=f"unix://{store.socket}",
                 keys=(KEY,),
             )
-            with gates.serving(config) as gate:
+            with gates.serving(config, ready_s=START_WITHIN_S) as gate:
                 uss[upstream] = uvloop.run(_idle(gate, model, counts))
     each = {upstream: statistics.linear_regression(counts, y).slope for upstream, y in uss.items()}
     columns = ("idle streams", *(f"worker, {upstream} upstream, MiB" for upstream in uss))
@@ -186,7 +186,7 @@ def configured(most: float, tell: Tell) -> Found:
                 took_s = []
                 for _ in ("first", "again"):
                     started_s = time.monotonic()
-                    with gates.serving(config, ready_s=_START_WITHIN_S, stop_s=120) as gate:
+                    with gates.serving(config, ready_s=START_WITHIN_S, stop_s=120) as gate:
                         took_s.append(time.monotonic() - started_s)
                         uss = {
                             role: sum(map(uss_bytes, gate.pids(role)))
@@ -264,7 +264,7 @@ def workers(most: float, tell: Tell) -> Found:
             config = gates.write_config(
                 folder, plain.url, workers=count, redis_url=url, keys=(KEY,)
             )
-            gate = stack.enter_context(gates.serving(config))
+            gate = stack.enter_context(gates.serving(config, ready_s=START_WITHIN_S))
             client = stack.enter_context(redis.Redis(unix_socket_path=str(store.socket)))
             crews.append(_Crew(count, gate, client, {}))
         for number in range(ROUNDS + 1):

@@ -42,7 +42,7 @@ from loadtest import chaos, children
 from loadtest import gate as gates
 from loadtest.generator import Load, Result, summary
 from loadtest.growth.chart import Line, Panel, draw
-from loadtest.growth.gate import MIB, uss_bytes
+from loadtest.growth.gate import MIB, START_WITHIN_S, uss_bytes
 from loadtest.growth.page import table
 
 MIX: Final = chaos.Mix(streams=0.3, messages=0.2, leaving=0.15, faulty=0.1, itl_ms=10)
@@ -324,7 +324,7 @@ def soak(minutes: float, rate: float, console: Console, folder: Path | None = No
         changes = {"customers": _customers()}
         policy = {"hold_ttl_ms": 10_000, "checkpoint_interval_ms": 1000}
         config = gates.write_config(folder, provider.url, workers=2, policy=policy, changes=changes)
-        gate = stack.enter_context(gates.serving(config))
+        gate = stack.enter_context(gates.serving(config, ready_s=START_WITHIN_S))
         watch = _Watch(gate)
         stack.callback(watch.close)
         before = watch.descriptors()
