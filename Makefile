@@ -23,7 +23,7 @@ NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: run test demo loadtest check format test-all lock docs bench gate-cost accuracy ledger-cost kill-test oracle mutants image-steps lint-docker clean
+.PHONY: run test demo loadtest check format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew kill-test oracle mutants image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -83,6 +83,16 @@ accuracy: $(STAMPS)/dev $(VENV)-hardcap/stamp ## budgets under many streams, bes
 
 ledger-cost: $(STAMPS)/dev ## CPU of the ledger's server for a reserve and a settle (docs/accuracy.md)
 	@$(BIN)/python -m loadtest.ledger_cost $(ARGS)
+
+growth: $(STAMPS)/dev ## what a request costs as customers, holds, events and more grow (docs/growth.md)
+	@$(BIN)/python -m loadtest.growth $(ARGS)
+
+MINUTES ?= 60
+soak: $(STAMPS)/dev ## a mixed load for MINUTES: nothing may drift, no memory may grow
+	@$(BIN)/python -m loadtest.growth.soak --minutes $(MINUTES) $(ARGS)
+
+skew: $(STAMPS)/dev ## hot wallets and the busiest of N servers, simulated (docs/scale.md)
+	@$(BIN)/python -m loadtest.growth.skew $(ARGS)
 
 kill-test: $(STAMPS)/dev ## kill workers and the exporter 100 times under load, then verify
 	@CREDITGATE_KILLS=$${CREDITGATE_KILLS:-100} $(BIN)/python -m pytest -m slow -k kill $(PYTEST_ARGS)

