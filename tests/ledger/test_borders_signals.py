@@ -291,3 +291,35 @@ async def test_who_spends_fast_is_frozen_where_the_rules_say_so(
     raw = await velocity(valkey, 1000, flags=2)
     assert await spend(raw, "r1", 2001) == [["spending_fast", 2001, 1000, 1]]
     assert (await raw.header())["status"] == 1
+
+
+@pytest.mark.parametrize(
+    ("verb", "asked"),
+    [
+        ("account", {"rev": 2}),
+        ("grant", {"amount": 9}),
+        ("adjust", {"amount": 9}),
+        ("adjust", {"amount": 9, "debit": 1}),
+        ("void", {"no": 1}),
+        ("refund", {"amount": 9}),
+        ("allowance", {"amount": 9}),
+        ("release", {}),
+        ("sweep", {}),
+        ("signals", {"rules": rules(factor=2000)}),
+    ],
+)
+async def test_an_hour_that_is_met_by_what_spends_nothing_begins_with_nothing(
+    valkey: redis.asyncio.Redis, verb: str, asked: dict[str, Any]
+) -> None:
+    raw = await velocity(valkey, 31_000)
+    assert await spend(raw, "r1", 31_000) == []
+    await raw("grant", id="g2", amount=30, expires_at=raw.now + 2 * HOUR_MS)
+    await raw("grant", id="g3", amount=30, expires_at=raw.now + HOUR_MS)
+    await raw("reserve", "held")
+    raw.now += HOUR_MS
+    answer = await raw(verb, "held", **({} if verb == "release" else {"id": "met"}), **asked)
+    assert answer[0] in (
+        "updated", "granted", "adjusted", "voided", "refunded", "released", "swept",
+    )  # fmt: skip
+    assert await spend(raw, "r2", 62_000) == []
+    assert await spend(raw, "r3", 1) == [["spending_fast", 62_001, 31_000, 0]]
