@@ -374,6 +374,17 @@ async def test_a_row_is_of_a_known_shape_and_whole(raw: Raw, row: bytes) -> None
     assert await quoted(raw, END + row, 0, 1) == "unknown_shape"
 
 
+async def test_a_tiered_row_is_found_among_many_whatever_their_bytes(raw: Raw) -> None:
+    row = END + ROW.pack(2, 0, 1, 0) * 53
+    assert len(row) == 19 * 54  # one byte more each than rows without tiers
+    assert await rated(raw, row, (1,) * 54) == [54]
+
+
+async def test_a_quantity_is_refused_before_the_row_that_is_none(raw: Raw) -> None:
+    assert await rated(raw, bytes(17), (-1,)) == ["bad_quantity"]
+    assert await rated(raw, bytes(17), (1,)) == ["unknown_shape"]
+
+
 @pytest.mark.parametrize("kind", range(1, 7))
 async def test_every_kind_of_period_is_known(raw: Raw, kind: int) -> None:
     assert await quoted(raw, tiered(GRADUATED, (0, 1, 0, 0), kind=kind), 4) == 4
