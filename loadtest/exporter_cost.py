@@ -27,7 +27,7 @@ from gateway.ledger.outbox import Outbox
 
 SHARDS = 64
 
-_FILL = """
+FILL = """
 local shard = { struct.unpack('<BBHdddd', redis.call('GET', KEYS[2]) or
   struct.pack('<BBHdddd', 1, 0, 0, 1, -1, -1, 0)) }
 for i = 1, ARGV[1] do
@@ -79,7 +79,7 @@ async def measure(socket: Path, store: Path, events: int, batch: int) -> tuple[f
     each, body = events // SHARDS, facts()
     for shard in range(SHARDS):
         keys = f"{{cg:{shard}}}:out", f"{{cg:{shard}}}:meta"
-        await client.eval(_FILL, 2, *keys, each, shard, body)
+        await client.eval(FILL, 2, *keys, each, shard, body)
     exporter = Exporter(
         Outbox(client, SHARDS),
         OperatorLedger(RedisRunner(client)),

@@ -133,7 +133,9 @@ def write_config(
         **(changes or {}),
     }
     target = folder / "gate.yaml"
-    target.write_text(yaml.safe_dump(document, sort_keys=False))
+    # the one in C, where there is one: a configuration may have many customers
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    target.write_text(yaml.dump(document, Dumper=dumper, sort_keys=False))
     return target
 
 

@@ -74,6 +74,8 @@ class Sample:
     other_cpu_us:   of its further processes (the exporter, the supervisor)
     redis_us:       of the Redis process per good answer
     scripts_us:     inside its scripts, per good answer
+    scripts:        calls of its scripts, per good answer
+    core_share:     how much of a core the serving processes used while the load ran
     foreign_share:  CPU of programs outside the measurement, as a share of one core
     """
 
@@ -84,9 +86,11 @@ class Sample:
     other_cpu_us: float
     redis_us: float
     scripts_us: float
+    scripts: float
     p50_ms: float
     p99_ms: float
     first_byte_p50_ms: float
+    core_share: float
     foreign_share: float
 
 

@@ -8,7 +8,7 @@ import contextlib
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -97,8 +97,14 @@ def find_nginx() -> str:
     raise NginxMissing("nginx is not installed (Debian: apt-get install nginx-light)")
 
 
+def version() -> str:
+    """What it calls itself, as in "nginx/1.22.1". Raises NginxMissing."""
+    said = subprocess.run([find_nginx(), "-v"], capture_output=True, text=True, check=True)
+    return said.stderr.strip().rpartition(" ")[2]
+
+
 @contextlib.contextmanager
-def running(folder: Path, upstreams: dict[str, Upstream]) -> Iterator[Nginx]:
+def running(folder: Path, upstreams: Mapping[str, Upstream]) -> Iterator[Nginx]:
     """Run nginx in this folder until the block ends. Raises NginxMissing, NginxFailed."""
     find_nginx()
     folder.mkdir(parents=True, exist_ok=True)

@@ -214,7 +214,7 @@ class GateService:
             self._take_unanswered,
         ]
         if self._process.endswith("-0"):  # one sweeper a gate is enough
-            work += [self._sweeper.run, self._answers.run]
+            work += [self._sweeper.run, self._sweeper.run_wallets, self._answers.run]
         self._tasks = [asyncio.create_task(_forever(each)) for each in work]
         await self._server.start(sock)
 

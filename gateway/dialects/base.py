@@ -2,6 +2,9 @@
 
 A request is read once, strictly (`strict_json`), and what is forwarded is that strict parse
 written out again, never the client's bytes: so the priced model is the executed model.
+
+Of the values here that each request makes anew nobody changes one; they are not frozen, for that
+would make each of them three times as dear.
 """
 
 from abc import ABC, abstractmethod
@@ -50,7 +53,7 @@ class ReadOptions:
     min_audio_bytes_per_second: int = 500
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
     """A request as it came, for dialects that read more of it than the body.
 
@@ -70,7 +73,7 @@ class Asked:
         return [value for sent, value in self.fields if sent.lower() == name]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answered:
     """The head of an answer, for meters that read more of it than the body.
 
@@ -82,7 +85,7 @@ class Answered:
     asked_at_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestFacts:
     """One request as the gate sees it.
 
@@ -247,7 +250,7 @@ class Dialect(ABC):
 
     def accepts(self, media_type: str) -> bool:
         """Whether a body of this type is read; what is refused is answered 415."""
-        return media_type.partition(";")[0].strip().lower() == JSON_TYPE
+        return media_type == JSON_TYPE or media_type.partition(";")[0].strip().lower() == JSON_TYPE
 
     def read(self, asked: Asked, options: ReadOptions) -> RequestFacts:
         """Read a request strictly; the body says all, unless a dialect says more. Raises BadRequest."""

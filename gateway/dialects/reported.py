@@ -132,8 +132,13 @@ def _modalities(details: Any, *families: tuple[str, ...]) -> tuple[int, ...]:
 def _pools(
     prompt: int, completion: int, prompt_details: Any, output_details: Any, first: str, second: str
 ) -> Usage:
-    if prompt_details is None and output_details is None:
-        return _present(input=prompt, output=completion)
+    if _tell_nothing(prompt_details) and _tell_nothing(output_details):
+        usage = {}
+        if prompt:
+            usage["input"] = prompt
+        if completion:
+            usage["output"] = completion
+        return usage
     inside = _details(prompt_details)
     audio_in = _count(inside, "audio_tokens")
     image_in = _count(inside, "image_tokens")
@@ -158,6 +163,13 @@ def _pools(
         output=completion - reasoning - audio_out,
         reasoning=reasoning,
         audio_output=audio_out,
+    )
+
+
+def _tell_nothing(details: Any) -> bool:
+    """Whether there are no details, or all of them are 0, as most answers have them."""
+    return details is None or (
+        type(details) is dict and list(details.values()).count(0) == len(details)
     )
 
 

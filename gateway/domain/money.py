@@ -12,6 +12,7 @@ from typing import Final
 
 SCALE: Final = 9
 NANO_PER_CREDIT: Final = 10**SCALE
+_DECIMALS: Final = f"%d.%0{SCALE}d"
 PICO_PER_NANO: Final = 1000
 PICO_PER_CREDIT: Final = NANO_PER_CREDIT * PICO_PER_NANO
 MAX_AMOUNT_NANO: Final = 9_000_000_000_000_000
@@ -57,7 +58,7 @@ def parse_rate(text: str, *, per: int) -> int:
 def format_amount(nano: int) -> str:
     """Show nano-credits as a plain decimal of credits, without trailing zeros: 1500000000 → "1.5"."""
     whole, rest = divmod(abs(nano), NANO_PER_CREDIT)
-    text = f"{whole}.{rest:0{SCALE}d}".rstrip("0").rstrip(".")
+    text = (_DECIMALS % (whole, rest)).rstrip("0") if rest else str(whole)
     return f"-{text}" if nano < 0 else text
 
 

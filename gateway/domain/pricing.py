@@ -157,12 +157,12 @@ class PriceTable:
         and left out. Raises ValueError for a quantity outside 0 … MAX_QUANTITY.
         """
         quantities = [0] * len(self.units)
+        positions = self._position
         for unit, quantity in usage.items():
             if not 0 <= quantity <= MAX_QUANTITY:
                 raise ValueError(f"{quantity} {unit} is outside 0 … {MAX_QUANTITY}")
-            position = self._position.get(unit)
-            if position is not None:
-                quantities[position] += quantity
+            if unit in positions:
+                quantities[positions[unit]] += quantity
         return self._vector.pack(*quantities)
 
     def unpack_vector(self, packed: bytes) -> dict[str, int]:
@@ -188,6 +188,9 @@ class PriceTable:
         tiers: the service tiers that may serve it. Of several each part is in the dearest; where
         tiers or included units decide what is dear, the bound is the sum of all.
         """
+        if len(tiers) == 1 and not tool_calls and tiers[0] == DEFAULT_TIER:
+            first, second = self._dearest[DEFAULT_TIER, audio, images]
+            return {"request": requests, first: input_tokens, second: output_tokens}
         parts = []
         for tier in tiers:
             dearest_input, dearest_output = self._dearest[tier, audio, images]

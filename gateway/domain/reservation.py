@@ -3,6 +3,9 @@
 States and their only transitions: `pending → settled | released | expired`, and
 `expired → settled_late`. Each transition writes exactly one event, whose id is
 `reservation_id:outcome`.
+
+Nobody changes a value of these. `Hold` and `Settled`, which each request makes, are not frozen only
+because that would make them three times as dear.
 """
 
 import zlib
@@ -77,7 +80,7 @@ class Key:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hold:
     """A granted reservation."""
 
@@ -132,7 +135,7 @@ class Denied:
     """For repeated."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settled:
     """The answer to settle and to release: what was done, by this call or an earlier one."""
 

@@ -2,7 +2,7 @@
 creation. Through redis-py; no balance moves here, that is for the scripts alone.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ from gateway.ledger.records import (
     Reservation,
     Wallet,
     read_reservation,
+    read_sweep_at_ms,
     read_wallet,
 )
 from gateway.ledger.scripts import Script
@@ -170,6 +171,30 @@ class AccountStore:
                 {name: read_wallet(raw) for name, raw in zip(page, records, strict=True) if raw}
             )
         return found
+
+    async def due_wallets(self) -> AsyncIterator[list[str]]:
+        """Customers whose wallet time alone changes by now, page by page over all wallets.
+
+        Of a record only the moment is read, and no more than a page is kept: the walk is for
+        ledgers of millions. What changes meanwhile is found now or by the next walk.
+        """
+        now_ms = await self.now_ms()
+        for shard in range(self.keys.shard_count):
+            cursor: Any = None
+            while cursor is None or int(cursor):
+                with unavailable():
+                    cursor, names = await self._client.sscan(
+                        self.keys.customers(shard), cursor or 0, count=_PAGE
+                    )
+                    if not names:
+                        continue
+                    prefix = self.keys.account(shard, "")
+                    records = await self._client.mget([prefix + name for name in names])
+                yield [
+                    name.decode()
+                    for name, raw in zip(names, records, strict=True)
+                    if raw and read_sweep_at_ms(raw) <= now_ms
+                ]
 
     async def standings(self, accounts: Sequence[Account]) -> list[Standing]:
         """How the limits of these accounts stand by the ledger's clock; what several share, once."""

@@ -27,6 +27,7 @@ _MEASURES: Final = {number: name for name, number in MEASURE_NUMBERS.items()}
 
 _SHARD = struct.Struct("<BBHdddd")
 _ACCOUNT = struct.Struct("<BBBBBBBBdddddddddddddd")
+_SWEEP_AT = struct.Struct("<B103xd")  # of an account: its layout, and `sweep_at`
 _GRANT = struct.Struct("<BBHIdddddd")
 _COUNTER = struct.Struct("<Iddd")
 _RING = struct.Struct("<Iddd24d")
@@ -262,6 +263,13 @@ def read_shard(record: bytes) -> Shard:
     _check_layout(layout)
     acked = Place(int(acked_epoch), int(acked_seq)) if acked_epoch else None
     return Shard(state == 1, Place(int(epoch), int(last_seq)), acked)
+
+
+def read_sweep_at_ms(record: bytes) -> int:
+    """When time alone changes the wallet of this account record. Raises BadRecord."""
+    layout, at_ms = _unpack(_SWEEP_AT, record)
+    _check_layout(layout)
+    return int(at_ms)
 
 
 def read_wallet(record: bytes) -> Wallet:

@@ -82,10 +82,13 @@ class Attempts:
             mark.released = note.kind == "not_charged"
             self._drop(mark)
 
+    @property
+    def knows_any(self) -> bool:
+        """Whether there is any that a request could be the retry of."""
+        return bool(self._marks)
+
     def find(self, attempt: "Attempt") -> Mark | None:
         """The latest that this is the retry of."""
-        if not self._marks:
-            return None
         self._forget_old()
         if not self._whose[attempt.whose]:
             return None
@@ -183,7 +186,7 @@ class Attempt:
 
     def earlier(self) -> str | None:
         """Id of the request that this is the retry of, as far as is known by now."""
-        if self._named:
+        if self._named or not (self._earlier or self._all.knows_any):
             return None
         if self._earlier is None or self._earlier.released:
             self._earlier = self._all.find(self)

@@ -76,13 +76,13 @@ class Model:
     of_route: bool = False
     """A route's own price: no request can name it."""
     auto_tiers: tuple[str, ...] = (DEFAULT_TIER,)
+    chosen_tiers: tuple[str, ...] = field(init=False)
+    """What becomes of a request that leaves its service tier to the provider: those of `auto_tiers`
+    that have a price, which of one customer's own may be fewer."""
 
-    @property
-    def chosen_tiers(self) -> tuple[str, ...]:
-        """What becomes of a request that leaves its service tier to the provider: those of
-        `auto_tiers` that have a price, which of one customer's own may be fewer."""
+    def __post_init__(self) -> None:
         priced = tuple(tier for tier in self.auto_tiers if tier in self.prices.service_tiers)
-        return priced or (DEFAULT_TIER,)
+        object.__setattr__(self, "chosen_tiers", priced or (DEFAULT_TIER,))
 
 
 LocalAnswer = Callable[[Exchange, "Account | None", str], Awaitable[None]]

@@ -12,9 +12,9 @@ from gateway.domain.usage import DEFAULT_TIER, TOKEN_UNITS, Usage, in_tier, usag
 from gateway.proxy.catalog import Model, Policy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: each request makes one, and that would make it dearer
 class Bound:
-    """Quantities in tokens.
+    """Quantities in tokens. Never changed.
 
     input:        upper bound of the input
     input_count:  the input as counted when the provider reports nothing
@@ -42,16 +42,17 @@ class Bound:
 
     def held_usage(self, model: Model) -> Usage:
         """What the hold must cover."""
-        usage = dict(
-            model.prices.worst_case(
-                input_tokens=self.input,
-                output_tokens=self.held_output,
-                tool_calls=self.tool_calls,
-                audio=self.audio,
-                images=self.images,
-                tiers=self.tiers,
-            )
+        usage = model.prices.worst_case(
+            input_tokens=self.input,
+            output_tokens=self.held_output,
+            tool_calls=self.tool_calls,
+            audio=self.audio,
+            images=self.images,
+            tiers=self.tiers,
         )
+        if not self.other_most:
+            return usage
+        usage = dict(usage)
         for unit, quantity in self.other_most.items():
             for tier in self.tiers:
                 named = in_tier(unit, tier)
@@ -81,8 +82,11 @@ class Bound:
     @property
     def tokens(self) -> int:
         """Tokens held, for limits that count tokens."""
-        other = sum(q for unit, q in self.other_most.items() if unit in TOKEN_UNITS)
-        return self.input + self.held_output + other
+        tokens = self.input + self.held_output
+        for unit, quantity in self.other_most.items():
+            if unit in TOKEN_UNITS:
+                tokens += quantity
+        return tokens
 
 
 def bound_request(

@@ -9,6 +9,7 @@ there are many.
 import math
 from array import array
 from collections import OrderedDict
+from functools import lru_cache
 from typing import Final
 
 STEPS_PER_DOUBLING: Final = 8
@@ -51,6 +52,12 @@ class ExpectedOutput:
         return None
 
 
+@lru_cache(4096)
+def _bucket(output: int) -> int:
+    steps = 0 if output <= 1 else math.ceil(math.log2(output) * STEPS_PER_DOUBLING - 1e-9)
+    return min(steps, _BUCKETS - 1)
+
+
 class _Histogram:
     """Counts by the logarithm of the output."""
 
@@ -62,8 +69,7 @@ class _Histogram:
         self.total = 0
 
     def note(self, output: int) -> None:
-        bucket = 0 if output <= 1 else math.ceil(math.log2(output) * STEPS_PER_DOUBLING - 1e-9)
-        self._counts[min(bucket, _BUCKETS - 1)] += 1
+        self._counts[_bucket(output)] += 1
         self.total += 1
         self._known = None
         if self.total >= MOST_SEEN:

@@ -15,8 +15,6 @@ from asyncio import CancelledError, current_task
 from contextlib import suppress
 from typing import Any
 
-from msgpack import packb
-
 from gateway.dialects.base import Asked, BadRequest, Dialect, ForwardOptions, RequestFacts
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Denied, Hold, Once, Repeated
@@ -25,6 +23,7 @@ from gateway.ledger.operations import Ledger
 from gateway.proxy.accounts import Accounts
 from gateway.proxy.attempts import RETRY_COUNT, Attempts
 from gateway.proxy.catalog import Catalog, Model, Route
+from gateway.proxy.ending import pack_facts
 from gateway.proxy.estimate import Bound, bound_request, forward_options
 from gateway.proxy.http import BodyError, CancelledUnsent, ClientGone, Exchange, UpstreamError
 from gateway.proxy.last_credit import lower_bound
@@ -240,7 +239,7 @@ class Flow:
             raise refused_by_ledger(denied, insufficient_status=route.policy.insufficient_status)
 
     async def _asked(self, exchange: Exchange, route: Route) -> Asked:
-        if not route.dialect.reads_query and names_a_key(exchange.query):
+        if exchange.query and not route.dialect.reads_query and names_a_key(exchange.query):
             raise Refused("bad_key", "Send the API key in a header: a query stands in logs.")
         coding = exchange.header("content-encoding")
         if coding is not None and coding.lower() != "identity":
@@ -319,7 +318,7 @@ class Flow:
         account = trail.account
         assert account is not None
         prices = model.prices
-        facts = packb(event)
+        facts = pack_facts(event)
         refreshed = lowered = False
         while True:
             estimate = prices.vector(bound.held_usage(model))

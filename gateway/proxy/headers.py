@@ -101,11 +101,13 @@ class Forwarding:
         if connection is not None and connection not in _PLAIN_CONNECTION:
             named = frozenset(connection.lower().replace(" ", "").split(","))
         decide = self._decide
-        passed = []
-        for name, value in sent:
-            passing = decide(name)
-            if passing is not None and not (named and name.lower() in named):
-                passed.append((passing, value.encode("utf-8", "surrogateescape")))
+        if named:
+            sent = [field for field in sent if field[0].lower() not in named]
+        passed = [
+            (passing, value.encode("utf-8", "surrogateescape"))
+            for name, value in sent
+            if (passing := decide(name)) is not None
+        ]
         passed += self._added
         if media_type is not None:
             passed.append((b"content-type", media_type.encode("utf-8", "surrogateescape")))
@@ -137,25 +139,28 @@ def read_head(fields: Headers) -> AnswerHead:
     """Read an answer's fields and decide which pass."""
     head = AnswerHead([])
     for name, raw in fields:
-        low, passing = _returned_name(name)
-        if low == "content-type":
-            head.media_type = raw
-        elif low == "content-encoding":
-            head.coding = raw
-        if passing is not None:
-            value = raw.decode("latin-1")
-            if passing == UPSTREAM_ID:
-                if head.request_id is not None:
-                    continue  # a provider that says it under both names
+        passing, is_read = _returned_name(name)
+        if passing is None:
+            continue
+        value = raw.decode("latin-1")
+        if is_read:
+            if passing == "content-type":
+                head.media_type = raw
+            elif passing == "content-encoding":
+                head.coding = raw
+            elif head.request_id is None:
                 head.request_id = value[:_MAX_ID_CHARS]
-            head.fields.append((passing, value))
+            else:
+                continue  # a provider that says it under both names
+        head.fields.append((passing, value))
     return head
 
 
 @lru_cache(_NAMES_REMEMBERED)
-def _returned_name(name: bytes) -> tuple[str, str | None]:
-    """A field's name in lower case, and as the client sees it; None when it does not."""
+def _returned_name(name: bytes) -> tuple[str | None, bool]:
+    """A field's name as the client sees it, None when it does not; and whether the gate reads it."""
     low = name.decode("latin-1").lower()
     if low in _UPSTREAM_IDS:
-        return low, UPSTREAM_ID
-    return low, None if low in _NOT_RETURNED or low.startswith(_OURS_PREFIX) else low
+        return UPSTREAM_ID, True
+    passes = low not in _NOT_RETURNED and not low.startswith(_OURS_PREFIX)
+    return low if passes else None, low in ("content-type", "content-encoding")

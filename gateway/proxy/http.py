@@ -122,6 +122,8 @@ class Answer(Protocol):
     status: int
     headers: list[tuple[bytes, bytes]]
     """As sent, without hop-by-hop fields."""
+    done: bool
+    """Its last byte has come, though perhaps not been read."""
 
     async def read(self) -> bytes:
         """The next body bytes as they came (all that has arrived), b"" at the end.

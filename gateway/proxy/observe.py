@@ -12,6 +12,7 @@ from gateway.proxy.refused import Refused
 from gateway.proxy.running import Run
 from gateway.proxy.trail import Trail
 from gateway.telemetry.logs import RequestLog, failure
+from gateway.telemetry.metrics import Histogram
 from gateway.telemetry.names import GateMetrics
 
 log = structlog.get_logger("gate")
@@ -25,6 +26,8 @@ class Observer:
         self._lines = lines
         self._refusals = refusals
         self._allowed = metrics.decisions.labels("allow", "")
+        self._head_arrived: dict[str, Histogram] = {}
+        self._settled = metrics.ended.labels("settled")
 
     def admitted(self, trail: Trail) -> None:
         """The ledger has granted the hold; what the gate added until now is latency of ours."""
@@ -40,7 +43,11 @@ class Observer:
     def answered(self, trail: Trail, upstream: str, seconds: float) -> None:
         """The upstream's head has arrived."""
         trail.upstream_s = seconds
-        self.metrics.upstream_latency_seconds.labels(upstream).observe(seconds)
+        histogram = self._head_arrived.get(upstream)
+        if histogram is None:
+            histogram = self.metrics.upstream_latency_seconds.labels(upstream)
+            self._head_arrived[upstream] = histogram
+        histogram.observe(seconds)
 
     def upstream_failed(self, upstream: str, error: UpstreamError) -> None:
         """An attempt gave no whole answer."""
@@ -50,7 +57,10 @@ class Observer:
     def settled(self, run: Run, settled: Settled) -> None:
         """The ledger has taken the end of a reservation."""
         metrics = self.metrics
-        metrics.ended.labels(settled.outcome).inc()
+        if settled.outcome == "settled":
+            self._settled.inc()
+        else:
+            metrics.ended.labels(settled.outcome).inc()
         if settled.charged_nano:
             metrics.estimate_over_actual.observe(run.held_nano / settled.charged_nano)
         metrics.settle_lag_seconds.observe(time.monotonic() - run.ended_at)
@@ -98,7 +108,7 @@ class Observer:
             "decision": trail.decision,
             "reason": trail.reason,
             "held_nano": trail.held_nano,
-            "upstream_ms": round(trail.upstream_s * 1000, 1),
-            "duration_ms": round((time.monotonic() - trail.started_at) * 1000, 1),
+            "upstream_ms": int(trail.upstream_s * 10_000) / 10,
+            "duration_ms": int((time.monotonic() - trail.started_at) * 10_000) / 10,
         }
         self._lines.note(line)

@@ -109,7 +109,7 @@ async def _relay_stream(
             passing = tap.feed(piece)
             if passing:
                 await exchange.write(passing)
-            if run.watch() and not await run.covered():
+            if run.watch(ended=answer.done) and not await run.covered():
                 run.stage = "cut"
                 run.flag("cut")
                 refused = refused_growth(run.refused, format_amount(run.held_nano))

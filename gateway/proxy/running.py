@@ -34,6 +34,7 @@ from gateway.ledger.errors import LedgerUnavailable
 from gateway.proxy.answers import ANSWER_MAX_BYTES
 from gateway.proxy.attempts import Attempt
 from gateway.proxy.catalog import Model, Policy
+from gateway.proxy.ending import Verb
 from gateway.proxy.estimate import Bound
 from gateway.telemetry.logs import failure
 
@@ -158,7 +159,7 @@ class Run:
         self.once = once
         self.released = False
         self.kept: tuple[int, str, bytes] | None = None
-        self.resolved: asyncio.Task[Settled | None] | None = None
+        self.resolved: asyncio.Future[Settled | None] | None = None
         self.exhausted = False
         self.refused: DenyReason | None = None
         self.interrupt: Callable[[], object] | None = None
@@ -178,10 +179,15 @@ class Run:
 
     # While it runs
 
-    def watch(self) -> bool:
+    def watch(self, *, ended: bool = False) -> bool:
         """After each piece of a stream: grow the hold in time. True when it is used up: before more
-        is read, `covered` is to be asked."""
+        is read, `covered` is to be asked.
+
+        ended: nothing comes behind this piece, so a hold that covers it need not grow
+        """
         counted = self.facts.counted_output
+        if ended and counted < self.stop_at:
+            return False
         if counted >= self.act_at and (self._timer is None or self._step > 1):
             self.extend()
         return counted >= self.stop_at
@@ -448,7 +454,10 @@ class Run:
         usage = self.facts.usage
         if usage is None:
             return False
-        tokens = sum(quantity for unit, quantity in usage.items() if unit in TOKEN_UNITS)
+        tokens = 0
+        for unit, quantity in usage.items():
+            if unit in TOKEN_UNITS:
+                tokens += quantity
         return tokens > ABSURD_FACTOR * self.bound.most + ABSURD_SLACK
 
     def _served_in(self) -> str:
@@ -464,14 +473,29 @@ class Run:
 
     # The end
 
-    def resolve(self) -> "asyncio.Task[Settled | None]":
-        """End the reservation: settle what was used, or release it all. Idempotent, immediate.
+    def resolve(self) -> "asyncio.Future[Settled | None]":
+        """End the reservation: settle what was used, or release it all. Idempotent, immediate."""
+        if self.resolved is None:
+            self.resolved = self._settlements.spawn(self._settlements.end(self, *self._decide()))
+        return self.resolved
 
-        Nothing of an answer, or a failure of the upstream's without usage and before any of it
-        could be passed on, is a release.
+    async def settled_within(self, wait_s: float) -> Settled | None:
+        """End now and wait for the ledger's answer, a bounded time; None when it takes longer.
+
+        The ledger's own deadline bounds the usual wait, so that it needs no task and no timer.
         """
-        if self.resolved is not None:
-            return self.resolved
+        told = self.resolved
+        if told is None:
+            decided = self._decide()
+            told = self.resolved = asyncio.get_running_loop().create_future()
+            await self._settlements.end_at_once(self, *decided, told)
+        if not told.done():
+            await asyncio.wait((told,), timeout=wait_s)
+        return told.result() if told.done() else None
+
+    def _decide(self) -> tuple[Verb, Usage]:
+        """How it ends. Nothing of an answer, or a failure of the upstream's without usage and before
+        any of it could be passed on, is a release."""
         self.ended_at = time.monotonic()
         if self._timer is not None:
             self._timer.cancel()
@@ -494,15 +518,6 @@ class Run:
         if failed and facts.usage is None and not delivered:
             event["usage_source"] = None
             self.released = True
-            ending = self._settlements.release(self)
-        else:
-            usage, event["usage_source"] = self._final_usage()
-            ending = self._settlements.settle(self, usage)
-        self.resolved = self._settlements.spawn(ending)
-        return self.resolved
-
-    async def settled_within(self, wait_s: float) -> Settled | None:
-        """End now and wait for the ledger's answer, a bounded time; None when it takes longer."""
-        task = self.resolve()
-        await asyncio.wait((task,), timeout=wait_s)
-        return task.result() if task.done() else None
+            return "release", {}
+        usage, event["usage_source"] = self._final_usage()
+        return "settle", usage

@@ -8,10 +8,9 @@ it, it is offered again as long as the process lives. Every operation is idempot
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
-from msgpack import packb
 
 from gateway.dialects.base import RequestFacts
 from gateway.domain.reservation import Account, Once, Settled
@@ -20,7 +19,7 @@ from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.journal import Record, Replayed, SettleJournal
 from gateway.ledger.operations import Ledger
 from gateway.proxy.catalog import Model, Policy
-from gateway.proxy.ending import Ending
+from gateway.proxy.ending import Ending, Verb, pack_facts
 from gateway.proxy.expected import ExpectedOutput
 from gateway.proxy.running import Run
 from gateway.telemetry.logs import failure
@@ -31,7 +30,7 @@ T = TypeVar("T")
 log = structlog.get_logger("gate")
 
 
-OUTPUT: Final = ("output", "reasoning", "audio_output")
+OUTPUT: Final = frozenset({"output", "reasoning", "audio_output"})
 
 OFFER_AGAIN_S: Final = 1.0
 """After both the ledger and the journal refused an ending."""
@@ -71,16 +70,37 @@ class Settlements:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def settle(self, run: Run, usage: Usage) -> Settled | None:
-        """Charge what was used; None when the ledger has not taken it yet. Never raises."""
-        if run.stage == "whole":
-            output = sum(n for unit, n in usage.items() if without_tier(unit) in OUTPUT)
-            self.expected.note(run.account.customer_id, run.model.name, output)
-        return await self._end(run, "settle", usage)
+    async def end(self, run: Run, verb: Verb, usage: Usage) -> Settled | None:
+        """Charge what was used, or give all of the hold back; None when the ledger has not taken it
+        yet. Never raises."""
+        ending = self._ending(run, verb, usage)
+        return None if ending is None else await self._carry_out(run, ending)
 
-    async def release(self, run: Run) -> Settled | None:
-        """Give all of the hold back; None when the ledger has not taken it yet. Never raises."""
-        return await self._end(run, "release", {})
+    async def end_at_once(
+        self, run: Run, verb: Verb, usage: Usage, told: asyncio.Future[Settled | None]
+    ) -> None:
+        """`end` within the caller's task, for a client that waits for it. Returns when the ledger has
+        said what became of it: its answer is in `told`, or what is left to do goes on in a task of
+        its own, as it does after a cancellation, and tells `told` later.
+        """
+        ending = self._ending(run, verb, usage)
+        if ending is None:
+            told.set_result(None)
+            return
+        try:
+            settled = await ending.send(self.ledger)
+        except (Exception, asyncio.CancelledError) as fault:
+            failed = fault if isinstance(fault, Exception) else None
+            rest = self.spawn(self._carry_out(run, ending, failed))
+            rest.add_done_callback(
+                lambda _: told.set_result(None if rest.cancelled() else rest.result())
+            )
+            if failed is None:
+                raise
+        else:
+            self.live.discard(run)
+            told.set_result(settled)
+            self._observe(run, settled)
 
     def expected_output(
         self, account: Account, facts: RequestFacts, model: Model, policy: Policy
@@ -108,47 +128,65 @@ class Settlements:
         )
         self.spawn(self._deliver(ending))
 
-    async def _end(
-        self, run: Run, verb: Literal["settle", "release"], usage: Usage
+    def _ending(self, run: Run, verb: Verb, usage: Usage) -> Ending | None:
+        """How this run ends; None, with the fault logged, when that cannot be said: then the expiry
+        of the hold charges the last checkpoint."""
+        prices, hold = run.model.prices, run.hold
+        run.event["flags"] = run.flags
+        tokens = output = 0
+        for unit, quantity in usage.items():
+            if unit in TOKEN_UNITS:
+                tokens += quantity
+                if unit in OUTPUT or without_tier(unit) in OUTPUT:
+                    output += quantity
+        try:
+            if verb == "settle" and run.stage == "whole":
+                self.expected.note(run.account.customer_id, run.model.name, output)
+            return Ending(
+                verb,
+                hold.reservation_id,
+                run.account,
+                prices.rows,
+                prices.cost_rows,
+                prices.vector(usage) if verb == "settle" else b"",
+                tokens,
+                hold.reserved_at_ms,
+                pack_facts(run.event),
+                run.model.scope_bits,
+                run.once.key if run.once else "",
+            )
+        except Exception as fault:
+            log.error("ending_failed", reservation_id=hold.reservation_id, **failure(fault))
+            self.live.discard(run)
+            return None
+
+    async def _carry_out(
+        self, run: Run, ending: Ending, failed: Exception | None = None
     ) -> Settled | None:
         try:
-            prices = run.model.prices
-            run.event["flags"] = run.flags
-            settled = await self._deliver(
-                Ending(
-                    verb=verb,
-                    reservation_id=run.hold.reservation_id,
-                    account=run.account,
-                    rows=prices.rows,
-                    cost_rows=prices.cost_rows,
-                    used=prices.vector(usage) if verb == "settle" else b"",
-                    tokens=sum(q for unit, q in usage.items() if unit in TOKEN_UNITS),
-                    reserved_at_ms=run.hold.reserved_at_ms,
-                    facts=packb(run.event),
-                    scope_bits=run.model.scope_bits,
-                    once=run.once.key if run.once else "",
-                )
-            )
+            settled = await self._deliver(ending, failed)
             if settled is not None:
                 self._observe(run, settled)
             return settled
         except Exception as fault:
-            # It cannot be said what to charge: the hold's expiry charges the last checkpoint.
-            log.error("ending_failed", reservation_id=run.hold.reservation_id, **failure(fault))
+            log.error("ending_failed", reservation_id=ending.reservation_id, **failure(fault))
             return None
         finally:
             self.live.discard(run)
 
-    async def _deliver(self, ending: Ending) -> Settled | None:
+    async def _deliver(self, ending: Ending, failed: Exception | None = None) -> Settled | None:
+        """failed: what the ledger answered when it was asked already"""
         offered = 0
         while True:
-            try:
-                return await ending.send(self.ledger)
-            except LedgerUnavailable:
-                pass
-            except Exception as refusal:
-                await self._set_aside(ending, refusal)
+            if failed is None:
+                try:
+                    return await ending.send(self.ledger)
+                except Exception as fault:
+                    failed = fault
+            if not isinstance(failed, LedgerUnavailable):
+                await self._set_aside(ending, failed)
                 return None
+            failed = None
             try:
                 await self._journal.append(ending.as_record())
             except Exception as fault:

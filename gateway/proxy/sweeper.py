@@ -9,7 +9,7 @@ extend what still runs and to deliver what has ended meanwhile.
 """
 
 import asyncio
-import time
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -46,10 +46,9 @@ class Sweeper:
         self._interval_s = interval_s
         self._patience_s = patience_s
         self._wallets_every_s = wallets_every_s
-        self._wallets_at = 0.0
 
     async def run(self) -> None:
-        """Sweep until cancelled. An unavailable ledger is asked again at the next round."""
+        """Expire holds until cancelled. An unavailable ledger is asked again at the next round."""
         swept = 0
         answers = False
         while True:
@@ -59,13 +58,17 @@ class Sweeper:
                     await asyncio.sleep(self._patience_s)
                     answers = True
                 swept = await self.sweep()
-                if time.monotonic() >= self._wallets_at:
-                    await self.sweep_wallets()
-                    self._wallets_at = time.monotonic() + self._wallets_every_s
             except LedgerUnavailable:
                 swept, answers = 0, False
             if swept < MAX_PER_SWEEP:
                 await asyncio.sleep(self._interval_s)
+
+    async def run_wallets(self) -> None:
+        """Sweep wallets until cancelled, apart from the holds: a walk over a million takes a while."""
+        while True:
+            with suppress(LedgerUnavailable):
+                await self.sweep_wallets()
+            await asyncio.sleep(self._wallets_every_s)
 
     async def sweep(self) -> int:
         """One round. Returns how many holds were expired. Raises LedgerUnavailable."""
@@ -81,12 +84,12 @@ class Sweeper:
 
         Raises LedgerUnavailable.
         """
-        wallets = await self._store.wallets(await self._store.customers())
-        now_ms = await self._store.now_ms()
-        due = [name for name, wallet in wallets.items() if wallet.sweep_at_ms <= now_ms]
-        for name in due:
-            await self._ledger.sweep(name)
-        return len(due)
+        swept = 0
+        async for names in self._store.due_wallets():
+            for name in names:
+                await self._ledger.sweep(name)
+            swept += len(names)
+        return swept
 
     async def _expire(self, due: DueReservation) -> bool:
         try:

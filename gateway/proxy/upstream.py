@@ -216,7 +216,7 @@ class UpstreamPool:
         head = b"%b%b\r\n" % (start, b"".join(fields))
         lines = len(fields) + 3
         # RFC 9110, 5.5: CR, LF and NUL in a value could start a field, or a request, of their own.
-        if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+        if head.count(b"\n") != lines or head.count(b"\r") != lines or head.find(b"\0") >= 0:
             raise ValueError("a header field holds a line break or NUL")
         return head
 

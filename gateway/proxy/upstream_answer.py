@@ -78,10 +78,10 @@ class PooledAnswer:
 
     # The connection's side
 
-    def feed(self, data: bytes) -> int:
-        """Take body bytes; returns how many wait for the reader."""
-        self._pieces.append(data)
-        self._size += len(data)
+    def feed(self, pieces: list[bytes]) -> int:
+        """Take pieces of the body; returns how many bytes wait for the reader."""
+        self._pieces += pieces
+        self._size += len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         self.wake()
         return self._size
 

@@ -9,11 +9,14 @@ Laws:
   whether the upstream has it is not known, so nobody may send it again.
 - Reading stops while `BUFFER_HIGH_BYTES` wait for the reader; a big body is handed to the
   transport in slices, each when the one before has left.
+- The parser's callback for a piece of a body is a list's own `append`: of a stream that comes in many
+  chunks at once, none costs a call of ours. They are handed over together after each parse.
 - No timer per request: a deadline is a number on the connection that the pool's sweep looks at.
 """
 
 import asyncio
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, cast
 
 import httptools
@@ -26,6 +29,7 @@ WHOLE_WRITE_BYTES: Final = 64 * 1024
 HEAD_MOST_BYTES: Final = 64 * 1024
 HEAD_MOST_FIELDS: Final = 128
 INTERIM_MOST: Final = 8
+_NAMES_REMEMBERED: Final = 256
 
 _HOP_BY_HOP: Final = frozenset(
     {
@@ -41,6 +45,13 @@ _HOP_BY_HOP: Final = frozenset(
 )
 
 
+@lru_cache(_NAMES_REMEMBERED)
+def _framing_name(name: bytes) -> bytes | None:
+    """The name in lower case, if it is about this connection or this message's framing."""
+    low = name.lower()
+    return low if low in _HOP_BY_HOP or low == b"content-length" else None
+
+
 class _Malformed(Exception):
     """The upstream's bytes are not one answer that we accept."""
 
@@ -54,6 +65,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_answer",
+        "_arrived",
         "_bodyless",
         "_connection_options",
         "_field_bytes",
@@ -74,6 +86,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_written",
         "idle_since",
         "loop",
+        "on_body",
         "phase_deadline",
         "streamed",
         "total_deadline",
@@ -100,6 +113,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._write_waiter: asyncio.Future[None] | None = None
         self._paused_reading = False
         self._paused_writing = False
+        self._arrived: list[bytes] = []
+        self.on_body = self._arrived.append
         self._begin(bodyless=False)
 
     def _begin(self, *, bodyless: bool) -> None:
@@ -230,7 +245,11 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             assert self._parser is not None
             self._parser.feed_data(data)
+            if self._arrived:
+                self._hand_over(answer)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if self._arrived:
+                self._hand_over(answer)
             # A parser that fails behind a whole message: the answer stands, the connection not.
             if self._message_done:
                 self._finish(reusable=False)
@@ -241,6 +260,14 @@ class UpstreamConnection(asyncio.Protocol):
             self._finish(reusable=self._written and self._keep_alive)
         elif not self._head_done and self._head_bytes > HEAD_MOST_BYTES:
             self.fail("sent too large a head")
+
+    def _hand_over(self, answer: PooledAnswer) -> None:
+        """Give the reader the pieces of body that the parser has found."""
+        waiting = 0 if self._bodyless else answer.feed(self._arrived)
+        self._arrived.clear()
+        if waiting > BUFFER_HIGH_BYTES and not self._paused_reading and self.transport is not None:
+            self._paused_reading = True
+            self.transport.pause_reading()
 
     def eof_received(self) -> bool:
         # RFC 9112, 6.3, rule 8: without a length the body ends with the connection.
@@ -275,18 +302,19 @@ class UpstreamConnection(asyncio.Protocol):
             raise _Malformed("too many fields")
         if self._head_done:
             return  # a trailer: dropped
-        low = name.lower()
-        if low == b"content-length":
-            self._until_close = False
-        elif low in _HOP_BY_HOP:
-            if low == b"transfer-encoding":
-                if value.lower() != b"chunked":
-                    raise _Malformed("a transfer coding that we did not ask for")
+        framing = _framing_name(name)
+        if framing is not None:
+            if framing == b"content-length":
                 self._until_close = False
-                self.streamed = True
-            elif low == b"connection":
-                self._connection_options = value.lower()
-            return
+            else:
+                if framing == b"transfer-encoding":
+                    if value.lower() != b"chunked":
+                        raise _Malformed("a transfer coding that we did not ask for")
+                    self._until_close = False
+                    self.streamed = True
+                elif framing == b"connection":
+                    self._connection_options = value.lower()
+                return
         assert self._answer is not None
         self._answer.headers.append((name, value))
 
@@ -318,15 +346,6 @@ class UpstreamConnection(asyncio.Protocol):
             self._until_close = False
         answer.wake()
         self._wake_writer()
-
-    def on_body(self, data: bytes) -> None:
-        answer = self._answer
-        if self._bodyless or answer is None:
-            return
-        if answer.feed(data) > BUFFER_HIGH_BYTES and not self._paused_reading:
-            self._paused_reading = True
-            assert self.transport is not None
-            self.transport.pause_reading()
 
     def on_message_complete(self) -> None:
         if self._head_done:

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -28,12 +27,11 @@ from gateway.ledger.accounts import AccountStore
 from gateway.ledger.records import Wallet
 from loadtest import gate as gates
 from loadtest.accuracy.scenario import WARM, Scenario, key_of
-from loadtest.ports import free_ports
+from loadtest.peers import hardcap as hardcaps
 
 RICH_TOKENS: Final = 10**12
 """The warming tenant's budget."""
 TEN_YEARS_S: Final = 315_360_000
-_READY_S: Final = 30.0
 
 TEMPLATE_TOKENS: Final = 4
 """What the model's template adds to a message, as its operator knows it; hardcap assumes as much."""
@@ -187,51 +185,20 @@ def hardcap(name: str, about: str, python: Path, budget: Mapping[str, Any]) -> C
             },
         }
         config.write_text(yaml.safe_dump(document))
-        command = [str(python), "-m", "hardcap", "serve", "-c", str(config)]
-        ports = free_ports(scenario.replicas)
-        urls = [f"http://127.0.0.1:{port}" for port in ports]
         with contextlib.ExitStack() as stack:
             log = stack.enter_context((folder / "hardcap.log").open("wb"))
-            children = [
-                stack.enter_context(
-                    _child([*command, "--host", "127.0.0.1", "--port", str(p)], log)
-                )
-                for p in ports
+            replicas = [
+                stack.enter_context(hardcaps.serving(python, config, log))
+                for _ in range(scenario.replicas)
             ]
-            for at, child in zip(urls, children, strict=True):
-                _wait_healthy(at, child, folder / "hardcap.log")
+            urls = [replica.url for replica in replicas]
             yield Replicas(
                 urls,
-                lambda: {"gate": [child.pid for child in children]},
+                lambda: {"gate": [replica.pid for replica in replicas]},
                 lambda: _hardcap_charges(scenario, urls[0]),
             )
 
     return Contender(name, about, False, running, peer=budget.get("estimator") == "p95")
-
-
-@contextlib.contextmanager
-def _child(command: Sequence[str], log: Any) -> "Iterator[subprocess.Popen[bytes]]":
-    child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        yield child
-    finally:
-        child.terminate()
-        try:
-            child.wait(10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def _wait_healthy(url: str, child: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline_s = time.monotonic() + _READY_S
-    while True:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/healthz", trust_env=False).status_code == 200:
-                return
-        if child.poll() is not None or time.monotonic() > deadline_s:
-            raise RuntimeError(f"hardcap does not start:\n{log.read_text()[-2000:]}")
-        time.sleep(0.05)
 
 
 def _hardcap_charges(scenario: Scenario, url: str) -> dict[str, Charge]:

@@ -3,11 +3,11 @@
 It does what a prepaid gate must: finds the customer by key, parses the body, holds the most that it
 can cost by one script, proxies, reads the usage, and by another script charges it and writes the
 event. Nothing else: no limits, grants, tiers, checkpoints, idempotence, strict parse. It gets its
-best: one worker, no logs, kept connections, reserves and settles of all requests over one pipelined
-connection, settles that nobody waits for.
+best: one worker, no logs, kept connections, settles that nobody waits for over one pipelined
+connection; reserves of all requests over that one too, or each over one of a pool.
 
 Law: `gate.lua` decides, `reserve.lua` and `settle.lua` run in Redis; a request whose usage was
-not read is charged 0, which a healthy provider never makes it do (the bench compares the sums).
+not read is charged 0, which a healthy provider never makes it do (a test compares the sums).
 """
 
 import contextlib
@@ -21,8 +21,12 @@ from typing import Final
 import redis
 
 from loadtest import nginx
+from loadtest.peers.target import Missing, Target, World
 from loadtest.ports import free_ports
 
+NAME: Final = "nginx+lua"
+POOLED: Final = "nginx+lua pooled"
+OUTBOX: Final = "out"
 MODULES: Final = ("ndk_http_module.so", "ngx_http_lua_module.so")
 _MODULE_FOLDERS: Final = (Path("/usr/lib/nginx/modules"), Path("/usr/share/nginx/modules"))
 _CODE: Final = Path(__file__).with_name("nginx_lua")
@@ -39,6 +43,7 @@ _HTTP: Final = """\
       redis = "{redis}",
       keys = {{ {keys} }},
       prices = {{ {prices} }},
+      pooled = {pooled},
       scripts = {{ reserve = "{reserve}", settle = "{settle}" }},
     }}
   }}
@@ -61,8 +66,8 @@ _SERVER: Final = """\
 """
 
 
-class LuaMissing(Exception):
-    """nginx's Lua module is not installed: `apt-get install libnginx-mod-http-lua`."""
+class LuaMissing(Missing):
+    """nginx's Lua module is not installed: `apt-get install libnginx-mod-http-lua lua-cjson`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +87,13 @@ def running(
     redis_socket: Path,
     customers: Mapping[str, str],
     prices: Mapping[str, Price],
+    pooled: bool = False,
     credit_nano: int = 9_000_000_000_000_000,
 ) -> Iterator[nginx.Nginx]:
     """Run it in this folder until the block ends; each customer's wallet is filled.
 
     customers: API key in clear → customer
+    pooled:    each reserve takes a connection of a pool, instead of the one that all share
     Raises NginxMissing, LuaMissing, NginxFailed.
     """
     nginx.find_nginx()
@@ -123,6 +130,7 @@ def running(
         http=_HTTP.format(
             code=_CODE,
             redis=redis_socket,
+            pooled=str(pooled).lower(),
             keys=", ".join(f'["{key}"] = "{name}"' for key, name in customers.items()),
             prices=", ".join(
                 f'["{model}"] = {{ input = {price.input_nano}, output = {price.output_nano},'
@@ -143,4 +151,37 @@ def _modules() -> list[Path]:
         found = [place / name for name in MODULES]
         if all(path.exists() for path in found):
             return found
-    raise LuaMissing("nginx has no Lua module (Debian: apt-get install libnginx-mod-http-lua)")
+    raise LuaMissing(
+        "nginx has no Lua module (Debian: apt-get install libnginx-mod-http-lua lua-cjson)"
+    )
+
+
+@contextlib.contextmanager
+def contender(world: World, *, pooled: bool) -> Iterator[Target]:
+    """One of its variants, for the benchmark. Raises NginxMissing, LuaMissing, NginxFailed."""
+    name = POOLED if pooled else NAME
+    prices = dict.fromkeys(world.models.values(), Price(500, 2000))
+    with (
+        running(
+            world.folder / name.replace(" ", "-"),
+            world.upstreams,
+            redis_socket=world.redis,
+            customers={world.key: "load"},
+            prices=prices,
+            pooled=pooled,
+        ) as proxy,
+        redis.Redis(unix_socket_path=str(world.redis)) as client,
+    ):
+        reserves = "each over a connection of a pool" if pooled else "coalesced on one connection"
+        yield Target(
+            name,
+            lambda upstream, streams: proxy.url(upstream, streams=streams),
+            f"{nginx.version()} with a gate in Lua: settles queued, reserves {reserves}",
+            proxy.pids,
+            ledger=True,
+            tidy=lambda: _drop_events(client),
+        )
+
+
+def _drop_events(client: "redis.Redis") -> None:
+    client.unlink(OUTBOX)

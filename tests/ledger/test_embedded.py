@@ -19,7 +19,12 @@ import pytest
 import redis
 
 from gateway.ledger import embedded
-from gateway.ledger.embedded import EmbeddedLedger, EmbeddedLedgerError, LedgerInUse
+from gateway.ledger.embedded import (
+    MALLOC_TUNABLES,
+    EmbeddedLedger,
+    EmbeddedLedgerError,
+    LedgerInUse,
+)
 
 OWNER = """
 import signal, sys
@@ -133,6 +138,18 @@ def test_the_server_is_durable_private_and_not_on_the_network(tmp_path: Path) ->
     assert not process.is_running()
     assert not (data_dir / "ledger.sock").exists()
     assert not (data_dir / "server.json").exists()
+
+
+def test_the_server_keeps_small_pieces_of_memory_at_hand_unless_its_operator_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    with EmbeddedLedger(tmp_path) as ledger:
+        assert psutil.Process(ledger.pid).environ()["GLIBC_TUNABLES"] == MALLOC_TUNABLES
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=7")
+    with EmbeddedLedger(tmp_path) as ledger:
+        own = psutil.Process(ledger.pid).environ()["GLIBC_TUNABLES"]
+        assert own == "glibc.malloc.tcache_count=7"
 
 
 def test_stop_may_be_repeated_and_start_follow(tmp_path: Path) -> None:

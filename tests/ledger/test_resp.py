@@ -15,8 +15,9 @@ import redis.asyncio
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.durability import WaitAof
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable
-from gateway.ledger.resp import CoalescingRunner
+from gateway.ledger.resp import CoalescingRunner, pack_call
 from gateway.ledger.scripts import Script
+from gateway.ledger.wire import pack
 from tests.ledger.relay import Relay
 from tests.ledger.servers import server
 
@@ -566,3 +567,9 @@ async def test_a_stopped_server_fails_calls_within_the_timeout_and_serves_when_i
 def test_the_repr_has_no_secret() -> None:
     endpoint = Endpoint.from_url("redis://gate:hush-hush@localhost:1/2")
     assert "hush" not in repr(CoalescingRunner(endpoint, name="test"))
+
+
+@pytest.mark.parametrize("size", [0, 9, 10, 4095, 4096, 70_000])
+def test_a_call_is_packed_as_the_library_packs_it(size: int) -> None:
+    sha, keys, args = b"a" * 40, (b"k1", b"k\r\n2"), (b"", b"x" * size, b"\0\xff")
+    assert pack_call(sha, keys, args) == pack((b"EVALSHA", sha, b"2", *keys, *args))

@@ -597,3 +597,16 @@ async def test_a_killed_stream_pays_like_one_whose_client_has_left(
     run.leave(unsent=False)
     event = await desk.end(run)
     assert (event.usage.get("output", 0), event.facts["flags"]) == (output, ["killed"])
+
+
+async def test_a_hold_that_covers_the_end_of_a_stream_does_not_grow(desk: Desk) -> None:
+    run = await desk.run(hold_output_tokens=50, exhausted_stream="cut")
+    run.facts.counted_output = 49
+    assert run.act_at <= 49
+    assert not run.watch(ended=True)
+    await asyncio.sleep(0)
+    assert "extend" not in desk.wire.calls
+    run.facts.counted_output = 51
+    assert run.watch(ended=True), "what goes beyond the hold has to be covered all the same"
+    saw(run, 51, stage="whole")
+    await desk.end(run)

@@ -218,3 +218,26 @@ async def test_a_drain_that_is_too_short_says_what_it_leaves(desk: Desk) -> None
         await desk.settlements.drain(0.01)
     assert logs == [{"event": "endings_not_delivered", "tasks": 1, "log_level": "error"}]
     never.set_result(None)
+
+
+async def test_an_ending_whose_awaiter_is_cancelled_lands_all_the_same(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await finished(desk)
+    asked, work = asyncio.Event(), desk.wire.run
+
+    async def lost(*_: object) -> list[Any]:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(desk.wire, "run", lost)
+    waiting = asyncio.create_task(run.settled_within(2))
+    await asked.wait()
+    monkeypatch.setattr(desk.wire, "run", work)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await run.resolve() is not None
+    await desk.end(run)
+    assert len(desk.observed) == 1

@@ -8,6 +8,7 @@ import redis.asyncio
 from structlog.testing import capture_logs
 
 from gateway.domain.reservation import Settled
+from gateway.ledger import accounts
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.operations import Ledger
 from gateway.ledger.records import DueReservation
@@ -142,3 +143,75 @@ async def test_wallets_whose_time_has_come_are_swept_although_nobody_uses_them(
     wallets = await bank.accounts.wallets(["acme", "idle", "later"])
     assert [wallets[name].expired_nano for name in ("acme", "idle", "later")] == [5, 0, 0]
     assert await sweeper.sweep_wallets() == 0
+
+
+async def test_a_walk_over_many_wallets_sweeps_those_that_are_due_wherever_they_lie(
+    valkey: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "_PAGE", 3)
+    bank = Bank(valkey)
+    now_ms = await bank.accounts.now_ms()
+    bank.now_ms = now_ms - 10_000
+    names = [f"customer-{number}" for number in range(60)]
+    for name in names:
+        await bank.open(name, granted=1)
+    due = set(names[::7])
+    for name in due:
+        await bank.operator.grant(name, "short", 5, expires_at_ms=now_ms - 5_000)
+    await valkey.sadd(bank.accounts.keys.customers(0), "listed-without-a-wallet")
+    bank.now_ms = 0
+    found = [name async for page in bank.accounts.due_wallets() for name in page]
+    assert set(found) == due
+    sweeper = Sweeper(bank.ledger, bank.accounts)
+    assert await sweeper.sweep_wallets() == len(found)
+    wallets = await bank.accounts.wallets(names)
+    assert {name for name in names if wallets[name].expired_nano} == due
+    assert await sweeper.sweep_wallets() == 0
+
+
+async def test_holds_expire_while_a_walk_over_the_wallets_lasts(
+    valkey: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = Bank(valkey)
+    await overdue(bank, 2)
+    sweeper = Sweeper(bank.ledger, bank.accounts, patience_s=0)
+    walking = asyncio.Event()
+
+    async def for_ever() -> int:
+        walking.set()
+        await asyncio.Event().wait()
+        return 0
+
+    monkeypatch.setattr(sweeper, "sweep_wallets", for_ever)
+    running = [asyncio.create_task(work()) for work in (sweeper.run_wallets, sweeper.run)]
+    await walking.wait()
+
+    async def none_held() -> bool:
+        return await held_nano(bank) == 0
+
+    await until(none_held)
+    for task in running:
+        task.cancel()
+
+
+async def test_the_wallets_are_walked_again_after_an_outage(
+    valkey: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeper = Sweeper(Bank(valkey).ledger, Bank(valkey).accounts, wallets_every_s=0)
+    walks = 0
+
+    async def walk() -> int:
+        nonlocal walks
+        walks += 1
+        if walks == 1:
+            raise LedgerUnavailable("away")
+        return 0
+
+    monkeypatch.setattr(sweeper, "sweep_wallets", walk)
+    running = asyncio.create_task(sweeper.run_wallets())
+
+    async def again() -> bool:
+        return walks >= 2
+
+    await until(again)
+    running.cancel()

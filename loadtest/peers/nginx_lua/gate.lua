@@ -1,8 +1,8 @@
 -- A prepaid gate in nginx: key → customer, estimate, one reserve, proxy, usage, one settle.
 --
--- All commands of a worker go over one connection to Redis, kept by a timer's thread: what is queued
--- while it sleeps leaves together, and the answers come back in order. A reserve waits for its
--- answer; a settle is queued and nobody waits.
+-- Settles of a worker go over one connection to Redis, kept by a timer's thread: what is queued
+-- while it sleeps leaves together, the answers come back in order, and no request waits for them. So do
+-- reserves, each of which waits for its answer; or, `pooled`, each takes a connection of a pool.
 
 local cjson, semaphore = require 'cjson.safe', require 'ngx.semaphore'
 local concat, format, find, sub = table.concat, string.format, string.find, string.sub
@@ -10,20 +10,26 @@ local concat, format, find, sub = table.concat, string.format, string.find, stri
 local M = {}
 local queue, waiting, head, tail = {}, {}, 1, 0
 local wake = semaphore.new()
-local keys, prices, scripts, socket_path
+local keys, prices, scripts, socket_path, pooled
+local POOL = { pool_size = 1024 }
 
 function M.init(options)
   keys, prices, scripts, socket_path = options.keys, options.prices, options.scripts, options.redis
+  pooled = options.pooled
 end
 
-local function command(words, waiter)
+local function encoded(words)
   local parts = { '*', #words, '\r\n' }
   for i = 1, #words do
     local word = words[i]
     if type(word) == 'number' then word = format('%.0f', word) end
     parts[#parts + 1] = '$' .. #word .. '\r\n' .. word .. '\r\n'
   end
-  queue[#queue + 1] = concat(parts)
+  return concat(parts)
+end
+
+local function command(words, waiter)
+  queue[#queue + 1] = encoded(words)
   tail = tail + 1
   waiting[tail] = waiter or false
   if #queue == 1 then wake:post() end
@@ -84,6 +90,23 @@ function M.start()
   assert(ngx.timer.at(0, pump))
 end
 
+-- The answer to one command, nil when there is none.
+local function ask(words)
+  if pooled then
+    local sock = ngx.socket.tcp()
+    sock:settimeouts(2000, 2000, 2000)
+    if not sock:connect('unix:' .. socket_path, POOL) then return end
+    if not sock:send(encoded(words)) then return end
+    local answer, fault = reply(sock)
+    if fault then return end
+    sock:setkeepalive(60000)
+    return answer
+  end
+  local waiter = { ready = semaphore.new() }
+  command(words, waiter)
+  return waiter.ready:wait(2) and waiter.answer
+end
+
 local function refuse(status, message)
   ngx.status = status
   ngx.header.content_type = 'application/json'
@@ -102,12 +125,9 @@ function M.access()
   if not price then return refuse(404, 'unknown model') end
   local estimate = math.ceil(#raw * price.input + (body.max_tokens or price.most) * price.output)
   local id = ngx.var.request_id
-  local ready = semaphore.new()
-  local waiter = { ready = ready }
-  command({ 'EVALSHA', scripts.reserve, 2, 'w:' .. customer, 'h:' .. id, estimate, 600 }, waiter)
-  if not ready:wait(2) then return refuse(503, 'ledger') end
-  local answer = waiter.answer
-  if type(answer) ~= 'table' or answer[1] ~= 'held' then return refuse(402, 'no credit') end
+  local answer = ask { 'EVALSHA', scripts.reserve, 2, 'w:' .. customer, 'h:' .. id, estimate, 600 }
+  if type(answer) ~= 'table' then return refuse(503, 'ledger') end
+  if answer[1] ~= 'held' then return refuse(402, 'no credit') end
   if body.stream and not body.stream_options then
     body.stream_options = { include_usage = true }
     ngx.req.set_body_data(cjson.encode(body))

@@ -1,0 +1,9 @@
+"""What grows, and what it costs (docs/growth.md).
+
+- `places`: ledgers of a size, filled in bulk with records that the scripts made
+- `ledger`: CPU of the ledger's server for a pair, size beside size (`make growth`)
+- `gate`: memory of a worker by idle streams and by customers, workers, the sweep of all wallets
+- `chart`: a chart for each
+- `soak`: everything at once for an hour (`make soak`)
+- `skew`: hot wallets and the busiest of N servers, simulated (`make skew`)
+"""

@@ -1,0 +1,130 @@
+"""How many cores and how much memory a rate takes, from what one core was seen to carry.
+
+    python -m loadtest.growth.sizing
+
+Reads the reports of `make growth` and `make soak` and writes two tables for docs/scale.md: what one
+core carries, and what a rate takes.
+
+Law: cores are rate × µs / (1,000,000 × BUSY), rounded up; a server of the ledger is one core. The
+inputs stand on the page in whole µs and bytes, and the table is what follows from those, so that
+a reader can compute it again (a test does).
+"""
+
+import argparse
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from gateway.domain.reservation import TOMBSTONE_TTL_MS
+from loadtest.growth.page import table
+
+BUSY: Final = 0.6
+"""How busy a core may be on the average: the rest is for peaks."""
+RATES: Final = (100, 1000, 10_000, 100_000, 1_000_000)
+_GIB: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Carries:
+    """What a request takes of each, CPU in µs.
+
+    record_bytes: of the ledger's memory for each request of the last hour (its tombstone)
+    event_bytes:  of the ledger's memory for each event that waits in the outbox
+    """
+
+    gate_us: int
+    ledger_us: int
+    exporter_us: int
+    record_bytes: int
+    event_bytes: int
+
+
+FROM: Final = {
+    "gate_us": "gate worker, CPU µs a request (JSON, 32 callers, one worker)",
+    "ledger_us": "ledger's server, CPU µs a request (in the same run)",
+    "exporter_us": "exporter into SQLite, CPU µs an event (in the same run)",
+    "record_bytes": "ledger's memory, bytes a record of the last hour (the soak)",
+    "event_bytes": "ledger's memory, bytes an event that waits (the backlog)",
+}
+
+
+def carries(reports: Path) -> Carries:
+    """From the reports. Raises FileNotFoundError."""
+
+    def report(name: str) -> Any:
+        return orjson.loads((reports / f"{name}.json").read_bytes())
+
+    best = report("workers")["best"][0]
+    (record,) = (one for one in report("soak")["trends"] if one["name"].startswith("ledger, bytes"))
+    waiting = report("backlog")["measured"][0]["points"][-1]
+    return Carries(
+        gate_us=round(best["worker_us"]),
+        ledger_us=round(best["ledger_us"]),
+        exporter_us=round(best["exporter_us"]),
+        record_bytes=round(record["start"] + record["rise"]),
+        event_bytes=round(waiting["used_bytes"] / waiting["size"]),
+    )
+
+
+def cores(rate: float, cost_us: float) -> int:
+    """Cores that carry a rate of what costs so much each."""
+    return math.ceil(rate * cost_us / 1e6 / BUSY)
+
+
+def gib(amount_bytes: float) -> str:
+    """Bytes as GiB with two digits that count."""
+    return f"{float(f'{amount_bytes / _GIB:.2g}'):,g}"
+
+
+def sizing(of: Carries) -> list[list[str]]:
+    """A row for each rate: cores of gates, servers of the ledger, exporters, memory, backlog."""
+    return [
+        [
+            f"{rate:,}",
+            f"{cores(rate, of.gate_us):,}",
+            f"{cores(rate, of.ledger_us):,}",
+            f"{cores(rate, of.exporter_us):,}",
+            gib(rate * TOMBSTONE_TTL_MS / 1000 * of.record_bytes),
+            gib(rate * 3600 * of.event_bytes),
+        ]
+        for rate in RATES
+    ]
+
+
+COLUMNS: Final = (
+    "requests a second",
+    "gate cores",
+    "ledger servers (a core each)",
+    "exporter cores",
+    "ledger memory in all, GiB",
+    "more for an hour without the store, GiB",
+)
+
+
+def main() -> None:
+    """Entry point of `python -m loadtest.growth.sizing`."""
+    parser = argparse.ArgumentParser(prog="loadtest.growth.sizing", description="Size a system.")
+    parser.add_argument("--reports", type=Path, default=Path("reports/growth"))
+    arguments = parser.parse_args()
+    of = carries(arguments.reports)
+    inputs = [
+        [FROM[each.name], f"{getattr(of, each.name):,}", _a_core(each.name, of)]
+        for each in fields(of)
+    ]
+    tables = {
+        "carries": table(("measured", "each", "one core at 100 % carries a second"), inputs),
+        "sizing": table(COLUMNS, sizing(of)),
+    }
+    for name, made in tables.items():
+        (arguments.reports / f"{name}.json").write_bytes(orjson.dumps({"table": made}))
+
+
+def _a_core(name: str, of: Carries) -> str:
+    return f"{1e6 / getattr(of, name):,.0f}" if name.endswith("_us") else "–"
+
+
+if __name__ == "__main__":
+    main()

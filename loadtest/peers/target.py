@@ -1,0 +1,62 @@
+"""What a contender of the benchmark is, and what it stands on.
+
+Law: a contender is a context manager that yields its Target; what it needs and cannot have it
+raises as Missing, in words for the report.
+"""
+
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loadtest.nginx import Upstream
+
+
+class Missing(Exception):
+    """A contender that cannot run here; the message says what it lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the contenders stand on, the same for all.
+
+    folder:     for their files, each in one of its own
+    upstreams:  the providers: "plain" and "tls"
+    redis:      the socket of the Redis that holds their money
+    key:        the customer's API key in clear
+    models:     the model's name for each upstream
+    """
+
+    folder: Path
+    upstreams: Mapping[str, Upstream]
+    redis: Path
+    key: str
+    models: Mapping[str, str]
+
+
+def _no_fields(_upstream: str) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something that answers.
+
+    url:      where, for an upstream's name and whether it is a stream
+    about:    version and configuration, for the report
+    serving:  the processes whose CPU counts
+    others:   processes that belong to it but do not serve
+    fields:   request headers that it needs beside the caller's, by upstream
+    ledger:   it stands on the world's Redis
+    tidy:     called between samples, unmeasured
+    """
+
+    name: str
+    url: Callable[[str, bool], str]
+    about: str = ""
+    serving: Callable[[], list[int]] = list
+    others: Callable[[], list[int]] = list
+    fields: Callable[[str], Mapping[str, str]] = field(default=_no_fields)
+    tls: ssl.SSLContext | None = None
+    ledger: bool = False
+    tidy: Callable[[], None] = lambda: None

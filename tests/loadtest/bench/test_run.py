@@ -1,0 +1,53 @@
+"""A short run for real: every part of it gives its figures, whatever they are."""
+
+import dataclasses
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from loadtest.bench.__main__ import QUICK, Watch, document, measure, show
+from loadtest.bench.cells import BURST, CELLS, JSON_32, JSON_LARGE, JSON_RATE
+from loadtest.bench.stage import Installed
+from loadtest.gate import GATE_COMMAND
+
+NOWHERE = Path("/nonexistent")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_short_run_measures_the_gate_and_tells_which_peers_it_could_not(tmp_path: Path) -> None:
+    workloads = (JSON_32, BURST, JSON_RATE, JSON_LARGE)
+    cells = [cell for cell in CELLS if cell.workload in workloads]
+    console = Console(width=150, record=True, file=io.StringIO())
+    size = dataclasses.replace(QUICK, streams=16, pairs=16)
+    run = measure(
+        tmp_path,
+        cells=cells,
+        targets=["direct", "gate", "hardcap", "litellm", "portkey"],
+        size=size,
+        installed=Installed(NOWHERE, NOWHERE, NOWHERE),
+        gate_command=GATE_COMMAND,
+        watch=Watch(console),
+    )
+    report = run.report
+    assert set(report.missing) == {"hardcap", "litellm", "portkey"}
+    for cell in cells:
+        [sample] = report.samples[cell.name, "gate"]
+        assert sample.good > 0
+        assert sample.bad == 0
+        assert sample.cpu_us > 0
+        assert sample.redis_us > 0
+        assert sample.scripts >= 2
+    assert {(idle.target, idle.upstream) for idle in run.idles} == {
+        ("gate", "plain"),
+        ("gate", "tls"),
+    }
+    assert {name for name, _upstream in run.idle_faults} == {"hardcap"}
+    judged = {figure["name"]: figure for figure in document(run, size)["figures"]}
+    assert judged["the same with one scope and one grant: µs"]["value"] > 0
+    assert judged["memory per idle stream, plain upstream, KiB"]["verdict"] != "not measured"
+    assert judged["throughput against hardcap 0.1.0, JSON"]["verdict"] == "not measured"
+    show(run, console)
+    assert "hardcap is not installed" in console.export_text()
