@@ -5,7 +5,7 @@ import pytest
 import redis.asyncio
 
 from tests.ledger.raw import ROW, Raw, limit, vector
-from tests.ledger.test_borders_rating import VOLUME, tiered
+from tests.ledger.test_borders_rating import GRADUATED, VOLUME, tiered
 from tests.ledger.test_borders_signals import rules
 
 
@@ -45,3 +45,14 @@ async def test_an_expiry_counts_the_tokens_of_another_service_tier(raw: Raw) -> 
     raw.now += 5
     await raw("expire")
     assert (await raw.counters())[0][2:] == [3, 0]
+
+
+async def test_an_expiry_that_nobody_can_rate_keeps_where_its_counter_stood(raw: Raw) -> None:
+    await raw("grant", id="g2", amount=2e12)
+    asked = {"estimate": vector(1), "floor": vector(9001)}
+    price = tiered(GRADUATED, (0, 1e12, 0, 0))
+    await raw("reserve", price_rows=price, ttl=5, **asked)
+    raw.now += 5
+    assert (await raw("expire"))[:2] == ["expired", 10**12]  # the whole hold
+    late = await raw("settle", used=vector(1), price_rows=price)
+    assert late == ["too_large"]  # what it was is found, and is as much beyond the bound
