@@ -1,0 +1,58 @@
+"""Borders of what ends a hold: a charge of one nano-credit below nothing, a grant that expires in that
+very millisecond, tokens of other service tiers."""
+
+import pytest
+import redis.asyncio
+
+from tests.ledger.raw import ROW, Raw, limit, vector
+from tests.ledger.test_borders_rating import GRADUATED, VOLUME, tiered
+from tests.ledger.test_borders_signals import rules
+
+
+@pytest.fixture
+async def raw(valkey: redis.asyncio.Redis) -> Raw:
+    return await Raw(valkey).open()
+
+
+@pytest.mark.parametrize("verb", ["expire", "settle"])
+async def test_a_step_of_one_nano_credit_is_credited_and_announced(raw: Raw, verb: str) -> None:
+    price = tiered(VOLUME, (1, 2, 0, 0), (0, 0, 500, 0))
+    await raw("signals", rules=rules(999))
+    await raw("settle", "r0", used=vector(1), price_rows=price)  # 998 are left
+    await raw("reserve", estimate=vector(1), floor=vector(1), price_rows=price, ttl=5)
+    raw.now += 5
+    asked = {"used": vector(1), "price_rows": price} if verb == "settle" else {}
+    assert (await raw(verb, **asked))[1] == 0
+    ended, credited = (await raw.events())[-2:]
+    assert ended[1][9] == [["recovered", 999]]  # 2 × 0.5 less 1 × 2: one back
+    assert (credited[1][0], credited[1][3]) == ("adjust", 1)
+
+
+@pytest.mark.parametrize("verb", ["expire", "settle", "release"])
+async def test_a_grant_that_ends_as_its_hold_does_expires_behind_it(raw: Raw, verb: str) -> None:
+    await raw("grant", id="g2", amount=50, expires_at=raw.now + 5, priority=1)
+    await raw("reserve", estimate=vector(50, 0), floor=vector(0, 0), ttl=5)
+    raw.now += 5
+    await raw(verb, **({"used": vector(0, 0)} if verb == "settle" else {}))
+    last = (await raw.events())[-1][1]
+    assert (last[0], last[3]) == ("expire_grant", 50)
+
+
+async def test_an_expiry_counts_the_tokens_of_another_service_tier(raw: Raw) -> None:
+    price = ROW.pack(32 + 19, 0, 1, 0) + ROW.pack(32 + 20, 0, 1, 0)
+    asked = {"estimate": vector(9, 9), "floor": vector(3, 4), "price_rows": price}
+    await raw("reserve", limits=limit(measure=3), ttl=5, **asked)
+    raw.now += 5
+    await raw("expire")
+    assert (await raw.counters())[0][2:] == [3, 0]
+
+
+async def test_an_expiry_that_nobody_can_rate_keeps_where_its_counter_stood(raw: Raw) -> None:
+    await raw("grant", id="g2", amount=2e12)
+    asked = {"estimate": vector(1), "floor": vector(9001)}
+    price = tiered(GRADUATED, (0, 1e12, 0, 0))
+    await raw("reserve", price_rows=price, ttl=5, **asked)
+    raw.now += 5
+    assert (await raw("expire"))[:2] == ["expired", 10**12]  # the whole hold
+    late = await raw("settle", used=vector(1), price_rows=price)
+    assert late == ["too_large"]  # what it was is found, and is as much beyond the bound
