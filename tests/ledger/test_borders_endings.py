@@ -56,3 +56,17 @@ async def test_an_expiry_that_nobody_can_rate_keeps_where_its_counter_stood(raw:
     assert (await raw("expire"))[:2] == ["expired", 10**12]  # the whole hold
     late = await raw("settle", used=vector(1), price_rows=price)
     assert late == ["too_large"]  # what it was is found, and is as much beyond the bound
+
+
+async def test_growth_that_others_stand_against_still_moves_deadline_and_checkpoint(
+    raw: Raw,
+) -> None:
+    await raw("reserve", "r0", estimate=vector(300, 0))
+    await raw("reserve")
+    raw.now += 1
+    grown = {"number": 7, "estimate": vector(701, 0), "floor": vector(33, 0), "ttl": 99}
+    assert (await raw("extend", **grown))[4] == "credit_held"
+    raw.now += 97
+    assert await raw("expire") == ["not_due", raw.now + 2]
+    raw.now += 2
+    assert (await raw("expire"))[:2] == ["expired", 33]
