@@ -4,7 +4,7 @@ very millisecond, tokens of other service tiers."""
 import pytest
 import redis.asyncio
 
-from tests.ledger.raw import ROW, Raw, limit, vector
+from tests.ledger.raw import ROW, Raw, limit, rows, vector
 from tests.ledger.test_borders_rating import GRADUATED, VOLUME, tiered
 from tests.ledger.test_borders_signals import rules
 
@@ -70,3 +70,14 @@ async def test_growth_that_others_stand_against_still_moves_deadline_and_checkpo
     assert await raw("expire") == ["not_due", raw.now + 2]
     raw.now += 2
     assert (await raw("expire"))[:2] == ["expired", 33]
+
+
+@pytest.mark.parametrize("verb", ["release", "expire", "settle", "extend"])
+async def test_the_scopes_of_a_hold_with_tiers_are_named_where_they_were_not_given(
+    raw: Raw, verb: str
+) -> None:
+    price = tiered(GRADUATED, (0, 1, 0, 0)) + rows((1, 0))
+    await raw("reserve", mask=3, limits=limit(2, 1, 1), price_rows=price, ttl=5)
+    raw.now += 5
+    named = {"settle": {"price_rows": price}}.get(verb, {})
+    assert await raw(verb, **named) == ["wrong_scopes", Raw.IDS.decode()]

@@ -10,7 +10,7 @@ import redis.asyncio
 
 from gateway.ledger.accounts import RedisRunner
 from gateway.ledger.scripts import load_scripts
-from tests.ledger.raw import NAMES, ROW, Raw, vector
+from tests.ledger.raw import NAMES, ROW, Raw, rows, vector
 
 GRADUATED, VOLUME, PACKAGE, FLAT = 1, 2, 3, 4
 TOTAL = 6
@@ -388,3 +388,11 @@ async def test_a_quantity_is_refused_before_the_row_that_is_none(raw: Raw) -> No
 @pytest.mark.parametrize("kind", range(1, 7))
 async def test_every_kind_of_period_is_known(raw: Raw, kind: int) -> None:
     assert await quoted(raw, tiered(GRADUATED, (0, 1, 0, 0), kind=kind), 4) == 4
+
+
+async def test_a_price_whose_rows_take_19_bytes_a_unit_has_tiers_all_the_same(raw: Raw) -> None:
+    price = tiered(GRADUATED, (0, 1, 0, 0)) + rows((1, 0)) * 53
+    used = vector(5, *[0] * 53)
+    assert len(price) == 19 * 54
+    assert (await raw("reserve", estimate=used, floor=used, price_rows=price))[:2] == ["held", 5]
+    assert (await raw("settle", used=used, price_rows=price))[:2] == ["settled", 5]
