@@ -81,3 +81,21 @@ async def test_the_scopes_of_a_hold_with_tiers_are_named_where_they_were_not_giv
     raw.now += 5
     named = {"settle": {"price_rows": price}}.get(verb, {})
     assert await raw(verb, **named) == ["wrong_scopes", Raw.IDS.decode()]
+
+
+async def test_a_mark_that_growth_is_wanted_keeps_others_back_until_its_end(raw: Raw) -> None:
+    await raw("reserve", "r0", estimate=vector(300, 0))
+    await raw("reserve")
+    assert (await raw("extend", estimate=vector(701, 0)))[4] == "credit_held"
+    raw.now += 499
+    assert (await raw("reserve", "r2", estimate=vector(1, 0)))[0] == "credit_held"
+    raw.now += 1
+    assert (await raw("reserve", "r2", estimate=vector(1, 0)))[0] == "held"
+
+
+async def test_a_hold_keeps_the_marks_of_many_rows_with_tiers(raw: Raw) -> None:
+    price = b"".join(tiered(GRADUATED, (0, 1, 0, 0), counter=number) for number in range(1, 31))
+    used = vector(*[2] * 30)
+    assert (await raw("reserve", estimate=used, floor=used, price_rows=price))[:2] == ["held", 60]
+    assert (await raw.unpacked("r1", "<BB"))[1] == 30
+    assert (await raw("settle", used=used, price_rows=price))[:2] == ["settled", 60]
