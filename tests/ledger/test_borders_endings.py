@@ -99,3 +99,19 @@ async def test_a_hold_keeps_the_marks_of_many_rows_with_tiers(raw: Raw) -> None:
     assert (await raw("reserve", estimate=used, floor=used, price_rows=price))[:2] == ["held", 60]
     assert (await raw.unpacked("r1", "<BB"))[1] == 30
     assert (await raw("settle", used=used, price_rows=price))[:2] == ["settled", 60]
+
+
+@pytest.mark.parametrize("before", ["nothing", "expiry"])
+async def test_a_settle_that_comes_without_a_hold_credits_a_step_of_one_nano_credit(
+    raw: Raw, before: str
+) -> None:
+    price = tiered(VOLUME, (1, 2, 0, 0), (0, 0, 500, 0))
+    await raw("settle", "r0", used=vector(1), price_rows=price)  # 998 are left
+    if before == "expiry":
+        await raw("reserve", estimate=vector(1), floor=vector(0), price_rows=price, ttl=5)
+        raw.now += 5
+        assert (await raw("expire"))[:2] == ["expired", 0]
+    assert (await raw("settle", used=vector(1), price_rows=price))[1] == 0
+    ended, credited = [event[1] for event in (await raw.events())[-2:]]
+    assert ended[3] == 0
+    assert (credited[0], credited[3]) == ("adjust", 1)
