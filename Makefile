@@ -23,7 +23,7 @@ NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: run test demo loadtest check format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew kill-test oracle mutants image-steps lint-docker clean
+.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew kill-test oracle mutants image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -37,13 +37,15 @@ demo: $(STAMPS)/demo ## the whole story with a real model and the official SDKs
 loadtest: $(STAMPS)/loadtest ## put load on the gate that `make run` started (docs/loadtest.md)
 	@$(BIN)/creditgate loadtest $(ARGS)
 
-check: $(STAMPS)/dev ## format, lint, types, imports, and the fast tests
+check: lint ## format, lint, types, imports, and the fast tests
+	$(BIN)/python -m pytest -n 2 -m "not slow and not model and not debian" $(PYTEST_ARGS)
+
+lint: $(STAMPS)/dev ## what `check` does without running the code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/python -m pytest -n 2 -m "not slow and not model and not debian" $(PYTEST_ARGS)
 
 format: $(STAMPS)/dev ## rewrite the code in its one format
 	$(BIN)/ruff check --fix .

@@ -160,7 +160,7 @@ local function meter_row(meter, k, i, shape, kind, id, included, least, size, mi
     local more_nano, more_pico = owe(shape, size, minimum, tiers, beyond(included, used), x1)
     if not nano or not more_nano then return nil end
     nano, pico = nano + more_nano, pico + more_pico
-    billed = quantity > 0 and x1 > beyond(included, used - counted)
+    billed = x1 > beyond(included, used - counted)
     meter.next_marks = meter.next_marks .. spack('<dd', start, used)
     note_move(moves, id, field, moves_by)
   end

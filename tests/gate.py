@@ -51,7 +51,8 @@ def gate_config(sim_url: str, data_dir: Path, ledger_url: str, **changes: Any) -
         "upstreams": {
             "sim": {
                 "base_url": sim_url,
-                "timeouts": {"connect_ms": 2000, "head_ms": 2000, "between_bytes_ms": 2000},
+                # Long: a busy machine can stand still for seconds.
+                "timeouts": {"connect_ms": 20_000, "head_ms": 20_000, "between_bytes_ms": 20_000},
             }
         },
         "models": {

@@ -35,7 +35,7 @@ class RawClient:
     def send(self, data: bytes) -> None:
         self.writer.write(data)
 
-    async def answer(self, *, within_s: float = 10, head_only: bool = False) -> RawAnswer:
+    async def answer(self, *, within_s: float = 30, head_only: bool = False) -> RawAnswer:
         """The next whole answer. Raises asyncio.IncompleteReadError when the server ends before."""
         async with asyncio.timeout(within_s):
             head = await self.reader.readuntil(b"\r\n\r\n")
@@ -63,7 +63,7 @@ class RawClient:
         assert await self.reader.readexactly(2) == b"\r\n"
         return b"".join(pieces)
 
-    async def closed(self, *, within_s: float = 10) -> bool:
+    async def closed(self, *, within_s: float = 30) -> bool:
         """Wait for the server's end of the connection; False when bytes came before it."""
         async with asyncio.timeout(within_s):
             try:

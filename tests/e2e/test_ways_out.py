@@ -309,7 +309,7 @@ async def test_credit_that_other_requests_hold_is_429_and_comes_back(
 async def test_the_hold_of_a_gate_that_died_expires_and_charges_its_input(
     tmp_path: Path, valkey_socket: Path, sim: Sim
 ) -> None:
-    policy = {**BALANCED, "hold_ttl_ms": 5000, "checkpoint_interval_ms": 200}
+    policy = {**BALANCED, "hold_ttl_ms": 30_000, "checkpoint_interval_ms": 200}
     async with running_gate(tmp_path, valkey_socket, sim.url, policy=policy) as gate:
         running = asyncio.create_task(gate.chat("hi\nsim: tokens=60 itl_ms=40", stream=True))
         await asyncio.sleep(1.2)

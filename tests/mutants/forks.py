@@ -35,6 +35,7 @@ TESTS = (
     "tests/ledger/test_borders_limits.py",
     "tests/ledger/test_borders_periods.py",
     "tests/ledger/test_borders_signals.py",
+    "tests/ledger/test_borders_sweeps.py",
     "tests/ledger/test_borders_accounts.py",
     "tests/ledger/test_borders_endings.py",
     "tests/ledger/test_borders_refunds.py",
