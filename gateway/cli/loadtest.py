@@ -276,9 +276,8 @@ def _run(
     except KeyboardInterrupt:
         err.print(plain("\nStopped; nothing is left running, no report is written.", "yellow"))
         return 130
-    from loadtest.tester.page import (
-        write_report,
-    )  # draws: slow to load, and not before it is needed
+    # draws: slow to load, and not before it is needed
+    from loadtest.tester.page import write_report
 
     page = write_report(report, Path(plan.report.file))
     if as_json:

@@ -250,6 +250,7 @@ class Dialect(ABC):
 
     def accepts(self, media_type: str) -> bool:
         """Whether a body of this type is read; what is refused is answered 415."""
+        # what nearly all say is compared first
         return media_type == JSON_TYPE or media_type.partition(";")[0].strip().lower() == JSON_TYPE
 
     def read(self, asked: Asked, options: ReadOptions) -> RequestFacts:

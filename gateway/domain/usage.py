@@ -86,6 +86,9 @@ TEXT_OUTPUT: Final = frozenset({"output", "reasoning"})
 TOKEN_UNITS: Final = frozenset(unit for unit, number in UNIT_NUMBERS.items() if number % 32 < 20)
 """Units that are tokens, and priced by the million; the others are priced for one."""
 
+OUTPUT_UNITS: Final = ("output", "reasoning", "audio_output")
+"""What an answer is made of, in the order in which a surplus is taken away."""
+
 Usage = Mapping[str, int]
 """Unit name → quantity. Absent means none."""
 

@@ -75,13 +75,14 @@ class Prelude:
 
     def __init__(self, source: str) -> None:
         self._constants: dict[str, str] = {}
-        self._blocks: list[tuple[frozenset[str], str]] = []
+        self._blocks: list[tuple[frozenset[str], frozenset[str], str]] = []
         self._groups: dict[str, str] = {}  # of each rare function: with which it is defined
         for block in source.split("\n\n"):
             kept = [line for line in _code(block) if not self._note_constants(line)]
             names = frozenset(name for line in kept for name in _defined(line))
             if names:
-                self._blocks.append((names, "\n".join(kept)))
+                text = "\n".join(kept)
+                self._blocks.append((names, frozenset(_WORD.findall(text)), text))
                 if rare := _RARE.search(block):
                     self._groups |= {name: rare[1] or name for name in names}
 
@@ -107,15 +108,16 @@ class Prelude:
         """The blocks that a text uses beside what is known, and the text; the names they define;
         and the names of other groups' rare functions, which are asked for by `rare`."""
         used, defined, asked = [text], set[str](), set[str]()
-        for names, block in reversed(self._blocks):
-            if names.isdisjoint(words := _WORD.findall(text)) or not names.isdisjoint(known):
+        words = set(_WORD.findall(text))
+        for names, its_words, block in reversed(self._blocks):
+            if names.isdisjoint(words) or not names.isdisjoint(known):
                 continue
             if any(self._groups.get(name, group) != group for name in names):
                 asked |= names.intersection(words)
             else:
                 used.append(block)
                 defined |= names
-                text += "\n" + block
+                words |= its_words
         if asked:
             by_name = re.compile(rf"\b({'|'.join(sorted(asked))})\(")
             used = [by_name.sub(r"rare('\1')(", part) for part in used]

@@ -24,6 +24,7 @@ from gateway.dialects.base import AnswerFacts
 from gateway.domain.reservation import Account, DenyReason, Extended, Hold, Once, Settled
 from gateway.domain.usage import (
     DEFAULT_TIER,
+    OUTPUT_UNITS,
     TOKEN_UNITS,
     Usage,
     UsageSource,
@@ -64,8 +65,6 @@ EXTEND_AGAIN_S: Final = 1.0
 GROW_AGAIN_S: Final = 0.2
 """After a growth that other requests' holds stood against. The ledger keeps new requests back for
 longer (GROWTH_MARK_MS), so that what comes free goes to those that run."""
-
-OUTPUT_UNITS: Final = ("output", "reasoning", "audio_output")
 
 NEVER: Final = math.inf
 

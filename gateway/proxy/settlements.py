@@ -14,7 +14,7 @@ import structlog
 
 from gateway.dialects.base import RequestFacts
 from gateway.domain.reservation import Account, Once, Settled
-from gateway.domain.usage import TOKEN_UNITS, Usage, without_tier
+from gateway.domain.usage import OUTPUT_UNITS, TOKEN_UNITS, Usage, without_tier
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.journal import Record, Replayed, SettleJournal
 from gateway.ledger.operations import Ledger
@@ -29,8 +29,6 @@ T = TypeVar("T")
 
 log = structlog.get_logger("gate")
 
-
-OUTPUT: Final = frozenset({"output", "reasoning", "audio_output"})
 
 OFFER_AGAIN_S: Final = 1.0
 """After both the ledger and the journal refused an ending."""
@@ -137,7 +135,7 @@ class Settlements:
         for unit, quantity in usage.items():
             if unit in TOKEN_UNITS:
                 tokens += quantity
-                if unit in OUTPUT or without_tier(unit) in OUTPUT:
+                if unit in OUTPUT_UNITS or without_tier(unit) in OUTPUT_UNITS:
                     output += quantity
         try:
             if verb == "settle" and run.stage == "whole":

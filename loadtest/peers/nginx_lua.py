@@ -22,7 +22,6 @@ import redis
 
 from loadtest import nginx
 from loadtest.peers.target import Missing, Target, World
-from loadtest.ports import free_ports
 
 NAME: Final = "nginx+lua"
 POOLED: Final = "nginx+lua pooled"
@@ -106,21 +105,7 @@ def running(
             digests[name] = hashlib.sha1(source, usedforsecurity=False).hexdigest()
         for customer in customers.values():
             client.hset(f"w:{customer}", mapping={"balance": credit_nano, "held": 0})
-    ports: dict[str, dict[bool, int]] = {}
-    servers = ""
-    free = free_ports(2 * len(upstreams))
-    for name, upstream in upstreams.items():
-        ports[name] = {}
-        scheme, _, address = upstream.url.partition("://")
-        for streams in (False, True):
-            ports[name][streams] = free.pop()
-            servers += _SERVER.format(
-                port=ports[name][streams],
-                address=address,
-                scheme=scheme,
-                buffering="off" if streams else "on",
-                tls=nginx.TLS.format(ca_file=upstream.ca_file) if upstream.ca_file else "",
-            )
+    ports, servers = nginx.servers_for(upstreams, _SERVER)
     config = nginx.CONFIG.format(
         main=_MAIN.format(
             modules="\n".join(f"load_module {path};" for path in _modules()),
