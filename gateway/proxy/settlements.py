@@ -88,12 +88,12 @@ class Settlements:
         try:
             settled = await ending.send(self.ledger)
         except (Exception, asyncio.CancelledError) as fault:
-            failed = fault if isinstance(fault, Exception) else None
-            rest = self.spawn(self._carry_out(run, ending, failed))
+            refusal = fault if isinstance(fault, Exception) else None
+            rest = self.spawn(self._carry_out(run, ending, refusal))
             rest.add_done_callback(
                 lambda _: told.set_result(None if rest.cancelled() else rest.result())
             )
-            if failed is None:
+            if refusal is None:
                 raise
         else:
             self.live.discard(run)
@@ -159,10 +159,10 @@ class Settlements:
             return None
 
     async def _carry_out(
-        self, run: Run, ending: Ending, failed: Exception | None = None
+        self, run: Run, ending: Ending, refusal: Exception | None = None
     ) -> Settled | None:
         try:
-            settled = await self._deliver(ending, failed)
+            settled = await self._deliver(ending, refusal)
             if settled is not None:
                 self._observe(run, settled)
             return settled
@@ -172,30 +172,32 @@ class Settlements:
         finally:
             self.live.discard(run)
 
-    async def _deliver(self, ending: Ending, failed: Exception | None = None) -> Settled | None:
-        """failed: what the ledger answered when it was asked already"""
-        offered = 0
+    async def _deliver(self, ending: Ending, refusal: Exception | None = None) -> Settled | None:
+        """refusal: what the ledger answered when it was asked already"""
+        warned = False
         while True:
-            if failed is None:
+            if refusal is None:
                 try:
                     return await ending.send(self.ledger)
                 except Exception as fault:
-                    failed = fault
-            if not isinstance(failed, LedgerUnavailable):
-                await self._set_aside(ending, failed)
+                    refusal = fault
+            if await self._kept(ending, refusal, warn=not warned):
                 return None
-            failed = None
-            try:
-                await self._journal.append(ending.as_record())
-            except Exception as fault:
-                if not offered:
-                    log.error(
-                        "journal_failed", reservation_id=ending.reservation_id, **failure(fault)
-                    )
-                offered += 1
-                await asyncio.sleep(OFFER_AGAIN_S)
-            else:
-                return None
+            warned, refusal = True, None
+            await asyncio.sleep(OFFER_AGAIN_S)
+
+    async def _kept(self, ending: Ending, refusal: Exception, *, warn: bool) -> bool:
+        """Whether an ending that the ledger did not take is on disk now: in the journal, or set aside."""
+        if not isinstance(refusal, LedgerUnavailable):
+            await self._set_aside(ending, refusal)
+            return True
+        try:
+            await self._journal.append(ending.as_record())
+        except Exception as fault:
+            if warn:
+                log.error("journal_failed", reservation_id=ending.reservation_id, **failure(fault))
+            return False
+        return True
 
     async def _set_aside(self, ending: Ending, refusal: Exception) -> None:
         self._refused.inc()
