@@ -63,6 +63,9 @@ STORE_CACHE_BYTES: Final = 37 * MIB
 """What the exporter may have more than at first: SQLite's cache of 32 MiB, with the pages' heads."""
 BOUND_DESCRIPTORS: Final = 8
 """Between the gate at rest before the load, and at rest after it."""
+BOUND_LEDGER_DESCRIPTORS: Final = 24
+"""The same of the ledger's server, to which each process' pool of at most eight connections stays
+connected: what those of the two workers and the exporter may have gained."""
 BOUND_RECORD_BYTES: Final = 48.0
 """Tables double, and hold nothing at first."""
 _FEWEST_SAMPLES: Final = 5
@@ -199,8 +202,7 @@ class Soaked:
     def kept(self) -> dict[str, int]:
         """Processes that have kept more descriptors than allowed, and how many."""
         before, after = self.rest
-        more = {name: after[name] - count for name, count in before.items()}
-        return {name: count for name, count in more.items() if count > BOUND_DESCRIPTORS}
+        return _beyond(before, after)
 
 
 class _Watch:
@@ -302,13 +304,18 @@ def _emptied(watch: _Watch) -> dict[str, int]:
     return left
 
 
+def _beyond(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    """Processes that have more descriptors than they may, and how many more than before."""
+    more = {name: after[name] - count for name, count in before.items()}
+    bounds = {"ledger": BOUND_LEDGER_DESCRIPTORS}
+    return {n: count for n, count in more.items() if count > bounds.get(n, BOUND_DESCRIPTORS)}
+
+
 def _at_rest(watch: _Watch, before: dict[str, int]) -> dict[str, int]:
     """Wait until idle connections have closed; the descriptors then, or after a while."""
     deadline_s = time.monotonic() + _ENDS_WITHIN_S
     after = watch.descriptors()
-    while time.monotonic() < deadline_s and any(
-        after[name] - count > BOUND_DESCRIPTORS for name, count in before.items()
-    ):
+    while time.monotonic() < deadline_s and _beyond(before, after):
         time.sleep(0.5)
         after = watch.descriptors()
     return after
