@@ -29,7 +29,6 @@ for i = 10, 9 + n do ordered = ordered and numbers[i] > (i > 10 and numbers[i - 
 if not ordered then return { 'bad_arguments' } end
 local silent = n == 0 and flags == 0 and numbers[1] == 0 and numbers[3] == 0 and numbers[7] == 0
 local raw_shard, raw = call('GET', KEYS[1]), call('GET', KEYS[2])
-call('XLEN', KEYS[3]) -- its type
 local shard, closed = open_shard(raw_shard, times[2], times[3])
 if not shard then return { closed } end
 if not raw then return { 'unknown_account' } end

@@ -40,6 +40,7 @@ TESTS = (
     "tests/ledger/test_borders_endings.py",
     "tests/ledger/test_borders_refunds.py",
     "tests/ledger/test_borders_once.py",
+    "tests/ledger/test_borders_clock.py",
     "tests/ledger/test_exact_terms.py",
     "tests/ledger/test_scripts.py::test_bounds_are_the_same_in_lua_and_python",
     "tests/ledger/test_operations.py",
