@@ -269,9 +269,7 @@ def _run(
             report = asyncio.run(run.run())
     except PlanError as error:
         raise fail("\n".join(error.problems), 2) from None
-    except (BadTrace, OSError) as error:
-        raise fail(str(error), 2) from None
-    except SenderFailed as error:
+    except (BadTrace, SenderFailed, OSError) as error:
         raise fail(str(error), 2) from None
     except KeyboardInterrupt:
         err.print(plain("\nStopped; nothing is left running, no report is written.", "yellow"))
