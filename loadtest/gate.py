@@ -192,9 +192,12 @@ def _stop(child: "subprocess.Popen[bytes]", gate: Gate, stop_s: float) -> None:
     try:
         child.wait(stop_s)
     except subprocess.TimeoutExpired:
+        stuck = []
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
+                stuck.append(" ".join(process.cmdline()[-5:]))
                 process.kill()
         child.kill()
         child.wait()
-        raise GateFailed(f"the gate did not stop:\n{gate.log_tail()}") from None
+        said = f"the gate did not stop in {stop_s:g} s; beside it there were {stuck}"
+        raise GateFailed(f"{said}:\n{gate.log_tail()}") from None
