@@ -156,7 +156,7 @@ def serving(
     command: Sequence[str] = GATE_COMMAND,
     environ: Mapping[str, str] | None = None,
     ready_s: float = 60.0,
-    stop_s: float = 60.0,
+    stop_s: float = 120.0,
 ) -> Iterator[Gate]:
     """Run the gate on this configuration until the block ends, then drain and stop it.
 
