@@ -40,10 +40,10 @@ class Knobs:
     hold_output_tokens: int
     # Measured (docs/accuracy.md): a larger share takes longer to use a budget up, a smaller one cuts
     # more streams at its end; so does a shorter wait, but what flows meanwhile may go unpaid.
-    hold_output_share: float = 0.85
+    hold_output_share: float = 0.88
     least_hold_output_tokens: int = 48
     extend_at: float
-    grow_wait_ms: int = 500
+    grow_wait_ms: int = 150
     clamp: bool = False
     hold_ttl_ms: int = 60_000
     checkpoint_interval_ms: int
@@ -152,7 +152,7 @@ class PolicySection(Section):
     )
     hold_output_share: Share | None = field(
         "With `hold_output: expected`: the share of answers that need no more than what is held.",
-        0.85,
+        0.88,
         None,
     )
     least_hold_output_tokens: Tokens | None = field(
@@ -163,7 +163,7 @@ class PolicySection(Section):
     grow_wait_ms: Milliseconds | None = field(
         "How long a stream whose hold is used up waits, without reading on, for credit that other "
         "requests hold.",
-        500,
+        150,
         None,
     )
     clamp: Switch | None = field(
