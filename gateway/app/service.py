@@ -8,7 +8,7 @@ import hashlib
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ import structlog
 from gateway.app.balance import BalanceReader
 from gateway.app.pricing import PriceFeed
 from gateway.app.roles import CannotServe, Resources
+from gateway.app.tasks import end_tasks
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import ReadOptions
 from gateway.domain.pricebook import Draft
@@ -77,8 +78,6 @@ LEAVE_S: Final = 0.5
 """For handlers whose connection was cut to end by themselves, before they are cancelled."""
 DELIVER_S: Final = 3.0
 """For their endings to reach the ledger or the journal."""
-CANCEL_AGAIN_S: Final = 0.2
-"""For background work to end, before it is told again."""
 CLOSE_S: Final = 0.3
 """For a connection to the ledger to answer what is outstanding."""
 
@@ -251,7 +250,7 @@ class GateService:
         await self._server.drain(grace_s)
         await self._server.close(LEAVE_S)
         await self._settlements.drain(DELIVER_S)
-        await _stop(self._tasks)
+        await end_tasks(self._tasks)
         if self._settlement.connected and self._journal.waiting_records:
             await self._settlements.replay_journal()
         await self._journal.close()
@@ -447,16 +446,6 @@ async def _forever(work: Callable[[], Awaitable[None]]) -> None:
         except Exception as error:
             log.error("background_failed", **failure(error))
         await asyncio.sleep(RESTART_AFTER_S)
-
-
-async def _stop(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel until all have ended. Once may not do: Python 3.11's `asyncio.wait_for`, on which
-    redis-py sends, loses a cancellation that comes with its result (cpython issue 86296)."""
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
 
 
 def _contents(*files: Path | None) -> bytes:

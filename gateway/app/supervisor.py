@@ -26,6 +26,7 @@ from gateway.app.parts import CannotStart, Current, Parts
 from gateway.app.reload import Reloader
 from gateway.app.roles import Assignment, CannotServe, Resources, Role
 from gateway.app.sockets import PortTaken, address_of, listen
+from gateway.app.tasks import end_tasks
 from gateway.app.watch import changes
 from gateway.telemetry.logs import failure, log_loop_failures
 from gateway.telemetry.metrics import Snapshot, sum_snapshots
@@ -171,9 +172,7 @@ class Supervisor:
             await self._stop_asked.wait()
         finally:
             self._stop_asked.set()
-            for task in watching:
-                task.cancel()
-            await asyncio.gather(*watching, return_exceptions=True)
+            await end_tasks(watching)
             for sock in gate:
                 sock.close()
             await self._drain()
