@@ -378,25 +378,6 @@ async def test_background_work_that_fails_is_logged_and_begins_anew(
     assert "canary" not in repr(logs)
 
 
-async def test_background_work_that_loses_a_cancellation_is_told_again() -> None:
-    lost = 0
-
-    async def deaf() -> None:
-        nonlocal lost
-        while lost < 2:
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                lost += 1
-        await asyncio.Event().wait()
-
-    task = asyncio.create_task(deaf())
-    await asyncio.sleep(0)
-    async with asyncio.timeout(5):
-        await module._stop([task])
-    assert lost == 2
-
-
 async def test_the_gate_keeps_to_its_namespace(
     tmp_path: Path, valkey_socket: Path, valkey: redis.asyncio.Redis, sim: Sim
 ) -> None:
