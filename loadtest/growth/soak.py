@@ -69,7 +69,7 @@ connected: what those of the two workers and the exporter may have gained."""
 BOUND_RECORD_BYTES: Final = 48.0
 """Tables double, and hold nothing at first."""
 _FEWEST_SAMPLES: Final = 5
-_SAMPLES: Final = 400
+_SAMPLES: Final = 300
 _FULLEST_SAMPLE_S: Final = 10.0
 _ENDS_WITHIN_S: Final = 120.0
 _CONNECTIONS: Final = 96
