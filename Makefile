@@ -12,13 +12,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-INSTALL := $(PIP) install --quiet --require-hashes
+# A lock is the complete closure, so pip resolves nothing; `pip check` then confirms that the
+# environment agrees with itself.
+INSTALL := $(PIP) install --quiet --require-hashes --no-deps
 EDITABLE := $(INSTALL) -r requirements-build.lock && \
     $(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
+CONSISTENT := $(PIP) check >/dev/null || { $(PIP) check; \
+    echo "the environment does not agree with itself; \`make clean\` and repeat the command" >&2; exit 1; }
 PORTKEY := loadtest/peers/portkey
 NPM_ARGS := --ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund --loglevel error
 LOCK := $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
-    --no-emit-index-url --no-header --no-annotate --python-version 3.11
+    --no-emit-index-url --no-header --no-annotate --no-strip-extras --python-version 3.11
 NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so
 PYTEST_ARGS ?=
 ARGS ?=
@@ -110,7 +114,7 @@ docs: $(STAMPS)/dev ## rewrite the generated pages: configuration reference and 
 	$(BIN)/creditgate schema > config/schema.json
 	$(BIN)/creditgate schema --reference > docs/configuration.md
 
-lock: ## make the locks anew from pyproject.toml
+lock: ## rewrite the locks from pyproject.toml
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip --disable-pip-version-check install --quiet "uv>=0.9"
 	$(LOCK) --group dev --extra demo pyproject.toml -o requirements-dev.lock
@@ -132,14 +136,15 @@ PREFIX ?= build/image
 image-steps: ## install creditgate into PREFIX, as the container image has it
 	$(PYTHON) -m venv $(PREFIX)-build
 	$(PREFIX)-build/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes \
-	    -r requirements-build.lock
+	    --no-deps -r requirements-build.lock
 	$(PREFIX)-build/bin/python -m pip --disable-pip-version-check wheel --quiet --no-deps \
 	    --no-build-isolation --wheel-dir $(PREFIX)-wheel .
 	$(PYTHON) -m venv $(PREFIX)
 	$(PREFIX)/bin/python -m pip --disable-pip-version-check install --quiet --no-cache-dir \
-	    --require-hashes -r requirements.lock
+	    --require-hashes --no-deps -r requirements.lock
 	$(PREFIX)/bin/python -m pip --disable-pip-version-check install --quiet --no-cache-dir \
 	    --no-deps --no-index $(PREFIX)-wheel/creditgate-*.whl
+	$(PREFIX)/bin/python -m pip --disable-pip-version-check check
 	rm -rf $(PREFIX)-build $(PREFIX)-wheel
 	$(PREFIX)/bin/creditgate --help >/dev/null
 
@@ -161,24 +166,28 @@ $(STAMPS)/run: requirements.lock requirements-build.lock pyproject.toml | $(BIN)
 	@echo "installing what the gate needs"
 	@$(INSTALL) -r requirements.lock
 	@$(EDITABLE)
+	@$(CONSISTENT)
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/demo: requirements-demo.lock requirements-build.lock pyproject.toml | $(BIN)/python
 	@echo "installing what the demo needs, the model too (about 250 MB)"
 	@$(INSTALL) -r requirements-demo.lock
 	@$(EDITABLE)
+	@$(CONSISTENT)
 	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/run
 
 # The gate may be running from this environment: what it uses itself is the same in both locks.
 $(STAMPS)/loadtest: requirements-loadtest.lock $(STAMPS)/run
 	@echo "installing what the load tester needs"
 	@$(INSTALL) -r requirements-loadtest.lock
+	@$(CONSISTENT)
 	@touch $@
 
 $(STAMPS)/dev: requirements-dev.lock requirements-build.lock pyproject.toml | $(BIN)/python
 	@echo "installing what the tests need, a model too (about 250 MB)"
 	@$(INSTALL) -r requirements-dev.lock
 	@$(EDITABLE)
+	@$(CONSISTENT)
 	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/run $(STAMPS)/demo && touch $(STAMPS)/loadtest
 
 # Peers that the gate is measured beside; nothing of them comes into the gate's own environment.
@@ -186,7 +195,8 @@ $(VENV)-hardcap/stamp $(VENV)-litellm/stamp: $(VENV)-%/stamp: requirements-%.loc
 	@echo "installing $*, to be measured beside the gate"
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
-	    --require-hashes -r $<
+	    --require-hashes --no-deps -r $<
+	@$(@D)/bin/python -m pip --disable-pip-version-check check
 	@touch $@
 
 $(VENV)-portkey/stamp: $(PORTKEY)/package.json $(PORTKEY)/package-lock.json
