@@ -27,8 +27,10 @@ def resolve(pinned: list[str], folder: Path) -> list[str]:
     """What a resolver takes to install these pins, for every platform and Python."""
     asked, resolved = folder / "asked.txt", folder / "resolved.txt"
     asked.write_text("\n".join(pinned))
-    command = [UV, "pip", "compile", "--quiet", "--universal", "--no-strip-extras"]
-    command += ["--no-header", "--no-annotate", "--python-version", "3.11", asked, "-o", resolved]
+    options = (
+        "--quiet --universal --no-strip-extras --no-header --no-annotate --python-version 3.11"
+    )
+    command: list[str | Path] = [UV, "pip", "compile", *options.split(), asked, "-o", resolved]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return pins(resolved.read_text())
