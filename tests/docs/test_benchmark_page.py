@@ -48,7 +48,7 @@ def test_the_page_names_the_versions_that_are_locked(contender: str, lock: str) 
     assert contender in section("Contenders")
     name, version = contender.lower().replace(" gateway", "").rsplit(" ", 1)
     text = (ROOT / lock).read_text()
-    assert re.search(rf"{name}(-ai/gateway)?(==|\": \"){re.escape(version)}\b", text)
+    assert re.search(rf"{name}(-ai/gateway|\[proxy\])?(==|\": \"){re.escape(version)}\b", text)
 
 
 def test_locks_of_peers_hold_hashes_and_name_no_index() -> None:
