@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.dialects.anthropic_meters import MessageJsonMeter, MessageSseMeter
 from gateway.dialects.base import (
     BadRequest,
     Dialect,
@@ -39,6 +38,8 @@ from gateway.dialects.fields import (
     unknown_field,
 )
 from gateway.dialects.generic import NothingMeter
+from gateway.dialects.messages_reader import MessagesReader
+from gateway.dialects.reading.meters import DocumentMeter, EventMeter
 from gateway.dialects.strict_json import parse_object, require_lower_case
 from gateway.domain.usage import DEFAULT_TIER
 
@@ -102,6 +103,7 @@ class AnthropicMessages(Dialect):
             tool_calls=calls,
             service_tier=read_service_tier(document),
             document=document,
+            input_own=prompt.own,
         )
 
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
@@ -115,7 +117,7 @@ class AnthropicMessages(Dialect):
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - the same for all
         """A meter for the answer."""
-        return MessageSseMeter() if streaming else MessageJsonMeter()
+        return EventMeter(MessagesReader()) if streaming else DocumentMeter(MessagesReader())
 
     def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
         """Status and JSON body of a refusal."""
@@ -123,7 +125,7 @@ class AnthropicMessages(Dialect):
 
     def error_frame(self, refusal: Refusal) -> bytes:
         """An `error` event, which ends a stream of messages."""
-        return b"\n\nevent: error\ndata: " + orjson.dumps(_error_of(refusal)) + b"\n\n"
+        return b"event: error\ndata: " + orjson.dumps(_error_of(refusal)) + b"\n\n"
 
 
 class AnthropicCountTokens(AnthropicMessages):
@@ -211,7 +213,7 @@ def _read_tools(document: dict[str, Any], prompt: Prompt, options: ReadOptions) 
         if kind is None or kind == "custom":
             continue
         family = _DATE.sub("", kind) if type(kind) is str else ""
-        prompt.tokens += PROVIDER_TOOL_TOKENS
+        prompt.add_room(PROVIDER_TOOL_TOKENS)
         if family in FREE_TOOLS:
             continue
         if not {kind, family} & options.priced_tools:
@@ -229,7 +231,7 @@ def _read_tools(document: dict[str, Any], prompt: Prompt, options: ReadOptions) 
             )
         calls += uses
     if tools:
-        prompt.tokens += TOOLS_PREAMBLE_TOKENS
+        prompt.add_room(TOOLS_PREAMBLE_TOKENS)
     return calls
 
 

@@ -20,6 +20,7 @@ import orjson
 
 from gateway.dialects.base import (
     JSON_TYPE,
+    NO_LIMIT,
     Answered,
     AnswerFacts,
     Asked,
@@ -32,11 +33,9 @@ from gateway.dialects.base import (
 from gateway.dialects.openai_answers import OpenAIDialect
 from gateway.dialects.pointer import MISSING
 from gateway.dialects.quantities import ABSURD_FACTOR, Quantity, first_bounds
-from gateway.dialects.reported import BadUsage
+from gateway.dialects.reading.document import AnswerDocument
+from gateway.dialects.reading.numbers import BadUsage
 from gateway.dialects.strict_json import parse_document
-
-MAX_WHOLE_BYTES: Final = 8 * 1024 * 1024
-"""In a longer JSON answer no quantity is looked for."""
 
 _PARAMETER: Final = re.compile(
     r"([A-Za-z0-9._~\[\]-]+)(?:=((?:[A-Za-z0-9._~!$'()*+,:@/?=\[\]-]|%[0-9A-Fa-f]{2})*))?", re.ASCII
@@ -67,6 +66,7 @@ class AnyApi(OpenAIDialect):
 
     name = "generic"
     reads_query = True
+    reads_start = False
 
     def __init__(self, terms: Terms, clock: Callable[[], float] = time.monotonic) -> None:
         self._terms = terms
@@ -133,7 +133,7 @@ class AnyApi(OpenAIDialect):
         media_type: str | None = facts.document[_TYPE]
         return media_type
 
-    def streams(self, facts: RequestFacts, media_type: str) -> bool:  # noqa: ARG002
+    def streams(self, facts: RequestFacts, media_type: str, start: bytes = b"") -> bool:  # noqa: ARG002
         """All but JSON, which is kept so that its cost can stand in a header."""
         return not super().accepts(media_type)
 
@@ -161,39 +161,43 @@ class QuantityMeter(Meter):
         streaming: bool,
         keeps: bool,
     ) -> None:
-        self.facts = AnswerFacts()
+        self.facts = AnswerFacts(input_reported=True, output_reported=True)
         self._terms = terms
         self._most = asked.most
         self._certain = asked.certain
         self._answered = answered
         self._clock = clock
         self._streaming = streaming
-        self._pieces: list[bytes] | None = [] if keeps else None
+        self._document: AnswerDocument | None = None
+        if keeps:
+            places = [each.told.pointer for each in terms.quantities if each.told is not None]
+            steps = [place.steps for place in places if place is not None]
+            self._document = AnswerDocument(
+                frozenset(step for each in steps for step in each),
+                frozenset(each[-1] for each in steps if each),
+            )
         self._size = 0
         self._succeeded = 200 <= answered.status < 300
         self._charged = self._succeeded or terms.charge_errors
         self.facts.error = not self._succeeded
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes, most_output: float = NO_LIMIT) -> bytes:  # noqa: ARG002
         """Count the bytes, and keep them where they tell something."""
         self._size += len(data)
-        if self._pieces is not None:
-            if self._size <= MAX_WHOLE_BYTES:
-                self._pieces.append(data)
-            else:
-                self._pieces.clear()
+        if self._document is not None:
+            self._document.feed(data)
         if self._streaming and self._charged:
             # What the client has, it owes, also if the rest never comes.
             self.facts.usage = {**self._certain, **self._measured()}
         return data
 
-    def finish(self) -> bytes:
+    def finish(self, *, broken: bool = False) -> bytes:  # noqa: ARG002
         """Take what was told. Nothing was held back."""
         if not self._charged:
             return b""
         facts = self.facts
         usage = {"request": 1, **self._certain, **self._measured()}
-        document = self._document()
+        document = MISSING if self._document is None else self._document.value()
         facts.source = "counted"
         for each in self._terms.quantities:
             if each.told is not None:
@@ -236,14 +240,6 @@ class QuantityMeter(Meter):
                 continue
             found[each.unit] = min(measured, ABSURD_FACTOR * max(1, self._most[each.unit]))
         return found
-
-    def _document(self) -> Any:
-        if self._pieces is None or self._size > MAX_WHOLE_BYTES:
-            return MISSING
-        try:
-            return orjson.loads(b"".join(self._pieces))
-        except orjson.JSONDecodeError:
-            return MISSING
 
 
 def _check_query(query: str, known: Sequence[str] | frozenset[str]) -> None:

@@ -7,6 +7,7 @@ Of the values here that each request makes anew nobody changes one; they are not
 would make each of them three times as dear.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -78,11 +79,13 @@ class Answered:
     """The head of an answer, for meters that read more of it than the body.
 
     asked_at_s:  when the request went out, by the monotonic clock
+    start:       the first bytes of the body, where they decide its form
     """
 
     status: int
     fields: Sequence[tuple[bytes, bytes]]
     asked_at_s: float
+    start: bytes = b""
 
 
 @dataclass(slots=True)
@@ -91,7 +94,10 @@ class RequestFacts:
 
     model:          as the client named it
     stream:         the client wants SSE
-    input_bound:    upper bound of input tokens of one prompt set: bytes of decoded text, template, references
+    input_bound:    upper bound of input tokens of one prompt set: bytes of decoded text, template, references,
+                    and room for what hosted tools add
+    input_own:      the same without that room: what is counted where nothing is reported; None when
+                    there is no such room
     output_bound:   most output tokens per choice the caller allows; None when it does not say
     choices:        how many outputs are generated: n (or best_of) × prompts
     audio, images:  whether audio or images are in the request or asked for
@@ -118,6 +124,7 @@ class RequestFacts:
     certain: Usage = field(default_factory=dict)
     service_tier: str | None = None
     document: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    input_own: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,30 +158,43 @@ class ForwardOptions:
 class AnswerFacts:
     """What an answer has shown so far; a meter fills it in.
 
-    usage:           exclusive pools as the provider reported them, None until it did
-    usage_final:     the report is the final one (not a running figure)
-    usage_problem:   why a report was not used (negative, missing, not an integer, absurd), or None
-    counted_output:  output tokens counted by the gate: at least one per content frame, at
-                     least a quarter of the text's bytes
-    counted:         what the gate counted beside output tokens
-    source:          where a final usage comes from
-    flags:           what the event is to say of it
+    usage:               exclusive pools as the provider reported them, all its reports together;
+                         None until one was usable
+    usage_final:         the provider has said that these are the figures of the complete answer
+    usage_problem:       why a report could not be used, while none could
+    input_reported:      the reports say how much input there was
+    output_reported:     the reports say how much output there was
+    output_reported_at:  output that the gate had counted when they last did: what it counts after
+                         that comes on top
+    counted_output:      output tokens counted by the gate: at least one per content frame, at
+                         least a quarter of the text's bytes
+    hosted_calls:        calls of hosted tools that the answer shows, each once, failed ones not
+    counted:             what the gate counted beside output tokens
+    source:              where a final usage comes from
+    flags:               what the event says about it
+    error:               the answer itself said that it failed (an error frame, `response.failed`)
+    service_tier:        the tier that served it, as far as the answer says
     """
 
     usage: Usage | None = None
     usage_final: bool = False
     usage_problem: str | None = None
+    input_reported: bool = False
+    output_reported: bool = False
+    output_reported_at: int = 0
     counted_output: int = 0
+    hosted_calls: int = 0
     response_model: str | None = None
     service_tier: str | None = None
-    """The tier that served it, as far as the answer says."""
     response_id: str | None = None
     finish_reason: str | None = None
     error: bool = False
-    """The answer itself said that it failed (an error frame, `response.failed`)."""
     counted: Usage = field(default_factory=dict)
     source: UsageSource = "provider_reported"
     flags: tuple[str, ...] = ()
+
+
+NO_LIMIT: Final = math.inf
 
 
 class Meter(ABC):
@@ -182,16 +202,31 @@ class Meter(ABC):
 
     facts: AnswerFacts
 
-    @abstractmethod
-    def feed(self, data: bytes) -> bytes:
-        """Take the next bytes (decoded); return those that pass on to the client, at once.
+    @property
+    def waiting(self) -> bool:
+        """Whether complete pieces of the answer wait until more is held."""
+        return False
 
+    @property
+    def inside(self) -> bool:
+        """Whether the client has the beginning of a piece whose end has not come: nothing of the
+        gate's own can be written behind it."""
+        return False
+
+    @abstractmethod
+    def feed(self, data: bytes, most_output: float = NO_LIMIT) -> bytes:
+        """Take the next bytes (decoded); return those that pass on to the client.
+
+        most_output: counted output beyond which nothing passes; what waits passes at a later call.
         Bytes pass unchanged, save for a usage frame the client did not ask for.
         """
 
     @abstractmethod
-    def finish(self) -> bytes:
-        """The answer has ended: return what was still held back. `facts` are complete now."""
+    def finish(self, *, broken: bool = False) -> bytes:
+        """The answer has ended: return what was still held back. `facts` are complete now.
+
+        broken: it has not come whole; a piece whose end is missing is not read
+        """
 
 
 RefusalKind = Literal[
@@ -237,6 +272,27 @@ class Refusal:
     """Overrides the kind's status (the OpenAI compatibility switch: 429 for no_credit)."""
 
 
+EVENT_STREAM: Final = "text/event-stream"
+_EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
+def form_of(start: bytes) -> Literal["events", "document"] | None:
+    """What the first bytes of an answer say that it is; None when they do not say.
+
+    Some servers label events `text/plain`, or nothing at all, and errors as events.
+    """
+    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(_EVENT_STARTS):
+        return "events"
+    return "document" if start.startswith((b"{", b"[")) else None
+
+
+def may_be_events(start: bytes) -> bool:
+    """Whether so few first bytes do not yet say what the answer is."""
+    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return any(field.startswith(start) for field in _EVENT_STARTS) and start not in _EVENT_STARTS
+
+
 class Dialect(ABC):
     """One endpoint family of one provider's API."""
 
@@ -245,6 +301,8 @@ class Dialect(ABC):
     """What a body of another type is answered."""
     needs_length = False
     """Whether a body must say its size before it is read."""
+    reads_start = True
+    """Whether an answer's first bytes tell more of its form than its label."""
     reads_query = False
     """Whether a query has a meaning; else it ends at the gate, and a key in it is refused."""
 
@@ -277,9 +335,15 @@ class Dialect(ABC):
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
         """The strict parse, written out for the upstream."""
 
-    def streams(self, facts: RequestFacts, media_type: str) -> bool:  # noqa: ARG002
-        """Whether an answer of this type passes on piece by piece; else it is kept until its end."""
-        return media_type.lower().startswith("text/event-stream")
+    def streams(self, facts: RequestFacts, media_type: str, start: bytes = b"") -> bool:  # noqa: ARG002
+        """Whether an answer passes on piece by piece; else it is kept until its end.
+
+        start: its first bytes, which count more than its label
+        """
+        form = form_of(start)
+        if form is None:
+            return media_type.lower().startswith(EVENT_STREAM)
+        return form == "events"
 
     def meter_answer(self, facts: RequestFacts, answered: Answered, *, streaming: bool) -> Meter:  # noqa: ARG002
         """A meter for the answer with this head."""

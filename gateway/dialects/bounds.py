@@ -78,13 +78,24 @@ def refuse_stored(value: Any, where: str, options: ReadOptions) -> None:
 class Prompt:
     """Adds up the bound while a request is read."""
 
-    __slots__ = ("audio", "images", "options", "tokens")
+    __slots__ = ("_room", "audio", "images", "options", "tokens")
 
     def __init__(self, options: ReadOptions) -> None:
         self.options = options
         self.tokens = options.template_overhead_tokens
+        self._room = 0
         self.images = False
         self.audio = False
+
+    def add_room(self, tokens: int) -> None:
+        """Room for what the provider adds: the bound has it, the count of the request does not."""
+        self.tokens += tokens
+        self._room += tokens
+
+    @property
+    def own(self) -> int:
+        """The bound of the request's own body."""
+        return self.tokens - self._room
 
     def add_structure(self, value: Any) -> None:
         """Something that a template may render."""

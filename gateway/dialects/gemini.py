@@ -24,6 +24,7 @@ from gateway.dialects.base import (
     ReadOptions,
     Refusal,
     RequestFacts,
+    form_of,
 )
 from gateway.dialects.bounds import (
     PART_TOKENS,
@@ -40,8 +41,9 @@ from gateway.dialects.fields import (
     unknown_field,
 )
 from gateway.dialects.gemini_answers import error_of, refuse
-from gateway.dialects.gemini_meters import ContentArrayMeter, ContentJsonMeter, ContentSseMeter
+from gateway.dialects.gemini_reader import GeminiReader
 from gateway.dialects.generic import NothingMeter
+from gateway.dialects.reading.meters import ArrayMeter, DocumentMeter, EventMeter
 from gateway.dialects.strict_json import parse_document
 
 GENERATE: Final = "generateContent"
@@ -125,6 +127,7 @@ class Gemini(Dialect):
             images=prompt.images,
             tool_calls=calls,
             document={_BODY: document, _PATH: (path, verb), _SSE: sse},
+            input_own=prompt.own,
         )
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
@@ -149,20 +152,24 @@ class Gemini(Dialect):
             document["generationConfig"] = {**config, "maxOutputTokens": options.max_output}
         return orjson.dumps(document)
 
-    def streams(self, facts: RequestFacts, media_type: str) -> bool:  # noqa: ARG002
-        """Both forms of a stream."""
-        return facts.stream
+    def streams(self, facts: RequestFacts, media_type: str, start: bytes = b"") -> bool:
+        """Both forms of a stream: events, or an array."""
+        if facts.stream and not facts.document[_SSE] and not start.lstrip().startswith(b"{"):
+            return True
+        return super().streams(facts, media_type, start)
 
     def meter_answer(self, facts: RequestFacts, answered: Answered, *, streaming: bool) -> Meter:
         """A meter for the form that came."""
         types = [value for name, value in answered.fields if name.lower() == b"content-type"]
-        if streaming and not any(t.lower().startswith(b"text/event-stream") for t in types):
-            return ContentArrayMeter(facts.choices)
+        labelled = any(t.lower().startswith(b"text/event-stream") for t in types)
+        if streaming and not labelled and form_of(answered.start) != "events":
+            return ArrayMeter(GeminiReader(choices=facts.choices))
         return self.meter(facts, streaming=streaming)
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:
         """A meter for the answer; a stream is one of events."""
-        return ContentSseMeter(facts.choices) if streaming else ContentJsonMeter()
+        reader = GeminiReader(choices=facts.choices)
+        return EventMeter(reader) if streaming else DocumentMeter(reader)
 
     def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
         """Status and JSON body of a refusal."""
@@ -170,7 +177,7 @@ class Gemini(Dialect):
 
     def error_frame(self, refusal: Refusal) -> bytes:
         """An event with an error, after which the stream ends."""
-        return b"\n\ndata: " + orjson.dumps({"error": error_of(refusal)}) + b"\n\n"
+        return b"data: " + orjson.dumps({"error": error_of(refusal)}) + b"\n\n"
 
     def end_stream(self, facts: RequestFacts, refusal: Refusal) -> bytes:
         """Of an array that is broken off, no end is one."""
@@ -448,8 +455,8 @@ def _read_tools(tools: list[dict[str, Any]], prompt: Prompt, options: ReadOption
                     param=f"tools[{at}].{name}",
                     code="unsupported_tool",
                 )
-            prompt.tokens += PROVIDER_TOOL_TOKENS
+            prompt.add_room(PROVIDER_TOOL_TOKENS)
             calls += HOSTED_CALLS
     if tools:
-        prompt.tokens += TOOLS_PREAMBLE_TOKENS
+        prompt.add_room(TOOLS_PREAMBLE_TOKENS)
     return calls

@@ -3,6 +3,7 @@
 from typing import Final
 
 from gateway.dialects.base import (
+    NO_LIMIT,
     AnswerFacts,
     ForwardOptions,
     Meter,
@@ -45,12 +46,14 @@ class NothingMeter(Meter):
     """Passes all, notes nothing. What is free has used nothing: an empty, final report."""
 
     def __init__(self) -> None:
-        self.facts = AnswerFacts(usage={}, usage_final=True)
+        self.facts = AnswerFacts(
+            usage={}, usage_final=True, input_reported=True, output_reported=True
+        )
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes, most_output: float = NO_LIMIT) -> bytes:  # noqa: ARG002
         """All bytes pass."""
         return data
 
-    def finish(self) -> bytes:
+    def finish(self, *, broken: bool = False) -> bytes:  # noqa: ARG002
         """Nothing was held back."""
         return b""

@@ -74,8 +74,7 @@ def error_of(refusal: Refusal) -> dict[str, Any]:
 def end_chunk_stream(refusal: Refusal, kind: str, choice: Mapping[str, Any]) -> bytes:
     """Ends a running stream of chunks: one with `error` and finish reason "error", then `[DONE]`.
 
-    Never `length`: agent frameworks carry on after that. The blank line in front ends a frame
-    that was cut in its middle.
+    Never `length`: agent frameworks carry on after that.
     """
     chunk = {
         "id": refusal.request_id,
@@ -85,4 +84,4 @@ def end_chunk_stream(refusal: Refusal, kind: str, choice: Mapping[str, Any]) -> 
         "choices": [{"index": 0, **choice, "logprobs": None, "finish_reason": "error"}],
         "error": error_of(refusal),
     }
-    return b"\n\ndata: " + orjson.dumps(chunk) + b"\n\n" + STREAM_END
+    return b"data: " + orjson.dumps(chunk) + b"\n\n" + STREAM_END

@@ -19,6 +19,7 @@ from gateway.dialects.base import (
     RequestFacts,
 )
 from gateway.dialects.bounds import TOOLS_PREAMBLE_TOKENS, Prompt, refuse_stored, text_tokens
+from gateway.dialects.chat_reader import ChatReader
 from gateway.dialects.fields import (
     MAX_COUNT,
     pin_service_tier,
@@ -32,7 +33,7 @@ from gateway.dialects.fields import (
     refuse_fields,
 )
 from gateway.dialects.openai_answers import OpenAIDialect, end_chunk_stream
-from gateway.dialects.openai_meters import ChatJsonMeter, ChatSseMeter
+from gateway.dialects.reading.meters import DocumentMeter, EventMeter
 from gateway.dialects.strict_json import parse_object, require_lower_case
 
 OUTPUT_MAXIMA: Final = (
@@ -115,7 +116,7 @@ class OpenAIChat(OpenAIDialect):
                     param="web_search_options",
                 )
             tool_calls = 1
-            prompt.tokens += options.reference_tokens
+            prompt.add_room(options.reference_tokens)
         modalities = document.get("modalities")
         return RequestFacts(
             model=model,
@@ -131,6 +132,7 @@ class OpenAIChat(OpenAIDialect):
             tool_calls=tool_calls,
             service_tier=read_service_tier(document),
             document=document,
+            input_own=prompt.own,
         )
 
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
@@ -139,13 +141,19 @@ class OpenAIChat(OpenAIDialect):
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:
         """A meter for the answer."""
-        if streaming:
-            return ChatSseMeter(hides=not facts.wants_usage, choices=facts.choices)
-        return ChatJsonMeter()
+        return chat_meter(facts, streaming=streaming)
 
     def error_frame(self, refusal: Refusal) -> bytes:
         """An error chunk and the end of the stream."""
         return end_chunk_stream(refusal, "chat.completion.chunk", {"delta": {}})
+
+
+def chat_meter(facts: RequestFacts, *, streaming: bool) -> Meter:
+    """A meter of chat completions and completions."""
+    reader = ChatReader(choices=facts.choices, searches=facts.tool_calls > 0)
+    if streaming:
+        return EventMeter(reader, hides=facts.stream and not facts.wants_usage)
+    return DocumentMeter(reader)
 
 
 def read_choices(document: Mapping[str, Any]) -> int:
@@ -196,7 +204,7 @@ def _read_tools(document: dict[str, Any], prompt: Prompt) -> None:
                 code="unsupported_tool",
             )
     if tools or read_list(document, "functions"):
-        prompt.tokens += TOOLS_PREAMBLE_TOKENS
+        prompt.add_room(TOOLS_PREAMBLE_TOKENS)
 
 
 def _read_messages(document: dict[str, Any], prompt: Prompt) -> None:

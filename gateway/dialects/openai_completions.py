@@ -29,10 +29,10 @@ from gateway.dialects.openai_answers import OpenAIDialect, end_chunk_stream
 from gateway.dialects.openai_chat import (
     OUTPUT_MAXIMA,
     UNPROMPTED,
+    chat_meter,
     forwarded_document,
     read_choices,
 )
-from gateway.dialects.openai_meters import ChatJsonMeter, ChatSseMeter
 from gateway.dialects.strict_json import parse_object
 
 _COUNTED: Final = UNPROMPTED - {"messages"} | {"prompt", "suffix", "echo", "logprobs"}
@@ -82,9 +82,7 @@ class OpenAICompletions(OpenAIDialect):
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:
         """A meter for the answer."""
-        if streaming:
-            return ChatSseMeter(hides=not facts.wants_usage, choices=facts.choices)
-        return ChatJsonMeter()
+        return chat_meter(facts, streaming=streaming)
 
     def error_frame(self, refusal: Refusal) -> bytes:
         """An error chunk and the end of the stream."""

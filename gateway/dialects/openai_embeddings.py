@@ -15,6 +15,7 @@ from gateway.dialects.base import (
     RequestFacts,
 )
 from gateway.dialects.bounds import Prompt, prompt_texts
+from gateway.dialects.chat_reader import EmbeddingsReader
 from gateway.dialects.fields import (
     pin_service_tier,
     read_flag,
@@ -23,7 +24,7 @@ from gateway.dialects.fields import (
     refuse_fields,
 )
 from gateway.dialects.openai_answers import OpenAIDialect
-from gateway.dialects.openai_meters import EmbeddingsMeter
+from gateway.dialects.reading.meters import DocumentMeter
 from gateway.dialects.strict_json import parse_object
 
 TOKENS_PER_TEXT: Final = 4
@@ -72,4 +73,4 @@ class OpenAIEmbeddings(OpenAIDialect):
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - never streams
         """A meter for the answer."""
-        return EmbeddingsMeter()
+        return DocumentMeter(EmbeddingsReader())

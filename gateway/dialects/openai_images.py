@@ -5,7 +5,6 @@ Priced by image (`per_image`: those that the answer holds), or by tokens where t
 quality differs: models of other names may stand for them, each with its own price.
 """
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -26,9 +25,10 @@ from gateway.dialects.fields import (
     refuse_fields,
     refuse_unknown,
 )
-from gateway.dialects.metering import JsonMeter
 from gateway.dialects.openai_answers import OpenAIDialect
-from gateway.dialects.reported import BadUsage, read_responses_usage
+from gateway.dialects.reading.meters import DocumentMeter
+from gateway.dialects.reading.reader import ERROR_NAMES, AnswerReader
+from gateway.dialects.reading.tables import OPENAI
 from gateway.dialects.strict_json import parse_object
 
 _KNOWN: Final = frozenset(
@@ -91,37 +91,21 @@ class OpenAIImages(OpenAIDialect):
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - never streams
         """A meter for the answer."""
-        return ImagesMeter()
+        return DocumentMeter(ImagesReader())
 
 
-class ImagesMeter(JsonMeter):
-    """A list of images; of one too long to be kept, the usage alone."""
+class ImagesReader(AnswerReader):
+    """A list of images; they have no text to count."""
 
-    def _read(self, document: Mapping[str, Any]) -> None:
+    table = OPENAI
+    contents = frozenset({"data"})
+    complete = frozenset({"usage", "error", "detail"})
+    kept = ERROR_NAMES | {"data", "model", "id"}
+
+    def read_document(self, document: dict[str, Any]) -> None:
+        """A complete answer."""
+        self.note(document.get("id"), document.get("model"))
         data = document.get("data")
         if type(data) is list:
             self.facts.counted = {"image": len(data)}
-        report = document.get("usage")
-        if report is None:
-            return
-        try:
-            self._take_usage(read_image_usage(report), final=True)
-        except BadUsage as problem:
-            self._refuse_usage(problem)
-
-    def _update_count(self) -> None:
-        """Images have no text to count."""
-
-
-def read_image_usage(report: Any) -> Mapping[str, int]:
-    """Usage of an image, whose input's details are text and images. Raises BadUsage."""
-    usage = dict(read_responses_usage(report))
-    details = report.get("input_tokens_details")
-    seen = details.get("image_tokens") if type(details) is dict else None
-    if seen is not None and "image_input" not in usage:
-        if type(seen) is not int or not 0 <= seen <= usage.get("input", 0):
-            raise BadUsage("the details of input_tokens exceed input_tokens")
-        if seen:
-            usage["image_input"] = seen
-            usage["input"] -= seen
-    return usage
+        self.report(document.get("usage"), final=True)

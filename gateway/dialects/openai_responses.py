@@ -37,7 +37,8 @@ from gateway.dialects.fields import (
 )
 from gateway.dialects.openai_answers import OpenAIDialect, error_of
 from gateway.dialects.openai_chat import OUTPUT_COUNTS, OUTPUT_MAXIMA, read_choices
-from gateway.dialects.responses_meters import ResponsesJsonMeter, ResponsesSseMeter
+from gateway.dialects.reading.meters import DocumentMeter, EventMeter
+from gateway.dialects.responses_reader import ResponsesReader
 from gateway.dialects.strict_json import parse_object, require_lower_case
 
 MAX_TOOL_CALLS: Final = 1024
@@ -128,6 +129,7 @@ class OpenAIResponses(OpenAIDialect):
             tool_calls=tool_calls,
             service_tier=read_service_tier(document),
             document=document,
+            input_own=prompt.own,
         )
 
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
@@ -140,7 +142,7 @@ class OpenAIResponses(OpenAIDialect):
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - the same for all
         """A meter for the answer."""
-        return ResponsesSseMeter() if streaming else ResponsesJsonMeter()
+        return EventMeter(ResponsesReader()) if streaming else DocumentMeter(ResponsesReader())
 
     def error_frame(self, refusal: Refusal) -> bytes:
         """An `error` event, which ends a Responses stream.
@@ -157,7 +159,7 @@ class OpenAIResponses(OpenAIDialect):
             "sequence_number": 0,
             "error": error,
         }
-        return b"\n\nevent: error\ndata: " + orjson.dumps(event) + b"\n\n"
+        return b"event: error\ndata: " + orjson.dumps(event) + b"\n\n"
 
 
 def _read_input(given: Any, prompt: Prompt) -> None:
@@ -225,7 +227,7 @@ def _read_tools(document: dict[str, Any], prompt: Prompt, options: ReadOptions) 
     tools = read_list(document, "tools")
     if not tools:
         return 0
-    prompt.tokens += TOOLS_PREAMBLE_TOKENS
+    prompt.add_room(TOOLS_PREAMBLE_TOKENS)
     hosted = False
     for at, tool in enumerate(tools):
         where = f"tools[{at}]"
@@ -236,10 +238,10 @@ def _read_tools(document: dict[str, Any], prompt: Prompt, options: ReadOptions) 
         if kind in FREE_TOOLS:
             continue
         if kind in PROVIDER_TOOLS:
-            prompt.tokens += PROVIDER_TOOL_TOKENS
+            prompt.add_room(PROVIDER_TOOL_TOKENS)
         elif type(kind) is str and kind in options.priced_tools:
             refuse_stored(tool, where, options)
-            prompt.tokens += PROVIDER_TOOL_TOKENS
+            prompt.add_room(PROVIDER_TOOL_TOKENS)
             hosted = True
         else:
             raise BadRequest(

@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.dialects.base import (
+    NO_LIMIT,
     AnswerFacts,
     BadRequest,
     ForwardOptions,
@@ -20,9 +21,11 @@ from gateway.dialects.base import (
 )
 from gateway.dialects.bounds import Prompt, text_tokens
 from gateway.dialects.fields import read_model, refuse_fields, refuse_unknown
-from gateway.dialects.metering import SseMeter
 from gateway.dialects.openai_answers import OpenAIDialect, error_of
-from gateway.dialects.reported import BadUsage, read_responses_usage
+from gateway.dialects.reading.meters import EventMeter
+from gateway.dialects.reading.reader import ERROR_NAMES, AnswerReader
+from gateway.dialects.reading.tables import OPENAI
+from gateway.dialects.reading.text import text_bytes
 from gateway.dialects.strict_json import parse_object, require_lower_case
 
 BYTES_PER_AUDIO_TOKEN: Final = 1024
@@ -37,6 +40,7 @@ class OpenAISpeech(OpenAIDialect):
     """`POST /v1/audio/speech`."""
 
     name = "openai_speech"
+    reads_start = False
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """Read a request strictly. Raises BadRequest."""
@@ -67,7 +71,7 @@ class OpenAISpeech(OpenAIDialect):
         """The strict parse with the upstream's model name."""
         return orjson.dumps({**facts.document, "model": options.upstream_model})
 
-    def streams(self, facts: RequestFacts, media_type: str) -> bool:  # noqa: ARG002
+    def streams(self, facts: RequestFacts, media_type: str, start: bytes = b"") -> bool:  # noqa: ARG002
         """Sound and events; an error is JSON."""
         return not self.accepts(media_type)
 
@@ -75,14 +79,14 @@ class OpenAISpeech(OpenAIDialect):
         """A meter for the answer; streaming says that it is sound, or events if those were asked for."""
         spoken = facts.certain.get("byte", 0)
         if streaming and facts.document.get("stream_format") == "sse":
-            return SpeechSseMeter(spoken)
+            return EventMeter(SpeechReader(spoken))
         return SoundMeter(spoken)
 
     def end_stream(self, facts: RequestFacts, refusal: Refusal) -> bytes:
         """An event, where events were asked for."""
         if facts.document.get("stream_format") != "sse":
             return b""
-        return b"\n\ndata: " + orjson.dumps({"type": "error", "error": error_of(refusal)}) + b"\n\n"
+        return b"data: " + orjson.dumps({"type": "error", "error": error_of(refusal)}) + b"\n\n"
 
 
 class SoundMeter(Meter):
@@ -92,34 +96,37 @@ class SoundMeter(Meter):
         self.facts = AnswerFacts(counted={"byte": spoken_bytes})
         self._size = 0
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes, most_output: float = NO_LIMIT) -> bytes:  # noqa: ARG002 - held in full
         """Count the bytes."""
         self._size += len(data)
         self.facts.counted_output = -(-self._size // BYTES_PER_AUDIO_TOKEN)
         return data
 
-    def finish(self) -> bytes:
+    def finish(self, *, broken: bool = False) -> bytes:  # noqa: ARG002
         """Nothing was held back."""
         return b""
 
 
-class SpeechSseMeter(SseMeter):
+class SpeechReader(AnswerReader):
     """Events of a spoken answer; the last one reports the usage."""
+
+    table = OPENAI
+    contents = frozenset({"audio"})
+    complete = frozenset({"usage", "error", "detail"})
+    kept = ERROR_NAMES | {"audio"}
 
     def __init__(self, spoken_bytes: int) -> None:
         super().__init__()
         self.facts.counted = {"byte": spoken_bytes}
 
-    def _read(self, document: dict[str, Any], frame: bytes) -> bool:  # noqa: ARG002
-        if document.get("error"):
-            self.facts.error = True
+    def read_document(self, document: dict[str, Any]) -> None:
+        """An error, which calls itself a stream."""
+        self.report(document.get("usage"), final=True)
+
+    def read_event(self, document: dict[str, Any], frame: bytes) -> bool:  # noqa: ARG002
+        """An event."""
         sound = document.get("audio")
-        if type(sound) is str and sound:
-            self._count_text(len(sound) * 3 // BYTES_PER_AUDIO_TOKEN)
-        report = document.get("usage")
-        if report is not None:
-            try:
-                self._take_usage(read_responses_usage(report), final=True)
-            except BadUsage as problem:
-                self._refuse_usage(problem)
+        if isinstance(sound, str) and sound:
+            self.count_text(text_bytes(sound) * 3 // BYTES_PER_AUDIO_TOKEN)
+        self.report(document.get("usage"), final=True)
         return False

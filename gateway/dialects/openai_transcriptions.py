@@ -5,7 +5,6 @@ bound is the file's size at the fewest bytes that a second of sound can have (`m
 of the route); an answer that reports nothing (`text`, `srt`, `vtt`) is charged at it.
 """
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -21,11 +20,14 @@ from gateway.dialects.base import (
 )
 from gateway.dialects.bounds import Prompt, text_tokens
 from gateway.dialects.fields import read_model, unknown_field
-from gateway.dialects.metering import JsonMeter, SseMeter
 from gateway.dialects.multipart_form import Part, is_form, new_boundary, read_form, write_form
 from gateway.dialects.openai_answers import OpenAIDialect, error_of
-from gateway.dialects.quantities import whole_number
-from gateway.dialects.reported import BadUsage, read_responses_usage
+from gateway.dialects.reading.meters import DocumentMeter, EventMeter
+from gateway.dialects.reading.numbers import BadUsage
+from gateway.dialects.reading.reader import ERROR_NAMES, AnswerReader
+from gateway.dialects.reading.tables import OPENAI_NAMES, openai_pools
+from gateway.dialects.reading.text import text_bytes
+from gateway.dialects.reading.usage import SECONDS, Figures, Pools, UsageTable
 
 TOKENS_PER_SECOND: Final = 10
 """OpenAI counts a token of sound for 100 ms."""
@@ -121,74 +123,48 @@ class OpenAITranscriptions(OpenAIDialect):
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:
         """A meter for the answer."""
-        bound = facts.certain.get("second", 0)
-        return TranscriptSseMeter(bound) if streaming else TranscriptJsonMeter(bound)
+        reader = TranscriptReader(facts.certain.get("second", 0))
+        return EventMeter(reader) if streaming else DocumentMeter(reader)
 
     def error_frame(self, refusal: Refusal) -> bytes:
         """An event with an error."""
-        return b"\n\ndata: " + orjson.dumps({"type": "error", "error": error_of(refusal)}) + b"\n\n"
+        return b"data: " + orjson.dumps({"type": "error", "error": error_of(refusal)}) + b"\n\n"
 
 
-class TranscriptJsonMeter(JsonMeter):
-    """A whole transcript; text and subtitles report nothing."""
+class TranscriptReader(AnswerReader):
+    """A transcript, one document or events. Plain text and subtitles report nothing.
+
+    bound_seconds: what the file's size allows; a duration far beyond it is a fault of the upstream
+    """
+
+    contents = frozenset({"text", "delta"})
+    complete = frozenset({"usage", "error", "detail"})
+    kept = ERROR_NAMES | {"text", "delta", "duration", "id", "model"}
 
     def __init__(self, bound_seconds: int) -> None:
-        super().__init__()
-        self._bound_seconds = bound_seconds
+        most = MAX_REPORTED_FACTOR * max(1, bound_seconds)
 
-    def _read(self, document: dict[str, Any]) -> None:
+        def pools(figures: Figures, counted_output: int) -> Pools:
+            if figures.get(SECONDS, 0) > most:
+                raise BadUsage(f"{figures[SECONDS]} seconds of audio are impossible")
+            return openai_pools(figures, counted_output)
+
+        self.table = UsageTable(OPENAI_NAMES, pools)
+        super().__init__()
+
+    def read_document(self, document: dict[str, Any]) -> None:
+        """A complete transcript."""
+        self.note(document.get("id"), document.get("model"))
         text = document.get("text")
-        if type(text) is str and text:
-            self._count_text(text_tokens(text))
-        report = document.get("usage")
-        if report is None and "duration" in document:
-            report = {"type": "duration", "seconds": document["duration"]}
-        if report is None:
-            return
-        try:
-            self._take_usage(read_transcript_usage(report, self._bound_seconds), final=True)
-        except BadUsage as problem:
-            self._refuse_usage(problem)
+        if isinstance(text, str) and text:
+            self.count_text(text_bytes(text))
+        self.report({"seconds": document.get("duration")}, final=True)
+        self.report(document.get("usage"), final=True)
 
-
-class TranscriptSseMeter(SseMeter):
-    """Events of a transcript; the last one reports the usage."""
-
-    def __init__(self, bound_seconds: int) -> None:
-        super().__init__()
-        self._bound_seconds = bound_seconds
-
-    def _read(self, document: dict[str, Any], frame: bytes) -> bool:  # noqa: ARG002
-        if document.get("error"):
-            self.facts.error = True
+    def read_event(self, document: dict[str, Any], frame: bytes) -> bool:  # noqa: ARG002
+        """An event; the last one reports the usage."""
         piece = document.get("delta")
-        if type(piece) is str and piece:
-            self._count_text(text_tokens(piece))
-        report = document.get("usage")
-        if report is not None:
-            try:
-                self._take_usage(read_transcript_usage(report, self._bound_seconds), final=True)
-            except BadUsage as problem:
-                self._refuse_usage(problem)
+        if isinstance(piece, str) and piece:
+            self.count_text(text_bytes(piece))
+        self.report(document.get("usage"), final=True)
         return False
-
-
-def read_transcript_usage(report: Any, bound_seconds: int) -> Mapping[str, int]:
-    """Usage by duration, whose seconds are rounded up, or by tokens. Raises BadUsage."""
-    if type(report) is not dict:
-        raise BadUsage("usage is not an object")
-    if report.get("type") == "duration":
-        seconds = whole_number(report.get("seconds"))
-        if seconds > MAX_REPORTED_FACTOR * max(1, bound_seconds):
-            raise BadUsage("seconds is absurd")
-        return {"second": seconds}
-    usage = dict(read_responses_usage(report))
-    details = report.get("input_token_details")
-    heard = details.get("audio_tokens") if type(details) is dict else None
-    if heard is not None:
-        if type(heard) is not int or not 0 <= heard <= usage.get("input", 0):
-            raise BadUsage("the details of input_tokens exceed input_tokens")
-        if heard:
-            usage["audio_input"] = heard
-            usage["input"] -= heard
-    return usage

@@ -5,7 +5,6 @@ by the answer (bounded by the request, or by what the operator states), or measu
 Numbers are whole and not negative; a fraction is rounded up.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,16 @@ from typing import Any, Final, Literal
 
 from gateway.dialects.base import Asked, BadRequest
 from gateway.dialects.pointer import MISSING, Pointer
-from gateway.dialects.reported import BadUsage
+from gateway.dialects.reading.numbers import BadUsage, read_quantity
+from gateway.dialects.reading.text import LongText
 
 ABSURD_FACTOR: Final = 100
 """A quantity beyond this many times its bound is a fault of the upstream: it is not charged."""
 
 Measured = Literal["request_bytes", "response_bytes", "both_bytes", "upstream_seconds"]
+
+MAX_QUANTITY: Final = 2**53
+"""The largest number that every JSON reader takes for the same."""
 
 _DECIMAL: Final = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,9}))?")
 
@@ -71,7 +74,7 @@ class Quantity:
                 )
             return self.default
         try:
-            quantity = _whole(value, self.said)
+            quantity = _sent_quantity(value, self.said)
         except BadUsage as bad:
             raise BadRequest(
                 f"This endpoint is priced by {self.said}, which {bad}.", param=param
@@ -91,7 +94,9 @@ class Quantity:
             value = self.told.pointer.find(document)
         else:
             value = _answered(fields, self.told.header or "")
-        return None if value is MISSING else _whole(value, self.told)
+        if value is MISSING:
+            return None
+        return _length(value) if self.told.length else read_quantity(value, most=MAX_QUANTITY)
 
 
 def first_bounds(
@@ -119,27 +124,26 @@ def first_bounds(
     return most, certain
 
 
-def _whole(value: Any, place: Place) -> int:
-    """The quantity that a value means. Raises BadUsage."""
+def _sent_quantity(value: Any, place: Place) -> int:
+    """The quantity that a request's value means; requests are read strictly. Raises BadUsage."""
     if place.length:
-        if type(value) in (str, list, dict):
-            return len(value)
-        raise BadUsage("is not a text, a list or an object")
+        return _length(value)
     if place.pointer is None:
         match = _DECIMAL.fullmatch(value)
         if match is None:
             raise BadUsage("is not a decimal number")
         return int(match[1]) + (1 if match[2] and match[2].strip("0") else 0)
-    return whole_number(value)
+    if type(value) is str or (quantity := read_quantity(value, most=MAX_QUANTITY)) is None:
+        raise BadUsage("is not a number")
+    return quantity
 
 
-def whole_number(value: Any) -> int:
-    """A number of JSON, rounded up. Raises BadUsage."""
-    if type(value) is int or (type(value) is float and math.isfinite(value)):
-        if value < 0:
-            raise BadUsage("is negative")
-        return math.ceil(value)
-    raise BadUsage("is not a number")
+def _length(value: Any) -> int:
+    if type(value) is LongText:
+        return value.size
+    if type(value) in (str, list, dict):
+        return len(value)
+    raise BadUsage("is not a string, a list or an object")
 
 
 def _sent(asked: Asked, name: str) -> Any:

@@ -17,7 +17,7 @@ class Bound:
     """Quantities in tokens. Never changed.
 
     input:        upper bound of the input
-    input_count:  the input as counted when the provider reports nothing
+    input_count:  the request's own input as counted when the provider reports nothing
     output:       upper bound over all choices
     held_output:  how much of it is held: of a stream a part at first
     step:         how much more a running stream asks for at a time
@@ -114,11 +114,13 @@ def bound_request(
             step = max(expected_output, policy.least_hold_output_tokens)
     held = min(output, step)
     bound = facts.input_bound
+    own = bound if facts.input_own is None else facts.input_own
     if model.context_tokens is not None:
-        bound = min(bound, model.context_tokens * max(1, facts.choices))
+        context = model.context_tokens * max(1, facts.choices)
+        bound, own = min(bound, context), min(own, context)
     return Bound(
         input=bound,
-        input_count=-(-bound // policy.bytes_per_token),
+        input_count=-(-own // policy.bytes_per_token),
         output=output,
         held_output=held,
         audio=facts.audio,

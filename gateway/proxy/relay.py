@@ -13,7 +13,17 @@ settled before it is sent, and in the comments that end a stream whose client se
 from asyncio import CancelledError
 from typing import Final
 
-from gateway.dialects.base import Answered, Dialect, Meter, Refusal, RequestFacts
+from gateway.dialects.base import (
+    EVENT_STREAM,
+    NO_LIMIT,
+    Answered,
+    Dialect,
+    Meter,
+    Refusal,
+    RequestFacts,
+    form_of,
+    may_be_events,
+)
 from gateway.dialects.coding import Decoder, decoder_for
 from gateway.domain.money import format_amount
 from gateway.proxy.headers import read_head
@@ -23,6 +33,9 @@ from gateway.proxy.running import Run
 
 WHOLE_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """A JSON answer beyond this is streamed on as it comes, without the cost header."""
+
+START_MAX_BYTES: Final = 1024
+"""So many blanks at the start of an answer are waited through for what follows."""
 
 SETTLE_WAIT_S: Final = 1.0
 """How long a whole answer waits for its settlement, for the sake of the cost header."""
@@ -49,12 +62,16 @@ async def relay(
     run.status = answer.status
     run.event["upstream_request_id"] = head.request_id
     failed = answer.status >= 400
-    run.streaming = not failed and dialect.streams(asked, head.media_type.decode("latin-1"))
-    answered = Answered(answer.status, answer.headers, asked_at_s)
+    media_type = head.media_type.decode("latin-1").lower()
+    start = b""
+    if not media_type.startswith(EVENT_STREAM) and dialect.reads_start and not failed:
+        start = await _read_start(answer)
+    run.streaming = not failed and dialect.streams(asked, media_type, start)
+    answered = Answered(answer.status, answer.headers, asked_at_s, start)
     meter = dialect.meter_answer(asked, answered, streaming=run.streaming)
     run.facts = meter.facts
     tap = _Tap(meter, decoder_for(head.coding))
-    tap.takes_comments &= head.media_type.lower().startswith(b"text/event-stream")
+    tap.takes_comments &= media_type.startswith(EVENT_STREAM) or form_of(start) == "events"
     headers = [
         *head.fields,
         ("x-request-id", request_id),
@@ -66,8 +83,10 @@ async def relay(
         headers.append(("x-credits-max-tokens", str(run.bound.lowered)))
     if run.streaming:
         headers.append(_remaining(run.hold.available_nano))
-        return await _relay_stream(exchange, answer, run, tap, headers, dialect, asked, request_id)
-    await _relay_whole(exchange, answer, run, tap, headers, head.media_type)
+        return await _relay_stream(
+            exchange, answer, run, tap, headers, dialect, asked, request_id, start
+        )
+    await _relay_whole(exchange, answer, run, tap, headers, head.media_type, start)
     return None
 
 
@@ -91,14 +110,15 @@ async def _relay_stream(
     dialect: Dialect,
     asked: RequestFacts,
     request_id: str,
+    start: bytes,
 ) -> UpstreamError | None:
     try:
         await exchange.start(answer.status, headers, None)
         while True:
             try:
-                piece = await answer.read()
+                piece, start = start or await answer.read(), b""
             except UpstreamError as error:
-                tap.finish()
+                tap.finish(broken=True)
                 run.flag("upstream_timeout" if error.timeout else "upstream_cut")
                 await tap.end_with(
                     exchange, dialect.end_stream(asked, _cut_by_upstream(request_id))
@@ -106,10 +126,7 @@ async def _relay_stream(
                 return error
             if not piece:
                 break
-            passing = tap.feed(piece)
-            if passing:
-                await exchange.write(passing)
-            if run.watch(ended=answer.done) and not await run.covered():
+            if not await _pass_on(exchange, piece, run, tap, answer):
                 run.stage = "cut"
                 run.flag("cut")
                 refused = refused_growth(run.refused, format_amount(run.held_nano))
@@ -121,6 +138,8 @@ async def _relay_stream(
         if rest:
             await exchange.write(rest)
         if exchange.header("x-credits-trailer") and tap.takes_comments:
+            if rest:
+                await exchange.write(b"\n\n")  # ends the frame that the upstream did not end
             await _write_cost_comments(exchange, run)
         await exchange.end()
         return None
@@ -137,6 +156,23 @@ async def _relay_stream(
         raise
 
 
+async def _pass_on(exchange: Exchange, piece: bytes, run: Run, tap: "_Tap", answer: Answer) -> bool:
+    """Pass on what of this piece is held, waiting for the hold to grow. False when the credit has
+    ended: the rest is not passed on."""
+    passing = tap.feed(piece, run.stop_at)
+    while True:
+        if passing:
+            await exchange.write(passing)
+        if not run.watch(ended=answer.done and not tap.waiting):
+            return True
+        covered = await run.covered()
+        passing = tap.feed(b"", run.stop_at) if tap.waiting else b""
+        if not covered:
+            if passing:
+                await exchange.write(passing)
+            return False
+
+
 async def _relay_whole(
     exchange: Exchange,
     answer: Answer,
@@ -144,10 +180,12 @@ async def _relay_whole(
     tap: "_Tap",
     headers: Fields,
     media_type: bytes,
+    start: bytes,
 ) -> None:
     pieces: list[bytes] = []
     size = 0
-    while piece := await answer.read():
+    while piece := start or await answer.read():
+        start = b""
         tap.feed(piece)
         pieces.append(piece)
         size += len(piece)
@@ -192,7 +230,18 @@ async def _drain(answer: Answer, run: Run, tap: "_Tap") -> None:
                 return
             tap.feed(piece)
     finally:
-        tap.finish()
+        tap.finish(broken=run.stage != "whole")
+
+
+async def _read_start(answer: Answer) -> bytes:
+    """The first bytes of an answer, as many as it takes to see what it is. Raises UpstreamError."""
+    start = b""
+    while len(start) < START_MAX_BYTES and may_be_events(start):
+        piece = await answer.read()
+        if not piece:
+            break
+        start += piece
+    return start
 
 
 def _remaining(nano: int) -> tuple[str, str]:
@@ -223,34 +272,50 @@ def _cut_by_upstream(request_id: str) -> Refusal:
 
 
 class _Tap:
-    """Feeds a meter, decoding a copy where the upstream sent a coding all the same."""
+    """Feeds a meter, decoding a copy where the upstream sent a coding all the same.
 
-    __slots__ = ("_decoder", "_meter", "coded", "takes_comments")
+    A coded piece passes on once all that is in it is covered.
+    """
+
+    __slots__ = ("_coded_piece", "_decoder", "_meter", "coded", "takes_comments")
 
     def __init__(self, meter: Meter, decoder: Decoder | None) -> None:
         self._meter = meter
         self._decoder = decoder
+        self._coded_piece = b""
         self.coded = decoder is not None
         """Nothing of the gate's own can stand in such an answer."""
         self.takes_comments = not self.coded
         """Only a stream of events has them."""
 
-    def feed(self, piece: bytes) -> bytes:
-        """What of this piece passes on: coded bytes all, others as the meter says."""
-        if self._decoder is None:
-            return self._meter.feed(piece)
-        self._meter.feed(self._decoder.feed(piece))
-        return piece
+    @property
+    def waiting(self) -> bool:
+        """Whether something that has come waits until more is held."""
+        return self._meter.waiting
 
-    def finish(self) -> bytes:
+    def feed(self, piece: bytes, most_output: float = NO_LIMIT) -> bytes:
+        """What passes on now, of this piece and of what waits: coded bytes all at once, others as the
+        meter says."""
+        if self._decoder is None:
+            return self._meter.feed(piece, most_output)
+        if piece:
+            self._coded_piece += piece
+            piece = self._decoder.feed(piece)
+        self._meter.feed(piece, most_output)
+        if self._meter.waiting:
+            return b""
+        passing, self._coded_piece = self._coded_piece, b""
+        return passing
+
+    def finish(self, *, broken: bool = False) -> bytes:
         """The answer has ended; what of it was still held back."""
-        rest = self._meter.finish()
+        rest = self._meter.finish(broken=broken)
         return b"" if self.coded else rest
 
     async def end_with(self, exchange: Exchange, frame: bytes) -> None:
-        """End the client's stream by an error frame; a coded one, or one that has no such frames,
-        can only be broken off."""
-        if self.coded or not frame:
+        """End the client's stream by an error frame. A coded one, one that has no such frames, and
+        one that ends inside a frame, can only be broken off."""
+        if self.coded or not frame or self._meter.inside:
             exchange.abort()
             return
         await exchange.write(frame)

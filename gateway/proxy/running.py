@@ -22,21 +22,14 @@ import structlog
 
 from gateway.dialects.base import AnswerFacts
 from gateway.domain.reservation import Account, DenyReason, Extended, Hold, Once, Settled
-from gateway.domain.usage import (
-    DEFAULT_TIER,
-    OUTPUT_UNITS,
-    TOKEN_UNITS,
-    Usage,
-    UsageSource,
-    usage_in_tier,
-    without_tier,
-)
+from gateway.domain.usage import DEFAULT_TIER, Usage
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.proxy.answers import ANSWER_MAX_BYTES
 from gateway.proxy.attempts import Attempt
 from gateway.proxy.catalog import Model, Policy
 from gateway.proxy.ending import Verb
 from gateway.proxy.estimate import Bound
+from gateway.proxy.outcome import Ended, Stage, decide, is_usable, seen_usage
 from gateway.telemetry.logs import failure
 
 if TYPE_CHECKING:
@@ -44,20 +37,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("gate")
 
-Stage = Literal[
-    "unsent",  # the upstream has heard nothing
-    "sent",  # the upstream may have it; an end here is a fault of the upstream's, or of ours
-    "whole",  # the answer has come whole
-    "cut",  # the gate ended the stream: the credit was exhausted
-    "left",  # the client has gone
-    "killed",  # the operator ended it: charged as if the client had left
-]
-
 KillReason = Literal["wallet_killed", "key_revoked"]
-
-ABSURD_FACTOR: Final = 100
-ABSURD_SLACK: Final = 1_000_000
-"""Usage beyond this many times the bound, and tokens above it, is a fault of the upstream."""
 
 EXTEND_AGAIN_S: Final = 1.0
 """After the ledger could not be asked to extend a hold."""
@@ -215,7 +195,9 @@ class Run:
     @property
     def linger_ms(self) -> int:
         """How long the upstream is listened to once the client has gone."""
-        drains = self._on_leaving == "drain" or self.model.hidden_output
+        policy = self.policy
+        by = policy.disconnect_stream if self.streaming else policy.disconnect_json
+        drains = by == "drain" or self.model.hidden_output
         return self.policy.drain_max_ms if drains else 0
 
     def leaving(self) -> None:
@@ -297,7 +279,8 @@ class Run:
 
     async def _ask_to_extend(self) -> None:
         asked = replace(self.bound, held_output=self._wanted_output())
-        seen = self._seen(self.facts.counted_output)
+        facts = self.facts
+        seen = seen_usage(facts, self.bound, usable=is_usable(facts, self.bound))
         self._extend_no += 1
         prices = self.model.prices
         try:
@@ -382,82 +365,7 @@ class Run:
             return NEVER
         return bound.held_output - int(self._step * (1 - self.policy.extend_at))
 
-    # What has been used
-
-    def _seen(self, counted_output: int, most_output: int | None = None) -> Usage:
-        """Usage so far, as far as the gate can tell: reported where it is, else counted.
-
-        most_output: tokens of output at most, whatever a running report says
-        """
-        facts = self.facts
-        if facts.usage is None:
-            counted = usage_in_tier(facts.counted, self.bound.tiers[0])
-            return {**self.bound.counted_usage(counted_output), **counted}
-        usage = {**facts.counted, **facts.usage, "request": 1}
-        if not facts.usage_final:
-            produced = sum(usage.get(unit, 0) for unit in OUTPUT_UNITS)
-            if counted_output > produced:
-                usage["output"] = usage.get("output", 0) + counted_output - produced
-            elif most_output is not None:
-                over = produced - most_output
-                for unit in OUTPUT_UNITS:
-                    taken = min(max(over, 0), usage.get(unit, 0))
-                    over -= taken
-                    usage[unit] = usage.get(unit, 0) - taken
-        return usage_in_tier(usage, self.bound.tiers[0])
-
-    def _final_usage(self) -> tuple[Usage, UsageSource]:
-        facts, bound = self.facts, self.bound
-        counted = facts.counted_output
-        for word in facts.flags:
-            self.flag(word)
-        if facts.usage_problem is not None or self._absurd():
-            self.flag("usage_absurd")
-            return bound.counted_usage(min(counted, bound.held_output)), "estimated"
-        if facts.usage is not None and facts.usage_final:
-            return self._seen(counted), facts.source
-        if self.stage in ("left", "killed"):
-            return self._usage_of_the_gone()
-        if self.stage == "cut":
-            # What the piece that passed the limit had beyond it was not held: it is not charged.
-            return self._seen(min(counted, bound.held_output), bound.held_output), "counted"
-        if self.stage == "whole" and not facts.error and self._lacks_usage:
-            self.flag("usage_missing")
-            if self.policy.missing_usage == "hold":
-                return bound.held_usage(self.model), "estimated"
-        return self._seen(counted), "counted"
-
-    @property
-    def _lacks_usage(self) -> bool:
-        """Whether an answer without a report leaves a priced quantity open. Where images or bytes
-        were counted and no token has a price, it does not."""
-        counted = {*self.facts.counted, "request"}
-        return not counted.issuperset(map(without_tier, self.model.prices.units))
-
-    @property
-    def _on_leaving(self) -> str:
-        policy = self.policy
-        return policy.disconnect_stream if self.streaming else policy.disconnect_json
-
-    def _usage_of_the_gone(self) -> tuple[Usage, UsageSource]:
-        """By the route's policy. What has begun to reason unseen is never charged as if it had not."""
-        by = self._on_leaving
-        drained_in_vain = by == "drain" and self.policy.missing_usage == "hold"
-        if by == "charge_hold" or drained_in_vain or self.model.hidden_output:
-            return self.bound.held_usage(self.model), "estimated"
-        if by == "charge_input":
-            return self.bound.counted_usage(0), "counted"
-        return self._seen(int(min(self.facts.counted_output, self.stop_at))), "counted"
-
-    def _absurd(self) -> bool:
-        usage = self.facts.usage
-        if usage is None:
-            return False
-        tokens = 0
-        for unit, quantity in usage.items():
-            if unit in TOKEN_UNITS:
-                tokens += quantity
-        return tokens > ABSURD_FACTOR * self.bound.most + ABSURD_SLACK
+    # The end
 
     def _served_in(self) -> str:
         """The service tier that is charged: the one that the answer names, if the request was held
@@ -469,8 +377,6 @@ class Run:
         if served in prices.service_tiers and prices.no_dearer(served, tiers[0]):
             return served
         return tiers[0]
-
-    # The end
 
     def resolve(self) -> "asyncio.Future[Settled | None]":
         """End the reservation: settle what was used, or release it all. Idempotent, immediate."""
@@ -493,8 +399,7 @@ class Run:
         return told.result() if told.done() else None
 
     def _decide(self) -> tuple[Verb, Usage]:
-        """How it ends. Nothing of an answer, or a failure of the upstream's without usage and before
-        any of it could be passed on, is a release."""
+        """How it ends, and what the event says about it."""
         self.ended_at = time.monotonic()
         if self._timer is not None:
             self._timer.cancel()
@@ -512,11 +417,28 @@ class Run:
         event["duration_ms"] = int((self.ended_at - self.started_at) * 1000)
         if self.attempt is not None:
             event["retry_of"] = self.attempt.earlier()
-        failed = self.stage in ("unsent", "sent") or self.status >= 400 or facts.error
-        delivered = self.streaming and facts.counted_output > 0
-        if failed and facts.usage is None and not delivered:
-            event["usage_source"] = None
-            self.released = True
-            return "release", {}
-        usage, event["usage_source"] = self._final_usage()
-        return "settle", usage
+        outcome = decide(
+            Ended(
+                self.stage,
+                self.status,
+                self.streaming,
+                facts,
+                self.bound,
+                self.model,
+                self.policy,
+                self.stop_at,
+                self._learned_output,
+            )
+        )
+        for word in outcome.flags:
+            self.flag(word)
+        event["usage_source"] = outcome.source
+        self.released = outcome.verb == "release"
+        return outcome.verb, outcome.usage
+
+    def _learned_output(self) -> int | None:
+        share = self.policy.expected_share
+        if share is None:
+            return None
+        expected = self._settlements.expected
+        return expected.output(self.account.customer_id, self.model.name, share)

@@ -28,6 +28,7 @@ DisconnectStream = Literal["charge_seen", "drain", "charge_input", "charge_hold"
 ExhaustedStream = Literal["finish", "cut", "reserve_max"]
 HoldOutput = Literal["fixed", "expected"]
 MissingUsage = Literal["counted", "hold"]
+Undrained = Literal["hold", "expected", "input"]
 ExpireCharges = Literal["checkpoint", "hold", "nothing"]
 InsufficientStatus = Literal[402, 429]
 
@@ -54,6 +55,7 @@ class Knobs:
     disconnect_json: DisconnectJson
     disconnect_stream: DisconnectStream
     drain_max_ms: int = 30_000
+    undrained: Undrained
     exhausted_stream: ExhaustedStream
     missing_usage: MissingUsage
     expire_charges: ExpireCharges
@@ -76,6 +78,7 @@ class Knobs:
             disconnect_json=self.disconnect_json,
             disconnect_stream=self.disconnect_stream,
             drain_max_ms=self.drain_max_ms,
+            undrained=self.undrained,
             exhausted_stream="cut" if self.exhausted_stream != "finish" else "finish",
             missing_usage=self.missing_usage,
             expire_charges=self.expire_charges,
@@ -99,6 +102,7 @@ PRESETS: Final[Mapping[Preset, Knobs]] = {
         checkpoint_interval_ms=1000,
         disconnect_json="drain",
         disconnect_stream="drain",
+        undrained="hold",
         exhausted_stream="reserve_max",
         missing_usage="hold",
         expire_charges="hold",
@@ -111,6 +115,7 @@ PRESETS: Final[Mapping[Preset, Knobs]] = {
         checkpoint_interval_ms=5000,
         disconnect_json="drain",
         disconnect_stream="charge_seen",
+        undrained="expected",
         exhausted_stream="cut",
         missing_usage="counted",
         expire_charges="checkpoint",
@@ -122,8 +127,9 @@ PRESETS: Final[Mapping[Preset, Knobs]] = {
         hold_output_share=0.95,
         extend_at=0.75,
         checkpoint_interval_ms=10_000,
-        disconnect_json="charge_input",
+        disconnect_json="drain",
         disconnect_stream="charge_seen",
+        undrained="input",
         exhausted_stream="finish",
         missing_usage="counted",
         expire_charges="nothing",
@@ -213,6 +219,13 @@ class PolicySection(Section):
         None,
     )
     drain_max_ms: Milliseconds | None = field("How long to read on.", 30_000, None)
+    undrained: Undrained | None = field(
+        "The caller left before a JSON answer, and it did not come within `drain_max_ms`: charge "
+        "the hold, what answers to this customer from this model are `expected` to have (the hold "
+        "while too few have ended), or the input.",
+        "expected",
+        None,
+    )
     exhausted_stream: ExhaustedStream | None = field(
         "A stream's hold cannot grow: let it end, into overdraft (`finish`), end it with an error "
         "(`cut`), or hold its whole bound at the start so that this cannot be (`reserve_max`).",

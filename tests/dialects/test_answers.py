@@ -189,9 +189,9 @@ def test_openai_completions_see_a_stream_end_in_an_error(answering: Answering) -
 def test_an_error_chunk_never_looks_like_a_finished_answer() -> None:
     for name in ("openai_chat", "openai_completions"):
         frame = DIALECTS[name].error_frame(ENDING)
-        assert frame.startswith(b"\n\ndata: {")
+        assert frame.startswith(b"data: {")
         assert frame.endswith(b"\n\ndata: [DONE]\n\n")
-        chunk = orjson.loads(frame.split(b"\n\n")[1][6:])
+        chunk = orjson.loads(frame.split(b"\n\n")[0][6:])
         assert chunk["choices"][0]["finish_reason"] == "error"
         assert chunk["error"]["code"] == "credit_balance_exhausted"
 

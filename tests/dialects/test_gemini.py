@@ -15,7 +15,6 @@ from gateway.dialects.base import (
     Refusal,
     RequestFacts,
 )
-from gateway.dialects.gemini_meters import ArraySplitter
 
 GENERATE = "/v1beta/models/small:generateContent"
 STREAM = "/v1beta/models/small:streamGenerateContent"
@@ -237,27 +236,3 @@ def test_refusals_have_google_s_shape() -> None:
     kinds = [detail["@type"].rpartition(".")[2] for detail in error["details"]]
     assert kinds == ["ErrorInfo", "BadRequest", "RetryInfo"]
     assert error["details"][0]["metadata"] == {"available": "1", "request_id": "req_1"}
-
-
-def test_an_array_is_cut_into_its_elements_wherever_its_bytes_are() -> None:
-    elements = [b'{"a":"]}{[\\"\\\\"}', b"{}", b'{"b":{"c":[{}]}}', orjson.dumps({"d": "ü\n"})]
-    array = b" [" + b" ,\r\n".join(elements) + b"]\n"
-    for at in range(len(array)):
-        splitter = ArraySplitter()
-        assert splitter.push(array[:at]) + splitter.push(array[at:]) == elements
-    splitter = ArraySplitter()
-    assert [e for b in array for e in splitter.push(bytes([b]))] == elements
-
-
-def test_an_element_that_is_too_long_is_skipped_and_the_next_one_read() -> None:
-    long = b'{"x":"' + base64.b64encode(b"y" * 300) + b'\\"}"}'
-    array = b"[" + long + b',{"a":1}]'
-    for size in (1, 7, 50, len(array)):
-        splitter = ArraySplitter(limit_bytes=64)
-        found = [
-            element
-            for at in range(0, len(array), size)
-            for element in splitter.push(array[at : at + size])
-        ]
-        assert found[-1] == b'{"a":1}'
-        assert splitter.overlong == (0 if size == len(array) else 1)

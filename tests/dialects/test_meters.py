@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.base import Answered, AnswerFacts, Meter, RequestFacts
+from gateway.dialects.base import Answered, Meter, RequestFacts
 from gateway.domain.usage import Usage
 
 TRANSCRIPTS = Path(__file__).parent / "transcripts"
@@ -20,7 +20,8 @@ TRANSCRIPTS = Path(__file__).parent / "transcripts"
 
 @dataclass(frozen=True)
 class Case:
-    """What a transcript says. problem: None, or words of the problem. hidden: its usage chunk is hidden"""
+    """What a transcript says. problem: None, or words of the problem. hidden: its usage chunk is hidden.
+    calls: hosted calls that it shows"""
 
     name: str
     usage: Usage | None
@@ -31,6 +32,7 @@ class Case:
     error: bool = False
     hidden: bool = False
     choices: int = 1
+    calls: int = 0
     response_id: str | None = "chatcmpl-A1"
     model: str | None = "large-2026-01-01"
 
@@ -127,7 +129,7 @@ CASES = [
     ),
     responses("plain.json", {"input": 20, "cache_read": 10, "output": 6, "reasoning": 2}, 7),
     responses("incomplete.json", {"input": 30, "output": 16}, 3, finish="max_output_tokens"),
-    responses("tools.json", {"input": 60, "output": 20, "tool_call": 1}, 5),
+    responses("tools.json", {"input": 60, "output": 20}, 5, calls=1),
     responses("stream.sse", {"input": 20, "cache_read": 10, "output": 6, "reasoning": 2}, 5),
     responses("stream_incomplete.sse", {"input": 30, "output": 3}, 5, finish="max_output_tokens"),
     responses("stream_failed.sse", {"input": 30, "output": 3}, 5, finish="failed", error=True),
@@ -139,7 +141,7 @@ CASES = [
         {"input": 14, "cache_read": 1800, "cache_write": 50, "cache_write_1h": 200, "output": 4},
         1,
     ),
-    anthropic("tools.json", {"input": 400, "output": 60}, 4, finish="tool_use"),
+    anthropic("tools.json", {"input": 400, "output": 60}, 6, finish="tool_use"),
     anthropic("reasoning.json", {"input": 20, "output": 20, "reasoning": 100}, 4),
     anthropic("searched.json", {"input": 9000, "output": 120, "tool_call": 2}, 1),
     anthropic("error.json", None, 0, **NOBODY),
@@ -162,7 +164,7 @@ CASES = [
         7,
     ),
     gemini("tools.json", {"input": 80, "output": 15}, 11),
-    gemini("searched.json", {"input": 312, "output": 7, "tool_call": 2}, 7),
+    gemini("searched.json", {"input": 312, "output": 7}, 7, calls=2),
     gemini("blocked.json", {"input": 12}, 0, finish="SAFETY"),
     gemini("error.json", None, 0, **NOBODY),
     gemini("bad_usage.json", None, 7, final=False, problem="candidatesTokenCount is negative"),
@@ -233,18 +235,40 @@ def visible(case: Case) -> bytes:
     return end.join(kept)
 
 
-def expected(case: Case) -> AnswerFacts:
-    return AnswerFacts(
-        usage=case.usage,
-        usage_final=case.final,
-        usage_problem=case.problem,
-        counted_output=case.counted,
-        response_model=case.model,
-        service_tier="default" if b'"service_tier"' in transcript(case) else None,
-        response_id=case.response_id,
-        finish_reason=case.finish,
-        error=case.error,
-    )
+COMPARED = (
+    "usage",
+    "usage_final",
+    "usage_problem",
+    "counted_output",
+    "hosted_calls",
+    "response_model",
+    "service_tier",
+    "response_id",
+    "finish_reason",
+    "error",
+    "flags",
+)
+
+
+def found(meter: Meter) -> dict[str, object]:
+    """What a meter found, as far as transcripts say it."""
+    return {name: getattr(meter.facts, name) for name in COMPARED}
+
+
+def expected(case: Case) -> dict[str, object]:
+    return {
+        "usage": case.usage,
+        "usage_final": case.final,
+        "usage_problem": case.problem,
+        "counted_output": case.counted,
+        "hosted_calls": case.calls,
+        "response_model": case.model,
+        "service_tier": "default" if b'"service_tier"' in transcript(case) else None,
+        "response_id": case.response_id,
+        "finish_reason": case.finish,
+        "error": case.error,
+        "flags": (),
+    }
 
 
 def test_every_transcript_is_in_the_table() -> None:
@@ -255,17 +279,39 @@ def test_every_transcript_is_in_the_table() -> None:
 def test_facts_and_bytes_of_a_whole_answer(case: Case) -> None:
     meter = meter_of(case)
     assert feed(meter, [transcript(case)]) == visible(case)
-    assert meter.facts == expected(case)
+    assert found(meter) == expected(case)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_client_that_asked_for_usage_gets_every_byte_at_once(case: Case) -> None:
+def test_a_client_that_asked_for_usage_gets_every_byte(case: Case) -> None:
     meter = meter_of(case, wants_usage=True)
+    data = transcript(case)
+    assert feed(meter, [data[at : at + 1] for at in range(len(data))]) == data
+    assert found(meter) == expected(case)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c.name.endswith(".json")], ids=lambda case: case.name
+)
+def test_a_document_passes_as_it_comes(case: Case) -> None:
+    meter = meter_of(case)
     data = transcript(case)
     for at in range(len(data)):
         assert meter.feed(data[at : at + 1]) == data[at : at + 1]
-    assert meter.finish() == b""
-    assert meter.facts == expected(case)
+
+
+@pytest.mark.parametrize("case", STREAMS, ids=lambda case: case.name)
+def test_what_the_client_has_of_a_stream_ends_with_an_event(case: Case) -> None:
+    """So the gate can write an event of its own at any time."""
+    meter = meter_of(case, wants_usage=True)
+    data = transcript(case)
+    passed = b""
+    for at in range(len(data)):
+        if piece := meter.feed(data[at : at + 1]):
+            passed += piece
+            if case.name.endswith(".sse"):
+                assert passed.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+    assert data.startswith(passed)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -273,7 +319,7 @@ def test_facts_are_equal_byte_by_byte(case: Case) -> None:
     meter = meter_of(case)
     data = transcript(case)
     assert feed(meter, [data[at : at + 1] for at in range(len(data))]) == visible(case)
-    assert meter.facts == expected(case)
+    assert found(meter) == expected(case)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -283,7 +329,7 @@ def test_facts_are_equal_split_at_every_byte(case: Case) -> None:
     for at in range(1, len(data)):
         meter = meter_of(case)
         assert feed(meter, [data[:at], data[at:]]) == shown, at
-        assert meter.facts == wanted, at
+        assert found(meter) == wanted, at
 
 
 @settings(max_examples=150, deadline=None)
@@ -294,7 +340,7 @@ def test_facts_are_equal_however_it_is_cut(case: Case, choose: st.DataObject) ->
     pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
     meter = meter_of(case)
     assert feed(meter, pieces) == visible(case)
-    assert meter.facts == expected(case)
+    assert found(meter) == expected(case)
 
 
 @pytest.mark.parametrize("case", STREAMS, ids=lambda case: case.name)
@@ -308,11 +354,38 @@ def test_a_whole_frame_of_text_never_waits(case: Case) -> None:
             assert passed == frame + end
 
 
-def test_a_begun_frame_of_text_passes_before_it_ends() -> None:
+def test_an_event_passes_when_it_is_complete() -> None:
     meter = meter_of(STREAMS[0])
     begun = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":"The har'
-    assert meter.feed(begun) == begun
-    assert meter.feed(b"bour") == b"bour"
+    assert meter.feed(begun) == b""
+    assert meter.feed(b'bour"}}]}\n\ndata: {"id"') == begun + b'bour"}}]}\n\n'
+
+
+def test_an_event_too_long_to_be_kept_passes_as_it_comes_and_is_read() -> None:
+    meter = meter_of(STREAMS[0])
+    long = b'data: {"choices":[{"index":0,"delta":{"content":"hi","audio":{"data":"'
+    long += b"QUJD" * 600_000 + b'"}}}],"usage":{"prompt_tokens":7,"completion_tokens":2}}'
+    pieces = [long[at : at + 50_000] for at in range(0, len(long), 50_000)]
+    passed = b"".join(meter.feed(piece) for piece in pieces)
+    assert len(passed) > len(long) - 60_000
+    assert meter.inside, "nothing of the gate's own can follow now"
+    rest = meter.feed(b"\n\ndata: [DONE]\n\n")
+    assert passed + rest == long + b"\n\ndata: [DONE]\n\n"
+    assert not meter.inside
+    assert (meter.facts.usage, meter.facts.counted_output) == ({"input": 7, "output": 2}, 1)
+
+
+def test_a_burst_passes_as_far_as_it_is_held() -> None:
+    meter = meter_of(STREAMS[0])
+    texts = [b'data: {"choices":[{"index":0,"delta":{"content":"a%d"}}]}' % n for n in range(9)]
+    frames = [text + b"\n\n" for text in texts]
+    assert meter.feed(b"".join(frames), 3) == b"".join(frames[:3])
+    assert meter.waiting
+    assert meter.feed(b"", 3) == b""
+    assert meter.feed(b"", 5) == b"".join(frames[3:5])
+    assert meter.feed(b"", 100) == b"".join(frames[5:])
+    assert not meter.waiting
+    assert meter.facts.counted_output == 9
 
 
 def test_a_begun_frame_waits_while_it_may_be_the_usage_chunk() -> None:

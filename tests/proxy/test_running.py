@@ -33,8 +33,14 @@ def saw(run: Run, output: int = 30, *, stage: Any = "sent", status: int = 200) -
     run.stage, run.status, run.facts.counted_output = stage, status, output
 
 
-def reported(run: Run, usage: dict[str, int] = REPORTED, *, final: bool = True) -> None:
-    run.facts.usage, run.facts.usage_final = usage, final
+def reported(
+    run: Run, usage: dict[str, int] = REPORTED, *, final: bool = True, at: int | None = None
+) -> None:
+    """The provider reported this. at: output counted then; all that is counted now by default"""
+    facts = run.facts
+    facts.usage, facts.usage_final = usage, final
+    facts.input_reported = facts.output_reported = True
+    facts.output_reported_at = facts.counted_output if at is None else at
 
 
 async def idle(run: Run) -> None:
@@ -219,7 +225,7 @@ async def test_who_leaves_after_the_last_byte_is_charged_like_one_who_stayed(des
 async def test_a_running_report_is_completed_by_what_was_counted_beyond_it(desk: Desk) -> None:
     run = await desk.run()
     saw(run, 30)
-    reported(run, {"input": 9, "output": 4}, final=False)
+    reported(run, {"input": 9, "output": 4}, final=False, at=4)
     run.leave(unsent=False)
     assert dict((await desk.end(run)).usage) == {"input": 9, "output": 30}
 
@@ -357,8 +363,9 @@ async def test_an_extend_that_fails_for_good_does_not_end_the_request(
     assert (await desk.end(run)).usage["output"] == 50
 
 
+@pytest.mark.parametrize("report", [True, False])
 async def test_a_hold_that_expired_under_a_running_stream_is_settled_late_and_once(
-    desk: Desk,
+    desk: Desk, report: bool
 ) -> None:
     run = await desk.run(hold_output_tokens=64)
     run.facts.counted_output = 20
@@ -376,11 +383,14 @@ async def test_a_hold_that_expired_under_a_running_stream_is_settled_late_and_on
         assert not run.watch()
     assert desk.wire.calls == [], "an ended reservation is not extended any more"
     saw(run, 300, stage="whole")
+    if report:
+        reported(run, {"input": 10, "output": 300})
     run.resolve()
     expire, late = await desk.events()
     assert (expire.kind, late.kind) == ("expire", "settle_late")
-    assert late.usage["output"] == 300
-    assert expire.amount_nano + late.amount_nano == (10 * 2000 + 300 * 5500) // 1000
+    output = 300 if report else 64
+    assert late.usage["output"] == output, "beyond the hold only what was reported is charged"
+    assert expire.amount_nano + late.amount_nano == (10 * 2000 + output * 5500) // 1000
 
 
 async def test_a_hold_that_the_ledger_has_lost_is_charged_all_the_same(
@@ -456,9 +466,9 @@ async def test_a_stream_waits_for_what_others_hold_and_goes_on(desk: Desk) -> No
     assert run.bound.held_output > 64
     assert not run.watch()
     assert (run.flags, run.refused) == ([], None)
-    saw(run, 70, stage="whole")
+    saw(run, run.bound.held_output, stage="whole")
     run.resolve()
-    assert (await desk.events())[-1].usage["output"] == 70
+    assert (await desk.events())[-1].usage["output"] == run.bound.held_output
 
 
 async def test_a_stream_that_waits_in_vain_is_cut_and_says_who_holds_the_credit(
@@ -544,7 +554,7 @@ async def test_a_drain_ends_where_the_hold_does_and_lets_it_grow_no_more(
     assert event.usage["output"] == 64, "what the last piece had beyond the hold is not charged"
 
 
-async def test_a_drain_that_begins_beyond_the_hold_charges_what_the_client_saw(
+async def test_a_drain_that_begins_beyond_the_hold_charges_the_hold(
     desk: Desk,
 ) -> None:
     run = await desk.run(
@@ -554,7 +564,7 @@ async def test_a_drain_that_begins_beyond_the_hold_charges_what_the_client_saw(
     run.drain()
     assert run.watch()
     run.leave(unsent=False)
-    assert (await desk.end(run)).usage["output"] == 90
+    assert (await desk.end(run)).usage["output"] == 64, "nothing was reported"
 
 
 # What the operator ends

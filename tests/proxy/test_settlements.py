@@ -121,6 +121,7 @@ async def test_an_ending_that_cannot_be_made_is_logged_and_its_hold_is_left_to_e
 ) -> None:
     run = await finished(desk)
     run.facts.usage = {"input": -1}
+    run.facts.input_reported = True
     with capture_logs() as logs:
         assert await run.resolve() is None
     assert [line["event"] for line in logs] == ["ending_failed"]

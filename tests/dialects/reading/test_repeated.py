@@ -6,9 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects.base import Meter, RequestFacts
-from gateway.dialects.metering import SseMeter
 from gateway.dialects.openai_chat import OpenAIChat
-from gateway.dialects.repeated import RepeatedFrame
+from gateway.dialects.reading.meters import EventMeter
+from gateway.dialects.reading.repeated import RepeatedFrame
 
 TEXTS = st.one_of(
     st.sampled_from(
@@ -37,8 +37,8 @@ def chat_meter() -> Meter:
 
 def parsing_only() -> Meter:
     meter = chat_meter()
-    assert isinstance(meter, SseMeter)
-    meter._repeated._lessons = 1 << 30
+    assert isinstance(meter, EventMeter)
+    meter._reader.repeated._lessons = 1 << 30
     return meter
 
 
@@ -64,7 +64,7 @@ def test_facts_are_those_of_parsing_each_frame(frames: list[tuple[str, str | Non
 
 def test_frames_that_repeat_are_not_parsed() -> None:
     meter = chat_meter()
-    assert isinstance(meter, SseMeter)
+    assert isinstance(meter, EventMeter)
     meter.feed(frame_of("one", None) + b"\n\n")
     meter._read_frame = None  # type: ignore[assignment, method-assign] # calling it would raise
     meter.feed(frame_of("two", None) + b"\n\n" + frame_of(" three", None) + b"\n\n")

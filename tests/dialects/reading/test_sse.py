@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.dialects.base import RequestFacts
 from gateway.dialects.openai_chat import OpenAIChat
-from gateway.dialects.sse import FrameSplitter, data_of
+from gateway.dialects.reading.sse import FrameSplitter, data_of, event_of
 
 LINES = st.sampled_from(
     [b"data: a", b"data:b", b": note", b"event: x", b"data: {}", b"id: 7", b"data"]
@@ -95,43 +95,62 @@ def test_data_of_a_frame(frame: bytes, data: bytes) -> None:
     assert data_of(frame) == data
 
 
+@pytest.mark.parametrize(
+    ("frame", "name"),
+    [
+        (b"event: error\ndata: x", b"error"),
+        (b"event:error\r\ndata: x", b"error"),
+        (b"data: x\nevent: error", b"error"),
+        (b'data: {"event: error":1}', b""),
+        (b"data: x", b""),
+        (b"event:", b""),
+    ],
+)
+def test_name_of_an_event(frame: bytes, name: bytes) -> None:
+    assert event_of(frame) == name
+
+
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
-def test_a_frame_that_is_too_long_is_skipped_in_bounded_memory(end: bytes) -> None:
-    splitter = FrameSplitter(limit_bytes=1000)
+def test_the_beginning_of_a_long_frame_can_be_given_away(end: bytes) -> None:
+    splitter = FrameSplitter()
     assert splitter.push(b"data: first" + end)
+    spilled = b""
     for _ in range(100):
         assert splitter.push(b"x" * 99) == []
-        assert len(splitter.tail) <= 1099
-    assert splitter.overlong == 1
-    frames = splitter.push(b"rest" + end + b"data: next" + end)
-    assert splitter.readable == 1
+        spilled += splitter.spill()
+        assert len(splitter.tail) <= 4
+    frames = splitter.push(b"rest" + end + b"data: next" + end + b":")
+    assert splitter.continues
+    assert spilled + frames[0].removesuffix(end) == b"x" * 9900 + b"rest"
     assert events_of(frames[1:]) == [b"next"]
-    assert splitter.push(b"data: more" + end)
-    assert splitter.readable == 0
+    assert splitter.push(b"data: more" + end + b":")
+    assert not splitter.continues
 
 
-@pytest.mark.parametrize("size", [100, 20_000, 5_000_000])
 @pytest.mark.parametrize("piece", [7_000, 64_000, 10_000_000])
-def test_an_endless_frame_passes_and_is_noted(size: int, piece: int) -> None:
+@pytest.mark.parametrize("size", [100, 20_000, 5_000_000])
+def test_a_frame_that_never_ends_passes_and_says_nothing(size: int, piece: int) -> None:
     asked = RequestFacts("m", stream=True, input_bound=1, output_bound=None, wants_usage=False)
     meter = OpenAIChat().meter(asked, streaming=True)
     before = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
-    stream = before + b'data: {"x":"' + b"y" * size
+    stream = before + b'data: {"usage":{"prompt_tokens":3},"x":"' + b"y" * size
     out = b""
     for at in range(0, len(stream), piece):
         out += meter.feed(stream[at : at + piece])
     assert out + meter.finish() == stream
-    assert meter.facts.counted_output == 1
-    assert (meter.facts.usage_problem is not None) == (size > 4_194_304)
+    assert (meter.facts.counted_output, meter.facts.usage) == (1, None)
+    assert meter.facts.usage_problem is None, "what could not be read is not absurd"
 
 
-def test_after_an_endless_frame_ended_reading_goes_on() -> None:
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+@pytest.mark.parametrize("line", [b"\n", b"\r\n"])
+def test_a_long_frame_is_read_line_by_line(end: bytes, line: bytes) -> None:
     asked = RequestFacts("m", stream=True, input_bound=1, output_bound=None, wants_usage=False)
-    meter = OpenAIChat().meter(asked, streaming=True)
-    long = b'data: {"x":"' + b"y" * 5_000_000
-    usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n'
-    assert meter.feed(long) == long
-    assert meter.feed(b'"}\n\n' + usage) == b'"}\n\n'
-    assert meter.finish() == b""
-    assert meter.facts.usage == {"input": 3, "output": 4}
-    assert meter.facts.usage_problem is None
+    parts = [b'data: {"x":"' + b"y" * 3_000_000 + b'",', b'data:"choices":[],"usage":', b"id: 3"]
+    parts += [b'data: {"prompt_tokens":3,"completion_tokens":4}}']
+    stream = line.join(parts) + end + b"data: [DONE]" + end
+    for piece in (1_000, 65_536):
+        meter = OpenAIChat().meter(asked, streaming=True)
+        out = b"".join(meter.feed(stream[at : at + piece]) for at in range(0, len(stream), piece))
+        assert out + meter.finish() == stream
+        assert meter.facts.usage == {"input": 3, "output": 4}

@@ -1,0 +1,1 @@
+"""Shared readers of provider answers: tolerant JSON, server-sent events, numbers, usage."""

@@ -1,0 +1,307 @@
+"""A tolerant JSON reader that streams: it keeps what is asked for and skips the rest.
+
+An answer may be many megabytes long (media, embeddings, log probabilities) and not quite JSON (NaN,
+lone surrogates, invalid UTF-8, control characters, trailing bytes); its usage may stand anywhere.
+`Skimmer` takes the bytes as they come, in constant memory, and builds the document that a full
+parse would give, reduced to:
+
+- the members named in `kept`, and objects and lists on the way to them;
+- everything below a member named in `complete`, attached once it has ended;
+- of a long string its beginning and its size (`LongText`).
+
+What it reads is what a JSON parser reads where the bytes are JSON. Where they are not, it resumes at
+the next comma or bracket.
+"""
+
+import json
+import math
+import re
+from typing import Any, Final
+
+import orjson
+
+from gateway.dialects.reading.text import LongText
+
+MAX_STRING_BYTES: Final = 4096
+"""A string up to this is kept whole."""
+HEAD_BYTES: Final = 256
+MAX_NODES: Final = 100_000
+"""Values kept of one document; beyond that only members of the root are."""
+MAX_DEPTH: Final = 64
+"""Containers nested deeper are skipped."""
+MAX_SCALAR_BYTES: Final = 128
+
+_TOKEN: Final = re.compile(rb'[\s:\x00]*+(["{}\[\],]|[^\s:\x00,"{}\[\]]++)')
+_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_PLAIN = rb'[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"'
+_FLAT = rb"[{\[](?:%b)*+[}\]]" % _PLAIN
+_NESTED = rb"[{\[](?:%b|%b)*+[}\]]" % (_PLAIN, _FLAT)
+_SKIPPED: Final = re.compile(rb"(?:%b|%b|%b)*+" % (_PLAIN, _FLAT, _NESTED), re.DOTALL)
+"""Strings, scalars, and containers with at most one level below them, in one match."""
+_BRACKETS: Final = re.compile(rb"[{\[]++|[}\]]++")
+_ESCAPE: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+_SCALARS: Final = {
+    b"true": True,
+    b"false": False,
+    b"null": None,
+    b"NaN": math.nan,
+    b"Infinity": math.inf,
+    b"-Infinity": -math.inf,
+}
+_BOM: Final = b"\xef\xbb\xbf"
+
+_OPENED: Final = (b"{", b"[")
+_CLOSED: Final = (b"}", b"]")
+
+
+class _Container:
+    """A kept object or list while it is open.
+
+    complete:  everything in it is kept
+    late:      its parent gets it when it has ended
+    """
+
+    __slots__ = ("complete", "key", "late", "value")
+
+    def __init__(self, value: Any, *, complete: bool, late: bool) -> None:
+        self.value = value
+        self.complete = complete
+        self.late = late
+        self.key: str | None = None
+
+
+class _String:
+    """A string while it is read, still escaped."""
+
+    __slots__ = ("_head", "_size", "_whole")
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._whole = True
+        self._size = 0
+
+    def add(self, piece: bytes) -> None:
+        """The next bytes, which never end inside an escape."""
+        if self._whole:
+            if len(self._head) + len(piece) <= MAX_STRING_BYTES:
+                self._head += piece
+                return
+            self._whole = False
+            self._size = _unescaped_bytes(self._head)
+            self._head = (self._head + piece[:HEAD_BYTES])[:HEAD_BYTES]
+        self._size += _unescaped_bytes(piece)
+
+    def value(self) -> str:
+        """The string, or its beginning and size."""
+        if self._whole:
+            return _unescape(self._head)
+        # The head may end inside an escape; what is after its last backslash is not needed.
+        head, backslash, tail = self._head.rpartition(b"\\")
+        return LongText.of(_unescape(head if backslash else tail), self._size)
+
+
+class Skimmer:
+    """Reads one document.
+
+    document:   what was kept so far; None when the bytes are no JSON object or list
+    ended:      nothing more is read: the document's last bracket has come, or it is no document
+    """
+
+    def __init__(self, kept: frozenset[str], complete: frozenset[str]) -> None:
+        self.document: Any = None
+        self.ended = False
+        self._kept = kept | complete
+        self._complete = complete
+        self._stack: list[_Container] = []
+        self._rest = b""
+        self._begun = False
+        self._nodes = 0
+        self._string: _String | None = None  # the kept string that is open
+        self._skips_string = False
+        self._skip_depth = 0  # containers open inside what is skipped
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes. Never raises."""
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        at = 0 if self._begun else self._begin(data)
+        size = len(data)
+        while 0 <= at < size and not self.ended:
+            if self._string is not None or self._skips_string:
+                at = self._read_string(data, at)
+            elif self._skip_depth:
+                at = self._skip(data, at)
+            else:
+                at = self._read_token(data, at)
+
+    # Each of these reads on from `at` and returns where to continue: at the end of `data` or, with
+    # what cannot be read yet kept in `_rest`, −1.
+
+    def _begin(self, data: bytes) -> int:
+        start = data.removeprefix(_BOM).lstrip()
+        if start[:1] in _OPENED:
+            self._begun = True
+            return len(data) - len(start)
+        if not start or _BOM.startswith(data):
+            self._rest = data[: len(_BOM)]
+        else:
+            self.ended = True
+        return -1
+
+    def _read_token(self, data: bytes, at: int) -> int:
+        match = _TOKEN.match(data, at)
+        if match is None:
+            return -1  # blanks to the end
+        token, end = match[1], match.end()
+        if token == b'"':
+            top = self._stack[-1]
+            if self._keeps(top) or (top.key is None and type(top.value) is dict):
+                self._string = _String()
+            else:
+                self._skips_string = True
+        elif token in _OPENED:
+            self._open(token)
+        elif token in _CLOSED:
+            self._close()
+        elif token == b",":
+            self._stack[-1].key = None
+        elif end == len(data):
+            self._rest = token[: MAX_SCALAR_BYTES + 1]  # one that is longer has no meaning anyway
+            return -1
+        else:
+            self._take(_scalar(token))
+        return end
+
+    def _read_string(self, data: bytes, at: int) -> int:
+        match = _STRING.match(data, at)
+        assert match is not None, "the pattern matches nothing, too"
+        end = match.end()
+        if self._string is not None:
+            self._string.add(data[at:end])
+        if data[end : end + 1] != b'"':
+            self._rest = data[end:]  # a backslash at the most
+            return -1
+        if self._string is not None:
+            value, self._string = self._string.value(), None
+            self._take_string(value)
+        else:
+            self._skips_string = False
+            if not self._skip_depth:
+                self._stack[-1].key = None
+        return end + 1
+
+    def _skip(self, data: bytes, at: int) -> int:
+        match = _SKIPPED.match(data, at)
+        assert match is not None, "the pattern matches nothing, too"
+        end = match.end()
+        brackets = _BRACKETS.match(data, end)
+        if brackets is None:
+            self._skips_string = end < len(data)  # a string that ends beyond these bytes
+            return end + 1
+        size = brackets.end() - end
+        if data[end : end + 1] in _OPENED:
+            self._skip_depth += size
+            return end + size
+        closed = min(size, self._skip_depth)
+        self._skip_depth -= closed
+        if not self._skip_depth:
+            self._stack[-1].key = None
+        return end + closed
+
+    # What is done with a value
+
+    def _keeps(self, top: _Container) -> bool:
+        """Whether the value that comes next in this container is kept."""
+        if self._nodes >= MAX_NODES and len(self._stack) > 1:
+            return False
+        return top.complete or type(top.value) is list or top.key in self._kept
+
+    def _open(self, token: bytes) -> None:
+        value: Any = {} if token == b"{" else []
+        if not self._stack:
+            self.document = value
+            self._stack.append(_Container(value, complete=False, late=False))
+            return
+        top = self._stack[-1]
+        if not self._keeps(top) or len(self._stack) >= MAX_DEPTH:
+            self._skip_depth = 1
+            return
+        complete = top.complete or top.key in self._complete
+        late = complete and not top.complete
+        if not late:
+            self._attach(top, value)
+        self._nodes += 1
+        self._stack.append(_Container(value, complete=complete, late=late))
+
+    def _close(self) -> None:
+        ended = self._stack.pop()
+        if not self._stack:
+            self.ended = True
+            return
+        if ended.late:
+            self._attach(self._stack[-1], ended.value)
+        self._stack[-1].key = None
+
+    def _take(self, value: Any) -> None:
+        top = self._stack[-1]
+        if self._keeps(top):
+            self._nodes += 1
+            self._attach(top, value)
+        top.key = None
+
+    def _take_string(self, value: str) -> None:
+        top = self._stack[-1]
+        if type(top.value) is dict and top.key is None:
+            top.key = value
+        else:
+            self._take(value)
+
+    @staticmethod
+    def _attach(top: _Container, value: Any) -> None:
+        if type(top.value) is list:
+            top.value.append(value)
+        elif top.key is not None:
+            top.value[top.key] = value
+
+
+def _scalar(token: bytes) -> Any:
+    """A number, or a word; None for what means nothing."""
+    if token in _SCALARS:
+        return _SCALARS[token]
+    try:
+        return orjson.loads(token) if len(token) <= MAX_SCALAR_BYTES else None
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _unescape(raw: bytes) -> str:
+    """A string as its bytes mean it, or as near as they come to a meaning."""
+    try:
+        text: str = orjson.loads(b'"' + raw + b'"')
+        return text
+    except orjson.JSONDecodeError:
+        pass
+    shown = raw.decode("utf-8", "replace")
+    try:
+        text = json.loads('"' + shown + '"', strict=False)  # control characters, lone surrogates
+    except ValueError:
+        return shown
+    return text
+
+
+def _unescaped_bytes(raw: bytes) -> int:
+    """Bytes of UTF-8 that a piece of an escaped string stands for."""
+    size = len(raw)
+    if raw.find(b"\\") < 0:
+        return size
+    for match in _ESCAPE.finditer(raw):
+        code = match[1]
+        if code is None:
+            size -= 1
+            continue
+        point = int(code, 16)
+        # Two halves of a surrogate pair are four bytes together.
+        means = 1 if point < 0x80 else 2 if point < 0x800 or 0xD800 <= point < 0xE000 else 3
+        size -= 6 - means
+    return size

@@ -1,0 +1,196 @@
+"""What providers report as usage: one table per dialect of names, one accumulator per answer.
+
+A table maps each spelling of a figure to its meaning. Several spellings of one meaning in one
+report are the same figure, so the largest counts, once. Of several reports in one answer no figure
+ever falls, and a report that is impossible undoes nothing that an earlier one said.
+
+The meanings are turned into exclusive pools afterwards, by what the API includes in what:
+
+- OpenAI (all endpoints): the prompt includes cached, cache-written, audio and image tokens; the
+  completion includes reasoning and audio tokens.
+- Anthropic: the input excludes cache reads and writes; the output includes thinking.
+- Gemini: the prompt includes cached tokens; tool prompts and thoughts stand beside it.
+
+Where a total is reported it arbitrates: some servers put reasoning or cached tokens beside the
+figures that should include them. A total that exceeds all its parts is billed as reasoning.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.dialects.reading.numbers import BadUsage, read_quantity
+
+Figures = dict[str, int]
+"""Meaning → the largest figure reported for it."""
+
+PROMPT: Final = "prompt"
+COMPLETION: Final = "completion"
+TOTAL: Final = "total"
+CACHED: Final = "cached"
+MISSED: Final = "missed"
+WRITTEN: Final = "written"
+WRITTEN_5M: Final = "written_5m"
+WRITTEN_1H: Final = "written_1h"
+AUDIO_IN: Final = "audio_in"
+IMAGE_IN: Final = "image_in"
+TOOL_IN: Final = "tool_in"
+REASONING: Final = "reasoning"
+AUDIO_OUT: Final = "audio_out"
+CALLS: Final = "calls"
+SECONDS: Final = "seconds"
+
+
+@dataclass(frozen=True, slots=True)
+class Modalities:
+    """A list of `{modality, tokenCount}`; figures of one meaning are added up."""
+
+    meanings: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Suffix:
+    """An object whose members with this ending are added up to one meaning."""
+
+    ending: str
+    meaning: str
+
+
+Names = Mapping[str, Any]
+"""Name in a report → its meaning, or how to read the object or list that stands there."""
+
+
+@dataclass(slots=True)
+class Pools:
+    """What figures mean. Never changed.
+
+    usage:            exclusive pools of what was reported, those above zero
+    input_reported:   the report says how much input there was; zero for a prompt is no report
+    output_reported:  the report says how much output there was
+    unexplained:      a total exceeds its parts; the surplus is in `reasoning`
+    """
+
+    usage: dict[str, int]
+    input_reported: bool
+    output_reported: bool
+    unexplained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTable:
+    """How one dialect reports usage.
+
+    names:  see `Names`
+    pools:  figures and the output counted so far → pools; raises BadUsage when they are impossible
+    """
+
+    names: Names
+    pools: Callable[[Figures, int], Pools]
+
+
+def read_figures(report: Any, names: Names) -> Figures:
+    """The figures of one report. Raises BadUsage when one of them is impossible."""
+    if type(report) is not dict:
+        raise BadUsage("usage is not an object")
+    figures: Figures = {}
+    _collect(report, names, figures)
+    return figures
+
+
+def _collect(report: dict[str, Any], names: Names, figures: Figures) -> None:
+    for name, value in report.items():
+        row = names.get(name)
+        if row is None or value is None:
+            continue
+        if type(row) is str:
+            quantity = read_quantity(value, name)
+            if quantity is not None and quantity > figures.get(row, -1):
+                figures[row] = quantity
+        elif type(row) is Modalities:
+            _add_modalities(name, value, row, figures)
+        elif type(value) is not dict:
+            raise BadUsage(f"{name} is not an object")
+        elif type(row) is Suffix:
+            members = [n for n in value if n.endswith(row.ending)]
+            total = sum(read_quantity(value[n], n) or 0 for n in members)
+            figures[row.meaning] = max(total, figures.get(row.meaning, 0))
+        else:
+            _collect(value, row, figures)
+
+
+def _add_modalities(name: str, value: Any, row: Modalities, figures: Figures) -> None:
+    if type(value) is not list:
+        raise BadUsage(f"{name} is not a list")
+    sums: Figures = {}
+    for item in value:
+        if type(item) is not dict:
+            raise BadUsage(f"{name} is not a list of objects")
+        modality = item.get("modality")
+        meaning = row.meanings.get(modality) if type(modality) is str else None
+        if meaning is not None:
+            count = item.get("tokenCount", item.get("token_count"))
+            sums[meaning] = sums.get(meaning, 0) + (read_quantity(count, name) or 0)
+    for meaning, total in sums.items():
+        figures[meaning] = max(total, figures.get(meaning, 0))
+
+
+class UsageAccumulator:
+    """All reports of one answer.
+
+    pools:          what they say together; None until one was usable
+    final:          the provider has said that its figures are complete
+    problem:        why the first impossible report was not used
+    counted_at:     output counted by the gate when the last usable report of output came
+    """
+
+    __slots__ = ("_figures", "_table", "counted_at", "final", "pools", "problem")
+
+    def __init__(self, table: UsageTable) -> None:
+        self._table = table
+        self._figures: Figures = {}
+        self.pools: Pools | None = None
+        self.final = False
+        self.problem: str | None = None
+        self.counted_at = 0
+
+    def take(self, report: Any, counted_output: int, *, final: bool) -> bool:
+        """Merge one report. False when it says nothing: absent, empty, zeros, or impossible."""
+        if report is None:
+            return False
+        known = self._figures
+        try:
+            figures = read_figures(report, self._table.names)
+            if not any(figures.values()):
+                return False
+            merged = {**known}
+            for meaning, quantity in figures.items():
+                if quantity > merged.get(meaning, -1):
+                    merged[meaning] = quantity
+            pools = self._table.pools(merged, counted_output)
+        except BadUsage as problem:
+            self.problem = self.problem or str(problem)
+            return False
+        self._figures = merged
+        self.pools = pools
+        self.final = self.final or final
+        if _tells_output(figures, known):
+            self.counted_at = counted_output
+        return True
+
+    @property
+    def says_anything(self) -> bool:
+        """Whether any report was usable."""
+        return self.pools is not None
+
+
+def _tells_output(figures: Figures, known: Figures) -> bool:
+    """Whether a report covers the output so far: it names some, and no less than before."""
+    for meaning in (COMPLETION, REASONING, TOTAL):
+        if figures.get(meaning):
+            return figures[meaning] >= known.get(meaning, 0)
+    return False
+
+
+def present(**pools: int) -> dict[str, int]:
+    """The pools that hold anything."""
+    return {unit: quantity for unit, quantity in pools.items() if quantity}
