@@ -27,7 +27,7 @@ NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew kill-test oracle mutants image-steps lint-docker clean
+.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew kill-test oracle meter-test mutants image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -106,6 +106,9 @@ kill-test: $(STAMPS)/dev ## kill workers and the exporter 100 times under load, 
 oracle: $(STAMPS)/dev ## 100,000 random operations on the scripts beside the model in exact integers
 	@CREDITGATE_ORACLE_STEPS=$${CREDITGATE_ORACLE_STEPS:-100000} $(BIN)/python -m pytest -n 0 -s \
 	    tests/ledger/test_oracle.py $(PYTEST_ARGS)
+
+meter-test: $(STAMPS)/dev ## the meter beside a model of provider answers, for MINUTES
+	@CREDITGATE_METER_MINUTES=$(MINUTES) $(BIN)/python -m pytest -n 2 tests/dialects/test_provider_model.py $(PYTEST_ARGS)
 
 mutants: $(STAMPS)/dev ## judge the tests by scripts with one place changed (docs/mutants.md)
 	@$(BIN)/python -m tests.mutants $(ARGS)

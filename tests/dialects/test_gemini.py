@@ -1,6 +1,5 @@
 """Reading Gemini's requests: one spelling, one model, a bound, and nothing of unknown price."""
 
-import base64
 from typing import Any
 
 import orjson

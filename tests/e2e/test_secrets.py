@@ -14,7 +14,7 @@ import pytest
 import redis.asyncio
 import structlog
 
-from gateway.dialects.openai_meters import ChatJsonMeter
+from gateway.dialects.reading.meters import DocumentMeter
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable, TooOld
 from gateway.telemetry.logs import configure_logs
 from tests.gate import Gate, digest, gate_config, running_gate
@@ -186,7 +186,7 @@ async def test_no_canary_anywhere(
             def fail(*_: object) -> bytes:
                 raise RuntimeError(f"{KEY} {PROMPT}")
 
-            broken.setattr(ChatJsonMeter, "feed", fail)
+            broken.setattr(DocumentMeter, "feed", fail)
             answer = await ask(gate, chat("tokens=3"))
             assert answer.status_code == 500
             clean("the answer to a fault", answer.content)

@@ -466,9 +466,9 @@ async def test_a_stream_waits_for_what_others_hold_and_goes_on(desk: Desk) -> No
     assert run.bound.held_output > 64
     assert not run.watch()
     assert (run.flags, run.refused) == ([], None)
-    saw(run, run.bound.held_output, stage="whole")
+    saw(run, 65, stage="whole")
     run.resolve()
-    assert (await desk.events())[-1].usage["output"] == run.bound.held_output
+    assert (await desk.events())[-1].usage["output"] == 65
 
 
 async def test_a_stream_that_waits_in_vain_is_cut_and_says_who_holds_the_credit(

@@ -4,6 +4,7 @@ Text is counted as text. Media (base64, data URLs, links), ids, signatures and e
 not output tokens, whatever their length.
 """
 
+import re
 from typing import Any, Final
 
 import orjson
@@ -35,7 +36,8 @@ NOT_TEXT: Final = frozenset(
 )
 """Members of an answer that carry no output text."""
 
-_DATA_URL: Final = "data:"
+_DATA_URL: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+[;,]")
+"""RFC 2397, with the media type that all who send media write."""
 
 
 class LongText(str):
@@ -69,7 +71,7 @@ def output_bytes(value: Any) -> int:
     while todo:
         item = todo.pop()
         if isinstance(item, str):
-            if not item.startswith(_DATA_URL):
+            if _DATA_URL.match(item) is None:
                 total += text_bytes(item)
         elif type(item) is dict:
             todo.extend(member for name, member in item.items() if name not in NOT_TEXT)

@@ -28,7 +28,7 @@ def test_a_quantity_is_rounded_up_to_an_integer(value: object, quantity: int | N
     ],
 )  # fmt: skip
 def test_what_is_no_quantity_is_refused_with_its_name(value: object) -> None:
-    with pytest.raises(BadUsage, match="^tokens "):
+    with pytest.raises(BadUsage, match=r"^tokens "):
         read_quantity(value, "tokens")
 
 

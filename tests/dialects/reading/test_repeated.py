@@ -66,7 +66,7 @@ def test_frames_that_repeat_are_not_parsed() -> None:
     meter = chat_meter()
     assert isinstance(meter, EventMeter)
     meter.feed(frame_of("one", None) + b"\n\n")
-    meter._read_frame = None  # type: ignore[assignment, method-assign] # calling it would raise
+    meter._read = None  # type: ignore[assignment, method-assign] # calling it would raise
     meter.feed(frame_of("two", None) + b"\n\n" + frame_of(" three", None) + b"\n\n")
     assert meter.facts.counted_output == 3
 
