@@ -227,10 +227,11 @@ def stored_moments(gate: Gate) -> list[str]:
 @pytest.fixture
 async def used(tmp_path: Path, valkey_socket: Path, sim: Sim) -> Desk:
     """A store with `acme` at 0.005 credits of `small` (1000 output), `other` at 0.1 of `dear`."""
-    async with running_gate(tmp_path, valkey_socket, sim.url, **sections(OLD)) as gate:
+    free_input = {**OLD, "small": {**OLD["small"], "input": "0"}}
+    async with running_gate(tmp_path, valkey_socket, sim.url, **sections(free_input)) as gate:
         requests = [
-            ("small", KEY, "tokens=50 input=0"),
-            ("small", KEY, "tokens=50 input=0"),
+            ("small", KEY, "tokens=50"),
+            ("small", KEY, "tokens=50"),
             ("dear", OTHER_KEY, "tokens=20 input=20"),
         ]
         await ask(gate, requests)
@@ -240,7 +241,7 @@ async def used(tmp_path: Path, valkey_socket: Path, sim: Sim) -> Desk:
 
 def prices(output: str, dear: str = "4000") -> dict[str, Any]:
     return {
-        "small": {"input": "1", "output": output},
+        "small": {"input": "0", "output": output},
         "dear": {"input": "1000", "output": dear},
     }
 
@@ -268,7 +269,7 @@ async def test_changes_beyond_the_bounds_exit_with_1(
 async def test_what_would_be_sold_below_cost_exits_with_1_unless_allowed(
     used: Desk, tmp_path: Path
 ) -> None:
-    costs = {"small": {"input": "1", "output": "4.50"}}
+    costs = {"small": {"input": "0", "output": "4.50"}}
     new = new_config(tmp_path, prices("4"), costs=costs)
     said = await used.run("prices", "plan", new)
     assert said.code == 1
@@ -365,7 +366,9 @@ async def test_an_expiry_and_its_late_settle_are_one_use(
         await export(gate)
         before = await charged(gate)
     planned = await Desk(tmp_path / "gateway.yaml").ask(
-        "prices", "plan", new_config(tmp_path, prices("40"))
+        "prices",
+        "plan",
+        new_config(tmp_path, {**prices("40"), "small": {"input": "1", "output": "40"}}),
     )
     (line,) = planned["lines"]
     assert line["events"] == 2

@@ -277,7 +277,7 @@ async def test_46_a_key_that_is_none_is_401_in_words(gate: Gate, sim: Sim, key: 
     await nothing_moved(gate, sim)
 
 
-@pytest.mark.parametrize("problem", ["negative", "string", "huge", "float"])
+@pytest.mark.parametrize("problem", ["negative", "huge"])
 async def test_48_absurd_usage_is_a_capped_estimate_flagged_in_one_event(
     gate: Gate, sim: Sim, problem: str
 ) -> None:

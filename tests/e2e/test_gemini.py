@@ -177,7 +177,7 @@ async def test_a_stream_that_the_upstream_breaks_off_ends_with_an_error(
     assert event.usage["output"] == 5
 
 
-@pytest.mark.parametrize("problem", ["negative", "string", "huge", "float"])
+@pytest.mark.parametrize("problem", ["negative", "huge"])
 async def test_48_absurd_usage_is_a_capped_estimate(gate: Gate, sim: Sim, problem: str) -> None:
     body = {"contents": [{"parts": [{"text": f"hi\nsim: tokens=5 usage={problem}"}]}]}
     assert (await gate.post(GENERATE, body)).status_code == 200

@@ -215,7 +215,7 @@ async def test_revoked_or_frozen_without_a_kill_lets_streams_run(
 
 
 @pytest.mark.parametrize(
-    ("disconnect_json", "output"), [("drain", 0), ("charge_input", 0), ("charge_hold", 50)]
+    ("disconnect_json", "output"), [("drain", 50), ("charge_input", 0), ("charge_hold", 50)]
 )
 async def test_a_json_answer_in_flight_is_refused_and_charged_as_if_its_client_had_left(
     tmp_path: Path, valkey_socket: Path, sim: Sim, disconnect_json: str, output: int

@@ -163,7 +163,7 @@ async def test_a_streamed_transcript_reports_its_tokens(gate: Gate, api: MediaAp
     assert event.usage == {"input": 14, "output": 5}
 
 
-@pytest.mark.parametrize("seconds", [-1, "12", None, 10**9])
+@pytest.mark.parametrize("seconds", [-1, "a while", 10**9])
 async def test_48_absurd_seconds_are_a_capped_estimate(
     gate: Gate, api: MediaApi, seconds: Any
 ) -> None:

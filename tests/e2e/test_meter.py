@@ -20,6 +20,7 @@ from tests.gate import KEY, Gate, digest, running_gate
 from tests.metering import chunk, sse
 from tests.rawhttp import RawClient, Received, ScriptedUpstream, ok
 from tests.until import until
+from tests.upstreams import Sim
 
 PRICES = {"input": "3.00", "cache_read": "0.30", "cache_write": "3.75", "output": "15.00"}
 CREDIT = 1_000_000_000
@@ -335,3 +336,19 @@ async def test_a_drain_that_brings_the_report_charges_it(serve: Serve, preset: s
         await leave(gate, max_tokens=1000)
         event = await paid(gate, 0.0006)
         assert "undrained" not in event.facts["flags"]
+
+
+@pytest.mark.parametrize("form", ["string", "float"])
+async def test_row_48_a_number_in_another_form_is_a_number(
+    tmp_path: Path, valkey_socket: Path, sim: Sim, form: str
+) -> None:
+    async with running_gate(tmp_path, valkey_socket, sim.url) as gate:
+        said = await gate.chat(f"hi\nsim: tokens=5 input=20 usage={form}", max_tokens=8)
+        assert said.status_code == 200
+        event = await gate.one_event()
+        wanted = (
+            {"input": 20, "output": 5}
+            if form == "string"
+            else {"input": 20, "cache_read": 1, "output": 6}
+        )
+        assert (event.usage, event.facts["flags"]) == (wanted, [])
