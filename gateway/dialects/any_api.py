@@ -181,7 +181,13 @@ class QuantityMeter(Meter):
         self._charged = self._succeeded or terms.charge_errors
         self.facts.error = not self._succeeded
 
-    def feed(self, data: bytes, most_output: float = NO_LIMIT) -> bytes:  # noqa: ARG002
+    def feed(
+        self,
+        data: bytes,
+        most_output: float = NO_LIMIT,  # noqa: ARG002 - the hold covers all of it
+        *,
+        by_fewest: bool = False,  # noqa: ARG002
+    ) -> bytes:
         """Count the bytes, and keep them where they tell something."""
         self._size += len(data)
         if self._document is not None:

@@ -168,6 +168,8 @@ class AnswerFacts:
                          that comes on top
     counted_output:      output tokens counted by the gate: at least one per content frame, at
                          least a quarter of the text's bytes
+    fewest_output:       output tokens that it has for certain: a token of more than 16 bytes is rare
+    unreadable:          why the answer's bytes could not be decoded; None when they could
     hosted_calls:        calls of hosted tools that the answer shows, each once, failed ones not
     counted:             what the gate counted beside output tokens
     source:              where a final usage comes from
@@ -183,6 +185,8 @@ class AnswerFacts:
     output_reported: bool = False
     output_reported_at: int = 0
     counted_output: int = 0
+    fewest_output: int = 0
+    unreadable: str | None = None
     hosted_calls: int = 0
     response_model: str | None = None
     service_tier: str | None = None
@@ -214,10 +218,11 @@ class Meter(ABC):
         return False
 
     @abstractmethod
-    def feed(self, data: bytes, most_output: float = NO_LIMIT) -> bytes:
+    def feed(self, data: bytes, most_output: float = NO_LIMIT, *, by_fewest: bool = False) -> bytes:
         """Take the next bytes (decoded); return those that pass on to the client.
 
-        most_output: counted output beyond which nothing passes; what waits passes at a later call.
+        most_output: output beyond which nothing passes; what waits passes at a later call
+        by_fewest:   it is compared with `fewest_output`, else with `counted_output`
         Bytes pass unchanged, save for a usage frame the client did not ask for.
         """
 

@@ -50,7 +50,13 @@ class NothingMeter(Meter):
             usage={}, usage_final=True, input_reported=True, output_reported=True
         )
 
-    def feed(self, data: bytes, most_output: float = NO_LIMIT) -> bytes:  # noqa: ARG002
+    def feed(
+        self,
+        data: bytes,
+        most_output: float = NO_LIMIT,  # noqa: ARG002 - the hold covers all of it
+        *,
+        by_fewest: bool = False,  # noqa: ARG002
+    ) -> bytes:
         """All bytes pass."""
         return data
 

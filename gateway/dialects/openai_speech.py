@@ -96,7 +96,13 @@ class SoundMeter(Meter):
         self.facts = AnswerFacts(counted={"byte": spoken_bytes})
         self._size = 0
 
-    def feed(self, data: bytes, most_output: float = NO_LIMIT) -> bytes:  # noqa: ARG002 - held in full
+    def feed(
+        self,
+        data: bytes,
+        most_output: float = NO_LIMIT,  # noqa: ARG002 - the hold covers all of it
+        *,
+        by_fewest: bool = False,  # noqa: ARG002
+    ) -> bytes:
         """Count the bytes."""
         self._size += len(data)
         self.facts.counted_output = -(-self._size // BYTES_PER_AUDIO_TOKEN)

@@ -10,7 +10,7 @@ from typing import Literal
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Account
-from gateway.domain.usage import DEFAULT_TIER
+from gateway.domain.usage import DEFAULT_TIER, OUTPUT_UNITS, without_tier
 from gateway.proxy.headers import Forwarding
 from gateway.proxy.http import Exchange, Upstream
 from gateway.proxy.paths import PathTable
@@ -81,10 +81,17 @@ class Model:
     """What becomes of a request that leaves its service tier to the provider: those of `auto_tiers`
     that have a price, which of one customer's own may be fewer."""
 
+    output_priced: bool = field(init=False)
+    """Whether any output costs anything."""
+
     def __post_init__(self) -> None:
+        units = map(without_tier, self.prices.units)
+        object.__setattr__(self, "output_priced", not OUTPUT_CLASSES.isdisjoint(units))
         priced = tuple(tier for tier in self.auto_tiers if tier in self.prices.service_tiers)
         object.__setattr__(self, "chosen_tiers", priced or (DEFAULT_TIER,))
 
+
+OUTPUT_CLASSES = frozenset(OUTPUT_UNITS)
 
 LocalAnswer = Callable[[Exchange, "Account | None", str], Awaitable[None]]
 """Answers a request itself: (exchange, account, request id). Account is None on public routes."""

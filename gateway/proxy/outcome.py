@@ -39,6 +39,7 @@ _INPUT_UNITS: Final = frozenset(
 )
 _TOKEN_SIDES: Final = frozenset({"input", "output"})
 ABSURD: Final = ("usage_absurd",)
+UNREADABLE: Final = ("answer_unreadable",)
 _ALWAYS_KNOWN: Final = frozenset({"request", "tool_call"})
 
 
@@ -87,6 +88,8 @@ def decide(ended: Ended) -> Outcome:
         # What the last piece had beyond the hold was not passed on: it is not charged.
         usage = seen_usage(facts, ended.bound, usable=usable, cut=True)
         return Outcome("settle", usage, "counted", _flags(facts, usable))
+    if facts.unreadable is not None and not (usable and facts.usage_final):
+        return Outcome("settle", ended.bound.held_usage(ended.model), "estimated", UNREADABLE)
     missing = _missing(ended, usable=usable)
     if not missing and usable and facts.usage_final:
         return Outcome("settle", seen_usage(facts, ended.bound), facts.source, facts.flags)
@@ -160,6 +163,8 @@ def _delivered(ended: Ended) -> bool:
     if ended.status >= 400 or ended.stage == "unsent":
         return False
     facts = ended.facts
+    if facts.unreadable is not None:
+        return ended.streaming or ended.stage == "whole"
     seen = facts.counted_output > 0 or facts.hosted_calls > 0
     return seen and (ended.streaming or ended.stage == "whole")
 
@@ -174,6 +179,8 @@ def _when_gone(ended: Ended, *, usable: bool) -> Outcome:
     hold = Outcome("settle", bound.held_usage(ended.model), "estimated", flags)
     if by == "charge_hold" or ended.model.hidden_output:
         return hold
+    if facts.unreadable is not None and by != "charge_input":
+        return Outcome("settle", hold.usage, "estimated", UNREADABLE)
     output: int | None = 0
     if undrained and policy.undrained != "input":
         learned = ended.learned_output() if policy.undrained == "expected" else None

@@ -159,14 +159,16 @@ async def _relay_stream(
 async def _pass_on(exchange: Exchange, piece: bytes, run: Run, tap: "_Tap", answer: Answer) -> bool:
     """Pass on what of this piece is held, waiting for the hold to grow. False when the credit has
     ended: the rest is not passed on."""
-    passing = tap.feed(piece, run.stop_at)
+    passing = tap.feed(piece, run.stop_at, by_fewest=run.by_fewest)
     while True:
         if passing:
             await exchange.write(passing)
         if not run.watch(ended=answer.done and not tap.waiting):
             return True
         covered = await run.covered()
-        passing = tap.feed(b"", run.stop_at) if tap.waiting else b""
+        passing = b""
+        if tap.waiting:
+            passing = tap.feed(b"", run.stop_at, by_fewest=run.by_fewest)
         if not covered:
             if passing:
                 await exchange.write(passing)
@@ -293,15 +295,18 @@ class _Tap:
         """Whether something that has come waits until more is held."""
         return self._meter.waiting
 
-    def feed(self, piece: bytes, most_output: float = NO_LIMIT) -> bytes:
+    def feed(
+        self, piece: bytes, most_output: float = NO_LIMIT, *, by_fewest: bool = False
+    ) -> bytes:
         """What passes on now, of this piece and of what waits: coded bytes all at once, others as the
         meter says."""
         if self._decoder is None:
-            return self._meter.feed(piece, most_output)
+            return self._meter.feed(piece, most_output, by_fewest=by_fewest)
         if piece:
             self._coded_piece += piece
             piece = self._decoder.feed(piece)
-        self._meter.feed(piece, most_output)
+            self._meter.facts.unreadable = self._decoder.problem
+        self._meter.feed(piece, most_output, by_fewest=by_fewest)
         if self._meter.waiting:
             return b""
         passing, self._coded_piece = self._coded_piece, b""

@@ -56,7 +56,7 @@ class Run:
     status:     the upstream's, 0 until its head has come
     streaming:  what the client asked for, then what the upstream answers
     act_at:     counted output at which the hold is to grow
-    stop_at:    counted output at which nothing more is read before the hold has grown
+    stop_at:    output beyond which nothing passes before the hold has grown
     due_at:     when the hold is to be extended at the latest, by the monotonic clock
     refused:    why the hold could not grow when it was last asked for
     killed:     why the operator has ended it
@@ -164,18 +164,29 @@ class Run:
 
         ended: nothing comes behind this piece, so a hold that covers it need not grow
         """
-        counted = self.facts.counted_output
-        if ended and counted < self.stop_at:
+        used = self._used
+        if ended and used <= self.stop_at:
             return False
-        if counted >= self.act_at and (self._timer is None or self._step > 1):
+        if used >= self.act_at and (self._timer is None or self._step > 1):
             self.extend()
-        return counted >= self.stop_at
+        return used > self.stop_at
+
+    @property
+    def by_fewest(self) -> bool:
+        """Whether the hold covers all that the request allows. Beyond that an answer may not go, so
+        its output is taken for what it is at least: no answer that keeps to its maximum is cut."""
+        return self.bound.held_output >= self.bound.output
+
+    @property
+    def _used(self) -> int:
+        facts = self.facts
+        return facts.fewest_output if self.by_fewest else facts.counted_output
 
     async def covered(self) -> bool:
         """Wait until a hold that is used up has grown. False when the stream is to be cut: the credit
         has ended, or what others hold of it has not come free in time."""
         until = time.monotonic() + self.policy.grow_wait_ms / 1000
-        while self.facts.counted_output >= self.stop_at and not self.exhausted:
+        while self._used > self.stop_at and not self.exhausted:
             left_s = until - time.monotonic()
             if self._timer is None:
                 self.extend()
@@ -184,13 +195,13 @@ class Run:
                 return False
             self._answered = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._answered,), timeout=None if self._extending else left_s)
-        return self.facts.counted_output < self.stop_at
+        return self._used <= self.stop_at
 
     def drain(self) -> None:
         """The client has gone and the upstream is read on: up to what is held, which grows no more."""
         self._draining = True
         self.act_at = NEVER
-        self.stop_at = min(self.stop_at, max(self.bound.held_output, self.facts.counted_output))
+        self.stop_at = min(self.stop_at, self.bound.held_output)
 
     @property
     def linger_ms(self) -> int:
@@ -333,7 +344,7 @@ class Run:
         self._plan()
         if self.exhausted:
             return
-        if self.facts.counted_output >= self.act_at and (self.refused is None or halved):
+        if self._used >= self.act_at and (self.refused is None or halved):
             self._look_again = (
                 True  # for less, or for more: each further piece may be beyond the hold
             )
@@ -343,26 +354,30 @@ class Run:
     def _plan(self) -> None:
         """Where the hold is to grow, and where it ends."""
         bound = self.bound
-        whole = bound.held_output >= bound.output
-        stops = self.policy.exhausted_stream == "cut" and not whole
-        self.act_at = NEVER if whole or self.exhausted else self._next_growth()
-        self.stop_at = bound.held_output if stops else NEVER
+        if not self.model.output_priced:
+            self.act_at = self.stop_at = NEVER
+            return
+        self.act_at = NEVER if self.exhausted else self._next_growth()
+        self.stop_at = bound.held_output
+        if self.policy.exhausted_stream == "finish":
+            self.stop_at = max(bound.held_output, bound.output)
 
     def _wanted_output(self) -> int:
         """Output to hold from now on, in tokens."""
         bound = self.bound
-        counted = self.facts.counted_output
-        grows = counted >= self._next_growth() or self.refused == "credit_held"
+        used = self._used
+        grows = used >= self._next_growth() or self.refused == "credit_held"
         if self._draining or not grows:
             return bound.held_output
         # What is asked for by half is what is left: it need not cover all that has been counted.
-        covered = max(bound.held_output, counted) if self._step == bound.step else bound.held_output
-        return min(bound.output, covered + self._step)
+        covered = max(bound.held_output, used) if self._step == bound.step else bound.held_output
+        wanted = covered + self._step
+        return wanted if self.by_fewest else min(bound.output, wanted)
 
     def _next_growth(self) -> float:
         bound = self.bound
-        if bound.held_output >= bound.output:
-            return NEVER
+        if self.by_fewest:
+            return bound.held_output + 1
         return bound.held_output - int(self._step * (1 - self.policy.extend_at))
 
     # The end

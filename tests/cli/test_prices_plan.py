@@ -30,7 +30,7 @@ from .desk import Desk, Said
 importlib.import_module("gateway.cli.prices_plan")
 
 OTHER_KEY = "sk-test-other"
-OLD = {
+OLD: dict[str, dict[str, Any]] = {
     "small": {
         "input": "1.00", "cache_read": "0.10", "output": "4.00",
         "service_tiers": {"flex": {"input": "0.50", "output": "2.00"}},

@@ -281,6 +281,53 @@ async def test_a_funded_burst_is_delivered_in_full(serve: Serve) -> None:
         await paid(gate, 10 * 3e-6 + 1500 * 15e-6)
 
 
+@pytest.mark.parametrize("preset", ["strict", "balanced", "generous"])
+async def test_a_stream_that_passes_its_own_maximum_is_cut(serve: Serve, preset: str) -> None:
+    frames = [sse(chunk(f"t{n}")) for n in range(20_000)]
+    burst = [b"".join(frames[at : at + 1000]) for at in range(0, len(frames), 1000)]
+    async with serve(stream(*burst), amount="0.001", policy={"preset": preset}) as gate:
+        said = await chat(gate, stream=True, max_tokens=16)
+        assert said.content.count(b'"content":"t') <= 66, "what the wallet can pay"
+        event = await gate.one_event()
+        assert "cut" in event.facts["flags"]
+        assert event.amount_nano <= 1_000_000
+
+
+async def test_a_stream_that_ends_at_its_own_maximum_is_not_cut(serve: Serve) -> None:
+    frames = [sse(chunk("fifteen letters")) for _ in range(16)]
+    usage = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 16}}
+    burst = stream(b"".join(frames) + sse(usage, DONE))
+    # 0.00039375 credits are what the hold of this request needs.
+    async with serve(burst, amount="0.0004", policy={"preset": "strict"}) as gate:
+        assert await read_stream(gate, max_tokens=16) == 16
+        event = await paid(gate, 10 * 3e-6 + 16 * 15e-6)
+        assert not event.facts["flags"]
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"br", b"unheard-of"])
+@pytest.mark.parametrize("streams", [True, False])
+async def test_an_answer_that_cannot_be_decoded_costs_the_hold(
+    serve: Serve, coding: bytes, streams: bool
+) -> None:
+    label = SSE if streams else b"content-type: application/json"
+    broken = document(b"no such coding", label + b"\r\ncontent-encoding: " + coding)
+    async with serve(broken) as gate:
+        said = await chat_raw(gate, stream=streams, max_tokens=1000)
+        assert said == b"no such coding", "bytes pass as they came"
+        event = await paid(gate, 0.01515375)
+        assert event.facts["flags"] == ["answer_unreadable"]
+        assert event.facts["usage_source"] == "estimated"
+
+
+async def chat_raw(gate: Gate, **fields: Any) -> bytes:
+    """The bytes of an answer, whatever its coding says."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], **fields}
+    async with gate.client.stream(
+        "POST", "/v1/chat/completions", json=body, headers=gate.headers
+    ) as said:
+        return b"".join([piece async for piece in said.aiter_raw()])
+
+
 # A JSON answer whose client has left
 
 

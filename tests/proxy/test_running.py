@@ -280,12 +280,33 @@ async def test_the_hold_grows_before_it_is_used_up(desk: Desk) -> None:
     assert event.estimated_amount_nano == run.held_nano
 
 
-async def test_the_hold_never_grows_beyond_the_bound(desk: Desk) -> None:
+async def test_the_hold_covers_the_bound_until_an_answer_passes_it(desk: Desk) -> None:
     run = await desk.run(hold_output_tokens=600)
     run.facts.counted_output = 700
     await settled_extend(run)
     assert run.bound.held_output == 1000
-    assert run.act_at == NEVER
+    run.facts.counted_output, run.facts.fewest_output = 1300, 1000
+    assert not run.watch(), "many bytes are no proof of many tokens"
+    assert not run._extending
+    run.facts.fewest_output = 1001
+    assert run.watch()
+    assert await run.covered()
+    assert run.bound.held_output > 1000, "what passes the request's own maximum is held first"
+
+
+@pytest.mark.parametrize("policy", ["cut", "finish"])
+async def test_an_answer_that_passes_its_maximum_is_cut_where_nobody_can_pay(
+    desk: Desk, policy: str
+) -> None:
+    run = await desk.run(hold_output_tokens=1000, exhausted_stream=policy)
+    await drain_wallet(desk, 0)
+    run.facts.counted_output = run.facts.fewest_output = 1001
+    assert run.watch()
+    assert not await run.covered()
+    saw(run, 1001, stage="cut")
+    event = await desk.end(run)
+    assert event.usage["output"] == 1000
+    assert event.amount_nano <= event.estimated_amount_nano
 
 
 async def drain_wallet(desk: Desk, left_output: int) -> None:
@@ -456,7 +477,7 @@ async def hold_rest(desk: Desk, left_output: int) -> Hold:
 async def test_a_stream_waits_for_what_others_hold_and_goes_on(desk: Desk) -> None:
     run = await desk.run(hold_output_tokens=64, grow_wait_ms=30_000)
     other = await hold_rest(desk, 0)
-    run.facts.counted_output = 64
+    run.facts.counted_output = 65
     assert run.watch()
     covered = asyncio.create_task(run.covered())
     await until(lambda: run.refused == "credit_held")
@@ -480,7 +501,7 @@ async def test_a_stream_that_waits_in_vain_is_cut_and_says_who_holds_the_credit(
     while not cut:
         run.facts.counted_output += 1
         cut = run.watch() and not await run.covered()
-    assert run.bound.held_output == run.facts.counted_output == 64 + 4, "what was left was used"
+    assert run.bound.held_output == run.facts.counted_output - 1 == 64 + 4, "what was left was used"
     assert (run.flags, run.refused) == (["credit_held"], "credit_held")
     assert not run.exhausted, "the credit has not ended"
     await desk.bank.release("acme", other)
@@ -496,7 +517,7 @@ async def test_the_end_of_the_credit_is_not_waited_for(desk: Desk) -> None:
     while not cut:
         run.facts.counted_output += 1
         cut = run.watch() and not await asyncio.wait_for(run.covered(), 30)
-    assert run.bound.held_output == run.facts.counted_output == 74, "to the last token"
+    assert run.bound.held_output == run.facts.counted_output - 1 == 74, "to the last token"
     assert (run.flags, run.refused) == (["credit_exhausted"], "insufficient_credits")
 
 
@@ -521,7 +542,7 @@ async def test_a_stream_that_may_finish_waits_for_nobody(desk: Desk) -> None:
 async def test_new_requests_stand_back_for_a_stream_that_wants_to_grow(desk: Desk) -> None:
     run = await desk.run(hold_output_tokens=64, grow_wait_ms=30_000)
     other = await hold_rest(desk, 0)
-    run.facts.counted_output = 64
+    run.facts.counted_output = 65
     covered = asyncio.create_task(run.covered())
     await until(lambda: run.refused == "credit_held")
     await desk.bank.release("acme", other)

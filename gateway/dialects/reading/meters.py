@@ -51,7 +51,13 @@ class DocumentMeter(Meter):
         self._reader = reader
         self._document = AnswerDocument(reader.kept, reader.complete)
 
-    def feed(self, data: bytes, most_output: float = NO_LIMIT) -> bytes:  # noqa: ARG002 - held in full
+    def feed(
+        self,
+        data: bytes,
+        most_output: float = NO_LIMIT,  # noqa: ARG002 - the hold covers all of it
+        *,
+        by_fewest: bool = False,  # noqa: ARG002
+    ) -> bytes:
         """Take the bytes and pass them on."""
         self._document.feed(data)
         return data
@@ -87,7 +93,7 @@ class _UnitMeter(Meter):
         """Whether the client has the beginning of a unit that has not ended."""
         return self._long is not None
 
-    def feed(self, data: bytes, most_output: float = NO_LIMIT) -> bytes:
+    def feed(self, data: bytes, most_output: float = NO_LIMIT, *, by_fewest: bool = False) -> bytes:
         """Read the units that `data` completes; return those that what is held covers."""
         splitter = self._splitter
         kept = len(splitter.tail)
@@ -95,7 +101,7 @@ class _UnitMeter(Meter):
         passing = self._end_long(units.pop(0)) if splitter.continues else b""
         if self._queue or not self._reader.has_room(len(units), kept + len(data), most_output):
             self._queue += units
-            passing += self._pass_covered(most_output)
+            passing += self._pass_covered(most_output, by_fewest=by_fewest)
         elif units:
             hidden = self._read_all(units)
             self._reader.update_count()
@@ -118,15 +124,15 @@ class _UnitMeter(Meter):
         self._reader.update_count()
         return rest
 
-    def _pass_covered(self, most_output: float) -> bytes:
-        reader, queue = self._reader, self._queue
+    def _pass_covered(self, most_output: float, *, by_fewest: bool) -> bytes:
+        reader, queue, facts = self._reader, self._queue, self.facts
         visible = []
         passed = 0
         for unit in queue:
             hidden = self._read(unit) if self._ahead is None else self._ahead
             self._ahead = None
             reader.update_count()
-            if reader.facts.counted_output > most_output:
+            if (facts.fewest_output if by_fewest else facts.counted_output) > most_output:
                 self._ahead = hidden
                 break
             passed += 1
@@ -192,7 +198,7 @@ class EventMeter(_UnitMeter):
         self._begun = False
         self._document: AnswerDocument | None = None  # a bare document that calls itself a stream
 
-    def feed(self, data: bytes, most_output: float = NO_LIMIT) -> bytes:
+    def feed(self, data: bytes, most_output: float = NO_LIMIT, *, by_fewest: bool = False) -> bytes:
         """Read the events that `data` completes; return those that what is held covers."""
         if not self._begun and (start := data.lstrip()):
             self._begun = True
@@ -201,7 +207,7 @@ class EventMeter(_UnitMeter):
         if self._document is not None:
             self._document.feed(data)
             return data
-        return super().feed(data, most_output)
+        return super().feed(data, most_output, by_fewest=by_fewest)
 
     def finish(self, *, broken: bool = False) -> bytes:
         """Read a last event that was never ended; return what was held back."""
@@ -260,9 +266,9 @@ class ArrayMeter(_UnitMeter):
     def __init__(self, reader: AnswerReader) -> None:
         super().__init__(reader, ArraySplitter())
 
-    def feed(self, data: bytes, most_output: float = NO_LIMIT) -> bytes:
+    def feed(self, data: bytes, most_output: float = NO_LIMIT, *, by_fewest: bool = False) -> bytes:
         """Read the elements that `data` completes; return those that what is held covers."""
-        passing = super().feed(data, most_output)
+        passing = super().feed(data, most_output, by_fewest=by_fewest)
         splitter = self._splitter
         if not self._queue and not splitter.inside and splitter.tail:
             passing += splitter.rest()  # brackets and blanks between elements

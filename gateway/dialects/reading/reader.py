@@ -17,6 +17,8 @@ MAX_CALLS: Final = 10_000
 """Hosted calls of one answer that are told apart by their ids."""
 
 BYTES_PER_TOKEN: Final = 4
+MOST_BYTES_PER_TOKEN: Final = 16
+"""Text of longer tokens than this, on the average, is not met."""
 
 ERROR_NAMES: Final = frozenset({"error", "object", "type", "detail"})
 """Members by which a document says that it is an error."""
@@ -63,8 +65,10 @@ class AnswerReader(ABC):
     def update_count(self) -> None:
         """Bring `facts.counted_output` up to date: a token per frame, or per four bytes of text."""
         by_bytes = -(-self._text_bytes // BYTES_PER_TOKEN)
-        frames = self._text_frames
-        self.facts.counted_output = frames if frames > by_bytes else by_bytes
+        at_least = -(-self._text_bytes // MOST_BYTES_PER_TOKEN)
+        frames, facts = self._text_frames, self.facts
+        facts.counted_output = frames if frames > by_bytes else by_bytes
+        facts.fewest_output = frames if frames > at_least else at_least
 
     def has_room(self, frames: int, size_bytes: int, most_output: float) -> bool:
         """Whether so many frames of this size in all cannot bring the count above `most_output`."""
