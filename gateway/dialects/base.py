@@ -286,6 +286,8 @@ def form_of(start: bytes) -> Literal["events", "document"] | None:
 
     Some servers label events `text/plain`, or nothing at all, and errors as events.
     """
+    if start.startswith((b"{", b"[")):
+        return "document"
     start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(_EVENT_STARTS):
         return "events"
@@ -294,6 +296,8 @@ def form_of(start: bytes) -> Literal["events", "document"] | None:
 
 def may_be_events(start: bytes) -> bool:
     """Whether so few first bytes do not yet say what the answer is."""
+    if start.startswith((b"{", b"[")):
+        return False
     start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     return any(field.startswith(start) for field in _EVENT_STARTS) and start not in _EVENT_STARTS
 

@@ -10,7 +10,7 @@ from typing import Literal
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Account
-from gateway.domain.usage import DEFAULT_TIER, OUTPUT_UNITS, without_tier
+from gateway.domain.usage import DEFAULT_TIER, OUTPUT_UNITS, TOKEN_UNITS, without_tier
 from gateway.proxy.headers import Forwarding
 from gateway.proxy.http import Exchange, Upstream
 from gateway.proxy.paths import PathTable
@@ -83,10 +83,13 @@ class Model:
 
     output_priced: bool = field(init=False)
     """Whether any output costs anything."""
+    other_units: frozenset[str] = field(init=False)
+    """What is priced beside tokens, requests and hosted calls: seconds, images, bytes, items."""
 
     def __post_init__(self) -> None:
-        units = map(without_tier, self.prices.units)
+        units = frozenset(map(without_tier, self.prices.units))
         object.__setattr__(self, "output_priced", not OUTPUT_CLASSES.isdisjoint(units))
+        object.__setattr__(self, "other_units", units - TOKEN_UNITS - {"request", "tool_call"})
         priced = tuple(tier for tier in self.auto_tiers if tier in self.prices.service_tiers)
         object.__setattr__(self, "chosen_tiers", priced or (DEFAULT_TIER,))
 

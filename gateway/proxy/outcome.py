@@ -38,9 +38,9 @@ _INPUT_UNITS: Final = frozenset(
     {"input", "cache_read", "cache_write", "cache_write_1h", "audio_input", "image_input"}
 )
 _TOKEN_SIDES: Final = frozenset({"input", "output"})
+NOTHING_MISSING: Final[frozenset[str]] = frozenset()
 ABSURD: Final = ("usage_absurd",)
 UNREADABLE: Final = ("answer_unreadable",)
-_ALWAYS_KNOWN: Final = frozenset({"request", "tool_call"})
 
 
 @dataclass(slots=True)
@@ -206,6 +206,9 @@ def _flags(facts: AnswerFacts, usable: bool) -> tuple[str, ...]:
 def _missing(ended: Ended, *, usable: bool) -> frozenset[str]:
     """What is priced and was neither reported nor counted: "input", "output", other units."""
     facts, bound = ended.facts, ended.bound
+    reports_both = facts.input_reported and facts.output_reported and facts.usage_final
+    if usable and reports_both and not ended.model.other_units:
+        return NOTHING_MISSING
     missing = set()
     reported = facts.usage if usable and facts.usage is not None else {}
     for side in map(_side, ended.model.prices.units):
@@ -215,7 +218,7 @@ def _missing(ended: Ended, *, usable: bool) -> frozenset[str]:
             silent = not facts.counted_output
             known = usable and facts.usage_final and (facts.output_reported or silent)
         else:
-            known = side in _ALWAYS_KNOWN or side in facts.counted or side in reported
+            known = side not in ended.model.other_units or side in facts.counted or side in reported
         if not known:
             missing.add(side)
     return frozenset(missing)

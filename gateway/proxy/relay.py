@@ -71,7 +71,8 @@ async def relay(
     meter = dialect.meter_answer(asked, answered, streaming=run.streaming)
     run.facts = meter.facts
     tap = _Tap(meter, decoder_for(head.coding))
-    tap.takes_comments &= media_type.startswith(EVENT_STREAM) or form_of(start) == "events"
+    if run.streaming:
+        tap.takes_comments &= media_type.startswith(EVENT_STREAM) or form_of(start) == "events"
     headers = [
         *head.fields,
         ("x-request-id", request_id),
@@ -237,8 +238,8 @@ async def _drain(answer: Answer, run: Run, tap: "_Tap") -> None:
 
 async def _read_start(answer: Answer) -> bytes:
     """The first bytes of an answer, as many as it takes to see what it is. Raises UpstreamError."""
-    start = b""
-    while len(start) < START_MAX_BYTES and may_be_events(start):
+    start = await answer.read()
+    while start and len(start) < START_MAX_BYTES and may_be_events(start):
         piece = await answer.read()
         if not piece:
             break

@@ -17,7 +17,7 @@ import orjson
 from gateway.dialects.base import NO_LIMIT, Meter
 from gateway.dialects.reading.array import ArraySplitter
 from gateway.dialects.reading.document import MAX_KEPT_BYTES, AnswerDocument
-from gateway.dialects.reading.reader import AnswerReader
+from gateway.dialects.reading.reader import AnswerReader, Limit
 from gateway.dialects.reading.repeated import BACKSLASH, QUOTE
 from gateway.dialects.reading.skim import Skimmer
 from gateway.dialects.reading.sse import FrameSplitter, LongFrame, data_of, event_of
@@ -80,7 +80,7 @@ class _UnitMeter(Meter):
         self._reader = reader
         self._splitter = splitter
         self._queue: list[bytes] = []  # complete, and not passed on yet
-        self._ahead: bool | None = None  # whether the first of them, read already, is hidden
+        self._ahead = False  # the first of them, which has been read, is hidden
         self._long: Skimmer | LongFrame | None = None
 
     @property
@@ -99,17 +99,23 @@ class _UnitMeter(Meter):
         kept = len(splitter.tail)
         units = splitter.push(data)
         passing = self._end_long(units.pop(0)) if splitter.continues else b""
-        if self._queue or not self._reader.has_room(len(units), kept + len(data), most_output):
+        if self._queue:
             self._queue += units
             passing += self._pass_covered(most_output, by_fewest=by_fewest)
         elif units:
-            hidden = self._read_all(units)
+            limited = not self._reader.has_room(len(units), kept + len(data), most_output)
+            limit = Limit(most_output, by_fewest=by_fewest) if limited else None
+            read, hidden = self._read_all(units, limit)
             self._reader.update_count()
-            if hidden is None and not kept and not splitter.tail:
+            if hidden is None and not kept and not splitter.tail and read == len(units):
                 return data
             passing += self._join(
-                [unit for at, unit in enumerate(units) if not hidden or at not in hidden]
+                [unit for at, unit in enumerate(units[:read]) if not hidden or at not in hidden]
             )
+            if read < len(units):
+                # The unit after those that pass has been read: it is beyond what is held.
+                self._queue = units[read:]
+                self._ahead = hidden is not None and read in hidden
         if not self._queue and (self._long or len(splitter.tail) > MAX_KEPT_BYTES):
             passing += self._spill()
         return passing
@@ -125,21 +131,20 @@ class _UnitMeter(Meter):
         return rest
 
     def _pass_covered(self, most_output: float, *, by_fewest: bool) -> bytes:
-        reader, queue, facts = self._reader, self._queue, self.facts
-        visible = []
-        passed = 0
-        for unit in queue:
-            hidden = self._read(unit) if self._ahead is None else self._ahead
-            self._ahead = None
-            reader.update_count()
-            if (facts.fewest_output if by_fewest else facts.counted_output) > most_output:
-                self._ahead = hidden
-                break
-            passed += 1
-            if not hidden:
-                visible.append(unit)
-        del queue[:passed]
-        return self._join(visible)
+        """Pass on what of the queue is covered now. Its first unit has been read."""
+        limit = Limit(most_output, by_fewest=by_fewest)
+        if limit.passed(self.facts):
+            return b""
+        queue = self._queue
+        first = [] if self._ahead else [queue[0]]
+        read, hidden = self._read_all(queue[1:], limit)
+        self._reader.update_count()
+        visible = [
+            unit for at, unit in enumerate(queue[1 : read + 1]) if not hidden or at not in hidden
+        ]
+        self._queue = queue[read + 1 :]
+        self._ahead = hidden is not None and read in hidden
+        return self._join(first + visible)
 
     def _join(self, units: list[bytes]) -> bytes:
         separator = self._splitter.separator
@@ -178,11 +183,16 @@ class _UnitMeter(Meter):
     def _read(self, unit: bytes) -> bool:
         """Read one unit; True when it is hidden from the client."""
 
-    def _read_all(self, units: list[bytes]) -> list[int] | None:
-        """Read units; return which are hidden."""
-        for unit in units:
+    def _read_all(self, units: list[bytes], limit: Limit | None) -> tuple[int, list[int] | None]:
+        """Read units up to the first that passes the limit, that one included. Returns how many are
+        within the limit, and which of all that were read are hidden."""
+        for at, unit in enumerate(units):
             self._read(unit)
-        return None
+            if limit is not None:
+                self._reader.update_count()
+                if limit.passed(self.facts):
+                    return at, None
+        return len(units), None
 
     def _take(self, document: dict[str, Any], unit: bytes) -> bool:
         self._reader.note_error(document)
@@ -230,34 +240,41 @@ class EventMeter(_UnitMeter):
         document = parse(data, self._reader)
         return type(document) is dict and self._take(document, unit) and self._hides
 
-    def _read_all(self, units: list[bytes]) -> list[int] | None:
+    def _read_all(self, units: list[bytes], limit: Limit | None) -> tuple[int, list[int] | None]:
+        reader = self._reader
         hidden: list[int] | None = None
-        repeated = self._reader.repeated
+        repeated = reader.repeated
         before, after = repeated.before, repeated.after
         begin, end = len(before), -len(after)
         texts = text_bytes = 0
+        # How many texts and bytes the limit allows; nothing is compared where there is room.
+        most_texts, most_bytes = reader.room(limit)
         for at, unit in enumerate(units):
             # The usual case of `RepeatedFrame.text_bytes`, without a call: half of the cost.
+            size = -1
             if unit[:begin] == before and unit.endswith(after):
                 text = unit[begin:end]
                 if text and QUOTE not in text and BACKSLASH not in text:
-                    texts += 1
-                    text_bytes += len(text)
-                    continue
-            size = repeated.text_bytes(unit) if repeated.between else -1
+                    size = len(text)
+            if size < 0 and repeated.between:
+                size = repeated.text_bytes(unit)
             if size > 0:
                 texts += 1
                 text_bytes += size
             elif size < 0:
                 if texts:  # a report covers the output before it
-                    self._reader.count_text(text_bytes, texts)
+                    reader.count_text(text_bytes, texts)
                     texts = text_bytes = 0
                 if self._read(unit):
                     hidden = [at] if hidden is None else [*hidden, at]
                 before, after = repeated.before, repeated.after
                 begin, end = len(before), -len(after)
-        self._reader.count_text(text_bytes, texts)
-        return hidden
+                most_texts, most_bytes = reader.room(limit)
+            if texts > most_texts or text_bytes > most_bytes:
+                reader.count_text(text_bytes, texts)
+                return at, hidden
+        reader.count_text(text_bytes, texts)
+        return len(units), hidden
 
 
 class ArrayMeter(_UnitMeter):

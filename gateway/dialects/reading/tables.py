@@ -107,6 +107,8 @@ def openai_pools(figures: Figures, counted_output: int) -> Pools:
     """Pools of an API whose prompt and completion include their details. Raises BadUsage."""
     get = figures.get
     prompt, completion, total = get(PROMPT, 0), get(COMPLETION, 0), get(TOTAL, 0)
+    if prompt and completion and len(figures) == (3 if total == prompt + completion else 2):
+        return Pools({"input": prompt, "output": completion}, True, True)  # as most answers say it
     cached, written, reasoning = get(CACHED, 0), get(WRITTEN, 0), get(REASONING, 0)
     if MISSED in figures:
         prompt = max(prompt, cached + figures[MISSED])

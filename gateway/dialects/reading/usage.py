@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.dialects.reading.numbers import BadUsage, read_quantity
+from gateway.dialects.reading.numbers import MAX_REPORTED, BadUsage, read_quantity
 
 Figures = dict[str, int]
 """Meaning → the largest figure reported for it."""
@@ -103,7 +103,9 @@ def _collect(report: dict[str, Any], names: Names, figures: Figures) -> None:
         if row is None or value is None:
             continue
         if type(row) is str:
-            quantity = read_quantity(value, name)
+            # Nearly all figures are plain integers: the reader is for those that are not.
+            plain = type(value) is int and 0 <= value <= MAX_REPORTED
+            quantity = value if plain else read_quantity(value, name)
             if quantity is not None and quantity > figures.get(row, -1):
                 figures[row] = quantity
         elif type(row) is Modalities:
@@ -114,7 +116,7 @@ def _collect(report: dict[str, Any], names: Names, figures: Figures) -> None:
             members = [n for n in value if n.endswith(row.ending)]
             total = sum(read_quantity(value[n], n) or 0 for n in members)
             figures[row.meaning] = max(total, figures.get(row.meaning, 0))
-        else:
+        elif any(value.values()):  # most details are zeros
             _collect(value, row, figures)
 
 
@@ -162,10 +164,12 @@ class UsageAccumulator:
             figures = read_figures(report, self._table.names)
             if not any(figures.values()):
                 return False
-            merged = {**known}
-            for meaning, quantity in figures.items():
-                if quantity > merged.get(meaning, -1):
-                    merged[meaning] = quantity
+            merged = figures
+            if known:
+                merged = {**known}
+                for meaning, quantity in figures.items():
+                    if quantity > merged.get(meaning, -1):
+                        merged[meaning] = quantity
             pools = self._table.pools(merged, counted_output)
         except BadUsage as problem:
             self.problem = self.problem or str(problem)
