@@ -37,6 +37,9 @@ from gateway.dialects.reading.document import AnswerDocument
 from gateway.dialects.reading.numbers import BadUsage
 from gateway.dialects.strict_json import parse_document
 
+MAX_MEASURED_BYTES: Final = 8 * 1024 * 1024
+"""In a longer answer no list or text is measured; figures are found in any."""
+
 _PARAMETER: Final = re.compile(
     r"([A-Za-z0-9._~\[\]-]+)(?:=((?:[A-Za-z0-9._~!$'()*+,:@/?=\[\]-]|%[0-9A-Fa-f]{2})*))?", re.ASCII
 )
@@ -175,6 +178,7 @@ class QuantityMeter(Meter):
             self._document = AnswerDocument(
                 frozenset(step for each in steps for step in each),
                 frozenset(each[-1] for each in steps if each),
+                MAX_MEASURED_BYTES,
             )
         self._size = 0
         self._succeeded = 200 <= answered.status < 300
@@ -215,7 +219,9 @@ class QuantityMeter(Meter):
     def _told(self, each: Quantity, document: Any) -> int:
         bound = self._most[each.unit]
         try:
-            told = each.tell(self._answered.fields, document)
+            told = None
+            if not (each.told is not None and each.told.length and self._is_shortened):
+                told = each.tell(self._answered.fields, document)
             problem = "usage_missing"
             if told is not None and told > ABSURD_FACTOR * max(1, bound):
                 raise BadUsage("is absurd")
@@ -229,6 +235,10 @@ class QuantityMeter(Meter):
         if self.facts.source == "counted":
             self.facts.source = "provider_reported"
         return told
+
+    @property
+    def _is_shortened(self) -> bool:
+        return self._document is not None and self._document.skimmed
 
     def _flag(self, word: str) -> None:
         facts = self.facts

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from gateway.dialects.reading.reader import ERROR_NAMES, AnswerReader
 from gateway.dialects.reading.tables import OPENAI
-from gateway.dialects.reading.text import output_bytes, text_bytes
+from gateway.dialects.reading.text import output_bytes, rendered_bytes, text_bytes
 
 NO_TEXT: Final = -1
 
@@ -52,7 +52,7 @@ def count_message(message: Any) -> tuple[int, str, str]:
     calls = message.get("tool_calls")
     if calls or message.get("function_call"):
         pieces += 2
-        size += output_bytes(calls) + output_bytes(message.get("function_call"))
+        size += _calls_bytes(calls) + _calls_bytes(message.get("function_call"))
     audio = message.get("audio")
     if type(audio) is dict and ("data" in audio or audio.get("transcript")):
         pieces += 2
@@ -62,6 +62,22 @@ def count_message(message: Any) -> tuple[int, str, str]:
     if not pieces:
         return NO_TEXT, "", ""
     return (size, *single) if pieces == 1 else (size, "", "")
+
+
+def _calls_bytes(calls: Any) -> int:
+    """Bytes that the model wrote of calls: names, and arguments as text or as an object."""
+    total = 0
+    for call in calls if type(calls) is list else (calls,):
+        if type(call) is not dict:
+            continue
+        for part in (call, call.get("function"), call.get("custom")):
+            for name in ("name", "arguments", "input"):
+                value = part.get(name) if type(part) is dict else None
+                if isinstance(value, str):
+                    total += text_bytes(value)
+                elif value is not None:
+                    total += rendered_bytes(value)
+    return total
 
 
 class ChatReader(AnswerReader):
@@ -104,6 +120,7 @@ class ChatReader(AnswerReader):
         self._choices = choices
         self._searches = searches
         self._finished_choices: set[int] = set()
+        self._streamed = False  # text has come in deltas
 
     def read_document(self, document: dict[str, Any]) -> None:
         """A complete answer."""
@@ -117,7 +134,7 @@ class ChatReader(AnswerReader):
                     self._count(text_bytes(text))
                 else:
                     self._count(count_message(choice.get("message"))[0])
-                self.finished(choice.get("finish_reason"))
+                self._end_choice(choice)
         self._report_all(document, choices, final=True)
 
     def read_event(self, document: dict[str, Any], frame: bytes) -> bool:
@@ -147,13 +164,13 @@ class ChatReader(AnswerReader):
                 size, name, text = text_bytes(legacy), "text", legacy
             else:
                 size, name, text = count_message(choice.get("delta"))
-                if size == NO_TEXT:  # some servers end a stream with the complete message
+                if size == NO_TEXT and not self._streamed:  # a stream of complete messages
+                    size, name, text = count_message(choice.get("message"))
                     repeatable = False
             if size >= 0:
                 total = max(total, 0) + size
-            reason = choice.get("finish_reason")
-            if isinstance(reason, str) and reason:
-                self.finished(reason)
+            self._streamed = self._streamed or size > NO_TEXT
+            if self._end_choice(choice):
                 index = choice.get("index")
                 self._finished_choices.add(index if type(index) is int else 0)
                 repeatable = False
@@ -162,6 +179,14 @@ class ChatReader(AnswerReader):
         self._count(total)
         if name and repeatable and len(choices) == 1 and frame and type(text) is str:
             self.repeated.learn(frame, name.encode(), text)
+
+    def _end_choice(self, choice: dict[str, Any]) -> bool:
+        """Note why a choice ended, if it has; some routers put an error into it."""
+        reason = choice.get("finish_reason")
+        self.finished(reason)
+        if choice.get("error") or reason == "error":
+            self.facts.error = True
+        return isinstance(reason, str) and reason != ""
 
     def _count(self, size: int) -> None:
         if size >= 0:
@@ -186,7 +211,7 @@ class EmbeddingsReader(AnswerReader):
     table = OPENAI
     contents = frozenset({"data"})
     complete = frozenset({"usage", "error", "detail"})
-    kept = ERROR_NAMES | {"id", "model", "service_tier"}
+    kept = ERROR_NAMES | {"id", "model", "service_tier", "data"}
 
     def read_document(self, document: dict[str, Any]) -> None:
         """A complete answer."""

@@ -163,7 +163,13 @@ class TranscriptReader(AnswerReader):
 
     def read_event(self, document: dict[str, Any], frame: bytes) -> bool:  # noqa: ARG002
         """An event; the last one reports the usage."""
+        kind = document.get("type")
         piece = document.get("delta")
+        if piece is None and isinstance(kind, str):
+            self.update_count()
+            # Mistral's deltas are called `text`; the last event repeats all of it.
+            if kind.endswith(".delta") or not self.facts.counted_output:
+                piece = document.get("text")
         if isinstance(piece, str) and piece:
             self.count_text(text_bytes(piece))
         self.report(document.get("usage"), final=True)

@@ -13,7 +13,6 @@ from typing import Any, Final, Literal
 from gateway.dialects.base import Asked, BadRequest
 from gateway.dialects.pointer import MISSING, Pointer
 from gateway.dialects.reading.numbers import BadUsage, read_quantity
-from gateway.dialects.reading.text import LongText
 
 ABSURD_FACTOR: Final = 100
 """A quantity beyond this many times its bound is a fault of the upstream: it is not charged."""
@@ -139,8 +138,6 @@ def _sent_quantity(value: Any, place: Place) -> int:
 
 
 def _length(value: Any) -> int:
-    if type(value) is LongText:
-        return value.size
     if type(value) in (str, list, dict):
         return len(value)
     raise BadUsage("is not a string, a list or an object")

@@ -61,6 +61,10 @@ class ResponsesReader(AnswerReader):
         "delta",
     }
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: dict[int, str] = {}  # place of an item → by what it is known
+
     def read_document(self, document: dict[str, Any]) -> None:
         """A complete response."""
         for item in _items(document):
@@ -91,9 +95,10 @@ class ResponsesReader(AnswerReader):
         elif kind in ("response.output_item.added", "response.output_item.done"):
             item = document.get("item")
             if type(item) is dict:
-                self._see_item(item)
+                self._see_item(item, document.get("output_index"))
         elif (match := _CALL_EVENT.fullmatch(kind)) and match[1] not in _OWN_CALLS:
-            self.see_call(document.get("item_id", kind), billed=match[2] != "failed")
+            key = self._key_of(document.get("item_id"), document.get("output_index"))
+            self.see_call(key, billed=match[2] != "failed")
         return False
 
     def _read_response(self, response: dict[str, Any]) -> None:
@@ -108,8 +113,8 @@ class ResponsesReader(AnswerReader):
             self.finished(status)
         if status == "failed":
             self.facts.error = True
-        for item in _items(response):
-            self._see_item(item)
+        for at, item in enumerate(_items(response)):
+            self._see_item(item, at)
         self.report(response.get("usage"), final=True)
 
     def _count_unseen(self, response: dict[str, Any]) -> None:
@@ -119,13 +124,21 @@ class ResponsesReader(AnswerReader):
         if size and not self.facts.counted_output:
             self.count_text(size)
 
-    def _see_item(self, item: dict[str, Any]) -> None:
+    def _key_of(self, item_id: Any, index: Any) -> str | None:
+        """By what an item is known: its id, or its place where some events leave the id out."""
+        if type(index) is not int:
+            return item_id if isinstance(item_id, str) else None
+        name = item_id if isinstance(item_id, str) else f"#{index}"
+        return self._names.setdefault(index, name)
+
+    def _see_item(self, item: dict[str, Any], index: Any) -> None:
         kind = item.get("type")
         if not isinstance(kind, str) or not kind.endswith("_call") or kind in _OWN_CALLS:
             return
         action = item.get("action")
         browses = type(action) is dict and action.get("type") in _NOT_BILLED
-        self.see_call(item.get("id"), billed=not browses and item.get("status") != "failed")
+        key = self._key_of(item.get("id"), index)
+        self.see_call(key, billed=not browses and item.get("status") != "failed")
 
 
 def _items(response: dict[str, Any]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ the provider did not report is never charged beyond the hold.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from gateway.dialects.base import AnswerFacts
@@ -39,7 +39,7 @@ _INPUT_UNITS: Final = frozenset(
 )
 _TOKEN_SIDES: Final = frozenset({"input", "output"})
 NOTHING_MISSING: Final[frozenset[str]] = frozenset()
-ABSURD: Final = ("usage_absurd",)
+ABSURD: Final = "usage_absurd"
 UNREADABLE: Final = ("answer_unreadable",)
 
 
@@ -79,24 +79,26 @@ def decide(ended: Ended) -> Outcome:
     """The row of the outcome table (docs/flow.md) that applies."""
     facts = ended.facts
     failed = ended.stage in ("unsent", "sent") or ended.status >= 400 or facts.error
-    if failed and facts.usage is None and not _delivered(ended):
-        return Outcome("release", {}, None)
     usable = is_usable(facts, ended.bound)
+    if failed and not usable and not _delivered(ended):
+        return Outcome("release", {}, None)
     if ended.stage in ("left", "killed") and not (usable and facts.usage_final):
         return _when_gone(ended, usable=usable)
     if ended.stage == "cut":
         # What the last piece had beyond the hold was not passed on: it is not charged.
         usage = seen_usage(facts, ended.bound, usable=usable, cut=True)
-        return Outcome("settle", usage, "counted", _flags(facts, usable))
+        return Outcome("settle", usage, "counted", _flags(facts, usable=usable))
     if facts.unreadable is not None and not (usable and facts.usage_final):
         return Outcome("settle", ended.bound.held_usage(ended.model), "estimated", UNREADABLE)
     missing = _missing(ended, usable=usable)
     if not missing and usable and facts.usage_final:
         return Outcome("settle", seen_usage(facts, ended.bound), facts.source, facts.flags)
-    flags = _flags(facts, usable)
+    flags = _flags(facts, usable=usable)
     usage = seen_usage(facts, ended.bound, usable=usable)
-    if failed or flags == ABSURD or not missing:
-        return Outcome("settle", usage, "estimated" if flags == ABSURD else "counted", flags)
+    if ABSURD in flags:
+        return Outcome("settle", usage, "estimated", flags)
+    if failed or not missing:
+        return Outcome("settle", usage, "counted", flags)
     flags = (*flags, "usage_missing")
     if ended.policy.missing_usage == "counted":
         return Outcome("settle", usage, "counted", flags)
@@ -181,7 +183,7 @@ def _when_gone(ended: Ended, *, usable: bool) -> Outcome:
         return hold
     if facts.unreadable is not None and by != "charge_input":
         return Outcome("settle", hold.usage, "estimated", UNREADABLE)
-    output: int | None = 0
+    output = 0
     if undrained and policy.undrained != "input":
         learned = ended.learned_output() if policy.undrained == "expected" else None
         if learned is None:
@@ -190,17 +192,23 @@ def _when_gone(ended: Ended, *, usable: bool) -> Outcome:
     elif ended.streaming and by == "drain" and policy.missing_usage == "hold":
         return hold
     elif ended.streaming and by != "charge_input":
-        passed = int(min(facts.counted_output, ended.passed_output, bound.held_output))
-        output = None if passed == facts.counted_output else passed
-        flags = _flags(facts, usable)
+        # A complete piece that waits for the hold to grow has been counted, and not passed on.
+        counted = int(min(facts.counted_output, ended.passed_output))
+        usage = seen_usage(replace(facts, counted_output=counted), bound, usable=usable)
+        return Outcome("settle", usage, "counted", _flags(facts, usable=usable))
     usage = seen_usage(facts, bound, usable=usable, output=output)
     return Outcome("settle", usage, "estimated" if undrained else "counted", flags)
 
 
-def _flags(facts: AnswerFacts, usable: bool) -> tuple[str, ...]:
-    if usable:
-        return facts.flags
-    return ABSURD if facts.usage is not None or facts.usage_problem is not None else ()
+def _flags(facts: AnswerFacts, *, usable: bool) -> tuple[str, ...]:
+    """What is odd about the reports. A figure that is impossible, and that no other report gives, is
+    absurd; what is merely absent is not."""
+    flags = facts.flags if usable else ()
+    unreasonable = facts.usage is not None and not usable
+    incomplete = not (facts.input_reported and facts.output_reported)
+    if unreasonable or (incomplete and facts.usage_problem is not None):
+        return (*flags, ABSURD)
+    return flags
 
 
 def _missing(ended: Ended, *, usable: bool) -> frozenset[str]:
@@ -238,4 +246,8 @@ def is_usable(facts: AnswerFacts, bound: Bound) -> bool:
     for unit, quantity in facts.usage.items():
         if unit in TOKEN_UNITS:
             tokens += quantity
+        elif quantity > ABSURD_FACTOR:
+            held = bound.tool_calls if unit == "tool_call" else bound.other_most.get(unit, 0)
+            if quantity > ABSURD_FACTOR * max(1, held):
+                return False
     return tokens <= ABSURD_FACTOR * bound.most + ABSURD_SLACK

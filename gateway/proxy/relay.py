@@ -128,17 +128,16 @@ async def _relay_stream(
             if not piece:
                 break
             if not await _pass_on(exchange, piece, run, tap, answer):
-                run.stage = "cut"
-                run.flag("cut")
-                refused = refused_growth(run.refused, format_amount(run.held_nano))
-                frame = dialect.end_stream(asked, refused.as_refusal(request_id))
-                await tap.end_with(exchange, frame)
+                await _cut(exchange, run, tap, dialect, asked, request_id)
                 return None
         rest = tap.finish()
+        if rest and run.watch(ended=True) and not await run.covered():
+            await _cut(exchange, run, tap, dialect, asked, request_id)
+            return None
         run.stage = "whole"
         if rest:
             await exchange.write(rest)
-        if exchange.header("x-credits-trailer") and tap.takes_comments:
+        if exchange.header("x-credits-trailer") and tap.takes_comments and not tap.inside:
             if rest:
                 await exchange.write(b"\n\n")  # ends the frame that the upstream did not end
             await _write_cost_comments(exchange, run)
@@ -152,9 +151,26 @@ async def _relay_stream(
         await tap.end_with(exchange, frame)
         return None
     except ClientGone:
+        if start:
+            tap.feed(start)  # the client left before its head
         if run.stage == "sent" and run.linger_ms:
             await _drain(answer, run, tap)
         raise
+
+
+async def _cut(
+    exchange: Exchange,
+    run: Run,
+    tap: "_Tap",
+    dialect: Dialect,
+    asked: RequestFacts,
+    request_id: str,
+) -> None:
+    """End a stream that nobody can pay for any further."""
+    run.stage = "cut"
+    run.flag("cut")
+    refused = refused_growth(run.refused, format_amount(run.held_nano))
+    await tap.end_with(exchange, dialect.end_stream(asked, refused.as_refusal(request_id)))
 
 
 async def _pass_on(exchange: Exchange, piece: bytes, run: Run, tap: "_Tap", answer: Answer) -> bool:
@@ -164,9 +180,12 @@ async def _pass_on(exchange: Exchange, piece: bytes, run: Run, tap: "_Tap", answ
     while True:
         if passing:
             await exchange.write(passing)
-        if not run.watch(ended=answer.done and not tap.waiting):
+        covered = True
+        if run.watch(ended=answer.done and not tap.waiting):
+            covered = await run.covered()
+        elif not tap.waiting:
             return True
-        covered = await run.covered()
+        # The hold may also have grown while the client's buffer was full.
         passing = b""
         if tap.waiting:
             passing = tap.feed(b"", run.stop_at, by_fewest=run.by_fewest)
@@ -205,12 +224,17 @@ async def _relay_whole(
         await exchange.answer(answer.status, headers, body)
         return
     headers.append(_remaining(run.hold.available_nano))
-    await exchange.start(answer.status, headers, None)
-    await exchange.write(b"".join(pieces))
-    pieces.clear()
-    while piece := await answer.read():
-        tap.feed(piece)
-        await exchange.write(piece)
+    run.streaming = True  # from here on the client has what has come
+    try:
+        await exchange.start(answer.status, headers, None)
+        await exchange.write(b"".join(pieces))
+        pieces.clear()
+        while piece := await answer.read():
+            tap.feed(piece)
+            await exchange.write(piece)
+    except (UpstreamError, ClientGone):
+        tap.finish(broken=True)
+        raise
     tap.finish()
     run.stage = "whole"
     await exchange.end()
@@ -296,6 +320,11 @@ class _Tap:
         """Whether something that has come waits until more is held."""
         return self._meter.waiting
 
+    @property
+    def inside(self) -> bool:
+        """Whether the client has the beginning of something whose end has not come."""
+        return self._meter.inside
+
     def feed(
         self, piece: bytes, most_output: float = NO_LIMIT, *, by_fewest: bool = False
     ) -> bytes:
@@ -316,7 +345,9 @@ class _Tap:
     def finish(self, *, broken: bool = False) -> bytes:
         """The answer has ended; what of it was still held back."""
         rest = self._meter.finish(broken=broken)
-        return b"" if self.coded else rest
+        if self.coded:
+            rest, self._coded_piece = self._coded_piece, b""
+        return b"" if broken else rest
 
     async def end_with(self, exchange: Exchange, frame: bytes) -> None:
         """End the client's stream by an error frame. A coded one, one that has no such frames, and

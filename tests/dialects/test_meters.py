@@ -102,7 +102,7 @@ CASES = [
     chat_sse("stream_crlf", {"input": 5, "output": 2}, 2),
     chat_sse("stream_cr", {"input": 5, "output": 2}, 2),
     chat_sse("stream_filters", {"input": 5, "output": 2}, 1),
-    chat_sse("stream_bad_usage", None, 1, final=False, problem="prompt_tokens is negative"),
+    chat_sse("stream_bad_usage", {"output": 2}, 1, problem="prompt_tokens is negative"),
     Case(
         "openai_completions.plain.json",
         {"input": 2, "output": 4},
@@ -167,7 +167,9 @@ CASES = [
     gemini("searched.json", {"input": 312, "output": 7}, 7, calls=2),
     gemini("blocked.json", {"input": 12}, 0, finish="SAFETY"),
     gemini("error.json", None, 0, **NOBODY),
-    gemini("bad_usage.json", None, 7, final=False, problem="candidatesTokenCount is negative"),
+    gemini(
+        "bad_usage.json", {"input": 12, "output": 7}, 7, problem="candidatesTokenCount is negative"
+    ),
     gemini("no_usage.json", None, 7, final=False),
     gemini("stream.sse", {"input": 12, "output": 7}, 7),
     gemini(

@@ -11,43 +11,67 @@ MAX_KEPT_BYTES: Final = 1024 * 1024
 model writes in one piece; what is longer carries media or vectors."""
 
 
+SKIMMED_AT_ONCE: Final = 128 * 1024
+"""Of what was kept when a document turned out long, so much more is skimmed with each piece: the
+event loop never waits for all of it."""
+
+
 class AnswerDocument:
     """Bytes that become one document: kept while they are few, else skimmed as they come.
 
     kept, complete: see `Skimmer`
     """
 
-    __slots__ = ("_complete", "_kept", "_pieces", "_size", "_skimmer")
+    __slots__ = ("_complete", "_kept", "_most_bytes", "_pieces", "_size", "_skimmer")
 
-    def __init__(self, kept: frozenset[str], complete: frozenset[str]) -> None:
+    def __init__(
+        self, kept: frozenset[str], complete: frozenset[str], most_bytes: int | None = None
+    ) -> None:
         self._kept = kept
         self._complete = complete
+        self._most_bytes = MAX_KEPT_BYTES if most_bytes is None else most_bytes
         self._pieces: list[bytes] = []
         self._size = 0
         self._skimmer: Skimmer | None = None
 
+    @property
+    def skimmed(self) -> bool:
+        """Whether it is too long to be kept, so that lists and texts may have been shortened."""
+        return self._size > self._most_bytes
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        if self._skimmer is not None:
-            self._skimmer.feed(data)
-            return
         self._pieces.append(data)
         self._size += len(data)
-        if self._size > MAX_KEPT_BYTES:
-            self._skim()
+        if self._size > self._most_bytes:
+            self._skim(len(data) + SKIMMED_AT_ONCE)
 
     def value(self) -> Any:
         """The document; one that has no end as far as it goes; None when it is neither object nor
         list."""
-        if self._skimmer is None:
+        if not self.skimmed:
             try:
                 return orjson.loads(b"".join(self._pieces))
             except orjson.JSONDecodeError:
-                self._skim()
-        return self._skimmer.document if self._skimmer is not None else None
+                pass
+        return self._skim(self._size).document
 
-    def _skim(self) -> None:
-        self._skimmer = Skimmer(self._kept, self._complete)
+    def _skim(self, most_bytes: int) -> Skimmer:
+        """Skim pieces that wait, at least so many bytes or all."""
+        skimmer = self._skimmer
+        if skimmer is None:
+            skimmer = self._skimmer = Skimmer(self._kept, self._complete)
+            self._pieces = [
+                piece[at : at + SKIMMED_AT_ONCE]
+                for piece in self._pieces
+                for at in range(0, len(piece), SKIMMED_AT_ONCE)
+            ]
+        done = 0
         for piece in self._pieces:
-            self._skimmer.feed(piece)
-        self._pieces.clear()
+            if most_bytes <= 0:
+                break
+            skimmer.feed(piece)
+            most_bytes -= len(piece)
+            done += 1
+        del self._pieces[:done]
+        return skimmer

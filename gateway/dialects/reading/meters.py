@@ -10,7 +10,7 @@ None of them raises on what an upstream sends.
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -19,8 +19,11 @@ from gateway.dialects.reading.array import ArraySplitter
 from gateway.dialects.reading.document import MAX_KEPT_BYTES, AnswerDocument
 from gateway.dialects.reading.reader import AnswerReader, Limit
 from gateway.dialects.reading.repeated import BACKSLASH, QUOTE
-from gateway.dialects.reading.skim import Skimmer
+from gateway.dialects.reading.skim import BOM, Skimmer
 from gateway.dialects.reading.sse import FrameSplitter, LongFrame, data_of, event_of
+
+MAX_HELD_BYTES: Final = 16 * 1024 * 1024
+"""A document that calls itself a stream is held back up to this."""
 
 
 def parse(data: bytes, reader: AnswerReader) -> Any:
@@ -97,7 +100,10 @@ class _UnitMeter(Meter):
         """Read the units that `data` completes; return those that what is held covers."""
         splitter = self._splitter
         kept = len(splitter.tail)
+        separator = splitter.separator
         units = splitter.push(data)
+        if separator != splitter.separator:  # from now on frames carry their own ends
+            self._queue = [unit + separator for unit in self._queue]
         passing = self._end_long(units.pop(0)) if splitter.continues else b""
         if self._queue:
             self._queue += units
@@ -122,13 +128,16 @@ class _UnitMeter(Meter):
 
     def finish(self, *, broken: bool = False) -> bytes:
         """Read a last unit that was never ended; return what was held back."""
+        waited = b""
+        if self._queue and not broken:
+            waited = self._pass_covered(NO_LIMIT, by_fewest=False)
         rest = self._splitter.rest()
         if self._long is not None:
             self._end_long(rest)
         elif rest and not broken and self._read(rest):
             rest = b""
         self._reader.update_count()
-        return rest
+        return waited + rest
 
     def _pass_covered(self, most_output: float, *, by_fewest: bool) -> bytes:
         """Pass on what of the queue is covered now. Its first unit has been read."""
@@ -170,6 +179,8 @@ class _UnitMeter(Meter):
         assert long is not None, "a long unit has begun"
         long.feed(end)
         self._long = None
+        if type(long) is LongFrame and long.event == b"error":
+            self.facts.error = True
         if type(long.document) is dict and long.ended:
             self._take(long.document, b"")
         self._reader.update_count()
@@ -206,24 +217,59 @@ class EventMeter(_UnitMeter):
         super().__init__(reader, FrameSplitter())
         self._hides = hides
         self._begun = False
+        self._bom = b""  # what has come before the first event: blanks, a byte order mark
+        self._held: list[bytes] = []
+        self._held_bytes = 0
         self._document: AnswerDocument | None = None  # a bare document that calls itself a stream
 
     def feed(self, data: bytes, most_output: float = NO_LIMIT, *, by_fewest: bool = False) -> bytes:
         """Read the events that `data` completes; return those that what is held covers."""
-        if not self._begun and (start := data.lstrip()):
-            self._begun = True
-            if start[:1] in (b"{", b"["):
-                self._document = AnswerDocument(self._reader.kept, self._reader.complete)
+        if not self._begun:
+            return self._begin(data, most_output, by_fewest=by_fewest)
         if self._document is not None:
-            self._document.feed(data)
-            return data
+            return self._hold(data)
         return super().feed(data, most_output, by_fewest=by_fewest)
 
     def finish(self, *, broken: bool = False) -> bytes:
         """Read a last event that was never ended; return what was held back."""
         if self._document is not None:
             read_document(self._document.value(), self._reader)
-        return super().finish(broken=broken)
+            held, self._held = b"".join(self._held), []
+            return held
+        before, self._bom = self._bom, b""
+        return before + super().finish(broken=broken)
+
+    @property
+    def inside(self) -> bool:
+        """Whether the client has the beginning of an event, or of a document, that has not ended."""
+        return super().inside or self._document is not None
+
+    def _begin(self, data: bytes, most_output: float, *, by_fewest: bool) -> bytes:
+        """The first bytes: a byte order mark is no part of the first event, and a bare document is
+        no event at all."""
+        data = self._bom + data
+        self._bom = b""
+        start = data.removeprefix(BOM).lstrip()
+        if not start or BOM.startswith(data):
+            self._bom = data
+            return b""
+        self._begun = True
+        if start[:1] in (b"{", b"["):
+            self._document = AnswerDocument(self._reader.kept, self._reader.complete)
+            return self._hold(data)
+        mark = BOM if data.startswith(BOM) else b""
+        return mark + super().feed(data[len(mark) :], most_output, by_fewest=by_fewest)
+
+    def _hold(self, data: bytes) -> bytes:
+        """A document waits until it is complete, like an event; one that is too long passes."""
+        assert self._document is not None, "this is a document"
+        self._document.feed(data)
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes <= MAX_HELD_BYTES:
+            return b""
+        passing, self._held = b"".join(self._held), []
+        return passing
 
     def _begin_long(self) -> LongFrame:
         return LongFrame(Skimmer(self._reader.kept, self._reader.complete))

@@ -108,10 +108,7 @@ class AnswerReader(ABC):
         reports, facts = self._reports, self.facts
         if reports.take(usage, facts.counted_output, final=final):
             self._publish()
-        elif not reports.says_anything:
-            facts.usage_problem = reports.problem
-        elif final:
-            facts.usage_final = reports.final = True
+        facts.usage_problem = reports.problem
 
     def done(self) -> None:
         """The stream said that it is complete: a running figure was the last one."""
@@ -124,7 +121,6 @@ class AnswerReader(ABC):
         assert pools is not None
         facts.usage = pools.usage
         facts.usage_final = reports.final
-        facts.usage_problem = None
         facts.input_reported = pools.input_reported
         facts.output_reported = pools.output_reported
         facts.output_reported_at = reports.counted_at
@@ -132,7 +128,7 @@ class AnswerReader(ABC):
 
     # Hosted calls
 
-    def see_call(self, call_id: Any, *, billed: bool = True) -> None:
+    def see_call(self, call_id: Any = None, *, billed: bool = True) -> None:
         """A call of a hosted tool; each id counts once, and one that failed is not billed."""
         if type(call_id) is not str:
             call_id = f"#{len(self._calls)}"
@@ -146,19 +142,19 @@ class AnswerReader(ABC):
         """The answer's id and the model that it names."""
         facts = self.facts
         if facts.response_id is None and isinstance(identity, str) and identity:
-            facts.response_id = str(identity[:MAX_NOTED_CHARS])
+            facts.response_id = _noted(identity)
         if facts.response_model is None and isinstance(model, str) and model:
-            facts.response_model = str(model[:MAX_NOTED_CHARS])
+            facts.response_model = _noted(model)
 
     def note_tier(self, tier: Any) -> None:
         """The service tier that answers; the last one counts, and an echoed `auto` is none."""
         if isinstance(tier, str) and tier and tier != AUTO_TIER:
-            self.facts.service_tier = name_tier(str(tier[:MAX_NOTED_CHARS]))
+            self.facts.service_tier = name_tier(_noted(tier))
 
     def finished(self, reason: Any) -> None:
         """Why the output ended."""
         if isinstance(reason, str) and reason:
-            self.facts.finish_reason = str(reason[:MAX_NOTED_CHARS])
+            self.facts.finish_reason = _noted(reason)
 
     def note_error(self, document: dict[str, Any]) -> None:
         """Whether the document says that it is an error: OpenAI, Anthropic, Google, vLLM, FastAPI."""
@@ -166,7 +162,12 @@ class AnswerReader(ABC):
         if (
             document.get("error")
             or document.get("object") == "error"
-            or (isinstance(kind, str) and (kind == "error" or kind.endswith("_error")))
-            or ("detail" in document and self.contents.isdisjoint(document))
+            or (isinstance(kind, str) and (kind == "error" or kind.endswith(("_error", "Error"))))
+            or (document.get("detail") and not any(map(document.get, self.contents)))
         ):
             self.facts.error = True
+
+
+def _noted(text: str) -> str:
+    """A name as it is kept: bounded, and text that can be written anywhere."""
+    return text[:MAX_NOTED_CHARS].encode("utf-8", "replace").decode()

@@ -19,6 +19,9 @@ QUOTE: Final = ord('"')
 BACKSLASH: Final = ord("\\")
 """As numbers: looking for a number in bytes is one memchr, for bytes a general search."""
 
+NOTHING: Final = b"\n\n\r\r"
+"""Stands for a frame before one was learned: no frame begins with its own end."""
+
 _PADDING: Final = (b'"obfuscation":"', b'"obfuscation": "')
 
 
@@ -32,9 +35,9 @@ class RepeatedFrame:
     __slots__ = ("_lessons", "after", "before", "between")
 
     def __init__(self) -> None:
-        self.before = b"\xff"  # no frame starts so: it is not UTF-8
+        self.before = NOTHING
         self.between = b""
-        self.after = b"\xff"
+        self.after = NOTHING
         self._lessons = 0
 
     def learn(self, frame: bytes, name: bytes, text: str) -> None:
@@ -47,7 +50,10 @@ class RepeatedFrame:
             # The member must stand there once: then it is the one that was parsed.
             if frame.count(head) == 1:
                 begin = frame.index(head) + len(head)
-                written = orjson.dumps(text)[1:]
+                try:
+                    written = orjson.dumps(text)[1:]
+                except orjson.JSONEncodeError:  # a lone surrogate
+                    return
                 if frame.startswith(written, begin):
                     self.before = frame[:begin]
                     self._keep_rest(frame[begin + len(written) - 1 :])

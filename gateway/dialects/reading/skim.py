@@ -25,14 +25,18 @@ from gateway.dialects.reading.text import LongText
 MAX_STRING_BYTES: Final = 4096
 """A string up to this is kept whole."""
 HEAD_BYTES: Final = 256
-MAX_NODES: Final = 100_000
-"""Values kept of one document; beyond that only members of the root are."""
+MAX_ITEMS: Final = 10_000
+"""Items kept of one list; the rest is skipped."""
+MAX_NODES: Final = 20_000
+"""Values kept below one member of the root; the rest is skipped."""
 MAX_DEPTH: Final = 64
 """Containers nested deeper are skipped."""
 MAX_SCALAR_BYTES: Final = 128
 
-_TOKEN: Final = re.compile(rb'[\s:\x00]*+(["{}\[\],]|[^\s:\x00,"{}\[\]]++)')
-_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_TOKEN: Final = re.compile(rb'[\s:\x00]*+(["{}\[\]]|,[\s,]*+|[^\s:\x00,"{}\[\]]++)')
+_STRING: Final = re.compile(rb'(?:[^"\\]++|\\[^u]|\\u[0-9a-fA-F]{4})*+', re.DOTALL)
+_ESCAPE_BYTES: Final = 6
+"""The longest escape, `\\uXXXX`."""
 _PLAIN = rb'[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"'
 _FLAT = rb"[{\[](?:%b)*+[}\]]" % _PLAIN
 _NESTED = rb"[{\[](?:%b|%b)*+[}\]]" % (_PLAIN, _FLAT)
@@ -48,7 +52,7 @@ _SCALARS: Final = {
     b"Infinity": math.inf,
     b"-Infinity": -math.inf,
 }
-_BOM: Final = b"\xef\xbb\xbf"
+BOM: Final = b"\xef\xbb\xbf"
 
 _OPENED: Final = (b"{", b"[")
 _CLOSED: Final = (b"}", b"]")
@@ -71,7 +75,7 @@ class _Container:
 
 
 class _String:
-    """A string while it is read, still escaped."""
+    """A string while it is read, still escaped. Pieces never end inside an escape."""
 
     __slots__ = ("_head", "_size", "_whole")
 
@@ -81,7 +85,7 @@ class _String:
         self._size = 0
 
     def add(self, piece: bytes) -> None:
-        """The next bytes, which never end inside an escape."""
+        """The next bytes."""
         if self._whole:
             if len(self._head) + len(piece) <= MAX_STRING_BYTES:
                 self._head += piece
@@ -119,6 +123,7 @@ class Skimmer:
         self._string: _String | None = None  # the kept string that is open
         self._skips_string = False
         self._skip_depth = 0  # containers open inside what is skipped
+        self._skips_rest = False  # what is skipped is the rest of the innermost container
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes. Never raises."""
@@ -139,12 +144,12 @@ class Skimmer:
     # what cannot be read yet kept in `_rest`, −1.
 
     def _begin(self, data: bytes) -> int:
-        start = data.removeprefix(_BOM).lstrip()
+        start = data.removeprefix(BOM).lstrip()
         if start[:1] in _OPENED:
             self._begun = True
             return len(data) - len(start)
-        if not start or _BOM.startswith(data):
-            self._rest = data[: len(_BOM)]
+        if not start or BOM.startswith(data):
+            self._rest = data[: len(BOM)]
         else:
             self.ended = True
         return -1
@@ -164,8 +169,10 @@ class Skimmer:
             self._open(token)
         elif token in _CLOSED:
             self._close()
-        elif token == b",":
+        elif token.startswith(b","):
             self._stack[-1].key = None
+            if self._is_full():
+                self._skip_depth, self._skips_rest = 1, True
         elif end == len(data):
             self._rest = token[: MAX_SCALAR_BYTES + 1]  # one that is longer has no meaning anyway
             return -1
@@ -180,8 +187,12 @@ class Skimmer:
         if self._string is not None:
             self._string.add(data[at:end])
         if data[end : end + 1] != b'"':
-            self._rest = data[end:]  # a backslash at the most
-            return -1
+            if len(data) - end < _ESCAPE_BYTES:
+                self._rest = data[end:]  # nothing, or an escape that has not come whole
+                return -1
+            if self._string is not None:  # no escape at all: taken as it is
+                self._string.add(data[end : end + 2])
+            return end + 2
         if self._string is not None:
             value, self._string = self._string.value(), None
             self._take_string(value)
@@ -206,16 +217,29 @@ class Skimmer:
         closed = min(size, self._skip_depth)
         self._skip_depth -= closed
         if not self._skip_depth:
-            self._stack[-1].key = None
+            if self._skips_rest:
+                self._skips_rest = False
+                self._close()
+            else:
+                self._stack[-1].key = None
         return end + closed
 
     # What is done with a value
 
     def _keeps(self, top: _Container) -> bool:
         """Whether the value that comes next in this container is kept."""
-        if self._nodes >= MAX_NODES and len(self._stack) > 1:
-            return False
         return top.complete or type(top.value) is list or top.key in self._kept
+
+    def _is_full(self) -> bool:
+        """Whether the rest of the innermost container is skipped. The root object never is: usage
+        may be its last member."""
+        value = self._stack[-1].value
+        if type(value) is list and len(value) >= MAX_ITEMS:
+            return True
+        if len(self._stack) == 1:
+            self._nodes = 0
+            return False
+        return self._nodes >= MAX_NODES
 
     def _open(self, token: bytes) -> None:
         value: Any = {} if token == b"{" else []

@@ -17,6 +17,8 @@ only counts once the next byte is there."""
 _CR: Final = ord("\r")
 _LF: Final = ord("\n")
 _DATA: Final = b"data:"
+_FIELD_BYTES: Final = 32
+"""So many bytes of a line say which field it is, and of an event's name enough."""
 _OVERLAP: Final = 4
 """The longest end of a frame, CRLF CRLF: how far back the search starts when bytes are added."""
 
@@ -95,9 +97,10 @@ class FrameSplitter:
 class LongFrame:
     """An event that is too long to be kept: its data is skimmed line by line as it comes."""
 
-    __slots__ = ("_line", "_passes", "_skimmer")
+    __slots__ = ("_line", "_passes", "_skimmer", "event")
 
     def __init__(self, skimmer: Skimmer) -> None:
+        self.event = b""
         self._skimmer = skimmer
         self._line = b""  # the beginning of a line, until its field is known
         self._passes: bool | None = None  # whether the line is data; None while that is not known
@@ -108,9 +111,11 @@ class LongFrame:
             ends = part.endswith((b"\n", b"\r"))
             if self._passes is None:
                 self._line += part
-                if not ends and len(self._line) <= len(_DATA):
+                if not ends and len(self._line) <= _FIELD_BYTES:
                     continue
                 self._passes = self._line.startswith(_DATA)
+                if not self._passes and not self.event:
+                    self.event = event_of(self._line)
                 part = self._line[len(_DATA) :]
                 self._line = b""
             if self._passes:

@@ -7,7 +7,6 @@ a row.
 
 from typing import Final
 
-from gateway.dialects.reading.numbers import BadUsage
 from gateway.dialects.reading.usage import (
     AUDIO_IN,
     AUDIO_OUT,
@@ -104,7 +103,7 @@ GEMINI_NAMES: Final[Names] = {
 
 
 def openai_pools(figures: Figures, counted_output: int) -> Pools:
-    """Pools of an API whose prompt and completion include their details. Raises BadUsage."""
+    """Pools of an API whose prompt and completion include their details."""
     get = figures.get
     prompt, completion, total = get(PROMPT, 0), get(COMPLETION, 0), get(TOTAL, 0)
     if prompt and completion and len(figures) == (3 if total == prompt + completion else 2):
@@ -114,6 +113,10 @@ def openai_pools(figures: Figures, counted_output: int) -> Pools:
         prompt = max(prompt, cached + figures[MISSED])
     heard, seen, spoken = get(AUDIO_IN, 0), get(IMAGE_IN, 0), get(AUDIO_OUT, 0)
     unexplained = False
+    if 0 < prompt < max(cached, written):  # larger than what should include it: it is beside
+        prompt += cached + written
+    if 0 < completion < reasoning:
+        completion += reasoning
     if not prompt and not completion and total:
         # The total alone. What was counted is output, the rest is input.
         completion = min(counted_output, total)
@@ -140,13 +143,12 @@ def openai_pools(figures: Figures, counted_output: int) -> Pools:
             heard += surplus
         else:
             unexplained = True
-            beside = reasoning > completion
             completion += surplus
-            reasoning = max(reasoning, surplus) if beside else reasoning + surplus
-    if max(cached, written, heard + seen) > prompt:
-        raise BadUsage("the details of the input tokens exceed them")
-    if reasoning + spoken > completion:
-        raise BadUsage("the details of the output tokens exceed them")
+            reasoning += surplus
+    if heard + seen > prompt:
+        heard = seen = 0  # a breakdown that does not fit breaks nothing down
+    reasoning = min(reasoning, completion)
+    spoken = min(spoken, completion - reasoning)
     # Cached audio or images may be reported twice; the cheaper class gives way.
     written = min(written, prompt - heard - seen)
     cached = min(cached, prompt - heard - seen - written)
@@ -165,11 +167,10 @@ def openai_pools(figures: Figures, counted_output: int) -> Pools:
 
 
 def anthropic_pools(figures: Figures, counted_output: int) -> Pools:  # noqa: ARG001 - no total
-    """Pools of an API whose input excludes the cache. Raises BadUsage."""
+    """Pools of an API whose input excludes the cache."""
     get = figures.get
     output, thinking = get(COMPLETION, 0), get(REASONING, 0)
-    if thinking > output:
-        raise BadUsage("thinking_tokens exceed output_tokens")
+    thinking = min(thinking, output)
     long_lived = get(WRITTEN_1H, 0)
     written = max(get(WRITTEN, 0), get(WRITTEN_5M, 0) + long_lived)
     usage = present(
@@ -185,15 +186,14 @@ def anthropic_pools(figures: Figures, counted_output: int) -> Pools:  # noqa: AR
 
 
 def gemini_pools(figures: Figures, counted_output: int) -> Pools:
-    """Pools of `usageMetadata`. Raises BadUsage."""
+    """Pools of `usageMetadata`."""
     get = figures.get
     prompt, tools, total = get(PROMPT, 0), get(TOOL_IN, 0), get(TOTAL, 0)
     output, thoughts = get(COMPLETION, 0), get(REASONING, 0)
     unexplained = False
     if thoughts and total == prompt + tools + output:
-        if thoughts > output:
-            raise BadUsage("thoughtsTokenCount exceeds candidatesTokenCount")
-        output -= thoughts  # counted within: the total says so
+        if thoughts <= output:
+            output -= thoughts  # counted within: the total says so
     elif total > prompt + tools + output + thoughts:
         surplus = total - prompt - tools - output - thoughts
         if not prompt:
@@ -208,8 +208,11 @@ def gemini_pools(figures: Figures, counted_output: int) -> Pools:
             unexplained = True
     cached, spoken = get(CACHED, 0), get(AUDIO_OUT, 0)
     heard, seen = get(AUDIO_IN, 0), get(IMAGE_IN, 0)
-    if max(cached, heard + seen) > prompt or spoken > output:
-        raise BadUsage("the details of the usage exceed it")
+    if 0 < prompt < cached:
+        prompt += cached
+    if heard + seen > prompt:
+        heard = seen = 0  # a breakdown that does not fit breaks nothing down
+    spoken = min(spoken, output)
     # Cached audio or images may be reported twice; the cheaper class gives way.
     cached = min(cached, prompt - heard - seen)
     usage = present(

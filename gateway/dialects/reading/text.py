@@ -4,10 +4,7 @@ Text is counted as text. Media (base64, data URLs, links), ids, signatures and e
 not output tokens, whatever their length.
 """
 
-import re
 from typing import Any, Final
-
-import orjson
 
 NOT_TEXT: Final = frozenset(
     {
@@ -24,7 +21,13 @@ NOT_TEXT: Final = frozenset(
         "b64_json",
         "image_url",
         "url",
+        "image",
         "images",
+        "audio",
+        "video",
+        "file",
+        "file_data",
+        "source",
         "format",
         "mime_type",
         "mimeType",
@@ -35,9 +38,6 @@ NOT_TEXT: Final = frozenset(
     }
 )
 """Members of an answer that carry no output text."""
-
-_DATA_URL: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+[;,]")
-"""RFC 2397, with the media type that all who send media write."""
 
 
 class LongText(str):
@@ -71,8 +71,7 @@ def output_bytes(value: Any) -> int:
     while todo:
         item = todo.pop()
         if isinstance(item, str):
-            if _DATA_URL.match(item) is None:
-                total += text_bytes(item)
+            total += text_bytes(item)
         elif type(item) is dict:
             todo.extend(member for name, member in item.items() if name not in NOT_TEXT)
         elif type(item) is list:
@@ -82,14 +81,6 @@ def output_bytes(value: Any) -> int:
 
 def rendered_bytes(value: Any) -> int:
     """Bytes of a structure that the model wrote, such as a call's arguments, as compact JSON."""
-    try:
-        size = len(orjson.dumps(value))
-    except orjson.JSONEncodeError:  # a lone surrogate, or nested too deep
-        return _estimated_bytes(value)
-    return size + sum(text.size - text_bytes(str(text)) for text in _long_texts(value))
-
-
-def _estimated_bytes(value: Any) -> int:
     total = 0
     todo = [value]
     while todo:
@@ -97,26 +88,12 @@ def _estimated_bytes(value: Any) -> int:
         if isinstance(item, str):
             total += text_bytes(item) + 2
         elif type(item) is dict:
-            total += 2 + 2 * len(item)
+            total += 1 + 2 * len(item) if item else 2  # brackets, colons, commas
             todo.extend(item)
             todo.extend(item.values())
         elif type(item) is list:
-            total += 2 + len(item)
+            total += 1 + len(item) if item else 2
             todo.extend(item)
         else:
-            total += len(str(item))
+            total += len(str(item))  # null, true and false have as many as in Python, but one
     return total
-
-
-def _long_texts(value: Any) -> list[LongText]:
-    found = []
-    todo = [value]
-    while todo:
-        item = todo.pop()
-        if type(item) is LongText:
-            found.append(item)
-        elif type(item) is dict:
-            todo.extend(item.values())
-        elif type(item) is list:
-            todo.extend(item)
-    return found

@@ -2,7 +2,7 @@
 
 A table maps each spelling of a figure to its meaning. Several spellings of one meaning in one
 report are the same figure, so the largest counts, once. Of several reports in one answer no figure
-ever falls, and a report that is impossible undoes nothing that an earlier one said.
+ever falls, and what is impossible undoes nothing: each figure that is none is left out by itself.
 
 The meanings are turned into exclusive pools afterwards, by what the API includes in what:
 
@@ -88,52 +88,68 @@ class UsageTable:
     pools: Callable[[Figures, int], Pools]
 
 
-def read_figures(report: Any, names: Names) -> Figures:
-    """The figures of one report. Raises BadUsage when one of them is impossible."""
+def read_figures(report: Any, names: Names) -> tuple[Figures, str | None]:
+    """The figures of one report, and why the first impossible one was left out, if one was.
+
+    What is no figure at all (an empty list where details belong) is no report of it.
+    """
     if type(report) is not dict:
-        raise BadUsage("usage is not an object")
-    figures: Figures = {}
-    _collect(report, names, figures)
-    return figures
+        return {}, "usage is not an object" if report else None
+    reading = _Reading()
+    reading.collect(report, names)
+    return reading.figures, reading.problem
 
 
-def _collect(report: dict[str, Any], names: Names, figures: Figures) -> None:
-    for name, value in report.items():
-        row = names.get(name)
-        if row is None or value is None:
-            continue
-        if type(row) is str:
-            # Nearly all figures are plain integers: the reader is for those that are not.
-            plain = type(value) is int and 0 <= value <= MAX_REPORTED
-            quantity = value if plain else read_quantity(value, name)
-            if quantity is not None and quantity > figures.get(row, -1):
-                figures[row] = quantity
-        elif type(row) is Modalities:
-            _add_modalities(name, value, row, figures)
-        elif type(value) is not dict:
-            raise BadUsage(f"{name} is not an object")
-        elif type(row) is Suffix:
-            members = [n for n in value if n.endswith(row.ending)]
-            total = sum(read_quantity(value[n], n) or 0 for n in members)
-            figures[row.meaning] = max(total, figures.get(row.meaning, 0))
-        elif any(value.values()):  # most details are zeros
-            _collect(value, row, figures)
+class _Reading:
+    __slots__ = ("figures", "problem")
 
+    def __init__(self) -> None:
+        self.figures: Figures = {}
+        self.problem: str | None = None
 
-def _add_modalities(name: str, value: Any, row: Modalities, figures: Figures) -> None:
-    if type(value) is not list:
-        raise BadUsage(f"{name} is not a list")
-    sums: Figures = {}
-    for item in value:
-        if type(item) is not dict:
-            raise BadUsage(f"{name} is not a list of objects")
-        modality = item.get("modality")
-        meaning = row.meanings.get(modality) if type(modality) is str else None
-        if meaning is not None:
-            count = item.get("tokenCount", item.get("token_count"))
-            sums[meaning] = sums.get(meaning, 0) + (read_quantity(count, name) or 0)
-    for meaning, total in sums.items():
-        figures[meaning] = max(total, figures.get(meaning, 0))
+    def collect(self, report: dict[str, Any], names: Names) -> None:
+        figures = self.figures
+        for name, value in report.items():
+            row = names.get(name)
+            if row is None or not value:
+                if value == 0 and type(value) is int and type(row) is str:
+                    figures.setdefault(row, 0)
+                continue
+            if type(row) is str:
+                # Nearly all figures are plain integers: the reader is for those that are not.
+                plain = type(value) is int and 0 <= value <= MAX_REPORTED
+                quantity = value if plain else self._quantity(value, name)
+                if quantity is not None and quantity > figures.get(row, -1):
+                    figures[row] = quantity
+            elif type(row) is Modalities:
+                if type(value) is list:
+                    self._add_modalities(name, value, row)
+            elif type(value) is not dict:
+                continue
+            elif type(row) is Suffix:
+                members = [n for n in value if n.endswith(row.ending)]
+                total = sum(self._quantity(value[n], n) or 0 for n in members)
+                figures[row.meaning] = max(total, figures.get(row.meaning, 0))
+            elif any(value.values()):  # most details are zeros
+                self.collect(value, row)
+
+    def _quantity(self, value: Any, name: str) -> int | None:
+        try:
+            return read_quantity(value, name)
+        except BadUsage as problem:
+            self.problem = self.problem or str(problem)
+            return None
+
+    def _add_modalities(self, name: str, value: list[Any], row: Modalities) -> None:
+        sums: Figures = {}
+        for item in value:
+            modality = item.get("modality") if type(item) is dict else None
+            meaning = row.meanings.get(modality) if type(modality) is str else None
+            if meaning is not None:
+                count = item.get("tokenCount", item.get("token_count"))
+                sums[meaning] = sums.get(meaning, 0) + (self._quantity(count, name) or 0)
+        for meaning, total in sums.items():
+            self.figures[meaning] = max(total, self.figures.get(meaning, 0))
 
 
 class UsageAccumulator:
@@ -141,7 +157,7 @@ class UsageAccumulator:
 
     pools:          what they say together; None until one was usable
     final:          the provider has said that its figures are complete
-    problem:        why the first impossible report was not used
+    problem:        why the first impossible figure was left out
     counted_at:     output counted by the gate when the last usable report of output came
     """
 
@@ -160,22 +176,22 @@ class UsageAccumulator:
         if report is None:
             return False
         known = self._figures
+        figures, problem = read_figures(report, self._table.names)
+        self.problem = self.problem or problem
+        if not any(figures.values()):
+            return False
+        merged = figures
+        if known:
+            merged = {**known}
+            for meaning, quantity in figures.items():
+                if quantity > merged.get(meaning, -1):
+                    merged[meaning] = quantity
         try:
-            figures = read_figures(report, self._table.names)
-            if not any(figures.values()):
-                return False
-            merged = figures
-            if known:
-                merged = {**known}
-                for meaning, quantity in figures.items():
-                    if quantity > merged.get(meaning, -1):
-                        merged[meaning] = quantity
-            pools = self._table.pools(merged, counted_output)
-        except BadUsage as problem:
-            self.problem = self.problem or str(problem)
+            self.pools = self._table.pools(merged, counted_output)
+        except BadUsage as impossible:
+            self.problem = self.problem or str(impossible)
             return False
         self._figures = merged
-        self.pools = pools
         self.final = self.final or final
         if _tells_output(figures, known):
             self.counted_at = counted_output
@@ -188,11 +204,12 @@ class UsageAccumulator:
 
 
 def _tells_output(figures: Figures, known: Figures) -> bool:
-    """Whether a report covers the output so far: it names some, and no less than before."""
-    for meaning in (COMPLETION, REASONING, TOTAL):
+    """Whether a report covers the output so far: it names more than was known. A server that
+    repeats its first figure says nothing about what came since."""
+    for meaning in (COMPLETION, REASONING):
         if figures.get(meaning):
-            return figures[meaning] >= known.get(meaning, 0)
-    return False
+            return figures[meaning] > known.get(meaning, 0)
+    return not known.get(COMPLETION) and figures.get(TOTAL, 0) > known.get(TOTAL, 0)
 
 
 def present(**pools: int) -> dict[str, int]:
