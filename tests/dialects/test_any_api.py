@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 
 from gateway.dialects.any_api import AnyApi, Terms
@@ -158,3 +159,28 @@ def test_a_length_is_one_of_a_text_a_list_or_an_object(value: Any) -> None:
         return
     with pytest.raises(BadRequest):
         quantity.read(asked(), document)
+
+
+@pytest.mark.parametrize("rows", [3, 20_000])
+@pytest.mark.parametrize("where", ["first", "last"])
+def test_a_figure_is_found_in_a_long_answer_and_in_one_that_is_not_quite_json(
+    rows: int, where: str
+) -> None:
+    noise = '"rows":[' + ",".join(['{"a":"%s","b":NaN}' % ("x" * 500)] * rows) + "]"
+    body = f'{{"found":"4.0",{noise}}}' if where == "first" else f'{{{noise},"found":"4.0"}}'
+    facts = metered(api(FOUND), [body.encode()])
+    assert (facts.usage, facts.flags) == ({"request": 1, "item": 4}, ())
+
+
+@pytest.mark.parametrize(
+    ("value", "items"), [([[1, 2]] * 400_000, 400_000), ("é" * 700_000, 700_000)]
+)
+def test_lists_and_texts_are_measured_up_to_eight_megabytes(value: Any, items: int) -> None:
+    place = Place(pointer=Pointer.parse("/v"), length=True)
+    counted = Quantity("item", 1_000_000, told=place)
+    body = orjson.dumps({"v": value})
+    facts = metered(api(counted), [body[:1000], body[1000:]])
+    assert (facts.usage, facts.flags) == ({"request": 1, "item": items}, ())
+    long = orjson.dumps({"v": value, "x": "y" * 9_000_000})
+    facts = metered(api(counted), [long])
+    assert (facts.usage, facts.flags) == ({"request": 1, "item": 1_000_000}, ("usage_missing",))

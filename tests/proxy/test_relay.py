@@ -13,7 +13,9 @@ import pytest
 
 from gateway.domain.events import Event
 from gateway.proxy import relay as module
-from tests.gate import Gate, running_gate
+from gateway.proxy.exchange import ServedExchange
+from gateway.proxy.running import Run
+from tests.gate import KEY, Gate, digest, running_gate
 from tests.rawhttp import RawClient, Received, ScriptedUpstream, ok
 from tests.until import until
 
@@ -326,3 +328,47 @@ async def test_a_free_route_s_failures_are_said_to_be_the_upstream_s(serve: Serv
         assert failures == [[["sim", "cut"], 1]]
         denied = gate.service.snapshot()["creditgate_decisions_total"]["samples"]
         assert not [row for row in denied if row[0][0] == "deny"], "the gate refused nothing"
+
+
+# A hold that grows while the client's buffer is full
+
+
+async def test_what_waited_passes_when_the_hold_has_grown_meanwhile(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The write of what is covered takes long; the extension comes in before it returns."""
+    frames = [frame(f"w{n}") for n in range(40)]
+    grown = asyncio.Event()
+    write = ServedExchange.write
+
+    async def slowly(exchange: ServedExchange, data: bytes) -> None:
+        await write(exchange, data)
+        if data.startswith(frames[0]):
+            await asyncio.wait_for(grown.wait(), 10)
+
+    monkeypatch.setattr(ServedExchange, "write", slowly)
+    take = Run._take
+
+    def taken(run: Run, *answer: Any) -> None:
+        take(run, *answer)
+        grown.set()
+
+    monkeypatch.setattr(Run, "_take", taken)
+    policy = {"preset": "balanced", "hold_output_tokens": 30, "checkpoint_interval_ms": 100}
+    async with serve(stream_of(b"".join(frames) + USAGE + DONE), policy=policy) as gate:
+        answer = await gate.chat(stream=True)
+        assert answer.content == b"".join(frames) + DONE
+        assert dict((await ended(gate)).usage) == {"input": 7, "output": 3}
+
+
+async def test_a_last_event_without_its_end_is_not_passed_beyond_the_hold(serve: Serve) -> None:
+    last = frame("word " * 8000)[:-2]
+    policy = {"preset": "balanced", "hold_output_tokens": 30}
+    grants = [{"name": "start", "amount": "0.001", "category": "paid"}]
+    customers = {"acme": {"grants": grants, "keys": [{"id": "k_acme", "sha256": digest(KEY)}]}}
+    async with serve(stream_of(frame("a"), last), policy=policy, customers=customers) as gate:
+        answer = await gate.chat(stream=True)
+        assert b"word" not in answer.content
+        event = await ended(gate)
+        assert "cut" in event.facts["flags"]
+        assert event.amount_nano <= 1_000_000
