@@ -20,12 +20,12 @@ import orjson
 
 from gateway.dialects.base import (
     JSON_TYPE,
-    NO_LIMIT,
     Answered,
     AnswerFacts,
     Asked,
     BadRequest,
     ForwardOptions,
+    Limit,
     Meter,
     ReadOptions,
     RequestFacts,
@@ -185,13 +185,7 @@ class QuantityMeter(Meter):
         self._charged = self._succeeded or terms.charge_errors
         self.facts.error = not self._succeeded
 
-    def feed(
-        self,
-        data: bytes,
-        most_output: float = NO_LIMIT,  # noqa: ARG002 - the hold covers all of it
-        *,
-        by_fewest: bool = False,  # noqa: ARG002
-    ) -> bytes:
+    def feed(self, data: bytes, limit: Limit | None = None) -> bytes:  # noqa: ARG002 - all is held
         """Count the bytes, and keep them where they tell something."""
         self._size += len(data)
         if self._document is not None:

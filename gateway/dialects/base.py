@@ -7,7 +7,6 @@ Of the values here that each request makes anew nobody changes one; they are not
 would make each of them three times as dear.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -198,7 +197,28 @@ class AnswerFacts:
     flags: tuple[str, ...] = ()
 
 
-NO_LIMIT: Final = math.inf
+BYTES_PER_TOKEN: Final = 4
+MOST_BYTES_PER_TOKEN: Final = 16
+"""Text of longer tokens than this, on the average, is not met."""
+
+
+class Limit:
+    """How much output is covered by what is held.
+
+    by_fewest: it is compared with `fewest_output`, else with `counted_output`
+    """
+
+    __slots__ = ("_by_fewest", "bytes_per_token", "most_output")
+
+    def __init__(self, most_output: float, *, by_fewest: bool = False) -> None:
+        self.most_output = most_output
+        self.bytes_per_token = MOST_BYTES_PER_TOKEN if by_fewest else BYTES_PER_TOKEN
+        self._by_fewest = by_fewest
+
+    def passed(self, facts: AnswerFacts) -> bool:
+        """Whether an answer's output is beyond it."""
+        output = facts.fewest_output if self._by_fewest else facts.counted_output
+        return output > self.most_output
 
 
 class Meter(ABC):
@@ -218,11 +238,10 @@ class Meter(ABC):
         return False
 
     @abstractmethod
-    def feed(self, data: bytes, most_output: float = NO_LIMIT, *, by_fewest: bool = False) -> bytes:
+    def feed(self, data: bytes, limit: Limit | None = None) -> bytes:
         """Take the next bytes (decoded); return those that pass on to the client.
 
-        most_output: output beyond which nothing passes; what waits passes at a later call
-        by_fewest:   it is compared with `fewest_output`, else with `counted_output`
+        limit: output beyond which nothing passes; what waits passes at a later call
         Bytes pass unchanged, save for a usage frame the client did not ask for.
         """
 

@@ -3,9 +3,9 @@
 from typing import Final
 
 from gateway.dialects.base import (
-    NO_LIMIT,
     AnswerFacts,
     ForwardOptions,
+    Limit,
     Meter,
     ReadOptions,
     RequestFacts,
@@ -50,13 +50,7 @@ class NothingMeter(Meter):
             usage={}, usage_final=True, input_reported=True, output_reported=True
         )
 
-    def feed(
-        self,
-        data: bytes,
-        most_output: float = NO_LIMIT,  # noqa: ARG002 - the hold covers all of it
-        *,
-        by_fewest: bool = False,  # noqa: ARG002
-    ) -> bytes:
+    def feed(self, data: bytes, limit: Limit | None = None) -> bytes:  # noqa: ARG002 - all is held
         """All bytes pass."""
         return data
 

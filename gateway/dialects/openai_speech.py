@@ -10,10 +10,10 @@ from typing import Any, Final
 import orjson
 
 from gateway.dialects.base import (
-    NO_LIMIT,
     AnswerFacts,
     BadRequest,
     ForwardOptions,
+    Limit,
     Meter,
     ReadOptions,
     Refusal,
@@ -96,13 +96,7 @@ class SoundMeter(Meter):
         self.facts = AnswerFacts(counted={"byte": spoken_bytes})
         self._size = 0
 
-    def feed(
-        self,
-        data: bytes,
-        most_output: float = NO_LIMIT,  # noqa: ARG002 - the hold covers all of it
-        *,
-        by_fewest: bool = False,  # noqa: ARG002
-    ) -> bytes:
+    def feed(self, data: bytes, limit: Limit | None = None) -> bytes:  # noqa: ARG002 - all is held
         """Count the bytes."""
         self._size += len(data)
         self.facts.counted_output = -(-self._size // BYTES_PER_AUDIO_TOKEN)

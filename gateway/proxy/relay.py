@@ -15,21 +15,20 @@ from typing import Final
 
 from gateway.dialects.base import (
     EVENT_STREAM,
-    NO_LIMIT,
     Answered,
     Dialect,
-    Meter,
     Refusal,
     RequestFacts,
     form_of,
     may_be_events,
 )
-from gateway.dialects.coding import Decoder, decoder_for
+from gateway.dialects.coding import decoder_for
 from gateway.domain.money import format_amount
 from gateway.proxy.headers import read_head
 from gateway.proxy.http import Answer, ClientGone, Exchange, UpstreamError
 from gateway.proxy.refused import refused_by_kill, refused_growth
 from gateway.proxy.running import Run
+from gateway.proxy.tap import Tap
 
 WHOLE_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """A JSON answer beyond this is streamed on as it comes, without the cost header."""
@@ -70,7 +69,7 @@ async def relay(
     answered = Answered(answer.status, answer.headers, asked_at_s, start)
     meter = dialect.meter_answer(asked, answered, streaming=run.streaming)
     run.facts = meter.facts
-    tap = _Tap(meter, decoder_for(head.coding))
+    tap = Tap(meter, decoder_for(head.coding))
     if run.streaming:
         tap.takes_comments &= media_type.startswith(EVENT_STREAM) or form_of(start) == "events"
     headers = [
@@ -106,7 +105,7 @@ async def _relay_stream(
     exchange: Exchange,
     answer: Answer,
     run: Run,
-    tap: "_Tap",
+    tap: Tap,
     headers: Fields,
     dialect: Dialect,
     asked: RequestFacts,
@@ -161,7 +160,7 @@ async def _relay_stream(
 async def _cut(
     exchange: Exchange,
     run: Run,
-    tap: "_Tap",
+    tap: Tap,
     dialect: Dialect,
     asked: RequestFacts,
     request_id: str,
@@ -173,10 +172,10 @@ async def _cut(
     await tap.end_with(exchange, dialect.end_stream(asked, refused.as_refusal(request_id)))
 
 
-async def _pass_on(exchange: Exchange, piece: bytes, run: Run, tap: "_Tap", answer: Answer) -> bool:
+async def _pass_on(exchange: Exchange, piece: bytes, run: Run, tap: Tap, answer: Answer) -> bool:
     """Pass on what of this piece is held, waiting for the hold to grow. False when the credit has
     ended: the rest is not passed on."""
-    passing = tap.feed(piece, run.stop_at, by_fewest=run.by_fewest)
+    passing = tap.feed(piece, run.limit)
     while True:
         if passing:
             await exchange.write(passing)
@@ -188,7 +187,7 @@ async def _pass_on(exchange: Exchange, piece: bytes, run: Run, tap: "_Tap", answ
         # The hold may also have grown while the client's buffer was full.
         passing = b""
         if tap.waiting:
-            passing = tap.feed(b"", run.stop_at, by_fewest=run.by_fewest)
+            passing = tap.feed(b"", run.limit)
         if not covered:
             if passing:
                 await exchange.write(passing)
@@ -199,7 +198,7 @@ async def _relay_whole(
     exchange: Exchange,
     answer: Answer,
     run: Run,
-    tap: "_Tap",
+    tap: Tap,
     headers: Fields,
     media_type: bytes,
     start: bytes,
@@ -240,7 +239,7 @@ async def _relay_whole(
     await exchange.end()
 
 
-async def _drain(answer: Answer, run: Run, tap: "_Tap") -> None:
+async def _drain(answer: Answer, run: Run, tap: Tap) -> None:
     """Read on without a client, for the usage at the end: as far as the hold goes, and as long as
     `Run.linger_ms` lets it.
 
@@ -296,64 +295,3 @@ def _cut_by_upstream(request_id: str) -> Refusal:
     return Refusal(
         "upstream_unreachable", "The upstream broke off in the middle of its answer.", request_id
     )
-
-
-class _Tap:
-    """Feeds a meter, decoding a copy where the upstream sent a coding all the same.
-
-    A coded piece passes on once all that is in it is covered.
-    """
-
-    __slots__ = ("_coded_piece", "_decoder", "_meter", "coded", "takes_comments")
-
-    def __init__(self, meter: Meter, decoder: Decoder | None) -> None:
-        self._meter = meter
-        self._decoder = decoder
-        self._coded_piece = b""
-        self.coded = decoder is not None
-        """Nothing of the gate's own can stand in such an answer."""
-        self.takes_comments = not self.coded
-        """Only a stream of events has them."""
-
-    @property
-    def waiting(self) -> bool:
-        """Whether something that has come waits until more is held."""
-        return self._meter.waiting
-
-    @property
-    def inside(self) -> bool:
-        """Whether the client has the beginning of something whose end has not come."""
-        return self._meter.inside
-
-    def feed(
-        self, piece: bytes, most_output: float = NO_LIMIT, *, by_fewest: bool = False
-    ) -> bytes:
-        """What passes on now, of this piece and of what waits: coded bytes all at once, others as the
-        meter says."""
-        if self._decoder is None:
-            return self._meter.feed(piece, most_output, by_fewest=by_fewest)
-        if piece:
-            self._coded_piece += piece
-            piece = self._decoder.feed(piece)
-            self._meter.facts.unreadable = self._decoder.problem
-        self._meter.feed(piece, most_output, by_fewest=by_fewest)
-        if self._meter.waiting:
-            return b""
-        passing, self._coded_piece = self._coded_piece, b""
-        return passing
-
-    def finish(self, *, broken: bool = False) -> bytes:
-        """The answer has ended; what of it was still held back."""
-        rest = self._meter.finish(broken=broken)
-        if self.coded:
-            rest, self._coded_piece = self._coded_piece, b""
-        return b"" if broken else rest
-
-    async def end_with(self, exchange: Exchange, frame: bytes) -> None:
-        """End the client's stream by an error frame. A coded one, one that has no such frames, and
-        one that ends inside a frame, can only be broken off."""
-        if self.coded or not frame or self._meter.inside:
-            exchange.abort()
-            return
-        await exchange.write(frame)
-        await exchange.end()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
-from gateway.dialects.base import AnswerFacts
+from gateway.dialects.base import AnswerFacts, Limit
 from gateway.domain.reservation import Account, DenyReason, Extended, Hold, Once, Settled
 from gateway.domain.usage import DEFAULT_TIER, Usage
 from gateway.ledger.errors import LedgerUnavailable
@@ -57,6 +57,7 @@ class Run:
     streaming:  what the client asked for, then what the upstream answers
     act_at:     counted output at which the hold is to grow
     stop_at:    output beyond which nothing passes before the hold has grown
+    limit:      the same for the meter
     due_at:     when the hold is to be extended at the latest, by the monotonic clock
     refused:    why the hold could not grow when it was last asked for
     killed:     why the operator has ended it
@@ -92,6 +93,7 @@ class Run:
         "interrupt",
         "kept",
         "killed",
+        "limit",
         "model",
         "once",
         "policy",
@@ -150,6 +152,7 @@ class Run:
         self._timer: asyncio.TimerHandle | None = None
         self._step = bound.step
         self.act_at = self.stop_at = NEVER
+        self.limit: Limit | None = None
         self._plan()
         self.due_at = time.monotonic() + policy.checkpoint_interval_ms / 1000
         if bound.lowered is not None:
@@ -201,7 +204,7 @@ class Run:
         """The client has gone and the upstream is read on: up to what is held, which grows no more."""
         self._draining = True
         self.act_at = NEVER
-        self.stop_at = min(self.stop_at, self.bound.held_output)
+        self._stop_at(min(self.stop_at, self.bound.held_output))
 
     @property
     def linger_ms(self) -> int:
@@ -307,7 +310,8 @@ class Run:
             )
             if not isinstance(answer, Extended):
                 # Expired, released by an operator, or unknown: the settle puts it right.
-                self.due_at = self.act_at = self.stop_at = NEVER
+                self.due_at = self.act_at = NEVER
+                self._stop_at(NEVER)
                 return
             self._take(answer, asked)
             if answer.reason == "wallet_killed":
@@ -320,7 +324,8 @@ class Run:
             # The stream goes on: its settle charges what it used, also beyond the hold.
             self.due_at = time.monotonic() + EXTEND_AGAIN_S
             if not self.exhausted:
-                self.act_at = self.stop_at = NEVER  # the next beat asks
+                self.act_at = NEVER  # the next beat asks
+                self._stop_at(NEVER)
             if not isinstance(fault, LedgerUnavailable):
                 reservation_id = self.hold.reservation_id
                 log.error("extend_failed", reservation_id=reservation_id, **failure(fault))
@@ -355,12 +360,16 @@ class Run:
         """Where the hold is to grow, and where it ends."""
         bound = self.bound
         if not self.model.output_priced:
-            self.act_at = self.stop_at = NEVER
+            self.act_at = NEVER
+            self._stop_at(NEVER)
             return
         self.act_at = NEVER if self.exhausted else self._next_growth()
-        self.stop_at = bound.held_output
-        if self.policy.exhausted_stream == "finish":
-            self.stop_at = max(bound.held_output, bound.output)
+        finishes = self.policy.exhausted_stream == "finish"
+        self._stop_at(max(bound.held_output, bound.output) if finishes else bound.held_output)
+
+    def _stop_at(self, most_output: float) -> None:
+        self.stop_at = most_output
+        self.limit = None if most_output == NEVER else Limit(most_output, by_fewest=self.by_fewest)
 
     def _wanted_output(self) -> int:
         """Output to hold from now on, in tokens."""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.base import Answered, Meter, RequestFacts
+from gateway.dialects.base import Answered, Limit, Meter, RequestFacts
 from gateway.domain.usage import Usage
 
 TRANSCRIPTS = Path(__file__).parent / "transcripts"
@@ -381,11 +381,11 @@ def test_a_burst_passes_as_far_as_it_is_held() -> None:
     meter = meter_of(STREAMS[0])
     texts = [b'data: {"choices":[{"index":0,"delta":{"content":"a%d"}}]}' % n for n in range(9)]
     frames = [text + b"\n\n" for text in texts]
-    assert meter.feed(b"".join(frames), 3) == b"".join(frames[:3])
+    assert meter.feed(b"".join(frames), Limit(3)) == b"".join(frames[:3])
     waited = meter.waiting
-    assert meter.feed(b"", 3) == b""
-    assert meter.feed(b"", 5) == b"".join(frames[3:5])
-    assert meter.feed(b"", 100) == b"".join(frames[5:])
+    assert meter.feed(b"", Limit(3)) == b""
+    assert meter.feed(b"", Limit(5)) == b"".join(frames[3:5])
+    assert meter.feed(b"", Limit(100)) == b"".join(frames[5:])
     assert (waited, meter.waiting) == (True, False)
     assert meter.facts.counted_output == 9
 

@@ -9,32 +9,19 @@
 None of them raises on what an upstream sends.
 """
 
-from abc import abstractmethod
 from typing import Any, Final
 
-import orjson
-
-from gateway.dialects.base import NO_LIMIT, Meter
+from gateway.dialects.base import Limit, Meter
 from gateway.dialects.reading.array import ArraySplitter
-from gateway.dialects.reading.document import MAX_KEPT_BYTES, AnswerDocument
-from gateway.dialects.reading.reader import AnswerReader, Limit
+from gateway.dialects.reading.document import AnswerDocument
+from gateway.dialects.reading.reader import AnswerReader
 from gateway.dialects.reading.repeated import BACKSLASH, QUOTE
 from gateway.dialects.reading.skim import BOM, Skimmer
 from gateway.dialects.reading.sse import FrameSplitter, LongFrame, data_of, event_of
+from gateway.dialects.reading.units import UnitMeter, parse
 
 MAX_HELD_BYTES: Final = 16 * 1024 * 1024
 """A document that calls itself a stream is held back up to this."""
-
-
-def parse(data: bytes, reader: AnswerReader) -> Any:
-    """The document in these bytes, as a parser or else the tolerant skimmer reads it; None when it
-    is neither object nor list, or has no end."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        skimmer = Skimmer(reader.kept, reader.complete)
-        skimmer.feed(data)
-        return skimmer.document if skimmer.ended else None
 
 
 def read_document(document: Any, reader: AnswerReader) -> None:
@@ -54,13 +41,7 @@ class DocumentMeter(Meter):
         self._reader = reader
         self._document = AnswerDocument(reader.kept, reader.complete)
 
-    def feed(
-        self,
-        data: bytes,
-        most_output: float = NO_LIMIT,  # noqa: ARG002 - the hold covers all of it
-        *,
-        by_fewest: bool = False,  # noqa: ARG002
-    ) -> bytes:
+    def feed(self, data: bytes, limit: Limit | None = None) -> bytes:  # noqa: ARG002 - all is held
         """Take the bytes and pass them on."""
         self._document.feed(data)
         return data
@@ -71,146 +52,7 @@ class DocumentMeter(Meter):
         return b""
 
 
-class _UnitMeter(Meter):
-    """Reads a stream unit by unit.
-
-    A unit passes on when it is complete and what is held covers it. One that is too long to be kept
-    passes as it comes, and is read when it has ended.
-    """
-
-    def __init__(self, reader: AnswerReader, splitter: FrameSplitter | ArraySplitter) -> None:
-        self.facts = reader.facts
-        self._reader = reader
-        self._splitter = splitter
-        self._queue: list[bytes] = []  # complete, and not passed on yet
-        self._ahead = False  # the first of them, which has been read, is hidden
-        self._long: Skimmer | LongFrame | None = None
-
-    @property
-    def waiting(self) -> bool:
-        """Whether complete units wait until more is held."""
-        return bool(self._queue)
-
-    @property
-    def inside(self) -> bool:
-        """Whether the client has the beginning of a unit that has not ended."""
-        return self._long is not None
-
-    def feed(self, data: bytes, most_output: float = NO_LIMIT, *, by_fewest: bool = False) -> bytes:
-        """Read the units that `data` completes; return those that what is held covers."""
-        splitter = self._splitter
-        kept = len(splitter.tail)
-        separator = splitter.separator
-        units = splitter.push(data)
-        if separator != splitter.separator:  # from now on frames carry their own ends
-            self._queue = [unit + separator for unit in self._queue]
-        passing = self._end_long(units.pop(0)) if splitter.continues else b""
-        if self._queue:
-            self._queue += units
-            passing += self._pass_covered(most_output, by_fewest=by_fewest)
-        elif units:
-            limited = not self._reader.has_room(len(units), kept + len(data), most_output)
-            limit = Limit(most_output, by_fewest=by_fewest) if limited else None
-            read, hidden = self._read_all(units, limit)
-            self._reader.update_count()
-            if hidden is None and not kept and not splitter.tail and read == len(units):
-                return data
-            passing += self._join(
-                [unit for at, unit in enumerate(units[:read]) if not hidden or at not in hidden]
-            )
-            if read < len(units):
-                # The unit after those that pass has been read: it is beyond what is held.
-                self._queue = units[read:]
-                self._ahead = hidden is not None and read in hidden
-        if not self._queue and (self._long or len(splitter.tail) > MAX_KEPT_BYTES):
-            passing += self._spill()
-        return passing
-
-    def finish(self, *, broken: bool = False) -> bytes:
-        """Read a last unit that was never ended; return what was held back."""
-        waited = b""
-        if self._queue and not broken:
-            waited = self._pass_covered(NO_LIMIT, by_fewest=False)
-        rest = self._splitter.rest()
-        if self._long is not None:
-            self._end_long(rest)
-        elif rest and not broken and self._read(rest):
-            rest = b""
-        self._reader.update_count()
-        return waited + rest
-
-    def _pass_covered(self, most_output: float, *, by_fewest: bool) -> bytes:
-        """Pass on what of the queue is covered now. Its first unit has been read."""
-        limit = Limit(most_output, by_fewest=by_fewest)
-        if limit.passed(self.facts):
-            return b""
-        queue = self._queue
-        first = [] if self._ahead else [queue[0]]
-        read, hidden = self._read_all(queue[1:], limit)
-        self._reader.update_count()
-        visible = [
-            unit for at, unit in enumerate(queue[1 : read + 1]) if not hidden or at not in hidden
-        ]
-        self._queue = queue[read + 1 :]
-        self._ahead = hidden is not None and read in hidden
-        return self._join(first + visible)
-
-    def _join(self, units: list[bytes]) -> bytes:
-        separator = self._splitter.separator
-        return separator.join(units) + separator if units else b""
-
-    def _spill(self) -> bytes:
-        if self._long is None:
-            self._long = self._begin_long()
-            piece = self._splitter.spill()
-            self._long.feed(self._without_prefix(piece))
-        else:
-            piece = self._splitter.spill()
-            self._long.feed(piece)
-        return piece
-
-    def _without_prefix(self, beginning: bytes) -> bytes:
-        """The beginning of a long unit without what stands before it."""
-        return beginning
-
-    def _end_long(self, end: bytes) -> bytes:
-        """Read the long unit that ends with these bytes; return them as they pass on."""
-        long = self._long
-        assert long is not None, "a long unit has begun"
-        long.feed(end)
-        self._long = None
-        if type(long) is LongFrame and long.event == b"error":
-            self.facts.error = True
-        if type(long.document) is dict and long.ended:
-            self._take(long.document, b"")
-        self._reader.update_count()
-        return end + self._splitter.separator
-
-    @abstractmethod
-    def _begin_long(self) -> Skimmer | LongFrame:
-        """What reads a unit that is too long to be kept."""
-
-    @abstractmethod
-    def _read(self, unit: bytes) -> bool:
-        """Read one unit; True when it is hidden from the client."""
-
-    def _read_all(self, units: list[bytes], limit: Limit | None) -> tuple[int, list[int] | None]:
-        """Read units up to the first that passes the limit, that one included. Returns how many are
-        within the limit, and which of all that were read are hidden."""
-        for at, unit in enumerate(units):
-            self._read(unit)
-            if limit is not None:
-                self._reader.update_count()
-                if limit.passed(self.facts):
-                    return at, None
-        return len(units), None
-
-    def _take(self, document: dict[str, Any], unit: bytes) -> bool:
-        self._reader.note_error(document)
-        return self._reader.read_event(document, unit)
-
-
-class EventMeter(_UnitMeter):
+class EventMeter(UnitMeter):
     """Reads server-sent events. hides: usage chunks are removed."""
 
     def __init__(self, reader: AnswerReader, *, hides: bool = False) -> None:
@@ -222,13 +64,13 @@ class EventMeter(_UnitMeter):
         self._held_bytes = 0
         self._document: AnswerDocument | None = None  # a bare document that calls itself a stream
 
-    def feed(self, data: bytes, most_output: float = NO_LIMIT, *, by_fewest: bool = False) -> bytes:
+    def feed(self, data: bytes, limit: Limit | None = None) -> bytes:
         """Read the events that `data` completes; return those that what is held covers."""
         if not self._begun:
-            return self._begin(data, most_output, by_fewest=by_fewest)
+            return self._begin(data, limit)
         if self._document is not None:
             return self._hold(data)
-        return super().feed(data, most_output, by_fewest=by_fewest)
+        return super().feed(data, limit)
 
     def finish(self, *, broken: bool = False) -> bytes:
         """Read a last event that was never ended; return what was held back."""
@@ -244,7 +86,7 @@ class EventMeter(_UnitMeter):
         """Whether the client has the beginning of an event, or of a document, that has not ended."""
         return super().inside or self._document is not None
 
-    def _begin(self, data: bytes, most_output: float, *, by_fewest: bool) -> bytes:
+    def _begin(self, data: bytes, limit: Limit | None) -> bytes:
         """The first bytes: a byte order mark is no part of the first event, and a bare document is
         no event at all."""
         data = self._bom + data
@@ -258,7 +100,7 @@ class EventMeter(_UnitMeter):
             self._document = AnswerDocument(self._reader.kept, self._reader.complete)
             return self._hold(data)
         mark = BOM if data.startswith(BOM) else b""
-        return mark + super().feed(data[len(mark) :], most_output, by_fewest=by_fewest)
+        return mark + super().feed(data[len(mark) :], limit)
 
     def _hold(self, data: bytes) -> bytes:
         """A document waits until it is complete, like an event; one that is too long passes."""
@@ -323,15 +165,15 @@ class EventMeter(_UnitMeter):
         return len(units), hidden
 
 
-class ArrayMeter(_UnitMeter):
+class ArrayMeter(UnitMeter):
     """Reads the elements of a streamed array."""
 
     def __init__(self, reader: AnswerReader) -> None:
         super().__init__(reader, ArraySplitter())
 
-    def feed(self, data: bytes, most_output: float = NO_LIMIT, *, by_fewest: bool = False) -> bytes:
+    def feed(self, data: bytes, limit: Limit | None = None) -> bytes:
         """Read the elements that `data` completes; return those that what is held covers."""
-        passing = super().feed(data, most_output, by_fewest=by_fewest)
+        passing = super().feed(data, limit)
         splitter = self._splitter
         if not self._queue and not splitter.inside and splitter.tail:
             passing += splitter.rest()  # brackets and blanks between elements

@@ -3,10 +3,11 @@
 A reader says what a document or an event means. How the bytes become documents is `meters.py`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, Final
 
-from gateway.dialects.base import NO_LIMIT, AnswerFacts
+from gateway.dialects.base import BYTES_PER_TOKEN, MOST_BYTES_PER_TOKEN, AnswerFacts, Limit
 from gateway.dialects.fields import AUTO_TIER, name_tier
 from gateway.dialects.reading.repeated import RepeatedFrame
 from gateway.dialects.reading.usage import UsageAccumulator, UsageTable
@@ -16,28 +17,8 @@ MAX_NOTED_CHARS: Final = 256
 MAX_CALLS: Final = 10_000
 """Hosted calls of one answer that are told apart by their ids."""
 
-BYTES_PER_TOKEN: Final = 4
-MOST_BYTES_PER_TOKEN: Final = 16
-"""Text of longer tokens than this, on the average, is not met."""
-
 ERROR_NAMES: Final = frozenset({"error", "object", "type", "detail"})
 """Members by which a document says that it is an error."""
-
-
-class Limit:
-    """How much output is covered. by_fewest: see `Meter.feed`"""
-
-    __slots__ = ("_by_fewest", "bytes_per_token", "most_output")
-
-    def __init__(self, most_output: float, *, by_fewest: bool) -> None:
-        self.most_output = most_output
-        self.bytes_per_token = MOST_BYTES_PER_TOKEN if by_fewest else BYTES_PER_TOKEN
-        self._by_fewest = by_fewest
-
-    def passed(self, facts: AnswerFacts) -> bool:
-        """Whether an answer's output is beyond it."""
-        output = facts.fewest_output if self._by_fewest else facts.counted_output
-        return output > self.most_output
 
 
 class AnswerReader(ABC):
@@ -86,15 +67,10 @@ class AnswerReader(ABC):
         facts.counted_output = frames if frames > by_bytes else by_bytes
         facts.fewest_output = frames if frames > at_least else at_least
 
-    def has_room(self, frames: int, size_bytes: int, most_output: float) -> bool:
-        """Whether so many frames of this size in all cannot bring the count above `most_output`."""
-        tokens = (self._text_bytes + size_bytes) // BYTES_PER_TOKEN + 1
-        return max(tokens, self._text_frames + frames) <= most_output
-
-    def room(self, limit: "Limit | None") -> tuple[float, float]:
+    def room(self, limit: Limit | None) -> tuple[float, float]:
         """How many texts, and bytes of text, come within a limit; negative beyond it."""
         if limit is None:
-            return NO_LIMIT, NO_LIMIT
+            return math.inf, math.inf
         most_bytes = limit.most_output * limit.bytes_per_token
         return limit.most_output - self._text_frames, most_bytes - self._text_bytes
 

@@ -13,18 +13,14 @@ What it reads is what a JSON parser reads where the bytes are JSON. Where they a
 the next comma or bracket.
 """
 
-import json
 import math
 import re
 from typing import Any, Final
 
 import orjson
 
-from gateway.dialects.reading.text import LongText
+from gateway.dialects.reading.strings import EscapedString
 
-MAX_STRING_BYTES: Final = 4096
-"""A string up to this is kept whole."""
-HEAD_BYTES: Final = 256
 MAX_ITEMS: Final = 10_000
 """Items kept of one list; the rest is skipped."""
 MAX_NODES: Final = 20_000
@@ -43,7 +39,6 @@ _NESTED = rb"[{\[](?:%b|%b)*+[}\]]" % (_PLAIN, _FLAT)
 _SKIPPED: Final = re.compile(rb"(?:%b|%b|%b)*+" % (_PLAIN, _FLAT, _NESTED), re.DOTALL)
 """Strings, scalars, and containers with at most one level below them, in one match."""
 _BRACKETS: Final = re.compile(rb"[{\[]++|[}\]]++")
-_ESCAPE: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _SCALARS: Final = {
     b"true": True,
     b"false": False,
@@ -74,36 +69,6 @@ class _Container:
         self.key: str | None = None
 
 
-class _String:
-    """A string while it is read, still escaped. Pieces never end inside an escape."""
-
-    __slots__ = ("_head", "_size", "_whole")
-
-    def __init__(self) -> None:
-        self._head = b""
-        self._whole = True
-        self._size = 0
-
-    def add(self, piece: bytes) -> None:
-        """The next bytes."""
-        if self._whole:
-            if len(self._head) + len(piece) <= MAX_STRING_BYTES:
-                self._head += piece
-                return
-            self._whole = False
-            self._size = _unescaped_bytes(self._head)
-            self._head = (self._head + piece[:HEAD_BYTES])[:HEAD_BYTES]
-        self._size += _unescaped_bytes(piece)
-
-    def value(self) -> str:
-        """The string, or its beginning and size."""
-        if self._whole:
-            return _unescape(self._head)
-        # The head may end inside an escape; what is after its last backslash is not needed.
-        head, backslash, tail = self._head.rpartition(b"\\")
-        return LongText.of(_unescape(head if backslash else tail), self._size)
-
-
 class Skimmer:
     """Reads one document.
 
@@ -120,7 +85,7 @@ class Skimmer:
         self._rest = b""
         self._begun = False
         self._nodes = 0
-        self._string: _String | None = None  # the kept string that is open
+        self._string: EscapedString | None = None  # the kept string that is open
         self._skips_string = False
         self._skip_depth = 0  # containers open inside what is skipped
         self._skips_rest = False  # what is skipped is the rest of the innermost container
@@ -162,7 +127,7 @@ class Skimmer:
         if token == b'"':
             top = self._stack[-1]
             if self._keeps(top) or (top.key is None and type(top.value) is dict):
-                self._string = _String()
+                self._string = EscapedString()
             else:
                 self._skips_string = True
         elif token in _OPENED:
@@ -297,35 +262,3 @@ def _scalar(token: bytes) -> Any:
         return orjson.loads(token) if len(token) <= MAX_SCALAR_BYTES else None
     except orjson.JSONDecodeError:
         return None
-
-
-def _unescape(raw: bytes) -> str:
-    """A string as its bytes mean it, or as near as they come to a meaning."""
-    try:
-        text: str = orjson.loads(b'"' + raw + b'"')
-        return text
-    except orjson.JSONDecodeError:
-        pass
-    shown = raw.decode("utf-8", "replace")
-    try:
-        text = json.loads('"' + shown + '"', strict=False)  # control characters, lone surrogates
-    except ValueError:
-        return shown
-    return text
-
-
-def _unescaped_bytes(raw: bytes) -> int:
-    """Bytes of UTF-8 that a piece of an escaped string stands for."""
-    size = len(raw)
-    if raw.find(b"\\") < 0:
-        return size
-    for match in _ESCAPE.finditer(raw):
-        code = match[1]
-        if code is None:
-            size -= 1
-            continue
-        point = int(code, 16)
-        # Two halves of a surrogate pair are four bytes together.
-        means = 1 if point < 0x80 else 2 if point < 0x800 or 0xD800 <= point < 0xE000 else 3
-        size -= 6 - means
-    return size

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.base import Answered, Asked, Meter, ReadOptions
+from gateway.dialects.base import Answered, Asked, Limit, Meter, ReadOptions
 from gateway.dialects.chat_reader import ChatReader, EmbeddingsReader
 from gateway.dialects.gemini_reader import GeminiReader
 from gateway.dialects.messages_reader import MessagesReader
@@ -159,15 +159,15 @@ def test_a_document_that_calls_itself_a_stream_waits_and_takes_nothing_behind_it
 def test_frames_that_wait_keep_their_ends() -> None:
     meter = stream_meter()
     first = sse(chunk("a"), chunk("b"))
-    assert meter.feed(first, 0) == b""
-    assert meter.feed(b"data: [DONE]\r\n\r\n", 0) == b""
+    assert meter.feed(first, Limit(0)) == b""
+    assert meter.feed(b"data: [DONE]\r\n\r\n", Limit(0)) == b""
     assert meter.feed(b"") + meter.finish() == first + b"data: [DONE]\r\n\r\n"
 
 
 def test_frames_that_wait_at_the_end_are_read_and_passed() -> None:
     meter = stream_meter()
     stream = sse(chunk("a"), chunk("b"), {**chunk("c"), "usage": USAGE}, DONE)
-    passed = meter.feed(stream, 1)
+    passed = meter.feed(stream, Limit(1))
     assert passed + meter.finish() == stream
     assert meter.facts.usage == {"input": 1000, "output": 500}
 
