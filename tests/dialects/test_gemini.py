@@ -164,22 +164,23 @@ def test_media_that_the_body_does_not_measure_are_noted(member: dict[str, Any], 
 
 
 def test_tools_are_the_caller_s_or_the_operator_s_to_decide() -> None:
-    passing = {"unknown_tools": "pass"}
-    for tool in ({"computerUse": {}}, {"functionDeclarations": [{"name": "f"}]}):
+    own: list[dict[str, Any]] = [{"computerUse": {}}, {"functionDeclarations": [{"name": "f"}]}]
+    for tool in own:
         read({**HELLO, "tools": [tool]})
-    for tool in ({"googleSearch": {}}, {"brandNew": {"x": 1}}):
+    others: list[dict[str, Any]] = [{"googleSearch": {}}, {"brandNew": {"x": 1}}]
+    for tool in others:
         with pytest.raises(BadRequest) as refused:
             read({**HELLO, "tools": [tool]})
         assert "unknown_tools: pass" in refused.value.message
         assert next(iter(tool)) in refused.value.message
-        facts = read({**HELLO, "tools": [tool]}, **passing)
+        facts = read({**HELLO, "tools": [tool]}, unknown_tools="pass")
         assert forwarded(facts)["tools"] == [tool]
         assert facts.input_bound - read(HELLO).input_bound > REFERENCE
 
 
 def test_fields_of_the_operator_s_list_pass_and_are_counted() -> None:
-    extra = {"extra_fields": frozenset({"somethingNew"})}
-    facts = read({**HELLO, "somethingNew": "x" * 500}, **extra)
+    listed = frozenset({"somethingNew"})
+    facts = read({**HELLO, "somethingNew": "x" * 500}, extra_fields=listed)
     assert forwarded(facts)["somethingNew"] == "x" * 500
     assert facts.input_bound >= 500
 

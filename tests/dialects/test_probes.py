@@ -162,7 +162,7 @@ def test_no_probe_reaches_an_upstream_unless_it_is_configured(name: str) -> None
     for probe, value in PROBES.items():
         with pytest.raises(BadRequest) as refused:
             forward(name, {probe: value}, ReadOptions())
-        assert refused.value.param == probe
+        assert (refused.value.param or "").endswith(probe)
         assert probe in refused.value.message
         if probe == probe.lower():  # capitals are refused where names could be taken for others
             listed = ReadOptions(extra_fields=frozenset({probe}))

@@ -158,7 +158,8 @@ def test_edits_of_the_context_that_only_clear_pass(name: str) -> None:
         body = orjson.dumps({**fields, "max_tokens": 5, "context_management": management})
         return dialect.read_request(body, ReadOptions())
 
-    for passes in ({"edits": [CLEAR_THINKING, CLEAR_TOOLS]}, {"edits": []}, {}, None):
+    harmless: list[Any] = [{"edits": [CLEAR_THINKING, CLEAR_TOOLS]}, {"edits": []}, {}, None]
+    for passes in harmless:
         assert read_edits(passes).document["context_management"] == passes
     for refused, param in (
         ({"edits": [CLEAR_TOOLS, {"type": "compact_20260112"}]}, "edits[1].type"),
