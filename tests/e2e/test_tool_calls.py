@@ -144,7 +144,7 @@ async def test_anthropic(gate: Gate, sim: Sim, stream: bool) -> None:
     assert said.content[0].type == "text"
     await charged(gate, used)
     for row in sim.provider.served.rows:
-        document = json.loads(row.body)
+        document = json.loads(row.body or "")
         assert document["context_management"] == clearing
         assert document["metadata"]["user_id"].endswith("-u-1")
 
