@@ -5,7 +5,7 @@ nothing is coerced, clamped or guessed, for the upstream would coerce in its own
 """
 
 import hashlib
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.dialects.base import BadRequest, ReadOptions
@@ -169,9 +169,9 @@ SCOPED_CHARS: Final = 64
 
 def check_fields(
     document: dict[str, Any],
-    known: Set[str],
+    known: frozenset[str],
     options: ReadOptions,
-    own: Set[str] = frozenset(),
+    own: frozenset[str] = frozenset(),
 ) -> None:
     """Let pass what the dialect knows to be harmless and what the operator has listed.
 
@@ -180,17 +180,19 @@ def check_fields(
 
     own: known names that mean something else in this dialect, or that it checks itself
     """
-    for name in document.keys() - known - options.extra_fields:
-        if not _says_nothing(document[name]):
-            raise _suspect(name, options) or unknown_field(name)
-        del document[name]
+    if not known.issuperset(document):
+        for name in document.keys() - known - options.extra_fields:
+            if not _says_nothing(document[name]):
+                raise _suspect(name, options) or unknown_field(name)
+            del document[name]
     if not _SUSPECT.isdisjoint(document):
         for name in _SUSPECT.intersection(document) - options.extra_fields - own:
             if not _says_nothing(document[name]) and (wrong := _suspect(name, options)):
                 raise wrong
-    for name in SCOPED.intersection(document):
-        if type(document[name]) is not str and document[name] is not None:
-            raise BadRequest(f"`{name}` must be a string.", param=name)
+    if not SCOPED.isdisjoint(document):
+        for name in SCOPED.intersection(document):
+            if type(document[name]) is not str and document[name] is not None:
+                raise BadRequest(f"`{name}` must be a string.", param=name)
 
 
 def scope_names(document: dict[str, Any], scope: str | None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gateway.dialects.base import BadRequest, ForwardOptions, RequestFacts, Unmeasured
-from gateway.dialects.fields import SCOPED
+from gateway.dialects.fields import MAX_COUNT, SCOPED
 from gateway.domain.usage import DEFAULT_TIER, TOKEN_UNITS, Usage, in_tier, usage_in_tier
 from gateway.proxy.catalog import Model, Policy
 
@@ -143,6 +143,12 @@ def _input_bounds(facts: RequestFacts, model: Model) -> tuple[int, int]:
         return bound, own
     context = model.context_tokens * facts.readings
     if facts.unmeasured is not None:
+        if facts.readings > MAX_COUNT:
+            raise BadRequest(
+                f"`{facts.unmeasured.param}` would be read {facts.readings} times; with media whose"
+                f" tokens the request does not bound, {MAX_COUNT} prompts or hosted calls are the most.",
+                param=facts.unmeasured.param,
+            )
         return context, context
     return min(bound, context), min(own, context)
 

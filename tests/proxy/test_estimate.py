@@ -94,6 +94,14 @@ def test_what_the_body_does_not_measure_is_bounded_by_the_context(kind: MediaKin
     assert "`context_tokens` of the model `m`" in refused.value.message
 
 
+def test_what_nothing_measures_is_not_read_without_end() -> None:
+    film = Unmeasured("video", "prompt[0]")
+    capped = model(context_tokens=10)
+    assert bound_request(facts(unmeasured=film, readings=128), capped, policy()).input == 1280
+    with pytest.raises(BadRequest, match="read 129 times"):
+        bound_request(facts(unmeasured=film, readings=129), capped, policy())
+
+
 def test_what_the_provider_keeps_is_bounded_by_the_context_alone() -> None:
     given = facts(unmeasured=Unmeasured("stored", "previous_response_id"))
     with pytest.raises(BadRequest) as refused:
