@@ -102,7 +102,7 @@ class OpenAIResponses(OpenAIDialect):
         document = parse_object(body)
         model = read_model(document)
         check_fields(document, KNOWN, options)
-        _read_reasoning(document)
+        _read_reasoning(document.get("reasoning"), "reasoning")
         read_stream_options(document)
         if not options.allow_stateful_ids:
             document.setdefault("store", False)
@@ -172,16 +172,15 @@ class OpenAIResponses(OpenAIDialect):
         return b"event: error\ndata: " + orjson.dumps(event) + b"\n\n"
 
 
-def _read_reasoning(document: dict[str, Any]) -> None:
-    """Refuse modes of reasoning that answer more often than once. Raises BadRequest."""
-    reasoning = document.get("reasoning")
+def _read_reasoning(reasoning: Any, where: str) -> None:
+    """Refuse modes of reasoning that run the model more than once. Raises BadRequest."""
     if type(reasoning) is not dict:
         return
-    require_lower_case(reasoning, "reasoning")
+    require_lower_case(reasoning, where)
     if reasoning.get("mode") not in (None, "standard"):
         raise BadRequest(
             "`reasoning.mode` selects a way to run the model that has no price here; omit it.",
-            param="reasoning.mode",
+            param=f"{where}.mode",
             code="unsupported_parameter",
         )
 
@@ -216,9 +215,10 @@ def _read_input(given: Any, prompt: Prompt) -> None:
         if kind is None and "role" not in item and "id" in item:
             kind = "item_reference"  # its type may be left out
         _refuse_reference(kind, item, where, prompt)
+        _read_reasoning(item.get("reasoning"), f"{where}.reasoning")
         for name, value in item.items():
             if name == "tools" and type(value) is list:
-                # A search of the caller's own has found them (`tool_search_output`).
+                # Tools that come later, or that a search of the caller's own has found.
                 prompt.tools.extend(named_tools(value, f"{where}.tools"))
                 prompt.add_structure(value)
             elif name == "content" and kind in (None, "message"):
@@ -255,7 +255,7 @@ def _refuse_reference(kind: Any, item: dict[str, Any], where: str, prompt: Promp
             ' ask for `"include": ["reasoning.encrypted_content"]` and send that back.',
             param=where,
         )
-    if kind in ("compaction_trigger", "mcp_list_tools", "mcp_call", "additional_tools"):
+    if kind in ("compaction_trigger", "mcp_list_tools", "mcp_call"):
         raise BadRequest(
             f"Items of the type {kind!r} make the provider do work that is not priced here.",
             param=where,

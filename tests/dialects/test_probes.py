@@ -232,6 +232,10 @@ def test_neighbours_inside_fields_that_pass() -> None:
         ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
         ({"reasoning": {"Mode": "pro"}}, "reasoning.Mode"),
         (
+            {"input": [{"type": "configuration_update", "reasoning": {"mode": "pro"}}]},
+            "input[0].reasoning.mode",
+        ),
+        (
             {"prompt_cache_options": {"comparison_response_id": "resp_1"}},
             "prompt_cache_options.comparison_response_id",
         ),

@@ -121,11 +121,12 @@ def test_a_type_that_is_no_string_is_refused_whatever_the_operator_says(
 
 
 def test_tools_that_come_with_the_messages_are_judged_too() -> None:
-    found = {"type": "tool_search_output", "call_id": "c", "tools": [FUNCTION]}
-    items = [{"role": "user", "content": "hi"}, found]
-    assert read("openai_responses", input=items).input_bound > 1024
-    items[1] = {**found, "tools": [FUNCTION, WEB_SEARCH]}
-    assert refusal("openai_responses", input=items).param == "input[1].tools[1].type"
+    for kind in ("tool_search_output", "additional_tools"):
+        item: dict[str, Any] = {"type": kind, "tools": [FUNCTION]}
+        items = [{"role": "user", "content": "hi"}, item]
+        assert read("openai_responses", input=items).input_bound > 1024
+        items[1] = {**item, "tools": [FUNCTION, WEB_SEARCH]}
+        assert refusal("openai_responses", input=items).param == "input[1].tools[1].type"
 
     def added(tool: dict[str, Any]) -> list[dict[str, Any]]:
         addition = {
