@@ -42,7 +42,7 @@ from gateway.dialects.generic import NothingMeter
 from gateway.dialects.messages_reader import MessagesReader
 from gateway.dialects.reading.meters import DocumentMeter, EventMeter
 from gateway.dialects.strict_json import parse_object, require_lower_case
-from gateway.dialects.tools import Families, judge_tools, named_tools
+from gateway.dialects.tools import Families, default_calls, judge_tools, named_tools
 from gateway.domain.usage import DEFAULT_TIER
 
 MAX_TOOL_USES: Final = 1024
@@ -265,10 +265,8 @@ def _read_tools(document: dict[str, Any], prompt: Prompt) -> int:
     for hosted in judge_tools([*named_tools(tools, "tools"), *prompt.tools], TOOLS, prompt):
         uses = read_count(hosted.tool, "max_uses", MAX_TOOL_USES)
         if uses is None:
-            raise BadRequest(
-                "Hosted tools bill by the call; say how many at most with `max_uses`.",
-                param=f"{hosted.where}.max_uses",
-            )
+            uses = default_calls("max_uses", f"{hosted.where}.max_uses", prompt.options)
+            hosted.tool["max_uses"] = uses
         calls += uses
     return calls
 

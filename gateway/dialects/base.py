@@ -70,6 +70,8 @@ class ReadOptions:
                                each result of a hosted tool; None when the operator states none
     media_tokens:              held for each piece of media of one kind
     priced_tools:              hosted tool types that the route prices per call
+    max_tool_calls:            hosted calls that a request which names no maximum may make; None refuses
+                               such a request
     unknown_tools:             whether tools pass that are neither priced nor the caller's own
     extra_fields:              names at the top level of a body that pass although the dialect does
                                not list them
@@ -85,6 +87,7 @@ class ReadOptions:
     media_tokens: MediaTokens = MediaTokens()
     unknown_tools: Literal["refuse", "pass"] = "refuse"
     extra_fields: frozenset[str] = frozenset()
+    max_tool_calls: int | None = None
 
     def tokens_of(self, kind: MediaKind) -> int | None:
         """Input tokens that the operator states for one piece of media; None when the operator

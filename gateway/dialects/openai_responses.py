@@ -41,7 +41,7 @@ from gateway.dialects.openai_chat import OUTPUT_COUNTS, OUTPUT_MAXIMA, read_choi
 from gateway.dialects.reading.meters import DocumentMeter, EventMeter
 from gateway.dialects.responses_reader import ResponsesReader
 from gateway.dialects.strict_json import parse_object, require_lower_case
-from gateway.dialects.tools import Families, judge_tools, named_tools
+from gateway.dialects.tools import Families, default_calls, judge_tools, named_tools
 
 MAX_TOOL_CALLS: Final = 1024
 
@@ -271,8 +271,6 @@ def _read_tools(document: dict[str, Any], prompt: Prompt) -> int:
         return 0
     calls = read_count(document, "max_tool_calls", MAX_TOOL_CALLS)
     if calls is None:
-        raise BadRequest(
-            "Hosted tools bill by the call; say how many at most with `max_tool_calls`.",
-            param="max_tool_calls",
-        )
+        calls = default_calls("max_tool_calls", "max_tool_calls", prompt.options)
+        document["max_tool_calls"] = calls
     return calls

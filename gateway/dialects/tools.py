@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.dialects.base import BadRequest
+from gateway.dialects.base import BadRequest, ReadOptions
 from gateway.dialects.bounds import PROVIDER_TOOL_TOKENS, Prompt, refuse_stored
 from gateway.dialects.strict_json import require_lower_case
 
@@ -123,6 +123,20 @@ def pass_unknown(kind: str, param: str, prompt: Prompt) -> None:
             code="unsupported_tool",
         )
     prompt.add_room(PROVIDER_TOOL_TOKENS + prompt.options.result_tokens)
+
+
+def default_calls(name: str, param: str, options: ReadOptions) -> int:
+    """How many hosted calls a request may make that names no maximum. Raises BadRequest.
+
+    name: the field by which a request names it
+    """
+    if options.max_tool_calls is None:
+        raise BadRequest(
+            f"Hosted tools bill by the call. Set the most calls with `{name}`, or ask the operator to set"
+            " `max_tool_calls` of the route.",
+            param=param,
+        )
+    return options.max_tool_calls
 
 
 def _unpacked(tools: Iterable[tuple[Any, str]]) -> Iterator[tuple[Tool, str]]:

@@ -133,6 +133,12 @@ class RouteSection(Section):
         ["web_search"],
         (),
     )
+    max_tool_calls: Annotated[int, Whole(1, 1024)] | None = field(
+        "Calls of `priced_tools` that a request which names no maximum may make; the gate holds them "
+        "and writes the maximum into the request. Without it such a request is refused.",
+        8,
+        None,
+    )
     unknown_tools: Literal["refuse", "pass"] = field(
         "Tools that are neither in `priced_tools` nor run by the caller (functions are, and shells, "
         "editors and computers of the caller's): refuse the request, or let them `pass`. What the "

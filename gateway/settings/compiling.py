@@ -192,6 +192,7 @@ def _route(
             reference_tokens=knobs.reference_tokens,
             media_tokens=knobs.media_tokens,
             priced_tools=frozenset(route.priced_tools),
+            max_tool_calls=route.max_tool_calls,
             unknown_tools=route.unknown_tools,
             extra_fields=frozenset(route.extra_fields),
             allow_stateful_ids=route.allow_stateful_ids,

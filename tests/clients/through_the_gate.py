@@ -130,16 +130,20 @@ def agent_sim(tool: str, **arguments: str) -> Provider:
     return Provider(parse_controls(Controls(), f"tool={tool} args={written}"), record=True)
 
 
-@pytest.fixture
-async def codex_gate(tmp_path: Path, valkey_socket: Path) -> AsyncIterator[tuple[Gate, Sim]]:
+@pytest.fixture(params=["passes", "priced"])
+async def codex_gate(
+    request: pytest.FixtureRequest, tmp_path: Path, valkey_socket: Path
+) -> AsyncIterator[tuple[Gate, Sim]]:
     """A gate as an operator sets it up for Codex: it always offers the provider's web search."""
-    route = {
-        "path": "/v1/responses",
-        "dialect": "openai_responses",
-        "unknown_tools": "pass",
-    }
+    route: dict[str, Any] = {"path": "/v1/responses", "dialect": "openai_responses"}
+    if request.param == "passes":
+        route["unknown_tools"] = "pass"
+    else:
+        route |= {"priced_tools": ["web_search"], "max_tool_calls": 2}
     async with sim_provider(agent_sim("exec_command", cmd="touch${IFS}ran")) as sim:
-        more = {"models": large(sim, tmp_path, valkey_socket), "routes": {"responses": route}}
+        models = large(sim, tmp_path, valkey_socket)
+        models["small"]["prices"] = {**models["small"]["prices"], "per_tool_call": "0.01"}
+        more = {"models": models, "routes": {"responses": route}}
         async with running_gate(tmp_path, valkey_socket, sim.url, **more) as gate:
             yield gate, sim
 

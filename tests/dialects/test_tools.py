@@ -102,6 +102,22 @@ def test_the_operator_decides_about_the_rest(
     assert facts.input_own < facts.input_bound - 16_384, "what the provider adds is no usage"
 
 
+def test_the_operator_s_maximum_is_held_and_written_into_requests_that_name_none() -> None:
+    kinds = frozenset({"web_search"})
+    options = ReadOptions(priced_tools=kinds, max_tool_calls=3)
+    facts = read("openai_responses", options, tools=[WEB_SEARCH])
+    assert (facts.tool_calls, facts.document["max_tool_calls"]) == (3, 3)
+    facts = read("openai_responses", options, tools=[WEB_SEARCH], max_tool_calls=2)
+    assert (facts.tool_calls, facts.document["max_tool_calls"]) == (2, 2)
+    dated = {"type": "web_search_20260318", "name": "web_search"}
+    facts = read("anthropic_messages", options, tools=[dated, {**dated, "max_uses": 1}])
+    assert facts.tool_calls == 4
+    assert [tool["max_uses"] for tool in facts.document["tools"]] == [3, 1]
+    unset = ReadOptions(priced_tools=kinds)
+    for name, tool in (("openai_responses", WEB_SEARCH), ("anthropic_messages", dated)):
+        assert "`max_tool_calls` of the route" in refusal(name, unset, tools=[tool]).message
+
+
 def test_what_is_stored_stays_refused_in_tools_that_pass() -> None:
     tool = {"type": "file_search", "vector_store_ids": ["vs_1"]}
     assert refusal("openai_responses", PASS, tools=[tool]).param == "tools[0].vector_store_ids"

@@ -85,7 +85,7 @@ def test_what_a_route_lets_pass_is_read_from_its_section(load: Load) -> None:
         "policy: {media_tokens: {image: 100, video: 200}}\n"
         "routes:\n"
         "  chat: {path: /v1/chat/completions, dialect: openai_chat}\n"
-        "  more: {path: /v1/responses, dialect: openai_responses, unknown_tools: pass,"
+        "  more: {path: /v1/responses, dialect: openai_responses, unknown_tools: pass, max_tool_calls: 8,"
         " extra_fields: [min_tokens], policy: {media_tokens: {image: 50, document: 300}}}\n"
     )
     routes = compile_routes(settings, {"sim": SIM}, DIALECTS)
@@ -93,6 +93,7 @@ def test_what_a_route_lets_pass_is_read_from_its_section(load: Load) -> None:
     assert (plain.unknown_tools, plain.extra_fields) == ("refuse", frozenset())
     assert plain.media_tokens == MediaTokens(image=100, video=200)
     assert plain.reference_tokens is None
+    assert (plain.max_tool_calls, more.max_tool_calls) == (None, 8)
     assert (more.unknown_tools, more.extra_fields) == ("pass", frozenset({"min_tokens"}))
     assert more.media_tokens == MediaTokens(image=50, video=200, document=300)
 
