@@ -193,19 +193,20 @@ class Prompt:
             self.add_content(part.get("content"), f"{where}.content")
             return
         refuse_stored(part, where, self.options)
-        media = _MEDIA_KINDS.get(kind) if type(kind) is str else None
+        media = MEDIA_KINDS.get(kind) if type(kind) is str else None
         if media is not None:
             self._add_media(media, part, where)
             return
         self.tokens += rendered_tokens(part)
         if kind in _WRITTEN_KINDS or (type(kind) is str and kind.endswith("_tool_result")):
-            self._look_inside(part, where)
+            self.look_inside(part, where)
         else:
             # Unknown: what it says, and what it may refer to.
             self.add_stored(where)
 
-    def _look_inside(self, part: dict[str, Any], where: str) -> None:
-        """Find the media and the tools that a part of another kind holds. Their text is counted."""
+    def look_inside(self, part: Any, where: str) -> None:
+        """Find the media and the tools in a structure that has been added as text: media are counted as
+        such instead."""
         todo: list[tuple[Any, str]] = [(part, where)]
         while todo:
             item, path = todo.pop()
@@ -213,8 +214,9 @@ class Prompt:
                 todo.extend((member, f"{path}[{at}]") for at, member in enumerate(item))
             elif type(item) is dict:
                 kind = item.get("type")
-                media = _MEDIA_KINDS.get(kind) if type(kind) is str else None
+                media = MEDIA_KINDS.get(kind) if type(kind) is str else None
                 if media is not None:
+                    self.tokens -= rendered_tokens(item)
                     self._add_media(media, item, path)
                 elif kind == "tool_definition":
                     self.tools.append((item.get("definition"), f"{path}.definition"))
@@ -255,7 +257,7 @@ class Prompt:
 
 _TEXT_KINDS: Final = frozenset({"text", "input_text", "output_text", "refusal"})
 
-_MEDIA_KINDS: Final[Mapping[str, MediaKind]] = {
+MEDIA_KINDS: Final[Mapping[str, MediaKind]] = {
     "image": "image",
     "image_url": "image",
     "input_image": "image",

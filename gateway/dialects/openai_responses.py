@@ -18,6 +18,7 @@ from gateway.dialects.base import (
     RequestFacts,
 )
 from gateway.dialects.bounds import (
+    MEDIA_KINDS,
     TOOLS_PREAMBLE_TOKENS,
     Prompt,
     refuse_stored,
@@ -198,6 +199,10 @@ def _read_stored(document: dict[str, Any], prompt: Prompt) -> None:
             prompt.add_stored(name)
 
 
+_ANSWERS: Final = ("function_call_output", "custom_tool_call_output")
+"""Items whose `output` may be a content, as a message has."""
+
+
 def _read_input(given: Any, prompt: Prompt) -> None:
     overhead = prompt.options.template_overhead_tokens
     if type(given) is str:
@@ -215,6 +220,9 @@ def _read_input(given: Any, prompt: Prompt) -> None:
         if kind is None and "role" not in item and "id" in item:
             kind = "item_reference"  # its type may be left out
         _refuse_reference(kind, item, where, prompt)
+        if kind in MEDIA_KINDS:
+            prompt.add_part(item, where)
+            continue
         _read_reasoning(item.get("reasoning"), f"{where}.reasoning")
         for name, value in item.items():
             if name == "tools" and type(value) is list:
@@ -223,22 +231,15 @@ def _read_input(given: Any, prompt: Prompt) -> None:
                 prompt.add_structure(value)
             elif name == "content" and kind in (None, "message"):
                 prompt.add_content(value, f"{where}.content")
-            elif name == "output" and type(value) is list:
+            elif name == "output" and kind in _ANSWERS and type(value) is list:
                 prompt.add_content(value, f"{where}.output")
             elif name in ("output", "arguments", "input") and type(value) is str:
                 prompt.tokens += text_tokens(value)
-            elif type(value) in (dict, list):
-                refuse_stored(value, f"{where}.{name}", prompt.options)
-                _add_item_member(value, f"{where}.{name}", prompt)
             else:
                 prompt.add_structure(value)
-
-
-def _add_item_member(value: Any, where: str, prompt: Prompt) -> None:
-    if type(value) is dict and value.get("type") == "computer_screenshot":
-        prompt.add_part(value, where)
-    else:
-        prompt.add_structure(value)
+                if type(value) in (dict, list):
+                    refuse_stored(value, f"{where}.{name}", prompt.options)
+                    prompt.look_inside(value, f"{where}.{name}")
 
 
 def _refuse_reference(kind: Any, item: dict[str, Any], where: str, prompt: Prompt) -> None:

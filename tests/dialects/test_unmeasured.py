@@ -151,6 +151,61 @@ def test_a_part_of_an_unknown_kind_may_hold_anything(name: str) -> None:
     assert (facts.unmeasured.kind, facts.images, facts.audio) == ("stored", True, True)
 
 
+@pytest.mark.parametrize(
+    ("item", "kind"),
+    [
+        ({"type": "input_image", "image_url": URL}, "image"),
+        ({"type": "input_file", "file_url": URL}, "document"),
+        (
+            {
+                "type": "computer_call_output",
+                "output": {"type": "computer_screenshot", "image_url": URL},
+            },
+            "image",
+        ),
+        (
+            {"type": "function_call_output", "output": [{"type": "input_image", "image_url": URL}]},
+            "image",
+        ),
+        ({"type": "code_interpreter_call", "outputs": [{"type": "image", "url": URL}]}, "image"),
+    ],
+)
+def test_items_of_a_response_hold_media_too(item: dict[str, Any], kind: str) -> None:
+    body = {"model": "m", "input": [{"role": "user", "content": "hi"}, item]}
+    facts = DIALECTS["openai_responses"].read_request(orjson.dumps(body), ReadOptions())
+    assert facts.unmeasured is not None
+    assert facts.unmeasured.kind == kind
+    assert facts.unmeasured.param.startswith("input[1]")
+
+
+def test_media_inside_items_are_not_counted_as_text() -> None:
+    shot = {"type": "computer_screenshot", "image_url": PNG + "A" * 500_000}
+    for item in (
+        {"type": "computer_call_output", "output": shot},
+        {"type": "code_interpreter_call", "outputs": [{"type": "image", "url": shot["image_url"]}]},
+    ):
+        body = {"model": "m", "input": [item]}
+        facts = DIALECTS["openai_responses"].read_request(orjson.dumps(body), ReadOptions())
+        assert facts.unmeasured is None
+        assert 16_384 <= facts.input_bound < 18_000
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "shell_call_output", "output": [{"stdout": "x", "stderr": "", "outcome": {}}]},
+        {"type": "web_search_call", "action": {"type": "search", "query": "x", "url": URL}},
+        {"type": "custom_tool_call_output", "output": "x"},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "x"}], "content": [{}]},
+    ],
+)
+def test_items_that_are_text_are_measured(item: dict[str, Any]) -> None:
+    body = {"model": "m", "input": [{"role": "user", "content": "hi"}, item]}
+    facts = DIALECTS["openai_responses"].read_request(orjson.dumps(body), ReadOptions())
+    assert facts.unmeasured is None
+    assert facts.input_bound < 1000
+
+
 def test_each_prompt_and_each_hosted_call_reads_a_context() -> None:
     def readings(name: str, options: ReadOptions = ReadOptions(), **fields: Any) -> int:  # noqa: B008
         body = orjson.dumps({**LEAST[name], **fields})
