@@ -205,8 +205,8 @@ class Prompt:
             self.add_stored(where)
 
     def look_inside(self, part: Any, where: str) -> None:
-        """Find the media and the tools in a structure that has been added as text: media are counted as
-        such instead."""
+        """Find the media and the tools in a structure that has been added as text: what media carry is
+        counted as such instead."""
         todo: list[tuple[Any, str]] = [(part, where)]
         while todo:
             item, path = todo.pop()
@@ -216,7 +216,7 @@ class Prompt:
                 kind = item.get("type")
                 media = MEDIA_KINDS.get(kind) if type(kind) is str else None
                 if media is not None:
-                    self.tokens -= rendered_tokens(item)
+                    self.tokens -= 2 * _inline_chars(item)
                     self._add_media(media, item, path)
                 elif kind == "tool_definition":
                     self.tools.append((item.get("definition"), f"{path}.definition"))
