@@ -8,10 +8,10 @@ byte-fallback tokenizer covers at least one byte of the decoded text's UTF-8, so
   templates print it with spaces or indentation, and a separator or a line break with its indent
   is at most one more token for each byte of compact JSON;
 - chat templates and tool preambles count what `ReadOptions` and the constants below say;
-- an image's tokens follow from its pixels, a document's from its pages and a film's from its
-  minutes, not from bytes of the body. Each counts what the operator states for its kind
+- an image's tokens follow from its pixels, a document's from its pages and a video's from its
+  length, not from bytes of the body. Each counts what the operator states for its kind
   (`media_tokens`); an inline image has a number by default, inline sound a fraction of its bytes.
-  For all else the body gives no bound: it is noted in `Prompt.unmeasured`, and the bound is then
+  The body does not bound anything else: it is noted in `Prompt.unmeasured`, and the bound is then
   the model's context.
 
 Tokenizers that normalise text (NFKC) may exceed this for a few ligatures; the settle takes it.

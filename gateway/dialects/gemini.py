@@ -450,7 +450,7 @@ def _read_media(blob: dict[str, Any], where: str, prompt: Prompt) -> None:
 
 
 def _media_of(kind: str) -> MediaKind | Literal["text"]:
-    """What a media type is held as; film, which is the dearest, where it says nothing."""
+    """What a media type is held as: an unknown one as video, the most expensive kind."""
     family, _, form = kind.lower().partition(";")[0].strip().partition("/")
     if family in ("image", "audio", "text"):
         return cast(MediaKind, family)

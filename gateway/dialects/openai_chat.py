@@ -2,8 +2,8 @@
 
 Request: platform.openai.com/docs/api-reference/chat. Besides OpenAI's own names of the output
 maximum those that vLLM, SGLang, TGI and llama.cpp obey on this endpoint are read: the hold is for
-the largest. The fields at the top of the body are an allow-list: what a new one does to the price,
-nobody knows yet.
+the largest. The fields at the top of the body are an allow-list: the effect of a new one on
+the price is unknown.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
-"""Whose tool it is: the caller's own, the provider's at a price, or unknown.
+"""Who runs a tool: the caller, the provider at a price, or an unknown party.
 
 Law: a tool that the provider runs may bill by the call, so it passes only where the route prices
-it. A tool that the caller runs costs its tokens alone. Who runs a tool of an unknown type is the
-operator's to say (`unknown_tools`); a name and a schema of arguments make it a function, whatever
-its type is called, for a schema is what the caller answers to.
+it. A tool that the caller runs costs its tokens alone. For a tool of an unknown type the
+operator decides (`unknown_tools`). A name and a schema of arguments make a tool a function,
+whatever its type is called.
 """
 
 import re
@@ -112,7 +112,7 @@ def judge_tools(
 
 
 def pass_unknown(kind: str, param: str, prompt: Prompt) -> None:
-    """Make room for a tool that is nobody's, if the route lets it pass. Raises BadRequest."""
+    """Make room for an unpriced tool if the route lets it pass. Raises BadRequest."""
     if prompt.options.unknown_tools == "refuse":
         named = f"of the type `{kind[:64]}`" if kind else "without a type"
         raise BadRequest(

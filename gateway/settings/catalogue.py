@@ -148,7 +148,7 @@ class RouteSection(Section):
     )
     extra_fields: tuple[Text, ...] = field(
         "Names at the top of a JSON body that pass although the gate does not list them as harmless. "
-        "They are forwarded as they are: list none that changes the price or the place.",
+        "They are forwarded as they are: list none that changes the price or selects another upstream.",
         ["min_tokens"],
         (),
     )

@@ -163,7 +163,7 @@ async def test_codex(codex_gate: tuple[Gate, Sim], tmp_path: Path) -> None:
     assert all(re.match("[0-9a-f]{16}-", document["prompt_cache_key"]) for document in sent)
 
 
-async def test_codex_is_told_which_setting_lets_its_web_search_pass(
+async def test_a_refused_codex_names_the_setting_that_lets_its_web_search_pass(
     gate: Gate, sim: Sim, tmp_path: Path
 ) -> None:
     command, env = codex(tmp_path, gate)

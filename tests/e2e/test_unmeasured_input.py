@@ -95,3 +95,17 @@ async def test_names_at_the_provider_are_the_customer_s_own(gate: Gate, sim: Sim
     assert document["prompt_cache_key"] == f"{scope}-cache"
     assert document["safety_identifier"] == f"{scope}-s"
     assert "acme" not in row.body
+
+
+async def test_counting_tokens_names_the_customer_s_own_user(gate: Gate, sim: Sim) -> None:
+    body = {
+        "model": "small",
+        "messages": [{"role": "user", "content": "hi"}],
+        "metadata": {"user_id": "u-1"},
+    }
+    assert (await gate.post("/v1/messages/count_tokens", body)).status_code == 200
+    [row] = sim.provider.served.rows
+    assert row.body is not None
+    user_id = json.loads(row.body)["metadata"]["user_id"]
+    assert user_id.endswith("-u-1")
+    assert len(user_id) == len("u-1") + 17
