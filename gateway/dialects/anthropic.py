@@ -249,6 +249,7 @@ def _read_prompt(document: dict[str, Any], prompt: Prompt) -> None:
             for name, value in message.items():
                 if name not in ("role", "content"):
                     prompt.add_structure(value)
+    prompt.add_extra(document)
     for name in _RENDERED:
         if document.get(name) is not None:
             prompt.add_structure(document[name])

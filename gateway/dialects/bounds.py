@@ -123,6 +123,11 @@ class Prompt:
         """Something that a template may render."""
         self.tokens += rendered_tokens(value)
 
+    def add_extra(self, document: Mapping[str, Any]) -> None:
+        """Fields that only the operator knows: a template may render them."""
+        for name in self.options.extra_fields.intersection(document):
+            self.add_structure(document[name])
+
     def add_media(
         self, kind: MediaKind, where: str, default: int | None = None, *, least: int = 0
     ) -> None:

@@ -368,8 +368,7 @@ def _read_content(document: dict[str, Any], prompt: Prompt) -> int:
             raise BadRequest("`role` must be a text.", param=f"{where}.role")
         for at, part in enumerate(content["parts"]):
             _read_part(part, f"{where}.parts[{at}]", prompt)
-    for name in options.extra_fields.intersection(document):
-        prompt.add_structure(document[name])
+    prompt.add_extra(document)
     _read_stored(document, prompt, options)
     config = document.get("generationConfig", {})
     _read_config(config)

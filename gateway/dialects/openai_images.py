@@ -72,6 +72,7 @@ class OpenAIImages(OpenAIDialect):
         if type(document.get("prompt")) is not str:
             raise BadRequest("`prompt` must be a text.", param="prompt")
         prompt.tokens += text_tokens(document["prompt"])
+        prompt.add_extra(document)
         images = read_count(document, "n", MAX_COUNT) or 1
         return RequestFacts(
             model=model,

@@ -53,6 +53,7 @@ class OpenAISpeech(OpenAIDialect):
         if type(spoken) is not str or not spoken:
             raise BadRequest("`input` must be a text.", param="input")
         prompt.add_content(document.get("instructions"), "instructions")
+        prompt.add_extra(document)
         size = text_tokens(spoken)
         return RequestFacts(
             model=model,

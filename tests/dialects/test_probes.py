@@ -189,12 +189,15 @@ def test_zero_says_something(name: str) -> None:
         forward(name, {"num_retries": 0}, ReadOptions())
 
 
-def test_listed_fields_are_counted_where_a_template_may_render_them() -> None:
-    listed = ReadOptions(extra_fields=frozenset({"persona"}))
-    dialect = DIALECTS["openai_chat"]
-    plain = dialect.read_request(orjson.dumps(LEAST["openai_chat"]), listed)
-    body = orjson.dumps({**LEAST["openai_chat"], "persona": "x" * 300})
-    assert dialect.read_request(body, listed).input_bound >= plain.input_bound + 300
+@pytest.mark.parametrize("name", LEAST)
+def test_listed_fields_are_counted_where_a_template_may_render_them(name: str) -> None:
+    def bound(fields: dict[str, Any]) -> int:
+        path = "/v1beta/models/m:generateContent"
+        asked = Asked("POST", path, "", (), orjson.dumps({**LEAST[name], **fields}))
+        listed = ReadOptions(extra_fields=frozenset({"persona"}))
+        return DIALECTS[name].read(asked, listed).input_bound
+
+    assert bound({"persona": "x" * 300}) >= bound({}) + 300
 
 
 def test_the_operator_s_list_wins_over_the_gate_s_own_reasons() -> None:
