@@ -150,7 +150,7 @@ _SAMPLING_NAMES: Final = (
     " return_tokens samplers t_max_predict_ms timings_per_token top_n_sigma typical_p"
     " xtc_probability xtc_threshold"
     # Mistral
-    " random_seed safe_prompt"
+    " random_seed"
 )
 SAMPLING: Final = frozenset(_SAMPLING_NAMES.split())
 """Fields of servers that copy OpenAI's API which choose tokens and do not change their price. What

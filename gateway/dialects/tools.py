@@ -47,7 +47,7 @@ _PROVIDERS: Final = (
     "web_search",
     "x_search",
 )
-"""How the types of tools begin that providers run: a schema does not make one the caller's."""
+"""Words in the types of tools that providers run: a schema does not make one the caller's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +166,7 @@ def _is_own(tool: Tool, kind: str | None, family: str, families: Families) -> bo
         return tool.get("execution") == "client"
     if family in families.own:
         return True
-    if family.casefold().replace("-", "_").startswith(_PROVIDERS):
+    spelled = family.casefold().replace("-", "_")
+    if any(word in spelled for word in _PROVIDERS):
         return False
     return type(tool.get("name")) is str and any(type(tool.get(s)) is dict for s in _SCHEMAS)

@@ -69,6 +69,7 @@ def test_tools_that_the_caller_runs_pass(name: str, tool: dict[str, Any]) -> Non
         ),
         ("openai_responses", {**WEB_SEARCH, "name": "x", "parameters": SCHEMA}, "tools[0].type"),
         ("openai_responses", {"type": "Web_Search", "name": "x", "parameters": SCHEMA}, None),
+        ("openai_chat", {"type": "vendor:web_search", "name": "x", "parameters": SCHEMA}, None),
         ("openai_responses", {"type": "web-search", "name": "x", "parameters": SCHEMA}, None),
         ("openai_responses", {"type": "shell", "environment": {"type": "container_auto"}}, None),
         ("openai_responses", {"type": "tool_search"}, "tools[0].type"),
