@@ -20,6 +20,7 @@ EDITABLE := $(INSTALL) -r requirements-build.lock && \
 CONSISTENT := $(PIP) check >/dev/null || { $(PIP) check; \
     echo "the environment does not agree with itself; \`make clean\` and repeat the command" >&2; exit 1; }
 PORTKEY := loadtest/peers/portkey
+CLIENTS := tests/clients
 NPM_ARGS := --ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund --loglevel error
 LOCK := $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
     --no-emit-index-url --no-header --no-annotate --no-strip-extras --python-version 3.11
@@ -27,7 +28,7 @@ NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew kill-test oracle meter-test mutants image-steps lint-docker clean
+.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew kill-test oracle meter-test mutants clients image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -113,6 +114,10 @@ meter-test: $(STAMPS)/dev ## the meter beside a model of provider answers, for M
 mutants: $(STAMPS)/dev ## judge the tests by scripts with one place changed (docs/mutants.md)
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
+clients: $(STAMPS)/dev $(VENV)-clients/stamp ## coding agents and SDKs from npm, unmodified, call tools through the gate
+	@CREDITGATE_CLIENTS=$(abspath $(VENV)-clients) $(BIN)/python -m pytest -n 0 \
+	    tests/e2e/test_tool_calls.py $(CLIENTS)/through_the_gate.py $(PYTEST_ARGS)
+
 docs: $(STAMPS)/dev ## rewrite the generated pages: configuration reference and its schema
 	$(BIN)/creditgate schema > config/schema.json
 	$(BIN)/creditgate schema --reference > docs/configuration.md
@@ -128,8 +133,10 @@ lock: ## rewrite the locks from pyproject.toml
 	echo "hardcap==0.1.0" | $(LOCK) - -o requirements-hardcap.lock
 	echo "litellm[proxy]==1.106.2" | $(LOCK) - -o requirements-litellm.lock
 	@if command -v npm >/dev/null; then \
-	    cd $(PORTKEY) && npm install --package-lock-only $(NPM_ARGS); \
-	else echo "without npm: the lock of Portkey stays as it is"; fi
+	    for folder in $(PORTKEY) $(CLIENTS); do \
+	        (cd $$folder && npm install --package-lock-only $(NPM_ARGS)); \
+	    done; \
+	else echo "without npm: the locks of Portkey and of the clients stay as they are"; fi
 	rm -rf $(VENV)-lock
 	@echo "the locks are new; \`make check\` builds the environment from them"
 
@@ -155,7 +162,7 @@ lint-docker: $(STAMPS)/dev ## lint the Dockerfile
 	$(BIN)/hadolint Dockerfile
 
 clean: ## remove what the targets above made, save the data folder
-	rm -rf $(VENV) $(VENV)-lock $(VENV)-hardcap $(VENV)-litellm $(VENV)-portkey build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-hardcap $(VENV)-litellm $(VENV)-portkey $(VENV)-clients build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # -- the environment: one folder, one stamp for each lock that it holds ---------------------
 
@@ -205,6 +212,13 @@ $(VENV)-hardcap/stamp $(VENV)-litellm/stamp: $(VENV)-%/stamp: requirements-%.loc
 $(VENV)-portkey/stamp: $(PORTKEY)/package.json $(PORTKEY)/package-lock.json
 	@command -v npm >/dev/null || { echo "Portkey needs npm (Debian: nodejs npm)" >&2; exit 1; }
 	@echo "installing Portkey's gateway, to be measured beside the gate"
+	@mkdir -p $(@D) && cp $^ $(@D)/
+	@cd $(@D) && npm ci --omit=dev $(NPM_ARGS)
+	@touch $@
+
+$(VENV)-clients/stamp: $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
+	@command -v npm >/dev/null || { echo "the clients need npm (Debian: nodejs npm)" >&2; exit 1; }
+	@echo "installing clients from npm (about 900 MB)"
 	@mkdir -p $(@D) && cp $^ $(@D)/
 	@cd $(@D) && npm ci --omit=dev $(NPM_ARGS)
 	@touch $@

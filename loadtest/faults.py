@@ -1,9 +1,9 @@
 """What the simulated provider is told to do: amounts, delays and faults of one answer.
 
 Law: every control has one name, the same in each of the four places it can stand, later ones
-winning: the command line (`--sim`), the body's `user` or `metadata.sim`, the last line
-`sim: tokens=5 cut=3` of the last message (passes through any gate), the header `x-sim`
-(text or JSON). An unknown name or value raises: a misspelt fault must not pass for a good answer.
+winning: the command line (`--sim`), the body's `user` (without a gate, which prefixes it) or
+`metadata.sim`, the last line `sim: tokens=5 cut=3` of the last message (passes through any gate), the
+header `x-sim` (text or JSON). An unknown name or value raises: a misspelt fault must not pass for a good answer.
 """
 
 import random
@@ -76,6 +76,8 @@ class Controls:
     input:        input tokens to report; None counts them (a quarter of the text's bytes)
     cached, cache_write, cache_write_1h: the parts of the input that a cache served or took
     tier:         the service tier that the answer names
+    tool, args:   call this tool, `*` for the first, with these arguments (JSON without spaces), if the
+                  request offers it and does not bring a result already (`sim_tools.py`)
     ttft_ms, itl_ms: delay before the first token, and before each further one
     ignore_max:   produce `tokens` although the request allows fewer
     status, body, retry_after: answer this error instead, with this body or the provider's own shape
@@ -102,6 +104,8 @@ class Controls:
     cache_write: int = 0
     cache_write_1h: int = 0
     tier: str = ""
+    tool: str = ""
+    args: str = "{}"
     ttft_ms: Dist = NO_DELAY
     itl_ms: Dist = NO_DELAY
     ignore_max: bool = False
@@ -156,6 +160,12 @@ def _share(text: str) -> float:
     return value
 
 
+def _json_object(text: str) -> str:
+    if not isinstance(orjson.loads(text), dict):
+        raise ValueError(text)
+    return text
+
+
 _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "tokens": parse_dist,
     "reasoning": _whole,
@@ -164,6 +174,8 @@ _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "cache_write": _whole,
     "cache_write_1h": _whole,
     "tier": str,
+    "tool": str,
+    "args": _json_object,
     "ttft_ms": parse_dist,
     "itl_ms": parse_dist,
     "ignore_max": _flag,

@@ -20,9 +20,38 @@ CREATED_S: Final = 1_760_000_000
 _WORDS: Final = (" the", " sea", " was", " low", " and", " red", " fog", " lay", " far", " out")
 
 
+_PIECE_CHARS: Final = 4
+"""A token's text is four bytes, in arguments too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a tool that the client runs. arguments: JSON, perhaps cut by the output maximum."""
+
+    name: str
+    arguments: str
+
+    @property
+    def tokens(self) -> int:
+        """Output tokens of the call."""
+        return max(1, -(-len(self.arguments) // _PIECE_CHARS))
+
+    def cut(self, tokens: int) -> "Call":
+        """As much of the call as these tokens hold."""
+        return Call(self.name, self.arguments[: tokens * _PIECE_CHARS])
+
+    def pieces(self) -> list[str]:
+        """The arguments, a token at a time."""
+        text = self.arguments
+        return [text[at : at + _PIECE_CHARS] for at in range(0, len(text), _PIECE_CHARS)] or [""]
+
+
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What the provider produced for one request; token counts are per choice, input in total."""
+    """What the provider produced for one request; token counts are per choice, input in total.
+
+    call: of a tool, which then is the output
+    """
 
     output: int
     reasoning: int
@@ -33,6 +62,7 @@ class Made:
     truncated: bool = False
     usage_fault: str = ""
     tier: str = ""
+    call: Call | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,12 @@ what was read from and written to the cache; `message_start` reports the input,
 
 from typing import Any
 
+import orjson
+
 from loadtest.sim_answer import (
     ID_MARK,
     Built,
+    Call,
     Frame,
     Made,
     json_answer,
@@ -52,13 +55,24 @@ def _thinking(text: str) -> dict[str, Any]:
     return {"type": "thinking", "thinking": text, "signature": "c2ltdWxhdGVk" if text else ""}
 
 
+def _tool_use(call: Call, arguments: str) -> dict[str, Any]:
+    try:
+        given = orjson.loads(arguments)
+    except orjson.JSONDecodeError:  # the output maximum has cut them
+        given = {}
+    return {"type": "tool_use", "id": "toolu_" + ID_MARK, "name": call.name, "input": given}
+
+
 def build_message(ask: Ask, made: Made) -> Built:
     """A message, JSON or SSE."""
     tokens = made.output + made.reasoning
-    stop = "max_tokens" if made.truncated else "end_turn"
+    stop = "max_tokens" if made.truncated else "tool_use" if made.call else "end_turn"
     if not ask.stream:
         content: list[Any] = [_thinking(whole_text(made.reasoning))] if made.reasoning else []
-        content.append({"type": "text", "text": whole_text(made.output)})
+        if made.call is not None:
+            content.append(_tool_use(made.call, made.call.arguments))
+        else:
+            content.append({"type": "text", "text": whole_text(made.output)})
         document = _message(ask, content, stop)
         return json_answer(with_usage(document, _usage(made, tokens), made.usage_fault), tokens)
 
@@ -69,15 +83,21 @@ def build_message(ask: Ask, made: Made) -> Built:
 
     started = with_usage(_message(ask, [], None), _usage(made, 0), made.usage_fault)
     event("message_start", message=started)
-    blocks = [(made.output, {"type": "text", "text": ""}, "text")]
+    said = [token_text(place) for place in range(made.output)]
+    blocks: list[tuple[list[str], dict[str, Any], str, str]]
+    blocks = [(said, {"type": "text", "text": ""}, "text_delta", "text")]
+    if made.call is not None:
+        block = _tool_use(made.call, "{}")
+        blocks = [(made.call.pieces(), block, "input_json_delta", "partial_json")]
     if made.reasoning:
-        blocks.insert(0, (made.reasoning, _thinking(""), "thinking"))
-    for index, (count, block, name) in enumerate(blocks):
+        thought = [token_text(place) for place in range(made.reasoning)]
+        blocks.insert(0, (thought, _thinking(""), "thinking_delta", "thinking"))
+    for index, (pieces, block, kind, name) in enumerate(blocks):
         event("content_block_start", index=index, content_block=block)
         if index == 0:
             event("ping")
-        for place in range(count):
-            delta = {"type": f"{name}_delta", name: token_text(place)}
+        for piece in pieces:
+            delta = {"type": kind, name: piece}
             event("content_block_delta", 1, index=index, delta=delta)
         if name == "thinking":
             delta = {"type": "signature_delta", "signature": "c2ltdWxhdGVk"}

@@ -14,6 +14,7 @@ import orjson
 from loadtest.sim_answer import (
     ID_MARK,
     Built,
+    Call,
     Frame,
     Made,
     json_answer,
@@ -22,6 +23,7 @@ from loadtest.sim_answer import (
     with_usage,
 )
 from loadtest.sim_request import Ask, BadAsk
+from loadtest.sim_tools import brings_result, offered_tools
 
 _PATH: Final = re.compile(
     r"/v1(?:beta)?/models/([^/:]+):(generateContent|streamGenerateContent|countTokens)"
@@ -72,6 +74,8 @@ def read_gemini_ask(kind: str, document: Mapping[str, Any]) -> tuple[Ask, str]:
         input_tokens=max(1, -(-length // 4)),
         max_output=config.get("maxOutputTokens"),
         choices=config.get("candidateCount") or 1,
+        tools=offered_tools(inner),
+        brings_result=brings_result(inner),
     )
     return ask, texts[-1] if texts else ""
 
@@ -97,13 +101,24 @@ def _usage(made: Made, candidates: int, thoughts: int) -> dict[str, Any]:
     return usage
 
 
-def _candidate(index: int, text: str | None, finish: str | None) -> dict[str, Any]:
+def _candidate(index: int, said: str | Call | None, finish: str | None) -> dict[str, Any]:
     candidate: dict[str, Any] = {"content": {"role": "model"}, "index": index}
-    if text is not None:
-        candidate["content"]["parts"] = [{"text": text}]
+    if isinstance(said, Call):
+        call = {"name": said.name, "args": _arguments(said)}
+        candidate["content"]["parts"] = [{"functionCall": call}]
+    elif said is not None:
+        candidate["content"]["parts"] = [{"text": said}]
     if finish is not None:
         candidate["finishReason"] = finish
     return candidate
+
+
+def _arguments(call: Call) -> Any:
+    """Gemini sends arguments as an object, and none where they were cut."""
+    try:
+        return orjson.loads(call.arguments)
+    except orjson.JSONDecodeError:
+        return {}
 
 
 def _document(ask: Ask, candidates: list[dict[str, Any]]) -> dict[str, Any]:
@@ -117,7 +132,8 @@ def build_gemini(ask: Ask, made: Made) -> Built:
     finish = "MAX_TOKENS" if made.truncated else "STOP"
     tokens, thoughts = made.output * ask.choices, made.reasoning * ask.choices
     if not ask.stream:
-        said = [_candidate(at, whole_text(made.output), finish) for at in range(ask.choices)]
+        words = made.call or whole_text(made.output)
+        said = [_candidate(at, words, finish) for at in range(ask.choices)]
         usage = _usage(made, tokens, thoughts)
         document = with_usage(_document(ask, said), usage, made.usage_fault, "usageMetadata")
         return json_answer(document, tokens + thoughts)
@@ -128,7 +144,14 @@ def _stream(ask: Ask, made: Made, finish: str) -> Built:
     thoughts = made.reasoning * ask.choices
     chunks: list[tuple[dict[str, Any], int]] = []
     produced = 0
-    for place in range(made.output):
+    if made.call is not None:
+        for index in range(ask.choices):
+            produced += made.output
+            usage = _usage(made, produced, thoughts)
+            called = _document(ask, [_candidate(index, made.call, finish)])
+            chunk = with_usage(called, usage, made.usage_fault, "usageMetadata")
+            chunks.append((chunk, made.output))
+    for place in range(0 if made.call else made.output):
         for index in range(ask.choices):
             produced += 1
             last = place + 1 == made.output

@@ -14,6 +14,7 @@ from loadtest.sim_answer import (
     CREATED_S,
     ID_MARK,
     Built,
+    Call,
     Frame,
     Made,
     json_answer,
@@ -23,6 +24,7 @@ from loadtest.sim_answer import (
     with_usage,
 )
 from loadtest.sim_request import Ask
+from loadtest.sim_tools import CALL_ID
 
 
 def usage_of(made: Made, completion_tokens: int, choices: int) -> dict[str, Any]:
@@ -47,7 +49,14 @@ def build_text(ask: Ask, made: Made) -> Built:
 
 
 def _finish(made: Made) -> str:
-    return "length" if made.truncated else "stop"
+    if made.truncated:
+        return "length"
+    return "tool_calls" if made.call else "stop"
+
+
+def _tool_call(call: Call, arguments: str) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": CALL_ID, "type": "function", "function": function}
 
 
 def _base(ask: Ask, made: Made, *, chunk: bool) -> dict[str, Any]:
@@ -68,7 +77,11 @@ def _whole(ask: Ask, made: Made) -> Built:
     for index in range(ask.choices):
         choice: dict[str, Any] = {"index": index}
         if ask.kind == "chat":
-            choice["message"] = {"role": "assistant", "content": text, "refusal": None}
+            message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+            if made.call is not None:
+                calls = [_tool_call(made.call, made.call.arguments)]
+                message = {**message, "content": None, "tool_calls": calls}
+            choice["message"] = message
         else:
             choice["text"] = text
         choices.append({**choice, "logprobs": None, "finish_reason": _finish(made)})
@@ -105,7 +118,15 @@ def _stream(ask: Ask, made: Made) -> Built:
             role = {"role": "assistant", "content": "", "refusal": None}
             frames.append(frame([{**choice(index, None), "delta": role}]))
     frames.extend([Frame(b"", 1)] * produced)
-    for place in range(made.output):
+    if made.call is not None:
+        for index in range(ask.choices):
+            started = {"tool_calls": [{"index": 0, **_tool_call(made.call, "")}]}
+            frames.append(frame([{**choice(index, None), "delta": started}]))
+            for piece in made.call.pieces():
+                produced += 1
+                going = {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
+                frames.append(frame([{**choice(index, None), "delta": going}], 1))
+    for place in range(0 if made.call else made.output):
         for index in range(ask.choices):
             produced += 1
             frames.append(frame([choice(index, token_text(place))], 1))

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from loadtest.sim_tools import brings_result, offered_tools
+
 KIND_OF_PATH: Final[Mapping[str, str]] = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
@@ -31,6 +33,8 @@ class Ask:
 
     max_output:  most output tokens of each choice, reasoning included; None when unlimited
     inputs:      how many prompts or texts were given in one request
+    tools:       names of the functions that are offered
+    brings_result: of a call, which is to be answered with text
     """
 
     kind: str
@@ -44,6 +48,8 @@ class Ask:
     continuous_usage: bool = False
     dimensions: int = 8
     base64: bool = False
+    tools: tuple[str, ...] = ()
+    brings_result: bool = False
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -120,5 +126,7 @@ def read_ask(kind: str, document: Mapping[str, Any]) -> tuple[Ask, str]:
         continuous_usage=options.get("continuous_usage_stats") is True,
         dimensions=document.get("dimensions") or 8,
         base64=document.get("encoding_format") == "base64",
+        tools=offered_tools(document),
+        brings_result=brings_result(document),
     )
     return ask, texts[-1] if texts else ""

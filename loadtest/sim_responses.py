@@ -11,6 +11,7 @@ from loadtest.sim_answer import (
     CREATED_S,
     ID_MARK,
     Built,
+    Call,
     Frame,
     Made,
     json_answer,
@@ -20,8 +21,10 @@ from loadtest.sim_answer import (
     with_usage,
 )
 from loadtest.sim_request import Ask
+from loadtest.sim_tools import CALL_ID
 
 _MESSAGE_ID = "msg_" + ID_MARK
+_CALL_ITEM_ID = "fc_" + ID_MARK
 
 
 def _usage(made: Made) -> dict[str, Any]:
@@ -42,6 +45,17 @@ def _message(text: str, status: str) -> dict[str, Any]:
         "status": status,
         "role": "assistant",
         "content": [{"type": "output_text", "text": text, "annotations": []}],
+    }
+
+
+def _function_call(call: Call, arguments: str, status: str) -> dict[str, Any]:
+    return {
+        "id": _CALL_ITEM_ID,
+        "type": "function_call",
+        "status": status,
+        "call_id": CALL_ID,
+        "name": call.name,
+        "arguments": arguments,
     }
 
 
@@ -78,7 +92,10 @@ def _response(ask: Ask, status: str, output: list[Any]) -> dict[str, Any]:
 def _finished(ask: Ask, made: Made) -> dict[str, Any]:
     status = "incomplete" if made.truncated else "completed"
     output = [_reasoning()] if made.reasoning else []
-    output.append(_message(whole_text(made.output), status))
+    if made.call is not None:
+        output.append(_function_call(made.call, made.call.arguments, status))
+    else:
+        output.append(_message(whole_text(made.output), status))
     document = _response(ask, status, output)
     if made.tier:
         document["service_tier"] = made.tier
@@ -98,6 +115,27 @@ def build_response(ask: Ask, made: Made) -> Built:
             Frame(sse({"type": kind, "sequence_number": len(frames), **values}, kind), tokens)
         )
 
+    def spoken(place: int) -> None:
+        where: dict[str, Any] = {"item_id": _MESSAGE_ID, "output_index": place, "content_index": 0}
+        item = {**_message("", "in_progress"), "content": []}
+        event("response.output_item.added", output_index=place, item=item)
+        part = {"type": "output_text", "text": "", "annotations": []}
+        event("response.content_part.added", **where, part=part)
+        for index in range(made.output):
+            text = token_text(index)
+            event("response.output_text.delta", 1, **where, delta=text, logprobs=[])
+        text = whole_text(made.output)
+        event("response.output_text.done", **where, text=text, logprobs=[])
+        event("response.content_part.done", **where, part={**part, "text": text})
+
+    def called(call: Call, place: int) -> None:
+        where: dict[str, Any] = {"item_id": _CALL_ITEM_ID, "output_index": place}
+        item = _function_call(call, "", "in_progress")
+        event("response.output_item.added", output_index=place, item=item)
+        for piece in call.pieces():
+            event("response.function_call_arguments.delta", 1, **where, delta=piece)
+        event("response.function_call_arguments.done", **where, arguments=call.arguments)
+
     started = _response(ask, "in_progress", [])
     event("response.created", response=started)
     event("response.in_progress", response=started)
@@ -108,17 +146,10 @@ def build_response(ask: Ask, made: Made) -> Built:
         hidden = [Frame(b"", 1)] * made.reasoning
         event("response.output_item.done", output_index=0, item=_reasoning())
         place = 1
-    where: dict[str, Any] = {"item_id": _MESSAGE_ID, "output_index": place, "content_index": 0}
-    item = {**_message("", "in_progress"), "content": []}
-    event("response.output_item.added", output_index=place, item=item)
-    part = {"type": "output_text", "text": "", "annotations": []}
-    event("response.content_part.added", **where, part=part)
-    for index in range(made.output):
-        text = token_text(index)
-        event("response.output_text.delta", 1, **where, delta=text, logprobs=[])
-    text = whole_text(made.output)
-    event("response.output_text.done", **where, text=text, logprobs=[])
-    event("response.content_part.done", **where, part={**part, "text": text})
+    if made.call is not None:
+        called(made.call, place)
+    else:
+        spoken(place)
     finished = _finished(ask, made)
     event("response.output_item.done", output_index=place, item=finished["output"][-1])
     event(f"response.{finished['status']}", response=finished)

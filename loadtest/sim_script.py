@@ -24,6 +24,7 @@ from loadtest.sim_gemini import build_gemini, gemini_error
 from loadtest.sim_openai import build_embeddings, build_text
 from loadtest.sim_request import ANTHROPIC_KINDS, Ask
 from loadtest.sim_responses import build_response
+from loadtest.sim_tools import choose
 
 REASONS: Final = {
     200: b"OK",
@@ -71,6 +72,11 @@ def produce(ask: Ask, controls: Controls, rng: random.Random) -> Made:
     written = min(controls.cache_write, given - cached)
     written_1h = min(controls.cache_write_1h, given - cached - written)
     wanted = round(controls.tokens.draw(rng))
+    call = None
+    if controls.tool and not ask.brings_result:
+        call = choose(controls.tool, controls.args, ask.tools)
+    if call is not None:
+        wanted = call.tokens
     reasoning = controls.reasoning
     if ask.kind in ("embeddings", "count_tokens", f"{GEMINI}_count"):
         wanted = reasoning = 0
@@ -90,6 +96,7 @@ def produce(ask: Ask, controls: Controls, rng: random.Random) -> Made:
         truncated,
         controls.usage,
         controls.tier,
+        call.cut(wanted) if call else None,
     )
 
 

@@ -4,8 +4,8 @@ Request: docs.anthropic.com/en/api/messages. Anthropic refuses fields it does no
 the top-level fields are an allow-list: what a new one does to the price, nobody knows yet.
 """
 
-import re
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any, Final
 
 import orjson
@@ -21,12 +21,13 @@ from gateway.dialects.base import (
     RequestFacts,
 )
 from gateway.dialects.bounds import (
-    PROVIDER_TOOL_TOKENS,
     TOOLS_PREAMBLE_TOKENS,
     Prompt,
+    refuse_stored,
     text_tokens,
 )
 from gateway.dialects.fields import (
+    check_fields,
     pin_service_tier,
     read_count,
     read_flag,
@@ -34,21 +35,31 @@ from gateway.dialects.fields import (
     read_model,
     read_output_bound,
     read_service_tier,
-    refuse_fields,
+    scoped,
     unknown_field,
 )
 from gateway.dialects.generic import NothingMeter
 from gateway.dialects.messages_reader import MessagesReader
 from gateway.dialects.reading.meters import DocumentMeter, EventMeter
 from gateway.dialects.strict_json import parse_object, require_lower_case
+from gateway.dialects.tools import Families, default_calls, judge_tools, named_tools
 from gateway.domain.usage import DEFAULT_TIER
 
 MAX_TOOL_USES: Final = 1024
 
-FREE_TOOLS: Final = frozenset({"bash", "text_editor", "computer", "memory"})
-"""Families of tools that the caller runs itself and the provider describes."""
+TOOLS: Final = Families(
+    own=frozenset({"custom"}),
+    described=frozenset(
+        {"bash", "text_editor", "computer", "memory", "computer_toolset", "browser_toolset"}
+    ),
+    untyped=True,
+)
 
-_DATE: Final = re.compile(r"_\d{8}$")
+_CLEARING: Final = ("clear_tool_uses_", "clear_thinking_")
+"""How edits of the context begin that only make it shorter."""
+
+_USER_ID_CHARS: Final = 256
+"""The most of `metadata.user_id` that Anthropic takes."""
 
 _COUNTED: Final = frozenset({"messages", "system", "tools"})
 _UNPROMPTED: Final = frozenset(
@@ -63,6 +74,8 @@ _UNPROMPTED: Final = frozenset(
         "metadata",
         "service_tier",
         "cache_control",
+        "context_management",
+        "diagnostics",
     }
 )
 _RENDERED: Final = frozenset({"thinking", "tool_choice", "output_config", "output_format"})
@@ -71,7 +84,9 @@ _STANDARD: Final[Mapping[str, tuple[str, ...]]] = {
     "speed": ("standard",),
 }
 """Fields that may say only what is priced: elsewhere and faster cost more."""
-_KNOWN: Final = _COUNTED | _UNPROMPTED | _RENDERED
+_KNOWN: Final = _COUNTED | _UNPROMPTED | _RENDERED | frozenset({*_STANDARD, "container"})
+_OWN: Final = frozenset({"context_management", "speed"})
+"""Fields that are checked here by what they say."""
 
 
 class AnthropicMessages(Dialect):
@@ -86,12 +101,12 @@ class AnthropicMessages(Dialect):
         _check_fields(document, options)
         prompt = Prompt(options)
         _read_prompt(document, prompt)
-        calls = _read_tools(document, prompt, options)
+        calls = _read_tools(document, prompt)
         output_bound = read_output_bound(document, ("max_tokens",))
         input_bound = prompt.tokens
         if calls:
             # Each call's result is read, and with it all that came before, once more.
-            each = options.reference_tokens
+            each = options.result_tokens
             input_bound = (calls + 1) * (input_bound + calls * each + (output_bound or 0))
         return RequestFacts(
             model=model,
@@ -104,11 +119,14 @@ class AnthropicMessages(Dialect):
             service_tier=read_service_tier(document),
             document=document,
             input_own=prompt.own,
+            unmeasured=prompt.unmeasured,
+            readings=1 + calls,
         )
 
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
         """The strict parse with the upstream's model name and a maximum; streams report usage anyway."""
         document = {**facts.document, "model": options.upstream_model}
+        _scope_user(document, options.customer_scope)
         if options.service_tier == DEFAULT_TIER:
             pin_service_tier(document, "standard_only")
         if options.fills(facts.output_bound):
@@ -138,7 +156,8 @@ class AnthropicCountTokens(AnthropicMessages):
         document = parse_object(body)
         model = read_model(document)
         _check_fields(document, options)
-        _read_prompt(document, Prompt(options))
+        prompt = Prompt(options)
+        _read_prompt(document, prompt)
         return RequestFacts(
             model=model,
             stream=False,
@@ -154,17 +173,53 @@ class AnthropicCountTokens(AnthropicMessages):
 
 
 def _check_fields(document: dict[str, Any], options: ReadOptions) -> None:
-    refuse_fields(document, options)
-    for name, value in document.items():
-        if name in _KNOWN or value is None or value is False:
-            continue
-        if name in _STANDARD:
-            if value not in _STANDARD[name]:
-                raise BadRequest(f"This `{name}` has a price of its own; leave it out.", param=name)
-        elif name != "container" or not options.allow_stateful_ids:
-            raise unknown_field(name)
+    check_fields(document, _KNOWN, options, _OWN)
+    for name, allowed in _STANDARD.items():
+        if document.get(name) not in (None, *allowed):
+            raise BadRequest(
+                f"`{name}` selects a rate that is not configured here; omit it.", param=name
+            )
     if document.get("service_tier") not in (None, "auto", "standard_only"):
         raise BadRequest('`service_tier` must be "auto" or "standard_only".', param="service_tier")
+    _check_edits(document.get("context_management"))
+    refuse_stored(document.get("diagnostics"), "diagnostics", options)
+    metadata = document.get("metadata")
+    if metadata is not None:
+        if type(metadata) is not dict:
+            raise BadRequest("`metadata` must be an object.", param="metadata")
+        require_lower_case(metadata, "metadata")
+        if type(metadata.get("user_id")) not in (str, NoneType):
+            raise BadRequest("`user_id` must be a string.", param="metadata.user_id")
+
+
+def _check_edits(management: Any) -> None:
+    """Let pass edits that only clear: they make the prompt shorter. Raises BadRequest."""
+    if management is None:
+        return
+    where = "context_management"
+    if type(management) is not dict or type(management.get("edits", [])) is not list:
+        raise BadRequest(f"`{where}` must be an object with a list of `edits`.", param=where)
+    for name in management:
+        if name != "edits":
+            raise unknown_field(name, f"{where}.{name}")
+    for at, edit in enumerate(management.get("edits", [])):
+        kind = edit.get("type") if type(edit) is dict else None
+        if type(kind) is not str or not kind.startswith(_CLEARING):
+            raise BadRequest(
+                f"The edit `{str(kind)[:64]}` is not allowed here: what the provider adds or"
+                " summarises is not in the body. Only edits that clear tool uses or thinking pass.",
+                param=f"{where}.edits[{at}].type",
+                code="unsupported_parameter",
+            )
+        require_lower_case(edit, f"{where}.edits[{at}]")
+
+
+def _scope_user(document: dict[str, Any], scope: str | None) -> None:
+    """Put the customer's scope in front of the end user's id."""
+    metadata = document.get("metadata")
+    if scope is not None and metadata and metadata.get("user_id"):
+        user_id = scoped(metadata["user_id"], scope, _USER_ID_CHARS)
+        document["metadata"] = {**metadata, "user_id": user_id}
 
 
 def _read_prompt(document: dict[str, Any], prompt: Prompt) -> None:
@@ -194,44 +249,26 @@ def _read_prompt(document: dict[str, Any], prompt: Prompt) -> None:
             for name, value in message.items():
                 if name not in ("role", "content"):
                     prompt.add_structure(value)
+    prompt.add_extra(document)
     for name in _RENDERED:
         if document.get(name) is not None:
             prompt.add_structure(document[name])
 
 
-def _read_tools(document: dict[str, Any], prompt: Prompt, options: ReadOptions) -> int:
+def _read_tools(document: dict[str, Any], prompt: Prompt) -> int:
     """Check the tools; return how many hosted calls are allowed. Raises BadRequest."""
     tools = read_list(document, "tools")
-    calls = 0
-    for at, tool in enumerate(tools):
-        where = f"tools[{at}]"
-        if type(tool) is not dict:
-            raise BadRequest("A tool must be an object.", param=where)
-        require_lower_case(tool, where)
+    for tool in tools:
         prompt.add_structure(tool)
-        kind = tool.get("type")
-        if kind is None or kind == "custom":
-            continue
-        family = _DATE.sub("", kind) if type(kind) is str else ""
-        prompt.add_room(PROVIDER_TOOL_TOKENS)
-        if family in FREE_TOOLS:
-            continue
-        if not {kind, family} & options.priced_tools:
-            raise BadRequest(
-                f"Tools of the type {kind!r} are run by the provider, at a price that is not known"
-                " here; leave them out.",
-                param=f"{where}.type",
-                code="unsupported_tool",
-            )
-        uses = read_count(tool, "max_uses", MAX_TOOL_USES)
-        if uses is None:
-            raise BadRequest(
-                "Hosted tools bill by the call; say how many at most with `max_uses`.",
-                param=f"{where}.max_uses",
-            )
-        calls += uses
-    if tools:
+    if tools or prompt.tools:
         prompt.add_room(TOOLS_PREAMBLE_TOKENS)
+    calls = 0
+    for hosted in judge_tools([*named_tools(tools, "tools"), *prompt.tools], TOOLS, prompt):
+        uses = read_count(hosted.tool, "max_uses", MAX_TOOL_USES)
+        if uses is None:
+            uses = default_calls("max_uses", f"{hosted.where}.max_uses", prompt.options)
+            hosted.tool["max_uses"] = uses
+        calls += uses
     return calls
 
 

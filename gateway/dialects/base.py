@@ -35,22 +35,81 @@ class TooLarge(BadRequest):
     """Something of the request is larger than it may be."""
 
 
+MediaKind = Literal["image", "document", "video", "audio"]
+"""What a request may carry beside text."""
+
+INLINE_IMAGE_TOKENS: Final = 16_384
+"""Held for an image in the body: its tokens follow from its pixels, and providers scale it down."""
+
+RESULT_TOKENS: Final = 16_384
+"""Held for the result of one call of a hosted tool."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaTokens:
+    """The operator's own numbers of input tokens for one piece of media; None where none is stated."""
+
+    image: int | None = None
+    document: int | None = None
+    video: int | None = None
+    audio: int | None = None
+
+    def stated(self, kind: MediaKind) -> int | None:
+        """The number for this kind."""
+        number: int | None = getattr(self, kind)
+        return number
+
+
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """What the route and the policy say about reading a request.
 
     template_overhead_tokens:  added per message, and once per request, for the chat template
-    reference_tokens:          held for each image or document given by reference
+    reference_tokens:          held for media of every kind that `media_tokens` does not name, and for
+                               each result of a hosted tool; None when the operator states none
+    media_tokens:              held for each piece of media of one kind
     priced_tools:              hosted tool types that the route prices per call
+    max_tool_calls:            hosted calls that a request which names no maximum may make; None refuses
+                               such a request
+    unknown_tools:             whether tools pass that are neither priced nor the caller's own
+    extra_fields:              names at the top level of a body that pass although the dialect does
+                               not list them
     min_audio_bytes_per_second: the fewest bytes of a second of sound, by which its length is bounded
     allow_stateful_ids:        `previous_response_id`, file ids and such pass (the route owns its provider key)
     """
 
     template_overhead_tokens: int = 16
-    reference_tokens: int = 16_384
+    reference_tokens: int | None = None
     priced_tools: frozenset[str] = frozenset()
     allow_stateful_ids: bool = False
     min_audio_bytes_per_second: int = 500
+    media_tokens: MediaTokens = MediaTokens()
+    unknown_tools: Literal["refuse", "pass"] = "refuse"
+    extra_fields: frozenset[str] = frozenset()
+    max_tool_calls: int | None = None
+
+    def tokens_of(self, kind: MediaKind) -> int | None:
+        """Input tokens that the operator states for one piece of media; None when the operator
+        states none."""
+        number = self.media_tokens.stated(kind)
+        return self.reference_tokens if number is None else number
+
+    @property
+    def result_tokens(self) -> int:
+        """Input tokens of one result of a hosted tool."""
+        return RESULT_TOKENS if self.reference_tokens is None else self.reference_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Unmeasured:
+    """Something in a request whose tokens the body does not bound.
+
+    kind:  of media; `stored` is what the provider keeps, such as a conversation
+    param: its path in the body
+    """
+
+    kind: MediaKind | Literal["stored"]
+    param: str
 
 
 @dataclass(slots=True)
@@ -107,6 +166,10 @@ class RequestFacts:
     certain:        what of `most` the request alone decides: counted where an answer tells nothing
     service_tier:   the one that is asked for; None when the provider is to choose
     document:       the strict parse, which `forward_body` writes out
+    unmeasured:     the first piece of media that `input_bound` does not cover, for the operator states
+                    no number for its kind: the model's context is the bound
+    readings:       how often the model reads a context: once for each prompt, and again after each
+                    hosted call
     """
 
     model: str
@@ -124,6 +187,8 @@ class RequestFacts:
     service_tier: str | None = None
     document: Mapping[str, Any] = field(default_factory=dict, repr=False)
     input_own: int | None = None
+    unmeasured: Unmeasured | None = None
+    readings: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +203,8 @@ class ForwardOptions:
     max_output_field:        how chat upstreams call it: OpenAI's reasoning models refuse `max_tokens`,
                              older servers do not know `max_completion_tokens`
     service_tier:            in place of `auto`: the only tier that it may be
+    customer_scope:          put in front of names that share state at the provider, so that those of two
+                             customers never meet; None where a request carries none
     """
 
     upstream_model: str
@@ -147,6 +214,7 @@ class ForwardOptions:
     max_output_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     service_tier: str | None = None
     lowers: bool = False
+    customer_scope: str | None = None
 
     def fills(self, output_bound: int | None) -> bool:
         """Whether `max_output` is written into a body whose caller allows this much."""

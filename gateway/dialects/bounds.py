@@ -8,9 +8,11 @@ byte-fallback tokenizer covers at least one byte of the decoded text's UTF-8, so
   templates print it with spaces or indentation, and a separator or a line break with its indent
   is at most one more token for each byte of compact JSON;
 - chat templates and tool preambles count what `ReadOptions` and the constants below say;
-- an image's or document's tokens follow from pixels and pages, not from its bytes: each counts
-  `reference_tokens`, inline or by URL (an inline document counts its characters
-  if they are more, sound a fraction of them).
+- an image's tokens follow from its pixels, a document's from its pages and a video's from its
+  length, not from bytes of the body. Each counts what the operator states for its kind
+  (`media_tokens`); an inline image has a number by default, inline sound a fraction of its bytes.
+  The body does not bound anything else: it is noted in `Prompt.unmeasured`, and the bound is then
+  the model's context.
 
 Tokenizers that normalise text (NFKC) may exceed this for a few ligatures; the settle takes it.
 """
@@ -20,7 +22,13 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.dialects.base import BadRequest, ReadOptions
+from gateway.dialects.base import (
+    INLINE_IMAGE_TOKENS,
+    BadRequest,
+    MediaKind,
+    ReadOptions,
+    Unmeasured,
+)
 from gateway.dialects.strict_json import require_lower_case
 
 TOOLS_PREAMBLE_TOKENS: Final = 1024
@@ -34,7 +42,15 @@ PART_TOKENS: Final = 8
 """Separators around one part of a message's content."""
 
 STATEFUL: Final = frozenset(
-    {"file_id", "file_ids", "vector_store_ids", "container", "container_id", "audio_id"}
+    {
+        "file_id",
+        "file_ids",
+        "vector_store_ids",
+        "container",
+        "container_id",
+        "audio_id",
+        "comparison_response_id",
+    }
 )
 """Members that name something stored at the provider."""
 
@@ -76,9 +92,13 @@ def refuse_stored(value: Any, where: str, options: ReadOptions) -> None:
 
 
 class Prompt:
-    """Adds up the bound while a request is read."""
+    """Adds up the bound while a request is read.
 
-    __slots__ = ("_room", "audio", "images", "options", "tokens")
+    unmeasured:   the first piece of media that nothing bounds
+    tools:        tools that the messages bring along, with their paths
+    """
+
+    __slots__ = ("_room", "audio", "images", "options", "tokens", "tools", "unmeasured")
 
     def __init__(self, options: ReadOptions) -> None:
         self.options = options
@@ -86,6 +106,8 @@ class Prompt:
         self._room = 0
         self.images = False
         self.audio = False
+        self.unmeasured: Unmeasured | None = None
+        self.tools: list[tuple[Any, str]] = []
 
     def add_room(self, tokens: int) -> None:
         """Room for what the provider adds: the bound has it, the count of the request does not."""
@@ -100,6 +122,40 @@ class Prompt:
     def add_structure(self, value: Any) -> None:
         """Something that a template may render."""
         self.tokens += rendered_tokens(value)
+
+    def add_extra(self, document: Mapping[str, Any]) -> None:
+        """Fields that only the operator knows: a template may render them."""
+        for name in self.options.extra_fields.intersection(document):
+            self.add_structure(document[name])
+
+    def add_media(
+        self, kind: MediaKind, where: str, default: int | None = None, *, least: int = 0
+    ) -> None:
+        """One piece of media.
+
+        default: its tokens where the operator states none; None when the body does not bound them
+        least:   its tokens by the body, whatever the operator states
+        """
+        if kind == "audio":
+            self.audio = True
+        else:
+            self.images = True
+            self.audio = self.audio or kind == "video"
+        stated = self.options.tokens_of(kind)
+        if stated is not None:
+            self.tokens += max(stated, least)
+        elif default is not None:
+            self.tokens += default
+        elif self.unmeasured is None:
+            self.unmeasured = Unmeasured(kind, where)
+
+    def add_stored(self, where: str) -> None:
+        """Something that the provider keeps, such as a conversation: it may hold anything."""
+        self.audio = self.images = True
+        if self.options.reference_tokens is not None:
+            self.tokens += self.options.reference_tokens
+        elif self.unmeasured is None:
+            self.unmeasured = Unmeasured("stored", where)
 
     def add_content(self, content: Any, where: str) -> None:
         """The content of a message: a text, or a list of parts, or nothing. Raises BadRequest."""
@@ -133,74 +189,136 @@ class Prompt:
                 elif name != "type":
                     self.tokens += rendered_tokens(member)
             return
-        if kind in ("tool_use", "tool_call", "server_tool_use"):
+        if kind in ("tool_use", "tool_call", "server_tool_use", "mcp_tool_use"):
             # `input` is the caller's own object, in which any name may stand.
             self.tokens += rendered_tokens(part)
             return
-        if kind == "tool_result":
+        if kind in ("tool_result", "mcp_tool_result"):
             self.tokens += rendered_tokens([v for k, v in part.items() if k != "content"])
             self.add_content(part.get("content"), f"{where}.content")
             return
         refuse_stored(part, where, self.options)
-        media = _MEDIA_KINDS.get(kind) if type(kind) is str else None
-        if media is None:
-            # Unknown: whatever it says, and what it may refer to.
-            self.tokens += rendered_tokens(part) + self.options.reference_tokens
-            self.images = self.audio = True
+        media = MEDIA_KINDS.get(kind) if type(kind) is str else None
+        if media is not None:
+            self._add_media(media, part, where)
             return
-        self._add_media(media, part, where)
+        self.tokens += rendered_tokens(part)
+        if kind in _WRITTEN_KINDS or (type(kind) is str and kind.endswith("_tool_result")):
+            self.look_inside(part, where)
+        else:
+            # Unknown: what it says, and what it may refer to.
+            self.add_stored(where)
 
-    def _add_media(self, media: str, part: dict[str, Any], where: str) -> None:
+    def look_inside(self, part: Any, where: str) -> None:
+        """Find the media and the tools in a structure that has been added as text: what media carry is
+        counted as such instead."""
+        todo: list[tuple[Any, str]] = [(part, where)]
+        while todo:
+            item, path = todo.pop()
+            if type(item) is list:
+                todo.extend((member, f"{path}[{at}]") for at, member in enumerate(item))
+            elif type(item) is dict:
+                kind = item.get("type")
+                media = MEDIA_KINDS.get(kind) if type(kind) is str else None
+                if media is not None:
+                    self.tokens -= 2 * _inline_chars(item)
+                    self._add_media(media, item, path)
+                elif kind == "tool_definition":
+                    self.tools.append((item.get("definition"), f"{path}.definition"))
+                else:
+                    todo.extend((member, f"{path}.{name}") for name, member in item.items())
+
+    def _add_media(self, media: MediaKind, part: dict[str, Any], where: str) -> None:
         inline = _inline_chars(part)
-        reference = self.options.reference_tokens
         if media == "image":
-            self.images = True
-            self.tokens += reference
+            self.add_media("image", where, INLINE_IMAGE_TOKENS if inline else None)
         elif media == "audio":
             # OpenAI counts a token for 100 ms, and no usual coding has less than 32 bytes in it,
             # which are 43 characters of base64.
-            self.audio = True
-            self.tokens += max(reference, inline // 43)
+            measured = -(-inline // 43)
+            self.add_media("audio", where, measured or None, least=measured)
+        elif media == "document":
+            self._add_document(part, where)
         else:
-            # Pages may hold images as well as text. A text document is its own bytes; of a coded
-            # one each character counts.
-            self.images = True
-            source = part.get("source")
-            if type(source) is dict and type(source.get("content")) in (str, list):
-                self.add_content(source["content"], f"{where}.source.content")
-            self.tokens += max(reference, inline)
+            self.add_media(media, where)
         labels = {k: v for k, v in part.items() if k in ("title", "context", "filename")}
         if labels:
             self.tokens += rendered_tokens(labels)
 
+    def _add_document(self, part: dict[str, Any], where: str) -> None:
+        """A text is its own bytes; pages hold images and packed text, which no byte bounds."""
+        source = part.get("source")
+        if type(source) is dict:
+            kind, content = source.get("type"), source.get("content")
+            if kind == "content" and type(content) in (str, list):
+                self.images = True
+                self.add_content(content, f"{where}.source.content")
+                return
+            if kind == "text" and type(source.get("data")) is str:
+                self.tokens += text_tokens(source["data"])
+                return
+        self.add_media("document", where)
+
 
 _TEXT_KINDS: Final = frozenset({"text", "input_text", "output_text", "refusal"})
 
-_MEDIA_KINDS: Final[Mapping[str, str]] = {
+MEDIA_KINDS: Final[Mapping[str, MediaKind]] = {
     "image": "image",
     "image_url": "image",
     "input_image": "image",
+    "computer_screenshot": "image",
     "audio": "audio",
     "audio_url": "audio",
     "input_audio": "audio",
     "document": "document",
     "file": "document",
+    "file_url": "document",
     "input_file": "document",
+    "video": "video",
+    "video_url": "video",
+    "input_video": "video",
 }
+
+_WRITTEN_KINDS: Final = frozenset(
+    {
+        "compaction",
+        "fallback",
+        "mcp_tool_listing",
+        "reasoning",
+        "reasoning_text",
+        "redacted_thinking",
+        "search_result",
+        "summary_text",
+        "thinking",
+        "tool_addition",
+        "tool_reference",
+        "tool_removal",
+    }
+)
+"""Parts that are text, or that hold parts of other kinds. So do results of hosted tools."""
+
+_DATA: Final = frozenset({"data", "b64_json", "file_data"})
+"""Members that carry the bytes themselves."""
+
+_SCHEMES: Final = ("https:", "http:", "gs:", "s3:", "file:")
 
 
 def _inline_chars(part: dict[str, Any]) -> int:
-    """Characters of the data carried inline, base64 or text, over all members; URLs do not matter."""
+    """Characters of the data carried inline; 0 when the part refers to anything elsewhere."""
     chars = 0
-    todo: list[Any] = [part]
+    todo: list[Any] = [(part, "")]
     while todo:
-        item = todo.pop()
+        item, name = todo.pop()
         if type(item) is str:
-            chars += len(item) if item.isascii() else len(item.encode())
+            start = item[:64].lstrip().lower()
+            if start.startswith("data:") or (name in _DATA and not start.startswith(_SCHEMES)):
+                chars += text_tokens(item)
+            elif name.endswith(("url", "uri")) or name in STATEFUL or start.startswith(_SCHEMES):
+                return 0
         elif type(item) is dict:
-            todo.extend(item.values())
+            todo.extend((member, key.casefold()) for key, member in item.items())
         elif type(item) is list:
-            todo.extend(item)
+            todo.extend((member, name) for member in item)
     return chars
 
 

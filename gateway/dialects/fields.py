@@ -4,7 +4,8 @@ Law: a field that decides the cost has its exact type and range, or the request 
 nothing is coerced, clamped or guessed, for the upstream would coerce in its own way.
 """
 
-from collections.abc import Collection, Mapping
+import hashlib
+from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.dialects.base import BadRequest, ReadOptions
@@ -19,9 +20,6 @@ MAX_OUTPUT_TOKENS: Final = 100_000_000
 
 AUTO_TIER: Final = "auto"
 """The service tier by which a caller leaves it to the provider."""
-
-NOTHING: Final[tuple[object, ...]] = (None, False, "", [], {})
-"""Values by which a field that is refused says that it is not used."""
 
 
 def read_model(document: Mapping[str, Any]) -> str:
@@ -114,6 +112,7 @@ UNBOUNDED: Final[Mapping[str, str]] = {
     "background_options": "an answer that runs on without its connection cannot be metered",
     "deferred": "an answer that runs on without its connection cannot be metered",
     "context_management": "what the provider adds or summarises is not in the body",
+    "compaction": "what the provider adds or summarises is not in the body",
     "mcp_servers": "what remote tools answer is not in the body",
     "plugins": "they bill by the call",
     "search_parameters": "searches bill by the call",
@@ -133,41 +132,112 @@ STATEFUL: Final[Mapping[str, str]] = {
 }
 """Fields that name or keep something at the provider; `allow_stateful_ids` lets them pass."""
 
+_SAMPLING_NAMES: Final = (
+    # vLLM and SGLang
+    "allowed_token_ids bad_words include_stop_str_in_output length_penalty min_p no_stop_trim"
+    " repetition_penalty return_token_ids return_tokens_as_token_ids skip_special_tokens"
+    " spaces_between_special_tokens stop_regex stop_token_ids top_k truncate_prompt_tokens"
+    # constraints on the output, in the spellings of vLLM, SGLang and llama.cpp
+    " ebnf grammar guided_choice guided_decoding_backend guided_grammar guided_json guided_regex"
+    " guided_whitespace_pattern json_schema regex structured_outputs"
+    # what the template does, and how reasoning is shown
+    " add_generation_prompt add_special_tokens chat_template_kwargs continue_final_message documents"
+    " include_reasoning reasoning_format separate_reasoning stream_reasoning"
+    # llama.cpp
+    " cache_prompt dry_allowed_length dry_base dry_multiplier dry_penalty_last_n"
+    " dry_sequence_breakers dynatemp_exponent dynatemp_range min_keep mirostat mirostat_eta"
+    " mirostat_tau n_keep n_probs penalize_nl post_sampling_probs repeat_last_n repeat_penalty"
+    " return_tokens samplers t_max_predict_ms timings_per_token top_n_sigma typical_p"
+    " xtc_probability xtc_threshold"
+    # Mistral
+    " random_seed"
+)
+SAMPLING: Final = frozenset(_SAMPLING_NAMES.split())
+"""Fields of servers that copy OpenAI's API which choose tokens and do not change their price. What
+raises the least output (`min_tokens`, `ignore_eos`), chooses a replica or an adapter, or runs code is
+not among them."""
+
 _SUSPECT: Final = frozenset(REDIRECTING) | frozenset(UNBOUNDED) | frozenset(STATEFUL)
 
 
-def refuse_fields(document: Mapping[str, Any], options: ReadOptions) -> None:
-    """Refuse what would make the price or the bound a lie. Raises BadRequest."""
-    if _SUSPECT.isdisjoint(document):
+SCOPED: Final = frozenset({"prompt_cache_key", "user", "safety_identifier", "cache_salt"})
+"""Names that a caller chooses and that share state at the provider: caches, limits, blocks."""
+
+SCOPED_CHARS: Final = 64
+"""The most of such a name that OpenAI takes."""
+
+
+def check_fields(
+    document: dict[str, Any],
+    known: frozenset[str],
+    options: ReadOptions,
+    own: frozenset[str] = frozenset(),
+) -> None:
+    """Let pass what the dialect knows to be harmless and what the operator has listed.
+
+    A field of another name that says nothing (null, false, empty) is removed, for it must not reach
+    the upstream either. Raises BadRequest.
+
+    own: known names that mean something else in this dialect, or that it checks itself
+    """
+    if not known.issuperset(document):
+        for name in document.keys() - known - options.extra_fields:
+            if not _says_nothing(document[name]):
+                raise _suspect(name, options) or unknown_field(name)
+            del document[name]
+    if not _SUSPECT.isdisjoint(document):
+        for name in _SUSPECT.intersection(document) - options.extra_fields - own:
+            if not _says_nothing(document[name]) and (wrong := _suspect(name, options)):
+                raise wrong
+    if not SCOPED.isdisjoint(document):
+        for name in SCOPED.intersection(document):
+            if type(document[name]) is not str and document[name] is not None:
+                raise BadRequest(f"`{name}` must be a string.", param=name)
+
+
+def scope_names(document: dict[str, Any], scope: str | None) -> None:
+    """Put the customer's scope in front of names that share state at the provider."""
+    if scope is None:
         return
-    for name in _SUSPECT.intersection(document):
-        if document[name] in NOTHING:
-            continue
-        reason = REDIRECTING.get(name) or UNBOUNDED.get(name)
-        if reason is None:
-            if options.allow_stateful_ids:
-                continue
-            reason = STATEFUL[name]
-        if name == "speed" and document[name] == "standard":
-            continue
-        raise BadRequest(
-            f"`{name}` is not allowed here: {reason}. Leave it out.",
-            param=name,
-            code="unsupported_parameter",
-        )
+    for name in SCOPED.intersection(document):
+        if document[name]:
+            document[name] = scoped(document[name], scope, SCOPED_CHARS)
 
 
-def refuse_unknown(document: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse a name that is not known, for it may cost something. Raises BadRequest."""
-    for name in document:
-        if name not in known:
-            raise unknown_field(name)
+def scoped(name: str, scope: str, most_chars: int) -> str:
+    """The customer's own form of a name; one that would be too long is hashed."""
+    whole = f"{scope}-{name}"
+    if len(whole) <= most_chars:
+        return whole
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{scope}-{digest}"[:most_chars]
+
+
+def _says_nothing(value: Any) -> bool:
+    """Whether a value says that its field is not used. Zero is a number: it says something."""
+    return value is None or value is False or (type(value) in (str, list, dict) and not value)
+
+
+def _suspect(name: str, options: ReadOptions) -> BadRequest | None:
+    """What to raise for a field that makes the price or the bound a lie; None for others."""
+    reason = REDIRECTING.get(name) or UNBOUNDED.get(name)
+    if reason is None and not options.allow_stateful_ids:
+        reason = STATEFUL.get(name)
+    if reason is None:
+        return None
+    return BadRequest(
+        f"`{name}` is not allowed here: {reason}. Omit it.",
+        param=name,
+        code="unsupported_parameter",
+    )
 
 
 def unknown_field(name: str, param: str | None = None) -> BadRequest:
-    """What to raise for a name that is not known. param: its whole path, where it has one."""
+    """What to raise for a name that is not known. param: its complete path, where it has one."""
+    advice = "" if param else ", or ask the operator to list it in `extra_fields` of the route"
     return BadRequest(
-        f"`{name[:64]}` is not known here, nor what it would cost; leave it out.",
+        f"`{name[:64]}` is not a field that this gateway knows, so its effect on the price is"
+        f" unknown. Omit it{advice}.",
         param=(param or name)[:256],
         code="unsupported_parameter",
     )

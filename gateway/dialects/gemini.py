@@ -9,17 +9,19 @@ The output maximum covers thoughts as well as candidates. A stream has one of tw
 (`alt=sse`), or one JSON array whose elements arrive in turn.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Literal, cast
 
 import orjson
 
 from gateway.dialects.base import (
+    INLINE_IMAGE_TOKENS,
     Answered,
     Asked,
     BadRequest,
     Dialect,
     ForwardOptions,
+    MediaKind,
     Meter,
     ReadOptions,
     Refusal,
@@ -85,6 +87,7 @@ _PART = _spellings(
 )
 _BLOB = _spellings("mimeType data displayName")
 _FILE = _spellings("mimeType fileUri displayName")
+_RESPONSE_PART = _spellings("text inlineData fileData")
 _TOOL = _spellings(
     "functionDeclarations googleSearch googleSearchRetrieval codeExecution urlContext googleMaps"
     " fileSearch computerUse enterpriseWebSearch mcpServers"
@@ -106,16 +109,16 @@ class Gemini(Dialect):
         """Read a request strictly, its path and query included. Raises BadRequest."""
         path, model, verb = _target(asked.path)
         sse = _reads_events(asked.query) and verb == STREAM
-        document = read_content(asked.body)
+        document = read_content(asked.body, options)
         _check_model(document, model)
         prompt = Prompt(options)
-        calls = _read_content(document, prompt, options)
+        calls = _read_content(document, prompt)
         config = document.get("generationConfig", {})
         output_bound = read_output_bound(config, ("maxOutputTokens",))
         input_bound = prompt.tokens
         if calls:
             # Each call's result is read, and with it all that came before, once more.
-            each = options.reference_tokens
+            each = options.result_tokens
             input_bound = (calls + 1) * (input_bound + calls * each + (output_bound or 0))
         return RequestFacts(
             model=model,
@@ -128,11 +131,13 @@ class Gemini(Dialect):
             tool_calls=calls,
             document={_BODY: document, _PATH: (path, verb), _SSE: sse},
             input_own=prompt.own,
+            unmeasured=prompt.unmeasured,
+            readings=1 + calls,
         )
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """A body without a path: it names its model as a path would, `models/NAME`. Raises BadRequest."""
-        model = read_content(body).get("model")
+        model = read_content(body, options).get("model")
         if type(model) is not str:
             raise BadRequest("`model` is missing or not a text.", param="model")
         path = f"/v1beta/models/{model.removeprefix('models/')}:{self.verbs[0]}"
@@ -197,12 +202,13 @@ class GeminiCountTokens(Gemini):
         document = _known(parse_document(asked.body), _COUNTED, "")
         whole = document.get("generateContentRequest")
         if whole is None:
-            document.update(read_content(orjson.dumps({"contents": document.get("contents")})))
-            _read_content(document, Prompt(options), options)
+            contents = orjson.dumps({"contents": document.get("contents")})
+            document.update(read_content(contents, options))
+            _read_content(document, Prompt(options))
         else:
-            inner = read_content(orjson.dumps(whole))
+            inner = read_content(orjson.dumps(whole), options)
             _check_model(inner, model)
-            _read_content(inner, Prompt(options), options)
+            _read_content(inner, Prompt(options))
             document["generateContentRequest"] = inner
         return RequestFacts(
             model=model,
@@ -231,9 +237,10 @@ class GeminiCountTokens(Gemini):
         return NothingMeter()
 
 
-def read_content(body: bytes) -> dict[str, Any]:
+def read_content(body: bytes, options: ReadOptions) -> dict[str, Any]:
     """A request's body with its names in one spelling. Raises BadRequest."""
-    document = _known(parse_document(body), _REQUEST, "")
+    extra = {name: name for name in options.extra_fields}
+    document = _known(parse_document(body), {**extra, **_REQUEST} if extra else _REQUEST, "")
     if type(document.get("contents")) is not list or not document["contents"]:
         raise BadRequest("`contents` must be a list with at least one content.", param="contents")
     document["contents"] = [
@@ -252,12 +259,17 @@ def read_content(body: bytes) -> dict[str, Any]:
         document["generationConfig"] = config
     if document.get("tools") is not None:
         document["tools"] = [
-            _known(tool, _TOOL, f"tools[{at}]") for at, tool in enumerate(_list(document, "tools"))
+            _tool(tool, f"tools[{at}]", options) for at, tool in enumerate(_list(document, "tools"))
         ]
     return document
 
 
-def _known(value: Any, known: Mapping[str, str], where: str) -> dict[str, Any]:
+def _known(
+    value: Any,
+    known: Mapping[str, str],
+    where: str,
+    unknown: Callable[[str, str], BadRequest] | None = None,
+) -> dict[str, Any]:
     """An object with only known names, each once and in one spelling. Raises BadRequest."""
     if type(value) is not dict:
         raise BadRequest(f"`{where or 'The body'}` must be an object.", param=where or None)
@@ -266,11 +278,29 @@ def _known(value: Any, known: Mapping[str, str], where: str) -> dict[str, Any]:
         spelling = known.get(name)
         param = f"{where}.{name}" if where else name
         if spelling is None:
-            raise unknown_field(name, param)
+            raise unknown(name, param) if unknown else unknown_field(name, where and param)
         if spelling in members:
             raise BadRequest(f"`{spelling}` stands in two spellings; send one.", param=param)
         members[spelling] = member
     return members
+
+
+def _tool(value: Any, where: str, options: ReadOptions) -> dict[str, Any]:
+    """A tool with its names in one spelling; names that are not known stay as they are."""
+    others = {}
+    if type(value) is dict and options.unknown_tools == "pass":
+        others = {name: name for name in value if name not in _TOOL}
+    return _known(value, {**_TOOL, **others}, where, _unknown_tool)
+
+
+def _unknown_tool(name: str, param: str) -> BadRequest:
+    """What to raise for a tool that is neither priced nor the caller's."""
+    return BadRequest(
+        f"The tool `{name[:64]}` may bill by the call and has no price here. Omit it, or ask the"
+        " operator to price it (`priced_tools` of the route) or to let it pass (`unknown_tools: pass`).",
+        param=param[:256],
+        code="unsupported_tool",
+    )
 
 
 def _content(value: Any, where: str) -> dict[str, Any]:
@@ -321,8 +351,9 @@ def _check_model(document: dict[str, Any], model: str) -> None:
         raise BadRequest("`model` is not the model of the path.", param="model")
 
 
-def _read_content(document: dict[str, Any], prompt: Prompt, options: ReadOptions) -> int:
+def _read_content(document: dict[str, Any], prompt: Prompt) -> int:
     """Add up the bound; return how many hosted calls are held. Raises BadRequest."""
+    options = prompt.options
     overhead = options.template_overhead_tokens
     contents: Iterable[tuple[str, dict[str, Any]]] = [
         (f"contents[{at}]", each) for at, each in enumerate(document["contents"])
@@ -337,6 +368,7 @@ def _read_content(document: dict[str, Any], prompt: Prompt, options: ReadOptions
             raise BadRequest("`role` must be a text.", param=f"{where}.role")
         for at, part in enumerate(content["parts"]):
             _read_part(part, f"{where}.parts[{at}]", prompt)
+    prompt.add_extra(document)
     _read_stored(document, prompt, options)
     config = document.get("generationConfig", {})
     _read_config(config)
@@ -345,7 +377,7 @@ def _read_content(document: dict[str, Any], prompt: Prompt, options: ReadOptions
             prompt.add_structure(config[name])
     if document.get("toolConfig") is not None:
         prompt.add_structure(document["toolConfig"])
-    return _read_tools(document.get("tools") or [], prompt, options)
+    return _read_tools(document.get("tools") or [], prompt)
 
 
 def _read_stored(document: dict[str, Any], prompt: Prompt, options: ReadOptions) -> None:
@@ -356,8 +388,7 @@ def _read_stored(document: dict[str, Any], prompt: Prompt, options: ReadOptions)
                 " which other customers could name; send the content itself.",
                 param="cachedContent",
             )
-        prompt.tokens += options.reference_tokens
-        prompt.audio = prompt.images = True
+        prompt.add_stored("cachedContent")
     if document.get("store") not in (None, False) and not options.allow_stateful_ids:
         raise BadRequest("The provider's store is shared by all customers here.", param="store")
     if document.get("serviceTier") not in (None, "", "standard", "SERVICE_TIER_UNSPECIFIED"):
@@ -380,30 +411,49 @@ def _read_part(part: dict[str, Any], where: str, prompt: Prompt) -> None:
     }
     if rest:
         prompt.add_structure(rest)
+    _read_carried(part, where, prompt)
+    answered = part.get("functionResponse")
+    if type(answered) is dict:
+        inside = _list(answered, "parts", f"{where}.functionResponse")
+        for at, each in enumerate(inside):
+            place = f"{where}.functionResponse.parts[{at}]"
+            _read_carried(_known(each, _RESPONSE_PART, place), place, prompt)
+
+
+def _read_carried(part: Mapping[str, Any], where: str, prompt: Prompt) -> None:
+    """What a part carries beside text, in the body or by reference."""
     if part.get("inlineData") is not None:
-        _read_media(part["inlineData"], f"{where}.inlineData", prompt)
+        blob = _known(part["inlineData"], _BLOB, f"{where}.inlineData")
+        _read_media(blob, f"{where}.inlineData", prompt)
     if part.get("fileData") is not None:
-        _read_file(part["fileData"], f"{where}.fileData", prompt)
+        _read_file(
+            _known(part["fileData"], _FILE, f"{where}.fileData"), f"{where}.fileData", prompt
+        )
 
 
 def _read_media(blob: dict[str, Any], where: str, prompt: Prompt) -> None:
     data, kind = blob.get("data"), blob.get("mimeType")
     if type(data) is not str or type(kind) is not str:
         raise BadRequest("`mimeType` and `data` must be texts.", param=where)
-    reference = prompt.options.reference_tokens
-    family = kind.partition("/")[0].lower()
-    if family == "image":
-        prompt.images = True
-        prompt.tokens += reference
-    elif family == "audio":
+    media = _media_of(kind)
+    if media == "image":
+        prompt.add_media("image", where, INLINE_IMAGE_TOKENS)
+    elif media == "audio":
         # 32 tokens a second, and no usual coding has less than a kilobyte in it.
-        prompt.audio = True
-        prompt.tokens += max(reference, len(data) // 32)
+        measured = -(-len(data) // 32)
+        prompt.add_media("audio", where, measured, least=measured)
+    elif media == "text":
+        prompt.tokens += len(data)
     else:
-        # Of film, pages and what is unknown each character counts; film has sound.
-        prompt.images = True
-        prompt.audio = prompt.audio or family != "text"
-        prompt.tokens += max(reference, len(data))
+        prompt.add_media(media, where)
+
+
+def _media_of(kind: str) -> MediaKind | Literal["text"]:
+    """What a media type is held as: an unknown one as video, the most expensive kind."""
+    family, _, form = kind.lower().partition(";")[0].strip().partition("/")
+    if family in ("image", "audio", "text"):
+        return cast(MediaKind, family)
+    return "document" if form == "pdf" else "video"
 
 
 def _read_file(file: dict[str, Any], where: str, prompt: Prompt) -> None:
@@ -417,8 +467,11 @@ def _read_file(file: dict[str, Any], where: str, prompt: Prompt) -> None:
             " other customers could name; send the content itself.",
             param=f"{where}.fileUri",
         )
-    prompt.images = prompt.audio = True
-    prompt.tokens += prompt.options.reference_tokens
+    kind = file.get("mimeType") or ""
+    if type(kind) is not str:
+        raise BadRequest("`mimeType` must be a string.", param=f"{where}.mimeType")
+    media = _media_of(kind)
+    prompt.add_media("document" if media == "text" else media, where)
 
 
 def _read_config(config: Mapping[str, Any]) -> None:
@@ -439,7 +492,7 @@ def _read_config(config: Mapping[str, Any]) -> None:
         )
 
 
-def _read_tools(tools: list[dict[str, Any]], prompt: Prompt, options: ReadOptions) -> int:
+def _read_tools(tools: list[dict[str, Any]], prompt: Prompt) -> int:
     calls = 0
     for at, tool in enumerate(tools):
         for name, settings in tool.items():
@@ -448,15 +501,15 @@ def _read_tools(tools: list[dict[str, Any]], prompt: Prompt, options: ReadOption
             prompt.add_structure({name: settings})
             if name == "functionDeclarations":
                 continue
-            if name not in options.priced_tools:
-                raise BadRequest(
-                    f"The tool {name!r} is run by the provider, at a price that is not known here;"
-                    " leave it out.",
-                    param=f"tools[{at}].{name}",
-                    code="unsupported_tool",
-                )
-            prompt.add_room(PROVIDER_TOOL_TOKENS)
-            calls += HOSTED_CALLS
+            if name in prompt.options.priced_tools:
+                prompt.add_room(PROVIDER_TOOL_TOKENS)
+                calls += HOSTED_CALLS
+            elif name == "computerUse":  # the caller performs its actions
+                prompt.add_room(PROVIDER_TOOL_TOKENS)
+            elif prompt.options.unknown_tools == "pass":
+                prompt.add_room(PROVIDER_TOOL_TOKENS + prompt.options.result_tokens)
+            else:
+                raise _unknown_tool(name, f"tools[{at}].{name}")
     if tools:
         prompt.add_room(TOOLS_PREAMBLE_TOKENS)
     return calls

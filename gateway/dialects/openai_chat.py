@@ -2,7 +2,8 @@
 
 Request: platform.openai.com/docs/api-reference/chat. Besides OpenAI's own names of the output
 maximum those that vLLM, SGLang, TGI and llama.cpp obey on this endpoint are read: the hold is for
-the largest.
+the largest. The fields at the top of the body are an allow-list: the effect of a new one on
+the price is unknown.
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from gateway.dialects.bounds import TOOLS_PREAMBLE_TOKENS, Prompt, refuse_stored
 from gateway.dialects.chat_reader import ChatReader
 from gateway.dialects.fields import (
     MAX_COUNT,
+    SAMPLING,
+    check_fields,
     pin_service_tier,
     read_count,
     read_flag,
@@ -30,11 +33,12 @@ from gateway.dialects.fields import (
     read_output_bound,
     read_service_tier,
     read_stream_options,
-    refuse_fields,
+    scope_names,
 )
 from gateway.dialects.openai_answers import OpenAIDialect, end_chunk_stream
 from gateway.dialects.reading.meters import DocumentMeter, EventMeter
 from gateway.dialects.strict_json import parse_object, require_lower_case
+from gateway.dialects.tools import Families, judge_tools, named_tools, pass_unknown
 
 OUTPUT_MAXIMA: Final = (
     "max_completion_tokens",
@@ -46,8 +50,7 @@ OUTPUT_MAXIMA: Final = (
 )
 OUTPUT_COUNTS: Final = ("n", "best_of", "n_cmpl")
 
-FREE_TOOLS: Final = frozenset({"function", "custom"})
-"""Tools that the caller runs itself."""
+TOOLS: Final = Families(own=frozenset({"function", "custom"}), untyped=True, priced=False)
 
 UNPROMPTED: Final = frozenset(
     {
@@ -73,7 +76,9 @@ UNPROMPTED: Final = frozenset(
         "store",
         "safety_identifier",
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
+        "cache_salt",
         "parallel_tool_calls",
         "reasoning_effort",
         "verbosity",
@@ -84,7 +89,14 @@ UNPROMPTED: Final = frozenset(
         *OUTPUT_COUNTS,
     }
 )
-"""Fields that never reach the prompt. Any other, known or not, is counted."""
+"""Fields that never reach the prompt. Any other that passes is counted."""
+
+KNOWN: Final = (
+    UNPROMPTED
+    | SAMPLING
+    | {"background", "function_call", "functions", "response_format", "tool_choice", "tools"}
+)
+"""Fields that do not change the price, or whose price is known here."""
 
 
 class OpenAIChat(OpenAIDialect):
@@ -96,7 +108,7 @@ class OpenAIChat(OpenAIDialect):
         """Read a request strictly. Raises BadRequest."""
         document = parse_object(body)
         model = read_model(document)
-        refuse_fields(document, options)
+        check_fields(document, KNOWN, options)
         stream = read_flag(document, "stream")
         wants_usage = False
         if "stream_options" in document and (given := read_stream_options(document)):
@@ -110,13 +122,11 @@ class OpenAIChat(OpenAIDialect):
         if "tools" in document or "functions" in document:
             _read_tools(document, prompt)
         if document.get("web_search_options") is not None:
-            if not options.priced_tools & {"web_search", "web_search_options"}:
-                raise BadRequest(
-                    "Web search bills by the call and is not priced here; leave it out.",
-                    param="web_search_options",
-                )
-            tool_calls = 1
-            prompt.add_room(options.reference_tokens)
+            if options.priced_tools & {"web_search", "web_search_options"}:
+                tool_calls = 1
+                prompt.add_room(options.result_tokens)
+            else:
+                pass_unknown("web_search", "web_search_options", prompt)
         modalities = document.get("modalities")
         return RequestFacts(
             model=model,
@@ -133,6 +143,8 @@ class OpenAIChat(OpenAIDialect):
             service_tier=read_service_tier(document),
             document=document,
             input_own=prompt.own,
+            unmeasured=prompt.unmeasured,
+            readings=1 + tool_calls,
         )
 
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
@@ -174,6 +186,7 @@ def forwarded_document(
     document = dict(facts.document)
     document["model"] = options.upstream_model
     pin_service_tier(document, options.service_tier)
+    scope_names(document, options.customer_scope)
     if facts.stream and (options.inject_usage or options.continuous_usage_stats):
         stream_options = dict(document.get("stream_options") or {})
         stream_options["include_usage"] = True
@@ -190,19 +203,8 @@ def forwarded_document(
 def _read_tools(document: dict[str, Any], prompt: Prompt) -> None:
     """Let pass only tools that the caller runs. Raises BadRequest."""
     tools = read_list(document, "tools")
-    for at, tool in enumerate(tools):
-        where = f"tools[{at}]"
-        if type(tool) is not dict:
-            raise BadRequest("A tool must be an object.", param=where)
-        require_lower_case(tool, where)
-        kind = tool.get("type", "function")
-        if kind not in FREE_TOOLS:
-            raise BadRequest(
-                f"Tools of the type {kind!r} are run by the provider, at a price that is not known"
-                " here; leave them out.",
-                param=f"{where}.type",
-                code="unsupported_tool",
-            )
+    for _ in judge_tools(named_tools(tools, "tools"), TOOLS, prompt):
+        raise AssertionError("chat prices no tools")
     if tools or read_list(document, "functions"):
         prompt.add_room(TOOLS_PREAMBLE_TOKENS)
 
@@ -239,8 +241,7 @@ def _read_extras(message: dict[str, Any], where: str, prompt: Prompt) -> None:
                     "`audio.id` refers to an answer stored at the provider; send its transcript.",
                     param=f"{where}.audio.id",
                 )
-            prompt.audio = True
-            prompt.tokens += prompt.options.reference_tokens
+            prompt.add_media("audio", f"{where}.audio.id")
             continue
         if name != "tool_calls":
             refuse_stored({name: value}, where, prompt.options)

@@ -18,12 +18,13 @@ from gateway.dialects.base import (
 )
 from gateway.dialects.bounds import Prompt, prompt_texts, text_tokens
 from gateway.dialects.fields import (
+    SAMPLING,
+    check_fields,
     read_flag,
     read_model,
     read_output_bound,
     read_service_tier,
     read_stream_options,
-    refuse_fields,
 )
 from gateway.dialects.openai_answers import OpenAIDialect, end_chunk_stream
 from gateway.dialects.openai_chat import (
@@ -36,6 +37,7 @@ from gateway.dialects.openai_chat import (
 from gateway.dialects.strict_json import parse_object
 
 _COUNTED: Final = UNPROMPTED - {"messages"} | {"prompt", "suffix", "echo", "logprobs"}
+_KNOWN: Final = _COUNTED | SAMPLING | {"background", "response_format"}
 
 
 class OpenAICompletions(OpenAIDialect):
@@ -47,7 +49,7 @@ class OpenAICompletions(OpenAIDialect):
         """Read a request strictly. Raises BadRequest."""
         document = parse_object(body)
         model = read_model(document)
-        refuse_fields(document, options)
+        check_fields(document, _KNOWN, options)
         stream_options = read_stream_options(document) or {}
         if "prompt" not in document:
             raise BadRequest("`prompt` is missing.", param="prompt")
@@ -74,6 +76,8 @@ class OpenAICompletions(OpenAIDialect):
             wants_usage=read_flag(stream_options, "include_usage", "stream_options.include_usage"),
             service_tier=read_service_tier(document),
             document=document,
+            unmeasured=prompt.unmeasured,
+            readings=prompts,
         )
 
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:

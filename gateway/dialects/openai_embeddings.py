@@ -17,11 +17,12 @@ from gateway.dialects.base import (
 from gateway.dialects.bounds import Prompt, prompt_texts
 from gateway.dialects.chat_reader import EmbeddingsReader
 from gateway.dialects.fields import (
+    check_fields,
     pin_service_tier,
     read_flag,
     read_model,
     read_service_tier,
-    refuse_fields,
+    scope_names,
 )
 from gateway.dialects.openai_answers import OpenAIDialect
 from gateway.dialects.reading.meters import DocumentMeter
@@ -33,6 +34,18 @@ TOKENS_PER_TEXT: Final = 4
 _COUNTED: Final = frozenset(
     {"model", "input", "dimensions", "encoding_format", "user", "stream", "service_tier"}
 )
+_KNOWN: Final = _COUNTED | {
+    "add_special_tokens",
+    "input_type",
+    "instruction",
+    "normalize",
+    "normalized",
+    "safety_identifier",
+    "task",
+    "truncate",
+    "truncate_prompt_tokens",
+}
+"""OpenAI's, and those of servers that copy its API which do not change the price."""
 
 
 class OpenAIEmbeddings(OpenAIDialect):
@@ -44,7 +57,7 @@ class OpenAIEmbeddings(OpenAIDialect):
         """Read a request strictly. Raises BadRequest."""
         document = parse_object(body)
         model = read_model(document)
-        refuse_fields(document, options)
+        check_fields(document, _KNOWN, options)
         if read_flag(document, "stream"):
             raise BadRequest("Embeddings cannot be streamed.", param="stream")
         if "input" not in document:
@@ -63,12 +76,15 @@ class OpenAIEmbeddings(OpenAIDialect):
             images=prompt.images,
             service_tier=read_service_tier(document),
             document=document,
+            unmeasured=prompt.unmeasured,
+            readings=texts,
         )
 
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
         """The strict parse with the upstream's model name."""
         document = {**facts.document, "model": options.upstream_model}
         pin_service_tier(document, options.service_tier)
+        scope_names(document, options.customer_scope)
         return orjson.dumps(document)
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - never streams

@@ -19,11 +19,11 @@ from gateway.dialects.base import (
 from gateway.dialects.bounds import Prompt, text_tokens
 from gateway.dialects.fields import (
     MAX_COUNT,
+    check_fields,
     read_count,
     read_flag,
     read_model,
-    refuse_fields,
-    refuse_unknown,
+    scope_names,
 )
 from gateway.dialects.openai_answers import OpenAIDialect
 from gateway.dialects.reading.meters import DocumentMeter
@@ -45,6 +45,7 @@ _KNOWN: Final = frozenset(
         "output_format",
         "response_format",
         "user",
+        "safety_identifier",
         "stream",
     }
 )
@@ -62,8 +63,7 @@ class OpenAIImages(OpenAIDialect):
         background = document.get("background")
         if background is not None and type(background) is not str:
             raise BadRequest("`background` must be a text.", param="background")
-        refuse_fields({k: v for k, v in document.items() if k != "background"}, options)
-        refuse_unknown(document, _KNOWN)
+        check_fields(document, _KNOWN, options, own=frozenset({"background"}))
         if read_flag(document, "stream"):
             raise BadRequest(
                 "Partial images are billed beside the image; leave it out.", param="stream"
@@ -72,6 +72,7 @@ class OpenAIImages(OpenAIDialect):
         if type(document.get("prompt")) is not str:
             raise BadRequest("`prompt` must be a text.", param="prompt")
         prompt.tokens += text_tokens(document["prompt"])
+        prompt.add_extra(document)
         images = read_count(document, "n", MAX_COUNT) or 1
         return RequestFacts(
             model=model,
@@ -87,7 +88,9 @@ class OpenAIImages(OpenAIDialect):
 
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
         """The strict parse with the upstream's model name."""
-        return orjson.dumps({**facts.document, "model": options.upstream_model})
+        document = {**facts.document, "model": options.upstream_model}
+        scope_names(document, options.customer_scope)
+        return orjson.dumps(document)
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - never streams
         """A meter for the answer."""

@@ -18,13 +18,15 @@ from gateway.dialects.base import (
     RequestFacts,
 )
 from gateway.dialects.bounds import (
-    PROVIDER_TOOL_TOKENS,
+    MEDIA_KINDS,
     TOOLS_PREAMBLE_TOKENS,
     Prompt,
     refuse_stored,
     text_tokens,
 )
 from gateway.dialects.fields import (
+    SAMPLING,
+    check_fields,
     pin_service_tier,
     read_count,
     read_flag,
@@ -33,20 +35,21 @@ from gateway.dialects.fields import (
     read_output_bound,
     read_service_tier,
     read_stream_options,
-    refuse_fields,
+    scope_names,
 )
 from gateway.dialects.openai_answers import OpenAIDialect, error_of
 from gateway.dialects.openai_chat import OUTPUT_COUNTS, OUTPUT_MAXIMA, read_choices
 from gateway.dialects.reading.meters import DocumentMeter, EventMeter
 from gateway.dialects.responses_reader import ResponsesReader
 from gateway.dialects.strict_json import parse_object, require_lower_case
+from gateway.dialects.tools import Families, default_calls, judge_tools, named_tools
 
 MAX_TOOL_CALLS: Final = 1024
 
-FREE_TOOLS: Final = frozenset({"function", "custom", "local_shell", "apply_patch"})
-"""Tools that the caller runs itself, described in the body."""
-PROVIDER_TOOLS: Final = frozenset({"computer", "computer_use_preview"})
-"""Tools that the caller runs itself, described by the provider."""
+TOOLS: Final = Families(
+    own=frozenset({"function", "custom", "local_shell", "apply_patch"}),
+    described=frozenset({"computer", "computer_use_preview"}),
+)
 
 UNPROMPTED: Final = frozenset(
     {
@@ -63,7 +66,10 @@ UNPROMPTED: Final = frozenset(
         "include",
         "parallel_tool_calls",
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
+        "cache_salt",
+        "client_metadata",
         "reasoning",
         "safety_identifier",
         "service_tier",
@@ -76,6 +82,16 @@ UNPROMPTED: Final = frozenset(
     }
 )
 
+KNOWN: Final = (
+    UNPROMPTED
+    | SAMPLING
+    | {"conversation", "previous_response_id", "prompt", "text", "tool_choice", "tools"}
+)
+"""Fields that do not change the price, or whose price is known here."""
+
+_STORED: Final = ("conversation", "previous_response_id", "prompt")
+"""Names of something that the provider keeps, which no byte of the body bounds."""
+
 
 class OpenAIResponses(OpenAIDialect):
     """`POST /v1/responses`."""
@@ -86,7 +102,8 @@ class OpenAIResponses(OpenAIDialect):
         """Read a request strictly. Raises BadRequest."""
         document = parse_object(body)
         model = read_model(document)
-        refuse_fields(document, options)
+        check_fields(document, KNOWN, options)
+        _read_reasoning(document.get("reasoning"), "reasoning")
         read_stream_options(document)
         if not options.allow_stateful_ids:
             document.setdefault("store", False)
@@ -101,22 +118,13 @@ class OpenAIResponses(OpenAIDialect):
         _read_input(document.get("input"), prompt)
         for name in document:
             if name not in UNPROMPTED:
-                if (
-                    name == "prompt"
-                    and document[name] is not None
-                    and not options.allow_stateful_ids
-                ):
-                    raise BadRequest(
-                        "`prompt` names a prompt stored at the provider, whose length is unknown;"
-                        " send its text.",
-                        param="prompt",
-                    )
                 prompt.add_structure(document[name])
-        tool_calls = _read_tools(document, prompt, options)
+        _read_stored(document, prompt)
+        tool_calls = _read_tools(document, prompt)
         input_bound = prompt.tokens
         if tool_calls:
             # Each call's result is read, and with it all that came before, once more.
-            each = options.reference_tokens
+            each = options.result_tokens
             input_bound = (tool_calls + 1) * (input_bound + tool_calls * each + (output_bound or 0))
         return RequestFacts(
             model=model,
@@ -130,12 +138,15 @@ class OpenAIResponses(OpenAIDialect):
             service_tier=read_service_tier(document),
             document=document,
             input_own=prompt.own,
+            unmeasured=prompt.unmeasured,
+            readings=1 + tool_calls,
         )
 
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
         """The strict parse with the upstream's model name and a maximum; streams report usage anyway."""
         document = {**facts.document, "model": options.upstream_model}
         pin_service_tier(document, options.service_tier)
+        scope_names(document, options.customer_scope)
         if options.fills(facts.output_bound):
             document["max_output_tokens"] = options.max_output
         return orjson.dumps(document)
@@ -162,6 +173,36 @@ class OpenAIResponses(OpenAIDialect):
         return b"event: error\ndata: " + orjson.dumps(event) + b"\n\n"
 
 
+def _read_reasoning(reasoning: Any, where: str) -> None:
+    """Refuse modes of reasoning that run the model more than once. Raises BadRequest."""
+    if type(reasoning) is not dict:
+        return
+    require_lower_case(reasoning, where)
+    if reasoning.get("mode") not in (None, "standard"):
+        raise BadRequest(
+            "`reasoning.mode` selects a way to run the model that has no price here; omit it.",
+            param=f"{where}.mode",
+            code="unsupported_parameter",
+        )
+
+
+def _read_stored(document: dict[str, Any], prompt: Prompt) -> None:
+    """What the provider keeps may be read only on routes that own their credential. Raises BadRequest."""
+    refuse_stored(document.get("prompt_cache_options"), "prompt_cache_options", prompt.options)
+    if document.get("prompt") is not None and not prompt.options.allow_stateful_ids:
+        raise BadRequest(
+            "`prompt` names a prompt stored at the provider, whose length is unknown; send its text.",
+            param="prompt",
+        )
+    for name in _STORED:
+        if document.get(name):
+            prompt.add_stored(name)
+
+
+_ANSWERS: Final = ("function_call_output", "custom_tool_call_output")
+"""Items whose `output` may be a content, as a message has."""
+
+
 def _read_input(given: Any, prompt: Prompt) -> None:
     overhead = prompt.options.template_overhead_tokens
     if type(given) is str:
@@ -179,26 +220,26 @@ def _read_input(given: Any, prompt: Prompt) -> None:
         if kind is None and "role" not in item and "id" in item:
             kind = "item_reference"  # its type may be left out
         _refuse_reference(kind, item, where, prompt)
+        if kind in MEDIA_KINDS:
+            prompt.add_part(item, where)
+            continue
+        _read_reasoning(item.get("reasoning"), f"{where}.reasoning")
         for name, value in item.items():
-            if name == "content" and kind in (None, "message"):
+            if name == "tools" and type(value) is list:
+                # Tools that come later, or that a search of the caller's own has found.
+                prompt.tools.extend(named_tools(value, f"{where}.tools"))
+                prompt.add_structure(value)
+            elif name == "content" and kind in (None, "message"):
                 prompt.add_content(value, f"{where}.content")
-            elif name == "output" and type(value) is list:
+            elif name == "output" and kind in _ANSWERS and type(value) is list:
                 prompt.add_content(value, f"{where}.output")
             elif name in ("output", "arguments", "input") and type(value) is str:
                 prompt.tokens += text_tokens(value)
-            elif type(value) in (dict, list):
-                refuse_stored(value, f"{where}.{name}", prompt.options)
-                _add_item_member(value, prompt)
             else:
                 prompt.add_structure(value)
-
-
-def _add_item_member(value: Any, prompt: Prompt) -> None:
-    if type(value) is dict and value.get("type") == "computer_screenshot":
-        prompt.images = True
-        prompt.tokens += prompt.options.reference_tokens
-    else:
-        prompt.add_structure(value)
+                if type(value) in (dict, list):
+                    refuse_stored(value, f"{where}.{name}", prompt.options)
+                    prompt.look_inside(value, f"{where}.{name}")
 
 
 def _refuse_reference(kind: Any, item: dict[str, Any], where: str, prompt: Prompt) -> None:
@@ -215,47 +256,22 @@ def _refuse_reference(kind: Any, item: dict[str, Any], where: str, prompt: Promp
             ' ask for `"include": ["reasoning.encrypted_content"]` and send that back.',
             param=where,
         )
-    if kind in ("compaction_trigger", "mcp_list_tools", "mcp_call", "additional_tools"):
+    if kind in ("compaction_trigger", "mcp_list_tools", "mcp_call"):
         raise BadRequest(
             f"Items of the type {kind!r} make the provider do work that is not priced here.",
             param=where,
         )
 
 
-def _read_tools(document: dict[str, Any], prompt: Prompt, options: ReadOptions) -> int:
+def _read_tools(document: dict[str, Any], prompt: Prompt) -> int:
     """Check the tools; return how many hosted calls are allowed. Raises BadRequest."""
-    tools = read_list(document, "tools")
-    if not tools:
-        return 0
-    prompt.add_room(TOOLS_PREAMBLE_TOKENS)
-    hosted = False
-    for at, tool in enumerate(tools):
-        where = f"tools[{at}]"
-        if type(tool) is not dict:
-            raise BadRequest("A tool must be an object.", param=where)
-        require_lower_case(tool, where)
-        kind = tool.get("type")
-        if kind in FREE_TOOLS:
-            continue
-        if kind in PROVIDER_TOOLS:
-            prompt.add_room(PROVIDER_TOOL_TOKENS)
-        elif type(kind) is str and kind in options.priced_tools:
-            refuse_stored(tool, where, options)
-            prompt.add_room(PROVIDER_TOOL_TOKENS)
-            hosted = True
-        else:
-            raise BadRequest(
-                f"Tools of the type {kind!r} are run by the provider, at a price that is not known"
-                " here; leave them out.",
-                param=f"{where}.type",
-                code="unsupported_tool",
-            )
-    if not hosted:
+    tools = [*named_tools(read_list(document, "tools"), "tools"), *prompt.tools]
+    if tools:
+        prompt.add_room(TOOLS_PREAMBLE_TOKENS)
+    if not list(judge_tools(tools, TOOLS, prompt)):
         return 0
     calls = read_count(document, "max_tool_calls", MAX_TOOL_CALLS)
     if calls is None:
-        raise BadRequest(
-            "Hosted tools bill by the call; say how many at most with `max_tool_calls`.",
-            param="max_tool_calls",
-        )
+        calls = default_calls("max_tool_calls", "max_tool_calls", prompt.options)
+        document["max_tool_calls"] = calls
     return calls

@@ -20,7 +20,7 @@ from gateway.dialects.base import (
     RequestFacts,
 )
 from gateway.dialects.bounds import Prompt, text_tokens
-from gateway.dialects.fields import read_model, refuse_fields, refuse_unknown
+from gateway.dialects.fields import check_fields, read_model
 from gateway.dialects.openai_answers import OpenAIDialect, error_of
 from gateway.dialects.reading.meters import EventMeter
 from gateway.dialects.reading.reader import ERROR_NAMES, AnswerReader
@@ -47,13 +47,13 @@ class OpenAISpeech(OpenAIDialect):
         document = parse_object(body)
         require_lower_case(document, "body")
         model = read_model(document)
-        refuse_fields(document, options)
-        refuse_unknown(document, _KNOWN)
+        check_fields(document, _KNOWN, options, own=frozenset({"speed"}))
         prompt = Prompt(options)
         spoken = document.get("input")
         if type(spoken) is not str or not spoken:
             raise BadRequest("`input` must be a text.", param="input")
         prompt.add_content(document.get("instructions"), "instructions")
+        prompt.add_extra(document)
         size = text_tokens(spoken)
         return RequestFacts(
             model=model,

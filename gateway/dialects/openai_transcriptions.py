@@ -76,7 +76,7 @@ class OpenAITranscriptions(OpenAIDialect):
                 file = part
             elif part.name in _TEXTS:
                 values[part.name] = part.text
-            elif part.name in _LISTS:
+            elif part.name in _LISTS or part.name in options.extra_fields:
                 part.text  # noqa: B018 - a text, or it is refused
             else:
                 raise unknown_field(part.name)

@@ -5,9 +5,12 @@ the output is bounded by what the caller allows, else by the model. The dearest 
 could apply is assumed. Only then is a reservation a promise.
 """
 
+import hashlib
 from dataclasses import dataclass, field, replace
+from typing import Final
 
-from gateway.dialects.base import BadRequest, ForwardOptions, RequestFacts
+from gateway.dialects.base import BadRequest, ForwardOptions, RequestFacts, Unmeasured
+from gateway.dialects.fields import MAX_COUNT, SCOPED
 from gateway.domain.usage import DEFAULT_TIER, TOKEN_UNITS, Usage, in_tier, usage_in_tier
 from gateway.proxy.catalog import Model, Policy
 
@@ -113,11 +116,7 @@ def bound_request(
         if expected_output is not None:
             step = max(expected_output, policy.least_hold_output_tokens)
     held = min(output, step)
-    bound = facts.input_bound
-    own = bound if facts.input_own is None else facts.input_own
-    if model.context_tokens is not None:
-        context = model.context_tokens * max(1, facts.choices)
-        bound, own = min(bound, context), min(own, context)
+    bound, own = _input_bounds(facts, model)
     return Bound(
         input=bound,
         input_count=-(-own // policy.bytes_per_token),
@@ -131,6 +130,60 @@ def bound_request(
         other_certain=facts.certain,
         tiers=_tiers(facts, model),
     )
+
+
+def _input_bounds(facts: RequestFacts, model: Model) -> tuple[int, int]:
+    """The bound of the input, and of the request's own part of it. Raises BadRequest when neither the
+    body nor the configuration bounds it."""
+    bound = facts.input_bound
+    own = bound if facts.input_own is None else facts.input_own
+    if model.context_tokens is None:
+        if facts.unmeasured is not None:
+            raise _unbounded(facts.unmeasured, model)
+        return bound, own
+    context = model.context_tokens * facts.readings
+    if facts.unmeasured is not None:
+        if facts.readings > MAX_COUNT:
+            raise BadRequest(
+                f"`{facts.unmeasured.param}` would be read {facts.readings} times; with media whose"
+                f" tokens the request does not bound, {MAX_COUNT} prompts or hosted calls are the most.",
+                param=facts.unmeasured.param,
+            )
+        return context, context
+    return min(bound, context), min(own, context)
+
+
+def _unbounded(unmeasured: Unmeasured, model: Model) -> BadRequest:
+    """What to raise for something whose tokens nothing bounds."""
+    if unmeasured.kind == "stored":
+        what, also = "what the provider keeps", ""
+    else:
+        what = f"{unmeasured.kind} by reference or in pages"
+        also = f", or `media_tokens.{unmeasured.kind}` in the policy"
+    return BadRequest(
+        f"`{unmeasured.param}` is {what}, whose tokens the request does not bound. Send text or an"
+        f" inline image, or ask the operator to set `context_tokens` of the model `{model.name}`{also}.",
+        param=unmeasured.param,
+    )
+
+
+def scope_of(customer_id: str) -> str:
+    """What is put in front of a customer's names at the provider: stable, short, and it does not tell
+    who the customer is."""
+    return hashlib.sha256(customer_id.encode()).hexdigest()[:16]
+
+
+def scoped_options(
+    forward: ForwardOptions, facts: RequestFacts, customer_id: str
+) -> ForwardOptions:
+    """With the customer's scope, if the body has names that share state at the provider."""
+    if _SCOPED.isdisjoint(facts.document):
+        return forward
+    return replace(forward, customer_scope=scope_of(customer_id))
+
+
+_SCOPED: Final = SCOPED | {"metadata"}
+"""Fields that are such names, or hold one."""
 
 
 def forward_options(

@@ -24,7 +24,7 @@ from gateway.proxy.accounts import Accounts
 from gateway.proxy.attempts import RETRY_COUNT, Attempts
 from gateway.proxy.catalog import Catalog, Model, Route
 from gateway.proxy.ending import pack_facts
-from gateway.proxy.estimate import Bound, bound_request, forward_options
+from gateway.proxy.estimate import Bound, bound_request, forward_options, scoped_options
 from gateway.proxy.http import BodyError, CancelledUnsent, ClientGone, Exchange, UpstreamError
 from gateway.proxy.last_credit import lower_bound
 from gateway.proxy.observe import Observer
@@ -146,6 +146,7 @@ class Flow:
                 route.dialect.forward_type(facts),
             )
             options = forward_options(facts, model, route.policy, bound.lowered)
+            options = scoped_options(options, facts, trail.account.customer_id)
             target = route.dialect.forward_target(facts, options, exchange.path)
             body = route.dialect.forward_body(facts, options)
             if exchange.client_gone():
@@ -185,6 +186,8 @@ class Flow:
         if upstream is None or forwarding is None:
             model = self._model(route, facts, trail)
             upstream, forwarding, options = model.upstream, model.forwarding, model.forward
+            if trail.account is not None:
+                options = scoped_options(options, facts, trail.account.customer_id)
         headers = forwarding.fields(
             asked.fields,
             exchange.header("connection"),

@@ -128,8 +128,28 @@ class RouteSection(Section):
         "Charge answers other than 2xx too, of a route with prices of its own.", True, False
     )
     priced_tools: tuple[Text, ...] = field(
-        "Hosted tools that `per_tool_call` pays for; others that bill by the call are refused.",
+        "Hosted tools that `per_tool_call` pays for; others that bill by the call are refused, unless "
+        "`unknown_tools` lets them pass.",
         ["web_search"],
+        (),
+    )
+    max_tool_calls: Annotated[int, Whole(1, 1024)] | None = field(
+        "Calls of `priced_tools` that a request which names no maximum may make; the gate holds them "
+        "and writes the maximum into the request. Without it such a request is refused.",
+        8,
+        None,
+    )
+    unknown_tools: Literal["refuse", "pass"] = field(
+        "Tools that are neither in `priced_tools` nor run by the caller (functions are, and shells, "
+        "editors and computers of the caller's): refuse the request, or let them `pass`. What the "
+        "provider bills by the call is then yours to pay; tokens are charged as it reports them.",
+        "pass",
+        "refuse",
+    )
+    extra_fields: tuple[Text, ...] = field(
+        "Names at the top of a JSON body that pass although the gate does not list them as harmless. "
+        "They are forwarded as they are: list none that changes the price or selects another upstream.",
+        ["min_tokens"],
         (),
     )
     allow_stateful_ids: Switch = field(

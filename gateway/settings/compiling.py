@@ -190,7 +190,11 @@ def _route(
         reading=ReadOptions(
             template_overhead_tokens=knobs.template_overhead_tokens,
             reference_tokens=knobs.reference_tokens,
+            media_tokens=knobs.media_tokens,
             priced_tools=frozenset(route.priced_tools),
+            max_tool_calls=route.max_tool_calls,
+            unknown_tools=route.unknown_tools,
+            extra_fields=frozenset(route.extra_fields),
             allow_stateful_ids=route.allow_stateful_ids,
             min_audio_bytes_per_second=route.min_audio_bytes_per_second,
         ),

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator
 
+from gateway.dialects.base import MediaKind, MediaTokens
 from gateway.proxy.catalog import Policy
 from gateway.settings.scalars import (
     Milliseconds,
@@ -33,6 +34,9 @@ ExpireCharges = Literal["checkpoint", "hold", "nothing"]
 InsufficientStatus = Literal[402, 429]
 
 
+UNSTATED: Final = MediaTokens()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
     """A policy with every knob set; the same names as `PolicySection`, which says what they mean."""
@@ -49,7 +53,8 @@ class Knobs:
     hold_ttl_ms: int = 60_000
     checkpoint_interval_ms: int
     template_overhead_tokens: int = 16
-    reference_tokens: int = 16_384
+    reference_tokens: int | None = None
+    media_tokens: MediaTokens = UNSTATED
     default_max_output_tokens: int | None = None
     bytes_per_token: int = 4
     disconnect_json: DisconnectJson
@@ -195,8 +200,19 @@ class PolicySection(Section):
     template_overhead_tokens: Annotated[int, Whole(0, 10_000)] | None = field(
         "Input tokens added for each message and each request: the chat template.", 16, None
     )
+    media_tokens: Mapping[MediaKind, Tokens] | None = field(
+        "Input tokens held for each piece of media of one kind: `image`, `document` (pages, such as a "
+        "PDF), `video`, `audio`. Where no number is stated, an image in the body is held at 16,384 and "
+        "sound in the body by its bytes; all else, a link or a file id above all, is held at the "
+        "model's `context_tokens`, and refused if the model has none.",
+        {"image": 1600, "document": 100_000},
+        None,
+    )
     reference_tokens: Tokens | None = field(
-        "Input tokens held for each image or document given by reference.", 16_384, None
+        "Input tokens held for media of every kind that `media_tokens` does not name, and for each "
+        "result of a hosted tool (16,384 if this is not set).",
+        16_384,
+        None,
     )
     default_max_output_tokens: Tokens | None = field(
         "Output bound of a request that names none; the model's maximum if this is not set.",
@@ -264,4 +280,7 @@ class PolicySection(Section):
         """Every knob set: from this section, else from its preset, else from `base`."""
         start = PRESETS[self.preset] if self.preset else base
         mine = {f.name: getattr(self, f.name) for f in fields(Knobs)}
+        if self.media_tokens is not None:
+            stated = {str(kind): tokens for kind, tokens in self.media_tokens.items()}
+            mine["media_tokens"] = replace(start.media_tokens, **stated)
         return replace(start, **{name: value for name, value in mine.items() if value is not None})

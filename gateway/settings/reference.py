@@ -15,7 +15,7 @@ from gateway.dialects import DIALECTS
 from gateway.domain.money import format_amount
 from gateway.settings import scalars
 from gateway.settings.explaining import inside, sections_in
-from gateway.settings.policy import PRESETS, Knobs
+from gateway.settings.policy import PRESETS, UNSTATED, Knobs
 from gateway.settings.prices import Markup, TokenPrice, UnitPrice
 from gateway.settings.root import Settings, default_routes
 
@@ -188,6 +188,14 @@ def _flow(value: Any) -> str:
     return json.dumps(value) if isinstance(value, bool | int | float) else str(value)
 
 
+_ABSENT: Final = {
+    "default_max_output_tokens": "the model's maximum",
+    "media_tokens": "none stated",
+    "reference_tokens": "none stated",
+}
+"""What a knob that is not set means, where a preset does not set it."""
+
+
 def _presets() -> str:
     lines = [
         "## Presets\n",
@@ -197,7 +205,8 @@ def _presets() -> str:
     ]
     for knob in fields(Knobs):
         values = (getattr(preset, knob.name) for preset in PRESETS.values())
-        shown = " | ".join("the model's maximum" if v is None else _flow(v) for v in values)
+        absent = _ABSENT.get(knob.name, "–")
+        shown = " | ".join(absent if v in (None, UNSTATED) else _flow(v) for v in values)
         lines.append(f"| `{knob.name}` | {shown} |")
     lines.append(
         "\nWith `reserve_max` a stream holds its whole bound, whatever `hold_output_tokens` says.\n"

@@ -78,7 +78,7 @@ def test_chats_count_all_that_reaches_the_prompt(
     messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
     tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
     written = json.dumps(schema, ensure_ascii=False)
-    found = bound("openai_chat", messages=messages, tools=[tool], unheard_of=schema)
+    found = bound("openai_chat", messages=messages, tools=[tool], json_schema=schema)
     assert found >= size(*texts, arguments, written, written)
     system = texts[0]
     found = bound(
@@ -150,19 +150,15 @@ def test_row_53_each_reference_is_held_at_the_configured_maximum(
     assert once < 2000, "an image's bytes are not its tokens"
 
 
-def test_inline_documents_count_their_bytes_when_these_are_more() -> None:
-    source = {"type": "base64", "media_type": "application/pdf", "data": "A" * 40_000}
-    content = [{"type": "document", "source": source}]
-    found = bound(
-        "anthropic_messages", max_tokens=1, messages=[{"role": "user", "content": content}]
-    )
-    assert found >= 30_000
+def test_a_document_that_is_text_counts_its_bytes() -> None:
     text = {"type": "text", "media_type": "text/plain", "data": "x" * 40_000}
-    content = [{"type": "document", "source": text}]
-    found = bound(
-        "anthropic_messages", max_tokens=1, messages=[{"role": "user", "content": content}]
-    )
-    assert found >= 40_000
+    parts = {"type": "content", "content": [{"type": "text", "text": "x" * 40_000}]}
+    for source in (text, parts):
+        content = [{"type": "document", "source": source}]
+        found = bound(
+            "anthropic_messages", max_tokens=1, messages=[{"role": "user", "content": content}]
+        )
+        assert 40_000 <= found < 50_000
 
 
 def test_the_template_is_added_per_message_and_once() -> None:

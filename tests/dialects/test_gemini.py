@@ -10,9 +10,11 @@ from gateway.dialects.base import (
     Asked,
     BadRequest,
     ForwardOptions,
+    MediaTokens,
     ReadOptions,
     Refusal,
     RequestFacts,
+    Unmeasured,
 )
 
 GENERATE = "/v1beta/models/small:generateContent"
@@ -109,12 +111,11 @@ def test_the_bound_is_never_below_the_bytes_of_what_is_sent() -> None:
             True,
         ),
         (
-            {"inlineData": {"mimeType": "application/pdf", "data": "A" * 50_000}},
+            {"inlineData": {"mimeType": "text/plain", "data": "A" * 50_000}},
             50_000,
-            True,
-            True,
+            False,
+            False,
         ),
-        ({"fileData": {"fileUri": "https://example.org/film.mp4"}}, REFERENCE, True, True),
     ],
 )
 def test_media_are_held_at_what_they_can_be(
@@ -123,6 +124,65 @@ def test_media_are_held_at_what_they_can_be(
     facts = read(part(**member))
     assert facts.input_bound >= bound
     assert (facts.images, facts.audio) == (images, audio)
+    assert facts.unmeasured is None
+
+
+YOUTUBE = {"fileData": {"fileUri": "https://www.youtube.com/watch?v=x"}}
+
+
+@pytest.mark.parametrize(
+    ("member", "kind"),
+    [
+        (YOUTUBE, "video"),
+        ({"file_data": {"file_uri": "https://example.org/a", "mime_type": "video/mp4"}}, "video"),
+        (
+            {"fileData": {"fileUri": "https://example.org/a", "mimeType": "application/pdf"}},
+            "document",
+        ),
+        ({"fileData": {"fileUri": "https://example.org/a", "mimeType": "text/html"}}, "document"),
+        ({"fileData": {"fileUri": "https://example.org/a", "mimeType": "image/png"}}, "image"),
+        ({"fileData": {"fileUri": "https://example.org/a", "mimeType": "audio/mp3"}}, "audio"),
+        ({"inlineData": {"mimeType": "application/pdf", "data": "A"}}, "document"),
+        ({"inlineData": {"mimeType": "video/mp4", "data": "A"}}, "video"),
+        ({"inlineData": {"mimeType": "application/zip", "data": "A"}}, "video"),
+        ({"functionResponse": {"name": "f", "response": {}, "parts": [YOUTUBE]}}, "video"),
+    ],
+)
+def test_media_that_the_body_does_not_measure_are_noted(member: dict[str, Any], kind: str) -> None:
+    facts = read(part(**member))
+    assert facts.unmeasured is not None
+    assert facts.unmeasured.kind == kind
+    stated = MediaTokens(image=1000, document=2000, video=3000, audio=4000)
+    facts = read(part(**member), media_tokens=stated)
+    assert facts.unmeasured is None
+    assert (
+        facts.input_bound >= {"image": 1000, "document": 2000, "video": 3000, "audio": 4000}[kind]
+    )
+    facts = read(part(**member), reference_tokens=5000)
+    assert facts.unmeasured is None
+    assert facts.input_bound >= 5000
+
+
+def test_tools_are_the_caller_s_or_the_operator_s_to_decide() -> None:
+    own: list[dict[str, Any]] = [{"computerUse": {}}, {"functionDeclarations": [{"name": "f"}]}]
+    for tool in own:
+        read({**HELLO, "tools": [tool]})
+    others: list[dict[str, Any]] = [{"googleSearch": {}}, {"brandNew": {"x": 1}}]
+    for tool in others:
+        with pytest.raises(BadRequest) as refused:
+            read({**HELLO, "tools": [tool]})
+        assert "unknown_tools: pass" in refused.value.message
+        assert next(iter(tool)) in refused.value.message
+        facts = read({**HELLO, "tools": [tool]}, unknown_tools="pass")
+        assert forwarded(facts)["tools"] == [tool]
+        assert facts.input_bound - read(HELLO).input_bound > REFERENCE
+
+
+def test_fields_of_the_operator_s_list_pass_and_are_counted() -> None:
+    listed = frozenset({"somethingNew"})
+    facts = read({**HELLO, "somethingNew": "x" * 500}, extra_fields=listed)
+    assert forwarded(facts)["somethingNew"] == "x" * 500
+    assert facts.input_bound >= 500
 
 
 BAD: list[tuple[str, Any, str | None]] = [
@@ -202,7 +262,8 @@ def test_a_priced_tool_is_held_with_what_its_results_may_be() -> None:
 
 def test_what_is_stored_passes_where_the_route_allows_it() -> None:
     facts = read({**HELLO, "cachedContent": "cachedContents/1"}, allow_stateful_ids=True)
-    assert facts.input_bound >= REFERENCE
+    assert facts.unmeasured == Unmeasured("stored", "cachedContent")
+    assert (facts.images, facts.audio) == (True, True)
 
 
 def test_counting_is_free_and_read_as_strictly() -> None:

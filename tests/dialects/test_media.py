@@ -151,6 +151,20 @@ def test_what_goes_upstream_is_our_form_with_the_upstream_s_model() -> None:
     ]
 
 
+def test_a_form_takes_the_fields_of_the_operator_s_list_and_no_others() -> None:
+    parts = [Part("model", b"m"), Part("file", b"RIFF", "a.wav"), Part("vad_filter", b"true")]
+    body = write_form(parts, "B")
+    asked = Asked("POST", "/", "", [("content-type", "multipart/form-data; boundary=B")], body)
+    dialect = DIALECTS["openai_transcriptions"]
+    with pytest.raises(BadRequest, match="`extra_fields`"):
+        dialect.read(asked, ReadOptions())
+    facts = dialect.read(asked, ReadOptions(extra_fields=frozenset({"vad_filter"})))
+    media_type = dialect.forward_type(facts)
+    assert media_type is not None
+    written = read_form(dialect.forward_body(facts, ForwardOptions("m")), [media_type])
+    assert [(part.name, part.data) for part in written][-1] == ("vad_filter", b"true")
+
+
 @pytest.mark.parametrize("cut", range(1, 60, 7))
 def test_a_form_that_is_cut_is_refused(cut: int) -> None:
     body = write_form([Part("model", b"listener")], "B")

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.base import BadRequest, ForwardOptions, ReadOptions, RequestFacts
+from gateway.dialects.base import BadRequest, ForwardOptions, ReadOptions, RequestFacts, Unmeasured
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 COMPLETION: dict[str, Any] = {"model": "m", "prompt": "hi"}
@@ -237,7 +237,10 @@ def test_a_route_that_owns_its_credential_may_allow_stateful_ids() -> None:
     with pytest.raises(BadRequest):
         read("openai_responses", own, background=True)
     parts = chat_of({"type": "file", "file": {"file_id": "file-1"}})
-    assert read("openai_chat", own, messages=parts).input_bound > own.reference_tokens
+    assert read("openai_chat", own, messages=parts).unmeasured == Unmeasured(
+        "document", "messages[0].content[0]"
+    )
+    assert facts.unmeasured == Unmeasured("stored", "previous_response_id")
 
 
 def test_responses_are_not_stored() -> None:
@@ -454,7 +457,7 @@ def test_a_free_route_passes_bytes_unread() -> None:
     assert (facts.input_bound, facts.output_bound, facts.choices) == (0, 0, 0)
 
 
-def test_unknown_fields_are_forwarded() -> None:
+def test_sampling_fields_of_other_servers_are_forwarded() -> None:
     facts = read("openai_chat", top_k=5, grammar="root ::= x")
     assert forwarded(facts, "openai_chat")["grammar"] == "root ::= x"
 

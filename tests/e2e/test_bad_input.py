@@ -6,11 +6,12 @@ Unless said otherwise a row gets: no upstream call, no debit, no hold, a JSON er
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.gate import BROKE_KEY, KEY, Gate
+from tests.gate import BROKE_KEY, KEY, Gate, running_gate
 from tests.rawhttp import RawAnswer, RawClient
 from tests.until import until
 from tests.upstreams import Sim
@@ -218,10 +219,16 @@ async def test_35_usage_is_asked_for_and_its_chunk_hidden(gate: Gate, sim: Sim) 
     assert event.usage["output"] == 3
 
 
-async def test_43_an_image_url_is_passed_on_and_never_fetched(gate: Gate, sim: Sim) -> None:
+async def test_43_an_image_url_is_passed_on_and_never_fetched(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
     part = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest"}}
-    answer = await send(gate, with_part(part))
-    assert answer.status == 200, "the simulated provider was asked, nobody else"
+    policy = {"media_tokens": {"image": 100}}
+    async with running_gate(tmp_path, valkey_socket, sim.url, policy=policy) as gate:
+        answer = await send(gate, with_part(part))
+        assert answer.status == 200, "the simulated provider was asked, nobody else"
+    [row] = sim.provider.served.rows
+    assert part in json.loads(row.body or "")["messages"][0]["content"]
 
 
 async def test_44_two_keys_are_401_and_so_is_a_key_in_the_query(gate: Gate, sim: Sim) -> None:
@@ -310,12 +317,14 @@ async def test_52_a_list_of_prompts_multiplies_the_bound(gate: Gate, sim: Sim) -
     assert three - one >= 2 * 100 * 4000
 
 
-async def test_53_an_image_by_url_is_held_at_its_configured_maximum(gate: Gate, sim: Sim) -> None:
+async def test_53_an_image_by_url_is_refused_where_nothing_bounds_it(gate: Gate, sim: Sim) -> None:
     part = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
-    await send(gate, GOOD)
-    await send(gate, with_part(part))
-    plain, image = [event.estimated_amount_nano for event in await settled(gate)]
-    assert image - plain >= 16_384 * 1000 - 1000
+    answer = await send(gate, with_part(part))
+    assert answer.status == 400
+    message = json.loads(answer.body)["error"]["message"]
+    assert "`media_tokens.image`" in message
+    assert "`context_tokens`" in message
+    await nothing_moved(gate, sim)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.base import BadRequest, ForwardOptions, RequestFacts
+from gateway.dialects.base import BadRequest, ForwardOptions, MediaKind, RequestFacts, Unmeasured
 from gateway.domain.pricing import PriceTable, compile_prices
 from gateway.proxy.catalog import Model, Policy
-from gateway.proxy.estimate import bound_request, forward_options
+from gateway.proxy.estimate import bound_request, forward_options, scope_of, scoped_options
 from gateway.proxy.headers import Forwarding
 from gateway.settings.policy import PRESETS, PolicySection
 
@@ -74,10 +74,47 @@ def test_streams_hold_a_part_at_first_and_other_requests_all() -> None:
     assert bound_request(facts(stream=True), model(), whole).held_output == 1000
 
 
-def test_the_context_window_caps_the_input_of_each_choice() -> None:
+def test_the_context_window_caps_each_reading_of_it() -> None:
     capped = model(context_tokens=60)
     assert bound_request(facts(), capped, policy()).input == 60
-    assert bound_request(facts(choices=3, input_bound=500), capped, policy()).input == 180
+    assert bound_request(facts(readings=3, input_bound=500), capped, policy()).input == 180
+    assert bound_request(facts(choices=3, input_bound=500), capped, policy()).input == 60
+
+
+@pytest.mark.parametrize("kind", ["image", "document", "video", "audio"])
+def test_what_the_body_does_not_measure_is_bounded_by_the_context(kind: MediaKind) -> None:
+    film = Unmeasured(kind, "messages[0].content[1]")
+    given = facts(unmeasured=film, input_own=80, readings=2)
+    bound = bound_request(given, model(context_tokens=5000), policy())
+    assert bound.input == 10_000
+    with pytest.raises(BadRequest) as refused:
+        bound_request(given, model(context_tokens=None), policy())
+    assert refused.value.param == "messages[0].content[1]"
+    assert f"`media_tokens.{kind}`" in refused.value.message
+    assert "`context_tokens` of the model `m`" in refused.value.message
+
+
+def test_what_nothing_measures_is_not_read_without_end() -> None:
+    film = Unmeasured("video", "prompt[0]")
+    capped = model(context_tokens=10)
+    assert bound_request(facts(unmeasured=film, readings=128), capped, policy()).input == 1280
+    with pytest.raises(BadRequest, match="read 129 times"):
+        bound_request(facts(unmeasured=film, readings=129), capped, policy())
+
+
+def test_what_the_provider_keeps_is_bounded_by_the_context_alone() -> None:
+    given = facts(unmeasured=Unmeasured("stored", "previous_response_id"))
+    with pytest.raises(BadRequest) as refused:
+        bound_request(given, model(context_tokens=None), policy())
+    assert "media_tokens" not in refused.value.message
+
+
+def test_the_scope_of_a_customer_is_stable_and_does_not_name_it() -> None:
+    assert scope_of("acme") == scope_of("acme") != scope_of("acme2")
+    assert len(scope_of("acme")) == 16
+    named = facts(document={"user": "u"})
+    assert scoped_options(ForwardOptions("m"), named, "acme").customer_scope == scope_of("acme")
+    assert scoped_options(ForwardOptions("m"), facts(), "acme").customer_scope is None
 
 
 def test_the_count_of_the_input_is_rounded_up() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 
 from gateway.dialects import DIALECTS
+from gateway.dialects.base import MediaTokens
 from gateway.domain.reservation import shard_of
 from gateway.proxy.http import Answer, Headers
 from gateway.settings.compiling import (
@@ -77,6 +78,24 @@ def test_a_route_reads_and_acts_by_its_own_policy(load: Load) -> None:
     assert route.upstream is SIM
     assert (route.reading.reference_tokens, route.policy.drain_max_ms) == (5, 7)
     assert route.reading.allow_stateful_ids
+
+
+def test_what_a_route_lets_pass_is_read_from_its_section(load: Load) -> None:
+    settings = load(
+        "policy: {media_tokens: {image: 100, video: 200}}\n"
+        "routes:\n"
+        "  chat: {path: /v1/chat/completions, dialect: openai_chat}\n"
+        "  more: {path: /v1/responses, dialect: openai_responses, unknown_tools: pass, max_tool_calls: 8,"
+        " extra_fields: [min_tokens], policy: {media_tokens: {image: 50, document: 300}}}\n"
+    )
+    routes = compile_routes(settings, {"sim": SIM}, DIALECTS)
+    plain, more = (routes[path].reading for path in ("/v1/chat/completions", "/v1/responses"))
+    assert (plain.unknown_tools, plain.extra_fields) == ("refuse", frozenset())
+    assert plain.media_tokens == MediaTokens(image=100, video=200)
+    assert plain.reference_tokens is None
+    assert (plain.max_tool_calls, more.max_tool_calls) == (None, 8)
+    assert (more.unknown_tools, more.extra_fields) == ("pass", frozenset({"min_tokens"}))
+    assert more.media_tokens == MediaTokens(image=50, video=200, document=300)
 
 
 def test_keys_are_found_by_their_hash_with_what_they_narrow_down(load: Load) -> None:
