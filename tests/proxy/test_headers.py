@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.proxy.headers import Forwarding, read_head
+from gateway.proxy.headers import Forwarding, Passing, read_head
 
 CREDENTIAL = ((b"Authorization", b"Bearer upstream"), (b"x-org", b"o"))
 
@@ -11,7 +11,8 @@ def forwarded(
     *sent: tuple[str, str], connection: str | None = None, internal: tuple[str, ...] = ()
 ) -> list[tuple[bytes, bytes]]:
     """The caller's fields that pass: without what the gate adds itself."""
-    fields = list(Forwarding((), internal).fields(sent, connection, "r1"))
+    passing = Passing(internal=frozenset(internal))
+    fields = list(Forwarding((), passing).fields(sent, connection, "r1", api="anthropic"))
     assert fields[-3:] == [
         (b"content-type", b"application/json"),
         (b"accept-encoding", b"identity"),
