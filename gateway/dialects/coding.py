@@ -224,13 +224,13 @@ def _brotli_pieces(body: bytes) -> Iterator[bytes]:
     stream: Any = brotli.Decompressor()
     at = 0
     while not stream.is_finished():
-        step = b""
-        if stream.can_accept_more_data():
-            step = body[at : at + PIECE_BYTES]
-            if not step:
-                raise BadCoding("is cut off")
-            at += len(step)
-        yield stream.process(step, output_buffer_limit=PIECE_BYTES)
+        step = body[at : at + PIECE_BYTES] if stream.can_accept_more_data() else b""
+        at += len(step)
+        piece = stream.process(step, output_buffer_limit=PIECE_BYTES)
+        # It may accept more while output waits: only silence shows that the end is missing.
+        if not step and not piece:
+            raise BadCoding("is cut off")
+        yield piece
     if at < len(body):
         raise BadCoding("goes on behind its end")
 
