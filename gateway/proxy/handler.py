@@ -31,6 +31,7 @@ from gateway.proxy.http import BodyError, CancelledUnsent, ClientGone, Exchange,
 from gateway.proxy.last_credit import lower_bound
 from gateway.proxy.observe import Observer
 from gateway.proxy.once import Repeats, once_of, read_name
+from gateway.proxy.rate_fields import rate_fields
 from gateway.proxy.refused import (
     INTERNAL,
     Refused,
@@ -345,6 +346,7 @@ class Flow:
                 raise
             if isinstance(answer, Hold):
                 trail.held_nano = answer.held_nano
+                exchange.also += rate_fields(account, model.name, answer.reserved_at_ms)
                 return answer, bound
             if answer.repeats is not None:
                 return answer.repeats
@@ -359,6 +361,8 @@ class Flow:
                 answer = less
             trail.denied = answer
             if answer.reason != "stale_account" or refreshed:
+                now_ms = time.time_ns() // 1_000_000
+                exchange.also += rate_fields(account, model.name, now_ms, answer)
                 raise refused_by_ledger(
                     answer, insufficient_status=route.policy.insufficient_status
                 )

@@ -37,7 +37,7 @@ class Exchange(ABC):
     """Peer address, "127.0.0.1" or "" for a unix socket."""
     status: int = 0
     """Status of the answer, 0 until it has begun."""
-    also: Sequence[tuple[str, str]] = ()
+    also: tuple[tuple[str, str], ...] = ()
     """Header fields that the answer carries whoever gives it: the handler, or a refusal."""
 
     @abstractmethod
