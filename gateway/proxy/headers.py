@@ -8,6 +8,7 @@ answer, what describes the answer passes; what describes the operator's account 
 What becomes of a name is decided once and remembered: a request only looks names up.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -58,14 +59,17 @@ _NEVER_FORWARDED: Final = HOP_BY_HOP | {
 
 _NEVER_FORWARDED_PREFIXES: Final = ("x-forwarded-", "x-credits-", "x-creditgate-", "x-original-")
 
+_PLAIN_NAME: Final = re.compile(r"[a-z0-9-]+", re.ASCII)
+
 _UNCODED: Final = (b"accept-encoding", b"identity")
 """What is coded cannot be metered without decoding it."""
 
 
 def may_forward(name: str) -> bool:
     """Whether a configuration can have a header field of callers reach an upstream; name in lower
-    case."""
-    return name not in _NEVER_FORWARDED and not name.startswith(_NEVER_FORWARDED_PREFIXES)
+    case. Servers that read fields as variables take `x_team` for `x-team`, so only one of them may."""
+    plain = _PLAIN_NAME.fullmatch(name) is not None
+    return plain and name not in _NEVER_FORWARDED and not name.startswith(_NEVER_FORWARDED_PREFIXES)
 
 
 RETURNED: Final = frozenset(
