@@ -2,7 +2,9 @@
 
 import pytest
 
+from gateway.dialects.passing import REQUEST_FIELDS
 from gateway.proxy.headers import Forwarding, Passing, read_head
+from tests.e2e.probed_headers import PROBED_HEADERS
 
 CREDENTIAL = ((b"Authorization", b"Bearer upstream"), (b"x-org", b"o"))
 
@@ -47,6 +49,13 @@ def test_what_another_api_defines_or_nobody_ends_here() -> None:
     sent = [("anthropic-version", "1"), ("x-anything", "1"), ("x-client-request-id", "c")]
     fields = list(Forwarding().fields(sent, None, "r1", None, "openai"))
     assert fields[:-2] == [(b"x-client-request-id", b"c")]
+
+
+@pytest.mark.parametrize("api", REQUEST_FIELDS)
+def test_nothing_that_prices_or_routes_passes_in_any_api(api: str) -> None:
+    for name, value in PROBED_HEADERS:
+        fields = list(Forwarding().fields([(name, value)], None, "r1", None, api))
+        assert len(fields) == 2, f"{name}: {value}"
 
 
 def test_the_credential_takes_the_place_of_whatever_the_caller_sent() -> None:
