@@ -9,7 +9,7 @@ upstream by `forward_headers` and `allowed_betas`.
 from collections.abc import Mapping
 from typing import Final
 
-_COMMON: Final = frozenset({"accept", "accept-language", "user-agent"})
+_COMMON: Final = frozenset({"accept", "accept-language", "user-agent", "x-client-request-id"})
 _STAINLESS: Final = frozenset(
     f"x-stainless-{name}"
     for name in (
@@ -21,7 +21,7 @@ _STAINLESS: Final = frozenset(
 """What the official SDKs of OpenAI and Anthropic say of themselves."""
 
 REQUEST_FIELDS: Final[Mapping[str, frozenset[str]]] = {
-    "openai": _COMMON | _STAINLESS | {"openai-beta", "x-client-request-id"},
+    "openai": _COMMON | _STAINLESS | {"openai-beta"},
     "anthropic": _COMMON | _STAINLESS | {"anthropic-beta", "anthropic-version"},
     "gemini": _COMMON | {"x-goog-api-client"},
     "generic": _COMMON,
