@@ -5,8 +5,10 @@ itself (`local`) are the application's to add.
 """
 
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Final
 
 from gateway.dialects.any_api import AnyApi, Terms
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
@@ -22,6 +24,8 @@ from gateway.proxy.http import Headers, Upstream
 from gateway.settings.catalogue import RouteSection
 from gateway.settings.root import Settings
 from gateway.settings.upstreams import UpstreamSection
+
+_NAMES_A_SECRET: Final = re.compile("auth|cookie|key|password|secret|signature|token")
 
 
 def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dict[str, Model]:
@@ -167,9 +171,12 @@ def injected_headers(upstream: UpstreamSection) -> Headers:
 
 
 def upstream_secrets(upstream: UpstreamSection) -> tuple[bytes, ...]:
-    """What answers of the upstream must not show."""
-    credential = upstream.credential
-    return secrets_of([credential.value.get_secret_value()]) if credential else ()
+    """What answers of the upstream must not show: the credential, and what by its name is another."""
+    named = {**upstream.headers, **upstream.query}
+    values = [text for name, text in named.items() if _NAMES_A_SECRET.search(name)]
+    if upstream.credential is not None:
+        values.append(upstream.credential.value.get_secret_value())
+    return secrets_of(values)
 
 
 def compile_cors(settings: Settings) -> Cors | None:

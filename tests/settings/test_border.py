@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.settings.compiling import compile_cors, compile_models
+from gateway.settings.compiling import compile_cors, compile_models, upstream_secrets
 from gateway.settings.notes import notes_of
 from tests.settings.conftest import RIGHT, Load, Problems
 from tests.settings.test_compiling import SIM
@@ -57,6 +57,18 @@ def test_a_header_that_prices_a_route_reaches_its_upstream(load: Load) -> None:
     models = compile_models(load(more), {"sim": SIM})
     fields = models["pages"].forwarding.fields([("X-Pages", "3"), ("x-b", "1")], None, "r", None)
     assert fields[:-2] == [(b"X-Pages", b"3")]
+
+
+def test_every_credential_of_an_upstream_is_blanked_in_its_answers(load: Load) -> None:
+    start = with_upstream(
+        "credential: {value: Bearer sk-credential}, query: {key: query-secret, api-version: 2025-04-01},"
+        " headers: {x-api-token: token-secret, x-organisation: our-organisation}"
+    )
+    assert set(upstream_secrets(load(start=start).upstreams["sim"])) == {
+        b"sk-credential",
+        b"query-secret",
+        b"token-secret",
+    }
 
 
 @pytest.mark.parametrize(
