@@ -11,6 +11,7 @@ settled before it is sent, and in the comments that end a stream whose client se
 """
 
 from asyncio import CancelledError
+from contextlib import suppress
 from typing import Final
 
 from gateway.dialects.base import (
@@ -36,6 +37,9 @@ WHOLE_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 
 AUTH_STATUSES: Final = frozenset({401, 403})
 """The upstream sees the gate's credential alone: what it says of it is the operator's to mend."""
+
+DISCARDED_MAX_BYTES: Final = 1024 * 1024
+"""So much of such an answer is read for the usage in it."""
 
 START_MAX_BYTES: Final = 1024
 """So many blanks at the start of an answer are waited through for what follows."""
@@ -245,14 +249,18 @@ async def _drain(answer: Answer, run: Run, tap: "_Tap") -> None:
 
 
 async def _discard(answer: Answer, run: Run, tap: "_Tap") -> None:
-    """Read a failed answer for the usage in it, and pass nothing on. Raises UpstreamError."""
+    """Read a failed answer for the usage in it, and pass nothing on."""
     run.flag("upstream_auth")
     size = 0
-    while size <= WHOLE_ANSWER_MAX_BYTES and (piece := await answer.read()):
-        tap.feed(piece)
-        size += len(piece)
-    tap.finish()
-    run.stage = "whole"
+    with suppress(UpstreamError):  # its status has said what matters
+        while piece := await answer.read():
+            tap.feed(piece)
+            size += len(piece)
+            if size > DISCARDED_MAX_BYTES:
+                break
+        else:
+            run.stage = "whole"
+    tap.finish(broken=run.stage != "whole")
 
 
 async def _read_start(answer: Answer) -> bytes:

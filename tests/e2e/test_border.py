@@ -279,6 +279,24 @@ async def test_a_refused_credential_of_the_gate_is_502_in_the_gate_s_words(
     assert CREDENTIAL not in logged
 
 
+async def test_a_refused_credential_is_502_also_when_the_answer_breaks_off(
+    tmp_path: Path, valkey_socket: Path
+) -> None:
+    async with border(tmp_path, valkey_socket) as (gate, provider):
+
+        async def break_off(
+            _: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> bool:
+            writer.write(b"HTTP/1.1 401 No\r\ncontent-length: 100\r\n\r\n{")
+            return False
+
+        provider.script.respond = break_off
+        answer = await send(gate)
+        assert (answer.status, json.loads(answer.body)["error"]["code"]) == (502, "upstream_auth")
+        event = await gate.one_event()
+        assert (event.kind, event.amount_nano) == ("release", 0)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("status", [b"200 OK", b"400 Bad Request", b"500 Oops"])
 async def test_the_credential_is_blanked_wherever_it_is_echoed(
