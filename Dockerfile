@@ -17,6 +17,7 @@ LABEL org.opencontainers.image.title="creditgate" \
       org.opencontainers.image.description="Decides, before each API request runs, whether the customer can pay for it." \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --system --uid 10001 --home-dir /var/lib/creditgate --create-home creditgate \
+    && chmod 700 /var/lib/creditgate \
     && mkdir -p /etc/creditgate
 COPY --from=build /opt/creditgate /opt/creditgate
 ENV PATH=/opt/creditgate/bin:$PATH \

@@ -84,7 +84,8 @@ def admin_app(side: AdminSide) -> web.Application:
         try:
             response = await handler(request)
         except web.HTTPException as error:
-            return _answer({"error": error.reason}, error.status)
+            allow = {"allow": error.headers["allow"]} if "allow" in error.headers else None
+            return _answer({"error": error.reason}, error.status, allow)
         response.headers.update(_SAFE_HEADERS)
         return response
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 import structlog
 
 from gateway.app.control import ChildGone, ChildRefused, ControlClient
+from gateway.app.private import child_environment
 from gateway.app.roles import Assignment
 from gateway.app.worker import SETTLE_TIME_S
 from gateway.telemetry.logs import failure
@@ -63,6 +64,7 @@ class Child:
                 "-m",
                 "gateway.app.worker",
                 *arguments,
+                env=child_environment(),
                 pass_fds=fds,
                 stdin=asyncio.subprocess.DEVNULL,
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from gateway.app.parts import CannotStart
+from gateway.app.private import check_folder
 
 
 class FolderLock:
@@ -18,9 +19,11 @@ class FolderLock:
         self._descriptor = -1
 
     def __enter__(self) -> None:
-        """Raises CannotStart if another gate holds it, or if the folder cannot be written."""
+        """Raises CannotStart if another gate holds it, if the folder cannot be written, or if other
+        users can enter it."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            check_folder(self._path.parent)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             folder, why = self._path.parent, os.strerror(error.errno or 0)

@@ -83,6 +83,13 @@ class Parts:
     admin_token: str | None = None
     admin_routes: Sequence[web.RouteDef] = ()
 
+    def settings_for(self, process: str, settings: Any) -> Any:
+        """What a process is given of the settings. process: its name, such as "worker-0" """
+        for role in self.roles:
+            if role.given is not None and process.rpartition("-")[0] == role.name:
+                return role.given(settings)
+        return settings
+
 
 @dataclass(slots=True)
 class Current:

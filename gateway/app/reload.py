@@ -71,7 +71,8 @@ class Reloader:
             return ()
         async with self._turn.reloading():
             children = self._children()
-            answers = await asyncio.gather(*(_prepare(child, settings) for child in children))
+            given = [self._parts.settings_for(child.name, settings) for child in children]
+            answers = await asyncio.gather(*map(_prepare, children, given))
             problems = tuple(dict.fromkeys(p for answer in answers for p in answer))
             if not problems:
                 problems = await self._sync(settings)

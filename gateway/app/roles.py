@@ -81,6 +81,8 @@ class Role:
               what the workers' last requests wrote)
     orphan_grace_s:  how long a process of it drains when its supervisor is gone; None is the
               grace of any drain
+    given:    what of the settings its processes get, so that they hold no secrets that they do not
+              need; None is all
     """
 
     name: str
@@ -89,6 +91,7 @@ class Role:
     listens: bool = False
     after: tuple[str, ...] = ()
     orphan_grace_s: float | None = None
+    given: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,14 @@
 """The supervisor with the real parts: what `creditgate serve` and `creditgate dev` run."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 from gateway.app.ledger_server import DECLARED, EmbeddedServer, RemoteServer
 from gateway.app.parts import ConfigRefused, Ledger, Parts, Plan
+from gateway.app.private import UMASK, for_exporter, for_worker
 from gateway.app.roles import CannotServe, Role
 from gateway.app.supervisor import Running, Supervisor
 from gateway.app.sync import sync_accounts
@@ -35,6 +37,7 @@ def run_gate(
 
     Raises CannotStart, ConfigRefused (whatever is wrong with the configuration).
     """
+    os.umask(UMASK)
     configure_logs("supervisor", style=logs)
     settings = _load(config)
     supervisor = Supervisor(settings, parts_for(config, settings))
@@ -56,12 +59,14 @@ def parts_for(config: Path, settings: Settings) -> Parts:
                 "gateway.app.service:build_gate",
                 count=settings.listen.workers,
                 listens=True,
+                given=for_worker,
             ),
             Role(
                 "exporter",
                 "gateway.app.exporting:build_exporter",
                 after=("worker",),
                 orphan_grace_s=1.0,  # what it has not delivered, its successor will
+                given=for_exporter,
             ),
         ),
         ledger=_ledger_server(settings),

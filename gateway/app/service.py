@@ -23,6 +23,7 @@ from gateway.app.roles import CannotServe, Resources
 from gateway.app.tasks import end_tasks
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import ReadOptions
+from gateway.dialects.models import GeminiModel
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Settled
 from gateway.ledger.accounts import AccountStore
@@ -38,9 +39,18 @@ from gateway.ledger.unanswered import UnansweredLog
 from gateway.proxy.accounts import Accounts
 from gateway.proxy.answers import AnswerStore, KeptAnswer
 from gateway.proxy.attempts import Attempts
+from gateway.proxy.blanking import BlankedUpstream
 from gateway.proxy.catalog import Catalog, LocalAnswer, Model, Route
 from gateway.proxy.handler import Flow
-from gateway.proxy.local import answer_credits, answer_health, answer_model, answer_models
+from gateway.proxy.http import Upstream
+from gateway.proxy.local import (
+    answer_credits,
+    answer_gemini_model,
+    answer_gemini_models,
+    answer_health,
+    answer_model,
+    answer_models,
+)
 from gateway.proxy.observe import Observer
 from gateway.proxy.once import Repeats
 from gateway.proxy.running import Run
@@ -50,12 +60,14 @@ from gateway.proxy.sweeper import Sweeper
 from gateway.proxy.upstream import UpstreamPool, UpstreamTimeouts, upstream_tls
 from gateway.settings import Settings
 from gateway.settings.compiling import (
+    compile_cors,
     compile_customers,
     compile_keys,
     compile_models,
     compile_routes,
     compile_trusted_header,
     price_models,
+    upstream_secrets,
 )
 from gateway.settings.upstreams import UpstreamSection
 from gateway.telemetry.logs import RequestLog, failure
@@ -89,6 +101,12 @@ class PoolKey:
     section: UpstreamSection
     certificates: bytes
 
+
+SPEAKERS: Final = {
+    "anthropic": DIALECTS["anthropic_messages"],
+    "gemini": DIALECTS["gemini_generate"],
+}
+"""API → who refuses in its shape what no route takes."""
 
 Pools = Mapping[str, tuple[PoolKey, UpstreamPool]]
 
@@ -289,10 +307,12 @@ class GateService:
 
     def _compile_values(self, settings: Settings, revisions: Mapping[str, int]) -> Compiled:
         pools = {name: self._pool(name, up) for name, up in settings.upstreams.items()}
-        upstreams = {name: pool for name, (_, pool) in pools.items()}
+        upstreams = {
+            name: _blanked(pool, settings.upstreams[name]) for name, (_, pool) in pools.items()
+        }
         routes = compile_routes(settings, upstreams, DIALECTS)
         models = compile_models(settings, upstreams)
-        routes.update(self._local_routes(settings, list(settings.models)))
+        routes.update(self._local_routes(settings))
         accounts = Accounts(
             compile_customers(settings),
             compile_keys(settings),
@@ -306,6 +326,8 @@ class GateService:
             models=models,
             fallback=DIALECTS["generic"],
             max_body_bytes=settings.listen.max_body_bytes,
+            speakers=SPEAKERS,
+            cors=compile_cors(settings),
         )
         draft = settings.price_draft()
         catalog = self._priced(catalog, settings, draft, models)
@@ -370,31 +392,45 @@ class GateService:
             ),
             tls=context,
             server_name=tls.server_name,
+            query=upstream.query_text,
             connections_most=upstream.max_connections,
         )
         self._every_pool.add(pool)
         return key, pool
 
-    def _local_routes(self, settings: Settings, models: list[str]) -> dict[str, Route]:
-        def route(path: str, answer: LocalAnswer, *, public: bool = False) -> Route:
+    def _local_routes(self, settings: Settings) -> dict[str, Route]:
+        models = list(settings.models)
+
+        def route(
+            path: str, answer: LocalAnswer, *, public: bool = False, api: str = "openai"
+        ) -> Route:
             return Route(
                 path=path,
                 methods=frozenset({"GET", "HEAD"}),
-                dialect=DIALECTS["generic"],
+                dialect=SPEAKERS.get(api, DIALECTS["generic"]),
                 reading=ReadOptions(),
                 policy=settings.knobs().flow(),
                 local=answer,
                 public=public,
             )
 
+        facts = [
+            GeminiModel(name, model.max_output_tokens, model.context_tokens)
+            for name, model in settings.models.items()
+        ]
         routes = [
             route("/healthz", answer_health(lambda: None), public=True),
             route("/readyz", answer_health(self._why_not_ready), public=True),
             route("/v1/credits", answer_credits(self._balance.read)),
             route("/v1/models", answer_models(models, self._started_s, self._tiers_of)),
+            route("/v1beta/models", answer_gemini_models(facts), api="gemini"),
             *(
                 route(f"/v1/models/{name}", answer_model(name, self._started_s, self._tiers_of))
                 for name in models
+            ),
+            *(
+                route(f"/v1beta/models/{name}", answer_gemini_model(each), api="gemini")
+                for name, each in zip(models, facts, strict=True)
             ),
         ]
         return {each.path: each for each in routes}
@@ -436,6 +472,12 @@ async def build_gate(settings: Settings, resources: Resources) -> GateService:
     service = GateService(settings, resources)
     await service.build(settings)
     return service
+
+
+def _blanked(pool: UpstreamPool, section: UpstreamSection) -> Upstream:
+    """The upstream, without its credential in what it answers."""
+    secrets = upstream_secrets(section)
+    return BlankedUpstream(pool, secrets) if secrets else pool
 
 
 async def _forever(work: Callable[[], Awaitable[None]]) -> None:

@@ -201,7 +201,8 @@ class Supervisor:
             grace_s = self._current.plan.grace_s
             if role.orphan_grace_s is not None:
                 grace_s = role.orphan_grace_s
-            return Assignment(role.builder, self._current.settings, resources, grace_s)
+            settings = self._parts.settings_for(process, self._current.settings)
+            return Assignment(role.builder, settings, resources, grace_s)
 
         return assign
 

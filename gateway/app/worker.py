@@ -23,6 +23,7 @@ import uvloop
 
 from gateway.app.control import ChildRefused, ControlServer
 from gateway.app.parent import die_with_parent
+from gateway.app.private import UMASK
 from gateway.app.roles import Assignment, CannotServe, Service, find_builder
 from gateway.telemetry.logs import configure_logs, failure, log_loop_failures
 from gateway.telemetry.metrics import Snapshot
@@ -164,6 +165,7 @@ def main() -> None:
     control_fd, listen_fd, parent_pid = map(int, sys.argv[1:4])
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
+    os.umask(UMASK)
     configure_logs(sys.argv[4])
     die_with_parent(parent_pid, signal.SIGTERM)
     listen = None if listen_fd < 0 else socket.socket(fileno=listen_fd)

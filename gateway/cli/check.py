@@ -14,6 +14,7 @@ from gateway.cli import app
 from gateway.domain.money import format_amount, format_rate
 from gateway.domain.usage import TOKEN_UNITS
 from gateway.settings import Problem, Settings, SettingsError, load_settings
+from gateway.settings.notes import notes_of
 from gateway.settings.reference import reference_text
 from gateway.settings.scalars import TOKENS_PER_PRICE
 from gateway.settings.schema import schema_text
@@ -34,7 +35,9 @@ def check(
             _print_problems(error.problems)
         raise typer.Exit(1) from None
     if as_json:
-        typer.echo(json.dumps({"ok": True, "digest": settings.digest, **_counts(settings)}))
+        notes = list(notes_of(settings))
+        document = {"ok": True, "digest": settings.digest, **_counts(settings), "notes": notes}
+        typer.echo(json.dumps(document))
     else:
         _print_summary(file, settings)
 
@@ -85,6 +88,8 @@ def _print_summary(file: Path, settings: Settings) -> None:
         f"events in {settings.events_path}; policy {settings.policy.preset or 'balanced'}.",
         soft_wrap=True,
     )
+    for note in notes_of(settings):
+        console.print(Text(f"Note: {note}", "yellow"), soft_wrap=True)
     models = Table("model", "upstream", "prices (credits per million tokens)", box=None)
     for name, model in settings.priced().items():
         table = model.price(name).table()

@@ -5,6 +5,7 @@ where none runs starts it for as long as the command takes.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from gateway.app.private import UMASK
 from gateway.app.run import LEDGER_FOLDER
 from gateway.cli.output import fail
 from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
@@ -126,6 +128,7 @@ def ledger_endpoint(settings: Settings) -> Iterator[Endpoint]:
     if socket is not None:
         yield Endpoint.from_socket(socket)
         return
+    os.umask(UMASK)  # it may be what makes the data folder
     with EmbeddedLedger(folder) as server:
         yield server.endpoint
 

@@ -5,7 +5,8 @@
 | `base` | what a dialect, a meter, facts and refusals are |
 | `strict_json`, `fields`, `bounds` | reading a request: one meaning, exact types, an upper bound |
 | `sse`, `repeated`, `metering`, `reported` | reading an answer: frames, meters, usage into pools |
-| `coding` | decoding a copy of a coded answer |
+| `coding` | decoding a copy of a coded answer, and a coded request |
+| `passing` | header fields, betas and query parameters of requests that pass, by API |
 | `openai_*`, `responses_meters`, `anthropic*`, `gemini*`, `generic` | the dialects |
 | `any_api`, `quantities`, `pointer` | routes with prices of their own, and what they are priced by |
 | `models` | bodies of `GET /v1/models` |

@@ -10,8 +10,10 @@ would make each of them three times as dear.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, Literal
 
+from gateway.dialects.passing import api_of
 from gateway.domain.usage import Usage, UsageSource
 
 JSON_TYPE: Final = "application/json"
@@ -340,6 +342,7 @@ RefusalKind = Literal[
     "ledger_unavailable",  # 503 + Retry-After
     "shutting_down",  # 503 + Retry-After
     "upstream_unreachable",  # 502
+    "upstream_auth",  # 502, will not pass
     "upstream_timeout",  # 504
     "internal",  # 500
 ]
@@ -395,12 +398,17 @@ class Dialect(ABC):
     name: str
     wanted_type = "Send the body as JSON, with `Content-Type: application/json`."
     """What a body of another type is answered."""
-    needs_length = False
-    """Whether a body must say its size before it is read."""
     reads_start = True
     """Whether an answer's first bytes tell more of its form than its label."""
+    reads_key_query = False
+    """Whether callers may send their API key as `?key=`; it never goes further."""
     reads_query = False
     """Whether a query has a meaning; else it ends at the gate, and a key in it is refused."""
+
+    @cached_property
+    def api(self) -> str:
+        """The API that it belongs to: whose header fields and query parameters pass."""
+        return api_of(self.name)
 
     def accepts(self, media_type: str) -> bool:
         """Whether a body of this type is read; what is refused is answered 415."""

@@ -1,12 +1,13 @@
-"""Decodes a copy of a coded answer (gzip, deflate, br, zstd), so that it is metered all the same.
+"""Decodes content codings (gzip, deflate, br, zstd): a copy of a coded answer, so that it is metered
+all the same, and the body of a coded request.
 
 The gate asks upstreams for `identity`; some send a coding nevertheless (RFC 9110, 8.4). What the
 client gets stays as the upstream sent it. Output is bounded: a bomb ends the decoding, never the
-gate; what was decoded until then has been metered.
+gate; what was decoded until then has been metered. A request is decoded strictly, in bounded pieces.
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import brotli
@@ -161,3 +162,107 @@ _STAGES: Final[dict[str, Callable[[], Callable[[bytes, int], bytes]]]] = {
     "br": _Brotli,
     "zstd": _Zstd,
 }
+
+
+PIECE_BYTES: Final = 64 * 1024
+"""Of a request's body, about as much is decoded at a time; a block of zstd has twice as much."""
+_ZSTD_WINDOW_BYTES: Final = 8 * 1024 * 1024
+"""RFC 9659: the largest window that a content coding uses."""
+
+
+class BadCoding(Exception):
+    """A body is not valid in its content coding."""
+
+
+def knows_coding(name: str) -> bool:
+    """Whether a content coding of this name can be decoded."""
+    return name in _STAGES
+
+
+def decode_pieces(body: bytes, coding: str) -> Iterator[bytes]:
+    """A complete body decoded in pieces of bounded size, for requests: strict where a copy of
+    an answer is read tolerantly. Nothing may be missing or follow. Raises BadCoding.
+    """
+    try:
+        match coding:
+            case "br":
+                yield from _brotli_pieces(body)
+            case "zstd":
+                yield from _zstd_pieces(body)
+            case "deflate":
+                yield from _zlib_pieces(body, zlib.MAX_WBITS if _has_zlib_head(body) else -15)
+            case _:
+                yield from _zlib_pieces(body, 16 + zlib.MAX_WBITS, members=True)
+    except (zlib.error, brotli.error, zstandard.ZstdError) as error:
+        raise BadCoding(type(error).__name__) from None
+
+
+def _has_zlib_head(data: bytes) -> bool:
+    """RFC 1950, 2.2: method 8, and a multiple of 31; else it is bare deflate."""
+    return len(data) >= 2 and data[0] & 15 == 8 and (data[0] << 8 | data[1]) % 31 == 0
+
+
+def _zlib_pieces(body: bytes, wbits: int, *, members: bool = False) -> Iterator[bytes]:
+    rest = body
+    while True:
+        stream = zlib.decompressobj(wbits)
+        at = 0
+        while not stream.eof:
+            step = stream.unconsumed_tail or rest[at : at + PIECE_BYTES]
+            if not step:
+                raise BadCoding("is cut off")
+            at += 0 if stream.unconsumed_tail else len(step)
+            yield stream.decompress(step, PIECE_BYTES)
+        rest = stream.unused_data + rest[at:]
+        if not rest:
+            return
+        if not members:
+            raise BadCoding("goes on behind its end")
+
+
+def _brotli_pieces(body: bytes) -> Iterator[bytes]:
+    stream: Any = brotli.Decompressor()
+    at = 0
+    while not stream.is_finished():
+        step = body[at : at + PIECE_BYTES] if stream.can_accept_more_data() else b""
+        at += len(step)
+        piece = stream.process(step, output_buffer_limit=PIECE_BYTES)
+        # It may accept more while output waits: only silence shows that the end is missing.
+        if not step and not piece:
+            raise BadCoding("is cut off")
+        yield piece
+    if at < len(body):
+        raise BadCoding("goes on behind its end")
+
+
+def _zstd_pieces(body: bytes) -> Iterator[bytes]:
+    """zstandard takes no output limit, but a block has at most 128 KiB: one is fed at a time."""
+    stream: Any = None
+    at = 0
+    for end in _zstd_block_ends(body):
+        if stream is None or stream.eof:  # frames may follow each other
+            stream = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
+        yield stream.decompress(body[at:end])
+        at = end
+    if stream is None or not stream.eof:
+        raise BadCoding("is cut off")
+
+
+def _zstd_block_ends(body: bytes) -> Iterator[int]:
+    """Where each block of each frame ends (RFC 8878, 3.1.1). Raises BadCoding."""
+    at = 0
+    while at < len(body):
+        descriptor = body[at + 4] if len(body) > at + 4 else 0
+        alone = descriptor >> 5 & 1  # a single segment: no window descriptor
+        at += 6 - alone + (0, 1, 2, 4)[descriptor & 3] + (alone, 2, 4, 8)[descriptor >> 6]
+        is_last = False
+        while not is_last:
+            header = int.from_bytes(body[at : at + 3], "little")
+            is_last = bool(header & 1)
+            repeats_one_byte = header >> 1 & 3 == 1
+            at += 3 + (1 if repeats_one_byte else header >> 3)
+            if is_last and descriptor & 4:
+                at += 4  # the checksum
+            if at > len(body):
+                raise BadCoding("is cut off")
+            yield at

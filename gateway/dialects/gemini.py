@@ -104,6 +104,7 @@ class Gemini(Dialect):
     name = "gemini_generate"
     verbs: tuple[str, ...] = (GENERATE, STREAM)
     """What the route's path may end in."""
+    reads_key_query = True
 
     def read(self, asked: Asked, options: ReadOptions) -> RequestFacts:
         """Read a request strictly, its path and query included. Raises BadRequest."""

@@ -16,7 +16,7 @@ from gateway.dialects.base import BadRequest, TooLarge
 
 MAX_PARTS: Final = 64
 MAX_HEADER_BYTES: Final = 1024
-MAX_HEADERS: Final = 4
+MAX_HEADERS: Final = 8
 MAX_TEXT_BYTES: Final = 64 * 1024
 """Of a part that is no file."""
 MAX_FILENAME_CHARS: Final = 255
@@ -24,11 +24,18 @@ UNKNOWN_TYPE: Final = "application/octet-stream"
 NOT_WHOLE: Final = "The body is not one whole multipart/form-data form."
 
 _FORM: Final = re.compile(
-    r"multipart/form-data *; *boundary=(?:\"([0-9A-Za-z'()+_,./:=?-]{1,70})\"|([0-9A-Za-z'+_.-]{1,70}))",
+    r"multipart/form-data(?: *; *[a-z0-9_-]+ *= *(?:\"[^\"]*\"|[^\s;\",]+))*[ ;]*", re.IGNORECASE
+)
+_BOUNDARY: Final = re.compile(
+    r"; *boundary *= *(?:\"([0-9A-Za-z'()+_,./:=?-]{1,70})\"|([0-9A-Za-z'+_.=/?:-]{1,70}))(?= *(?:;|$))",
     re.IGNORECASE,
 )
+_CHARSET: Final = re.compile(r"; *charset *= *\"?([^\s;\"]*)", re.IGNORECASE)
+_UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii"})
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", re.IGNORECASE)
-_TEXT_TYPE: Final = re.compile(r"text/plain(?:; *charset=\"?utf-8\"?)?", re.IGNORECASE)
+_TEXT_TYPE: Final = re.compile(r"text/plain(?: *;.*)?", re.IGNORECASE)
+_PLAIN_ENCODINGS: Final = frozenset({"binary", "8bit", "7bit"})
+"""What older clients say of a part's encoding: that it has none (RFC 7578, 4.7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +68,7 @@ def is_form(media_type: str) -> bool:
 
 def read_form(body: bytes, media_types: list[str]) -> list[Part]:
     """The parts in their order. Raises BadRequest, TooLarge."""
-    match = _FORM.fullmatch(media_types[0].strip()) if len(media_types) == 1 else None
-    if match is None:
-        raise BadRequest("`Content-Type` must be multipart/form-data with one plain boundary.")
-    boundary = match[1] or match[2]
+    boundary = _boundary(media_types)
     # The library skips what is before the first part, and stops at the end: nothing may stand there.
     end = body.find(f"\r\n--{boundary}--".encode())
     if end < 0 or not body.startswith(f"--{boundary}\r\n".encode()):
@@ -101,6 +105,26 @@ def read_form(body: bytes, media_types: list[str]) -> list[Part]:
     return parts
 
 
+def _boundary(media_types: list[str]) -> str:
+    """The boundary that a form's type names, beside other parameters. Raises BadRequest."""
+    media_type = media_types[0].strip() if len(media_types) == 1 else ""
+    found = _BOUNDARY.findall(media_type) if _FORM.fullmatch(media_type) else []
+    if len(found) != 1 or media_type.lower().count("boundary") != 1:
+        raise BadRequest("`Content-Type` must be multipart/form-data with one plain boundary.")
+    _check_charset(media_type, "Content-Type")
+    [(quoted, plain)] = found
+    return str(quoted or plain)
+
+
+def _check_charset(media_type: str, where: str) -> None:
+    """A form's texts are UTF-8, whether or not it says so. Raises BadRequest."""
+    for charset in _CHARSET.findall(media_type):
+        if charset.lower() not in _UTF8:
+            raise BadRequest(
+                f"The charset {charset[:32]!r} is not supported; send UTF-8.", param=where
+            )
+
+
 def new_boundary(parts: Iterable[Part]) -> str:
     """A boundary that stands in none of the parts."""
     while True:
@@ -124,16 +148,22 @@ def _part(segment: MultipartSegment, data: bytes) -> Part:
     name = segment.name
     if not name or not name.isascii() or not name.isprintable() or '"' in name:
         raise BadRequest("A part of the form has no plain name.")
+    # A part is written anew, so that other headers of it end here; these three decide what it means.
     headers = {header.lower(): value for header, value in segment.headerlist}
-    if len(headers) != len(segment.headerlist) or headers.keys() - {
-        "content-disposition",
-        "content-type",
-    }:
-        raise BadRequest("A part of the form has other headers than it may.", param=name)
+    if len(headers) != len(segment.headerlist):
+        raise BadRequest("A part of the form has the same header twice.", param=name)
+    encoding = headers.get("content-transfer-encoding", "binary").strip().lower()
+    if encoding not in _PLAIN_ENCODINGS:
+        raise BadRequest(
+            f"The transfer encoding {encoding[:32]!r} is not supported; send the bytes as they are.",
+            param=name,
+        )
     media_type = headers.get("content-type")
     if segment.filename is None:
-        if media_type is not None and not _TEXT_TYPE.fullmatch(media_type):
-            raise BadRequest(f"`{name}` must be a plain text.", param=name)
+        if media_type is not None:
+            if not _TEXT_TYPE.fullmatch(media_type):
+                raise BadRequest(f"`{name}` must be plain text.", param=name)
+            _check_charset(media_type, name)
         if len(data) > MAX_TEXT_BYTES:
             raise TooLarge(f"`{name}` is longer than {MAX_TEXT_BYTES} bytes.")
         return Part(name, data)

@@ -55,7 +55,6 @@ class OpenAITranscriptions(OpenAIDialect):
     """`POST /v1/audio/transcriptions` and `/v1/audio/translations`."""
 
     name = "openai_transcriptions"
-    needs_length = True
     wanted_type = "Send a form, with `Content-Type: multipart/form-data`."
 
     def accepts(self, media_type: str) -> bool:

@@ -53,6 +53,9 @@ MALLOC_TUNABLES: Final = "glibc.malloc.tcache_count=65535"
 call; of a size glibc keeps seven at hand and searches the heap for others, so that with 100,000
 records a reserve and its settle cost half as much again (docs/growth.md). This is the most it
 takes; what it keeps is used again for pieces of the same size. Other systems do not read it."""
+_SERVER_READS: Final = frozenset(
+    {"PATH", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "GLIBC_TUNABLES"}
+)
 _PR_SET_PDEATHSIG: Final = 1
 _POLL_S: Final = 0.005
 
@@ -74,8 +77,14 @@ class LedgerInUse(EmbeddedLedgerError):
 
 
 def server_environment() -> dict[str, str]:
-    """This process' environment, with what the server's malloc needs unless it says otherwise."""
-    return {"GLIBC_TUNABLES": MALLOC_TUNABLES, **os.environ}
+    """What of this process' environment a server reads, and what its malloc needs unless it says
+    otherwise. Secrets are usual in an environment, and the server has no use for any."""
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _SERVER_READS or name.startswith(("LC_", "MALLOC_"))
+    }
+    return {"GLIBC_TUNABLES": MALLOC_TUNABLES, **passed}
 
 
 class EmbeddedLedger:

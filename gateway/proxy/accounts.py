@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, Protocol, TypeVar
+from urllib.parse import unquote_plus
 
 from gateway.domain.limits import Limit, replace_limits
 from gateway.domain.reservation import Account, Key
@@ -137,16 +138,19 @@ class Accounts:
         self._unknown: dict[str, float] = {}
         self._vouched: dict[tuple[str, str, str | None], Account] = {}
 
-    async def authenticate(self, exchange: Exchange, *, reserves: bool = True) -> Account:
+    async def authenticate(
+        self, exchange: Exchange, *, reserves: bool = True, query_key: bool = False
+    ) -> Account:
         """The account of a request. Raises Refused(bad_key), LedgerUnavailable.
 
-        reserves: a reservation follows, which notices an account that is not valid any more
+        reserves:  a reservation follows, which notices an account that is not valid any more
+        query_key: the key may be the query's `key`
         """
         if self._trusts is not None and self._trusts(exchange.remote):
             vouched = self._vouched_for(exchange)
             if vouched is not None:
                 return vouched
-        digest = self._digest(credential(exchange))
+        digest = self._digest(credential(exchange, query_key=query_key))
         account = self._accounts.get(digest)
         if account is not None:
             if account.account_rev == self._revisions.get(account.customer_id, 0):
@@ -162,13 +166,15 @@ class Accounts:
             return account
         return await self._look_up(digest)
 
-    async def refresh(self, account: Account, exchange: Exchange) -> Account:
+    async def refresh(
+        self, account: Account, exchange: Exchange, *, query_key: bool = False
+    ) -> Account:
         """Read the customer and the key anew after `stale_account`. Raises Refused(bad_key)."""
         customer_id = account.customer_id
         known = self._revisions.get(customer_id, 0)  # higher when another request has asked since
         if known == account.account_rev and await self._read_revision(customer_id) is None:
             raise Refused("bad_key", "This API key has no account.", reason="unknown_account")
-        return await self.authenticate(exchange)
+        return await self.authenticate(exchange, query_key=query_key)
 
     async def _look_up(self, digest: str) -> Account:
         """The account of a key that only the directory can know. Raises Refused(bad_key)."""
@@ -253,25 +259,41 @@ def _told(exchange: Exchange, header: str | None) -> str | None:
     return value
 
 
-def credential(exchange: Exchange) -> str:
-    """The one API key that a request shows. Raises Refused(bad_key) for none, several, malformed."""
-    shown = [
-        *exchange.header_values("authorization"),
-        *exchange.header_values("x-api-key"),
-        *exchange.header_values("x-goog-api-key"),
-    ]
-    if not shown:
+KEY_FIELDS: Final = ("x-api-key", "api-key", "x-goog-api-key")
+"""Header fields that hold a key and nothing else: Anthropic's, Azure's, Gemini's."""
+
+
+def credential(exchange: Exchange, *, query_key: bool = False) -> str:
+    """The one API key that a request shows. Raises Refused(bad_key) for none, several, malformed.
+
+    SDKs and the gateways in front of them send one key in several places, and leave others empty:
+    the same key is one, and what is empty is not there.
+
+    query_key: the key may be the query's `key`
+    """
+    shown = [_bearer(value) for value in exchange.header_values("authorization")]
+    for name in KEY_FIELDS:
+        shown += exchange.header_values(name)
+    if query_key and exchange.query:
+        shown += [
+            unquote_plus(each[4:]) for each in exchange.query.split("&") if each.startswith("key=")
+        ]
+    keys = {key for value in shown if (key := value.strip())}
+    if not keys:
         raise Refused(
             "bad_key", "No API key. Send it as `Authorization: Bearer KEY` or as `x-api-key`."
         )
-    if len(shown) > 1:
-        raise Refused("bad_key", "More than one API key was sent. Send one.")
-    key = shown[0]
-    if exchange.header("authorization") is not None:
-        scheme, _, key = key.partition(" ")
-        if scheme.lower() != "bearer":
-            raise Refused("bad_key", "Send the API key as `Authorization: Bearer KEY`.")
-    key = key.strip()
-    if not 0 < len(key) <= MAX_KEY_CHARS or not key.isascii() or not key.isprintable():
+    if len(keys) > 1:
+        raise Refused("bad_key", "Two different API keys were sent. Send one.")
+    key = keys.pop()
+    if len(key) > MAX_KEY_CHARS or not key.isascii() or not key.isprintable():
         raise Refused("bad_key", "This is not an API key.")
+    return key
+
+
+def _bearer(value: str) -> str:
+    """The key in an Authorization field, empty where it is. Raises Refused(bad_key)."""
+    scheme, _, key = value.strip().partition(" ")
+    if scheme and scheme.lower() != "bearer":
+        raise Refused("bad_key", "Send the API key as `Authorization: Bearer KEY`.")
     return key

@@ -5,12 +5,13 @@ Everything here is compiled from the settings at start or reload; a request only
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Account
 from gateway.domain.usage import DEFAULT_TIER, OUTPUT_UNITS, TOKEN_UNITS, without_tier
+from gateway.proxy.cors import Cors
 from gateway.proxy.headers import Forwarding
 from gateway.proxy.http import Exchange, Upstream
 from gateway.proxy.paths import PathTable
@@ -141,6 +142,9 @@ class Catalog:
     """Speaks for what no route claims."""
     max_body_bytes: int
     mode: str = "enforce"
+    speakers: Mapping[str, Dialect] = field(default_factory=dict)
+    """API → a dialect that speaks for it where no route does."""
+    cors: Cors | None = None
     overrides: Mapping[str, Mapping[str, Model]] = field(default_factory=dict)
     """Customer id → the models that have another price for this customer."""
     paths: PathTable[Route] = field(init=False)
@@ -148,9 +152,26 @@ class Catalog:
     def __post_init__(self) -> None:
         object.__setattr__(self, "paths", PathTable(self.routes.items()))
 
+    def speaker(self, exchange: Exchange) -> Dialect:
+        """The dialect that a request without a route of its own suggests."""
+        return self.speakers.get(suggested_api(exchange), self.fallback)
+
     def model_for(self, name: str, customer_id: str) -> Model | None:
         """The model at the customer's price; None when there is none of this name."""
         own = self.overrides.get(customer_id)
         if own is not None and name in own:
             return own[name]
         return self.models.get(name)
+
+
+_GEMINI_VERBS: Final = (":generateContent", ":streamGenerateContent", ":countTokens")
+
+
+def suggested_api(exchange: Exchange) -> str:
+    """The API that a request's path, or a header that only one API's clients send, suggests."""
+    path = exchange.path
+    if path.startswith("/v1beta/") or path.endswith(_GEMINI_VERBS):
+        return "gemini"
+    if path.startswith("/v1/messages") or exchange.header("anthropic-version") is not None:
+        return "anthropic"
+    return "openai"

@@ -354,10 +354,14 @@ class Connection(BaseProtocol):
 
     def _end_with(self, status: int, message: str, *, linger: bool) -> None:
         body = self._server.render_error(status, message)
-        allow = f"allow: {ALLOW}\r\n" if status == 405 else ""
+        extra, connection = "", "close"
+        if status == 405:
+            extra = f"allow: {ALLOW}\r\n"
+        elif status == 426:  # RFC 9110, 15.5.22
+            extra, connection = "upgrade: HTTP/1.1\r\n", "close, upgrade"
         head = (
-            f"{status_line(status)}{self._server.date_field}{allow}"
-            "content-type: application/json\r\nconnection: close\r\n"
+            f"{status_line(status)}{self._server.date_field}{extra}"
+            f"content-type: application/json\r\nconnection: {connection}\r\n"
             f"content-length: {len(body)}\r\n\r\n"
         )
         if not self.is_lost():

@@ -51,6 +51,7 @@ class ServedExchange(Exchange):
         "_payload",
         "_silent",
         "_sized",
+        "also",
         "keep_alive",
         "method",
         "path",
@@ -73,6 +74,7 @@ class ServedExchange(Exchange):
         self.query = query
         self.remote = connection.remote
         self.status = 0
+        self.also = ()
         self.keep_alive = not message.should_close
         self._connection = connection
         self._message = message
@@ -212,6 +214,7 @@ class ServedExchange(Exchange):
         elif is_http10:
             framing += "connection: keep-alive\r\n"
         fields = [f"{n}: {v}\r\n" for n, v in headers if n.lower() not in _OWN_FIELDS]
+        fields += [f"{n}: {v}\r\n" for n, v in self.also]
         line = status_line(status)
         middle = "".join(fields)
         # RFC 9110, 5.5: a line break in a value would start a field, or an answer, of its own.

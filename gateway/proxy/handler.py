@@ -9,13 +9,13 @@ pays for is `last_credit.py`, how an answer is passed on is `relay.py`, who is a
 `accounts.py`, what a refusal says is `refused.py`.
 """
 
-import re
 import time
 from asyncio import CancelledError, current_task
 from contextlib import suppress
 from typing import Any
 
-from gateway.dialects.base import Asked, BadRequest, Dialect, ForwardOptions, RequestFacts
+from gateway.dialects.base import BadRequest, Dialect, ForwardOptions, RequestFacts
+from gateway.dialects.passing import passing_query
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Denied, Hold, Once, Repeated
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable
@@ -23,12 +23,15 @@ from gateway.ledger.operations import Ledger
 from gateway.proxy.accounts import Accounts
 from gateway.proxy.attempts import RETRY_COUNT, Attempts
 from gateway.proxy.catalog import Catalog, Model, Route
+from gateway.proxy.cors import is_preflight
 from gateway.proxy.ending import pack_facts
+from gateway.proxy.envelope import common_fields
 from gateway.proxy.estimate import Bound, bound_request, forward_options, scoped_options
 from gateway.proxy.http import BodyError, CancelledUnsent, ClientGone, Exchange, UpstreamError
 from gateway.proxy.last_credit import lower_bound
 from gateway.proxy.observe import Observer
 from gateway.proxy.once import Repeats, once_of, read_name
+from gateway.proxy.rate_fields import rate_fields
 from gateway.proxy.refused import (
     INTERNAL,
     Refused,
@@ -39,9 +42,11 @@ from gateway.proxy.refused import (
     refused_by_upstream,
 )
 from gateway.proxy.relay import relay, relay_free
+from gateway.proxy.request_body import read_asked
 from gateway.proxy.running import Run
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.trail import Trail
+from gateway.proxy.upstream_target import join_query
 
 
 class Flow:
@@ -69,12 +74,23 @@ class Flow:
     async def __call__(self, exchange: Exchange) -> None:
         """One request, to its end. Raises nothing but cancellation."""
         trail = Trail()
-        dialect = self.catalog.fallback
+        catalog = self.catalog
+        dialect = catalog.speaker(exchange)
+        exchange.also = common_fields(exchange, dialect, trail.request_id, catalog.cors)
         try:
+            if catalog.cors is not None and is_preflight(exchange):
+                await catalog.cors.answer(exchange)
+                return
             trail.route = route = self._route(exchange)
-            dialect = route.dialect
+            if route.local is None and route.dialect is not dialect:
+                dialect = route.dialect
+                exchange.also = common_fields(exchange, dialect, trail.request_id, catalog.cors)
             if not route.public:
-                trail.account = await self.accounts.authenticate(exchange, reserves=route.reserves)
+                trail.account = await self.accounts.authenticate(
+                    exchange,
+                    reserves=route.reserves,
+                    query_key=route.dialect.reads_key_query,
+                )
             if route.local is not None:
                 await route.local(exchange, trail.account, trail.request_id)
             elif route.free:
@@ -97,7 +113,7 @@ class Flow:
         if exchange.header("expect") is not None:
             await self._refuse_the_penniless(trail, route)
         dialect = route.dialect
-        asked = await self._asked(exchange, route)
+        asked = await read_asked(exchange, route.dialect, self.catalog.max_body_bytes)
         facts = dialect.read(asked, route.reading)
         said = dialect.said(asked, facts)
         once = None if name is None else once_of(trail.account, route.path, name, said)
@@ -144,10 +160,11 @@ class Flow:
                 exchange.header("connection"),
                 trail.request_id,
                 route.dialect.forward_type(facts),
+                route.dialect.api,
             )
             options = forward_options(facts, model, route.policy, bound.lowered)
             options = scoped_options(options, facts, trail.account.customer_id)
-            target = route.dialect.forward_target(facts, options, exchange.path)
+            target = _target(dialect, facts, options, exchange)
             body = route.dialect.forward_body(facts, options)
             if exchange.client_gone():
                 raise ClientGone
@@ -180,7 +197,7 @@ class Flow:
 
     async def _forward_free(self, exchange: Exchange, trail: Trail, route: Route) -> None:
         dialect = route.dialect
-        asked = await self._asked(exchange, route)
+        asked = await read_asked(exchange, route.dialect, self.catalog.max_body_bytes)
         facts = dialect.read(asked, route.reading)
         upstream, forwarding, options = route.upstream, route.forwarding, NAMELESS
         if upstream is None or forwarding is None:
@@ -193,14 +210,15 @@ class Flow:
             exchange.header("connection"),
             trail.request_id,
             dialect.forward_type(facts),
+            dialect.api,
         )
-        target = dialect.forward_target(facts, options, exchange.path)
+        target = _target(dialect, facts, options, exchange)
         body = dialect.forward_body(facts, options)
         trail.admitted = True
         try:
             answer = await upstream.send(exchange.method, target, headers, body)
             try:
-                await relay_free(exchange, answer, trail.request_id)
+                await relay_free(exchange, answer, forwarding, trail.request_id)
             finally:
                 answer.close()
         except UpstreamError as error:
@@ -225,6 +243,7 @@ class Flow:
             raise Refused(
                 "method_not_allowed",
                 f"{exchange.path} takes {', '.join(sorted(methods))}, not {exchange.method[:20]}.",
+                headers=(("allow", ", ".join(sorted(methods))),),
             )
         return self._open(route)
 
@@ -240,22 +259,6 @@ class Flow:
         if quote.available_nano <= 0:
             denied = Denied("insufficient_credits", 0, quote.available_nano, quote.balance_nano)
             raise refused_by_ledger(denied, insufficient_status=route.policy.insufficient_status)
-
-    async def _asked(self, exchange: Exchange, route: Route) -> Asked:
-        if exchange.query and not route.dialect.reads_query and names_a_key(exchange.query):
-            raise Refused("bad_key", "Send the API key in a header: a query stands in logs.")
-        coding = exchange.header("content-encoding")
-        if coding is not None and coding.lower() != "identity":
-            raise Refused(
-                "unsupported_media", "Send the body without a content coding: it must be priced."
-            )
-        media_type = exchange.header("content-type")
-        if media_type is not None and not route.dialect.accepts(media_type):
-            raise Refused("unsupported_media", route.dialect.wanted_type)
-        if route.dialect.needs_length and exchange.header("content-length") is None:
-            raise Refused("too_large", "Send a form with its `Content-Length`: it must be bounded.")
-        body = await exchange.read_body(self.catalog.max_body_bytes)
-        return Asked(exchange.method, exchange.path, exchange.query, exchange.headers(), body)
 
     def _model(self, route: Route, facts: RequestFacts, trail: Trail) -> Model:
         name = route.priced_as or facts.model
@@ -346,6 +349,7 @@ class Flow:
                 raise
             if isinstance(answer, Hold):
                 trail.held_nano = answer.held_nano
+                exchange.also += rate_fields(account, model.name, answer.reserved_at_ms)
                 return answer, bound
             if answer.repeats is not None:
                 return answer.repeats
@@ -360,11 +364,15 @@ class Flow:
                 answer = less
             trail.denied = answer
             if answer.reason != "stale_account" or refreshed:
+                now_ms = time.time_ns() // 1_000_000
+                exchange.also += rate_fields(account, model.name, now_ms, answer)
                 raise refused_by_ledger(
                     answer, insufficient_status=route.policy.insufficient_status
                 )
             refreshed = True
-            account = trail.account = await self.accounts.refresh(account, exchange)
+            account = trail.account = await self.accounts.refresh(
+                account, exchange, query_key=route.dialect.reads_key_query
+            )
 
     async def _repeat(
         self, exchange: Exchange, trail: Trail, route: Route, repeats: Repeated
@@ -393,7 +401,8 @@ class Flow:
             exchange.abort()  # an answer has begun: the client must see that it is cut
             return
         with suppress(ClientGone):
-            await exchange.answer(status, refusal_headers(refusal), body)
+            headers = [*refusal_headers(refusal), *refused.headers]
+            await exchange.answer(status, headers, body)
 
 
 NOTHING = compile_prices({})
@@ -403,9 +412,12 @@ NOTHING = compile_prices({})
 NAMELESS = ForwardOptions("")
 """For a free request that names no model."""
 
-_KEY_NAMES = re.compile(r"(?:^|[&;])(?:key|api[-_]?key|access[-_]?token)=", re.IGNORECASE)
 
-
-def names_a_key(query: str) -> bool:
-    """Whether a query seems to carry a credential."""
-    return bool(query) and _KEY_NAMES.search(query) is not None
+def _target(
+    dialect: Dialect, facts: RequestFacts, options: ForwardOptions, exchange: Exchange
+) -> str:
+    """Path and query at the upstream: the dialect's, and what its API lets pass of the caller's."""
+    return join_query(
+        dialect.forward_target(facts, options, exchange.path),
+        passing_query(dialect.api, exchange.query),
+    )

@@ -37,6 +37,8 @@ class Exchange(ABC):
     """Peer address, "127.0.0.1" or "" for a unix socket."""
     status: int = 0
     """Status of the answer, 0 until it has begun."""
+    also: tuple[tuple[str, str], ...] = ()
+    """Header fields that the answer carries whoever gives it: the handler, or a refusal."""
 
     @abstractmethod
     def header(self, name: str) -> str | None:
@@ -112,6 +114,14 @@ class UpstreamError(Exception):
         self.timeout = timeout
 
 
+class UpstreamAuthError(UpstreamError):
+    """The upstream refused the gate's credential. status: 401 or 403."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the upstream refused the gate's credential ({status})", sent=True)
+        self.status = status
+
+
 class CancelledUnsent(asyncio.CancelledError):
     """A send was cancelled before the first byte left: the upstream has heard nothing."""
 
@@ -122,8 +132,11 @@ class Answer(Protocol):
     status: int
     headers: list[tuple[bytes, bytes]]
     """As sent, without hop-by-hop fields."""
-    done: bool
-    """Its last byte has come, though perhaps not been read."""
+
+    @property
+    def done(self) -> bool:
+        """Its last byte has come, though perhaps not been read."""
+        ...
 
     async def read(self) -> bytes:
         """The next body bytes as they came (all that has arrived), b"" at the end.

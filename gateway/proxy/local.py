@@ -1,11 +1,17 @@
 """What the gate answers itself: the models a key may use, the balance of its wallet, health."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import orjson
 
-from gateway.dialects.models import list_models, show_model
+from gateway.dialects.models import (
+    GeminiModel,
+    list_gemini_models,
+    list_models,
+    show_gemini_model,
+    show_model,
+)
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Account
 from gateway.domain.standing import Standing, standing_document
@@ -42,8 +48,7 @@ def answer_models(names: list[str], created_s: int, find_tiers: FindTiers) -> Lo
     """`GET /v1/models`: those that the key may use, in the caller's dialect."""
 
     async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
-        allowed = None if account is None else account.models
-        shown = [name for name in names if allowed is None or name in allowed]
+        shown = [name for name in names if _may_use(account, name)]
         body = list_models(
             shown,
             created_s,
@@ -59,8 +64,7 @@ def answer_model(name: str, created_s: int, find_tiers: FindTiers) -> LocalAnswe
     """`GET /v1/models/NAME`."""
 
     async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
-        allowed = None if account is None else account.models
-        if allowed is not None and name not in allowed:
+        if not _may_use(account, name):
             raise Refused(
                 "unknown_model", f"The model `{name}` does not exist here.", code="model_not_found"
             )
@@ -71,6 +75,31 @@ def answer_model(name: str, created_s: int, find_tiers: FindTiers) -> LocalAnswe
             tiers=_tiers([name], account, find_tiers),
         )
         await exchange.answer(200, [JSON, ("x-request-id", request_id)], body)
+
+    return answer
+
+
+def answer_gemini_models(models: Sequence[GeminiModel]) -> LocalAnswer:
+    """`GET /v1beta/models`: those that the key may use, in Gemini's shape."""
+
+    async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
+        shown = [model for model in models if _may_use(account, model.name)]
+        await exchange.answer(200, [JSON, ("x-request-id", request_id)], list_gemini_models(shown))
+
+    return answer
+
+
+def answer_gemini_model(model: GeminiModel) -> LocalAnswer:
+    """`GET /v1beta/models/NAME`."""
+
+    async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
+        if not _may_use(account, model.name):
+            raise Refused(
+                "unknown_model",
+                f"The model `{model.name}` does not exist here.",
+                code="model_not_found",
+            )
+        await exchange.answer(200, [JSON, ("x-request-id", request_id)], show_gemini_model(model))
 
     return answer
 
@@ -121,6 +150,10 @@ def _tiers(
     """What `service_tier` may be, where there is a choice."""
     found = {name: find_tiers(name, account) for name in names}
     return {name: ("auto", *tiers) for name, tiers in found.items() if len(tiers) > 1}
+
+
+def _may_use(account: Account | None, model: str) -> bool:
+    return account is None or account.models is None or model in account.models
 
 
 def _speaks_anthropic(exchange: Exchange) -> bool:

@@ -7,7 +7,7 @@ import structlog
 
 from gateway.domain.reservation import Settled
 from gateway.ledger.refusals import RefusalLog, RefusedRequest
-from gateway.proxy.http import Exchange, UpstreamError
+from gateway.proxy.http import Exchange, UpstreamAuthError, UpstreamError
 from gateway.proxy.refused import Refused
 from gateway.proxy.running import Run
 from gateway.proxy.trail import Trail
@@ -50,8 +50,11 @@ class Observer:
         histogram.observe(seconds)
 
     def upstream_failed(self, upstream: str, error: UpstreamError) -> None:
-        """An attempt gave no whole answer."""
+        """An attempt gave no whole answer, or the upstream refused the gate's credential."""
         kind = "timeout" if error.timeout else "cut" if error.sent else "connect"
+        if isinstance(error, UpstreamAuthError):
+            kind = "auth"
+            log.error("upstream_auth_failed", upstream=upstream, status=error.status)
         self.metrics.upstream_failures.labels(upstream, kind).inc()
 
     def settled(self, run: Run, settled: Settled) -> None:

@@ -1,5 +1,6 @@
 """A refusal as an exception, from wherever the flow decides it, and how a denial becomes one."""
 
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from gateway.dialects.base import BadRequest, Refusal, RefusalKind, TooLarge
@@ -7,7 +8,7 @@ from gateway.domain.money import format_amount
 from gateway.domain.reservation import Denied
 from gateway.domain.standing import count_of, describe
 from gateway.ledger.errors import LedgerUnavailable
-from gateway.proxy.http import BodyError, UpstreamError
+from gateway.proxy.http import BodyError, UpstreamAuthError, UpstreamError
 
 RETRY_AFTER_S = {"credit_held": 2, "conflict": 2, "ledger_unavailable": 1, "shutting_down": 1}
 """What a transient refusal advises when the ledger does not know better."""
@@ -33,7 +34,8 @@ LONGEST_WAIT_S: Final = 120
 
 
 class Refused(Exception):
-    """The gate's own answer to a request. `reason` is what metrics and `why` show."""
+    """The gate's own answer to a request. `reason` is what metrics and `why` show; `headers` are
+    those of this refusal beside `refusal_headers`."""
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Refused(Exception):
         detail: dict[str, Any] | None = None,
         retry_after_s: int | None = None,
         status: int | None = None,
+        headers: Sequence[tuple[str, str]] = (),
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -56,6 +59,7 @@ class Refused(Exception):
         self.detail = detail or {}
         self.retry_after_s = retry_after_s or RETRY_AFTER_S.get(kind)
         self.status = status
+        self.headers = headers
 
     def as_refusal(self, request_id: str) -> Refusal:
         """The value that a dialect renders."""
@@ -220,6 +224,12 @@ def refused_growth(reason: str | None, held: str) -> Refused:
 
 def refused_by_upstream(error: UpstreamError) -> Refused:
     """Say that the upstream gave no answer that could be passed on."""
+    if isinstance(error, UpstreamAuthError):
+        return Refused(
+            "upstream_auth",
+            f"The upstream refused this gateway's own credential ({error.status}). Your API key is"
+            " valid; the operator of this gateway must fix the upstream's credential.",
+        )
     if error.timeout:
         return Refused(
             "upstream_timeout", "The upstream did not answer in time (the gate's limit)."
@@ -234,6 +244,8 @@ def refusal_headers(refusal: Refusal) -> list[tuple[str, str]]:
     too_long = (refusal.retry_after_s or 0) > LONGEST_WAIT_S
     if never or too_long or refusal.kind not in TRANSIENT:
         headers.append(("x-should-retry", "false"))
+    if refusal.kind == "bad_key":
+        headers.append(("www-authenticate", "Bearer"))  # RFC 9110, 15.5.2
     if refusal.retry_after_s is not None:
         headers.append(("retry-after", str(refusal.retry_after_s)))
     if "cost" in refusal.detail:

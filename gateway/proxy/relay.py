@@ -11,6 +11,7 @@ settled before it is sent, and in the comments that end a stream whose client se
 """
 
 from asyncio import CancelledError
+from contextlib import suppress
 from typing import Final
 
 from gateway.dialects.base import (
@@ -24,14 +25,20 @@ from gateway.dialects.base import (
 )
 from gateway.dialects.coding import decoder_for
 from gateway.domain.money import format_amount
-from gateway.proxy.headers import read_head
-from gateway.proxy.http import Answer, ClientGone, Exchange, UpstreamError
+from gateway.proxy.headers import Forwarding, read_head
+from gateway.proxy.http import Answer, ClientGone, Exchange, UpstreamAuthError, UpstreamError
 from gateway.proxy.refused import refused_by_kill, refused_growth
 from gateway.proxy.running import Run
 from gateway.proxy.tap import Tap
 
 WHOLE_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """A JSON answer beyond this is streamed on as it comes, without the cost header."""
+
+AUTH_STATUSES: Final = frozenset({401, 403})
+"""The upstream sees the gate's credential alone: what it says of it is the operator's to mend."""
+
+DISCARDED_MAX_BYTES: Final = 1024 * 1024
+"""So much of such an answer is read for the usage in it."""
 
 START_MAX_BYTES: Final = 1024
 """So many blanks at the start of an answer are waited through for what follows."""
@@ -51,13 +58,14 @@ async def relay(
     request_id: str,
     asked_at_s: float = 0.0,
 ) -> UpstreamError | None:
-    """Pass one answer on and meter it into `run`. Raises ClientGone, UpstreamError.
+    """Pass one answer on and meter it into `run`. Raises ClientGone, UpstreamError; UpstreamAuthError
+    for an answer that is about the gate's own credential, which the client does not see.
 
     asked_at_s: when the request went out, by the monotonic clock
 
     Returns the error that broke a stream off, whose client has been told.
     """
-    head = read_head(answer.headers)
+    head = read_head(answer.headers, run.model.forwarding.returned)
     run.status = answer.status
     run.event["upstream_request_id"] = head.request_id
     failed = answer.status >= 400
@@ -70,6 +78,9 @@ async def relay(
     meter = dialect.meter_answer(asked, answered, streaming=run.streaming)
     run.facts = meter.facts
     tap = Tap(meter, decoder_for(head.coding))
+    if answer.status in AUTH_STATUSES:
+        await _discard(answer, run, tap)
+        raise UpstreamAuthError(answer.status)
     if run.streaming:
         tap.takes_comments &= media_type.startswith(EVENT_STREAM) or form_of(start) == "events"
     headers = [
@@ -90,9 +101,13 @@ async def relay(
     return None
 
 
-async def relay_free(exchange: Exchange, answer: Answer, request_id: str) -> None:
+async def relay_free(
+    exchange: Exchange, answer: Answer, forwarding: Forwarding, request_id: str
+) -> None:
     """Pass on the answer of a free route as it comes. Raises ClientGone, UpstreamError."""
-    headers = [*read_head(answer.headers).fields, ("x-request-id", request_id)]
+    if answer.status in AUTH_STATUSES:
+        raise UpstreamAuthError(answer.status)
+    headers = [*read_head(answer.headers, forwarding.returned).fields, ("x-request-id", request_id)]
     if answer.status >= 400:
         headers.append(("x-error-source", "upstream"))
     await exchange.start(answer.status, headers, None)
@@ -257,6 +272,21 @@ async def _drain(answer: Answer, run: Run, tap: Tap) -> None:
             tap.feed(piece)
     finally:
         tap.finish(broken=run.stage != "whole")
+
+
+async def _discard(answer: Answer, run: Run, tap: Tap) -> None:
+    """Read a failed answer for the usage in it, and pass nothing on."""
+    run.flag("upstream_auth")
+    size = 0
+    with suppress(UpstreamError):  # its status has said what matters
+        while piece := await answer.read():
+            tap.feed(piece)
+            size += len(piece)
+            if size > DISCARDED_MAX_BYTES:
+                break
+        else:
+            run.stage = "whole"
+    tap.finish(broken=run.stage != "whole")
 
 
 async def _read_start(answer: Answer) -> bytes:

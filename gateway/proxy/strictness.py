@@ -55,12 +55,18 @@ def head_problem(message: RawRequestMessage) -> Problem | None:
             return 400, "The Host header is missing."  # row 8
     elif not _HOST.fullmatch(host):
         return 400, "The Host header is not a host name."  # row 9
-    if message.upgrade and (message.chunked or headers.get("content-length", "0") != "0"):
-        return 501, "Upgrading a connection is not served here."  # row 15
+    # RFC 9110, 7.8: an upgrade may be ignored, and h2c is. A WebSocket cannot go on without it.
+    if message.upgrade and _names_websocket(headers.get("upgrade", "")):
+        return 426, "WebSockets are not served here; send the request as plain HTTP/1.1."  # row 15
     expect = headers.get("expect")
     if expect is not None and expect.lower() != "100-continue":
         return 417, "Only `Expect: 100-continue` can be met."  # row 16
     return None
+
+
+def _names_websocket(upgrade: str) -> bool:
+    protocols = (each.strip().lower() for each in upgrade.split(","))
+    return any(each.partition("/")[0] == "websocket" for each in protocols)
 
 
 def _transfer_problem(is_http10: bool, headers: Mapping[str, str]) -> Problem | None:

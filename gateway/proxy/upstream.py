@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 from gateway.proxy.http import CancelledUnsent, Headers, UpstreamError
 from gateway.proxy.upstream_answer import NEVER, PooledAnswer
 from gateway.proxy.upstream_connection import UpstreamConnection
+from gateway.proxy.upstream_target import join_path, join_query
 
 PROBE_AFTER_IDLE_S: Final = 0.5
 """A connection idle for longer is asked for a close that the loop has not seen yet."""
@@ -99,6 +100,7 @@ class UpstreamPool:
     """An `Upstream` for one base URL, such as "https://api.example.com" or "http://10.0.0.7:8000/api".
 
     tls:               context for https; None makes one with the system's CAs
+    query:             parameters added to each request's, encoded
     server_name:       name for SNI and the certificate, when it is not the URL's host
     connections_most:  open or opening at a time
     waiting_most:      callers that may wait for one; the next is refused (sent=False)
@@ -114,6 +116,7 @@ class UpstreamPool:
         timeouts: UpstreamTimeouts | None = None,
         tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
+        query: str = "",
         connections_most: int = 1_000,
         waiting_most: int = 1_000,
     ) -> None:
@@ -127,6 +130,7 @@ class UpstreamPool:
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._authority = url.netloc
         self._prefix = url.path.rstrip("/")
+        self._query = query
         self._tls = (tls or upstream_tls()) if url.scheme == "https" else None
         self._server_name = (server_name or url.hostname) if self._tls is not None else None
         self._connections_most = connections_most
@@ -173,7 +177,7 @@ class UpstreamPool:
     async def send(self, method: str, path: str, headers: Headers, body: bytes) -> PooledAnswer:
         """Send a request once, wait for the answer's head. See `Upstream.send`.
 
-        path: origin-form with its query; the base URL's path is put before it
+        path: origin-form with its query; the base URL's path is put before it (`join_path`)
         Raises UpstreamError, ValueError (a head that could be read as something else).
         """
         head = self._head(method, path, headers, len(body))
@@ -223,7 +227,8 @@ class UpstreamPool:
     def _remember_head(self, method: str, path: str) -> bytes:
         if not _TOKEN.fullmatch(method) or not _TARGET.fullmatch(path):
             raise ValueError("not a method and a target in origin-form")
-        head = f"{method} {self._prefix}{path} HTTP/1.1\r\nhost: {self._authority}\r\n".encode()
+        target = join_query(join_path(self._prefix, path), self._query)
+        head = f"{method} {target} HTTP/1.1\r\nhost: {self._authority}\r\n".encode()
         if "?" not in path:  # a query is seldom sent again
             if len(self._heads) >= _HEAD_CACHE_MOST:
                 self._heads.clear()

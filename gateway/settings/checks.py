@@ -33,7 +33,7 @@ from gateway.settings.servers import is_loopback
 MAX_LIMITS: Final = 100
 """On a customer and its models. A record has room for twice as many counters: those of former limits
 stay for a while."""
-OWN_PATHS: Final = frozenset({"/healthz", "/readyz", "/v1/credits", "/v1/models"})
+OWN_PATHS: Final = frozenset({"/healthz", "/readyz", "/v1/credits", "/v1/models", "/v1beta/models"})
 """What the gate answers itself."""
 MAX_CHOICES: Final = 128
 """The most outputs that one request can ask for, for the bound on a single charge."""
@@ -225,7 +225,9 @@ def _routes(settings: Settings, names: Names) -> Iterator[Finding]:
                 yield Finding((*at, "path"), f"the route {other!r} {clash}")
                 break
         taken.append((name, route))
-        if route.path in OWN_PATHS or (route.path.startswith("/v1/models/") and not verbs):
+        if route.path in OWN_PATHS or (
+            route.path.startswith(("/v1/models/", "/v1beta/models/")) and not verbs
+        ):
             yield Finding((*at, "path"), f"{route.path} is answered by the gate itself")
         if route.priced_tools and not any(
             model.prices.prices_unit("tool_call", model.costs) for model in settings.models.values()

@@ -5,8 +5,10 @@ itself (`local`) are the application's to add.
 """
 
 import ipaddress
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Final
 
 from gateway.dialects.any_api import AnyApi, Terms
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
@@ -14,12 +16,16 @@ from gateway.domain.pricebook import Book
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Key, shard_of
 from gateway.proxy.accounts import Customer, TrustedHeader
+from gateway.proxy.blanking import secrets_of
 from gateway.proxy.catalog import Model, Route
-from gateway.proxy.headers import Forwarding
+from gateway.proxy.cors import Cors
+from gateway.proxy.headers import Forwarding, Passing
 from gateway.proxy.http import Headers, Upstream
 from gateway.settings.catalogue import RouteSection
 from gateway.settings.root import Settings
 from gateway.settings.upstreams import UpstreamSection
+
+_NAMES_A_SECRET: Final = re.compile("auth|cookie|key|password|secret|signature|token")
 
 
 def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dict[str, Model]:
@@ -164,14 +170,46 @@ def injected_headers(upstream: UpstreamSection) -> Headers:
     return tuple((name.encode(), value.encode()) for name, value in fields.items())
 
 
+def upstream_secrets(upstream: UpstreamSection) -> tuple[bytes, ...]:
+    """What answers of the upstream must not show: the credential, and what by its name is another."""
+    named = {**upstream.headers, **upstream.query}
+    values = [text for name, text in named.items() if _NAMES_A_SECRET.search(name)]
+    if upstream.credential is not None:
+        values.append(upstream.credential.value.get_secret_value())
+    return secrets_of(values)
+
+
+def compile_cors(settings: Settings) -> Cors | None:
+    """Which pages of browsers may call the gate; None for none."""
+    origins = settings.cors.origins
+    return Cors(origins) if origins else None
+
+
 def _forwarding(settings: Settings) -> dict[str, Forwarding]:
     """By upstream; what a gateway in front says of its customers ends here."""
     trusted = compile_trusted_header(settings)
-    internal = trusted.names if trusted else ()
+    internal = frozenset(trusted.names if trusted else ())
     return {
-        name: Forwarding(injected_headers(upstream), internal)
+        name: Forwarding(
+            injected_headers(upstream),
+            Passing(
+                request=frozenset((*upstream.forward_headers, *_metered_headers(settings, name))),
+                betas=frozenset(upstream.allowed_betas),
+                answer=frozenset(upstream.return_headers),
+                internal=internal,
+            ),
+        )
         for name, upstream in settings.upstreams.items()
     }
+
+
+def _metered_headers(settings: Settings, upstream: str) -> Iterator[str]:
+    """Request headers that routes to an upstream are priced by: the upstream must see them."""
+    for route in settings.routes.values():
+        if route.upstream == upstream:
+            for quantity in route.meter.values():
+                if quantity.request_header is not None:
+                    yield quantity.request_header
 
 
 def _route(

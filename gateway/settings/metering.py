@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
 from gateway.dialects.pointer import Pointer
 from gateway.dialects.quantities import Measured, Place, Quantity
-from gateway.proxy.headers import may_price
+from gateway.proxy.headers import may_forward
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import HeaderName, Section, Whole, field
 
@@ -125,7 +125,7 @@ class QuantitySection(Section):
         pointed = self.request_pointer is not None or self.response_pointer is not None
         if self.measure == "length" and not pointed:
             raise Wrong("only what a pointer names has a length", "Leave it out.", at="measure")
-        if self.request_header is not None and not may_price(self.request_header):
+        if self.request_header is not None and not may_forward(self.request_header):
             raise Wrong(
                 f"the header {self.request_header!r} does not reach the upstream as it was sent",
                 at="request_header",

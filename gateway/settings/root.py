@@ -26,6 +26,7 @@ from gateway.settings.servers import (
     AdminSection,
     AnswersSection,
     AuthSection,
+    CorsSection,
     ExportSection,
     ListenSection,
     Redis,
@@ -62,6 +63,11 @@ class Settings(Section):
 
     listen: ListenSection = field(
         "The side that callers reach.", {"port": 8080}, factory=ListenSection
+    )
+    cors: CorsSection = field(
+        "Pages in browsers that may call the gate.",
+        {"origins": ["https://app.example.com"]},
+        factory=CorsSection,
     )
     admin: AdminSection = field("The operator's side.", {"port": 8081}, factory=AdminSection)
     data_dir: Path = field(

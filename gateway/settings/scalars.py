@@ -133,7 +133,10 @@ def _origin(value: Any) -> str:
     if url.username is not None or url.password is not None:
         raise Wrong("has a user or password in the URL", "Put the secret under `credential`.")
     if url.query or url.fragment or not text.isascii() or any(c.isspace() for c in text):
-        raise Wrong(f"{text!r} is not a plain base URL", "Leave out query, fragment and spaces.")
+        raise Wrong(
+            f"{text!r} is not a plain base URL",
+            "Leave out query (write it as `query`), fragment and spaces.",
+        )
     return text.rstrip("/")
 
 

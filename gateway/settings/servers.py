@@ -8,6 +8,8 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
 from gateway.ledger.connect import BadLedgerUrl, Endpoint
+from gateway.proxy.accounts import KEY_FIELDS
+from gateway.proxy.cors import ANY as ANY_ORIGIN
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import (
     HeaderName,
@@ -66,6 +68,39 @@ class ListenSection(Section):
         "After SIGTERM, how long running answers may take to end; then they are cut and settled.",
         30_000,
         30_000,
+    )
+
+
+def _page_origin(value: Any) -> str:
+    text = str(value)
+    if text == ANY_ORIGIN:
+        return text
+    try:
+        url = urlsplit(text)
+        sound = bool(url.scheme and url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        sound = False
+    if not sound or text != f"{url.scheme}://{url.netloc}" or "@" in url.netloc:
+        raise Wrong(
+            f"{text!r} is not the origin of a page",
+            "Write it as browsers do, such as https://app.example.com, or `*` for every page.",
+        )
+    if text != text.lower() or not text.isascii():
+        raise Wrong(f"{text!r} is not written as browsers send it", f"Write {text.lower()!r}.")
+    return text
+
+
+Origin = Annotated[str, BeforeValidator(_page_origin), WithJsonSchema({"type": "string"})]
+
+
+class CorsSection(Section):
+    """Requests from pages in browsers (CORS); off unless origins are listed. A page shows its key to
+    whoever opens it: give it a key with limits of its own."""
+
+    origins: tuple[Origin, ...] = field(
+        "Origins of pages that may call the gate; `*` for every one.",
+        ["https://app.example.com"],
+        (),
     )
 
 
@@ -289,7 +324,7 @@ class TrustedHeaderSection(Section):
         named = [name for name in (self.customer, self.key, self.project) if name]
         if len(set(named)) != len(named):
             raise Wrong("one header stands for two things", "Name a header of its own for each.")
-        clash = {"authorization", "x-api-key", "x-goog-api-key", "host", "cookie"} & set(named)
+        clash = {"authorization", *KEY_FIELDS, "host", "cookie"} & set(named)
         if clash:
             raise Wrong(f"{min(clash)!r} has a meaning of its own", "Choose another header.")
         return self

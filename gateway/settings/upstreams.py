@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
+from urllib.parse import urlencode
 
 from pydantic import model_validator
 
+from gateway.dialects.passing import BETA_FIELDS
+from gateway.proxy.headers import may_forward, may_return
+from gateway.settings.metering import QueryName
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import (
     BaseUrl,
@@ -82,7 +86,9 @@ class UpstreamSection(Section):
     """One upstream. A request's path is appended to `base_url`; redirects are not followed."""
 
     base_url: BaseUrl = field(
-        "Scheme, host and port; a path here stands before the request's.", "https://api.openai.com"
+        "Scheme, host and port; a path here stands before the request's. Where it ends in a version, "
+        "as SDKs write it (`/v1`), that version replaces the one that the request's path begins with.",
+        "https://api.openai.com/v1",
     )
     credential: CredentialSection | None = field(
         "The gate's own credential; without it none is sent.",
@@ -91,6 +97,29 @@ class UpstreamSection(Section):
     )
     headers: Mapping[HeaderName, Text] = field(
         "Headers to add to each request.", {"openai-organization": "org-1"}, factory=dict
+    )
+    query: Mapping[QueryName, Text] = field(
+        "Query parameters to add to each request, such as Azure's `api-version`. They replace the "
+        "caller's of the same name.",
+        {"api-version": "2025-04-01-preview"},
+        factory=dict,
+    )
+    forward_headers: tuple[HeaderName, ...] = field(
+        "Headers of callers to forward, beyond those that the dialect defines. Many headers choose "
+        "a price, a region or a model at the provider: name only those that are priced or harmless.",
+        ["x-session-id"],
+        (),
+    )
+    return_headers: tuple[HeaderName, ...] = field(
+        "Headers of responses to pass on, beyond those that describe the response itself.",
+        ["x-model-version"],
+        (),
+    )
+    allowed_betas: tuple[Text, ...] = field(
+        "Names that callers may send in `anthropic-beta` or `openai-beta`, beyond those that change "
+        "no price. Others are dropped from the header.",
+        ["context-1m-2025-08-07"],
+        (),
     )
     timeouts: TimeoutsSection = field("Deadlines.", {"connect_ms": 5000}, factory=TimeoutsSection)
     tls: TlsSection = field("TLS.", {"ca_file": "tls/ca.pem"}, factory=TlsSection)
@@ -114,6 +143,35 @@ class UpstreamSection(Section):
         "max_completion_tokens",
         "max_tokens",
     )
+
+    @property
+    def query_text(self) -> str:
+        """The added query parameters, encoded."""
+        return urlencode(dict(self.query))
+
+    @model_validator(mode="after")
+    def _passing(self) -> "UpstreamSection":
+        for name in self.forward_headers:
+            if name in BETA_FIELDS:
+                raise Wrong(
+                    f"{name!r} passes by the names of its betas",
+                    "List them under `allowed_betas`.",
+                    at="forward_headers",
+                )
+            if not may_forward(name):
+                raise Wrong(
+                    f"the header {name!r} never passes from a caller to an upstream",
+                    "Leave it out; a fixed value can be set under `headers`.",
+                    at="forward_headers",
+                )
+        for name in self.return_headers:
+            if not may_return(name):
+                raise Wrong(
+                    f"the header {name!r} never passes from an upstream to a caller",
+                    "Leave it out.",
+                    at="return_headers",
+                )
+        return self
 
     @model_validator(mode="after")
     def _own_headers(self) -> "UpstreamSection":

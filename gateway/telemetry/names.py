@@ -65,7 +65,8 @@ class GateMetrics:
         )
         self.upstream_failures = registry.counter(
             "creditgate_upstream_failures_total",
-            "Upstream attempts that gave no whole answer, by kind (connect, timeout, cut).",
+            "Upstream attempts that gave no answer to pass on, by kind (connect, timeout, cut,"
+            " auth: it refused the gate's credential).",
             ("upstream", "kind"),
         )
         self.added_latency_seconds = registry.histogram(

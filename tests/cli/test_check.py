@@ -54,6 +54,18 @@ def test_json_says_the_same_for_programs() -> None:
     assert (problem["line"], problem["column"], problem["path"]) == (5, 10, "listen.port")
 
 
+def test_a_version_in_a_base_url_is_a_note_and_no_problem() -> None:
+    url = {"SIM_URL": "http://127.0.0.1:9/v1"}
+    code, said = run("check", str(CONFIG / "dev.yaml"), **url)
+    assert code == 0
+    note = "/v1/chat/completions goes to http://127.0.0.1:9/v1/chat/completions."
+    assert note in said
+    code, said = run("check", "--json", str(CONFIG / "dev.yaml"), **url)
+    [told] = json.loads(said)["notes"]
+    assert (code, note in told) == (0, True)
+    assert json.loads(run("check", "--json", str(CONFIG / "dev.yaml"))[1])["notes"] == []
+
+
 def test_square_brackets_in_a_path_are_shown() -> None:
     _, said = run("check", str(CONFIG / "bad" / "unknown_model.yaml"))
     assert "plans.starter.models[0]" in said

@@ -214,7 +214,19 @@ FORMS: list[tuple[str, bytes, int]] = [
         413,
     ),
     ("39 many part headers", MODEL + field("prompt", b"x", b"X-A: b\r\n" * 9) + file() + END, 413),
-    ("39 an odd part header", MODEL + field("prompt", b"x", b"X-A: b\r\n") + file() + END, 400),
+    (
+        "39 a part header twice",
+        MODEL + field("prompt", b"x", b"X-A: b\r\nX-A: c\r\n") + file() + END,
+        400,
+    ),
+    (
+        "40 a part in another charset",
+        MODEL
+        + field("prompt", b"\xfc", b"Content-Type: text/plain; charset=latin-1\r\n")
+        + file()
+        + END,
+        400,
+    ),
     (
         "39 a coded part",
         MODEL + field("prompt", b"eA==", b"Content-Transfer-Encoding: base64\r\n") + file() + END,
@@ -295,16 +307,50 @@ async def test_39_a_boundary_has_one_reading(
     await nothing_moved(gate, api)
 
 
-async def test_40_a_form_without_a_size_is_413(gate: Gate, api: MediaApi) -> None:
+async def send_chunked(
+    gate: Gate, body: bytes, content_type: bytes, *, chunk_bytes: int = 1000
+) -> RawAnswer:
+    """POST a form without saying its size."""
     client = await RawClient.connect(int(gate.url.rpartition(":")[2]))
     client.send(
         b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n"
-        b"Content-Type: multipart/form-data; boundary=B\r\nTransfer-Encoding: chunked\r\n\r\n"
-        % KEY.encode()
+        b"Content-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % (KEY.encode(), content_type)
     )
+    for at in range(0, len(body), chunk_bytes):
+        piece = body[at : at + chunk_bytes]
+        client.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+    client.send(b"0\r\n\r\n")
     answer = await client.answer()
-    assert answer.status == 413
     await client.close()
+    return answer
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        b"multipart/form-data; boundary=B",
+        b"multipart/form-data; charset=utf-8; boundary=B",
+        b'Multipart/Form-Data;boundary="B"; charset="UTF-8"',
+    ],
+)
+async def test_40_a_chunked_form_with_part_headers_and_a_charset_is_read(
+    gate: Gate, api: MediaApi, content_type: bytes
+) -> None:
+    plain = b"Content-Type: text/plain; charset=UTF-8\r\nContent-Length: 5\r\n"
+    odd = b"Content-Transfer-Encoding: 8bit\r\nX-A: b\r\n"
+    body = MODEL + field("prompt", b"Hello", plain + odd) + file() + END
+    answer = await send_chunked(gate, body, content_type)
+    assert answer.status == 200, answer.body
+    event = await gate.one_event()
+    assert event.facts["model"] == "listener"
+
+
+async def test_40_a_chunked_form_over_the_limit_is_413(gate: Gate, api: MediaApi) -> None:
+    limit = gate.settings.listen.max_body_bytes
+    body = MODEL + file(bytes(limit)) + END
+    kind = b"multipart/form-data; boundary=B"
+    answer = await send_chunked(gate, body, kind, chunk_bytes=100_000)
+    assert answer.status == 413
     await nothing_moved(gate, api)
 
 

@@ -109,7 +109,7 @@ FILE_INPUT = [{"role": "user", "content": [{"type": "input_file", "file_id": PRO
 REFUSED: list[tuple[str, str, bytes, dict[str, str]]] = [
     ("unknown path", f"/v1/{PROMPT.replace(' ', '-')}x", chat(), {}),
     ("wrong key", CHAT, chat(), {"authorization": f"Bearer {UPSTREAM_KEY}"}),
-    ("two keys", CHAT, chat(), {"x-api-key": KEY}),
+    ("two keys", CHAT, chat(), {"x-api-key": UPSTREAM_KEY}),
     ("basic", CHAT, chat(), {"authorization": f"Basic {KEY}"}),
     ("key in the query", f"{CHAT}?key={UPSTREAM_KEY}", chat(), {"authorization": ""}),
     ("coded", CHAT, chat(), {"content-encoding": "gzip"}),

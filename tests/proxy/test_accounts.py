@@ -103,8 +103,11 @@ async def test_a_configured_key_is_known_by_whatever_header_without_asking_the_l
         Asked(("authorization", "Basic sk-1")),
         Asked(("authorization", "sk-1")),
         Asked(("authorization", "Bearer ")),
-        Asked(("authorization", "Bearer sk-1"), ("authorization", "Bearer sk-1")),
-        Asked(("authorization", "Bearer sk-1"), ("x-api-key", "sk-1")),
+        Asked(("authorization", "Bearer sk-1"), ("authorization", "Bearer sk-2")),
+        Asked(("authorization", "Bearer sk-1"), ("x-api-key", "sk-2")),
+        Asked(("api-key", "sk-1"), ("x-goog-api-key", "sk-2")),
+        Asked(("authorization", "Basic x"), ("x-api-key", "sk-1")),
+        Asked(("authorization", ""), ("x-api-key", " ")),
         Asked(key="s" * 513),
         Asked(key="sk-ü"),
         Asked(key="sk-\x00"),
@@ -117,6 +120,49 @@ async def test_anything_but_one_known_key_is_401_and_never_repeated(asked: Asked
     for _, value in asked.headers():
         shown = value.removeprefix("Bearer").strip()
         assert not shown or shown not in said.message
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Asked(("authorization", "Bearer sk-1"), ("authorization", "Bearer sk-1")),
+        Asked(("authorization", "Bearer sk-1"), ("x-api-key", "sk-1"), ("api-key", "sk-1")),
+        Asked(("authorization", "Bearer sk-1"), ("x-api-key", "")),
+        Asked(("authorization", "Bearer "), ("x-api-key", "sk-1")),
+        Asked(("authorization", ""), ("x-goog-api-key", "sk-1 ")),
+        Asked(("api-key", "sk-1")),
+    ],
+)
+async def test_the_same_key_in_several_places_is_one_and_an_empty_field_is_none(
+    asked: Asked,
+) -> None:
+    assert (await accounts().authenticate(asked)).key_id == "k1"
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        ("key=sk-1", ()),
+        ("alt=sse&key=sk%2D1", ()),
+        ("key=", (("x-goog-api-key", "sk-1"),)),
+        ("key=sk-1", (("x-goog-api-key", "sk-1"),)),
+    ],
+)
+async def test_a_key_in_the_query_counts_where_the_dialect_has_it_there(
+    query: str, headers: tuple[tuple[str, str], ...]
+) -> None:
+    asked = Asked(*headers)
+    asked.query = query
+    assert (await accounts().authenticate(asked, query_key=True)).key_id == "k1"
+    asked.query += "&key=sk-2"
+    with pytest.raises(Refused):
+        await accounts().authenticate(asked, query_key=True)
+
+
+async def test_elsewhere_a_key_in_the_query_is_none() -> None:
+    asked = Asked()
+    asked.query = "key=sk-1"
+    await refused(accounts(), asked)
 
 
 async def test_with_a_pepper_plain_hashes_are_worth_nothing() -> None:

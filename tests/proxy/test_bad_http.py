@@ -8,19 +8,30 @@ import asyncio
 import gzip
 import json
 import tracemalloc
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+import brotli
 import pytest
+import zstandard
 
+from gateway.dialects import DIALECTS
 from gateway.proxy.http import BodyError, Exchange
+from gateway.proxy.refused import Refused
+from gateway.proxy.request_body import read_asked
 from gateway.proxy.server import HttpServer, ServerLimits
 from tests.rawhttp import RawClient, free_socket
 
 BOTH_EVENT_LOOPS = True
 
 BODY_LIMIT_BYTES = 100_000
-STATUS_OF_KIND = {"timeout": 408, "too_large": 413, "bad_request": 400}
+STATUS_OF_KIND = {
+    "timeout": 408,
+    "too_large": 413,
+    "unsupported_media": 415,
+    "bad_request": 400,
+}
 
 
 @dataclass
@@ -49,12 +60,11 @@ class Gate:
             return 401
         if keys == ["Bearer broke"]:
             return 402
-        if exchange.header("content-encoding") is not None:
-            return 415
         try:
-            self.bodies.append(await exchange.read_body(BODY_LIMIT_BYTES))
-        except BodyError as error:
+            asked = await read_asked(exchange, DIALECTS["generic"], BODY_LIMIT_BYTES)
+        except (BodyError, Refused) as error:
             return STATUS_OF_KIND[error.kind]
+        self.bodies.append(asked.body)
         self.forwarded += 1
         return 200
 
@@ -75,10 +85,32 @@ HOST = b"Host: gate.example\r\n"
 POST = LINE + HOST
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 SMALL = b"Content-Length: 2\r\n\r\n{}"
+WEBSOCKET = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
 
 
 def target(path: bytes) -> bytes:
     return b"POST " + path + b" HTTP/1.1\r\n" + HOST + SMALL
+
+
+def coded_rest(coding: bytes, body: bytes) -> bytes:
+    length = b"Content-Length: %d\r\n\r\n" % len(body)
+    return b"Content-Encoding: " + coding + b"\r\n" + length + body
+
+
+def coded(coding: bytes, body: bytes) -> bytes:
+    return POST + coded_rest(coding, body)
+
+
+CODINGS = {
+    b"gzip": gzip.compress,
+    b"x-gzip": gzip.compress,
+    b"GZIP": gzip.compress,
+    b"deflate": zlib.compress,
+    b"br": brotli.compress,
+    b"zstd": zstandard.compress,
+    b"identity": bytes,
+    b"identity, gzip": gzip.compress,
+}
 
 
 REFUSED = [
@@ -128,11 +160,12 @@ REFUSED = [
     ("14 unknown method", b"BREW / HTTP/1.1\r\n" + HOST + b"\r\n", 405),
     ("14 method in lower case", b"post / HTTP/1.1\r\n" + HOST + b"\r\n", 405),
     ("14 known to nobody here", b"PROPFIND / HTTP/1.1\r\n" + HOST + b"\r\n", 405),
-    ("15 upgrade with body", POST + b"Connection: upgrade\r\nUpgrade: h2c\r\n" + SMALL, 501),
+    ("15 websocket with body", POST + WEBSOCKET + SMALL, 426),
+    ("15 websocket", b"GET /v1/responses HTTP/1.1\r\n" + HOST + WEBSOCKET + b"\r\n", 426),
     (
-        "15 websocket with body",
-        POST + b"Connection: upgrade\r\nUpgrade: websocket\r\n" + SMALL,
-        501,
+        "15 websocket among others",
+        POST + b"Connection: keep-alive, upgrade\r\nUpgrade: h2c, WebSocket\r\n" + SMALL,
+        426,
     ),
     ("16 Expect: foo", POST + b"Expect: foo\r\n" + SMALL, 417),
     ("18 empty segment", target(b"/v1//chat/completions"), 404),
@@ -166,7 +199,8 @@ async def test_the_server_refuses_it_in_json_closes_and_calls_nobody(
     assert error["message"]
     assert error["type"] == ("api_error" if status >= 500 else "invalid_request_error")
     assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["connection"] == "close"
+    assert answer.headers["connection"] == ("close, upgrade" if status == 426 else "close")
+    assert (answer.headers.get("upgrade") == "HTTP/1.1") is (status == 426)
     assert await client.closed()
     assert gate.calls == 0
     await client.close()
@@ -192,10 +226,16 @@ SEEN_BY_THE_FLOW = [
     ("18 other case", target(b"/v1/Chat/completions"), 404),
     ("18 trailing slash", target(b"/v1/chat/completions/"), 404),
     ("an escape that has to be one", target(b"/v1/a%20b"), 404),
-    ("21 gzip", POST + b"Content-Encoding: gzip\r\n" + SMALL, 415),
-    ("23 gzip, gzip", POST + b"Content-Encoding: gzip, gzip\r\n" + SMALL, 415),
-    ("23 bad gzip", POST + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nxxx", 415),
-    ("23 br", POST + b"Content-Encoding: br\r\n" + SMALL, 415),
+    ("23 gzip, gzip", coded(b"gzip, gzip", gzip.compress(gzip.compress(b"{}"))), 415),
+    ("23 gzip twice", POST + b"Content-Encoding: gzip\r\n" + coded_rest(b"gzip", b"{}"), 415),
+    ("23 an unknown coding", coded(b"compress", b"{}"), 415),
+    ("23 bad gzip", coded(b"gzip", b"xxx"), 400),
+    ("23 bad deflate", coded(b"deflate", b"xxx"), 400),
+    ("23 bad br", coded(b"br", b"xxx"), 400),
+    ("23 bad zstd", coded(b"zstd", b"xxx"), 400),
+    ("23 no gzip at all", coded(b"gzip", b""), 400),
+    ("23 half a gzip", coded(b"gzip", gzip.compress(b"{}")[:-4]), 400),
+    ("23 something behind a gzip", coded(b"gzip", gzip.compress(b"{}") + b"x"), 400),
     ("44 two Authorization", POST + b"Authorization: Bearer good\r\n" * 2 + SMALL, 401),
     ("44 key in the query", target(b"/v1/chat/completions?key=good"), 401),
     ("46 key of 8 KB", POST + b"Authorization: Bearer " + b"k" * 8_000 + b"\r\n" + SMALL, 401),
@@ -314,12 +354,35 @@ async def test_17_with_credit_the_body_is_invited_once(gate: Gate) -> None:
     await client.close()
 
 
-async def test_22_a_gzip_bomb_costs_no_memory(gate: Gate) -> None:
-    bomb = gzip.compress(bytes(50_000_000))
+@pytest.mark.parametrize("coding", CODINGS, ids=bytes.decode)
+@pytest.mark.parametrize("size", [2, 99_999, 100_000])
+async def test_21_a_coded_body_is_decoded_once_within_the_limit(
+    gate: Gate, coding: bytes, size: int
+) -> None:
+    body = (b"{}" * 50_000)[:size]
+    client = await RawClient.connect(gate.port)
+    client.send(coded(coding, CODINGS[coding](body)))
+    assert (await client.answer()).status == 200
+    assert gate.bodies == [body]
+    await client.close()
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"br", b"zstd"], ids=bytes.decode)
+async def test_21_one_byte_more_than_the_limit_is_413(gate: Gate, coding: bytes) -> None:
+    client = await RawClient.connect(gate.port)
+    client.send(coded(coding, CODINGS[coding](bytes(BODY_LIMIT_BYTES + 1))))
+    assert (await client.answer()).status == 413
+    assert gate.bodies == []
+    await client.close()
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"br", b"zstd"], ids=bytes.decode)
+async def test_22_a_bomb_costs_no_memory(gate: Gate, coding: bytes) -> None:
+    bomb = CODINGS[coding](bytes(50_000_000))
     tracemalloc.start()
     client = await RawClient.connect(gate.port)
-    client.send(POST + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb)
-    assert (await client.answer()).status == 415
+    client.send(coded(coding, bomb))
+    assert (await client.answer()).status == 413
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2_000_000
@@ -378,15 +441,16 @@ async def test_a_refusal_waits_for_the_answers_before_it(gate: Gate) -> None:
     await client.close()
 
 
-async def test_an_upgrade_without_body_is_served_as_plain_http_and_closed_or_kept(
-    gate: Gate,
-) -> None:
+@pytest.mark.parametrize("line", [b"GET /v1/chat/completions HTTP/1.1\r\n", LINE])
+async def test_15_an_upgrade_to_h2c_is_ignored(gate: Gate, line: bytes) -> None:
+    """Java's client offers it with every first request, body and all."""
     client = await RawClient.connect(gate.port)
-    upgrade = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n"
-    client.send(b"GET /v1/chat/completions HTTP/1.1\r\n" + HOST + upgrade % b"h2c")
-    assert (await client.answer()).status == 200
-    client.send(b"GET /v1/chat/completions HTTP/1.1\r\n" + HOST + upgrade % b"websocket")
-    answer = await client.answer()
-    assert (answer.status, answer.headers["connection"]) == (200, "close")
-    assert await client.closed()
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    for _ in range(2):
+        client.send(line + HOST + offer + SMALL)
+        answer = await client.answer()
+        assert answer.status == 200
+        assert answer.headers.get("connection") != "close"
+        assert "upgrade" not in answer.headers
+    assert gate.bodies == [b"{}"] * 2
     await client.close()

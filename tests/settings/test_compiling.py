@@ -43,8 +43,8 @@ def test_a_model_goes_to_its_upstream_under_its_name_there(load: Load) -> None:
     settings = load("model_groups: {g: 3}\n", start=start)
     model = compile_models(settings, {"sim": SIM})["small"]
     assert model.upstream is SIM
-    added = model.forwarding.fields([("X-Org", "mine"), ("x-other", "o")], None, "r1")
-    assert added[:3] == [(b"x-other", b"o"), (b"x-org", b"o"), (b"x-api-key", b"s3")]
+    added = model.forwarding.fields([("X-Org", "mine"), ("accept", "o")], None, "r1")
+    assert added[:3] == [(b"accept", b"o"), (b"x-org", b"o"), (b"x-api-key", b"s3")]
     assert model.forward.upstream_model == "big/small"
     assert not model.forward.inject_usage
     assert (model.max_output_tokens, model.scope_bits) == (1024, 0b100)

@@ -1,0 +1,29 @@
+"""What a sound configuration is worth telling its author: no mistake, but perhaps a surprise."""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from gateway.proxy.upstream_target import join_path
+from gateway.settings.root import Settings
+
+
+def notes_of(settings: Settings) -> Iterator[str]:
+    """Each note as one sentence or two."""
+    yield from _versions_in_base_urls(settings)
+
+
+def _versions_in_base_urls(settings: Settings) -> Iterator[str]:
+    """Base URLs whose version replaces that of the request's path."""
+    for name, upstream in settings.upstreams.items():
+        base = urlsplit(upstream.base_url).path
+        origin = upstream.base_url.removesuffix(base)
+        for route in settings.routes.values():
+            if route.upstream not in (None, name):
+                continue
+            target = join_path(base, route.path)
+            if target != base + route.path:
+                yield (
+                    f"upstreams.{name}.base_url names a version, which replaces the path's: "
+                    f"{route.path} goes to {origin}{target}."
+                )
+                break
