@@ -6,7 +6,6 @@ This is the composition of the data path; the flow itself is `gateway/proxy/hand
 import asyncio
 import hashlib
 import socket
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -21,6 +20,7 @@ from gateway.app.balance import BalanceReader
 from gateway.app.pricing import PriceFeed
 from gateway.app.roles import CannotServe, Resources
 from gateway.app.tasks import end_tasks
+from gateway.app.upstreams import upstream_context
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import ReadOptions
 from gateway.domain.pricebook import Draft
@@ -47,7 +47,7 @@ from gateway.proxy.running import Run
 from gateway.proxy.server import HttpServer, ServerLimits
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.sweeper import Sweeper
-from gateway.proxy.upstream import UpstreamPool, UpstreamTimeouts, upstream_tls
+from gateway.proxy.upstream import UpstreamPool, UpstreamTimeouts
 from gateway.settings import Settings
 from gateway.settings.compiling import (
     compile_customers,
@@ -349,15 +349,9 @@ class GateService:
             known = self._pools.get(name)
             if known is not None and known[0] == key:
                 return known  # its connections stay warm
-            context = upstream_tls(
-                ca_file=tls.ca_file,
-                verify=tls.verify,
-                client_certificate=tls.client_cert,
-                client_key=tls.client_key,
-            )
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             raise CannotServe(
-                f"upstreams.{name}.tls: the certificates cannot be used ({type(error).__name__})"
+                f"upstreams.{name}.tls: the certificates cannot be read ({type(error).__name__})"
             ) from error
         pool = UpstreamPool(
             name,
@@ -368,7 +362,7 @@ class GateService:
                 between_ms=times.between_bytes_ms,
                 total_ms=times.total_ms,
             ),
-            tls=context,
+            tls=upstream_context(name, upstream),
             server_name=tls.server_name,
             connections_most=upstream.max_connections,
         )

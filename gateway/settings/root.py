@@ -28,6 +28,7 @@ from gateway.settings.servers import (
     AuthSection,
     ExportSection,
     ListenSection,
+    PriceBookSection,
     Redis,
     RedisSection,
     StoreSection,
@@ -102,6 +103,9 @@ class Settings(Section):
             }
         },
         factory=dict,
+    )
+    prices: PriceBookSection = field(
+        "How changed prices come into force.", {"auto_apply": True}, factory=PriceBookSection
     )
     routes: Mapping[Id, RouteSection] = field(
         "Allowed endpoints by name, in place of the default ones.",
