@@ -171,6 +171,8 @@ class Supervisor:
                 asyncio.create_task(self._reloader.run()),
             ]
             await self._until_started(failed)
+            if self._started:
+                log.info("serving", gate=addresses[0], admin=addresses[1])
             if self._started and on_ready is not None:
                 await on_ready(Running(*addresses, token, self._current.ledger_url))
             await self._stop_asked.wait()

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from gateway.app import service as module
 from gateway.app.roles import CannotServe, Resources
-from gateway.app.run import _sync
+from gateway.app.run import _write
 from gateway.app.service import GateService, build_gate
 from gateway.domain.reservation import Hold
 from gateway.ledger.journal import SettleJournal
@@ -387,7 +387,7 @@ async def test_the_gate_keeps_to_its_namespace(
     file.write_text(yaml.safe_dump(config))
     settings = load_settings(file)
     url = str(ledger["url"])
-    await _sync(settings, url)
+    await _write(settings, url)
     service = await build_gate(settings, Resources(url, str(tmp_path / "data"), "worker-0"))
     sock = socket.create_server(("127.0.0.1", 0))
     await service.start(sock)
