@@ -74,6 +74,8 @@ ASK_TIMEOUT_S: Final = 1.0
 """For what a request asks of the ledger beside the hot path: keys, revisions, balances."""
 
 # After the grace; together less than `worker.SETTLE_TIME_S`.
+FRAME_S: Final = 0.5
+"""For running answers to end with an error frame that reaches their clients."""
 LEAVE_S: Final = 0.5
 """For handlers whose connection was cut to end by themselves, before they are cancelled."""
 DELIVER_S: Final = 3.0
@@ -242,13 +244,13 @@ class GateService:
     async def drain(self, grace_s: float) -> None:
         """Stop accepting, let running requests end within the grace, settle all, close."""
         if self._draining is not None:
-            await self._server.close(LEAVE_S)
+            await self._end_running()
             await self._draining.wait()
             return
         self._draining = asyncio.Event()
         self._flow.draining = True
         await self._server.drain(grace_s)
-        await self._server.close(LEAVE_S)
+        await self._end_running()
         await self._settlements.drain(DELIVER_S)
         await end_tasks(self._tasks)
         if self._settlement.connected and self._journal.waiting_records:
@@ -263,6 +265,17 @@ class GateService:
         await self._client.aclose()
         await self._telling.aclose()
         self._draining.set()
+
+    async def _end_running(self) -> None:
+        """End what still runs after the grace: by an error frame, then by closing the connections.
+
+        The gate ends these answers, not their clients: each run is marked before its connection is
+        cut, so that no policy for clients who leave applies.
+        """
+        self._settlements.stop_running()
+        await self._server.drain(FRAME_S)
+        self._settlements.stop_running()  # what was being admitted meanwhile
+        await self._server.close(LEAVE_S)
 
     def snapshot(self) -> Snapshot:
         """The metrics so far."""

@@ -27,7 +27,7 @@ Stage = Literal[
     "whole",  # the answer is complete
     "cut",  # the gate ended the stream: the credit was exhausted
     "left",  # the client has gone
-    "killed",  # the operator ended it: charged as if the client had left
+    "killed",  # the operator ended it: by a kill, or by stopping the gate
 ]
 
 ABSURD_FACTOR: Final = 100
@@ -38,6 +38,9 @@ _INPUT_UNITS: Final = frozenset(
     {"input", "cache_read", "cache_write", "cache_write_1h", "audio_input", "image_input"}
 )
 _TOKEN_SIDES: Final = frozenset({"input", "output"})
+_NOT_WHOLE: Final[frozenset[Stage]] = frozenset({"unsent", "sent", "killed"})
+"""Ends that are the upstream's fault or the operator's act: what was not delivered is not charged,
+whatever the policy says of clients who leave."""
 ABSURD: Final = ("usage_absurd",)
 _ALWAYS_KNOWN: Final = frozenset({"request", "tool_call"})
 
@@ -77,18 +80,19 @@ class Outcome:
 def decide(ended: Ended) -> Outcome:
     """The row of the outcome table (docs/flow.md) that applies."""
     facts = ended.facts
-    failed = ended.stage in ("unsent", "sent") or ended.status >= 400 or facts.error
+    failed = ended.stage in _NOT_WHOLE or ended.status >= 400 or facts.error
     if failed and facts.usage is None and not _delivered(ended):
         return Outcome("release", {}, None)
     usable = is_usable(facts, ended.bound)
-    if ended.stage in ("left", "killed") and not (usable and facts.usage_final):
+    reported = usable and facts.usage_final
+    if ended.stage == "left" and not reported:
         return _when_gone(ended, usable=usable)
-    if ended.stage == "cut":
+    if ended.stage == "cut" or (ended.stage == "killed" and not reported):
         # What the last piece had beyond the hold was not passed on: it is not charged.
         usage = seen_usage(facts, ended.bound, usable=usable, cut=True)
         return Outcome("settle", usage, "counted", _flags(facts, usable))
     missing = _missing(ended, usable=usable)
-    if not missing and usable and facts.usage_final:
+    if not missing and reported:
         return Outcome("settle", seen_usage(facts, ended.bound), facts.source, facts.flags)
     flags = _flags(facts, usable)
     usage = seen_usage(facts, ended.bound, usable=usable)
@@ -165,12 +169,11 @@ def _delivered(ended: Ended) -> bool:
 
 
 def _when_gone(ended: Ended, *, usable: bool) -> Outcome:
-    """The client has left, or the operator ended the request. What has begun to reason unseen is
-    never charged as if it had not."""
+    """The client has left. What has begun to reason unseen is never charged as if it had not."""
     facts, bound, policy = ended.facts, ended.bound, ended.policy
     by = policy.disconnect_stream if ended.streaming else policy.disconnect_json
     undrained = by == "drain" and not ended.streaming
-    flags: tuple[str, ...] = ("undrained",) if undrained and ended.stage == "left" else ()
+    flags: tuple[str, ...] = ("undrained",) if undrained else ()
     hold = Outcome("settle", bound.held_usage(ended.model), "estimated", flags)
     if by == "charge_hold" or ended.model.hidden_output:
         return hold

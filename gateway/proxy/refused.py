@@ -178,6 +178,14 @@ def refused_by_kill(reason: str) -> Refused:
             reason=reason,
             detail={"reason": reason},
         )
+    if reason == "gate_stopped":
+        return Refused(
+            "shutting_down",
+            "The gate is stopping, so this answer ends here; only what was delivered is charged."
+            " Try again.",
+            reason=reason,
+            detail={"reason": reason},
+        )
     return Refused(
         "no_credit",
         "This account was frozen while its request ran; the answer ends here. Ask its owner or the"

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("gate")
 
-KillReason = Literal["wallet_killed", "key_revoked"]
+KillReason = Literal["wallet_killed", "key_revoked", "gate_stopped"]
 
 EXTEND_AGAIN_S: Final = 1.0
 """After the ledger could not be asked to extend a hold."""
@@ -239,7 +239,7 @@ class Run:
         """The operator ends this answer. Without effect on one that has come whole or was cut."""
         if self.killed is None and self.stage in ("unsent", "sent"):
             self.killed = reason
-            self.flag("killed")
+            self.flag("gate_stopped" if reason == "gate_stopped" else "killed")
             if self.stage == "sent":
                 self.stage = "killed"
             if self.interrupt is not None:
