@@ -49,10 +49,10 @@ class Observer:
             self._head_arrived[upstream] = histogram
         histogram.observe(seconds)
 
-    def upstream_failed(self, upstream: str, error: UpstreamError) -> None:
-        """An attempt gave no whole answer."""
-        kind = "timeout" if error.timeout else "cut" if error.sent else "connect"
-        self.metrics.upstream_failures.labels(upstream, kind).inc()
+    def upstream_failed(self, trail: Trail, upstream: str, error: UpstreamError) -> None:
+        """An attempt gave no complete response."""
+        trail.upstream_error = str(error)
+        self.metrics.upstream_failures.labels(upstream, error.cause).inc()
 
     def settled(self, run: Run, settled: Settled) -> None:
         """The ledger has taken the end of a reservation."""
@@ -111,4 +111,6 @@ class Observer:
             "upstream_ms": int(trail.upstream_s * 10_000) / 10,
             "duration_ms": int((time.monotonic() - trail.started_at) * 10_000) / 10,
         }
+        if trail.upstream_error:
+            line["upstream_error"] = trail.upstream_error
         self._lines.note(line)

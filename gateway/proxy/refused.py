@@ -154,8 +154,8 @@ def refused_by_ledger(denied: Denied, *, insufficient_status: int) -> Refused:
             )
         case "wallet_frozen":
             return Refused(
-                "no_credit",
-                "This account is frozen. Ask its owner or the operator to thaw it.",
+                "account_frozen",
+                "This account is frozen; adding credits does not help. Ask the operator to thaw it.",
                 reason=denied.reason,
                 detail={"reason": denied.reason},
             )
@@ -187,9 +187,9 @@ def refused_by_kill(reason: str) -> Refused:
             detail={"reason": reason},
         )
     return Refused(
-        "no_credit",
-        "This account was frozen while its request ran; the answer ends here. Ask its owner or the"
-        " operator to thaw it.",
+        "account_frozen",
+        "This account was frozen while its request ran; the answer ends here. Ask the operator to"
+        " thaw it.",
         reason=reason,
         detail={"reason": reason},
     )
@@ -214,7 +214,7 @@ def refused_growth(reason: str | None, held: str) -> Refused:
             )
         case "wallet_frozen":
             return Refused(
-                "no_credit",
+                "account_frozen",
                 "This account was frozen while this answer ran; it was cut where its hold ended.",
                 detail=detail,
             )
@@ -228,11 +228,16 @@ def refused_growth(reason: str | None, held: str) -> Refused:
 
 def refused_by_upstream(error: UpstreamError) -> Refused:
     """Say that the upstream gave no answer that could be passed on."""
+    reason = f"upstream_{error.cause}"
     if error.timeout:
-        return Refused(
-            "upstream_timeout", "The upstream did not answer in time (the gate's limit)."
-        )
-    return Refused("upstream_unreachable", "The upstream gave no whole answer.")
+        message = "The upstream did not answer in time (the gate's limit)."
+        return Refused("upstream_timeout", message, reason=reason)
+    message = (
+        "The upstream closed the connection before completing its response."
+        if error.sent
+        else "The upstream could not be reached."
+    )
+    return Refused("upstream_unreachable", message, reason=reason)
 
 
 def refusal_headers(refusal: Refusal) -> list[tuple[str, str]]:

@@ -119,7 +119,7 @@ async def _relay_stream(
                 piece, start = start or await answer.read(), b""
             except UpstreamError as error:
                 tap.finish(broken=True)
-                run.flag("upstream_timeout" if error.timeout else "upstream_cut")
+                run.note_failure(error, "upstream_cut")
                 await tap.end_with(
                     exchange, dialect.end_stream(asked, _cut_by_upstream(request_id))
                 )
@@ -267,7 +267,9 @@ async def _write_cost_comments(exchange: Exchange, run: Run) -> None:
 
 def _cut_by_upstream(request_id: str) -> Refusal:
     return Refusal(
-        "upstream_unreachable", "The upstream broke off in the middle of its answer.", request_id
+        "upstream_unreachable",
+        "The upstream closed the connection before completing its response.",
+        request_id,
     )
 
 

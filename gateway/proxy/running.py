@@ -29,6 +29,7 @@ from gateway.proxy.attempts import Attempt
 from gateway.proxy.catalog import Model, Policy
 from gateway.proxy.ending import Verb
 from gateway.proxy.estimate import Bound
+from gateway.proxy.http import UpstreamError
 from gateway.proxy.outcome import Ended, Stage, decide, is_usable, seen_usage
 from gateway.telemetry.logs import failure
 
@@ -225,6 +226,11 @@ class Run:
         """Note something odd, for the event."""
         if word not in self.flags:
             self.flags.append(word)
+
+    def note_failure(self, error: UpstreamError, flag: str) -> None:
+        """The upstream failed: say so on the event. flag: unless a deadline passed"""
+        self.flag("upstream_timeout" if error.timeout else flag)
+        self.event["upstream_error"] = error.cause
 
     def leave(self, *, unsent: bool) -> None:
         """The answer has nobody any more to go to. unsent: before the upstream heard of the request."""

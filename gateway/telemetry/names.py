@@ -65,7 +65,8 @@ class GateMetrics:
         )
         self.upstream_failures = registry.counter(
             "creditgate_upstream_failures_total",
-            "Upstream attempts that gave no whole answer, by kind (connect, timeout, cut).",
+            "Upstream attempts without a complete response, by what failed (dns, refused, unreachable,"
+            " tls, timeout, reset, closed, malformed, busy, stopped).",
             ("upstream", "kind"),
         )
         self.added_latency_seconds = registry.histogram(
