@@ -94,7 +94,10 @@ class Observer:
         log.error("request_failed", request_id=trail.request_id, **failure(fault))
 
     def request(self, trail: Trail, exchange: Exchange) -> None:
-        """The request has ended: its one log line."""
+        """The request has ended: its one log line. Probes of `/healthz` and `/readyz` have none: they
+        come every few seconds, and what changes their answer is logged where it changes."""
+        if trail.route is not None and trail.route.public:
+            return
         account = trail.account
         line: dict[str, Any] = {
             "at_ms": time.time_ns() // 1_000_000,

@@ -492,3 +492,23 @@ async def test_the_metrics_say_what_is_open_and_what_was_decided(
             ("allow", ""): 2,
             ("deny", "unknown_model"): 1,
         }
+
+
+async def test_probes_leave_no_line_in_the_log(
+    tmp_path: Path, valkey_socket: Path, sim: Sim, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with running_gate(tmp_path, valkey_socket, sim.url) as gate:
+        for path in ("/healthz", "/readyz", "/readyz?verbose=1"):
+            assert (await gate.client.get(path)).status_code == 200
+        assert (await gate.client.head("/healthz")).status_code == 200
+        assert (await gate.client.get("/v1/models", headers=gate.headers)).status_code == 200
+        said = ""
+
+        def has_come() -> bool:
+            nonlocal said
+            said += capfd.readouterr().err
+            return "/v1/models" in said
+
+        await until(has_come)
+    lines = [line for line in said.splitlines() if '"event":"request"' in line]
+    assert len(lines) == 1
