@@ -14,6 +14,7 @@ from gateway.app.roles import CannotServe, Role
 from gateway.app.supervisor import Running, Supervisor
 from gateway.app.sync import sync_accounts
 from gateway.app.upstreams import upstream_context
+from gateway.domain.pricebook import Draft
 from gateway.ledger.accounts import AccountStore, OtherLedger, PricesChanged, RedisRunner
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
@@ -74,7 +75,7 @@ def parts_for(config: Path, settings: Settings) -> Parts:
         ask=_ask,
         write=_write,
         admin_token=token.get_secret_value() if token else None,
-        notices=_notices,
+        notices=_Notices(),
     )
 
 
@@ -133,18 +134,29 @@ async def _write(settings: Settings, ledger_url: str) -> None:
         await sync_accounts(settings, ledger, store)
 
 
-async def _notices(settings: Settings, ledger_url: str) -> dict[str, str]:
-    """Prices that wait for an operator. Raises CannotServe while the ledger cannot be asked."""
-    async with _accounts(settings, ledger_url) as (store, _):
-        taken = await store.price_books().look(settings.price_draft())
-    if taken is None or taken.state != "pending":
-        return {}
-    count = len(taken.changes)
-    return {
-        "prices_pending": f"{count} price{'s' if count != 1 else ''} of the configuration"
-        f" differ{'' if count != 1 else 's'} from book {taken.number}, which is charged;"
-        " `creditgate check --live` shows them, `creditgate prices apply` activates them"
-    }
+class _Notices:
+    """What an operator should know though the gate serves: prices that wait to be applied."""
+
+    def __init__(self) -> None:
+        self._digest = ""
+        self._draft: Draft | None = None
+
+    async def __call__(self, settings: Settings, ledger_url: str) -> dict[str, str]:
+        """As word → explanation. Raises CannotServe while the ledger cannot be asked."""
+        if self._draft is None or settings.digest != self._digest:
+            # Once for each configuration: with many customers it takes a while.
+            self._draft = await asyncio.to_thread(settings.price_draft)
+            self._digest = settings.digest
+        async with _accounts(settings, ledger_url) as (store, _):
+            taken = await store.price_books().look(self._draft)
+        if taken is None or taken.state != "pending":
+            return {}
+        count = len(taken.changes)
+        return {
+            "prices_pending": f"{count} price{'s' if count != 1 else ''} of the configuration"
+            f" differ{'' if count != 1 else 's'} from book {taken.number}, which is charged;"
+            " `creditgate check --live` shows them, `creditgate prices apply` activates them"
+        }
 
 
 @asynccontextmanager
