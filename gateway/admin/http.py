@@ -27,10 +27,14 @@ _SAFE_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether the gate can gate, and if not, why (one word each)."""
+    """Whether the gate can gate, and if not, why (one word each).
+
+    notices: what an operator should look at though the gate serves (one word each)
+    """
 
     ready: bool
     why_not: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +98,11 @@ def admin_app(side: AdminSide) -> web.Application:
 
     async def readyz(_: web.Request) -> web.Response:
         readiness = side.readiness()
+        notices: dict[str, object] = {"notices": readiness.notices} if readiness.notices else {}
         if readiness.ready:
-            return _answer({"status": "ready"})
-        return _answer({"status": "not ready", "why": readiness.why_not}, 503, {"retry-after": "1"})
+            return _answer({"status": "ready", **notices})
+        why: dict[str, object] = {"status": "not ready", "why": readiness.why_not}
+        return _answer({**why, **notices}, 503, {"retry-after": "1"})
 
     async def metrics(_: web.Request) -> web.Response:
         body = render(await side.metrics())

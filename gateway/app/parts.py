@@ -68,10 +68,12 @@ class Parts:
 
     load:          reads the configuration anew; raises ConfigRefused
     plan:          how to operate by a configuration
-    sync:          brings a configuration's accounts into the ledger at a URL; idempotent;
-                   raises CannotServe
+    ask:           whether the ledger at a URL and this machine can take a configuration; changes
+                   nothing; raises CannotServe, one problem a line
+    write:         brings a configuration's accounts into that ledger; idempotent; raises CannotServe
     admin_token:   the operator's own; None has one made and kept in the data folder
     admin_routes:  further paths of the admin side, guarded by its token
+    notices:       what an operator should know though the gate serves, as word → explanation
     """
 
     data_dir: Path
@@ -79,9 +81,11 @@ class Parts:
     ledger: Ledger
     load: Callable[[], Any]
     plan: Callable[[Any], Plan]
-    sync: Callable[[Any, str], Awaitable[None]]
+    ask: Callable[[Any, str], Awaitable[None]]
+    write: Callable[[Any, str], Awaitable[None]]
     admin_token: str | None = None
     admin_routes: Sequence[web.RouteDef] = ()
+    notices: Callable[[Any, str], Awaitable[Mapping[str, str]]] | None = None
 
     def settings_for(self, process: str, settings: Any) -> Any:
         """What a process is given of the settings. process: its name, such as "worker-0" """

@@ -1,12 +1,13 @@
 """Taking over a new configuration while running: by all children, or by none.
 
-Law: nothing is changed before every child that serves has prepared the whole of it and the
-ledger has the accounts; after the decision nothing can refuse, and a child that fails all
-the same is replaced by one that starts with what was decided. Requests go on throughout.
+Law: nothing is changed, in the children or in the ledger, before everything that can refuse has
+been asked: every child that serves has prepared the configuration, and the ledger would take its
+accounts. Then the ledger is written, the price book last, and the children take over; a child that
+fails at that is replaced by one that starts with what was decided. Requests go on throughout.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
@@ -40,6 +41,8 @@ class Reloader:
             result: metrics.reloads.labels(result) for result in ("committed", "refused")
         }
         self._asked = asyncio.Event()
+        self._half_written = False
+        """The ledger may hold parts of a configuration that is not in force."""
 
     def ask(self) -> None:
         """Have the configuration read anew, soon."""
@@ -66,7 +69,7 @@ class Reloader:
             return error.problems
         except Exception as error:
             return (f"cannot be read: {failure(error)}",)
-        if plan.digest and plan.digest == self._current.plan.digest:
+        if plan.digest and plan.digest == self._current.plan.digest and not self._half_written:
             log.info("configuration_unchanged")
             return ()
         async with self._turn.reloading():
@@ -75,7 +78,9 @@ class Reloader:
             answers = await asyncio.gather(*map(_prepare, children, given))
             problems = tuple(dict.fromkeys(p for answer in answers for p in answer))
             if not problems:
-                problems = await self._sync(settings)
+                problems = await self._with_ledger(self._parts.ask, settings)
+            if not problems:
+                problems = await self._write(settings)
             if problems:
                 await asyncio.gather(*(_abort(child) for child in children))
                 return problems
@@ -84,11 +89,27 @@ class Reloader:
         log.info("configuration_committed", processes=len(children))
         return ()
 
-    async def _sync(self, settings: Any) -> tuple[str, ...]:
+    async def _write(self, settings: Any) -> tuple[str, ...]:
+        """Bring the accounts into the ledger. If that fails half-way, the ones in force are written
+        again; should the ledger not even take those, the next reload does it."""
+        self._half_written = True
+        problems = await self._with_ledger(self._parts.write, settings)
+        if problems:
+            undone = await self._with_ledger(self._parts.write, self._current.settings)
+            self._half_written = bool(undone)
+            if undone:
+                log.error("accounts_half_written", repair="reload again", problems=list(undone))
+        else:
+            self._half_written = False
+        return problems
+
+    async def _with_ledger(
+        self, step: Callable[[Any, str], Awaitable[None]], settings: Any
+    ) -> tuple[str, ...]:
         try:
-            await self._parts.sync(settings, self._current.ledger_url)
+            await step(settings, self._current.ledger_url)
         except CannotServe as error:
-            return (str(error),)
+            return tuple(str(error).splitlines())
         except Exception as error:
             return (f"the ledger did not take the accounts: {failure(error)}",)
         return ()

@@ -2,16 +2,21 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from gateway.app.asking import ask_ledger
 from gateway.app.ledger_server import DECLARED, EmbeddedServer, RemoteServer
 from gateway.app.parts import ConfigRefused, Ledger, Parts, Plan
 from gateway.app.private import UMASK, for_exporter, for_worker
 from gateway.app.roles import CannotServe, Role
 from gateway.app.supervisor import Running, Supervisor
 from gateway.app.sync import sync_accounts
+from gateway.app.upstreams import upstream_context
+from gateway.domain.pricebook import Draft
 from gateway.ledger.accounts import AccountStore, OtherLedger, PricesChanged, RedisRunner
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
@@ -72,8 +77,10 @@ def parts_for(config: Path, settings: Settings) -> Parts:
         ledger=_ledger_server(settings),
         load=lambda: _load(config),
         plan=plan_of,
-        sync=_sync,
+        ask=_ask,
+        write=_write,
         admin_token=token.get_secret_value() if token else None,
+        notices=_Notices(),
     )
 
 
@@ -113,16 +120,63 @@ def _ledger_server(settings: Settings) -> Ledger:
     return RemoteServer(url, DECLARED[settings.redis.durability])
 
 
-async def _sync(settings: Settings, ledger_url: str) -> None:
+async def _ask(settings: Settings, ledger_url: str) -> None:
+    """Ask everything that can refuse the settings; changes nothing. Raises CannotServe."""
+    problems = []
+    for name, upstream in settings.upstreams.items():
+        try:
+            await asyncio.to_thread(upstream_context, name, upstream)
+        except CannotServe as error:
+            problems.append(str(error))
+    async with _accounts(settings, ledger_url) as (store, _):
+        asked = await ask_ledger(settings, store)
+    replace(asked, problems=(*problems, *asked.problems)).accept()
+
+
+async def _write(settings: Settings, ledger_url: str) -> None:
     """Bring the accounts into the ledger. Raises CannotServe."""
+    async with _accounts(settings, ledger_url) as (store, ledger):
+        await sync_accounts(settings, ledger, store)
+
+
+class _Notices:
+    """What an operator should know though the gate serves: prices that wait to be applied."""
+
+    def __init__(self) -> None:
+        self._digest = ""
+        self._draft: Draft | None = None
+
+    async def __call__(self, settings: Settings, ledger_url: str) -> dict[str, str]:
+        """As word → explanation. Raises CannotServe while the ledger cannot be asked."""
+        if self._draft is None or settings.digest != self._digest:
+            # Once for each configuration: with many customers it takes a while.
+            self._draft = await asyncio.to_thread(settings.price_draft)
+            self._digest = settings.digest
+        async with _accounts(settings, ledger_url) as (store, _):
+            taken = await store.price_books().look(self._draft)
+        if taken is None or taken.state != "pending":
+            return {}
+        count = len(taken.changes)
+        return {
+            "prices_pending": f"{count} price{'s' if count != 1 else ''} of the configuration"
+            f" differ{'' if count != 1 else 's'} from book {taken.number}, which is charged;"
+            " `creditgate check --live` shows them, `creditgate prices apply` activates them"
+        }
+
+
+@asynccontextmanager
+async def _accounts(
+    settings: Settings, ledger_url: str
+) -> AsyncIterator[tuple[AccountStore, Wallets]]:
+    """The ledger at a URL. Raises CannotServe for whatever it raises."""
     endpoint = Endpoint.from_url(ledger_url)
     namespace, shard_count = settings.redis.namespace, settings.redis.shards
     client = endpoint.client(name="creditgate-accounts")
-    store = AccountStore(client, namespace=namespace, shard_count=shard_count)
-    ledger = Wallets(RedisRunner(client), namespace=namespace, shard_count=shard_count)
     try:
-        await store.create()
-        await sync_accounts(settings, ledger, store)
+        yield (
+            AccountStore(client, namespace=namespace, shard_count=shard_count),
+            Wallets(RedisRunner(client), namespace=namespace, shard_count=shard_count),
+        )
     except (OtherLedger, PricesChanged) as error:
         raise CannotServe(str(error)) from error
     except LedgerUnavailable as error:

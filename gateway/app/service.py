@@ -6,7 +6,6 @@ This is the composition of the data path; the flow itself is `gateway/proxy/hand
 import asyncio
 import hashlib
 import socket
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -21,6 +20,7 @@ from gateway.app.balance import BalanceReader
 from gateway.app.pricing import PriceFeed
 from gateway.app.roles import CannotServe, Resources
 from gateway.app.tasks import end_tasks
+from gateway.app.upstreams import upstream_context
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import ReadOptions
 from gateway.dialects.models import GeminiModel
@@ -57,7 +57,7 @@ from gateway.proxy.running import Run
 from gateway.proxy.server import HttpServer, ServerLimits
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.sweeper import Sweeper
-from gateway.proxy.upstream import UpstreamPool, UpstreamTimeouts, upstream_tls
+from gateway.proxy.upstream import UpstreamPool, UpstreamTimeouts
 from gateway.settings import Settings
 from gateway.settings.compiling import (
     compile_cors,
@@ -86,6 +86,8 @@ ASK_TIMEOUT_S: Final = 1.0
 """For what a request asks of the ledger beside the hot path: keys, revisions, balances."""
 
 # After the grace; together less than `worker.SETTLE_TIME_S`.
+FRAME_S: Final = 0.5
+"""For running answers to end with an error frame that reaches their clients."""
 LEAVE_S: Final = 0.5
 """For handlers whose connection was cut to end by themselves, before they are cancelled."""
 DELIVER_S: Final = 3.0
@@ -260,13 +262,13 @@ class GateService:
     async def drain(self, grace_s: float) -> None:
         """Stop accepting, let running requests end within the grace, settle all, close."""
         if self._draining is not None:
-            await self._server.close(LEAVE_S)
+            await self._end_running()
             await self._draining.wait()
             return
         self._draining = asyncio.Event()
         self._flow.draining = True
         await self._server.drain(grace_s)
-        await self._server.close(LEAVE_S)
+        await self._end_running()
         await self._settlements.drain(DELIVER_S)
         await end_tasks(self._tasks)
         if self._settlement.connected and self._journal.waiting_records:
@@ -281,6 +283,17 @@ class GateService:
         await self._client.aclose()
         await self._telling.aclose()
         self._draining.set()
+
+    async def _end_running(self) -> None:
+        """End what still runs after the grace: by an error frame, then by closing the connections.
+
+        The gate ends these answers, not their clients: each run is marked before its connection is
+        cut, so that no policy for clients who leave applies.
+        """
+        self._settlements.stop_running()
+        await self._server.drain(FRAME_S)
+        self._settlements.stop_running()  # what was being admitted meanwhile
+        await self._server.close(LEAVE_S)
 
     def snapshot(self) -> Snapshot:
         """The metrics so far."""
@@ -371,15 +384,9 @@ class GateService:
             known = self._pools.get(name)
             if known is not None and known[0] == key:
                 return known  # its connections stay warm
-            context = upstream_tls(
-                ca_file=tls.ca_file,
-                verify=tls.verify,
-                client_certificate=tls.client_cert,
-                client_key=tls.client_key,
-            )
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             raise CannotServe(
-                f"upstreams.{name}.tls: the certificates cannot be used ({type(error).__name__})"
+                f"upstreams.{name}.tls: the certificates cannot be read ({type(error).__name__})"
             ) from error
         pool = UpstreamPool(
             name,
@@ -390,7 +397,7 @@ class GateService:
                 between_ms=times.between_bytes_ms,
                 total_ms=times.total_ms,
             ),
-            tls=context,
+            tls=upstream_context(name, upstream),
             server_name=tls.server_name,
             query=upstream.query_text,
             connections_most=upstream.max_connections,

@@ -37,6 +37,7 @@ log = structlog.get_logger("supervisor")
 HURRIED_GRACE_S: Final = 0.5
 """The grace after a second Ctrl-C; a third kills."""
 _LOOK_EVERY_S: Final = 1.0
+_NOTICE_EVERY_S: Final = 2.0
 _LEDGER_ANSWER_WITHIN_S: Final = 3.0
 
 
@@ -61,6 +62,7 @@ class Supervisor:
         self._turn = Turn()
         self._slots: dict[str, list[Slot]] = {}
         self._ledger_up = False
+        self._notices: dict[str, str] = {}
         self._started = False
         self._stop_asked = asyncio.Event()
         self._signals = 0
@@ -121,7 +123,7 @@ class Supervisor:
             why.append("no_worker")
         if not self._ledger_up:
             why.append("ledger_unreachable")
-        return Readiness(not why, tuple(why))
+        return Readiness(not why, tuple(why), tuple(sorted(self._notices)))
 
     # -- start -------------------------------------------------------------------------
 
@@ -150,7 +152,8 @@ class Supervisor:
         try:
             self._current.ledger_url = await self._parts.ledger.start()
             try:
-                await self._parts.sync(self._current.settings, self._current.ledger_url)
+                for step in (self._parts.ask, self._parts.write):
+                    await step(self._current.settings, self._current.ledger_url)
             except CannotServe as error:
                 raise CannotStart(str(error)) from error
             except Exception as error:
@@ -164,9 +167,12 @@ class Supervisor:
             watching += [
                 asyncio.create_task(self._look_at_ledger()),
                 asyncio.create_task(self._look_at_files()),
+                asyncio.create_task(self._look_at_notices()),
                 asyncio.create_task(self._reloader.run()),
             ]
             await self._until_started(failed)
+            if self._started:
+                log.info("serving", gate=addresses[0], admin=addresses[1])
             if self._started and on_ready is not None:
                 await on_ready(Running(*addresses, token, self._current.ledger_url))
             await self._stop_asked.wait()
@@ -241,6 +247,24 @@ class Supervisor:
             if up != self._ledger_up:
                 log.warning("ledger_reachable" if up else "ledger_unreachable")
             self._ledger_up = up
+
+    async def _look_at_notices(self) -> None:
+        """Log what an operator should know when it begins and when it ends."""
+        if self._parts.notices is None:
+            return
+        while True:
+            current = self._current
+            try:
+                found = dict(await self._parts.notices(current.settings, current.ledger_url))
+            except Exception as error:  # the ledger is away: what was known stays
+                log.debug("notices_unknown", **failure(error))
+            else:
+                for word in found.keys() - self._notices.keys():
+                    log.warning(word, detail=found[word])
+                for word in self._notices.keys() - found.keys():
+                    log.info(f"{word}_cleared")
+                self._notices = found
+            await asyncio.sleep(_NOTICE_EVERY_S)
 
     async def _look_at_files(self) -> None:
         async for _ in changes(lambda: self._current.plan.files):

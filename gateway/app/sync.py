@@ -1,7 +1,8 @@
 """Brings a configuration's customers into the ledger: accounts, starting grants, price book.
 
-Idempotent: an account is written only where its terms differ, a starting grant has an operation
-id of its own for ever, a price version is put once.
+Idempotent: an account is written only where its terms differ, a starting grant has a permanent
+operation id, a price version is put once. Everything that can refuse the configuration is asked
+before the first write (`asking.py`); the price book is written last.
 """
 
 import asyncio
@@ -9,55 +10,72 @@ from typing import Final
 
 import structlog
 
+from gateway.app.asking import Asked, ask_ledger
 from gateway.app.roles import CannotServe
 from gateway.domain.money import format_amount
 from gateway.ledger.accounts import AccountStore, OtherLedger
 from gateway.ledger.errors import LedgerRefusal
 from gateway.ledger.operations import Ledger
 from gateway.ledger.operator import allowance_id
+from gateway.ledger.pricebook import Taken
 from gateway.ledger.records import Wallet
 from gateway.settings import Settings
 from gateway.settings.customers import GrantSection
 
-log = structlog.get_logger("prices")
+log = structlog.get_logger("accounts")
 
 AT_ONCE: Final = 8
 """Customers that are written at the same time: as many as the client has connections."""
 
 _TRIES: Final = 3
+_SKIPPED_GRANTS: Final = frozenset({"already_expired", "exists_with_different_parameters"})
+"""Refusals of a starting grant that leave the customer as it should be: the grant's time is over, or
+another gate has just given it on other terms."""
+
 _RACED: Final = frozenset({"old_revision", "exists_with_different_parameters"})
 """Refusals of an account's terms that mean that somebody else changed it meanwhile."""
 
-SUPERSEDED: Final = (
-    "the ledger has another price book in force, which came after this configuration's;"
-    " `creditgate prices apply` puts this one's in force again"
-)
 GOES_ON: Final = (
     "the wallet gets this for ever, though the configuration does not name it any more; to end it,"
     ' put it back with `amount: "0"`; `creditgate wallet show` tells its name'
 )
 
 
-async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore) -> None:
-    """Write what differs. Raises CannotServe when the ledger holds something that contradicts it."""
+async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore) -> Taken:
+    """Ask, then write what differs; returns how the prices stand.
+
+    Raises CannotServe when the ledger would refuse any of it, LedgerUnavailable.
+    """
+    asked = await ask_ledger(settings, store)
+    asked.accept()
+    return await write_accounts(settings, ledger, store, asked)
+
+
+async def write_accounts(
+    settings: Settings, ledger: Ledger, store: AccountStore, asked: Asked
+) -> Taken:
+    """Write what differs, the price book last. Raises CannotServe, LedgerUnavailable."""
     try:
         await store.create()
     except OtherLedger as other:
         raise CannotServe(str(other)) from other
     draft = settings.price_draft()
     await store.put_prices(draft.tables().values())
-    taken = await store.price_books().take(draft)
-    if taken.state == "superseded":
-        log.warning("prices_superseded", book=taken.number, hint=SUPERSEDED)
+    for kept in asked.kept:
+        log.info("grant_kept", customer_id=kept.customer_id, grant=kept.name, reason=str(kept))
     customers = list(settings.customers)
-    wallets = await store.wallets(customers)
     for start in range(0, len(customers), AT_ONCE):
         await asyncio.gather(
             *(
-                _sync_customer(settings, ledger, store, customer_id, wallets.get(customer_id))
+                _sync_customer(settings, ledger, store, customer_id, asked)
                 for customer_id in customers[start : start + AT_ONCE]
             )
         )
+    return await store.price_books().take(
+        draft,
+        new_customers=asked.new_customers(settings),
+        auto_apply=settings.prices.auto_apply,
+    )
 
 
 async def _sync_customer(
@@ -65,8 +83,9 @@ async def _sync_customer(
     ledger: Ledger,
     store: AccountStore,
     customer_id: str,
-    wallet: Wallet | None,
+    asked: Asked,
 ) -> None:
+    wallet = asked.wallets.get(customer_id)
     limit_nano, billing_day = (
         settings.credit_limit_nano(customer_id),
         settings.billing_day(customer_id),
@@ -96,6 +115,8 @@ async def _sync_customer(
     _warn_of_dropped(settings, customer_id, wallet)
     await _sync_allowances(settings, ledger, customer_id)
     for op_id, grant in settings.starting_grants(customer_id):
+        if (customer_id, op_id) in asked.given:
+            continue  # who has received it keeps it as it was given
         await _sync_grant(settings, ledger, customer_id, op_id, grant)
     rules = settings.signals.rules(customer_id, settings.customers[customer_id].plan)
     await ledger.signals(customer_id, rules)  # last, so that a starting grant is no crossing
@@ -117,13 +138,10 @@ async def _sync_grant(
             facts={"name": grant.name, "reason": "starting grant"},
         )
     except LedgerRefusal as refused:
-        if refused.word == "already_expired":
-            return  # its time was over before this customer came
-        why = f"the ledger does not take it ({refused})"
-        if refused.word == "exists_with_different_parameters":
-            why = "it was made with other terms before; give a changed grant a new name"
+        if refused.word in _SKIPPED_GRANTS:
+            return
         raise CannotServe(
-            f"customers.{customer_id}: the starting grant {grant.name!r}: {why}"
+            f"customers.{customer_id}: the ledger refused the starting grant {grant.name!r}: {refused}"
         ) from refused
 
 

@@ -1,6 +1,8 @@
 """The command `creditgate`. One file per group of commands; each adds itself to `app` here."""
 
 import importlib
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -31,6 +33,24 @@ _GROUPS: tuple[str, ...] = (
     "verify",
     "loadtest",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"creditgate {metadata.version('creditgate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Decides, before each API request runs, whether the customer can pay for it."""
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """`check` and `schema`: is this configuration right, and what may stand in one."""
 
+import asyncio
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.cli import app
+from gateway.cli.check_live import LiveAnswer, ask_live
+from gateway.cli.context import explained
 from gateway.domain.money import format_amount, format_rate
 from gateway.domain.usage import TOKEN_UNITS
 from gateway.settings import Problem, Settings, SettingsError, load_settings
@@ -23,9 +26,16 @@ from gateway.settings.schema import schema_text
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="The configuration file.")],
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Also ask the ledger: whether it would take this, and which prices are pending.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Read a configuration as a whole and tell every mistake in it; exit 1 if there is one."""
+    """Read a configuration and report every mistake in it; exit 1 if there is one. Changes nothing."""
     try:
         settings = load_settings(file)
     except SettingsError as error:
@@ -34,12 +44,25 @@ def check(
         else:
             _print_problems(error.problems)
         raise typer.Exit(1) from None
+    answer = _ask_live(settings) if live else None
     if as_json:
         notes = list(notes_of(settings))
         document = {"ok": True, "digest": settings.digest, **_counts(settings), "notes": notes}
+        if answer is not None:
+            document["live"] = answer.document()
+            document["ok"] = not answer.asked.problems
         typer.echo(json.dumps(document))
     else:
         _print_summary(file, settings)
+        if answer is not None:
+            answer.show()
+    if answer is not None and answer.asked.problems:
+        raise typer.Exit(1)
+
+
+def _ask_live(settings: Settings) -> LiveAnswer:
+    with explained():
+        return asyncio.run(ask_live(settings))
 
 
 @app.command()
@@ -80,7 +103,7 @@ def _print_problems(problems: list[Problem]) -> None:
 def _print_summary(file: Path, settings: Settings) -> None:
     console = Console(highlight=False)
     counts = ", ".join(f"{what} {number}" for what, number in _counts(settings).items())
-    console.print(Text(f"{file} is right. It has: {counts}.", "green"), soft_wrap=True)
+    console.print(Text(f"{file} is valid: {counts}.", "green"), soft_wrap=True)
     listen, admin = settings.listen, settings.admin
     console.print(
         f"Listens on {listen.host}:{listen.port} (workers: {listen.workers}), "

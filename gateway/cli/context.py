@@ -86,9 +86,10 @@ def explained() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def open_context(settings: Settings) -> AsyncIterator[Context]:
+async def open_context(settings: Settings, *, create: bool = True) -> AsyncIterator[Context]:
     """The ledger and the store of these settings.
 
+    create: note how the ledger is created, or make sure that it was created so
     Raises LedgerUnavailable, EmbeddedLedgerError, BadLedgerUrl, OtherLedger.
     """
     redis = settings.redis
@@ -98,7 +99,8 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         accounts = AccountStore(client, **names)
         store = open_store(settings.events_path)
         try:
-            await accounts.create()
+            if create:
+                await accounts.create()
             yield Context(
                 settings=settings,
                 client=client,

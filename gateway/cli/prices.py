@@ -10,12 +10,11 @@ from gateway.admin.documents import timestamp
 from gateway.admin.pricing_import import ImportFailed, fragment, from_genai_prices, from_litellm
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
-from gateway.cli.lines import unit_price
+from gateway.cli.lines import rate_text, unit_price
 from gateway.cli.output import AsJson, fail, moment, out, plain, print_json, row, table
 from gateway.cli.parameters import moment_ms
-from gateway.domain.money import format_amount, format_rate
 from gateway.domain.pricebook import Activation, Book, Schedule
-from gateway.domain.pricing import PriceTable, Rate
+from gateway.domain.pricing import PriceTable
 from gateway.ledger.pricebook import NothingToUndo, Taken, UnknownBook, UnreadablePrice
 from gateway.settings.prices import Markup
 
@@ -95,7 +94,7 @@ def show(
 
 @prices.command()
 def apply(from_: From = None, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Put this configuration's prices in force, now or from a moment on."""
+    """Put this configuration's pending prices in force, now or from a moment on."""
     from_ms = moment_ms(from_) if from_ is not None else None
 
     async def work(context: Context) -> Taken:
@@ -194,7 +193,7 @@ def _activation(activation: Activation) -> dict[str, Any]:
 def _document(price: PriceTable) -> dict[str, Any]:
     return {
         "price_version": price.price_version,
-        "prices": {unit: _said(rate) for unit, rate in price.rates.items()},
+        "prices": {unit: rate_text(rate) for unit, rate in price.rates.items()},
         "costs": {unit: unit_price(unit, pico) for unit, pico in price.costs_pico.items()},
     }
 
@@ -208,32 +207,8 @@ def _rows(listed: Any, whose: str, model: str, price: PriceTable) -> None:
                 whose,
                 model,
                 unit,
-                _said(rate) if rate else "as its parent",
+                rate_text(rate) if rate else "as its parent",
                 unit_price(unit, cost) if cost is not None else "",
                 price.price_version,
             ),
         )
-
-
-def _said(rate: Rate) -> str:
-    """A rate in a few words."""
-    if rate.plain:
-        return unit_price(rate.unit, rate.tiers[0].rate_pico)
-    parts: list[str] = [rate.shape]
-    for tier in rate.tiers:
-        amounts = []
-        if rate.shape == "package":
-            amounts.append(f"{format_rate(tier.rate_pico, per=1)} for {rate.package_units}")
-        elif rate.shape != "flat":
-            amounts.append(unit_price(rate.unit, tier.rate_pico))
-        if tier.flat_nano:
-            amounts.append(format_amount(tier.flat_nano))
-        end = f" to {tier.up_to}" if tier.up_to else ""
-        parts.append(" + ".join(amounts) + end)
-    if rate.included:
-        parts.append(f"{rate.included} included")
-    if rate.minimum_per_request_nano:
-        parts.append(f"at least {format_amount(rate.minimum_per_request_nano)} a request")
-    if rate.minimum_per_period_nano:
-        parts.append(f"at least {format_amount(rate.minimum_per_period_nano)}")
-    return f"{'; '.join(parts)} per {rate.period}"

@@ -18,6 +18,7 @@ from gateway.admin.price_plan import Plan, PlanLine, Planner, lead_ms
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.output import AsJson, err, fail, out, plain, print_json, progress, row, table
 from gateway.cli.parameters import moment_ms
+from gateway.cli.price_changes import changes_document, read_tables, show_changes
 from gateway.cli.prices import prices
 from gateway.domain.money import format_amount
 from gateway.ledger.accounts import RedisRunner
@@ -89,8 +90,12 @@ def plan(
         problems = "\n".join(str(problem) for problem in error.problems)
         raise fail(problems, CANNOT_PLAN) from None
 
+    changes: list[dict[str, Any]] = []
+
     async def work(context: Context) -> Plan:
+        nonlocal changes
         asked = (settings or context.settings, since_ms, until_ms, customer)
+        changes = await _changes(context, asked[0], shown=not as_json)
         return await _plan(context, *asked, shown=err.is_terminal and not as_json)
 
     try:
@@ -99,11 +104,22 @@ def plan(
         raise typer.Exit(CANNOT_PLAN) from None
     beyond = planned.beyond(max_increase, max_decrease)
     if as_json:
-        print_json(_document(planned, beyond, since_ms, until_ms))
+        print_json({**_document(planned, beyond, since_ms, until_ms), "pending": changes})
     else:
         _show(planned, beyond)
     if beyond or (planned.below_cost and not allow_below_cost):
         raise typer.Exit(1)
+
+
+async def _changes(context: Context, settings: Settings, *, shown: bool) -> list[dict[str, Any]]:
+    """How the configuration's prices differ from those in force; printed if shown."""
+    taken = await context.accounts.price_books().look(settings.price_draft())
+    if taken is None or taken.state != "pending":
+        return []
+    tables = await read_tables(context, settings, taken.changes)
+    if shown:
+        show_changes(taken, tables)
+    return changes_document(taken.changes, tables)
 
 
 async def _plan(

@@ -118,6 +118,7 @@ def _told(story: Story, told: Told) -> list[RenderableType]:
                 route=facts.get("route"),
                 model=facts.get("model"),
                 upstream=facts.get("upstream"),
+                upstream_error=facts.get("upstream_error"),
                 answered=facts.get("response_model"),
                 upstream_request=facts.get("upstream_request_id"),
             )

@@ -274,6 +274,7 @@ def _read_tools(document: dict[str, Any], prompt: Prompt) -> int:
 
 _SHAPES: Final[Mapping[RefusalKind, tuple[int, str]]] = {
     "no_credit": (402, "billing_error"),
+    "account_frozen": (402, "billing_error"),
     "credit_held": (429, "rate_limit_error"),
     "rate_limited": (429, "rate_limit_error"),
     "bad_key": (401, "authentication_error"),

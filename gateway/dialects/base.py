@@ -325,6 +325,7 @@ class Meter(ABC):
 
 RefusalKind = Literal[
     "no_credit",  # 402
+    "account_frozen",  # 402
     "credit_held",  # 429 + Retry-After
     "rate_limited",  # 429 + Retry-After
     "bad_key",  # 401

@@ -14,6 +14,7 @@ from gateway.dialects.base import Refusal, RefusalKind
 
 _SHAPES: Final[Mapping[RefusalKind, tuple[int, str]]] = {
     "no_credit": (402, "FAILED_PRECONDITION"),
+    "account_frozen": (402, "FAILED_PRECONDITION"),
     "credit_held": (429, "RESOURCE_EXHAUSTED"),
     "rate_limited": (429, "RESOURCE_EXHAUSTED"),
     "bad_key": (401, "UNAUTHENTICATED"),

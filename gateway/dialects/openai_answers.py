@@ -13,6 +13,7 @@ from gateway.dialects.base import Dialect, Refusal, RefusalKind
 
 _SHAPES: Final[Mapping[RefusalKind, tuple[int, str, str | None]]] = {
     "no_credit": (402, "insufficient_quota", "credit_balance_exhausted"),
+    "account_frozen": (402, "account_frozen", "account_frozen"),
     "credit_held": (429, "rate_limit_error", "credit_held"),
     "rate_limited": (429, "rate_limit_error", "rate_limit_exceeded"),
     "bad_key": (401, "invalid_request_error", "invalid_api_key"),

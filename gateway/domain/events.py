@@ -87,6 +87,7 @@ FACT_FIELDS: Final = (
     "service_tier",  # at whose price it is charged; left out where the model has one price
     "response_service_tier",  # the one that the answer names, where it is another
     "upstream",
+    "upstream_error",  # what failed there (dns, refused, tls, timeout, reset, …); left out otherwise
     "http_status",
     "finish_reason",
     "duration_ms",

@@ -120,8 +120,8 @@ class Draft:
         )
 
     def under(self, in_force: Book) -> Book:
-        """The book in force, with this configuration's own prices for models that it does not
-        name: what a gate serves by."""
+        """The book in force, extended by this configuration's prices for models that it does not
+        name: what a gate charges by. No price that `in_force` states changes for anyone."""
         new = {name: v for name, v in self.book.models.items() if name not in in_force.models}
         if not new:
             return in_force
@@ -132,13 +132,75 @@ class Draft:
                 plans[name] = {**plans.get(name, {}), **own}
         customers = dict(in_force.customers)
         for name, customer in self.book.customers.items():
-            own = {model: version for model, version in customer.prices.items() if model in new}
             known = customers.get(name)
+            if known is None and customer.plan not in in_force.plans:
+                own = {model: version for model, version in customer.prices.items() if model in new}
+                customers[name] = Customer(customer.plan, own)
+                continue
+            # Naming the plan here would also give this customer the plan's prices for old models.
+            own = {m: version for m, version in self.book.overrides_of(name).items() if m in new}
             if known is not None:
                 customers[name] = Customer(known.plan, {**known.prices, **own})
-            else:
-                customers[name] = Customer(customer.plan, own)
+            elif own:
+                customers[name] = Customer(None, own)
         return Book({**in_force.models, **new}, plans, customers)
+
+    def added_to(self, base: Book, new_customers: frozenset[str] = frozenset()) -> Book:
+        """The base with everything in this configuration that nobody pays by yet: models that the
+        base does not name, and the prices of customers who did not exist before."""
+        extended = self.under(base)
+        in_use = {customer.plan for customer in extended.customers.values()}
+        plans, customers = dict(extended.plans), dict(extended.customers)
+        for name in sorted(new_customers):
+            own = self.book.customers.get(name)
+            if own is None or name in base.customers:
+                continue
+            customers[name] = own
+            if own.plan is not None and own.plan not in base.plans and own.plan not in in_use:
+                plans[own.plan] = self.book.plans[own.plan]
+        return Book(extended.models, plans, customers)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceChange:
+    """One price that differs between two books.
+
+    plan, customer_id:  whose it is; both None for the price of everyone else
+    before, after:      price versions; None where that book states no price of its own
+    """
+
+    model: str
+    plan: str | None
+    customer_id: str | None
+    before: str | None
+    after: str | None
+
+
+def price_changes(before: Book, after: Book) -> tuple[PriceChange, ...]:
+    """Every price that differs between two books, in a stable order."""
+    changes = [
+        PriceChange(model, None, None, old, new)
+        for model, old, new in _differing(before.models, after.models)
+    ]
+    for plan in sorted({*before.plans, *after.plans}):
+        own = _differing(before.plans.get(plan, {}), after.plans.get(plan, {}))
+        changes += [PriceChange(model, plan, None, old, new) for model, old, new in own]
+    for name in sorted({*before.customers, *after.customers}):
+        was, becomes = before.customers.get(name, Customer()), after.customers.get(name, Customer())
+        if was.plan == becomes.plan:
+            own = _differing(was.prices, becomes.prices)
+        else:  # another plan: what the customer pays changes, though no override of its own does
+            own = _differing(before.overrides_of(name), after.overrides_of(name))
+        changes += [PriceChange(model, None, name, old, new) for model, old, new in own]
+    return tuple(changes)
+
+
+def _differing(before: Overrides, after: Overrides) -> list[tuple[str, str | None, str | None]]:
+    return [
+        (model, before.get(model), after.get(model))
+        for model in sorted({*before, *after})
+        if before.get(model) != after.get(model)
+    ]
 
 
 def adds_only(before: Book, after: Book) -> bool:
@@ -155,7 +217,8 @@ def adds_only(before: Book, after: Book) -> bool:
     )
 
 
-BookState = Literal["in_force", "scheduled", "superseded", "kept"]
+BookState = Literal["in_force", "scheduled", "pending", "superseded", "kept"]
+"""Where a book stands; `pending` is only said of a configuration whose prices differ from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +263,10 @@ class Schedule:
         """With one more. Of two that begin at the same moment, the one decided later counts."""
         both = [*self.activations, activation]
         return Schedule(tuple(sorted(both, key=lambda each: (each.from_ms, each.decided_ms))))
+
+    def begun(self, now_ms: int) -> "Schedule":
+        """Without the activations that are still to come."""
+        return Schedule(tuple(each for each in self.activations if each.from_ms <= now_ms))
 
     def without(self, activation: Activation) -> "Schedule":
         """Without one that has not begun."""

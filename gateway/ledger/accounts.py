@@ -36,6 +36,7 @@ from gateway.ledger.records import (
     Reservation,
     Wallet,
     read_reservation,
+    read_shard,
     read_sweep_at_ms,
     read_wallet,
 )
@@ -134,6 +135,18 @@ class AccountStore:
             pipe.hmget(key, ["layout", "shards"])
             with unavailable():
                 *_, (layout, shards) = await pipe.execute()
+        self._compare_creation(layout, shards)
+
+    async def check_creation(self) -> None:
+        """Make sure that a ledger that exists was created so; changes nothing. Raises OtherLedger."""
+        with unavailable():
+            layout, shards = await self._client.hmget(
+                self.keys.common("creation"), ["layout", "shards"]
+            )
+        if layout is not None and shards is not None:
+            self._compare_creation(layout, shards)
+
+    def _compare_creation(self, layout: bytes, shards: bytes) -> None:
         if int(layout) != LAYOUT:
             raise OtherLedger(f"the ledger has layout {int(layout)}; this release reads {LAYOUT}")
         if int(shards) != self.keys.shard_count:
@@ -141,6 +154,11 @@ class AccountStore:
                 f"the ledger was created with {int(shards)} shards, not {self.keys.shard_count};"
                 f" set redis.shards to {int(shards)}"
             )
+
+    async def frozen_shards(self) -> list[int]:
+        """Numbers of the shards that take nothing until an operator has repaired them."""
+        records = await self._get([self.keys.meta(n) for n in range(self.keys.shard_count)])
+        return [number for number, raw in enumerate(records) if raw and read_shard(raw).frozen]
 
     async def now_ms(self) -> int:
         """The ledger's clock."""
@@ -215,6 +233,24 @@ class AccountStore:
         """The account's present revision; None when there is no such account."""
         wallet = (await self.wallets([customer_id])).get(customer_id)
         return None if wallet is None else wallet.account_rev
+
+    async def given_terms(
+        self, operations: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], bytes]:
+        """Packed terms of the grants that were given, by (customer_id, operation id)."""
+        given = {}
+        for start in range(0, len(operations), _PAGE):
+            page = operations[start : start + _PAGE]
+            async with self._client.pipeline(transaction=False) as pipe:
+                for customer_id, op_id in page:
+                    shard = self.keys.shard_of(customer_id)
+                    pipe.hget(self.keys.ops(shard, customer_id), op_id)
+                with unavailable():
+                    found = await pipe.execute()
+            for operation, packed in zip(page, found, strict=True):
+                if packed is not None:
+                    given[operation] = unpackb(packed, raw=True)[1]
+        return given
 
     # Reservations
 
@@ -356,6 +392,16 @@ class AccountStore:
         for (version, packed), there in zip(by_version.items(), kept, strict=True):
             if there != packed:
                 raise PricesChanged(f"price version {version} is kept with other rows")
+
+    async def changed_prices(self, tables: Iterable[PriceTable]) -> list[str]:
+        """Versions of these that are kept with other rows; changes nothing."""
+        by_version = {table.price_version: packb([table.rows, table.cost_rows]) for table in tables}
+        if not by_version:
+            return []
+        with unavailable():
+            kept = await self._client.hmget(self.keys.common("prices"), list(by_version))
+        pairs = zip(by_version.items(), kept, strict=True)
+        return [version for (version, packed), there in pairs if there not in (None, packed)]
 
     async def prices(self, price_version: str) -> tuple[dict[str, Rate], dict[str, int]] | None:
         """Rates, and costs in pico-credits, of a version by unit; None when it is not kept."""

@@ -27,6 +27,11 @@ CATEGORY_NUMBERS: Final = {name: number for number, name in enumerate(CATEGORIES
 
 DEFAULT_PRIORITY: Final = 100
 
+MAX_GRANTS: Final = 64
+"""Grants with something left that one wallet takes (`lua/_records.lua`)."""
+MAX_ALLOWANCES: Final = 16
+"""Recurring grants of one wallet."""
+
 BAD_INPUT: Final = frozenset(
     {"bad_arguments", "bad_rate", "bad_quantity", "bad_limits", "unknown_shape", "too_large"}
 )
@@ -165,13 +170,13 @@ class OperatorLedger:
         Raises LedgerUnavailable; LedgerRefusal; ValueError for arguments out of bounds.
         """
         _check_amount(amount_nano)
-        terms = _GRANT.pack(
-            CATEGORY_NUMBERS[category],
-            priority,
-            scope_bits,
+        terms = grant_terms(
             amount_nano,
-            effective_at_ms,
-            expires_at_ms,
+            category=category,
+            priority=priority,
+            scope_bits=scope_bits,
+            effective_at_ms=effective_at_ms,
+            expires_at_ms=expires_at_ms,
         )
         told = {**(facts or {}), "category": category}
         reply = await self._operate(
@@ -371,6 +376,20 @@ class OperatorLedger:
         if word in CLOSED:
             raise LedgerUnavailable(f"shard {shard} cannot serve: {word}")
         raise unexpected(script, word)
+
+
+def grant_terms(
+    amount_nano: int,
+    *,
+    category: Category,
+    priority: int,
+    scope_bits: int,
+    effective_at_ms: int,
+    expires_at_ms: int,
+) -> bytes:
+    """The terms of a grant, packed: a repeated operation must have the same ones."""
+    number = CATEGORY_NUMBERS[category]
+    return _GRANT.pack(number, priority, scope_bits, amount_nano, effective_at_ms, expires_at_ms)
 
 
 def allowance_id(name: str) -> int:

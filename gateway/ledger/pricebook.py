@@ -6,11 +6,12 @@ Off the hot path, through redis-py; no script reads these keys (a hold carries i
 |---|---|---|
 | `{cg}:rates` | hash | price_version → msgpack: the price as it was given; set once, never changed |
 | `{cg}:books` | hash | book number → msgpack: the book; set once, never changed |
-| `{cg}:book` | string | msgpack: the schedule, the last number, and digest → number of every draft seen |
+| `{cg}:book` | string | msgpack: the schedule, and the last number |
 
 Law: every change of the schedule is one transaction that watches `{cg}:book`, so two operators
-never overwrite each other. A configuration's prices are put in force once in their life: when the
-ledger first sees them. A gate that comes back with older ones obeys the book in force.
+never overwrite each other. A price that somebody pays changes only by an operator's command
+(`apply`, `activate`, `rollback`), or where `prices.auto_apply` is set; a configuration that differs
+from the book is pending.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -28,8 +29,10 @@ from gateway.domain.pricebook import (
     Customer,
     Draft,
     Price,
+    PriceChange,
     Schedule,
     adds_only,
+    price_changes,
     undo,
 )
 from gateway.domain.pricing import PriceTable, Rate, Tier
@@ -62,15 +65,15 @@ class UnreadablePrice(Exception):
 class Taken:
     """What became of a configuration's prices.
 
-    number:  their book
-    from_ms: when it takes effect, or has; 0 where it has not and will not
-    new:     the ledger had not seen them before
+    number:  the book that they are in; where they are pending, the book in force
+    from_ms: when that book takes effect, or did
+    changes: what differs from the book in force, where they are pending
     """
 
     number: int
     state: BookState
     from_ms: int
-    new: bool
+    changes: tuple[PriceChange, ...] = ()
 
 
 class PriceBooks:
@@ -132,17 +135,62 @@ class PriceBooks:
 
     # Changing
 
-    async def take(self, draft: Draft) -> Taken:
-        """Put a configuration's prices in force, unless the ledger has seen them before.
+    async def take(
+        self,
+        draft: Draft,
+        *,
+        new_customers: frozenset[str] = frozenset(),
+        auto_apply: bool = False,
+    ) -> Taken:
+        """Add what nobody pays by yet: the first prices of all, new models, new customers' prices.
 
-        What nobody pays yet takes effect at once, a changed price in `LEAD_MS`: by then every gate
-        knows of it.
+        auto_apply: also put changed prices in force, in `LEAD_MS`, so that every gate knows by then
         """
-        return await self._put(draft, "configuration", None, again=False)
+        await self._keep(draft.prices)
+
+        async def change(pointer: _Pointer, now_ms: int) -> _Change[Taken]:
+            current = pointer.schedule.at(now_ms)
+            if current is None:
+                return _add(pointer, draft.book, now_ms, 0, "configuration")
+            base = await self.book(current.number)
+            if auto_apply:
+                return await self._make_newest(pointer, draft, base, now_ms)
+            added = draft.added_to(base, new_customers)
+            if added == base:
+                return _Change(pointer, await self._compare(pointer.schedule, draft, base, now_ms))
+            changed = _add(pointer, added, now_ms, now_ms, "configuration")
+            taken = await self._compare(changed.pointer.schedule, draft, added, now_ms)
+            return _Change(changed.pointer, taken, changed.book)
+
+        return await self._change(change)
+
+    async def look(self, draft: Draft, new_customers: frozenset[str] = frozenset()) -> Taken | None:
+        """How a configuration's prices stand; changes nothing. None while there is no book in force."""
+        schedule, now_ms = await self.schedule()
+        current = schedule.at(now_ms)
+        if current is None:
+            return None
+        base = await self.book(current.number)
+        return await self._compare(schedule, draft, draft.added_to(base, new_customers), now_ms)
 
     async def apply(self, draft: Draft, from_ms: int | None = None) -> Taken:
-        """Put prices in force from a moment on (None: now), whether or not they were before."""
-        return await self._put(draft, "apply", from_ms, again=True)
+        """Put prices in force from a moment on (None: now)."""
+        await self._keep(draft.prices)
+
+        async def change(pointer: _Pointer, now_ms: int) -> _Change[Taken]:
+            begins = max(now_ms, from_ms or 0)
+            current = pointer.schedule.at(begins)
+            if current is None:
+                return _add(pointer, draft.book, now_ms, from_ms or 0, "apply")
+            base = await self.book(current.number)
+            book = draft.on(base)
+            if book == base:  # nothing differs from what is in force then
+                return _Change(pointer, _taken(pointer.schedule, current.number, now_ms))
+            if not adds_only(base, book):
+                begins = max(begins, now_ms + LEAD_MS)
+            return _add(pointer, book, now_ms, begins, "apply")
+
+        return await self._change(change)
 
     async def activate(self, number: int, from_ms: int | None = None) -> Activation:
         """Put a book in force again, from a moment on. Raises UnknownBook."""
@@ -167,33 +215,36 @@ class PriceBooks:
 
     # How
 
-    async def _put(self, draft: Draft, reason: str, from_ms: int | None, *, again: bool) -> Taken:
-        """Keep the draft's prices, make its book, and put that in force."""
-        await self._keep(draft.prices)
-        digest = draft.book.digest()
+    async def _make_newest(
+        self, pointer: "_Pointer", draft: Draft, base: Book, now_ms: int
+    ) -> "_Change[Taken]":
+        """The prices of the newest configuration, whatever was scheduled; base: the book in force."""
+        last = pointer.schedule.activations[-1]
+        planned = await self.book(last.number)
+        if draft.on(planned) == planned:
+            return _Change(pointer, _taken(pointer.schedule, last.number, now_ms))
+        pointer = pointer.with_schedule(pointer.schedule.begun(now_ms))
+        book = draft.on(base)
+        if book == base:
+            current = pointer.schedule.activations[-1]
+            return _Change(pointer, _taken(pointer.schedule, current.number, now_ms))
+        begins = now_ms if adds_only(base, book) else now_ms + LEAD_MS
+        return _add(pointer, book, now_ms, begins, "auto_apply")
 
-        async def change(pointer: _Pointer, now_ms: int) -> _Change[Taken]:
-            schedule, known = pointer.schedule, pointer.seen.get(digest)
-            if known is not None and not again:
-                return _Change(pointer, _taken(schedule, known, now_ms, new=False))
-            begins = max(now_ms, from_ms or 0)
-            current = schedule.at(begins)
-            base = await self.book(current.number) if current else Book({})
-            book = draft.on(base)
-            if current is not None and book == base:  # nothing differs from what is in force then
-                after = pointer.saw(digest, current.number)
-                return _Change(after, _taken(schedule, current.number, now_ms, new=known is None))
-            if current is None:
-                begins = from_ms or 0
-            elif not adds_only(base, book):
-                begins = max(begins, now_ms + LEAD_MS)
-            number = pointer.last_number + 1
-            schedule = schedule.plus(Activation(number, begins, now_ms, reason))
-            after = pointer.with_schedule(schedule).saw(digest, number)
-            taken = _taken(schedule, number, now_ms, new=known is None)
-            return _Change(after, taken, (number, _pack_book(book)))
-
-        return await self._change(change)
+    async def _compare(
+        self, schedule: Schedule, draft: Draft, in_force: Book, now_ms: int
+    ) -> Taken:
+        current = schedule.at(now_ms)
+        assert current is not None, "there is a book in force"
+        changes = price_changes(in_force, draft.on(in_force))
+        if not changes:
+            return Taken(current.number, "in_force", current.from_ms)
+        for coming in schedule.activations:
+            if coming.from_ms > now_ms:
+                book = await self.book(coming.number)
+                if not price_changes(book, draft.on(book)):
+                    return Taken(coming.number, "scheduled", coming.from_ms)
+        return Taken(current.number, "pending", current.from_ms, changes)
 
     async def _keep(self, prices: Mapping[str, Price]) -> None:
         """Each price, once for ever."""
@@ -235,15 +286,10 @@ class _Pointer:
 
     schedule: Schedule
     last_number: int
-    seen: Mapping[str, int]
 
     def with_schedule(self, schedule: Schedule) -> "_Pointer":
         newest = Schedule(schedule.activations[-MAX_ACTIVATIONS:])
-        return _Pointer(newest, self.last_number, self.seen)
-
-    def saw(self, digest: str, number: int) -> "_Pointer":
-        seen = {**self.seen, digest: number}
-        return _Pointer(self.schedule, max(self.last_number, number), seen)
+        return _Pointer(newest, self.last_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,14 +301,22 @@ class _Change(Generic[T]):
     book: tuple[int, bytes] | None = None
 
 
-def _taken(schedule: Schedule, number: int, now_ms: int, *, new: bool) -> Taken:
+def _add(pointer: _Pointer, book: Book, now_ms: int, begins_ms: int, reason: str) -> _Change[Taken]:
+    """Give a new book its number and its place in the schedule."""
+    number = pointer.last_number + 1
+    schedule = pointer.schedule.plus(Activation(number, begins_ms, now_ms, reason))
+    after = _Pointer(pointer.schedule, number).with_schedule(schedule)
+    return _Change(after, _taken(schedule, number, now_ms), (number, _pack_book(book)))
+
+
+def _taken(schedule: Schedule, number: int, now_ms: int) -> Taken:
     current = schedule.at(now_ms)
     of_book = [each for each in schedule.activations if each.number == number]
     ahead = [each for each in of_book if each.from_ms > now_ms]
     begins = ahead[0].from_ms if ahead else of_book[-1].from_ms if of_book else 0
     if current is not None and current.number == number:
         begins = current.from_ms
-    return Taken(number, schedule.state_of(number, now_ms), begins, new)
+    return Taken(number, schedule.state_of(number, now_ms), begins)
 
 
 def _ms(clock: tuple[int, int]) -> int:
@@ -271,14 +325,14 @@ def _ms(clock: tuple[int, int]) -> int:
 
 def _read_pointer(raw: bytes | None) -> _Pointer:
     if raw is None:
-        return _Pointer(Schedule(), 0, {})
-    activations, last_number, seen = unpackb(raw)
-    return _Pointer(Schedule(tuple(Activation(*each) for each in activations)), last_number, seen)
+        return _Pointer(Schedule(), 0)
+    activations, last_number, *_ = unpackb(raw)
+    return _Pointer(Schedule(tuple(Activation(*each) for each in activations)), last_number)
 
 
 def _pack_pointer(pointer: _Pointer) -> bytes:
     activations = [astuple(each) for each in pointer.schedule.activations]
-    packed: bytes = packb([activations, pointer.last_number, dict(pointer.seen)])
+    packed: bytes = packb([activations, pointer.last_number])
     return packed
 
 

@@ -129,7 +129,9 @@ class BlankedAnswer:
         assert self._decoder is not None
         self._blanker.feed(self._decoder.feed(piece))
         if self._blanker.found:
-            raise UpstreamError("the answer shows the gate's credential in a coding", sent=True)
+            raise UpstreamError(
+                "the answer shows the gate's credential in a coding", sent=True, cause="auth"
+            )
         self._coded += piece
         if self._blanker.keeps:
             return b""

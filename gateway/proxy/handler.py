@@ -181,10 +181,10 @@ class Flow:
             answered = broke is None and run.answered
             trail.reason = run.flags[-1] if run.flags else ""
             if broke is not None:
-                self._observer.upstream_failed(model.upstream.name, broke)
+                self._observer.upstream_failed(trail, model.upstream.name, broke)
         except UpstreamError as error:
-            run.flag("upstream_timeout" if error.timeout else "upstream_failed")
-            self._observer.upstream_failed(model.upstream.name, error)
+            run.note_failure(error, "upstream_failed")
+            self._observer.upstream_failed(trail, model.upstream.name, error)
             raise refused_by_upstream(error) from None
         except (ClientGone, CancelledError) as left:
             run.leave(unsent=isinstance(left, CancelledUnsent))
@@ -222,7 +222,7 @@ class Flow:
             finally:
                 answer.close()
         except UpstreamError as error:
-            self._observer.upstream_failed(upstream.name, error)
+            self._observer.upstream_failed(trail, upstream.name, error)
             raise refused_by_upstream(error) from None
 
     # Steps, in the order of the flow

@@ -7,7 +7,7 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Raw header fields in order; names as they came (compare lower-cased)."""
@@ -105,20 +105,46 @@ class Exchange(ABC):
         await self.end()
 
 
-class UpstreamError(Exception):
-    """The upstream gave no whole answer. `sent` says whether it may have the request."""
+UpstreamCause = Literal[
+    "dns",  # its name does not resolve
+    "refused",  # nobody listens there
+    "unreachable",  # no way to its address
+    "tls",  # the handshake failed: certificate, name, version
+    "timeout",  # a deadline of the configuration passed
+    "reset",  # it broke the connection
+    "closed",  # it closed the connection too early
+    "malformed",  # what it sent is not one HTTP response
+    "busy",  # the gate has no connection free
+    "stopped",  # the gate closed the connection
+    "auth",  # it refused the gate's credential
+]
+"""What failed at an upstream: in the log, on the event, and as a metric's label."""
 
-    def __init__(self, message: str, *, sent: bool, timeout: bool = False) -> None:
+
+class UpstreamError(Exception):
+    """The upstream gave no complete response. The message is the gate's own and names no secret.
+
+    sent: it may have the request
+    """
+
+    def __init__(self, message: str, *, sent: bool, cause: UpstreamCause) -> None:
         super().__init__(message)
         self.sent = sent
-        self.timeout = timeout
+        self.cause: UpstreamCause = cause
+
+    @property
+    def timeout(self) -> bool:
+        """Whether a deadline passed."""
+        return self.cause == "timeout"
 
 
 class UpstreamAuthError(UpstreamError):
     """The upstream refused the gate's credential. status: 401 or 403."""
 
     def __init__(self, status: int) -> None:
-        super().__init__(f"the upstream refused the gate's credential ({status})", sent=True)
+        super().__init__(
+            f"the upstream refused the gate's credential ({status})", sent=True, cause="auth"
+        )
         self.status = status
 
 

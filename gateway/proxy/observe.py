@@ -49,13 +49,12 @@ class Observer:
             self._head_arrived[upstream] = histogram
         histogram.observe(seconds)
 
-    def upstream_failed(self, upstream: str, error: UpstreamError) -> None:
-        """An attempt gave no whole answer, or the upstream refused the gate's credential."""
-        kind = "timeout" if error.timeout else "cut" if error.sent else "connect"
+    def upstream_failed(self, trail: Trail, upstream: str, error: UpstreamError) -> None:
+        """An attempt gave no complete response, or the upstream refused the gate's credential."""
+        trail.upstream_error = str(error)
         if isinstance(error, UpstreamAuthError):
-            kind = "auth"
             log.error("upstream_auth_failed", upstream=upstream, status=error.status)
-        self.metrics.upstream_failures.labels(upstream, kind).inc()
+        self.metrics.upstream_failures.labels(upstream, error.cause).inc()
 
     def settled(self, run: Run, settled: Settled) -> None:
         """The ledger has taken the end of a reservation."""
@@ -97,7 +96,10 @@ class Observer:
         log.error("request_failed", request_id=trail.request_id, **failure(fault))
 
     def request(self, trail: Trail, exchange: Exchange) -> None:
-        """The request has ended: its one log line."""
+        """The request has ended: its one log line. Probes of `/healthz` and `/readyz` have none: they
+        come every few seconds, and what changes their answer is logged where it changes."""
+        if trail.route is not None and trail.route.public:
+            return
         account = trail.account
         line: dict[str, Any] = {
             "at_ms": time.time_ns() // 1_000_000,
@@ -114,4 +116,6 @@ class Observer:
             "upstream_ms": int(trail.upstream_s * 10_000) / 10,
             "duration_ms": int((time.monotonic() - trail.started_at) * 10_000) / 10,
         }
+        if trail.upstream_error:
+            line["upstream_error"] = trail.upstream_error
         self._lines.note(line)

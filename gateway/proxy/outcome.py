@@ -27,7 +27,7 @@ Stage = Literal[
     "whole",  # the answer is complete
     "cut",  # the gate ended the stream: the credit was exhausted
     "left",  # the client has gone
-    "killed",  # the operator ended it: charged as if the client had left
+    "killed",  # the operator ended it: by a kill, or by stopping the gate
 ]
 
 ABSURD_FACTOR: Final = 100
@@ -41,6 +41,9 @@ _TOKEN_SIDES: Final = frozenset({"input", "output"})
 NOTHING_MISSING: Final[frozenset[str]] = frozenset()
 ABSURD: Final = "usage_absurd"
 UNREADABLE: Final = ("answer_unreadable",)
+_NOT_WHOLE: Final[frozenset[Stage]] = frozenset({"unsent", "sent", "killed"})
+"""Ends that are the upstream's fault or the operator's act: what was not delivered is not charged,
+whatever the policy says of clients who leave."""
 
 
 @dataclass(slots=True)
@@ -78,20 +81,21 @@ class Outcome:
 def decide(ended: Ended) -> Outcome:
     """The row of the outcome table (docs/flow.md) that applies."""
     facts = ended.facts
-    failed = ended.stage in ("unsent", "sent") or ended.status >= 400 or facts.error
+    failed = ended.stage in _NOT_WHOLE or ended.status >= 400 or facts.error
     usable = is_usable(facts, ended.bound)
     if failed and not usable and not _delivered(ended):
         return Outcome("release", {}, None)
-    if ended.stage in ("left", "killed") and not (usable and facts.usage_final):
+    reported = usable and facts.usage_final
+    if ended.stage == "left" and not reported:
         return _when_gone(ended, usable=usable)
-    if ended.stage == "cut":
+    if ended.stage == "cut" or (ended.stage == "killed" and not reported):
         # What the last piece had beyond the hold was not passed on: it is not charged.
         usage = seen_usage(facts, ended.bound, usable=usable, cut=True)
         return Outcome("settle", usage, "counted", _flags(facts, usable=usable))
-    if facts.unreadable is not None and not (usable and facts.usage_final):
+    if facts.unreadable is not None and not reported:
         return Outcome("settle", ended.bound.held_usage(ended.model), "estimated", UNREADABLE)
     missing = _missing(ended, usable=usable)
-    if not missing and usable and facts.usage_final:
+    if not missing and reported:
         return Outcome("settle", seen_usage(facts, ended.bound), facts.source, facts.flags)
     flags = _flags(facts, usable=usable)
     usage = seen_usage(facts, ended.bound, usable=usable)
@@ -172,12 +176,11 @@ def _delivered(ended: Ended) -> bool:
 
 
 def _when_gone(ended: Ended, *, usable: bool) -> Outcome:
-    """The client has left, or the operator ended the request. What has begun to reason unseen is
-    never charged as if it had not."""
+    """The client has left. What has begun to reason unseen is never charged as if it had not."""
     facts, bound, policy = ended.facts, ended.bound, ended.policy
     by = policy.disconnect_stream if ended.streaming else policy.disconnect_json
     undrained = by == "drain" and not ended.streaming
-    flags: tuple[str, ...] = ("undrained",) if undrained and ended.stage == "left" else ()
+    flags: tuple[str, ...] = ("undrained",) if undrained else ()
     hold = Outcome("settle", bound.held_usage(ended.model), "estimated", flags)
     if by == "charge_hold" or ended.model.hidden_output:
         return hold

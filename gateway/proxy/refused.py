@@ -158,8 +158,8 @@ def refused_by_ledger(denied: Denied, *, insufficient_status: int) -> Refused:
             )
         case "wallet_frozen":
             return Refused(
-                "no_credit",
-                "This account is frozen. Ask its owner or the operator to thaw it.",
+                "account_frozen",
+                "This account is frozen; adding credits does not help. Ask the operator to thaw it.",
                 reason=denied.reason,
                 detail={"reason": denied.reason},
             )
@@ -182,10 +182,18 @@ def refused_by_kill(reason: str) -> Refused:
             reason=reason,
             detail={"reason": reason},
         )
+    if reason == "gate_stopped":
+        return Refused(
+            "shutting_down",
+            "The gate is stopping, so this answer ends here; only what was delivered is charged."
+            " Try again.",
+            reason=reason,
+            detail={"reason": reason},
+        )
     return Refused(
-        "no_credit",
-        "This account was frozen while its request ran; the answer ends here. Ask its owner or the"
-        " operator to thaw it.",
+        "account_frozen",
+        "This account was frozen while its request ran; the answer ends here. Ask the operator to"
+        " thaw it.",
         reason=reason,
         detail={"reason": reason},
     )
@@ -210,7 +218,7 @@ def refused_growth(reason: str | None, held: str) -> Refused:
             )
         case "wallet_frozen":
             return Refused(
-                "no_credit",
+                "account_frozen",
                 "This account was frozen while this answer ran; it was cut where its hold ended.",
                 detail=detail,
             )
@@ -230,11 +238,16 @@ def refused_by_upstream(error: UpstreamError) -> Refused:
             f"The upstream refused this gateway's own credential ({error.status}). Your API key is"
             " valid; the operator of this gateway must fix the upstream's credential.",
         )
+    reason = f"upstream_{error.cause}"
     if error.timeout:
-        return Refused(
-            "upstream_timeout", "The upstream did not answer in time (the gate's limit)."
-        )
-    return Refused("upstream_unreachable", "The upstream gave no whole answer.")
+        message = "The upstream did not answer in time (the gate's limit)."
+        return Refused("upstream_timeout", message, reason=reason)
+    message = (
+        "The upstream closed the connection before completing its response."
+        if error.sent
+        else "The upstream could not be reached."
+    )
+    return Refused("upstream_unreachable", message, reason=reason)
 
 
 def refusal_headers(refusal: Refusal) -> list[tuple[str, str]]:

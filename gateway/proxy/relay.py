@@ -134,7 +134,7 @@ async def _relay_stream(
                 piece, start = start or await answer.read(), b""
             except UpstreamError as error:
                 tap.finish(broken=True)
-                run.flag("upstream_timeout" if error.timeout else "upstream_cut")
+                run.note_failure(error, "upstream_cut")
                 await tap.end_with(
                     exchange, dialect.end_stream(asked, _cut_by_upstream(request_id))
                 )
@@ -323,5 +323,7 @@ async def _write_cost_comments(exchange: Exchange, run: Run) -> None:
 
 def _cut_by_upstream(request_id: str) -> Refusal:
     return Refusal(
-        "upstream_unreachable", "The upstream broke off in the middle of its answer.", request_id
+        "upstream_unreachable",
+        "The upstream closed the connection before completing its response.",
+        request_id,
     )

@@ -29,6 +29,7 @@ from gateway.proxy.attempts import Attempt
 from gateway.proxy.catalog import Model, Policy
 from gateway.proxy.ending import Verb
 from gateway.proxy.estimate import Bound
+from gateway.proxy.http import UpstreamError
 from gateway.proxy.outcome import Ended, Stage, decide, is_usable, seen_usage
 from gateway.telemetry.logs import failure
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("gate")
 
-KillReason = Literal["wallet_killed", "key_revoked"]
+KillReason = Literal["wallet_killed", "key_revoked", "gate_stopped"]
 
 EXTEND_AGAIN_S: Final = 1.0
 """After the ledger could not be asked to extend a hold."""
@@ -240,6 +241,11 @@ class Run:
         if word not in self.flags:
             self.flags.append(word)
 
+    def note_failure(self, error: UpstreamError, flag: str) -> None:
+        """The upstream failed: say so on the event. flag: unless a deadline passed"""
+        self.flag("upstream_timeout" if error.timeout else flag)
+        self.event["upstream_error"] = error.cause
+
     def leave(self, *, unsent: bool) -> None:
         """The answer has nobody any more to go to. unsent: before the upstream heard of the request."""
         if self.killed is None:
@@ -253,7 +259,7 @@ class Run:
         """The operator ends this answer. Without effect on one that has come whole or was cut."""
         if self.killed is None and self.stage in ("unsent", "sent"):
             self.killed = reason
-            self.flag("killed")
+            self.flag("gate_stopped" if reason == "gate_stopped" else "killed")
             if self.stage == "sent":
                 self.stage = "killed"
             if self.interrupt is not None:

@@ -237,6 +237,11 @@ class Settlements:
             if customer_id in (None, run.account.customer_id):
                 run.look()
 
+    def stop_running(self) -> None:
+        """End every running answer, for the gate stops: each is charged what was delivered."""
+        for run in tuple(self.live):
+            run.kill("gate_stopped")
+
     async def drain(self, grace_s: float) -> None:
         """Wait until every ending has been taken by the ledger or by the journal."""
         deadline = time.monotonic() + grace_s

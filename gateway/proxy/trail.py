@@ -29,6 +29,7 @@ class Trail:
     admitted:  the gate has decided to forward it; what fails later is no denial
     denied:    the ledger's last answer, when it was a refusal
     reason:    why it was denied or ended early; "" when neither
+    upstream_error: what failed at the upstream, in the gate's own words
     """
 
     request_id: str = field(default_factory=new_request_id)
@@ -42,3 +43,4 @@ class Trail:
     decision: str = "allow"
     reason: str = ""
     upstream_s: float = 0.0
+    upstream_error: str = ""

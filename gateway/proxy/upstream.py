@@ -20,6 +20,7 @@ import contextlib
 import errno
 import re
 import select
+import socket
 import ssl
 from collections import deque
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.proxy.http import CancelledUnsent, Headers, UpstreamError
+from gateway.proxy.http import CancelledUnsent, Headers, UpstreamCause, UpstreamError
 from gateway.proxy.upstream_answer import NEVER, PooledAnswer
 from gateway.proxy.upstream_connection import UpstreamConnection
 from gateway.proxy.upstream_target import join_path, join_query
@@ -203,9 +204,9 @@ class UpstreamPool:
             self._sweep_timer.cancel()
             self._sweep_timer = None
         while self._waiting:
-            self._refuse_waiting(self._waiting.popleft()[0], "is closed", timeout=False)
+            self._refuse_waiting(self._waiting.popleft()[0], "is closed", "stopped")
         for connection in list(self._connections):
-            connection.fail("the gate is closing")
+            connection.fail("the gate is closing", "stopped")
         if self._connections:
             self._emptied = asyncio.get_running_loop().create_future()
             await self._emptied
@@ -247,7 +248,7 @@ class UpstreamPool:
                 and _has_news(connection)
             ):
                 return connection
-            connection.fail("closed while idle")
+            connection.fail("closed while idle", "closed")
         return None
 
     def _wake_rested(self) -> None:
@@ -260,11 +261,11 @@ class UpstreamPool:
         deadline = loop.time() + self._connect_s
         while True:
             if self._closed:
-                raise UpstreamError(f"upstream {self.name} is closed", sent=False)
+                raise self._error("is closed", "stopped")
             if len(self._connections) + self._opening < self._connections_most:
                 return await self._open(loop)
             if len(self._waiting) >= self._waiting_most:
-                raise UpstreamError(f"upstream {self.name} has too many waiting", sent=False)
+                raise self._error("has too many requests waiting for a connection", "busy")
             self._start_sweep(loop)
             turn: asyncio.Future[UpstreamConnection | None] = loop.create_future()
             self._waiting.append((turn, deadline))
@@ -290,28 +291,27 @@ class UpstreamPool:
                     server_hostname=self._server_name,
                 )
         except TimeoutError:
-            raise UpstreamError(
-                f"upstream {self.name} could not be connected to in time", sent=False, timeout=True
-            ) from None
+            raise self._error("could not be connected to in time", "timeout") from None
         except ssl.SSLError as error:
-            raise UpstreamError(
-                f"upstream {self.name} failed the TLS handshake ({error.reason})", sent=False
-            ) from None
+            raise self._error(f"failed the TLS handshake ({error.reason})", "tls") from None
+        except socket.gaierror as error:
+            code = _RESOLVER_CODES.get(error.errno or 0, "unknown")
+            raise self._error(f"has a name that does not resolve ({code})", "dns") from None
         except OSError as error:
-            code = errno.errorcode.get(error.errno or 0, type(error).__name__)
-            raise UpstreamError(
-                f"upstream {self.name} could not be connected to ({code})", sent=False
-            ) from None
+            number = _error_number(error)
+            code = errno.errorcode.get(number, type(error).__name__)
+            cause = _CAUSES.get(number, "unreachable")
+            raise self._error(f"could not be connected to ({code})", cause) from None
         finally:
             self._opening -= 1
             if connection is None:
                 self._pass_on(None)
         if not connection.usable:
             self._pass_on(None)
-            raise UpstreamError(f"upstream {self.name} closed at once", sent=False)
+            raise self._error("closed the connection at once", "closed")
         if self._closed:
-            connection.fail("the gate is closing")
-            raise UpstreamError(f"upstream {self.name} is closed", sent=False)
+            connection.fail("the gate is closing", "stopped")
+            raise self._error("is closed", "stopped")
         self._connections.add(connection)
         self._start_sweep(loop)
         return connection
@@ -358,23 +358,47 @@ class UpstreamPool:
             self._wake_rested()
         # Oldest first: last in, first out leaves the longest idle at the front.
         while self._idle and self._idle[0].idle_since < idle_border:
-            self._idle.pop(0).fail("idle for too long")
+            self._idle.pop(0).fail("idle for too long", "closed")
         for connection in [
             c for c in self._connections if c.phase_deadline < now or c.total_deadline < now
         ]:
             connection.expire()
         while self._waiting and self._waiting[0][1] < now:
-            self._refuse_waiting(self._waiting.popleft()[0], "had no connection free", timeout=True)
+            self._refuse_waiting(
+                self._waiting.popleft()[0], "had no connection free in time", "timeout"
+            )
         if self._connections or self._waiting:
             self._start_sweep(loop)
 
     def _refuse_waiting(
-        self, turn: "asyncio.Future[UpstreamConnection | None]", why: str, *, timeout: bool
+        self, turn: "asyncio.Future[UpstreamConnection | None]", why: str, cause: UpstreamCause
     ) -> None:
         if not turn.done():
-            turn.set_exception(
-                UpstreamError(f"upstream {self.name} {why}", sent=False, timeout=timeout)
-            )
+            turn.set_exception(self._error(why, cause))
+
+    def _error(self, what: str, cause: UpstreamCause) -> UpstreamError:
+        """What kept a request from being sent."""
+        return UpstreamError(f"upstream {self.name} {what}", sent=False, cause=cause)
+
+
+_CAUSES: Final[dict[int, UpstreamCause]] = {
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "reset",
+    errno.ECONNABORTED: "reset",
+    errno.ETIMEDOUT: "timeout",
+}
+_RESOLVER_CODES: Final = {
+    getattr(socket, name): name for name in dir(socket) if name.startswith("EAI_")
+}
+_ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
+
+
+def _error_number(error: OSError) -> int:
+    """Its number; of one that stands for several attempts (IPv6, IPv4), the number they share."""
+    if error.errno:
+        return error.errno
+    numbers = {int(number) for number in _ERRNO.findall(str(error))}
+    return numbers.pop() if len(numbers) == 1 else 0
 
 
 def _has_news(connection: UpstreamConnection) -> bool:

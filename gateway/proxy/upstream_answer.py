@@ -74,7 +74,7 @@ class PooledAnswer:
         """Stop here: a connection that still carries this answer is closed. Idempotent."""
         connection = self._connection
         if connection is not None:
-            connection.fail("closed by the gate before its end")
+            connection.fail("closed by the gate before its end", "stopped")
 
     # The connection's side
 

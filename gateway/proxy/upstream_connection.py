@@ -21,7 +21,7 @@ from typing import Final, cast
 
 import httptools
 
-from gateway.proxy.http import UpstreamError
+from gateway.proxy.http import UpstreamCause, UpstreamError
 from gateway.proxy.upstream_answer import NEVER, PooledAnswer
 
 BUFFER_HIGH_BYTES: Final = 256 * 1024
@@ -208,12 +208,12 @@ class UpstreamConnection(asyncio.Protocol):
             if self.transport is not None:
                 self.transport.resume_reading()
 
-    def fail(self, message: str, *, timeout: bool = False) -> None:
+    def fail(self, message: str, cause: UpstreamCause) -> None:
         """Close at once; a request under way fails. Idempotent."""
         answer, self._answer = self._answer, None
         self.phase_deadline = self.total_deadline = NEVER
         if answer is not None:
-            answer.fail(UpstreamError(message, sent=True, timeout=timeout))
+            answer.fail(UpstreamError(message, sent=True, cause=cause))
             self._wake_writer()
         if self.transport is not None:
             self.transport.abort()
@@ -221,7 +221,7 @@ class UpstreamConnection(asyncio.Protocol):
     def expire(self) -> None:
         """A deadline has passed."""
         phase = "between bytes" if self._head_done else "before its head"
-        self.fail(f"the answer took too long {phase}", timeout=True)
+        self.fail(f"the response took too long {phase}", "timeout")
 
     def _wake_writer(self) -> None:
         waiter = self._write_waiter
@@ -238,7 +238,7 @@ class UpstreamConnection(asyncio.Protocol):
         answer = self._answer
         if answer is None:
             # Nothing was asked: a late error page, or an attempt to slip in an answer.
-            self.fail("spoke unasked")
+            self.fail("spoke unasked", "malformed")
             return
         if not self._head_done:
             self._head_bytes += len(data)
@@ -254,12 +254,12 @@ class UpstreamConnection(asyncio.Protocol):
             if self._message_done:
                 self._finish(reusable=False)
             else:
-                self.fail("sent a malformed answer")
+                self.fail("sent a malformed response", "malformed")
             return
         if self._message_done:
             self._finish(reusable=self._written and self._keep_alive)
         elif not self._head_done and self._head_bytes > HEAD_MOST_BYTES:
-            self.fail("sent too large a head")
+            self.fail("sent too large a head", "malformed")
 
     def _hand_over(self, answer: PooledAnswer) -> None:
         """Give the reader the pieces of body that the parser has found."""
@@ -275,11 +275,14 @@ class UpstreamConnection(asyncio.Protocol):
             self._finish(reusable=False)
         return False
 
-    def connection_lost(self, _exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._parser = None
-        where = "in the middle of its answer" if self._head_done else "before it answered"
-        self.fail(f"closed the connection {where}")
+        where = "in the middle of its response" if self._head_done else "before it responded"
+        if exc is None:
+            self.fail(f"closed the connection {where}", "closed")
+        else:
+            self.fail(f"reset the connection {where}", "reset")
         self._on_lost(self)
 
     def pause_writing(self) -> None:

@@ -33,8 +33,9 @@ Category = Literal["paid", "promotional", "allowance", "adjustment"]
 
 
 class GrantSection(Section):
-    """Credit that a customer starts with, granted exactly once: by customer and name. Another
-    amount under the same name is refused by the ledger, not granted again."""
+    """Credit that a customer starts with, granted exactly once: by customer and name. Changed terms
+    under the same name apply to customers who have not received the grant; those who have keep
+    theirs."""
 
     name: Id = field("Name, for ever: what makes the grant happen once.", "welcome")
     amount_nano: Amount = field("Credits.", "10.00", alias="amount")

@@ -21,6 +21,8 @@ MAX_DEPTH: Final = 40
 
 _NOTHING: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _MERGE: Final = "<<"
+_IN_BRACKETS: Final = ("while parsing a flow mapping", "while parsing a flow sequence")
+"""What the parser was doing where its context mark is an opening bracket."""
 _OWN_TAGS: Final = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
 _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
@@ -89,18 +91,9 @@ class Document:
         loader = _Loader(text)
         try:
             node: yaml.Node | None = loader.get_single_node()
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            what = error.problem or error.context or "cannot be read"
-            said = text.splitlines()[line - 1] if line <= text.count("\n") + 1 else ""
-            hint = "Inside { } and [ ] a value with ${…} needs quotes." if "${" in said else ""
-            message = f"not valid YAML: {what}"
-            self.problems.append(Problem(str(self.file), line, column, "", message, hint))
-            self.unread.add(())
-            return None
         except yaml.YAMLError as error:
-            self._note((), f"not valid YAML: {error}")
+            self.problems.append(_unreadable(str(self.file), text, error))
+            self.unread.add(())
             return None
         finally:
             loader.dispose()
@@ -167,10 +160,39 @@ class Document:
         if not node.style and text in _NOTHING:
             return None
         try:
-            filled = self._interpolator.fill(text)
+            filled = text if "\0" in text else self._interpolator.fill(text)
         except Wrong as wrong:
             self._note(path, wrong.message, wrong.hint)
             return text
+        if "\0" in filled:  # no name, path or address can hold it
+            self._note(path, "the value holds a NUL character", "Remove it.")
+            return None
         if filled != text:
             self._written[path] = (text, filled)
         return filled
+
+
+def _unreadable(file: str, text: str, error: yaml.YAMLError) -> Problem:
+    """Where and why the text is not YAML. The parser may point behind the end of the text."""
+    lines = text.splitlines() or [""]
+    hint = ""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        what = error.problem or error.context or "cannot be read"
+        opened = error.context_mark
+        if opened is not None and error.context in _IN_BRACKETS:
+            hint = f"The bracket opened in line {opened.line + 1} may not be closed."
+    elif isinstance(error, yaml.reader.ReaderError):
+        before = text[: error.position].splitlines() or [""]
+        line, column, what = len(before), len(before[-1]) + 1, str(error.reason)
+    else:
+        line, column, what = 1, 1, str(error)
+    if line > len(lines):
+        line, column = len(lines), len(lines[-1]) + 1
+    said = lines[line - 1]
+    if said[column - 1 : column] == "\t":
+        hint = "YAML is indented with spaces, not with tabs."
+    elif "${" in said:
+        hint = "Inside { } and [ ] a value with ${…} needs quotes."
+    return Problem(file, line, column, "", f"not valid YAML: {what}", hint)

@@ -29,6 +29,7 @@ from gateway.settings.servers import (
     CorsSection,
     ExportSection,
     ListenSection,
+    PriceBookSection,
     Redis,
     RedisSection,
     StoreSection,
@@ -108,6 +109,9 @@ class Settings(Section):
             }
         },
         factory=dict,
+    )
+    prices: PriceBookSection = field(
+        "How changed prices come into force.", {"auto_apply": True}, factory=PriceBookSection
     )
     routes: Mapping[Id, RouteSection] = field(
         "Allowed endpoints by name, in place of the default ones.",

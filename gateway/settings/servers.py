@@ -123,6 +123,19 @@ class AdminSection(Section):
         return self
 
 
+class PriceBookSection(Section):
+    """How this configuration's prices come into force. The ledger keeps the price book that every
+    gate charges by. A price that nobody pays yet (the first ones, a new model's, a new customer's)
+    is added at once; any other difference is pending until `creditgate prices apply`."""
+
+    auto_apply: Switch = field(
+        "Activate changed prices whenever the configuration is read, so that the newest file wins, "
+        "reverts included. For development; in production a typo would charge customers.",
+        True,
+        False,
+    )
+
+
 class RedisTlsSection(Section):
     """TLS to the Redis server; in force when the URL is `rediss://`."""
 

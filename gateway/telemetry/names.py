@@ -65,8 +65,8 @@ class GateMetrics:
         )
         self.upstream_failures = registry.counter(
             "creditgate_upstream_failures_total",
-            "Upstream attempts that gave no answer to pass on, by kind (connect, timeout, cut,"
-            " auth: it refused the gate's credential).",
+            "Upstream attempts without a complete response, by what failed (dns, refused, unreachable,"
+            " tls, timeout, reset, closed, malformed, busy, stopped, auth: it refused the gate's credential).",
             ("upstream", "kind"),
         )
         self.added_latency_seconds = registry.histogram(

@@ -143,9 +143,10 @@ def summary(report: Report) -> Group:
             parts.append(
                 Text("! the generator was the limit above it: the gate may take more", "yellow")
             )
+    busy = f" (the machine was {stage.machine:.0%} busy)" if stage.busy else ""
     for target in stage.targets:
         mark, style = ("✓", "green") if target.met else ("✗", "red")
-        parts.append(Text(f"{mark} {target.text}: {target.measured}", style))
+        parts.append(Text(f"{mark} {target.text}: {target.measured}{busy}", style))
     return Group(*parts)
 
 

@@ -122,9 +122,7 @@ def _cards(report: Report) -> list[tuple[str, str, str]]:
     stage = report.headline
     gate, added = stage.gate, stage.added_ms.get(TOTAL, {})
     share = 1 / gate.ended if gate.ended else 0.0
-    offered = (
-        "" if stage.rate is None else f"{stage.until_rate or stage.rate:,g}/s meant to be sent"
-    )
+    offered = "" if stage.rate is None else f"target rate {stage.until_rate or stage.rate:,g}/s"
     cards = [
         ("answers a second", f"{gate.per_second:,.4g}", offered),
         ("median", _ms(_of(gate, "p50")), _beside(added.get("p50"))),

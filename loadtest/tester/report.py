@@ -145,6 +145,11 @@ class Stage(Part):
         """Whether every target is met."""
         return all(target.met for target in self.targets)
 
+    @property
+    def busy(self) -> bool:
+        """Whether the latencies are those of a full machine."""
+        return self.machine is not None and self.machine >= _BUSY_MACHINE
+
 
 class Machine(Part):
     """Where it ran."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import msgpack
+import orjson
 import pytest
 import redis.asyncio
 import yaml
@@ -19,7 +20,7 @@ from structlog.testing import capture_logs
 
 from gateway.app import service as module
 from gateway.app.roles import CannotServe, Resources
-from gateway.app.run import _sync
+from gateway.app.run import _write
 from gateway.app.service import GateService, build_gate
 from gateway.domain.reservation import Hold
 from gateway.ledger.journal import SettleJournal
@@ -243,12 +244,26 @@ async def test_a_drain_lets_streams_end_and_settles_them_all(
         assert list((tmp_path / "data" / "journal").iterdir()) == []
 
 
-@pytest.mark.parametrize("policy", ["charge_seen", "drain"])
-async def test_what_outlives_the_grace_is_cut_and_settled_in_time(
-    tmp_path: Path, valkey_socket: Path, sim: Sim, policy: str
+STRICT = {"preset": "strict", "drain_max_ms": 60_000}
+
+
+@pytest.mark.parametrize("policy", ["charge_seen", "drain", "charge_hold", "charge_input"])
+@pytest.mark.parametrize("hidden", [False, True])
+async def test_what_outlives_the_grace_is_charged_what_was_delivered_whatever_the_policy(
+    tmp_path: Path, valkey_socket: Path, sim: Sim, policy: str, hidden: bool
 ) -> None:
-    settings = {"disconnect_stream": policy, "drain_max_ms": 60_000}
-    async with running_gate(tmp_path, valkey_socket, sim.url, policy=settings) as gate:
+    settings = {**STRICT, "disconnect_stream": policy}
+    models = {
+        "small": {
+            "upstream": "sim",
+            "prices": {"input": "1.00", "output": "4.00"},
+            "max_output_tokens": 4096,
+            "hidden_output": hidden,
+        }
+    }
+    async with running_gate(
+        tmp_path, valkey_socket, sim.url, policy=settings, models=models
+    ) as gate:
         asked = [
             asyncio.create_task(gate.chat("hi\nsim: tokens=2000 itl_ms=20", stream=True))
             for _ in range(5)
@@ -258,12 +273,64 @@ async def test_what_outlives_the_grace_is_cut_and_settled_in_time(
         began = time.monotonic()
         await gate.service.drain(0.2)
         assert time.monotonic() - began < 0.2 + 5, "what the supervisor allows"
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        assert all(isinstance(answer, httpx.RemoteProtocolError) for answer in answers)
+        delivered = []
+        for answer in await asyncio.gather(*asked):
+            *chunks, error, done = answer.text.split("\n\n")[:-1]
+            assert done == "data: [DONE]"
+            frame = orjson.loads(error.removeprefix("data: "))
+            assert frame["choices"][0]["finish_reason"] == "error"
+            assert frame["error"]["metadata"]["reason"] == "gate_stopped"
+            texts = [orjson.loads(c.removeprefix("data: "))["choices"] for c in chunks]
+            delivered.append(sum(bool(t and t[0]["delta"].get("content")) for t in texts))
         events = await gate.events()
         assert [event.kind for event in events] == ["settle"] * 5
-        assert all(0 < event.usage["output"] < 2000 for event in events)
+        assert sorted(event.usage["output"] for event in events) == sorted(delivered)
+        assert {tuple(event.facts["flags"]) for event in events} == {("gate_stopped",)}
         assert await gate.held_nano() == 0
+
+
+@pytest.mark.parametrize("policy", ["drain", "charge_hold", "charge_input"])
+async def test_a_json_request_that_outlives_the_grace_costs_nothing_and_may_be_retried(
+    tmp_path: Path, valkey_socket: Path, sim: Sim, policy: str
+) -> None:
+    settings = {**STRICT, "disconnect_json": policy}
+    async with running_gate(tmp_path, valkey_socket, sim.url, policy=settings) as gate:
+        asked = asyncio.create_task(gate.chat("hi\nsim: hang=before_head"))
+        await until(lambda: sim.provider.served.posts == 1)
+        await gate.service.drain(0.05)
+        answer = await asked
+        assert answer.status_code == 503
+        assert answer.json()["error"]["metadata"]["reason"] == "gate_stopped"
+        assert answer.headers["retry-after"] == "1"
+        assert "x-should-retry" not in answer.headers
+        event = await gate.one_event()
+        assert (event.kind, event.amount_nano) == ("release", 0)
+        assert event.facts["flags"] == ["gate_stopped"]
+
+
+async def test_a_client_that_reads_nothing_does_not_hold_up_the_end(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
+    settings = {**STRICT, "disconnect_stream": "charge_hold"}
+    prices = {"input": "1.00", "output": "4.00"}
+    models = {"small": {"upstream": "sim", "prices": prices, "max_output_tokens": 200_000}}
+    async with running_gate(
+        tmp_path, valkey_socket, sim.url, policy=settings, models=models
+    ) as gate:
+        content = "hi\nsim: tokens=200000"  # more than any socket buffers
+        messages = [{"role": "user", "content": content}]
+        body = {"model": "small", "stream": True, "max_tokens": 200_000, "messages": messages}
+        async with gate.client.stream(
+            "POST", "/v1/chat/completions", json=body, headers=gate.headers
+        ) as answer:
+            assert answer.status_code == 200
+            await asyncio.sleep(0.5)
+            began = time.monotonic()
+            await gate.service.drain(0.1)
+            assert time.monotonic() - began < 0.1 + 5
+        event = await gate.one_event()
+        assert 0 < event.usage["output"] < 200_000
+        assert event.facts["flags"] == ["gate_stopped"]
 
 
 async def test_an_operator_in_a_hurry_shortens_the_grace(
@@ -277,9 +344,9 @@ async def test_an_operator_in_a_hurry_shortens_the_grace(
         async with asyncio.timeout(5):
             await gate.service.drain(60)
             await first
-        with pytest.raises(httpx.RemoteProtocolError):
-            await asked
-        assert (await gate.one_event()).kind in ("settle", "release")
+        assert '"finish_reason":"error"' in (await asked).text
+        event = await gate.one_event()
+        assert (event.kind, event.facts["flags"]) == ("settle", ["gate_stopped"])
         assert await gate.held_nano() == 0
 
 
@@ -387,7 +454,7 @@ async def test_the_gate_keeps_to_its_namespace(
     file.write_text(yaml.safe_dump(config))
     settings = load_settings(file)
     url = str(ledger["url"])
-    await _sync(settings, url)
+    await _write(settings, url)
     service = await build_gate(settings, Resources(url, str(tmp_path / "data"), "worker-0"))
     sock = socket.create_server(("127.0.0.1", 0))
     await service.start(sock)
@@ -425,3 +492,23 @@ async def test_the_metrics_say_what_is_open_and_what_was_decided(
             ("allow", ""): 2,
             ("deny", "unknown_model"): 1,
         }
+
+
+async def test_probes_leave_no_line_in_the_log(
+    tmp_path: Path, valkey_socket: Path, sim: Sim, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with running_gate(tmp_path, valkey_socket, sim.url) as gate:
+        for path in ("/healthz", "/readyz", "/readyz?verbose=1"):
+            assert (await gate.client.get(path)).status_code == 200
+        assert (await gate.client.head("/healthz")).status_code == 200
+        assert (await gate.client.get("/v1/models", headers=gate.headers)).status_code == 200
+        said = ""
+
+        def has_come() -> bool:
+            nonlocal said
+            said += capfd.readouterr().err
+            return "/v1/models" in said
+
+        await until(has_come)
+    lines = [line for line in said.splitlines() if '"event":"request"' in line]
+    assert len(lines) == 1

@@ -106,6 +106,50 @@ def test_reload_that_one_part_refuses_changes_nothing(
     assert {gate.ask()[0] for _ in range(32)} == {"salut"}
 
 
+def written(gate: Gate) -> list[str]:
+    """The greetings that were written into the ledger, in turn."""
+    return (gate.folder / "written").read_text().split()
+
+
+def test_the_ledger_is_asked_before_it_is_written(start_gate: Start) -> None:
+    gate = start_gate(workers=2).wait_ready()
+    assert written(gate) == ["hello"]
+    for change in ({"refused_by": "worker-1"}, {"unsyncable": True}):
+        gate.write_config({"greeting": "bonjour", **change})
+        until(lambda: gate.log().count('"configuration_refused"') > 0, "it is refused")
+    until(lambda: "and another" in gate.log(), "each problem has a line of its own")
+    gate.write_config({"greeting": "salut"})
+    until(lambda: "configuration_committed" in gate.log(), "the mended one is committed")
+    assert written(gate) == ["hello", "salut"]
+
+
+def test_what_was_written_half_is_written_back(start_gate: Start) -> None:
+    gate = start_gate(workers=2).wait_ready()
+    gate.write_config({"greeting": "bonjour", "unwritable": True})
+    until(lambda: "configuration_refused" in gate.log(), "the configuration is refused")
+    assert written(gate) == ["hello", "bonjour", "hello"]
+    assert {gate.ask()[0] for _ in range(32)} == {"hello"}
+
+
+def test_a_start_that_is_refused_writes_nothing(start_gate: Start) -> None:
+    gate = start_gate(unsyncable=True)
+    assert gate.process.wait(30) == 1
+    assert "the ledger refuses an account" in gate.log()
+    assert not (gate.folder / "written").exists()
+
+
+def test_a_notice_is_logged_once_and_stands_in_readyz_until_it_is_cleared(
+    start_gate: Start,
+) -> None:
+    gate = start_gate(notices={"prices_pending": "one differs"}).wait_ready()
+    until(lambda: "prices_pending" in gate.admin("/readyz")[1], "readyz shows the notice")
+    assert gate.admin("/readyz")[0] == 200
+    gate.write_config({"greeting": "salut"})
+    until(lambda: "prices_pending_cleared" in gate.log(), "the notice is cleared")
+    assert "prices_pending" not in gate.admin("/readyz")[1]
+    assert gate.log().count("one differs") == 1
+
+
 def test_every_problem_of_a_broken_file_is_logged_and_the_old_stays(start_gate: Start) -> None:
     gate = start_gate().wait_ready()
     (gate.folder / "gate.json").write_text("{")

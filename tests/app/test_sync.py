@@ -12,7 +12,9 @@ from structlog.testing import capture_logs
 from gateway.app.roles import CannotServe
 from gateway.app.sync import sync_accounts
 from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.operations import Ledger
+from gateway.ledger.operator import MAX_ALLOWANCES, MAX_GRANTS
 from gateway.settings import Settings, load_settings
 from tests.gate import SHARDS, gate_config
 
@@ -41,6 +43,20 @@ class Office:
 
     async def wallet(self, customer_id: str = "acme") -> Any:
         return (await self.store.wallets([customer_id]))[customer_id]
+
+    async def everything(self) -> dict[bytes, bytes]:
+        """The whole ledger, save price versions: they are kept before any book names them."""
+        keep = [key async for key in self.store._client.scan_iter()]
+        dumped = {key: await self.store._client.dump(key) for key in keep}
+        return {
+            key: raw for key, raw in dumped.items() if not key.endswith((b":rates", b":prices"))
+        }
+
+
+def priced(output: str) -> dict[str, Any]:
+    """A model with another price of output."""
+    prices = {"input": "1.00", "output": output}
+    return {"upstream": "sim", "prices": prices, "max_output_tokens": 4096}
 
 
 @pytest.fixture
@@ -73,14 +89,102 @@ async def test_a_changed_credit_limit_raises_the_revision_and_keeps_a_freeze(
     assert wallet.frozen
 
 
-async def test_a_grant_with_other_terms_under_an_old_name_is_refused_and_says_what_to_do(
-    office: Office,
-) -> None:
+async def test_a_changed_grant_goes_to_those_who_have_not_received_it(office: Office) -> None:
     await office.sync({"acme": grant("10.00")})
-    with pytest.raises(CannotServe, match=r"customers\.acme.*'start'.*a new name"):
-        await office.sync({"acme": grant("20.00")})
+    with capture_logs() as logs:
+        await office.sync({"acme": grant("20.00"), "later": grant("20.00")})
+    assert (await office.wallet()).granted_nano == 10 * CREDIT
+    assert (await office.wallet("later")).granted_nano == 20 * CREDIT
+    (kept,) = [line for line in logs if line["event"] == "grant_kept"]
+    assert (kept["customer_id"], kept["grant"]) == ("acme", "start")
     await office.sync({"acme": grant("20.00", name="more")})
     assert (await office.wallet()).granted_nano == 30 * CREDIT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"priority": 7},
+        {"category": "paid"},
+        {"expires_at": "2100-01-01T00:00:00Z"},
+        {"effective_at": "2020-01-01T00:00:00Z"},
+    ],
+)
+async def test_whatever_changes_in_a_grant_it_stays_as_it_was_given(
+    office: Office, change: dict[str, Any]
+) -> None:
+    await office.sync({"acme": grant("10.00")})
+    (before,) = (await office.wallet()).grants
+    await office.sync({"acme": grant("10.00", **change)})
+    assert (await office.wallet()).grants == (before,)
+
+
+async def test_what_is_refused_changes_nothing_and_says_everything(office: Office) -> None:
+    old = {"acme": {"credit_limit": "1.00"}, "other": {}}
+    await office.sync(old)
+    before = await office.everything()
+    grants = [{"name": f"g{n}", "amount": "0.01"} for n in range(65)]
+    allowances = [{"name": f"r{n}", "amount": "0.01"} for n in range(17)]
+    with pytest.raises(CannotServe) as refused:
+        await office.sync(
+            {
+                "acme": {"credit_limit": "9.00", "grants": grants},
+                "other": {"credit_limit": "9.00", "recurring_grants": allowances},
+                "new": {"credit_limit": "9.00"},
+            },
+            prices={"auto_apply": True},
+            models={"small": priced("200.00"), "dear": priced("200.00")},
+        )
+    first, second = str(refused.value).splitlines()
+    assert first.startswith("customers.acme: would have 65 open grants; a wallet takes 64.")
+    assert second.startswith("customers.other: would have 17 recurring grants;")
+    assert await office.everything() == before
+    await office.sync(old)
+    assert await office.everything() == before
+
+
+async def test_a_wallet_takes_as_many_grants_as_the_ledger_does(office: Office) -> None:
+    grants = [{"name": f"g{n}", "amount": "0.01"} for n in range(MAX_GRANTS - 1)]
+    allowances = [{"name": f"r{n}", "amount": "0.01"} for n in range(MAX_ALLOWANCES)]
+    await office.sync({"acme": {"grants": grants}, "other": {"recurring_grants": allowances}})
+    gone = {"name": "gone", "amount": "5.00", "expires_at": "2020-01-01T00:00:00Z"}
+    last = {"name": "last", "amount": "5.00"}
+    await office.sync({"acme": {"grants": [*grants, gone, last]}})
+    assert len((await office.wallet()).grants) == MAX_GRANTS
+    ended = [{**allowances[0], "amount": "0"}, *allowances[1:], {"name": "new", "amount": "1"}]
+    await office.sync({"other": {"recurring_grants": ended}})
+    with pytest.raises(CannotServe, match="would have 65 open grants"):
+        await office.sync({"acme": {"grants": [*grants, last, {"name": "x", "amount": "1"}]}})
+
+
+async def test_a_frozen_shard_refuses_before_anything_is_written(office: Office) -> None:
+    await office.sync({"acme": {}})
+    shard = office.store.keys.shard_of("acme")
+    meta = office.store.keys.meta(shard)
+    record = bytearray(await office.store._client.get(meta))
+    record[1] = 1
+    await office.store._client.set(meta, bytes(record))
+    before = await office.everything()
+    with pytest.raises(CannotServe, match=f"shard {shard} of the ledger is frozen"):
+        await office.sync({"acme": {"credit_limit": "9.00"}, "b": {}, "c": {}, "d": {}, "e": {}})
+    assert await office.everything() == before
+
+
+async def test_prices_are_written_last(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    await office.sync({"acme": {}})
+    before = await office.store.price_books().schedule()
+
+    async def fail(*_: Any, **__: Any) -> Any:
+        raise LedgerUnavailable("gone")
+
+    monkeypatch.setattr(office.ledger, "account", fail)
+    with pytest.raises(LedgerUnavailable):
+        await office.sync(
+            {"acme": {"credit_limit": "9.00"}},
+            prices={"auto_apply": True},
+            models={"small": priced("200.00"), "dear": priced("200.00")},
+        )
+    assert (await office.store.price_books().schedule())[0] == before[0]
 
 
 async def test_a_grant_whose_time_was_over_is_left_out(office: Office) -> None:
@@ -126,12 +230,6 @@ async def test_a_limit_that_another_gate_changed_meanwhile_is_written_after_it(
     monkeypatch.setattr(office.ledger, "account", account)
     await office.sync({"acme": {"credit_limit": "5.00"}})
     assert (await office.wallet()).credit_limit_nano == 5 * CREDIT
-
-
-async def test_too_many_grants_are_said_to_be_that(office: Office) -> None:
-    grants = [{"name": f"g{n}", "amount": "0.01"} for n in range(65)]
-    with pytest.raises(CannotServe, match="too_many_grants"):
-        await office.sync({"acme": {"grants": grants}})
 
 
 async def test_a_ledger_that_was_made_otherwise_is_refused(office: Office) -> None:

@@ -65,10 +65,19 @@ def main() -> int:
             fixed={"port": port},
         )
 
-    async def sync(settings: dict[str, Any], url: str) -> None:
+    async def ask(settings: dict[str, Any], url: str) -> None:
         assert url == "trivial://"
         if settings.get("unsyncable"):
-            raise CannotServe("the ledger refuses an account")
+            raise CannotServe("the ledger refuses an account\nand another")
+
+    async def write(settings: dict[str, Any], url: str) -> None:
+        with (folder / "written").open("a") as file:
+            file.write(f"{settings['greeting']}\n")
+        if settings.get("unwritable"):
+            raise CannotServe("the ledger has gone away")
+
+    async def notices(settings: dict[str, Any], url: str) -> dict[str, str]:
+        return dict(settings.get("notices", {}))
 
     async def ready(running: Running) -> None:
         staged = folder / "running.staged"
@@ -81,7 +90,9 @@ def main() -> int:
         Role("worker", builder, count=settings.get("workers", 2), listens=True),
         Role("exporter", builder, after=("worker",)),
     )
-    parts = Parts(folder / "data", roles, FileLedger(folder), load, plan, sync)
+    parts = Parts(
+        folder / "data", roles, FileLedger(folder), load, plan, ask, write, notices=notices
+    )
     configure_logs("supervisor", style="json")
     try:
         asyncio.run(Supervisor(settings, parts).run(ready))

@@ -22,6 +22,8 @@ for _group in (
     "refund",
     "signals",
     "prices",
+    "prices_plan",
+    "check",
 ):
     importlib.import_module(f"gateway.cli.{_group}")  # the import is what registers its commands
 

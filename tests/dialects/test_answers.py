@@ -69,6 +69,7 @@ def anthropic_client(answering: Answering) -> anthropic.Anthropic:
 
 OPENAI_ERRORS: list[tuple[RefusalKind, type[openai.APIStatusError], int, str | None]] = [
     ("no_credit", openai.APIStatusError, 402, "credit_balance_exhausted"),
+    ("account_frozen", openai.APIStatusError, 402, "account_frozen"),
     ("credit_held", openai.RateLimitError, 429, "credit_held"),
     ("rate_limited", openai.RateLimitError, 429, "rate_limit_exceeded"),
     ("bad_key", openai.AuthenticationError, 401, "invalid_api_key"),
@@ -121,6 +122,7 @@ def test_a_lack_of_credit_is_typed_insufficient_quota() -> None:
 
 ANTHROPIC_ERRORS: list[tuple[RefusalKind, type[anthropic.APIStatusError], int, str]] = [
     ("no_credit", anthropic.APIStatusError, 402, "billing_error"),
+    ("account_frozen", anthropic.APIStatusError, 402, "billing_error"),
     ("credit_held", anthropic.RateLimitError, 429, "rate_limit_error"),
     ("bad_key", anthropic.AuthenticationError, 401, "authentication_error"),
     ("forbidden_model", anthropic.PermissionDeniedError, 403, "not_found_error"),

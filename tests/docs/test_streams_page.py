@@ -21,7 +21,7 @@ EXAMPLES = [(policy, line) for policy, lines in BLOCKS for line in lines.splitli
 ASKED = re.compile(
     r"- credit (?P<credit>[\d.]+), max_tokens (?P<most>\d+)"
     r"(?:, after (?P<learned>\d+) answers of (?P<learned_tokens>\d+) tokens)?"
-    r", (?P<tokens>\d+) tokens(?:, (?P<how>left|killed) after (?P<after>\d+))?"
+    r", (?P<tokens>\d+) tokens(?:, (?P<how>left|killed|stopped) after (?P<after>\d+))?"
     r" → (?P<result>.*)"
 )
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -91,6 +91,13 @@ async def kill_after(gate: Gate, after: int) -> None:
     gate.service._settlements.look_at("acme")
 
 
+async def stop_after(gate: Gate, after: int) -> None:
+    """Stop the gate's running answers, as at the end of the drain grace."""
+    live = gate.service._settlements.live
+    await until(lambda: any(run.facts.counted_output == after for run in live))
+    gate.service._settlements.stop_running()
+
+
 async def outcome(gate: Gate, upstream: Paused, asked: dict[str, str | None]) -> str:
     """What became of an example, in the page's words."""
     tokens, most = int(asked["tokens"] or 0), int(asked["most"] or 0)
@@ -114,6 +121,8 @@ async def outcome(gate: Gate, upstream: Paused, asked: dict[str, str | None]) ->
         asking = asyncio.create_task(gate.chat(f"{tokens} {after}", stream=True, max_tokens=most))
         if asked["how"] == "killed":
             await kill_after(gate, after)
+        elif asked["how"] == "stopped":
+            await stop_after(gate, after)
         answer = await asking
         if answer.status_code != 200:
             return str(answer.status_code)
@@ -136,7 +145,7 @@ async def outcome(gate: Gate, upstream: Paused, asked: dict[str, str | None]) ->
 
 def test_every_policy_on_the_page_has_an_example() -> None:
     assert len(BLOCKS) == PAGE.count("```yaml") == 14
-    assert len(EXAMPLES) == PAGE.count(" → ") == 21
+    assert len(EXAMPLES) == PAGE.count(" → ") == 22
 
 
 @pytest.mark.parametrize(("policy", "example"), EXAMPLES)

@@ -1,9 +1,12 @@
 """The price book in the ledger: what comes into force, when, and what does not come back."""
 
+import asyncio
+
 import pytest
+from msgpack import packb, unpackb
 from redis.asyncio import Redis
 
-from gateway.domain.pricebook import Book, Customer, Draft, Price
+from gateway.domain.pricebook import Book, Customer, Draft, Price, price_changes
 from gateway.domain.pricing import Rate, Tier, per_unit
 from gateway.ledger.pricebook import LEAD_MS, NothingToUndo, PriceBooks, UnknownBook
 
@@ -41,7 +44,7 @@ def draft(models: dict[str, Price], **customers: dict[str, Price]) -> Draft:
 async def test_the_first_prices_are_in_force_at_once(valkey: Redis) -> None:
     books = PriceBooks(valkey)
     taken = await books.take(draft({"m": flat_price(3)}))
-    assert (taken.number, taken.state, taken.new) == (1, "in_force", True)
+    assert (taken.number, taken.state) == (1, "in_force")
     number, book = await books.in_force() or (0, Book({}))
     assert number == 1
     tables = await books.tables(book.versions())
@@ -62,7 +65,7 @@ async def test_a_changed_price_is_announced_and_the_old_one_stays_in_force_until
 ) -> None:
     books = PriceBooks(valkey)
     await books.take(draft({"m": flat_price(3)}))
-    taken = await books.take(draft({"m": flat_price(4)}))
+    taken = await books.apply(draft({"m": flat_price(4)}))
     schedule, now_ms = await books.schedule()
     assert taken.state == "scheduled"
     assert now_ms < taken.from_ms <= now_ms + LEAD_MS
@@ -77,18 +80,104 @@ async def test_a_new_model_is_in_force_at_once(valkey: Redis) -> None:
     assert (taken.number, taken.state) == (2, "in_force")
 
 
+async def test_a_price_that_somebody_pays_changes_by_apply_alone(valkey: Redis) -> None:
+    books = PriceBooks(valkey)
+    older, dearer = draft({"m": flat_price(3)}), draft({"m": flat_price(300)})
+    await books.take(older)
+    before = await books.schedule()
+    for _ in range(2):
+        taken = await books.take(dearer)
+        assert (taken.number, taken.state) == (1, "pending")
+    (change,) = taken.changes
+    assert (change.model, change.plan, change.customer_id) == ("m", None, None)
+    assert (change.before, change.after) == (
+        flat_price(3).table().price_version,
+        flat_price(300).table().price_version,
+    )
+    assert (await books.schedule())[0] == before[0]
+    assert (await books.take(older)).state == "in_force", "the edit was undone"
+    applied = await books.apply(dearer)
+    assert applied.state == "scheduled"
+    assert (await books.take(dearer)).state == "scheduled"
+
+
 async def test_a_gate_with_older_prices_does_not_bring_them_back(valkey: Redis) -> None:
     books = PriceBooks(valkey)
     older = draft({"m": flat_price(3)})
     await books.take(older)
-    await books.apply(draft({"m": flat_price(4)}), from_ms=1)
+    await books.apply(draft({"m": flat_price(4)}))
+    await asyncio.sleep(LEAD_MS / 1000 + 0.05)
     before = await books.schedule()
-    taken = await books.take(older)
-    assert not taken.new
-    assert taken.number == 1
+    assert (await books.take(older)).state == "pending"
     assert (await books.schedule())[0] == before[0]
-    applied = await books.apply(older)
-    assert applied.state in ("in_force", "scheduled")
+
+
+@pytest.mark.parametrize("wait", [False, True], ids=["before it begins", "after it has begun"])
+async def test_with_auto_apply_the_newest_file_wins_and_so_does_its_undoing(
+    valkey: Redis, *, wait: bool
+) -> None:
+    books = PriceBooks(valkey)
+    older, dearer = draft({"m": flat_price(3)}), draft({"m": flat_price(300)})
+    await books.take(older, auto_apply=True)
+    taken = await books.take(dearer, auto_apply=True)
+    assert taken.state == "scheduled"
+    assert await books.take(dearer, auto_apply=True) == taken, "the same file again is no change"
+    if wait:
+        await asyncio.sleep(LEAD_MS / 1000 + 0.05)
+    await books.take(older, auto_apply=True)
+    schedule, now_ms = await books.schedule()
+    current = schedule.at(now_ms + LEAD_MS)
+    assert current is not None
+    book = await books.book(current.number)
+    assert book.models["m"] == flat_price(3).table().price_version
+    assert schedule.next(now_ms + LEAD_MS) is None
+
+
+async def test_an_addition_is_taken_while_a_change_beside_it_is_pending(valkey: Redis) -> None:
+    books = PriceBooks(valkey)
+    await books.take(draft({"m": flat_price(3)}))
+    taken = await books.take(draft({"m": flat_price(4), "n": flat_price(9, "n")}))
+    assert (taken.number, taken.state) == (2, "pending")
+    assert [change.model for change in taken.changes] == ["m"]
+    book = await books.book(2)
+    assert book.models == {
+        "m": flat_price(3).table().price_version,
+        "n": flat_price(9, "n").table().price_version,
+    }
+
+
+async def test_a_new_customers_own_price_is_no_change_and_an_old_ones_is(valkey: Redis) -> None:
+    books = PriceBooks(valkey)
+    await books.take(draft({"m": flat_price(3)}, acme={}))
+    with_own = draft({"m": flat_price(3)}, acme={"m": flat_price(2)}, new={"m": flat_price(1)})
+    taken = await books.take(with_own, new_customers=frozenset({"new"}))
+    assert [change.customer_id for change in taken.changes] == ["acme"]
+    book = await books.book(taken.number)
+    assert book.version_for("m", "new") == flat_price(1).table().price_version
+    assert book.version_for("m", "acme") == flat_price(3).table().price_version
+
+
+def test_a_new_model_gives_nobody_the_plan_that_is_still_pending() -> None:
+    base = Book({"m": "p_old"}, {"discount": {"m": "p_cheap"}}, {})
+    wanted = Book(
+        {"m": "p_old", "n": "p_new"},
+        {"discount": {"m": "p_cheap", "n": "p_new_cheap"}},
+        {"acme": Customer("discount")},
+    )
+    moved = Draft(wanted, frozenset({"discount"}), frozenset({"acme"}), {})
+    served = moved.under(base)
+    assert served.version_for("m", "acme") == "p_old", "its plan is pending"
+    assert served.version_for("n", "acme") == "p_new_cheap"
+    changes = price_changes(served, moved.on(served))
+    assert [(c.model, c.customer_id, c.after) for c in changes] == [("m", "acme", "p_cheap")]
+
+
+async def test_a_book_of_an_earlier_release_is_read(valkey: Redis) -> None:
+    books = PriceBooks(valkey)
+    await books.take(draft({"m": flat_price(3)}))
+    activations, number = unpackb(await valkey.get("{cg}:book"))
+    await valkey.set("{cg}:book", packb([activations, number, {"digest": 1}]))
+    assert (await books.take(draft({"m": flat_price(3)}))).number == 1
 
 
 async def test_what_a_configuration_does_not_know_keeps_its_price(valkey: Redis) -> None:
@@ -97,7 +186,7 @@ async def test_what_a_configuration_does_not_know_keeps_its_price(valkey: Redis)
     await books.take(
         draft({"m": flat_price(3), "old": flat_price(5, "old")}, acme=dear, other=dear)
     )
-    taken = await books.take(draft({"m": flat_price(3)}, acme={}))
+    taken = await books.apply(draft({"m": flat_price(3)}, acme={}))
     book = await books.book(taken.number)
     assert set(book.models) == {"m", "old"}
     assert set(book.customers) == {"other"}, "acme is known and has no override any more"

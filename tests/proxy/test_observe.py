@@ -1,7 +1,7 @@
 """What is told of a request: one line, the right counters, and a refusal to look up later."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import redis.asyncio
@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from gateway.domain.reservation import Account, Denied
 from gateway.ledger.refusals import RefusalLog, find_refusal
-from gateway.proxy.http import UpstreamError
+from gateway.proxy.http import UpstreamCause, UpstreamError
 from gateway.proxy.observe import Observer
 from gateway.proxy.refused import Refused
 from gateway.proxy.trail import Trail, new_request_id
@@ -77,19 +77,14 @@ async def test_strangers_are_counted_and_get_no_memory(seen: Seen) -> None:
     assert seen.value("creditgate_decisions_total")["deny", "bad_key"] == 1
 
 
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (UpstreamError("x", sent=False), "connect"),
-        (UpstreamError("x", sent=True), "cut"),
-        (UpstreamError("x", sent=False, timeout=True), "timeout"),
-    ],
-)
-async def test_an_upstream_s_failures_are_counted_by_kind(
-    seen: Seen, error: UpstreamError, kind: str
+@pytest.mark.parametrize("cause", get_args(UpstreamCause))
+async def test_an_upstream_s_failures_are_counted_by_what_failed(
+    seen: Seen, cause: UpstreamCause
 ) -> None:
-    seen.observer.upstream_failed("sim", error)
-    assert seen.value("creditgate_upstream_failures_total") == {("sim", kind): 1}
+    trail = Trail()
+    seen.observer.upstream_failed(trail, "sim", UpstreamError("what", sent=False, cause=cause))
+    assert seen.value("creditgate_upstream_failures_total") == {("sim", cause): 1}
+    assert trail.upstream_error == "what"
 
 
 async def test_an_admission_is_counted_and_what_fails_later_is_no_denial(seen: Seen) -> None:

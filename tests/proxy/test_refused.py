@@ -1,5 +1,6 @@
 """What a refusal says: status, reason, whose limit, when to try again."""
 
+import orjson
 import pytest
 
 from gateway.dialects import DIALECTS
@@ -13,8 +14,10 @@ from gateway.proxy.refused import (
     Refused,
     as_refused,
     refusal_headers,
+    refused_by_kill,
     refused_by_ledger,
     refused_by_upstream,
+    refused_growth,
 )
 
 CREDIT = 1_000_000_000
@@ -164,6 +167,30 @@ def test_a_frozen_wallet_is_402_and_a_missing_account_401() -> None:
     assert said(denied("unknown_account"))[0] == 401
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [
+        refused_by_ledger(Denied("wallet_frozen", 5, 0, 9), insufficient_status=429),
+        refused_by_kill("wallet_killed"),
+        refused_growth("wallet_frozen", "0.1"),
+    ],
+    ids=["at once", "killed", "cannot grow"],
+)
+def test_a_frozen_account_is_not_taken_for_an_empty_one(refused: Refused) -> None:
+    assert refused.kind == "account_frozen"
+    assert "frozen" in refused.message
+    assert "Add credits" not in refused.message
+    refusal = refused.as_refusal("r")
+    assert dict(refusal_headers(refusal))["x-should-retry"] == "false"
+    status, body = DIALECTS["openai_chat"].refusal(refusal)
+    assert (status, orjson.loads(body)["error"]["code"]) == (402, "account_frozen")
+    status, body = DIALECTS["anthropic_messages"].refusal(refusal)
+    assert (status, orjson.loads(body)["error"]["type"]) == (402, "billing_error")
+    status, body = DIALECTS["gemini_generate"].refusal(refusal)
+    details = orjson.loads(body)["error"]["details"]
+    assert (status, details[0]["reason"]) == (402, "ACCOUNT_FROZEN")
+
+
 def test_what_the_parts_of_the_flow_raise_becomes_the_refusal_it_means() -> None:
     bad = as_refused(BadRequest("no", param="n", code="c"))
     assert (bad.kind, bad.message, bad.param, bad.code) == ("bad_request", "no", "n", "c")
@@ -174,10 +201,17 @@ def test_what_the_parts_of_the_flow_raise_becomes_the_refusal_it_means() -> None
 
 
 def test_an_upstream_s_failure_says_nothing_of_the_upstream() -> None:
-    slow = refused_by_upstream(UpstreamError("https://inner:8000 slow", sent=True, timeout=True))
-    lost = refused_by_upstream(UpstreamError("https://inner:8000 lost", sent=False))
-    assert (said(slow)[0], said(lost)[0]) == (504, 502)
-    assert "inner" not in slow.message + lost.message
+    slow = refused_by_upstream(UpstreamError("https://inner:8000 slow", sent=True, cause="timeout"))
+    lost = refused_by_upstream(UpstreamError("https://inner:8000 lost", sent=False, cause="dns"))
+    cut = refused_by_upstream(UpstreamError("https://inner:8000 cut", sent=True, cause="reset"))
+    assert [said(each)[0] for each in (slow, lost, cut)] == [504, 502, 502]
+    assert [each.reason for each in (slow, lost, cut)] == [
+        "upstream_timeout",
+        "upstream_dns",
+        "upstream_reset",
+    ]
+    assert "closed the connection before completing" in cut.message
+    assert "inner" not in slow.message + lost.message + cut.message
 
 
 def test_every_kind_is_either_transient_or_told_not_to_be_retried() -> None:

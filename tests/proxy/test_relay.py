@@ -125,7 +125,7 @@ async def test_a_stream_that_breaks_off_in_a_frame_ends_in_a_frame_of_its_own(
         assert (event.kind, event.usage["output"]) == ("settle", 1)
         assert event.facts["flags"] == ["upstream_cut"]
         failures = gate.service.snapshot()["creditgate_upstream_failures_total"]["samples"]
-        assert failures == [[["sim", "cut"], 1]]
+        assert failures == [[["sim", "closed"], 1]]
 
 
 async def test_a_coded_stream_that_breaks_off_is_broken_off_not_written_into(
@@ -325,7 +325,7 @@ async def test_a_free_route_s_failures_are_said_to_be_the_upstream_s(serve: Serv
         lost = await gate.post("/v1/free", {"say": "vanish"})
         assert lost.status_code == 502
         failures = gate.service.snapshot()["creditgate_upstream_failures_total"]["samples"]
-        assert failures == [[["sim", "cut"], 1]]
+        assert failures == [[["sim", "closed"], 1]]
         denied = gate.service.snapshot()["creditgate_decisions_total"]["samples"]
         assert not [row for row in denied if row[0][0] == "deny"], "the gate refused nothing"
 

@@ -612,22 +612,59 @@ async def test_a_kill_is_seen_by_whoever_asks_next_although_one_was_asking(desk:
     assert (event.usage["output"], event.facts["finish_reason"]) == (30, "error")
 
 
-@pytest.mark.parametrize(
-    ("policy", "hidden", "output"),
-    [
-        ("charge_seen", False, 30), ("drain", False, 30), ("charge_input", False, 0),
-        ("charge_hold", False, 1000), ("charge_seen", True, 1000),
-    ],
-)  # fmt: skip
-async def test_a_killed_stream_pays_like_one_whose_client_has_left(
-    desk: Desk, policy: str, hidden: bool, output: int
+OPERATOR = [
+    ("wallet_killed", "killed"),
+    ("key_revoked", "killed"),
+    ("gate_stopped", "gate_stopped"),
+]
+
+
+@pytest.mark.parametrize("policy", ["charge_seen", "drain", "charge_input", "charge_hold"])
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize(("reason", "flag"), OPERATOR)
+async def test_what_the_operator_ends_pays_what_was_delivered_under_every_policy(
+    desk: Desk, policy: str, hidden: bool, reason: Any, flag: str
 ) -> None:
-    run = await desk.run(disconnect_stream=policy, hidden_output=hidden)
+    run = await desk.run(disconnect_stream=policy, hidden_output=hidden, missing_usage="hold")
     saw(run, 30)
-    run.kill("wallet_killed")
+    run.kill(reason)
     run.leave(unsent=False)
     event = await desk.end(run)
-    assert (event.usage.get("output", 0), event.facts["flags"]) == (output, ["killed"])
+    assert (event.usage["output"], event.facts["flags"]) == (30, [flag])
+    assert event.usage["input"] == run.bound.input_count
+
+
+@pytest.mark.parametrize(("reason", "flag"), OPERATOR)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_the_operator_ends_before_anything_was_delivered_is_released(
+    desk: Desk, stream: bool, reason: Any, flag: str
+) -> None:
+    run = await desk.run(disconnect_json="charge_hold", disconnect_stream="charge_hold")
+    saw(run, 0 if stream else 30)
+    run.streaming = stream
+    run.kill(reason)
+    run.leave(unsent=False)
+    event = await desk.end(run)
+    assert (event.kind, event.facts["flags"]) == ("release", [flag])
+
+
+@pytest.mark.parametrize("final", [False, True])
+async def test_what_the_provider_reported_counts_when_the_operator_ends_it(
+    desk: Desk, final: bool
+) -> None:
+    run = await desk.run(disconnect_stream="charge_hold")
+    saw(run, 20)
+    reported(run, {"input": 9, "output": 12}, final=final, at=12)
+    run.kill("gate_stopped")
+    event = await desk.end(run)
+    assert (event.usage["input"], event.usage["output"]) == (9, 20)
+
+
+async def test_what_was_not_held_when_the_operator_ends_it_is_not_charged(desk: Desk) -> None:
+    run = await desk.run(hold_output_tokens=64, exhausted_stream="cut")
+    saw(run, 500)
+    run.kill("gate_stopped")
+    assert (await desk.end(run)).usage["output"] == 64
 
 
 async def test_a_hold_that_covers_the_end_of_a_stream_does_not_grow(desk: Desk) -> None:

@@ -101,3 +101,38 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_a_value_is_not_said_in_a_message_when_it_was_filled_in(problems: Problems) -> None:
     (problem,) = problems('listen: {port: "8${DIGITS}"}\n', DIGITS="0x")
     assert problem.message == "'8${DIGITS}' is not a whole number"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "hint"),
+    [
+        ("models: {a: b\n", 1, "opened in line 1"),
+        ("a: 1\nmodels: [1, 2", 2, "opened in line 2"),
+        ("? [a\n", 1, "opened in line 1"),
+        ("models: {a: [1\nb: 2\n", 2, "opened in line 1"),
+        ("models:\n\ta: 1\n", 2, "not with tabs"),
+        ("models: {a: ${X}, b\n", 1, "needs quotes"),
+        ("a: 'open\n\n", 2, ""),
+        ("a: 1\nb: \x00\n", 2, ""),
+        ("a: \x85{\n", 2, ""),
+        ("a: 1\n--- \nb: 2\n", 2, ""),
+        ("%YAML 9.9\n---\n", 1, ""),
+        ("{", 1, ""),
+        ("a: *x\n", 1, ""),
+    ],
+)
+def test_what_is_not_yaml_has_its_line_and_a_hint(
+    tmp_path: Path, text: str, line: int, hint: str
+) -> None:
+    document = read(tmp_path, text)
+    (problem,) = document.problems
+    assert problem.line == line
+    assert problem.message.startswith("not valid YAML: ")
+    assert hint in problem.hint
+    assert () in document.unread
+
+
+@pytest.mark.parametrize("text", ['a: "x\\0y"\n', 'a: "${file:x\\0}"\n'])
+def test_no_value_holds_a_nul(tmp_path: Path, text: str) -> None:
+    (problem,) = read(tmp_path, text).problems
+    assert problem.message == "the value holds a NUL character"

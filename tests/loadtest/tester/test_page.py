@@ -1,11 +1,16 @@
 """The page: whole in itself, readable in light and dark, and escaped."""
 
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
+from rich.console import Console
+
 from loadtest.tester.charts import charts
 from loadtest.tester.compare import shown
+from loadtest.tester.live import summary
 from loadtest.tester.page import html_of, sentence, write_comparison, write_report
 from loadtest.tester.report import read_report
 from tests.upstreams import Sim, sim
@@ -103,3 +108,38 @@ async def test_a_title_is_text_and_not_markup(sim: Sim) -> None:
     report = await report_of(plan_for(sim.url, rate=5))
     titled = report.model_copy(update={"title": "<script>alert(1)</script>"})
     assert "<script>" not in html_of(titled)
+
+
+@pytest.mark.parametrize(("share", "busy"), [(0.97, True), (0.5, False), (None, False)])
+async def test_a_full_machine_is_named_beside_the_verdict(
+    sim: Sim, share: float | None, busy: bool
+) -> None:
+    report = await report_of(plan_for(sim.url, rate=20, targets=["p99<10s"]))
+    stage = report.headline.model_copy(update={"machine": share})
+    report = report.model_copy(update={"stages": [stage], "main": 0})
+    page = html_of(report)
+    _, _, after = page.partition('class="verdict')
+    said = Console(width=100, file=io.StringIO(), record=True)
+    said.print(summary(report))
+    printed = said.export_text()
+    if busy:
+        assert after.partition('<p class="lead">')[0].count("the machine was 97% busy") == 1
+        assert "ms (the machine was 97% busy)" in printed
+    else:
+        assert "the machine was" not in printed
+        assert "the machine was" not in page
+
+
+async def test_on_a_phone_only_the_columns_that_fit_are_shown(sim: Sim) -> None:
+    report = await report_of(plan_for(sim.url, steps=["20", "40"], targets=["p99<10s"]))
+    page = html_of(report)
+    assert re.search(
+        r"@media \(max-width: 640px\) \{.*\.wide \{ display: none; \}", page, re.DOTALL
+    )
+    tables = re.findall(r"<table.*?</table>", page, re.DOTALL)
+    assert len(tables) == 5
+    for table in tables:
+        for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL):
+            cells = re.findall(r"<t[hd]([^>]*)>", row)
+            assert len([cell for cell in cells if "wide" not in cell]) <= 6
+            assert "&#34;" not in row

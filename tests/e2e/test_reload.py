@@ -1,0 +1,222 @@
+"""Editing the configuration of a gate that serves: what takes effect, what waits, what is refused.
+
+The gate runs as its operator runs it, with `creditgate serve`, on a ledger that others may share.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from redis.asyncio import Redis
+
+from gateway.ledger.accounts import AccountStore
+from loadtest import gate
+from tests.until import until
+from tests.upstreams import Sim, sim
+
+__all__ = ["sim"]
+
+Document = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Served:
+    """A gate that serves, its file, and the ledger that it stands on."""
+
+    running: gate.Gate
+    config: Path
+    store: AccountStore
+
+    def edit(self, change: Callable[[Document], None]) -> None:
+        """Save the file with a change, as an editor does: a new file in place of the old."""
+        document = yaml.safe_load(self.config.read_text())
+        change(document)
+        staged = self.config.with_suffix(".staged")
+        staged.write_text(yaml.safe_dump(document))
+        staged.rename(self.config)
+
+    async def charge(self) -> str:
+        """What a request of ten tokens costs now."""
+        async with httpx.AsyncClient(base_url=self.running.url, timeout=30) as client:
+            answer = await client.post(
+                "/v1/chat/completions",
+                headers={"authorization": "Bearer sk-load"},
+                json={
+                    "model": gate.MODEL,
+                    "messages": [{"role": "user", "content": "hi\nsim: tokens=10"}],
+                },
+            )
+        assert answer.status_code == 200, answer.text
+        return answer.headers["x-credits-cost"]
+
+    async def ready(self) -> Document:
+        """What `/readyz` of the admin side says."""
+        (line,) = self.log("serving")
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"http://{line['admin']}/readyz")
+        document: Document = answer.json()
+        return document
+
+    def log(self, event: str) -> list[Document]:
+        """The gate's log lines of one event."""
+        lines = (self.running.folder / "gate.log").read_text().splitlines()
+        parsed = [json.loads(line) for line in lines if line.startswith("{")]
+        return [line for line in parsed if line["event"] == event]
+
+    async def logged(self, event: str, count: int = 1) -> None:
+        """Wait until an event was logged so many times."""
+        await until(lambda: len(self.log(event)) >= count, within_s=30)
+
+    async def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """`creditgate WORDS`."""
+        return await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "gateway.cli", *words],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture
+async def served(
+    tmp_path: Path, valkey: Redis, valkey_socket: Path, sim: Sim
+) -> AsyncIterator[Served]:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    config = gate.write_config(folder, sim.url, redis_url=f"unix://{valkey_socket}")
+    serving = gate.serving(config)
+    running = await asyncio.to_thread(serving.__enter__)
+    try:
+        yield Served(running, config, AccountStore(valkey))
+    finally:
+        await asyncio.to_thread(serving.__exit__, None, None, None)
+
+
+def set_output(price: str) -> Callable[[Document], None]:
+    def change(document: Document) -> None:
+        document["models"][gate.MODEL]["prices"]["output"] = price
+
+    return change
+
+
+@pytest.mark.slow
+async def test_a_saved_price_is_pending_until_it_is_applied(served: Served) -> None:
+    before = await served.charge()
+    served.edit(set_output("200.00"))
+    await served.logged("configuration_committed")
+    await served.logged("prices_pending")
+    await asyncio.sleep(3)
+    assert await served.charge() == before
+    assert (await served.ready())["notices"] == ["prices_pending"]
+    (line,) = served.log("prices_pending")
+    assert line["level"] == "warning"
+    assert "creditgate prices apply" in line["detail"]
+
+    checked = await served.run("check", "--live", str(served.config))
+    assert checked.returncode == 0, checked.stderr
+    for said in ("1 price pending against book 1", "2 /M", "200 /M"):
+        assert said in checked.stdout
+    config = ("--config", str(served.config))
+    planned = await served.run("prices", "plan", *config)
+    assert "200 /M" in planned.stdout
+
+    served.edit(set_output("2.00"))
+    await served.logged("prices_pending_cleared")
+    assert "notices" not in await served.ready()
+    assert await served.charge() == before
+
+    served.edit(set_output("200.00"))
+    await served.logged("prices_pending", 2)
+    applied = await served.run("prices", "apply", *config)
+    assert applied.returncode == 0, applied.stderr
+    await served.logged("prices_pending_cleared", 2)
+    await asyncio.sleep(1.5)
+    assert await served.charge() != before
+
+
+@pytest.mark.slow
+async def test_with_auto_apply_the_file_that_was_saved_last_is_charged(served: Served) -> None:
+    before = await served.charge()
+
+    def dearer(document: Document) -> None:
+        set_output("200.00")(document)
+        document["prices"] = {"auto_apply": True}
+
+    served.edit(dearer)
+    await until(lambda: _charges_other_than(served, before), within_s=30)
+    served.edit(set_output("2.00"))
+    await until(lambda: _charges(served, before), within_s=30)
+
+
+async def _charges(served: Served, cost: str) -> bool:
+    return await served.charge() == cost
+
+
+async def _charges_other_than(served: Served, cost: str) -> bool:
+    return not await _charges(served, cost)
+
+
+@pytest.mark.slow
+async def test_a_refused_reload_leaves_prices_and_credit_limits_as_they_were(
+    served: Served,
+) -> None:
+    before = await served.charge()
+    wallet = (await served.store.wallets(["customer-0"]))["customer-0"]
+    books = await served.store.price_books().schedule()
+
+    def change(document: Document) -> None:
+        _refused(document, served.config.parent)
+
+    good = served.config.read_text()
+    served.edit(change)
+    await served.logged("configuration_refused")
+    await asyncio.sleep(3)
+    after = (await served.store.wallets(["customer-0"]))["customer-0"]
+    assert (after.credit_limit_nano, after.account_rev) == (0, wallet.account_rev)
+    assert await served.charge() == before
+    served.config.write_text(good)
+    await served.logged("configuration_unchanged")
+    assert await served.charge() == before
+    assert (await served.store.price_books().schedule())[0] == books[0]
+
+
+@pytest.mark.slow
+async def test_a_second_gate_that_is_refused_changes_nothing_for_the_first(
+    served: Served, tmp_path: Path
+) -> None:
+    before = await served.charge()
+    books = await served.store.price_books().schedule()
+    folder = tmp_path / "two"
+    folder.mkdir()
+    document = yaml.safe_load(served.config.read_text())
+    document["data_dir"] = str(folder / "data")
+    _refused(document, folder)
+    config = folder / "gate.yaml"
+    config.write_text(yaml.safe_dump(document))
+    started = await served.run("serve", str(config))
+    assert started.returncode == 1
+    assert "upstreams.sim.tls: the certificates cannot be used" in started.stderr
+    wallets = await served.store.wallets(["customer-0", "customer-1"])
+    assert [wallet.credit_limit_nano for wallet in wallets.values()] == [0]
+    assert (await served.store.price_books().schedule())[0] == books[0]
+    assert await served.charge() == before
+
+
+def _refused(document: Document, folder: Path) -> None:
+    """Change prices and customers, and break one thing that only a worker notices."""
+    (folder / "ca.pem").write_text("no certificate")
+    set_output("200.00")(document)
+    document["prices"] = {"auto_apply": True}
+    document["customers"]["customer-0"]["credit_limit"] = "50.00"
+    document["customers"]["customer-1"] = {"grants": [{"name": "start", "amount": "1.00"}]}
+    document["upstreams"]["sim"]["tls"] = {"ca_file": str(folder / "ca.pem")}
