@@ -296,9 +296,20 @@ class AccountStore:
         return sorted(wanted, key=lambda key: (key.created_at_ms, key.key_id))
 
     async def find_key(self, digest: str) -> Key | None:
-        """The key with this hash; None when unknown or revoked."""
-        with unavailable():
-            raw = await self._client.hget(self.keys.common("keys"), digest)
+        """The key with this hash; None when unknown or revoked.
+
+        An emptied ledger knows no key, and must not say that of its customers' keys: it raises
+        LedgerUnavailable.
+        """
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.hget(self.keys.common("keys"), digest)
+            pipe.exists(self.keys.common("creation"))
+            with unavailable():
+                raw, created = await pipe.execute()
+        if not created:
+            raise LedgerUnavailable(
+                "the ledger is empty: its server has lost it, or is another one"
+            )
         if raw is None:
             return None
         key = _unpack_key(digest.encode(), raw)

@@ -9,6 +9,7 @@ from gateway.dialects.models import list_models, show_model
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Account
 from gateway.domain.standing import Standing, standing_document
+from gateway.ledger.errors import LedgerUnavailable
 from gateway.proxy.catalog import LocalAnswer
 from gateway.proxy.http import Exchange
 from gateway.proxy.refused import Refused
@@ -82,7 +83,7 @@ def answer_credits(read: Callable[[Account], Awaitable[Balance | None]]) -> Loca
         assert account is not None, "not a public route"
         balance = await read(account)
         if balance is None:
-            raise Refused("bad_key", "This API key has no account.", reason="unknown_account")
+            raise LedgerUnavailable(f"the ledger has no wallet of {account.customer_id}")
         today = balance.settled_today_nano
         data = {
             "object": "credits",

@@ -159,9 +159,8 @@ def refused_by_ledger(denied: Denied, *, insufficient_status: int) -> Refused:
                 reason=denied.reason,
                 detail={"reason": denied.reason},
             )
-        case "unknown_account":
-            return Refused("bad_key", "This API key has no account.", reason=denied.reason)
-        case _:  # stale_account, stale_windows, went_back, shard_frozen, outbox_full
+        case _:  # stale_account, stale_windows, went_back, shard_frozen, outbox_full, and
+            # unknown_account: a configured customer whose wallet the ledger has lost
             return Refused(
                 "ledger_unavailable",
                 "The ledger cannot take reservations at the moment. Try again shortly.",

@@ -119,7 +119,7 @@ async def test_a_refund_to_nobody_repays_the_overdraft_and_is_a_grant_burned_las
     asked = {"charged": 15, "paid": payer(0, 4) + ended + unknown}
     assert await raw("refund", id="f1", amount=15, **asked) == ["refunded", 0, 11, 1, 3, 0]
     assert (await raw.events())[-1][1][7] == [0, 4, 2, 11]
-    assert (await raw.grants())[-1] == [4, 255, 0, 0, 2, 11, 0, raw.now, 0, raw.now]
+    assert (await raw.grants())[-1] == [4, 255, 0, 0, 2, 11, 0, 0, 0, raw.now]
 
 
 async def test_a_nano_that_nobody_paid_for_is_refunded_too(raw: Raw) -> None:

@@ -1,0 +1,204 @@
+"""A shard that lost a tail is brought back from the store: every wallet as it was, to the unit."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+
+from gateway.admin.reopen import Desk, Reopened, reopen
+from gateway.admin.verify import verify
+from gateway.domain.delivery import START, Place
+from gateway.domain.events import Event
+from gateway.domain.limits import Limit
+from gateway.exporter.sink import Batch
+from gateway.exporter.sinks.sqlite import SqliteSink
+from gateway.exporter.sinks.sqlite_reader import SqliteStore
+from gateway.ledger.audit import Audit
+from gateway.ledger.outbox import Outbox
+from gateway.ledger.repair import Repair
+from tests.ledger.bench import NOON_MS, Bench
+
+DAY_MS = 86_400_000
+Step = Callable[[Bench], Awaitable[object]]
+
+
+class Shop:
+    """One shard, its store, and a copy of the ledger to go back to."""
+
+    def __init__(self, client: redis.asyncio.Redis, folder: Path) -> None:
+        self.bench = Bench(client)
+        self.client = self.bench.client
+        self.outbox = Outbox(client, 1)
+        self.sink = SqliteSink(folder / "events.db")
+        self.path = folder / "events.db"
+        self.copy: dict[bytes, bytes] = {}
+
+    async def deliver(self) -> None:
+        """What the outbox holds is in the store, and trimmed."""
+        cursors = await self.sink.open()
+        for shard, entries in await self.outbox.read({0: cursors.get(0, START)}):
+            events = [entry for entry in entries if isinstance(entry, Event)]
+            end = Place(entries[-1].epoch, entries[-1].seq)
+            written = await self.sink.write(Batch(events, {shard: end}))
+            assert not written.failed
+            await self.bench.ledger.ack(shard, *end)
+        await self.sink.close()
+
+    async def keep(self) -> None:
+        keys = [key async for key in self.client.scan_iter()]
+        self.copy = {key: await self.client.dump(key) for key in keys}
+
+    async def restore(self) -> None:
+        """The server comes back with an older copy."""
+        await self.client.flushdb()
+        for key, value in self.copy.items():
+            await self.client.restore(key, 0, value)
+
+    def desk(self, store: SqliteStore) -> Desk:
+        repair = Repair(self.bench.runner, shard_count=1, clock_ms=lambda: self.bench.now)
+        return Desk(repair, Audit(self.client, self.bench.ledger.keys), self.outbox, store)
+
+    async def reopen(self, *, accept_loss: bool = False) -> Reopened | None:
+        with SqliteStore.at(self.path) as store:
+            return await reopen(self.desk(store), 0, accept_loss=accept_loss)
+
+    async def drifts(self) -> list[str]:
+        with SqliteStore.at(self.path) as store:
+            audit = Audit(self.client, self.bench.ledger.keys)
+            found = await verify(audit, self.outbox, store)
+        return [f"{drift.identity} {drift.subject}: {drift.message}" for drift in found.drifts]
+
+    async def money(self) -> object:
+        """All of the wallet that the store vouches for."""
+        wallet = await self.bench.wallet()
+        return (
+            [
+                (g.no, g.category, g.priority, g.scope_bits, g.remaining_nano, g.expires_at_ms)
+                for g in wallet.grants
+                if g.remaining_nano
+            ],
+            wallet.overdraft_nano,
+            wallet.granted_nano,
+            wallet.settled_nano,
+            wallet.expired_nano,
+            wallet.voided_nano,
+            wallet.adjusted_nano,
+            wallet.next_grant_no,
+            (wallet.account_rev, wallet.credit_limit_nano, wallet.frozen, wallet.billing_day),
+            [(a.allowance_id, a.end_ms, a.grant_no, a.carry_nano) for a in wallet.allowances],
+        )
+
+
+@pytest.fixture
+async def shop(valkey: redis.asyncio.Redis, tmp_path: Path) -> Shop:
+    return Shop(valkey, tmp_path)
+
+
+async def settle(bench: Bench) -> None:
+    await bench.settle("s1", 40)
+
+
+async def overspend(bench: Bench) -> None:
+    await bench.settle("s1", 1700)
+    await bench.ledger.grant("acme", "g2", 300)
+    await bench.ledger.grant("acme", "g3", 500, priority=7, scope_bits=2, expires_at_ms=NOON_MS * 2)
+
+
+async def end_what_the_copy_holds(bench: Bench) -> None:
+    await bench.settle("pending", 30)
+    await bench.release("pending2")
+
+
+async def expire_and_settle_late(bench: Bench) -> None:
+    bench.now += 61_000
+    await bench.expire("pending")
+    await bench.settle("pending", 5, reserved_at_ms=NOON_MS)
+
+
+async def expire_and_give_back_to_nobody(bench: Bench) -> None:
+    await bench.held("whole", 800, floor=800)
+    bench.now += 61_000
+    await bench.expire("whole")
+    await bench.ledger.grant("acme", "g2", 9)
+    await bench.settle("whole", 10, reserved_at_ms=NOON_MS)
+
+
+async def correct(bench: Bench) -> None:
+    await bench.ledger.adjust("acme", "a1", -150, corrects=None, reason="test")
+    await bench.ledger.adjust("acme", "a2", 70, corrects=None, reason="test", priority=9)
+    await bench.settle("s1", 40)
+    await bench.ledger.refund(
+        "acme", "f1", "s1:settled", 30, charged_nano=40, allocations=((1, 40),), reason="test"
+    )
+
+
+async def void(bench: Bench) -> None:
+    await bench.ledger.grant("acme", "g2", 300)
+    await bench.ledger.void("acme", "v1", 2, reason="test")
+
+
+async def change_the_account(bench: Bench) -> None:
+    await bench.ledger.account(
+        "acme", account_rev=2, credit_limit_nano=50, frozen=True, billing_day=9
+    )
+    await bench.ledger.bump("acme")
+
+
+async def allow(bench: Bench) -> None:
+    await bench.ledger.allowance("acme", "daily", 100, period="day", rollover_max_nano=30)
+    await bench.settle("s1", 20)
+    bench.now += DAY_MS
+    await bench.ledger.sweep("acme")
+    await bench.ledger.allowance("acme", "gone", 5)
+    await bench.ledger.allowance("acme", "gone", 0)
+
+
+async def let_a_grant_expire(bench: Bench) -> None:
+    await bench.ledger.grant("acme", "g2", 300, expires_at_ms=bench.now + 5)
+    bench.now += 5
+    await bench.ledger.sweep("acme")
+
+
+STEPS = [
+    settle,
+    overspend,
+    end_what_the_copy_holds,
+    expire_and_settle_late,
+    expire_and_give_back_to_nobody,
+    correct,
+    void,
+    change_the_account,
+    allow,
+    let_a_grant_expire,
+]
+
+
+async def prepare(shop: Shop) -> None:
+    """Two holds that are pending, and a copy of that moment."""
+    limit = Limit("customer", "spend", "total", 10_000)
+    await shop.bench.open(1000, limit)
+    await shop.bench.held("pending", 100, floor=10)
+    await shop.bench.held("pending2", 50)
+    await shop.deliver()
+    await shop.keep()
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+async def test_what_was_delivered_is_done_again_to_the_unit(shop: Shop, step: Step) -> None:
+    await prepare(shop)
+    await step(shop.bench)
+    await shop.deliver()
+    before, held = await shop.money(), (await shop.bench.wallet()).held_nano
+    await shop.restore()
+    done = await shop.reopen()
+    assert done is not None
+    assert (done.epoch, done.not_applied) == (2, [])
+    assert done.applied > 0
+    assert await shop.money() == before
+    assert (await shop.bench.wallet()).held_nano == held
+    assert await shop.drifts() == []
+    await shop.bench.settle("after", 1, account=shop.bench.account)
+    await shop.deliver()
+    assert await shop.drifts() == []
+    assert await shop.reopen() is None, "there is nothing left to repair"
