@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NoReturn, get_args
 
 from msgpack import packb
 
+from gateway.domain.delivery import Place
 from gateway.domain.limits import Window
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.pricing import PERIOD_NUMBERS
@@ -53,6 +54,7 @@ _GRANT = struct.Struct("<BBIddd")
 _ADJUST = struct.Struct("<BBd")
 _ALLOWANCE = struct.Struct("<IBBBBIdd")
 _PLACE = struct.Struct("<dd")
+_EVIDENCE = struct.Struct("<ddB")
 
 _KILLED: Final = 2
 """The status of an account beside 0, active, and 1, frozen."""
@@ -294,6 +296,22 @@ class OperatorLedger:
         if word != "acked":
             raise unexpected(self._scripts["ack"], word)
         self.seen.note(shard, epoch, seq)
+
+    async def freeze(self, shard: int, known: Place, *, conflict: bool = False) -> bool:
+        """Shut a shard unless it has the entry `known`; whether it is shut now.
+
+        conflict: the store has another event at a place of its outbox
+        Raises LedgerUnavailable.
+        """
+        script = self._scripts["freeze"]
+        evidence = _EVIDENCE.pack(known.epoch, max(known.seq + 1, 0), conflict)
+        reply = await self._runner.run(script, (self.keys.meta(shard),), (evidence,))
+        word = reply[0].decode()
+        if word == "wrong_layout":
+            raise ShardClosed(shard, word)
+        if word not in ("frozen", "intact"):
+            raise unexpected(script, word)
+        return bool(word == "frozen")
 
     def _times(self, shard: int) -> tuple[int, int, int]:
         now = self._clock_ms() if self._clock_ms else 0

@@ -5,7 +5,8 @@ a dead letter at its place, so that the numbering stays whole. The layout of an 
 in `lua/README.md` (stamp and facts); who changes it there changes `decode_entry`.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, get_args
 
@@ -47,11 +48,17 @@ class Outbox:
         self.shard_count = shard_count
 
     async def read(
-        self, after: Mapping[int, Place], *, limit: int = 8192, block_ms: int = 0
+        self,
+        after: Mapping[int, Place],
+        *,
+        limit: int = 8192,
+        block_ms: int = 0,
+        skip: Container[int] = (),
     ) -> list[tuple[int, list[Entry]]]:
         """The next entries beyond each shard's place, in order; about `limit` of them in all.
 
         block_ms: wait this long for the first one when there is none; 0 returns at once.
+        skip: shards that are not read
         Raises LedgerUnavailable.
         """
         count = min(_MOST_PER_SHARD, max(1, limit // self._busy))
@@ -59,8 +66,11 @@ class Outbox:
         if block_ms:
             command += [b"BLOCK", block_ms]
         command.append(b"STREAMS")
-        shards = range(self.shard_count)
-        command += self._stream_of
+        shards = [shard for shard in range(self.shard_count) if shard not in skip]
+        if not shards:
+            await asyncio.sleep(block_ms / 1000)
+            return []
+        command += [self._stream_of[shard] for shard in shards]
         command += [_exclusive(after.get(shard, START)) for shard in shards]
         with unavailable():
             reply = await self._execute(*command)

@@ -1,9 +1,10 @@
-"""Shuts a shard that has lost entries of its outbox, and brings it back from what the store has.
+"""Brings a shard that has lost entries of its outbox back from what the store has.
 
 A shard that was restored from an older copy, or failed over to a replica that lagged, has fewer
 entries than the store. To serve on would charge old balances and give places to new entries that
-the store has filled. So it is frozen in its own record, where every process and every successor
-finds it, until `reapply` has done each of the store's events again and `reopen` begins an epoch.
+the store has filled. So it is frozen in its own record (`OperatorLedger.freeze`), where every
+process and every successor finds it, until `reapply` has done each of the store's events again and
+`reopen` begins an epoch.
 
 Law: each verb may be called again with the same arguments; a repair that was killed goes on where
 the record says that it was. Packing follows the `ARGV` lines of the scripts' headers.
@@ -22,16 +23,14 @@ from gateway.domain.pricing import PERIOD_NUMBERS
 from gateway.domain.reservation import Account
 from gateway.domain.usage import TOKEN_UNITS
 from gateway.ledger.corrections import GrantTerms
-from gateway.ledger.errors import LedgerUnavailable, ShardClosed
+from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.operator import (
     CATEGORY_NUMBERS,
     DEFAULT_PRIORITY,
     OperatorLedger,
     allowance_id,
-    unexpected,
 )
 
-_EVIDENCE = struct.Struct("<ddB")
 _HEAD = struct.Struct("<dddB")
 _PLACE = struct.Struct("<dd")
 _GRANT = struct.Struct("<BBIddd")
@@ -63,22 +62,6 @@ class CannotReapply(Exception):
 
 class Repair(OperatorLedger):
     """Frozen shards, through one runner."""
-
-    async def freeze(self, shard: int, known: Place, *, conflict: bool = False) -> bool:
-        """Shut a shard unless it has the entry `known`; whether it is shut now.
-
-        conflict: the store has another event at a place of its outbox
-        Raises LedgerUnavailable.
-        """
-        script = self._scripts["freeze"]
-        evidence = _EVIDENCE.pack(known.epoch, max(known.seq + 1, 0), conflict)
-        reply = await self._runner.run(script, (self.keys.meta(shard),), (evidence,))
-        word = reply[0].decode()
-        if word == "wrong_layout":
-            raise ShardClosed(shard, word)
-        if word not in ("frozen", "intact"):
-            raise unexpected(script, word)
-        return bool(word == "frozen")
 
     async def loosen(self, shard: int, customer_id: str, reservation_id: str) -> None:
         """Put a hold on the credit limit, so that what it rests on can be charged again.
