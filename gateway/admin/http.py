@@ -27,10 +27,14 @@ _SAFE_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether the gate can gate, and if not, why (one word each)."""
+    """Whether the gate can gate, and if not, why (one word each).
+
+    degraded: what refuses some requests although the gate is ready
+    """
 
     ready: bool
     why_not: tuple[str, ...] = ()
+    degraded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +97,12 @@ def admin_app(side: AdminSide) -> web.Application:
 
     async def readyz(_: web.Request) -> web.Response:
         readiness = side.readiness()
-        if readiness.ready:
-            return _answer({"status": "ready"})
-        return _answer({"status": "not ready", "why": readiness.why_not}, 503, {"retry-after": "1"})
+        said: dict[str, object] = {"status": "ready" if readiness.ready else "not ready"}
+        if readiness.why_not:
+            said["why"] = readiness.why_not
+        if readiness.degraded:
+            said["degraded"] = readiness.degraded
+        return _answer(said) if readiness.ready else _answer(said, 503, {"retry-after": "1"})
 
     async def metrics(_: web.Request) -> web.Response:
         body = render(await side.metrics())

@@ -5,15 +5,19 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from gateway.app.ledger_server import DECLARED, EmbeddedServer, RemoteServer
+from gateway.app.ledger_server import DECLARED, EmbeddedServer, RemoteServer, Where
 from gateway.app.parts import ConfigRefused, Ledger, Parts, Plan
 from gateway.app.roles import CannotServe, Role
+from gateway.app.shards import ShardWatch
 from gateway.app.supervisor import Running, Supervisor
 from gateway.app.sync import sync_accounts
+from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.ledger.accounts import AccountStore, OtherLedger, PricesChanged, RedisRunner
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.operations import Ledger as Wallets
+from gateway.ledger.operations import Seen
+from gateway.ledger.outbox import Outbox
 from gateway.settings import Settings, SettingsError, load_settings
 from gateway.telemetry.logs import Style, configure_logs
 
@@ -102,10 +106,12 @@ def _load(config: Path) -> Settings:
 
 
 def _ledger_server(settings: Settings) -> Ledger:
-    url = settings.redis.connection_url()
+    redis = settings.redis
+    url = redis.connection_url()
+    where = Where(redis.namespace, redis.shards, settings.events_path)
     if url is None:
-        return EmbeddedServer(settings.data_dir / LEDGER_FOLDER)
-    return RemoteServer(url, DECLARED[settings.redis.durability])
+        return EmbeddedServer(settings.data_dir / LEDGER_FOLDER, where)
+    return RemoteServer(url, DECLARED[settings.redis.durability], where)
 
 
 async def _sync(settings: Settings, ledger_url: str) -> None:
@@ -114,9 +120,16 @@ async def _sync(settings: Settings, ledger_url: str) -> None:
     namespace, shard_count = settings.redis.namespace, settings.redis.shards
     client = endpoint.client(name="creditgate-accounts")
     store = AccountStore(client, namespace=namespace, shard_count=shard_count)
-    ledger = Wallets(RedisRunner(client), namespace=namespace, shard_count=shard_count)
+    ledger = Wallets(
+        RedisRunner(client),
+        namespace=namespace,
+        shard_count=shard_count,
+        seen=Seen(SqliteStore.cursors_at(settings.events_path)),
+    )
+    outbox = Outbox(client, shard_count, namespace=namespace)
     try:
         await store.create()
+        await ShardWatch(ledger, outbox, settings.events_path, speaks=False).look()
         await sync_accounts(settings, ledger, store)
     except (OtherLedger, PricesChanged) as error:
         raise CannotServe(str(error)) from error

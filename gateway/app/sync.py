@@ -12,8 +12,8 @@ import structlog
 from gateway.app.roles import CannotServe
 from gateway.domain.money import format_amount
 from gateway.ledger.accounts import AccountStore, OtherLedger
-from gateway.ledger.errors import LedgerRefusal
-from gateway.ledger.operations import Ledger
+from gateway.ledger.corrections import Corrections
+from gateway.ledger.errors import LedgerRefusal, ShardClosed
 from gateway.ledger.operator import allowance_id
 from gateway.ledger.records import Wallet
 from gateway.settings import Settings
@@ -32,14 +32,21 @@ SUPERSEDED: Final = (
     "the ledger has another price book in force, which came after this configuration's;"
     " `creditgate prices apply` puts this one's in force again"
 )
+NOT_BROUGHT: Final = (
+    "the shard is shut, so the configuration's customers in it are not brought into the ledger;"
+    " `creditgate ledger reopen` does it"
+)
 GOES_ON: Final = (
     "the wallet gets this for ever, though the configuration does not name it any more; to end it,"
     ' put it back with `amount: "0"`; `creditgate wallet show` tells its name'
 )
 
 
-async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore) -> None:
-    """Write what differs. Raises CannotServe when the ledger holds something that contradicts it."""
+async def sync_accounts(settings: Settings, ledger: Corrections, store: AccountStore) -> None:
+    """Write what differs. Raises CannotServe when the ledger holds something that contradicts it.
+
+    Customers of a shard that has lost entries are left out: `ledger reopen` brings them in.
+    """
     try:
         await store.create()
     except OtherLedger as other:
@@ -51,18 +58,23 @@ async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore)
         log.warning("prices_superseded", book=taken.number, hint=SUPERSEDED)
     customers = list(settings.customers)
     wallets = await store.wallets(customers)
+    closed: set[int] = set()
+
+    async def sync(customer_id: str) -> None:
+        try:
+            await _sync_customer(settings, ledger, store, customer_id, wallets.get(customer_id))
+        except ShardClosed as shut:
+            closed.add(shut.shard)
+
     for start in range(0, len(customers), AT_ONCE):
-        await asyncio.gather(
-            *(
-                _sync_customer(settings, ledger, store, customer_id, wallets.get(customer_id))
-                for customer_id in customers[start : start + AT_ONCE]
-            )
-        )
+        await asyncio.gather(*map(sync, customers[start : start + AT_ONCE]))
+    for shard in sorted(closed):
+        log.error("customers_not_brought", shard=shard, hint=NOT_BROUGHT)
 
 
 async def _sync_customer(
     settings: Settings,
-    ledger: Ledger,
+    ledger: Corrections,
     store: AccountStore,
     customer_id: str,
     wallet: Wallet | None,
@@ -102,7 +114,7 @@ async def _sync_customer(
 
 
 async def _sync_grant(
-    settings: Settings, ledger: Ledger, customer_id: str, op_id: str, grant: GrantSection
+    settings: Settings, ledger: Corrections, customer_id: str, op_id: str, grant: GrantSection
 ) -> None:
     try:
         await ledger.grant(
@@ -142,7 +154,7 @@ def _warn_of_dropped(settings: Settings, customer_id: str, wallet: Wallet | None
             )
 
 
-async def _sync_allowances(settings: Settings, ledger: Ledger, customer_id: str) -> None:
+async def _sync_allowances(settings: Settings, ledger: Corrections, customer_id: str) -> None:
     """Set the customer's recurring grants. Raises CannotServe."""
     for grant in settings.recurring_grants(customer_id):
         try:

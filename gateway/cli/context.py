@@ -24,6 +24,7 @@ from gateway.ledger.corrections import Corrections
 from gateway.ledger.embedded import EmbeddedLedger, EmbeddedLedgerError, running_socket
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.seen import Seen
 from gateway.settings import Settings, SettingsError, load_settings
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
                 settings=settings,
                 client=client,
                 accounts=accounts,
-                operator=Corrections(RedisRunner(client), **names),
+                operator=Corrections(RedisRunner(client), seen=Seen(store.cursors()), **names),
                 audit=Audit(client, accounts.keys),
                 outbox=Outbox(client, redis.shards, namespace=redis.namespace),
                 store=store,

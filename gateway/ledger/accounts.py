@@ -8,23 +8,13 @@ from typing import Any, Final
 
 from msgpack import packb, unpackb
 from redis.asyncio import Redis
-from redis.exceptions import (
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from gateway.domain.pricing import PriceTable, Rate, unpack_rates, unpack_rows
 from gateway.domain.reservation import Account, Key
 from gateway.domain.standing import Standing
 from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.faults import explain
+from gateway.ledger.faults import explain, refusal_of
 from gateway.ledger.keys import Keys
 from gateway.ledger.operator import OperatorLedger
 from gateway.ledger.outbox import unavailable
@@ -43,15 +33,6 @@ from gateway.ledger.scripts import Script
 from gateway.ledger.standing import counted_in, standings_of
 
 _PAGE: Final = 1000
-_NOT_EXECUTED: Final = (
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-)
-"""What redis-py makes of error replies that promise that nothing was written; see `faults.py`."""
 
 
 class OtherLedger(Exception):
@@ -100,12 +81,10 @@ class RedisRunner:
             except NoScriptError:
                 await self._client.script_load(script.source)
                 reply = await self._client.execute_command(*command)
-        except _NOT_EXECUTED as error:
-            raise LedgerUnavailable(f"the ledger cannot serve: {type(error).__name__}") from error
         except ResponseError as error:
-            raise explain(error, script.name) from error
+            raise refusal_of(error) or explain(error, script.name) from error
         except (RedisError, OSError) as error:
-            raise LedgerUnavailable(
+            raise refusal_of(error) or LedgerUnavailable(
                 f"the ledger cannot be reached: {type(error).__name__}", unknown=True
             ) from error
         return reply
@@ -306,11 +285,11 @@ class AccountStore:
             pipe.exists(self.keys.common("creation"))
             with unavailable():
                 raw, created = await pipe.execute()
-        if not created:
-            raise LedgerUnavailable(
-                "the ledger is empty: its server has lost it, or is another one"
-            )
         if raw is None:
+            if not created:
+                raise LedgerUnavailable(
+                    "the ledger is empty: its server has lost it, or is another one"
+                )
             return None
         key = _unpack_key(digest.encode(), raw)
         if key.revoked_at_ms is not None:

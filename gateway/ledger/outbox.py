@@ -20,6 +20,7 @@ from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.signals import read_signals
 from gateway.domain.usage import UNIT_NAMES, without_tier
 from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.faults import refusal_of
 from gateway.ledger.keys import Keys
 from gateway.ledger.records import Shard, read_shard
 
@@ -170,11 +171,14 @@ def decode_entry(shard: int, entry_id: bytes, fields: Sequence[bytes]) -> Entry:
 
 @contextmanager
 def unavailable() -> Iterator[None]:
-    """Say LedgerUnavailable for whatever redis-py raises."""
+    """Say LedgerUnavailable for whatever redis-py raises, with the server's own refusal if it is one."""
     try:
         yield
     except (RedisError, OSError) as error:
-        raise LedgerUnavailable(f"the ledger cannot be read: {type(error).__name__}") from error
+        refusal = refusal_of(error)
+        raise refusal or LedgerUnavailable(
+            f"the ledger cannot be read: {type(error).__name__}"
+        ) from error
 
 
 def _exclusive(place: Place) -> bytes:

@@ -105,13 +105,20 @@ def answer_credits(read: Callable[[Account], Awaitable[Balance | None]]) -> Loca
     return answer
 
 
-def answer_health(reason: Callable[[], str | None]) -> LocalAnswer:
-    """`/healthz` and `/readyz`: 200, or 503 with the reason that is given."""
+def answer_health(
+    reason: Callable[[], str | None], degraded: Callable[[], tuple[str, ...]] = tuple
+) -> LocalAnswer:
+    """`/healthz` and `/readyz`: 200, or 503 with the reason that is given.
+
+    degraded: what refuses some requests although others are served
+    """
 
     async def answer(exchange: Exchange, _: Account | None, __: str) -> None:
-        problem = reason()
-        body = orjson.dumps({"status": "ok"} if problem is None else {"status": problem})
-        await exchange.answer(200 if problem is None else 503, [JSON], body)
+        problem, partly = reason(), degraded()
+        said: dict[str, object] = {"status": problem or "ok"}
+        if partly:
+            said["degraded"] = partly
+        await exchange.answer(200 if problem is None else 503, [JSON], orjson.dumps(said))
 
     return answer
 
