@@ -29,6 +29,7 @@ _GROUPS: tuple[str, ...] = (
     "events",
     "why",
     "verify",
+    "ledger",
     "loadtest",
 )
 

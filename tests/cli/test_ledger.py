@@ -1,0 +1,243 @@
+"""A ledger that comes back with an older copy: refused everywhere, until `ledger reopen` repairs it."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.app import shards
+from gateway.app.exporting import ExportService, build_exporter
+from gateway.app.roles import Resources
+from gateway.domain.delivery import Place
+from gateway.exporter.sinks.sqlite_reader import SqliteStore
+from gateway.ledger.accounts import AccountStore
+from gateway.ledger.connect import Endpoint
+from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.outbox import Outbox
+from tests.gate import SHARDS, Gate, digest, running_gate
+from tests.ledger.servers import OwnServer, server
+from tests.until import until
+from tests.upstreams import Sim
+
+from .desk import Desk
+
+AOF = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+@pytest.fixture
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
+    """A server whose files can be put back."""
+    with server(tmp_path_factory.mktemp("own"), *AOF) as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "LOOK_EVERY_S", 0.1)
+
+
+def files(own: OwnServer) -> Path:
+    return own.socket.parent / "appendonlydir"
+
+
+def keep(own: OwnServer) -> None:
+    shutil.rmtree(own.socket.parent / "copy", ignore_errors=True)
+    shutil.copytree(files(own), own.socket.parent / "copy")
+
+
+def restore(own: OwnServer) -> None:
+    own.kill()
+    shutil.rmtree(files(own))
+    shutil.copytree(own.socket.parent / "copy", files(own))
+    own.start()
+
+
+def wipe(own: OwnServer) -> None:
+    own.kill()
+    shutil.rmtree(files(own))
+    own.start()
+
+
+@asynccontextmanager
+async def exporting(gate: Gate) -> AsyncIterator[ExportService]:
+    """The exporter beside a gate, as the supervisor runs it."""
+    url, data = f"{gate.settings.redis.url}", str(gate.settings.data_dir)
+    service = await build_exporter(gate.settings, Resources(url, data, "exporter-0"))
+    await service.start(None)
+    yield service
+    await service.drain(5.0)
+
+
+def stored(gate: Gate) -> dict[int, Place]:
+    return SqliteStore.cursors_at(gate.settings.events_path)
+
+
+async def delivered(gate: Gate) -> None:
+    """Until the store has all that the outbox had."""
+    await gate.settle_all()
+
+    async def all_of_it() -> bool:
+        heads = await gate.outbox.heads()
+        cursors = stored(gate)
+        return all(h.last.seq < 0 or cursors.get(n) == h.last for n, h in enumerate(heads))
+
+    await until(all_of_it)
+
+
+async def chat(gate: Gate) -> int:
+    return (await gate.chat("hi\nsim: tokens=3")).status_code
+
+
+async def spend(gate: Gate, times: int) -> None:
+    assert [await chat(gate) for _ in range(times)] == [200] * times
+    await delivered(gate)
+
+
+async def is_shut(gate: Gate) -> bool:
+    shard = gate.ledger.keys.shard_of("acme")
+    try:
+        return (await gate.outbox.heads())[shard].frozen
+    except LedgerUnavailable:
+        return False
+
+
+async def answers_503(gate: Gate) -> bool:
+    return await chat(gate) == 503
+
+
+async def answers_200(gate: Gate) -> bool:
+    return await chat(gate) == 200
+
+
+@asynccontextmanager
+async def restored(tmp_path: Path, own: OwnServer, sim: Sim) -> AsyncIterator[tuple[Gate, int]]:
+    """A gate whose ledger came back without its last three charges, and the balance before."""
+    async with running_gate(tmp_path, own.socket, sim.url) as gate, exporting(gate):
+        await spend(gate, 2)
+        await asyncio.to_thread(keep, own)
+        await spend(gate, 3)
+        settled = await gate.settled_nano()
+        await asyncio.to_thread(restore, own)
+        yield gate, settled
+
+
+async def test_a_shard_that_lost_a_tail_stays_shut_whoever_restarts_until_it_is_reopened(
+    tmp_path: Path, own: OwnServer, sim: Sim
+) -> None:
+    desk = Desk(tmp_path / "gateway.yaml")
+    async with restored(tmp_path, own, sim) as (gate, settled):
+        assert await chat(gate) == 503
+        await until(lambda: is_shut(gate))
+        assert await chat(gate) == 503
+    # Another worker, and then another gate: both find it in the shard's own record.
+    async with running_gate(tmp_path, own.socket, sim.url, empty=False) as gate, exporting(gate):
+        assert await chat(gate) == 503
+        shard = gate.ledger.keys.shard_of("acme")
+        ready = (await gate.client.get("/readyz")).json()
+        assert ready == {"status": "ok", "degraded": [f"shard_{shard}_frozen"]}
+        refused = await desk.refused("wallet", "grant", "acme", "5", "--key", "k1")
+        assert "creditgate ledger status" in refused
+        status = await desk.run("ledger", "status", "--json")
+        assert status.code == 1
+        assert f'"shard":{shard},"state":"frozen"' in status.out
+        assert '"lost":3' in status.out
+        reopened = await desk.run("ledger", "reopen")
+        assert (reopened.code, "3 events done again" in reopened.out) == (0, True), reopened
+        assert "Verified: no drift." in reopened.out
+        assert await gate.settled_nano() == settled
+        await until(lambda: answers_200(gate))
+        assert (await gate.client.get("/readyz")).json() == {"status": "ok"}
+        await delivered(gate)
+        assert (await desk.run("verify")).code == 0
+        assert (await desk.run("ledger", "status")).code == 0
+        assert (await desk.run("ledger", "reopen")).out.startswith("No shard has lost entries")
+        with SqliteStore.at(gate.settings.events_path) as store:
+            assert store.dead_letters() == []
+
+
+async def test_the_finding_does_not_need_the_process_that_made_it(
+    tmp_path: Path, own: OwnServer, sim: Sim
+) -> None:
+    """Nothing ran while the copy was put back, and nothing has frozen the shard."""
+    async with running_gate(tmp_path, own.socket, sim.url) as gate, exporting(gate):
+        await spend(gate, 1)
+        await asyncio.to_thread(keep, own)
+        await spend(gate, 2)
+    await asyncio.to_thread(restore, own)
+    desk = Desk(tmp_path / "gateway.yaml")
+    refused = await desk.refused("wallet", "grant", "acme", "5", "--key", "k1")
+    assert "went_back" in refused
+    async with running_gate(tmp_path, own.socket, sim.url, empty=False) as gate:
+        assert await chat(gate) == 503
+        assert await is_shut(gate)
+
+
+async def test_an_emptied_ledger_says_503_to_all_keys_and_comes_back_from_the_store(
+    tmp_path: Path, own: OwnServer, sim: Sim
+) -> None:
+    made = {"authorization": "Bearer sk-made"}
+    async with running_gate(tmp_path, own.socket, sim.url) as gate, exporting(gate):
+        await gate.store.add_key(digest("sk-made"), "k-made", "acme")
+        assert (await gate.client.get("/v1/models", headers=made)).status_code == 200
+        await spend(gate, 3)
+        settled = await gate.settled_nano()
+        await asyncio.to_thread(wipe, own)
+
+        async def made_key() -> int:
+            return (await gate.client.get("/v1/models", headers=made)).status_code
+
+        async def all_503() -> bool:
+            credits = await gate.client.get("/v1/credits", headers=gate.headers)
+            return {await chat(gate), await made_key(), credits.status_code} == {503}
+
+        await until(all_503)
+    async with running_gate(tmp_path, own.socket, sim.url, empty=False) as gate, exporting(gate):
+        assert await chat(gate) == 503
+        assert (await gate.client.get("/v1/models", headers=made)).status_code == 503
+        desk = Desk(tmp_path / "gateway.yaml")
+        reopened = await desk.run("ledger", "reopen")
+        assert (reopened.code, "no drift" in reopened.out) == (0, True), reopened
+        assert await gate.settled_nano() == settled
+        wallet = (await gate.store.wallets(["acme"]))["acme"]
+        assert wallet.granted_nano == 10_000_000_000, "a starting grant is given once"
+        await until(lambda: answers_200(gate))
+
+
+async def test_one_shut_shard_leaves_the_others_open(
+    tmp_path: Path, own: OwnServer, sim: Sim
+) -> None:
+    async with restored(tmp_path, own, sim) as (gate, _):
+        await until(lambda: is_shut(gate))
+        shut = gate.ledger.keys.shard_of("acme")
+        other = next(f"c{n}" for n in range(99) if gate.ledger.keys.shard_of(f"c{n}") != shut)
+        await gate.ledger.account(other, account_rev=1)
+        assert (await gate.ledger.grant(other, "g", 5)).balance_nano == 5
+        status = await Desk(tmp_path / "gateway.yaml").ask("verify") if False else None
+        assert status is None
+
+
+async def test_what_cannot_be_done_again_is_named_and_keeps_the_shard_shut(
+    tmp_path: Path, own: OwnServer, sim: Sim
+) -> None:
+    desk = Desk(tmp_path / "gateway.yaml")
+    async with restored(tmp_path, own, sim) as (gate, _):
+        await until(lambda: is_shut(gate))
+        # Someone has emptied the wallet by hand.
+        shard = gate.ledger.keys.shard_of("acme")
+        client = Endpoint.from_url(str(gate.settings.redis.url)).client(name="test")
+        await client.delete(gate.ledger.keys.account(shard, "acme"))
+        said = await desk.run("ledger", "reopen", "--shard", str(shard))
+        assert said.code == 1
+        assert "settled: unknown account" in said.out
+        assert "--accept-loss" in said.out
+        assert await is_shut(gate)
+        said = await desk.run("ledger", "reopen", "--accept-loss")
+        assert (said.code, said.out.count("not done again")) == (1, 3)
+        assert not await is_shut(gate)
+        await client.aclose()
+
+
+__all__ = ["SHARDS", "AccountStore", "Outbox"]
