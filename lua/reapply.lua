@@ -24,12 +24,11 @@
 --   bad_arguments
 --   not_frozen
 --   wrong_layout
---   applied  1: an earlier call did it
+--   applied  replayed (0 or 1): 1 comes before what follows
 --   unknown_account: nor does the event make it
 --   other_grant  no: the wallet has another grant of this number
 --   unknown_grant  no: the wallet has no such grant, and its terms are not known
 --   not_enough  no: less is left of this grant, or owed, than the event moved
---   applied  0
 --
 -- writes: shard, account, ops, customers, due, reservation (tombstone), and the scope records of the hold.
 
@@ -52,6 +51,7 @@ if shard[STATE] == 0 then return { 'not_frozen' } end
 if epoch < shard[ACKED_EPOCH] or (epoch == shard[ACKED_EPOCH] and seq <= shard[ACKED_SEQ]) then
   return { 'applied', 1 }
 end
+shard[ACKED_EPOCH], shard[ACKED_SEQ] = epoch, seq
 local changed = e.account or {}
 if not raw and #changed < 4 then return { 'unknown_account' } end
 local a = raw and read_account(raw) or new_account()
@@ -142,7 +142,6 @@ if e.expired then
   end
 end
 a[SWEEP_AT] = 0 -- whoever meets this record next finds out what time has done
-shard[ACKED_EPOCH], shard[ACKED_SEQ] = epoch, seq
 local tombstone
 if ended then
   local charged, paid = ended[2], {}

@@ -5,22 +5,23 @@
 -- KEYS[1] out
 -- KEYS[2] shard
 -- KEYS[3] tombstones  of the entries that are kept, in their order; of what ends no reservation, the outbox again
--- ARGV[1] stored  <dd: epoch and seq of the store's last event of this shard
+-- ARGV[1] stored  <ddB: epoch and seq of the store's last event of this shard, accept (0 or 1: open although events
+--                 before it were not applied)
 -- ARGV[2] kept  msgpack list of entry ids, `epoch-seq`, in order
 --
 -- replies, the first that applies:
 --   bad_arguments
---   open  epoch, last_seq: an earlier call did it, or it was never shut
 --   wrong_layout
+--   open  epoch, last_seq: an earlier call did it, or it was never shut
 --   not_reapplied  epoch, seq: the store has events behind this place that were not applied
 --   reopened  epoch, kept
 --
 -- writes: out, shard, tombstones.
 
 -- read
-local stored = { sunpack('<dd', ARGV[1]) }
+local stored = { sunpack('<ddB', ARGV[1]) }
 local kept = cmsgpack.unpack(ARGV[2])
-if not (stored[1] >= 1 and stored[2] >= -1 and #KEYS == 2 + #kept) then return { 'bad_arguments' } end
+if not (stored[1] >= 1 and stored[2] >= -1 and stored[3] <= 1 and #KEYS == 2 + #kept) then return { 'bad_arguments' } end
 local raw = call('GET', KEYS[2])
 local shard = raw and { sunpack(SHARD, raw) } or { 1, 0, 0, 1, -1, -1, 0 }
 local entries, tombstones = {}, {}
@@ -32,10 +33,11 @@ end
 call('XLEN', KEYS[1]) -- its type
 
 -- decide
-if shard[STATE] == 0 then return { 'open', shard[EPOCH], shard[LAST_SEQ] } end
 if shard[1] ~= 1 then return { 'wrong_layout' } end
+if shard[STATE] == 0 then return { 'open', shard[EPOCH], shard[LAST_SEQ] } end
 if shard[ACKED_EPOCH] < stored[1] or (shard[ACKED_EPOCH] == stored[1] and shard[ACKED_SEQ] < stored[2]) then
-  return { 'not_reapplied', shard[ACKED_EPOCH], shard[ACKED_SEQ] }
+  if stored[3] == 0 then return { 'not_reapplied', shard[ACKED_EPOCH], shard[ACKED_SEQ] } end
+  shard[ACKED_EPOCH], shard[ACKED_SEQ] = stored[1], stored[2]
 end
 local epoch = math.max(shard[EPOCH], stored[1]) + 1
 

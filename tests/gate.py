@@ -160,9 +160,11 @@ async def running_gate(
     sock = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     await service.start(sock)
-    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-        yield Gate(
-            url, service, settings, store, ledger, Outbox(redis_client, SHARDS), runner, client
-        )
-    await service.drain(5.0)
-    await redis_client.aclose()
+    try:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            yield Gate(
+                url, service, settings, store, ledger, Outbox(redis_client, SHARDS), runner, client
+            )
+    finally:
+        await service.drain(5.0)
+        await redis_client.aclose()

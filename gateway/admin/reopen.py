@@ -121,9 +121,8 @@ async def reopen(
         if await _cursor(desk.store, number) != stored:
             continue  # the exporter was still writing what it had read
         kept = await _not_stored(desk, entries)
-        done.epoch = await desk.repair.reopen(
-            number, stored, [(Place(e.epoch, e.seq), _reservation_of(e)) for e in kept]
-        )
+        places = [(Place(entry.epoch, entry.seq), _reservation_of(entry)) for entry in kept]
+        done.epoch = await desk.repair.reopen(number, stored, places, accept_loss=accept_loss)
         done.kept = len(kept)
         return done
     raise LedgerUnavailable(f"the store is still taking events of shard {number}; try again")
@@ -168,7 +167,6 @@ async def _apply(
             _note(done, event.event_id, str(refused))
             if not accept_loss:
                 return False
-            await desk.repair.skip(event)
             continue
         done.applied += 1
         if made is not None:

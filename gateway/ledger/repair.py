@@ -32,7 +32,7 @@ from gateway.ledger.operator import (
 )
 
 _HEAD = struct.Struct("<dddB")
-_PLACE = struct.Struct("<dd")
+_STORED = struct.Struct("<ddB")
 _GRANT = struct.Struct("<BBIddd")
 _ADJUST = struct.Struct("<BBd")
 _NUMBER = struct.Struct("<d")
@@ -89,24 +89,29 @@ class Repair(OperatorLedger):
         """
         await self._reapply(event, _effect(event, terms), holder)
 
-    async def skip(self, event: Event) -> None:
-        """Go past an event that cannot be applied. Raises LedgerUnavailable, CannotReapply."""
-        nothing = {"customer": event.customer_id, "at": event.occurred_at_ms, "moved": []}
-        await self._reapply(event, nothing, None)
-
-    async def reopen(self, shard: int, stored: Place, kept: Sequence[tuple[Place, str]]) -> int:
+    async def reopen(
+        self,
+        shard: int,
+        stored: Place,
+        kept: Sequence[tuple[Place, str]],
+        *,
+        accept_loss: bool = False,
+    ) -> int:
         """Let a frozen shard serve again; returns its epoch.
 
         stored: the store's last event of the shard
         kept:   entries of the outbox that the store has not: place, and the id of the reservation
                 that it ends, or ""
+        accept_loss: although an event up to `stored` was not applied
         Raises LedgerUnavailable.
         """
         script, out = self._scripts["reopen"], self.keys.out(shard)
         ends = [self.keys.reservation(shard, name) if name else out for _, name in kept]
         places = [f"{place.epoch}-{place.seq}" for place, _ in kept]
         keys = (out, self.keys.meta(shard), *ends)
-        reply = await self._runner.run(script, keys, (_PLACE.pack(*stored), _packed(places)))
+        reply = await self._runner.run(
+            script, keys, (_STORED.pack(*stored, accept_loss), _packed(places))
+        )
         word = reply[0].decode()
         if word not in ("reopened", "open"):
             raise LedgerUnavailable(f"shard {shard} cannot be reopened: {word}")
