@@ -142,10 +142,11 @@ async def running_gate(
 ) -> AsyncIterator[Gate]:
     """Serve a gate on a free port; drained and closed at the end.
 
-    `empty=False` leaves in the ledger what is there; other `changes` replace whole sections.
+    `empty=False` leaves in the ledger what is there; `ledger_url` stands for the socket; other
+    `changes` replace whole sections.
     """
     empty = changes.pop("empty", True)
-    ledger_url = f"unix://{valkey_socket}"
+    ledger_url = changes.pop("ledger_url", f"unix://{valkey_socket}")
     file = tmp_path / "gateway.yaml"
     file.write_text(yaml.safe_dump(gate_config(sim_url, tmp_path / "data", ledger_url, **changes)))
     settings = load_settings(file)

@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 
 from gateway.app import shards
-from gateway.app.exporting import ExportService, build_exporter
-from gateway.app.roles import Resources
-from gateway.domain.delivery import Place
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
+from tests.delivering import delivered, exporting
 from tests.gate import Gate, digest, running_gate
 from tests.ledger.servers import OwnServer, server
 from tests.until import until
@@ -22,6 +20,7 @@ from tests.upstreams import Sim
 
 from .desk import Desk
 
+pytestmark = pytest.mark.usefixtures("quiet_logs")
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
 
 
@@ -57,35 +56,6 @@ def wipe(own: OwnServer) -> None:
     own.kill()
     shutil.rmtree(files(own))
     own.start()
-
-
-@asynccontextmanager
-async def exporting(gate: Gate) -> AsyncIterator[ExportService]:
-    """The exporter beside a gate, as the supervisor runs it."""
-    url, data = gate.settings.redis.connection_url(), str(gate.settings.data_dir)
-    assert url is not None
-    service = await build_exporter(gate.settings, Resources(url, data, "exporter-0"))
-    await service.start(None)
-    try:
-        yield service
-    finally:
-        await service.drain(5.0)
-
-
-def stored(gate: Gate) -> dict[int, Place]:
-    return SqliteStore.cursors_at(gate.settings.events_path)
-
-
-async def delivered(gate: Gate) -> None:
-    """Until the store has all that the outbox had."""
-    await gate.settle_all()
-
-    async def all_of_it() -> bool:
-        heads = await gate.outbox.heads()
-        cursors = stored(gate)
-        return all(h.last.seq < 0 or cursors.get(n) == h.last for n, h in enumerate(heads))
-
-    await until(all_of_it)
 
 
 async def chat(gate: Gate) -> int:
@@ -150,7 +120,11 @@ async def test_a_shard_that_lost_a_tail_stays_shut_whoever_restarts_until_it_is_
         assert "Verified: no drift." in reopened.out
         assert await gate.settled_nano() == settled
         await until(lambda: answers_200(gate))
-        assert (await gate.client.get("/readyz")).json() == {"status": "ok"}
+
+        async def is_whole() -> bool:
+            return bool((await gate.client.get("/readyz")).json() == {"status": "ok"})
+
+        await until(is_whole)
         await delivered(gate)
         assert (await desk.run("verify")).code == 0
         assert (await desk.run("ledger", "status")).code == 0
