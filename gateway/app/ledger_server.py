@@ -18,6 +18,7 @@ from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.fitness import UNREACHABLE, find_trouble, trouble_of
 from gateway.ledger.operator import OperatorLedger
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.rights import missing_rights
 
 log = structlog.get_logger("ledger")
 
@@ -124,20 +125,25 @@ class _Look:
             where.events_path,
         )
         self._namespace = where.namespace
+        self._user = endpoint.user
 
     async def inspect(self, wait_s: float) -> Durability:
         """What it promises, logged. Raises CannotStart."""
         deadline = time.monotonic() + wait_s
         while True:
             try:
+                missing = await missing_rights(self._client, self._namespace)
+                if missing:
+                    raise UnfitServer(f"its user {self._user} may not use: {', '.join(missing)}")
                 found = await read_durability(self._client, declared=self._declared)
                 break
             except UnfitServer as error:
                 raise CannotStart(f"the ledger's server is not fit: {error}") from error
             except LedgerUnavailable as error:
                 if time.monotonic() >= deadline:
-                    raise CannotStart(f"the ledger at {self._shown} does not answer") from error
-                log.warning("waits_for_ledger", server=self._shown)
+                    why = f": {error}" if error.code else " does not answer"
+                    raise CannotStart(f"the ledger at {self._shown}{why}") from error
+                log.warning("waits_for_ledger", server=self._shown, reason=str(error))
             await asyncio.sleep(_RETRY_EVERY_S)
         log.info("ledger_server", server=found.server, persistence=found.persistence)
         for warning in found.warnings:

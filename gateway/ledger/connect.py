@@ -73,6 +73,11 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"Endpoint({self.shown})"
 
+    @property
+    def user(self) -> str:
+        """As whom it enters."""
+        return str(self._arguments.get("username") or "default")
+
     @classmethod
     def from_url(cls, url: str) -> "Endpoint":
         """Read `redis://`, `rediss://` or `unix://`, with an ACL user if one is needed.
