@@ -50,8 +50,8 @@ a `#!lua` line, and otherwise at its first writing command."""
 _CLASSES: Final[dict[type[Exception], str]] = {
     AuthenticationError: "WRONGPASS",
     BusyLoadingError: "LOADING",
+    MasterDownError: "MASTERDOWN",  # to redis-py a kind of the next one
     ClusterDownError: "CLUSTERDOWN",
-    MasterDownError: "MASTERDOWN",
     NoPermissionError: "NOPERM",
     OutOfMemoryError: "OOM",
     ReadOnlyError: "READONLY",

@@ -166,6 +166,7 @@ class CoalescingRunner:
             load = wire.load(script)
             reply = await wire.send(packed, again=True)
         if isinstance(reply, list):
+            self._accepted(script)
             return reply
         if isinstance(reply, LedgerUnavailable):
             raise reply
