@@ -11,12 +11,10 @@ from gateway.app.roles import CannotServe, Role
 from gateway.app.shards import ShardWatch
 from gateway.app.supervisor import Running, Supervisor
 from gateway.app.sync import sync_accounts
-from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.ledger.accounts import AccountStore, OtherLedger, PricesChanged, RedisRunner
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.operations import Ledger as Wallets
-from gateway.ledger.operations import Seen
 from gateway.ledger.outbox import Outbox
 from gateway.settings import Settings, SettingsError, load_settings
 from gateway.telemetry.logs import Style, configure_logs
@@ -124,7 +122,6 @@ async def _sync(settings: Settings, ledger_url: str) -> None:
         RedisRunner(client),
         namespace=namespace,
         shard_count=shard_count,
-        seen=Seen(SqliteStore.cursors_at(settings.events_path)),
     )
     outbox = Outbox(client, shard_count, namespace=namespace)
     try:

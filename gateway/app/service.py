@@ -26,7 +26,6 @@ from gateway.dialects import DIALECTS
 from gateway.dialects.base import ReadOptions
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Settled
-from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.changes import Changes
 from gateway.ledger.connect import Endpoint
@@ -130,7 +129,7 @@ class GateService:
         self._client = endpoint.client(
             name=resources.process, timeout_s=ASK_TIMEOUT_S, pool_wait_s=ASK_TIMEOUT_S / 2
         )
-        seen = Seen(SqliteStore.cursors_at(settings.events_path))
+        seen = Seen()  # `build` has it learn what the store has
         self._ledger = Ledger(
             self._admission,
             namespace=redis.namespace,

@@ -14,9 +14,10 @@ from typing import Final
 import structlog
 
 from gateway.domain.reservation import Key
-from gateway.exporter.sinks.sqlite_reader import SqliteStore
+from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.fitness import STORE
 from gateway.ledger.operator import OperatorLedger
 from gateway.ledger.outbox import Outbox
 
@@ -45,11 +46,14 @@ class ShardWatch:
     async def look(self) -> frozenset[int]:
         """Compare every shard with what is known of it, and freeze those that have less.
 
-        Raises LedgerUnavailable.
+        Raises LedgerUnavailable, also where the store cannot be read.
         """
         seen = self._ledger.seen
         # First the store, then the ledger: so the store cannot be ahead of a ledger that is whole.
-        seen.note_stored(await asyncio.to_thread(SqliteStore.cursors_at, self._path))
+        try:
+            seen.note_stored(await asyncio.to_thread(SqliteStore.cursors_at, self._path))
+        except StoreMissing as error:
+            raise LedgerUnavailable(str(error), code=STORE) from error
         known = [seen.place(shard) for shard in range(self._outbox.shard_count)]
         closed = set()
         for shard, head in enumerate(await self._outbox.heads()):

@@ -80,7 +80,13 @@ def explained() -> Iterator[None]:
     """End the command with one line for what the operator can mend."""
     try:
         yield
-    except (LedgerUnavailable, EmbeddedLedgerError, BadLedgerUrl, OtherLedger) as error:
+    except (
+        LedgerUnavailable,
+        EmbeddedLedgerError,
+        BadLedgerUrl,
+        OtherLedger,
+        StoreMissing,
+    ) as error:
         raise fail(str(error)) from None
 
 
@@ -88,7 +94,7 @@ def explained() -> Iterator[None]:
 async def open_context(settings: Settings) -> AsyncIterator[Context]:
     """The ledger and the store of these settings.
 
-    Raises LedgerUnavailable, EmbeddedLedgerError, BadLedgerUrl, OtherLedger.
+    Raises LedgerUnavailable, EmbeddedLedgerError, BadLedgerUrl, OtherLedger, StoreMissing.
     """
     redis = settings.redis
     names: Any = {"namespace": redis.namespace, "shard_count": redis.shards}
@@ -97,12 +103,14 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         accounts = AccountStore(client, **names)
         store = open_store(settings.events_path)
         try:
+            # A shard that has less than the store must not be written to; see `Seen`.
+            stored = SqliteStore.cursors_at(settings.events_path)
             await accounts.create()
             yield Context(
                 settings=settings,
                 client=client,
                 accounts=accounts,
-                operator=Corrections(RedisRunner(client), seen=Seen(store.cursors()), **names),
+                operator=Corrections(RedisRunner(client), seen=Seen(stored), **names),
                 audit=Audit(client, accounts.keys),
                 outbox=Outbox(client, redis.shards, namespace=redis.namespace),
                 store=store,

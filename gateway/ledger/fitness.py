@@ -23,8 +23,11 @@ TroubleWord = Literal[
     "ledger_disk_failed",
     "ledger_not_permitted",
     "ledger_refuses",
+    "store_unreadable",
 ]
 
+STORE: Final = "STORE"
+"""`LedgerUnavailable.code` where the store cannot say what the ledger should have."""
 UNREACHABLE: Final[TroubleWord] = "ledger_unreachable"
 _BY_CODE: Final[Mapping[str, TroubleWord]] = {
     "READONLY": "ledger_is_replica",
@@ -35,6 +38,7 @@ _BY_CODE: Final[Mapping[str, TroubleWord]] = {
     "NOPERM": "ledger_not_permitted",
     "NOAUTH": "ledger_not_permitted",
     "WRONGPASS": "ledger_not_permitted",
+    STORE: "store_unreadable",
 }
 
 

@@ -100,3 +100,15 @@ async def test_a_gate_needs_no_more_than_that(own: OwnServer, tmp_path: Path, si
     assert await remote.look() == await remote.look()
     assert (await remote.look()).problem is None
     await remote.stop()
+
+
+async def test_the_documented_user_has_all_of_them(own: OwnServer) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    line = re.search(r"^ACL SETUSER gate on >PASSWORD (.*)$", page, re.M)
+    assert line is not None
+    admin: Any = redis.asyncio.Redis(unix_socket_path=str(own.socket))
+    await admin.execute_command(
+        "ACL", "SETUSER", "gate", "reset", "on", ">secret", *line[1].split()
+    )
+    await admin.aclose()
+    assert await missing(f"unix://gate:secret@{own.socket}") == []

@@ -1,7 +1,9 @@
 """A shard that lost a tail is brought back from the store: every wallet as it was, to the unit."""
 
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -11,10 +13,12 @@ from gateway.admin.verify import verify
 from gateway.domain.delivery import START, Place
 from gateway.domain.events import Event
 from gateway.domain.limits import Limit
+from gateway.domain.reservation import Account, Denied
 from gateway.exporter.sink import Batch
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.ledger.audit import Audit
+from gateway.ledger.errors import LedgerUnavailable, ShardClosed
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.repair import Repair
 from tests.ledger.bench import NOON_MS, Bench
@@ -202,3 +206,144 @@ async def test_what_was_delivered_is_done_again_to_the_unit(shop: Shop, step: St
     await shop.deliver()
     assert await shop.drifts() == []
     assert await shop.reopen() is None, "there is nothing left to repair"
+
+
+async def lose_a_settle(shop: Shop) -> None:
+    """`s1` was charged and delivered, and the ledger has lost it."""
+    await prepare(shop)
+    await shop.bench.settle("s1", 40)
+    await shop.deliver()
+    await shop.restore()
+
+
+async def test_until_it_is_reopened_every_script_refuses_whoever_asks(shop: Shop) -> None:
+    await lose_a_settle(shop)
+    assert await shop.bench.ledger.freeze(0, Place(1, 2))
+    fresh = Bench(shop.client)
+    assert isinstance(await fresh.reserve("r9"), Denied)
+    with pytest.raises(ShardClosed, match="shard 0 is frozen") as caught:
+        await fresh.ledger.grant("acme", "g9", 5)
+    assert caught.value.word == "shard_frozen"
+    with pytest.raises(LedgerUnavailable, match="shard_frozen"):
+        await fresh.ledger.ack(0, 1, 0)
+    assert "delivery shard 0: is frozen" in " ".join(await shop.drifts())
+
+
+async def test_a_settle_that_comes_again_after_the_repair_charges_nothing(shop: Shop) -> None:
+    await lose_a_settle(shop)
+    await shop.reopen()
+    before = await shop.money()
+    again = await shop.bench.settle("s1", 40)
+    assert (again.outcome, again.charged_nano, again.replayed) == ("settled", 40, True)
+    assert await shop.money() == before
+
+
+async def test_an_operation_that_comes_again_after_the_repair_does_nothing(shop: Shop) -> None:
+    await prepare(shop)
+    terms: dict[str, Any] = {"category": "promotional", "priority": 3, "scope_bits": 5}
+    await shop.bench.ledger.grant("acme", "g2", 300, **terms, facts={"name": "gift"})
+    await shop.bench.ledger.adjust("acme", "a1", -7, corrects=None, reason="test")
+    await shop.deliver()
+    await shop.restore()
+    await shop.reopen()
+    again = await shop.bench.ledger.grant("acme", "g2", 300, **terms, facts={"name": "gift"})
+    assert (again.grant_no, again.replayed) == (2, True)
+    adjusted = await shop.bench.ledger.adjust("acme", "a1", -7, corrects=None, reason="test")
+    assert adjusted.replayed
+    audit = Audit(shop.client, shop.bench.ledger.keys)
+    assert (await audit.grant_names("acme"))[2] == "gift"
+
+
+async def test_what_was_written_over_the_lost_places_is_kept_at_new_ones(shop: Shop) -> None:
+    """By a process that did not know of the loss, before anybody did."""
+    await lose_a_settle(shop)
+    unaware = Bench(shop.client)
+    await unaware.settle("s2", 11)
+    await unaware.settle("s3", 5)
+    assert await shop.bench.ledger.freeze(0, Place(1, 3), conflict=True)
+    done = await shop.reopen()
+    assert done is not None
+    assert (done.epoch, done.applied, done.kept) == (2, 1, 2)
+    assert (await shop.bench.wallet()).settled_nano == 40 + 11 + 5
+    assert await shop.drifts() == []
+    await shop.deliver()
+    assert await shop.drifts() == []
+    with SqliteStore.at(shop.path) as store:
+        assert [(e.event.event_id, e.event.epoch, e.event.seq) for e in store.latest(2)] == [
+            ("s2:settled", 2, 0),
+            ("s3:settled", 2, 1),
+        ]
+
+
+async def test_a_repair_that_was_killed_goes_on_where_it_was(shop: Shop) -> None:
+    await prepare(shop)
+    for number in range(5):
+        await shop.bench.settle(f"s{number}", 10)
+    await shop.deliver()
+    before = await shop.money()
+    await shop.restore()
+    original, calls = shop.bench.runner.run, 0
+
+    async def dies(script: Any, *rest: Any) -> Any:
+        nonlocal calls
+        calls += script.name == "reapply"
+        if calls == 3:
+            calls = 9
+            raise LedgerUnavailable("killed here", unknown=True)
+        return await original(script, *rest)
+
+    shop.bench.runner.run = dies  # type: ignore[method-assign, assignment]
+    with pytest.raises(LedgerUnavailable, match="killed here"):
+        await shop.reopen()
+    done = await shop.reopen()
+    assert done is not None
+    assert (done.epoch, done.applied) == (2, 3)
+    assert await shop.money() == before
+    assert await shop.drifts() == []
+
+
+async def test_a_hold_that_an_older_copy_has_pays_nothing_twice(shop: Shop) -> None:
+    """It holds what a later charge has spent; its end is not delivered, so it is still to come."""
+    await shop.bench.open(100)
+    await shop.bench.held("old", 90, floor=90)
+    await shop.deliver()
+    await shop.keep()
+    await shop.bench.release("old")  # lost, and never delivered
+    await shop.bench.settle("s1", 80)
+    await shop.deliver()
+    with sqlite3.connect(shop.path) as store:  # the release never came
+        store.execute("DELETE FROM events WHERE event_id = 'old:released'")
+    await shop.restore()
+    assert await shop.reopen() is not None
+    wallet = await shop.bench.wallet()
+    assert (wallet.grants[0].remaining_nano, wallet.held_nano, wallet.held_credit_nano) == (
+        20,
+        90,
+        90,
+    )
+    assert not await shop.bench.differences()
+    shop.bench.now += 61_000
+    await shop.bench.expire("old")
+    wallet = await shop.bench.wallet()
+    assert (wallet.settled_nano, wallet.overdraft_nano, wallet.held_nano) == (170, 70, 0)
+    assert not await shop.bench.differences()
+
+
+async def test_limits_stop_holding_what_the_store_says_has_ended(shop: Shop) -> None:
+    limit = Limit("customer", "spend", "total", 10_000)
+    await prepare(shop)
+    await shop.bench.settle("pending", 30)
+    await shop.deliver()
+    await shop.restore()
+    done = await shop.reopen()
+    assert done is not None
+    assert done.uncounted == set()
+    [standing] = await shop.bench.store.standings([Account("acme", "k1", 0, 1, limits=(limit,))])
+    assert (standing.used, standing.held) == (30, 50)
+
+
+async def test_what_no_hold_tells_of_is_named_as_uncounted(shop: Shop) -> None:
+    await lose_a_settle(shop)
+    done = await shop.reopen()
+    assert done is not None
+    assert done.uncounted == {"acme"}

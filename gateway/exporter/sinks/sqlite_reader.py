@@ -94,7 +94,8 @@ an outcome, since, until, customer or none."""
 
 
 class StoreMissing(Exception):
-    """There is no store at this path: the exporter has never run with this configuration."""
+    """There is no store at this path (the exporter has never run with this configuration), or it
+    cannot be read."""
 
 
 class SqliteStore:
@@ -121,12 +122,18 @@ class SqliteStore:
 
     @classmethod
     def cursors_at(cls, path: Path) -> dict[int, Place]:
-        """How far the store at this path has each shard; nothing where there is no store yet."""
+        """How far the store at this path has each shard; nothing where there is no store yet.
+
+        Raises StoreMissing for one that is there and cannot be read: that it has nothing must not
+        be concluded.
+        """
         try:
             with cls.at(path) as store:
                 return store.cursors()
-        except StoreMissing:
-            return {}
+        except StoreMissing as error:
+            if not path.exists() or "no such table" in str(error):  # the exporter is making it
+                return {}
+            raise
 
     @classmethod
     def empty(cls) -> "SqliteStore":
