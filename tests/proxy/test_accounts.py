@@ -264,6 +264,7 @@ async def test_a_key_that_is_made_soon_after_it_was_tried_works(
     bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "UNKNOWN_KEY_TTL_S", 0.0)
+    await bank.accounts.create()
     asking = accounts(Directory(bank.accounts))
     await refused(asking, Asked(key="sk-soon"))
     await bank.accounts.add_key(sha256("sk-soon"), "k-soon", "acme")
