@@ -54,6 +54,8 @@ class Reopened:
     epoch:       the new one; None when the shard is still shut
     applied:     events done again. kept: entries that got a new place
     not_applied: what could not be done again. Without `accept_loss` the shard stays shut for it
+    assumed:     grants whose events do not say their terms (an earlier release wrote them): made with
+                 priority 100, for every model, without an expiry
     uncounted:   customers whose limits, tiers and included units do not count what was done again
     """
 
@@ -62,6 +64,7 @@ class Reopened:
     applied: int = 0
     kept: int = 0
     not_applied: list[NotApplied] = field(default_factory=list)
+    assumed: list[str] = field(default_factory=list)
     uncounted: set[str] = field(default_factory=set)
 
 
@@ -170,6 +173,8 @@ async def _apply(
             continue
         done.applied += 1
         if made is not None:
+            if "priority" not in event.facts:
+                done.assumed.append(event.event_id)
             of_customer.update({no: made for no, _ in event.allocations if no})
         if event.kind in USAGE_KINDS and event.usage and event.reservation_id not in holders:
             done.uncounted.add(event.customer_id)

@@ -155,6 +155,9 @@ def _show(repaired: _Repaired) -> None:
             out.print(plain(f"  not done again: {each.event_id}: {each.reason}", "red"))
         if shard.not_applied and shard.epoch is None:
             out.print(plain("  To open it without these: `--accept-loss`.", "yellow"))
+        for event_id in shard.assumed:
+            said = f"  {event_id}: its terms are not recorded; check priority, groups and expiry"
+            out.print(plain(said, "yellow"))
         if shard.uncounted:
             names = ", ".join(sorted(shard.uncounted))
             said = (
@@ -200,6 +203,7 @@ def _document(repaired: _Repaired) -> dict[str, Any]:
                 "applied": shard.applied,
                 "kept": shard.kept,
                 "not_applied": {each.event_id: each.reason for each in shard.not_applied},
+                "assumed": shard.assumed,
                 "uncounted": sorted(shard.uncounted),
             }
             for shard in repaired.shards

@@ -16,6 +16,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from gateway.ledger import changes
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
@@ -136,3 +137,19 @@ async def test_a_server_that_is_away_is_unreachable(tmp_path: Path) -> None:
     assert trouble.word == "ledger_unreachable"
     await client.aclose()
     await asyncio.sleep(0)
+
+
+async def test_who_listens_for_changes_follows_too(
+    own: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "_LISTEN_S", 0.05)
+    endpoint = Endpoint.from_socket(own.socket)
+    client = endpoint.client(name="one")
+    listening = asyncio.Event()
+    following = asyncio.create_task(changes.Changes(client).follow(lambda _: None, listening.set))
+    await listening.wait()
+    assert not following.done()
+    endpoint.moves.moved()
+    with pytest.raises(LedgerUnavailable, match="the primary no more"):
+        await asyncio.wait_for(following, 5)
+    await client.aclose()

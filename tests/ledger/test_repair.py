@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from gateway.admin.reopen import Desk, Reopened, reopen
+from gateway.admin.reopen import Desk, Reopened, ledger_status, reopen
 from gateway.admin.verify import verify
-from gateway.domain.delivery import START, Place
+from gateway.domain.delivery import START, DeadLetter, Place
 from gateway.domain.events import Event
 from gateway.domain.limits import Limit
 from gateway.domain.reservation import Account, Denied
@@ -347,3 +347,49 @@ async def test_what_no_hold_tells_of_is_named_as_uncounted(shop: Shop) -> None:
     done = await shop.reopen()
     assert done is not None
     assert done.uncounted == {"acme"}
+
+
+async def test_a_grant_whose_event_does_not_say_its_terms_is_named(shop: Shop) -> None:
+    await prepare(shop)
+    await shop.bench.ledger.grant("acme", "g2", 300)
+    await shop.deliver()
+    with sqlite3.connect(shop.path) as store:  # as an earlier release wrote it
+        store.execute("UPDATE events SET facts = '{}' WHERE event_id = 'g2'")
+    await shop.restore()
+    done = await shop.reopen()
+    assert done is not None
+    assert (done.assumed, done.not_applied) == (["g2"], [])
+    assert (await shop.bench.wallet()).granted_nano == 1300
+    assert await shop.drifts() == []
+
+
+async def test_a_dead_letter_of_the_store_is_named_and_kept_out(shop: Shop) -> None:
+    await lose_a_settle(shop)
+    await shop.sink.open()
+    letter = DeadLetter(0, 1, 3, "s9:settled", "not JSON", b"")
+    await shop.sink.write(Batch(ends={0: Place(1, 3)}, dead=[letter]))
+    await shop.sink.close()
+    done = await shop.reopen()
+    assert done is not None
+    assert (done.epoch, done.applied) == (None, 0)
+    assert [each.event_id for each in done.not_applied] == ["s9:settled"]
+    done = await shop.reopen(accept_loss=True)
+    assert done is not None
+    assert (done.epoch, done.applied) == (2, 1)
+
+
+async def test_status_tells_behind_from_frozen(shop: Shop) -> None:
+    async def status() -> list[tuple[str, int]]:
+        with SqliteStore.at(shop.path) as store:
+            return [(each.state, each.lost) for each in await ledger_status(shop.outbox, store)]
+
+    await prepare(shop)
+    assert await status() == [("open", 0)]
+    await shop.bench.settle("s1", 40)
+    await shop.deliver()
+    await shop.restore()
+    assert await status() == [("behind", 1)]
+    await shop.bench.ledger.freeze(0, Place(1, 2))
+    assert await status() == [("frozen", 1)]
+    await shop.reopen()
+    assert await status() == [("open", 0)]
