@@ -1,10 +1,13 @@
 """A process learns from the store what the ledger should have, before it trusts the ledger."""
 
+import struct
 from pathlib import Path
 
 import pytest
 import redis.asyncio
+from structlog.testing import capture_logs
 
+from gateway.app.ledger_server import RemoteServer, Where
 from gateway.app.shards import KeyDirectory, ShardWatch
 from gateway.domain.delivery import Place
 from gateway.exporter.sink import Batch
@@ -80,3 +83,37 @@ async def test_an_unknown_key_is_no_bad_key_while_entries_are_lost(
     closed.add(1)
     with pytest.raises(LedgerUnavailable, match="may have lost this key"):
         await directory.find_key("d" * 64)
+
+
+async def test_the_supervisor_sees_frozen_shards_and_says_each_change_once(
+    valkey: redis.asyncio.Redis, valkey_socket: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "events.db"
+    await store_at(path, {3: Place(1, 7)})
+    remote = RemoteServer(f"unix://{valkey_socket}", "none", Where("cg", 4, path))
+    await remote.start()
+    with capture_logs() as logs:
+        assert [(await remote.look()).frozen for _ in range(2)] == [(3,), (3,)]
+        await valkey.set("{cg:3}:meta", struct.pack("<BBHdddd", 1, 0, 0, 2, -1, 7, 1))
+        assert [(await remote.look()).frozen for _ in range(2)] == [(), ()]
+    assert [(line["event"], line["shard"]) for line in logs] == [
+        ("shard_frozen", 3),
+        ("shard_reopened", 3),
+    ]
+    await remote.stop()
+
+
+async def test_the_supervisor_says_what_is_wrong_with_the_server(
+    valkey: redis.asyncio.Redis, valkey_socket: Path, tmp_path: Path
+) -> None:
+    remote = RemoteServer(f"unix://{valkey_socket}", "none", Where("cg", 4, tmp_path / "none.db"))
+    await remote.start()
+    await valkey.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        state = await remote.look()
+    finally:
+        await valkey.config_set("maxmemory-policy", "noeviction")
+    assert state.problem == "ledger_evicts"
+    assert "set it to noeviction" in state.detail
+    assert (await remote.look()).problem is None
+    await remote.stop()
