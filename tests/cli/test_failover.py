@@ -5,7 +5,6 @@ does not look stays with a copy that takes no writes.
 """
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from gateway.app import shards
 from tests.delivering import delivered, exporting
 from tests.gate import Gate, running_gate
 from tests.ledger.forwarder import Forwarder
-from tests.ledger.servers import OwnServer, server
+from tests.ledger.servers import OwnServer, free_port, server
 from tests.until import until
 from tests.upstreams import Sim
 
@@ -65,12 +64,6 @@ class Pair:
     @staticmethod
     def _client(own: OwnServer) -> Any:
         return redis.asyncio.Redis(unix_socket_path=str(own.socket))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port
 
 
 @pytest.fixture

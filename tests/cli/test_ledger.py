@@ -2,19 +2,26 @@
 
 import asyncio
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
+import psutil
 import pytest
+import yaml
 
 from gateway.app import shards
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
 from tests.delivering import delivered, exporting
-from tests.gate import Gate, digest, running_gate
-from tests.ledger.servers import OwnServer, server
+from tests.gate import KEY, Gate, digest, gate_config, running_gate
+from tests.ledger.servers import OwnServer, free_port, server
 from tests.until import until
 from tests.upstreams import Sim
 
@@ -211,3 +218,96 @@ async def test_what_cannot_be_done_again_is_named_and_keeps_the_shard_shut(
         assert (said.code, said.out.count("not done again")) == (1, 3)
         assert not await is_shut(gate)
         await client.aclose()
+
+
+async def test_a_killed_worker_s_successor_is_503_too_and_reopening_reaches_it(
+    tmp_path: Path, own: OwnServer, sim: Sim
+) -> None:
+    """The whole gate as a program: supervisor, worker and exporter."""
+    ports = free_port(), free_port()
+    listening = {"listen": {"port": ports[0], "workers": 1}, "admin": {"port": ports[1]}}
+    config = gate_config(sim.url, tmp_path / "data", f"unix://{own.socket}", **listening)
+    (tmp_path / "gateway.yaml").write_text(yaml.safe_dump(config))
+    program = serve(tmp_path / "gateway.yaml", tmp_path / "log")
+    try:
+        async with httpx.AsyncClient(timeout=30) as client:
+            await program_tells_the_story(Program(program, client, ports), own, tmp_path)
+    finally:
+        program.terminate()
+        program.wait(30)
+    said = (tmp_path / "log").read_text()
+    assert said.count("shard_frozen") >= 1
+    assert said.count("shard_reopened") == 1
+
+
+def serve(config: Path, log: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "gateway.cli", "serve", str(config)]
+    with log.open("wb") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file)
+
+
+@dataclass
+class Program:
+    """A gate that runs as a program of its own."""
+
+    process: "subprocess.Popen[bytes]"
+    client: httpx.AsyncClient
+    ports: tuple[int, int]
+
+    async def chat(self) -> int:
+        """The status of one request; 0 where nobody listens."""
+        body = {"model": "small", "messages": [{"role": "user", "content": "hi\nsim: tokens=3"}]}
+        url = f"http://127.0.0.1:{self.ports[0]}/v1/chat/completions"
+        try:
+            answer = await self.client.post(url, json=body, headers={"x-api-key": KEY})
+        except httpx.HTTPError:
+            return 0
+        return answer.status_code
+
+    async def answers(self, status: int) -> None:
+        async def does() -> bool:
+            return await self.chat() == status
+
+        await until(does, 30)
+
+    def worker(self) -> psutil.Process:
+        children = psutil.Process(self.process.pid).children()
+        return next(child for child in children if "worker-0" in child.cmdline())
+
+    async def admin(self) -> dict[str, Any]:
+        said: dict[str, Any] = (
+            await self.client.get(f"http://127.0.0.1:{self.ports[1]}/readyz")
+        ).json()
+        return said
+
+
+async def program_tells_the_story(program: Program, own: OwnServer, folder: Path) -> None:
+    desk = Desk(folder / "gateway.yaml")
+    await program.answers(200)
+    await asyncio.to_thread(keep, own)
+    for _ in range(3):
+        assert await program.chat() == 200
+    settled = (await desk.ask("wallet", "show", "acme"))["settled"]
+    store = folder / "data" / "events.db"
+
+    def delivered_all() -> bool:
+        with SqliteStore.at(store) as opened:
+            return sum(each.event.kind == "settle" for each in opened.latest(100)) == 4
+
+    await until(delivered_all)
+    await asyncio.to_thread(restore, own)
+    await program.answers(503)
+    killed = program.worker()
+    killed.kill()
+    await until(lambda: not killed.is_running() or killed.status() == psutil.STATUS_ZOMBIE)
+    await program.answers(503)
+    assert (await program.admin())["degraded"]
+    reopened = await desk.run("ledger", "reopen")
+    assert (reopened.code, "no drift" in reopened.out) == (0, True), reopened
+    assert (await desk.ask("wallet", "show", "acme"))["settled"] == settled
+    await program.answers(200)
+
+    async def is_whole() -> bool:
+        return "degraded" not in await program.admin()
+
+    await until(is_whole)
