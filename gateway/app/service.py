@@ -30,7 +30,7 @@ from gateway.ledger.accounts import AccountStore
 from gateway.ledger.changes import Changes
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.fitness import Trouble, find_trouble, trouble_of
+from gateway.ledger.fitness import UNREACHABLE, Trouble, find_trouble, trouble_of
 from gateway.ledger.journal import JournalInUse, SettleJournal, orphans, replay_orphan
 from gateway.ledger.operations import Ledger, Seen
 from gateway.ledger.outbox import Outbox
@@ -447,7 +447,9 @@ class GateService:
                 self._moves.moved()
             barred = trouble is not None and trouble.barred
             self._admission.barred = trouble.sentence if trouble is not None and barred else None
-            self._trouble = trouble
+            # Whether it can be reached the connection of the hot path knows better, and sooner.
+            reached = trouble is not None and trouble.word != UNREACHABLE
+            self._trouble = trouble if reached else None
 
     async def _replay_journals(self) -> None:
         """Deliver what could not be: this worker's own journal, and those of dead workers."""
