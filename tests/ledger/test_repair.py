@@ -393,3 +393,38 @@ async def test_status_tells_behind_from_frozen(shop: Shop) -> None:
     assert await status() == [("frozen", 1)]
     await shop.reopen()
     assert await status() == [("open", 0)]
+
+
+async def test_a_late_settle_after_the_repair_gives_back_to_those_who_paid(shop: Shop) -> None:
+    await prepare(shop)
+    shop.bench.now += 61_000
+    await shop.bench.expire("pending")
+    await shop.deliver()
+    await shop.restore()
+    await shop.reopen()
+    late = await shop.bench.settle("pending", 4, reserved_at_ms=NOON_MS)
+    assert (late.outcome, late.charged_nano) == ("settled_late", 4)
+    (grant,) = (await shop.bench.wallet()).grants
+    assert grant.remaining_nano == 996
+
+
+async def test_what_was_settled_late_is_known_with_its_whole_charge_after_the_repair(
+    shop: Shop,
+) -> None:
+    await prepare(shop)
+    await expire_and_settle_late(shop.bench)
+    await shop.deliver()
+    await shop.restore()
+    await shop.reopen()
+    again = await shop.bench.settle("pending", 5, reserved_at_ms=NOON_MS)
+    assert (again.outcome, again.charged_nano, again.replayed) == ("settled_late", 5, True)
+
+
+async def test_a_void_that_comes_again_after_the_repair_says_what_it_took(shop: Shop) -> None:
+    await prepare(shop)
+    await void(shop.bench)
+    await shop.deliver()
+    await shop.restore()
+    await shop.reopen()
+    again = await shop.bench.ledger.void("acme", "v1", 2, reason="test")
+    assert (again.voided_nano, again.replayed) == (300, True)
