@@ -152,6 +152,7 @@ class _Look:
 
     async def look(self) -> LedgerState:
         """Whether it can serve, and which shards cannot."""
+        known = self._moves.count
         trouble = await find_trouble(self._client)
         if trouble is None:
             try:
@@ -159,7 +160,7 @@ class _Look:
             except LedgerUnavailable as error:
                 trouble = trouble_of(error)
         if trouble.moved:
-            self._moves.moved()
+            self._moves.moved(known)
         frozen = tuple(sorted(self._watch.closed))
         return LedgerState(trouble.word, trouble.sentence, frozen)
 

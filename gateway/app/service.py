@@ -442,9 +442,10 @@ class GateService:
         written, and admit nothing on a server that may evict."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
+            known = self._moves.count  # what connects from now on has followed all moves so far
             trouble = await find_trouble(self._client)
             if trouble is not None and trouble.moved:
-                self._moves.moved()
+                self._moves.moved(known)
             barred = trouble is not None and trouble.barred
             self._admission.barred = trouble.sentence if trouble is not None and barred else None
             # Whether it can be reached the connection of the hot path knows better, and sooner.
