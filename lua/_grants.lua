@@ -67,7 +67,8 @@ local function find_grant(a, no)
 end
 
 -- Where a new grant goes: before the first one that burns after it. Priority, then soonest expiry,
--- then promotional, allowance, adjustment, paid, then effective_at, then no.
+-- then promotional, allowance, adjustment, paid, then effective_at, then no. `effective_at` is 0 for what
+-- is effective from now on: a condition on a clock that is set back would hide the grant.
 local function add_grant(a, category, priority, bits, amount, effective_at, expires_at, now)
   local no = a[NEXT_GRANT_NO]
   a[NEXT_GRANT_NO] = no + 1
@@ -166,7 +167,7 @@ local function catch_up(a, now, told)
         local start, ends = borders(a[w + A_KIND], now, day)
         local id, moved = a[w], {}
         a[w + A_START], a[w + A_END], a[w + A_CARRY], a[w + A_GRANT] = start, ends, 0, a[NEXT_GRANT_NO]
-        credit_grant(a, a[w + A_CATEGORY], a[w + A_PRIORITY], a[w + A_BITS], amount, start, ends, now, moved)
+        credit_grant(a, a[w + A_CATEGORY], a[w + A_PRIORITY], a[w + A_BITS], amount, 0, ends, now, moved)
         balance = balance + amount
         told[#told + 1] = { 'grant', moved, amount, balance, format('%.0f:%.0f', id, start),
           { allowance_id = id, period_start_ms = start, period_end_ms = ends, rolled_over_nano = rolled } }
@@ -187,7 +188,7 @@ local function credit_back(a, amount, priority, now, list)
     note(list, 0, repaid)
   end
   if amount > repaid then
-    note(list, add_grant(a, 4, priority, 0, amount - repaid, now, 0, now), amount - repaid)
+    note(list, add_grant(a, 4, priority, 0, amount - repaid, 0, 0, now), amount - repaid)
   end
 end
 
@@ -251,5 +252,20 @@ local function give_back(a, amount, e, raw, now, list)
       amount = amount - part
     end
   end
-  if amount > 0 then note(list, add_grant(a, 4, 255, 0, amount, now, 0, now), 0 - amount) end
+  if amount > 0 then note(list, add_grant(a, 4, 255, 0, amount, 0, 0, now), 0 - amount) end
+end
+
+-- Takes a hold off what it rests on, without charging anyone.
+-- rare: of repairs
+local function leave_grants(a, h, raw)
+  local n = 2 * h[H_ALLOCATIONS]
+  local allocations = { sunpack('<' .. rep('d', n), raw, h[H_NEXT]) }
+  for i = 1, n, 2 do
+    local g = find_grant(a, allocations[i]) -- a grant that is held is never dropped
+    if g then
+      a[g + GRANT_HELD] = a[g + GRANT_HELD] - allocations[i + 1]
+    else
+      a[HELD_CREDIT] = a[HELD_CREDIT] - allocations[i + 1]
+    end
+  end
 end

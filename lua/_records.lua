@@ -133,6 +133,14 @@ local function read_account(raw)
   return a
 end
 
+-- The record of a customer of whom nothing is known yet.
+local function new_account()
+  local a = {}
+  for i = 1, HEADER do a[i] = 0 end
+  a[1], a[NEXT_GRANT_NO], a[SWEEP_AT] = 1, 1, MAX_AMOUNT
+  return a
+end
+
 local function pack_account(a)
   return spack(
     account_format(a[N_GRANTS], a[N_COUNTERS], a[N_PERIODS], a[N_ALLOWANCES], a[N_SIGNALS]), unpack(a))

@@ -58,9 +58,7 @@ if raw then
 elseif bump then
   return { 'unknown_account' }
 else
-  a = {}
-  for i = 1, HEADER do a[i] = 0 end
-  a[1], a[NEXT_GRANT_NO], a[SWEEP_AT] = 1, 1, MAX_AMOUNT
+  a = new_account()
 end
 a[ACCOUNT_REV], a[CREDIT_LIMIT], a[STATUS], a[BILLING_DAY] = rev, limit, status, day
 local _, _, balance = credit(a, 0, now)

@@ -9,6 +9,7 @@
 --   bad_arguments
 --   unknown_shard
 --   wrong_layout
+--   shard_frozen: what a shard that has lost a tail still has is evidence
 --   not_written  epoch, last_seq: beyond what the outbox has had
 --   acked  epoch, seq: now, or further by an earlier call
 --
@@ -24,6 +25,7 @@ local epoch, seq = place[1], place[2]
 
 -- decide
 if shard[1] ~= 1 then return { 'wrong_layout' } end
+if shard[STATE] ~= 0 then return { 'shard_frozen' } end
 if epoch > shard[EPOCH] or (epoch == shard[EPOCH] and seq > shard[LAST_SEQ]) then
   return { 'not_written', shard[EPOCH], shard[LAST_SEQ] }
 end

@@ -8,7 +8,7 @@
 -- KEYS[4] out
 -- ARGV[1] times  <ddd: now_ms (0: the ledger's clock), seen_epoch, seen_count
 -- ARGV[2] op_id
--- ARGV[3] terms  <BBIddd: category, priority, scope bits, amount_nano, effective_at_ms (0: now), expires_at_ms (0: never)
+-- ARGV[3] terms  <BBIddd: category, priority, scope bits, amount_nano, effective_at_ms (0: no condition), expires_at_ms (0: never)
 -- ARGV[4] facts
 --
 -- replies, the first that applies:
@@ -44,7 +44,7 @@ if earlier then
   local _, _, balance = credit(a, 0, now)
   return { 'granted', did[3], balance, did[5], did[6], 1 }
 end
-local effective_at, expires_at = terms[5] == 0 and now or terms[5], terms[6]
+local effective_at, expires_at = terms[5], terms[6]
 if expires_at > 0 and (expires_at <= now or expires_at <= effective_at) then
   return { 'already_expired' }
 end

@@ -80,7 +80,7 @@ for i = #rows, 1, -1 do
       else
         local next_no = a[NEXT_GRANT_NO]
         a[NEXT_GRANT_NO] = no
-        add_grant(a, category, priority, bits, part, now, expires_at, now)
+        add_grant(a, category, priority, bits, part, 0, expires_at, now)
         a[NEXT_GRANT_NO] = next_no
       end
       if expires_at > 0 and expires_at < a[SWEEP_AT] then a[SWEEP_AT] = expires_at end

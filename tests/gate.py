@@ -142,10 +142,11 @@ async def running_gate(
 ) -> AsyncIterator[Gate]:
     """Serve a gate on a free port; drained and closed at the end.
 
-    `empty=False` leaves in the ledger what is there; other `changes` replace whole sections.
+    `empty=False` leaves in the ledger what is there; `ledger_url` stands for the socket; other
+    `changes` replace whole sections.
     """
     empty = changes.pop("empty", True)
-    ledger_url = f"unix://{valkey_socket}"
+    ledger_url = changes.pop("ledger_url", f"unix://{valkey_socket}")
     file = tmp_path / "gateway.yaml"
     file.write_text(yaml.safe_dump(gate_config(sim_url, tmp_path / "data", ledger_url, **changes)))
     settings = load_settings(file)
@@ -160,9 +161,11 @@ async def running_gate(
     sock = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     await service.start(sock)
-    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-        yield Gate(
-            url, service, settings, store, ledger, Outbox(redis_client, SHARDS), runner, client
-        )
-    await service.drain(5.0)
-    await redis_client.aclose()
+    try:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            yield Gate(
+                url, service, settings, store, ledger, Outbox(redis_client, SHARDS), runner, client
+            )
+    finally:
+        await service.drain(5.0)
+        await redis_client.aclose()

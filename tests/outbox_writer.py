@@ -87,6 +87,13 @@ class OutboxWriter:
         if reply[0] != b"acked":
             raise LedgerUnavailable(f"{reply}")
 
+    async def freeze(self, shard: int, known: Place, *, conflict: bool = False) -> bool:
+        """Run the ledger's own script, as `Ledger.freeze` does."""
+        source = load_scripts()["freeze"].source.decode()
+        evidence: Any = struct.pack("<ddB", known.epoch, max(known.seq + 1, 0), conflict)
+        reply: Any = await self.client.eval(source, 1, self._keys(shard)[1], evidence)
+        return bool(reply[0] == b"frozen")
+
     @staticmethod
     def _keys(shard: int) -> tuple[str, str]:
         return f"{{cg:{shard}}}:out", f"{{cg:{shard}}}:meta"

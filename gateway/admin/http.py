@@ -29,11 +29,13 @@ _SAFE_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "
 class Readiness:
     """Whether the gate can gate, and if not, why (one word each).
 
+    degraded: what refuses some requests although the gate is ready
     notices: what an operator should look at though the gate serves (one word each)
     """
 
     ready: bool
     why_not: tuple[str, ...] = ()
+    degraded: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
 
@@ -98,11 +100,14 @@ def admin_app(side: AdminSide) -> web.Application:
 
     async def readyz(_: web.Request) -> web.Response:
         readiness = side.readiness()
-        notices: dict[str, object] = {"notices": readiness.notices} if readiness.notices else {}
-        if readiness.ready:
-            return _answer({"status": "ready", **notices})
-        why: dict[str, object] = {"status": "not ready", "why": readiness.why_not}
-        return _answer({**why, **notices}, 503, {"retry-after": "1"})
+        said: dict[str, object] = {"status": "ready" if readiness.ready else "not ready"}
+        if readiness.why_not:
+            said["why"] = readiness.why_not
+        if readiness.degraded:
+            said["degraded"] = readiness.degraded
+        if readiness.notices:
+            said["notices"] = readiness.notices
+        return _answer(said) if readiness.ready else _answer(said, 503, {"retry-after": "1"})
 
     async def metrics(_: web.Request) -> web.Response:
         body = render(await side.metrics())

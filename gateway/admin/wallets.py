@@ -129,7 +129,7 @@ def _grant(
         "priority": grant.priority,
         "remaining": format_amount(grant.remaining_nano),
         "held": format_amount(grant.held_nano),
-        "effective_at": timestamp(grant.effective_at_ms),
+        "effective_at": timestamp(grant.effective_at_ms or grant.created_at_ms),
         "expires_at": timestamp(grant.expires_at_ms) if grant.expires_at_ms else None,
         "created_at": timestamp(grant.created_at_ms),
         "groups": groups,

@@ -2,17 +2,23 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from gateway.app.parts import CannotStart
+from gateway.app.parts import CannotStart, LedgerState
+from gateway.app.shards import ShardWatch
+from gateway.ledger.accounts import RedisRunner
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.durability import Durability, Persistence, UnfitServer, read_durability
 from gateway.ledger.embedded import EmbeddedLedger, EmbeddedLedgerError
 from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.outbox import unavailable
+from gateway.ledger.fitness import UNREACHABLE, find_trouble, trouble_of
+from gateway.ledger.operator import OperatorLedger
+from gateway.ledger.outbox import Outbox
+from gateway.ledger.rights import missing_rights
 
 log = structlog.get_logger("ledger")
 
@@ -29,21 +35,30 @@ DECLARED: Final[dict[str, Persistence | None]] = {
 """What the configuration's `redis.durability` vouches for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which ledger is looked at, and the store that it is compared with."""
+
+    namespace: str
+    shards: int
+    events_path: Path
+
+
 class RemoteServer:
     """A Redis or Valkey that somebody else runs."""
 
-    def __init__(self, url: str, declared: Persistence | None) -> None:
+    def __init__(self, url: str, declared: Persistence | None, where: Where) -> None:
         self._url = url
-        self._look = _Look(Endpoint.from_url(url), declared)
+        self._look = _Look(Endpoint.from_url(url), declared, where)
 
     async def start(self) -> str:
         """Wait until it answers, and refuse one that is not fit. Raises CannotStart."""
         await self._look.inspect(WAIT_FOR_SERVER_S)
         return self._url
 
-    async def answers(self) -> bool:
-        """Whether it can be reached."""
-        return await self._look.answers()
+    async def look(self) -> LedgerState:
+        """How it is."""
+        return await self._look.look()
 
     async def revive(self) -> bool:
         """Not ours to start."""
@@ -57,20 +72,21 @@ class RemoteServer:
 class EmbeddedServer:
     """The Valkey server of our own, in the gate's data folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, where: Where) -> None:
         self._server = EmbeddedLedger(folder)
+        self._where = where
         self._look: _Look | None = None
 
     async def start(self) -> str:
         """Start it, on this thread: its parent-death signal is tied to it. Raises CannotStart."""
         self._spawn()
-        self._look = _Look(self._server.endpoint, None)
+        self._look = _Look(self._server.endpoint, None, self._where)
         await self._look.inspect(0)
         return self._server.url
 
-    async def answers(self) -> bool:
-        """Whether it can be reached."""
-        return self._look is not None and await self._look.answers()
+    async def look(self) -> LedgerState:
+        """How it is."""
+        return LedgerState(UNREACHABLE) if self._look is None else await self._look.look()
 
     async def revive(self) -> bool:
         """Start it again if it has died. Its URL stays. Raises CannotStart."""
@@ -96,38 +112,57 @@ class EmbeddedServer:
 class _Look:
     """The supervisor's own connection to a server."""
 
-    def __init__(self, endpoint: Endpoint, declared: Persistence | None) -> None:
+    def __init__(self, endpoint: Endpoint, declared: Persistence | None, where: Where) -> None:
         self._shown = endpoint.shown
+        self._moves = endpoint.moves
         self._client = endpoint.client(name="creditgate-supervisor", timeout_s=2, max_connections=2)
         self._declared = declared
+        self._watch = ShardWatch(
+            OperatorLedger(
+                RedisRunner(self._client), namespace=where.namespace, shard_count=where.shards
+            ),
+            Outbox(self._client, where.shards, namespace=where.namespace),
+            where.events_path,
+        )
+        self._namespace = where.namespace
+        self._user = endpoint.user
 
     async def inspect(self, wait_s: float) -> Durability:
         """What it promises, logged. Raises CannotStart."""
         deadline = time.monotonic() + wait_s
         while True:
             try:
+                missing = await missing_rights(self._client, self._namespace)
+                if missing:
+                    raise UnfitServer(f"its user {self._user} may not use: {', '.join(missing)}")
                 found = await read_durability(self._client, declared=self._declared)
                 break
             except UnfitServer as error:
                 raise CannotStart(f"the ledger's server is not fit: {error}") from error
             except LedgerUnavailable as error:
                 if time.monotonic() >= deadline:
-                    raise CannotStart(f"the ledger at {self._shown} does not answer") from error
-                log.warning("waits_for_ledger", server=self._shown)
+                    why = f": {error}" if error.code else " does not answer"
+                    raise CannotStart(f"the ledger at {self._shown}{why}") from error
+                log.warning("waits_for_ledger", server=self._shown, reason=str(error))
             await asyncio.sleep(_RETRY_EVERY_S)
         log.info("ledger_server", server=found.server, persistence=found.persistence)
         for warning in found.warnings:
             log.warning("ledger_server", warning=warning)
         return found
 
-    async def answers(self) -> bool:
-        """Whether it answers a PING."""
-        try:
-            with unavailable():
-                await self._client.ping()
-        except LedgerUnavailable:
-            return False
-        return True
+    async def look(self) -> LedgerState:
+        """Whether it can serve, and which shards cannot."""
+        known = self._moves.count
+        trouble = await find_trouble(self._client)
+        if trouble is None:
+            try:
+                return LedgerState(frozen=tuple(sorted(await self._watch.look())))
+            except LedgerUnavailable as error:
+                trouble = trouble_of(error)
+        if trouble.moved:
+            self._moves.moved(known)
+        frozen = tuple(sorted(self._watch.closed))
+        return LedgerState(trouble.word, trouble.sentence, frozen)
 
     async def close(self) -> None:
         """Close the connection."""

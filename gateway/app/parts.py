@@ -23,6 +23,20 @@ class ConfigRefused(Exception):
         self.problems = tuple(problems)
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """How the ledger is.
+
+    problem: why nothing can be admitted, one word for `/readyz`; None while it serves
+    detail:  the same as a sentence, with the server's own refusal
+    frozen:  shards that have lost entries: their customers are refused until a repair
+    """
+
+    problem: str | None = None
+    detail: str = ""
+    frozen: tuple[int, ...] = ()
+
+
 class Ledger(Protocol):
     """Where the wallets are: a server of our own, or one that somebody else runs."""
 
@@ -30,8 +44,8 @@ class Ledger(Protocol):
         """Make it reachable; returns its URL. Raises CannotStart."""
         ...
 
-    async def answers(self) -> bool:
-        """Whether it can be reached and can serve. Never raises for an unreachable one."""
+    async def look(self) -> LedgerState:
+        """How it is. Never raises for an unreachable one."""
         ...
 
     async def revive(self) -> bool:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from gateway.app.asking import ask_ledger
-from gateway.app.ledger_server import DECLARED, EmbeddedServer, RemoteServer
+from gateway.app.ledger_server import DECLARED, EmbeddedServer, RemoteServer, Where
 from gateway.app.parts import ConfigRefused, Ledger, Parts, Plan
 from gateway.app.private import UMASK, for_exporter, for_worker
 from gateway.app.roles import CannotServe, Role
+from gateway.app.shards import ShardWatch
 from gateway.app.supervisor import Running, Supervisor
 from gateway.app.sync import sync_accounts
 from gateway.app.upstreams import upstream_context
@@ -21,6 +22,7 @@ from gateway.ledger.accounts import AccountStore, OtherLedger, PricesChanged, Re
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.operations import Ledger as Wallets
+from gateway.ledger.outbox import Outbox
 from gateway.settings import Settings, SettingsError, load_settings
 from gateway.telemetry.logs import Style, configure_logs
 
@@ -114,10 +116,12 @@ def _load(config: Path) -> Settings:
 
 
 def _ledger_server(settings: Settings) -> Ledger:
-    url = settings.redis.connection_url()
+    redis = settings.redis
+    url = redis.connection_url()
+    where = Where(redis.namespace, redis.shards, settings.events_path)
     if url is None:
-        return EmbeddedServer(settings.data_dir / LEDGER_FOLDER)
-    return RemoteServer(url, DECLARED[settings.redis.durability])
+        return EmbeddedServer(settings.data_dir / LEDGER_FOLDER, where)
+    return RemoteServer(url, DECLARED[settings.redis.durability], where)
 
 
 async def _ask(settings: Settings, ledger_url: str) -> None:
@@ -128,14 +132,16 @@ async def _ask(settings: Settings, ledger_url: str) -> None:
             await asyncio.to_thread(upstream_context, name, upstream)
         except CannotServe as error:
             problems.append(str(error))
-    async with _accounts(settings, ledger_url) as (store, _):
+    async with _accounts(settings, ledger_url) as (store, _, _):
         asked = await ask_ledger(settings, store)
     replace(asked, problems=(*problems, *asked.problems)).accept()
 
 
 async def _write(settings: Settings, ledger_url: str) -> None:
     """Bring the accounts into the ledger. Raises CannotServe."""
-    async with _accounts(settings, ledger_url) as (store, ledger):
+    async with _accounts(settings, ledger_url) as (store, ledger, outbox):
+        await store.create()
+        await ShardWatch(ledger, outbox, settings.events_path, speaks=False).look()
         await sync_accounts(settings, ledger, store)
 
 
@@ -152,7 +158,7 @@ class _Notices:
             # Once for each configuration: with many customers it takes a while.
             self._draft = await asyncio.to_thread(settings.price_draft)
             self._digest = settings.digest
-        async with _accounts(settings, ledger_url) as (store, _):
+        async with _accounts(settings, ledger_url) as (store, _, _):
             taken = await store.price_books().look(self._draft)
         if taken is None or taken.state != "pending":
             return {}
@@ -167,7 +173,7 @@ class _Notices:
 @asynccontextmanager
 async def _accounts(
     settings: Settings, ledger_url: str
-) -> AsyncIterator[tuple[AccountStore, Wallets]]:
+) -> AsyncIterator[tuple[AccountStore, Wallets, Outbox]]:
     """The ledger at a URL. Raises CannotServe for whatever it raises."""
     endpoint = Endpoint.from_url(ledger_url)
     namespace, shard_count = settings.redis.namespace, settings.redis.shards
@@ -176,6 +182,7 @@ async def _accounts(
         yield (
             AccountStore(client, namespace=namespace, shard_count=shard_count),
             Wallets(RedisRunner(client), namespace=namespace, shard_count=shard_count),
+            Outbox(client, shard_count, namespace=namespace),
         )
     except (OtherLedger, PricesChanged) as error:
         raise CannotServe(str(error)) from error

@@ -19,6 +19,7 @@ import structlog
 from gateway.app.balance import BalanceReader
 from gateway.app.pricing import PriceFeed
 from gateway.app.roles import CannotServe, Resources
+from gateway.app.shards import LOOK_EVERY_S, KeyDirectory, ShardWatch
 from gateway.app.tasks import end_tasks
 from gateway.app.upstreams import upstream_context
 from gateway.dialects import DIALECTS
@@ -30,8 +31,10 @@ from gateway.ledger.accounts import AccountStore
 from gateway.ledger.changes import Changes
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.fitness import UNREACHABLE, Trouble, find_trouble, trouble_of
 from gateway.ledger.journal import JournalInUse, SettleJournal, orphans, replay_orphan
 from gateway.ledger.operations import Ledger, Seen
+from gateway.ledger.outbox import Outbox
 from gateway.ledger.pricebook import UnknownBook, UnreadablePrice
 from gateway.ledger.refusals import RefusalLog
 from gateway.ledger.resp import CoalescingRunner
@@ -138,13 +141,15 @@ class GateService:
         endpoint = Endpoint.from_url(resources.ledger_url)
         redis = settings.redis
         self._process = resources.process
+        self._moves = endpoint.moves
+        self._trouble: Trouble | None = None
         self._started_s = int(time.time())
         self._admission = CoalescingRunner(endpoint, name=f"{resources.process}-admission")
         self._settlement = CoalescingRunner(endpoint, name=f"{resources.process}-settlement")
         self._client = endpoint.client(
             name=resources.process, timeout_s=ASK_TIMEOUT_S, pool_wait_s=ASK_TIMEOUT_S / 2
         )
-        seen = Seen()
+        seen = Seen()  # `build` has it learn what the store has
         self._ledger = Ledger(
             self._admission,
             namespace=redis.namespace,
@@ -158,6 +163,13 @@ class GateService:
         self._store = AccountStore(
             self._client, namespace=redis.namespace, shard_count=redis.shards
         )
+        self._shards = ShardWatch(
+            self._ledger,
+            Outbox(self._client, redis.shards, namespace=redis.namespace),
+            settings.events_path,
+            speaks=False,
+        )
+        self._directory = KeyDirectory(self._store, lambda: self._shards.closed)
         self._journals = Path(resources.data_dir) / "journal"
         self._journal = SettleJournal(self._journals)
         self._metrics = GateMetrics()
@@ -196,6 +208,7 @@ class GateService:
         try:
             await self._admission.start()
             await self._settlement.start()
+            await self._shards.look()
             await self._prices.ask()
             self._current = await self._compile(settings)
         except (LedgerUnavailable, UnknownBook, UnreadablePrice) as error:
@@ -231,6 +244,8 @@ class GateService:
             self._follow_changes,
             self._unanswered.write,
             self._take_unanswered,
+            self._shards.run,
+            self._watch_server,
         ]
         if self._process.endswith("-0"):  # one sweeper a gate is enough
             work += [self._sweeper.run, self._sweeper.run_wallets, self._answers.run]
@@ -330,7 +345,7 @@ class GateService:
             compile_customers(settings),
             compile_keys(settings),
             revisions,
-            self._store,
+            self._directory,
             pepper=settings.pepper(),
             trusted=compile_trusted_header(settings),
         )
@@ -427,7 +442,9 @@ class GateService:
         ]
         routes = [
             route("/healthz", answer_health(lambda: None), public=True),
-            route("/readyz", answer_health(self._why_not_ready), public=True),
+            route(
+                "/readyz", answer_health(self._why_not_ready, self._what_is_degraded), public=True
+            ),
             route("/v1/credits", answer_credits(self._balance.read)),
             route("/v1/models", answer_models(models, self._started_s, self._tiers_of)),
             route("/v1beta/models", answer_gemini_models(facts), api="gemini"),
@@ -451,7 +468,32 @@ class GateService:
     def _why_not_ready(self) -> str | None:
         if self._draining is not None:
             return "draining"
-        return None if self._admission.connected else "ledger_unreachable"
+        if not self._admission.connected:
+            return "ledger_unreachable"
+        if self._trouble is not None:
+            return self._trouble.word
+        if self._admission.refusal is not None:
+            return trouble_of(LedgerUnavailable("", code=self._admission.refusal)).word
+        closed = len(self._shards.closed)
+        return "every_shard_frozen" if closed == self._ledger.keys.shard_count else None
+
+    def _what_is_degraded(self) -> tuple[str, ...]:
+        return tuple(f"shard_{shard}_frozen" for shard in sorted(self._shards.closed))
+
+    async def _watch_server(self) -> None:
+        """Look how the ledger's server is: find the primary after a failover also where nothing is
+        written, and admit nothing on a server that may evict."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            known = self._moves.count  # what connects from now on has followed all moves so far
+            trouble = await find_trouble(self._client)
+            if trouble is not None and trouble.moved:
+                self._moves.moved(known)
+            barred = trouble is not None and trouble.barred
+            self._admission.barred = trouble.sentence if trouble is not None and barred else None
+            # Whether it can be reached the connection of the hot path knows better, and sooner.
+            reached = trouble is not None and trouble.word != UNREACHABLE
+            self._trouble = trouble if reached else None
 
     async def _replay_journals(self) -> None:
         """Deliver what could not be: this worker's own journal, and those of dead workers."""

@@ -22,7 +22,7 @@ import structlog
 from gateway.admin.http import AdminSide, Readiness, admin_token, start_admin
 from gateway.app.children import Child, Slot, Turn
 from gateway.app.lock import FolderLock
-from gateway.app.parts import CannotStart, Current, Parts
+from gateway.app.parts import CannotStart, Current, LedgerState, Parts
 from gateway.app.reload import Reloader
 from gateway.app.roles import Assignment, CannotServe, Resources, Role
 from gateway.app.sockets import PortTaken, address_of, listen
@@ -61,7 +61,7 @@ class Supervisor:
         self._metrics = SupervisorMetrics()
         self._turn = Turn()
         self._slots: dict[str, list[Slot]] = {}
-        self._ledger_up = False
+        self._ledger = LedgerState("ledger_unreachable")
         self._notices: dict[str, str] = {}
         self._started = False
         self._stop_asked = asyncio.Event()
@@ -106,7 +106,7 @@ class Supervisor:
         for role, of_role in self._slots.items():
             ready = sum(slot.child is not None for slot in of_role)
             self._metrics.processes_ready.labels(role).set(ready)
-        self._metrics.ledger_up.set(self._ledger_up)
+        self._metrics.ledger_up.set(self._ledger.problem is None)
         live = [child.last_snapshot for child in self._children()]
         ended = [slot.ended for slot in self._all_slots()]
         return sum_snapshots([self._metrics.registry.snapshot(), *live], ended)
@@ -121,9 +121,11 @@ class Supervisor:
         listening = [r.name for r in self._parts.roles if r.listens]
         if not any(s.child for name in listening for s in self._slots.get(name, [])):
             why.append("no_worker")
-        if not self._ledger_up:
-            why.append("ledger_unreachable")
-        return Readiness(not why, tuple(why), tuple(sorted(self._notices)))
+        if self._ledger.problem is not None:
+            why.append(self._ledger.problem)
+        frozen = tuple(f"shard_{shard}_frozen" for shard in self._ledger.frozen)
+        notices = tuple(sorted(self._notices))
+        return Readiness(not why, tuple(why), degraded=frozen, notices=notices)
 
     # -- start -------------------------------------------------------------------------
 
@@ -160,7 +162,7 @@ class Supervisor:
                 raise CannotStart(
                     f"the ledger did not take the accounts: {failure(error)}"
                 ) from error
-            self._ledger_up = True
+            self._ledger = await self._parts.ledger.look()
             failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             self._make_slots(gate)
             keeping += [asyncio.create_task(s.keep_filled(failed)) for s in self._all_slots()]
@@ -234,19 +236,22 @@ class Supervisor:
             await asyncio.sleep(_LOOK_EVERY_S)
             try:
                 async with asyncio.timeout(_LEDGER_ANSWER_WITHIN_S):
-                    up = await self._parts.ledger.answers()
+                    state = await self._parts.ledger.look()
             except TimeoutError:
-                up = False
-            if not up:
+                state = LedgerState("ledger_unreachable", "the server does not answer")
+            if state.problem is not None:
                 try:
                     if await self._parts.ledger.revive():
                         died.inc()
                         log.error("process_replaced", replaced="ledger")
                 except Exception as error:
                     log.error("ledger_does_not_start", **failure(error))
-            if up != self._ledger_up:
-                log.warning("ledger_reachable" if up else "ledger_unreachable")
-            self._ledger_up = up
+            if state.problem != self._ledger.problem:
+                if state.problem is None:
+                    log.warning("ledger_reachable", after=self._ledger.problem)
+                else:
+                    log.error(state.problem, detail=state.detail)
+            self._ledger = state
 
     async def _look_at_notices(self) -> None:
         """Log what an operator should know when it begins and when it ends."""

@@ -14,8 +14,8 @@ from gateway.app.asking import Asked, ask_ledger
 from gateway.app.roles import CannotServe
 from gateway.domain.money import format_amount
 from gateway.ledger.accounts import AccountStore, OtherLedger
-from gateway.ledger.errors import LedgerRefusal
-from gateway.ledger.operations import Ledger
+from gateway.ledger.corrections import Corrections
+from gateway.ledger.errors import LedgerRefusal, ShardClosed
 from gateway.ledger.operator import allowance_id
 from gateway.ledger.pricebook import Taken
 from gateway.ledger.records import Wallet
@@ -35,13 +35,17 @@ another gate has just given it on other terms."""
 _RACED: Final = frozenset({"old_revision", "exists_with_different_parameters"})
 """Refusals of an account's terms that mean that somebody else changed it meanwhile."""
 
+NOT_BROUGHT: Final = (
+    "the shard is shut, so the configuration's customers in it are not brought into the ledger;"
+    " `creditgate ledger reopen` does it"
+)
 GOES_ON: Final = (
     "the wallet gets this for ever, though the configuration does not name it any more; to end it,"
     ' put it back with `amount: "0"`; `creditgate wallet show` tells its name'
 )
 
 
-async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore) -> Taken:
+async def sync_accounts(settings: Settings, ledger: Corrections, store: AccountStore) -> Taken:
     """Ask, then write what differs; returns how the prices stand.
 
     Raises CannotServe when the ledger would refuse any of it, LedgerUnavailable.
@@ -52,9 +56,12 @@ async def sync_accounts(settings: Settings, ledger: Ledger, store: AccountStore)
 
 
 async def write_accounts(
-    settings: Settings, ledger: Ledger, store: AccountStore, asked: Asked
+    settings: Settings, ledger: Corrections, store: AccountStore, asked: Asked
 ) -> Taken:
-    """Write what differs, the price book last. Raises CannotServe, LedgerUnavailable."""
+    """Write what differs, the price book last. Raises CannotServe, LedgerUnavailable.
+
+    Customers of a shard that has lost entries are left out: `ledger reopen` brings them in.
+    """
     try:
         await store.create()
     except OtherLedger as other:
@@ -64,13 +71,18 @@ async def write_accounts(
     for kept in asked.kept:
         log.info("grant_kept", customer_id=kept.customer_id, grant=kept.name, reason=str(kept))
     customers = list(settings.customers)
+    closed: set[int] = set()
+
+    async def sync(customer_id: str) -> None:
+        try:
+            await _sync_customer(settings, ledger, store, customer_id, asked)
+        except ShardClosed as shut:
+            closed.add(shut.shard)
+
     for start in range(0, len(customers), AT_ONCE):
-        await asyncio.gather(
-            *(
-                _sync_customer(settings, ledger, store, customer_id, asked)
-                for customer_id in customers[start : start + AT_ONCE]
-            )
-        )
+        await asyncio.gather(*map(sync, customers[start : start + AT_ONCE]))
+    for shard in sorted(closed):
+        log.error("customers_not_brought", shard=shard, hint=NOT_BROUGHT)
     return await store.price_books().take(
         draft,
         new_customers=asked.new_customers(settings),
@@ -80,7 +92,7 @@ async def write_accounts(
 
 async def _sync_customer(
     settings: Settings,
-    ledger: Ledger,
+    ledger: Corrections,
     store: AccountStore,
     customer_id: str,
     asked: Asked,
@@ -123,7 +135,7 @@ async def _sync_customer(
 
 
 async def _sync_grant(
-    settings: Settings, ledger: Ledger, customer_id: str, op_id: str, grant: GrantSection
+    settings: Settings, ledger: Corrections, customer_id: str, op_id: str, grant: GrantSection
 ) -> None:
     try:
         await ledger.grant(
@@ -160,7 +172,7 @@ def _warn_of_dropped(settings: Settings, customer_id: str, wallet: Wallet | None
             )
 
 
-async def _sync_allowances(settings: Settings, ledger: Ledger, customer_id: str) -> None:
+async def _sync_allowances(settings: Settings, ledger: Corrections, customer_id: str) -> None:
     """Set the customer's recurring grants. Raises CannotServe."""
     for grant in settings.recurring_grants(customer_id):
         try:

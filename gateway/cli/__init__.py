@@ -31,6 +31,7 @@ _GROUPS: tuple[str, ...] = (
     "events",
     "why",
     "verify",
+    "ledger",
     "loadtest",
 )
 

@@ -26,6 +26,7 @@ from gateway.ledger.corrections import Corrections
 from gateway.ledger.embedded import EmbeddedLedger, EmbeddedLedgerError, running_socket
 from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.seen import Seen
 from gateway.settings import Settings, SettingsError, load_settings
 
 T = TypeVar("T")
@@ -81,7 +82,13 @@ def explained() -> Iterator[None]:
     """End the command with one line for what the operator can mend."""
     try:
         yield
-    except (LedgerUnavailable, EmbeddedLedgerError, BadLedgerUrl, OtherLedger) as error:
+    except (
+        LedgerUnavailable,
+        EmbeddedLedgerError,
+        BadLedgerUrl,
+        OtherLedger,
+        StoreMissing,
+    ) as error:
         raise fail(str(error)) from None
 
 
@@ -90,7 +97,7 @@ async def open_context(settings: Settings, *, create: bool = True) -> AsyncItera
     """The ledger and the store of these settings.
 
     create: note how the ledger is created, or make sure that it was created so
-    Raises LedgerUnavailable, EmbeddedLedgerError, BadLedgerUrl, OtherLedger.
+    Raises LedgerUnavailable, EmbeddedLedgerError, BadLedgerUrl, OtherLedger, StoreMissing.
     """
     redis = settings.redis
     names: Any = {"namespace": redis.namespace, "shard_count": redis.shards}
@@ -99,13 +106,15 @@ async def open_context(settings: Settings, *, create: bool = True) -> AsyncItera
         accounts = AccountStore(client, **names)
         store = open_store(settings.events_path)
         try:
+            # A shard that has less than the store must not be written to; see `Seen`.
+            stored = SqliteStore.cursors_at(settings.events_path)
             if create:
                 await accounts.create()
             yield Context(
                 settings=settings,
                 client=client,
                 accounts=accounts,
-                operator=Corrections(RedisRunner(client), **names),
+                operator=Corrections(RedisRunner(client), seen=Seen(stored), **names),
                 audit=Audit(client, accounts.keys),
                 outbox=Outbox(client, redis.shards, namespace=redis.namespace),
                 store=store,

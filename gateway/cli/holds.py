@@ -88,7 +88,10 @@ def release(
             return _document(reservation_id, record.outcome, record.charged_nano, 0)
         redis = context.settings.redis
         ledger = Ledger(
-            RedisRunner(context.client), namespace=redis.namespace, shard_count=redis.shards
+            RedisRunner(context.client),
+            namespace=redis.namespace,
+            shard_count=redis.shards,
+            seen=context.operator.seen,
         )
         ended = await release_by_hand(ledger, shard, reservation_id, record)
         if ended is None:

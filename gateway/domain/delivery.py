@@ -143,6 +143,22 @@ class EventStore(Protocol):
         """seq → (event id, amount in nano-credits) for those of the places that the store holds."""
         ...
 
+    def cursors(self) -> dict[int, Place]:
+        """shard → place of the last entry that the store has taken."""
+        ...
+
+    def events_beyond(self, shard: int, place: Place) -> list[Event]:
+        """All events of a shard beyond a place, in the order of their places."""
+        ...
+
+    def dead_letters_beyond(self, shard: int, place: Place) -> list[DeadLetter]:
+        """Likewise, entries that were given up."""
+        ...
+
+    def known_ids(self, event_ids: Sequence[str]) -> set[str]:
+        """Those of the events that the store has, wherever their place is."""
+        ...
+
     def contradictions(self) -> list[str]:
         """Reservations whose events contradict each other (two terminal outcomes), as sentences."""
         ...

@@ -37,10 +37,13 @@ class Progress:
         """Committed by the sink."""
         self.unacknowledged: dict[int, Place] = {}
         """Committed, and the ledger does not know yet."""
+        self.halted: set[int] = set()
+        """Frozen: neither read nor acknowledged until the ledger has begun another epoch of them."""
         self._noticed: list[Anomaly] = []
 
     def begin(self, heads: Sequence[Shard], cursors: Mapping[int, Place]) -> None:
         """Start where the ledger was last told to trim, so that what is stored beyond is compared by id."""
+        self.halted = set()
         self.stored = dict(cursors)
         for shard, head in enumerate(heads):
             acked = self.read_to[shard] = head.acked or START
@@ -48,14 +51,26 @@ class Progress:
             if acked > stored:
                 self._noticed.append(Anomaly("store_behind", shard, stored, acked))
                 self.stored[shard] = acked
-            elif head.last < stored:
-                self.went_back(shard, head)
+            if head.frozen:
+                self.halt(shard, head.last)
 
-    def went_back(self, shard: int, head: Shard) -> None:
-        """The ledger has lost a tail that the sink has: read again all that is there now."""
-        self._noticed.append(Anomaly("ledger_behind", shard, self.stored[shard], head.last))
-        self.read_to[shard] = self.stored[shard] = head.acked or START
+    def halt(self, shard: int, last: Place) -> None:
+        """The ledger has lost a tail that the sink has: leave alone what is there until it is repaired.
+
+        last: the shard's last entry
+        """
+        if shard in self.halted:
+            return
+        self.halted.add(shard)
         self.unacknowledged.pop(shard, None)
+        stored = self.stored.get(shard, START)
+        if last < stored:
+            self._noticed.append(Anomaly("ledger_behind", shard, stored, last))
+
+    def resume(self, shard: int, head: Shard) -> None:
+        """The shard was repaired: go on with its new epoch."""
+        self.halted.discard(shard)
+        self.read_to[shard] = Place(head.last.epoch, -1)
 
     @property
     def has_news(self) -> bool:

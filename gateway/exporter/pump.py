@@ -15,7 +15,7 @@ from typing import Protocol
 import orjson
 import structlog
 
-from gateway.domain.delivery import DeadLetter
+from gateway.domain.delivery import DeadLetter, Place
 from gateway.domain.events import Event
 from gateway.exporter.progress import Load, Progress
 from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable
@@ -28,12 +28,20 @@ log = structlog.get_logger()
 
 
 class Acknowledger(Protocol):
-    """Tells a shard up to where its outbox is stored; the ledger trims it."""
+    """Tells a shard up to where its outbox is stored; the ledger trims it. And shuts it when it has
+    less than is stored."""
 
     async def ack(self, shard: int, epoch: int, seq: int) -> None:
         """Trim up to and with this place. Idempotent.
 
         Raises LedgerUnavailable, also when the outbox has never been that far.
+        """
+        ...
+
+    async def freeze(self, shard: int, known: Place, *, conflict: bool = False) -> bool:
+        """Shut a shard unless it has the entry `known`; whether it is shut now.
+
+        conflict: the sink has another event at a place of its outbox. Raises LedgerUnavailable.
         """
         ...
 
@@ -74,7 +82,11 @@ class Pump:
         self._sink = sink
         self._options = options or PumpOptions()
         self._progress = Progress()
-        self._went_back: dict[int, Shard] = {}
+        self._shut: dict[int, Shard] = {}
+        self._opened: dict[int, Shard] = {}
+        """What `_watch` has found and `_pump` takes over: shards that were frozen, and repaired."""
+        self._conflicts: dict[int, Place] = {}
+        """Shards with another event at a place that the sink has, until the ledger has frozen them."""
         self._oldest_ms: int | None = None
         """Of the events that were read and are not stored."""
         self._stopping = asyncio.Event()
@@ -115,6 +127,13 @@ class Pump:
                 continue
             self.tally.waiting = 0
             self._progress.begin(heads, cursors)
+            try:
+                for shard, head in enumerate(heads):
+                    if await self._behind(shard, head, cursors.get(shard)):
+                        self._progress.halt(shard, head.last)
+            except LedgerUnavailable as error:
+                attempt = await self._wait(error, attempt)
+                continue
             self._measure(heads)
             return True
         return False
@@ -122,9 +141,7 @@ class Pump:
     async def _pump(self) -> None:
         attempt, acknowledged_at = 0, 0.0
         while not self._past_deadline():
-            for shard, head in self._went_back.items():
-                self._progress.went_back(shard, head)
-            self._went_back = {}
+            self._take_over()
             if time.monotonic() - acknowledged_at >= self._options.acknowledge_s:
                 await self._acknowledge()
                 acknowledged_at = time.monotonic()
@@ -152,6 +169,7 @@ class Pump:
             progress.read_to,
             limit=self._options.batch_limit,
             block_ms=0 if quick else self._options.block_ms,
+            skip=progress.halted,
         )
         return progress.take(tails) if tails or progress.has_news else None
 
@@ -176,7 +194,12 @@ class Pump:
             if not written.failed:
                 break
             attempt += 1
-            events, buried = self._give_up(written.failed, attempt)
+            taken = {failure.event.shard for failure in written.failed if failure.place_taken}
+            for shard in taken:
+                self._halt_in(load, shard)
+            failed = [failure for failure in written.failed if failure.event.shard not in taken]
+            events, buried = self._give_up(failed, attempt)
+            dead = [letter for letter in dead if letter.shard not in taken]
             dead = [*dead, *buried]
             if events:
                 await self._pause(self._backoff(attempt))
@@ -242,7 +265,32 @@ class Pump:
                 raise answer
         return not self._progress.unacknowledged
 
+    def _halt_in(self, load: Load, shard: int) -> None:
+        """Leave a shard out of a load, and alone from now on: it gives its places to other events
+        than those that are stored."""
+        end = load.ends.pop(shard)
+        self._progress.halt(shard, end)
+        self._conflicts[shard] = end
+        log.error("shard_conflicts_with_store", shard=shard, place=f"{end.epoch}-{end.seq}")
+
     # Watching
+
+    def _take_over(self) -> None:
+        """Halt and resume what `_watch` has found; between two loads, for none may be half one's."""
+        for shard, head in self._shut.items():
+            self._progress.halt(shard, head.last)
+        for shard, head in self._opened.items():
+            self._progress.resume(shard, head)
+        self._shut, self._opened = {}, {}
+
+    async def _behind(self, shard: int, head: Shard, stored: Place | None) -> bool:
+        """Whether a shard has less than is stored, and is frozen for it now.
+
+        What the head says may be a replica's, which lags: the ledger itself decides.
+        """
+        if stored is None or head.frozen or head.last >= stored:
+            return False
+        return await self._acknowledger.freeze(shard, stored)
 
     async def _watch(self) -> None:
         """Beside the loop, so that the lag is known while the sink is down: lag, and shards gone back."""
@@ -252,10 +300,23 @@ class Pump:
                 heads = await self._outbox.heads()
             except LedgerUnavailable:
                 continue
-            for shard, head in enumerate(heads):
-                if head.last < stored[shard] <= self._progress.stored[shard]:
-                    self._went_back[shard] = head
+            try:
+                await self._look_at(heads, stored)
+            except LedgerUnavailable:
+                continue
             self._measure(heads)
+
+    async def _look_at(self, heads: Sequence[Shard], stored: dict[int, Place]) -> None:
+        progress = self._progress
+        for shard, place in list(self._conflicts.items()):
+            await self._acknowledger.freeze(shard, place, conflict=True)
+            del self._conflicts[shard]
+        for shard, head in enumerate(heads):
+            if shard in progress.halted:
+                if not head.frozen and head.last.epoch > progress.stored[shard].epoch:
+                    self._opened[shard] = head
+            elif head.frozen or await self._behind(shard, head, stored[shard]):
+                self._shut[shard] = head
 
     def _measure(self, heads: Sequence[Shard]) -> None:
         """Ages compare the ledger's clock with this machine's: good to what the two differ by."""

@@ -35,11 +35,18 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One event that was not taken. retry: another attempt may succeed."""
+    """One event that was not taken.
+
+    retry:       another attempt may succeed
+    place_taken: the sink has another event at this place: the shard has lost entries that were
+                 delivered, and numbers new ones anew. Not the event is wrong but the ledger, so it
+                 stays in the outbox
+    """
 
     event: Event
     reason: str
     retry: bool = False
+    place_taken: bool = False
 
 
 @dataclass(frozen=True, slots=True)

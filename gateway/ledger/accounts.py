@@ -2,29 +2,19 @@
 creation. Through redis-py; no balance moves here, that is for the scripts alone.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from msgpack import packb, unpackb
 from redis.asyncio import Redis
-from redis.exceptions import (
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from gateway.domain.pricing import PriceTable, Rate, unpack_rates, unpack_rows
 from gateway.domain.reservation import Account, Key
 from gateway.domain.standing import Standing
 from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.faults import explain
+from gateway.ledger.faults import explain, refusal_of
 from gateway.ledger.keys import Keys
 from gateway.ledger.operator import OperatorLedger
 from gateway.ledger.outbox import unavailable
@@ -44,15 +34,6 @@ from gateway.ledger.scripts import Script
 from gateway.ledger.standing import counted_in, standings_of
 
 _PAGE: Final = 1000
-_NOT_EXECUTED: Final = (
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-)
-"""What redis-py makes of error replies that promise that nothing was written; see `faults.py`."""
 
 
 class OtherLedger(Exception):
@@ -101,12 +82,10 @@ class RedisRunner:
             except NoScriptError:
                 await self._client.script_load(script.source)
                 reply = await self._client.execute_command(*command)
-        except _NOT_EXECUTED as error:
-            raise LedgerUnavailable(f"the ledger cannot serve: {type(error).__name__}") from error
         except ResponseError as error:
-            raise explain(error, script.name) from error
+            raise refusal_of(error) or explain(error, script.name) from error
         except (RedisError, OSError) as error:
-            raise LedgerUnavailable(
+            raise refusal_of(error) or LedgerUnavailable(
                 f"the ledger cannot be reached: {type(error).__name__}", unknown=True
             ) from error
         return reply
@@ -278,19 +257,24 @@ class AccountStore:
         ((_, record),) = await self._reservations(shard, [reservation_id])
         return record
 
-    async def due_reservations(self, *, limit: int = 500) -> list[DueReservation]:
+    async def due_reservations(
+        self, *, limit: int = 500, skip: Container[int] = ()
+    ) -> list[DueReservation]:
         """Holds whose deadline has passed by the ledger's clock, at most `limit` in all.
+
+        skip: shards that are not looked at
 
         One that has no record any more names no customer; `Ledger.expire` strikes it off.
         """
         now_ms = await self.now_ms()
         async with self._client.pipeline(transaction=False) as pipe:
-            for shard in range(self.keys.shard_count):
+            shards = [shard for shard in range(self.keys.shard_count) if shard not in skip]
+            for shard in shards:
                 pipe.zrangebyscore(self.keys.due(shard), "-inf", now_ms, start=0, num=limit)
             with unavailable():
                 by_shard = await pipe.execute()
         due: list[DueReservation] = []
-        for shard, raw in enumerate(by_shard):
+        for shard, raw in zip(shards, by_shard, strict=True):
             ids = [reservation_id.decode() for reservation_id in raw[: limit - len(due)]]
             if not ids:
                 continue
@@ -332,10 +316,21 @@ class AccountStore:
         return sorted(wanted, key=lambda key: (key.created_at_ms, key.key_id))
 
     async def find_key(self, digest: str) -> Key | None:
-        """The key with this hash; None when unknown or revoked."""
-        with unavailable():
-            raw = await self._client.hget(self.keys.common("keys"), digest)
+        """The key with this hash; None when unknown or revoked.
+
+        An emptied ledger knows no key, and must not say that of its customers' keys: it raises
+        LedgerUnavailable.
+        """
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.hget(self.keys.common("keys"), digest)
+            pipe.exists(self.keys.common("creation"))
+            with unavailable():
+                raw, created = await pipe.execute()
         if raw is None:
+            if not created:
+                raise LedgerUnavailable(
+                    "the ledger is empty: its server has lost it, or is another one"
+                )
             return None
         key = _unpack_key(digest.encode(), raw)
         if key.revoked_at_ms is not None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.following import is_left
 from gateway.ledger.keys import Keys
 from gateway.ledger.outbox import unavailable
 
@@ -42,6 +43,8 @@ class Changes:
             while True:
                 with unavailable():
                     message = await channel.get_message(timeout=_LISTEN_S)
+                if is_left(channel.connection):
+                    raise LedgerUnavailable("the ledger's server is the primary no more")
                 if message is None:
                     continue
                 if message["type"] == "subscribe":

@@ -1,13 +1,14 @@
 """From a Redis URL, or the embedded server's socket, to connections. redis-py does the work.
 
 Two kinds leave here. `Endpoint.client` is a redis-py client for everything off the hot path.
-`Endpoint.take_over` lets redis-py's own connection find the server, do TLS, AUTH, CLIENT SETNAME
-and SELECT, then hands its transport to a protocol of ours for the hot path.
+`Endpoint.take_over` lets redis-py's own connection find the server, do TLS, AUTH, SELECT and
+CLIENT SETNAME, then hands its transport to a protocol of ours for the hot path.
 
 Law:
 - nothing is retried here: after a lost reply the outcome is unknown, and only the caller knows
   whether its command is idempotent (redis-py's default would send a script up to eleven times);
 - RESP2, so that no push message can come between two replies;
+- every connection of an endpoint follows the server when it is the primary no more (`following`);
 - no password leaves in a `repr`, a message or a chained exception.
 """
 
@@ -25,6 +26,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
 from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.following import FOLLOWING, FollowingPool, Moves
 
 URL_OPTIONS: Final = frozenset(
     {
@@ -65,9 +67,16 @@ class Endpoint:
     shown: str
     _arguments: Mapping[str, Any] = field(compare=False)
     _connection_class: type[Any] = field(default=Connection)
+    moves: Moves = field(default_factory=Moves, compare=False)
+    """What all connections of this endpoint follow."""
 
     def __repr__(self) -> str:
         return f"Endpoint({self.shown})"
+
+    @property
+    def user(self) -> str:
+        """As whom it enters."""
+        return str(self._arguments.get("username") or "default")
 
     @classmethod
     def from_url(cls, url: str) -> "Endpoint":
@@ -126,10 +135,10 @@ class Endpoint:
         `pool_wait_s`, then gets redis-py's ConnectionError. Connections idle for 15 s are
         pinged before use.
         """
-        pool = redis.asyncio.BlockingConnectionPool(
+        pool = FollowingPool(
             max_connections=max_connections,
             timeout=pool_wait_s,
-            connection_class=self._connection_class,
+            connection_class=FOLLOWING[self._connection_class],
             **self._settings(name, timeout_s),
             health_check_interval=15,
         )
@@ -144,7 +153,7 @@ class Endpoint:
         closes that transport. Raises LedgerUnavailable (never unknown: nothing was sent but
         the handshake).
         """
-        connection = self._connection_class(**self._settings(name, timeout_s))
+        connection = FOLLOWING[self._connection_class](**self._settings(name, timeout_s))
         try:
             async with asyncio.timeout(timeout_s):
                 await connection.connect()
@@ -158,7 +167,8 @@ class Endpoint:
     def _settings(self, name: str, timeout_s: float) -> dict[str, Any]:
         return {
             **self._arguments,
-            "client_name": name,
+            "moves": self.moves,
+            "shown_as": name,
             "protocol": 2,
             "driver_info": None,
             "socket_timeout": timeout_s,

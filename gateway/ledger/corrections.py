@@ -70,7 +70,7 @@ class Corrections(OperatorLedger):
             customer_id,
             op_id,
             _VOID.pack(grant_no),
-            {**(facts or {}), "reason": reason},
+            {**(facts or {}), "reason": reason, "grant_no": grant_no},
             "voided",
         )
         return Voided(reply[1], reply[2], reply[3], reply[6] == 1)
@@ -98,7 +98,7 @@ class Corrections(OperatorLedger):
         """
         known, event = terms or {}, event_id.encode()
         paid = b"".join(_paid(no, nano, known.get(no)) for no, nano in allocations)
-        told = {**(facts or {}), "corrects": event_id, "reason": reason}
+        told = {**(facts or {}), "corrects": event_id, "reason": reason, "operation": "refund"}
         reply = await self._operate(
             self._scripts["refund"],
             customer_id,

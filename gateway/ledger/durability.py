@@ -13,6 +13,7 @@ import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
 from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.faults import refusal_of
 
 Persistence = Literal["none", "rdb", "aof_os", "aof_everysec", "aof_always"]
 """From weakest to strongest. aof_os: an append-only file that is flushed when the system likes."""
@@ -100,7 +101,9 @@ async def read_durability(
         info: dict[str, Any] = await client.info("everything")
         config = await _read_config(client)
     except (RedisError, OSError) as error:
-        raise LedgerUnavailable(f"the ledger's server does not say what it is: {error}") from None
+        raise refusal_of(error) or LedgerUnavailable(
+            f"the ledger's server does not say what it is: {error}"
+        ) from None
     version = _refuse_unfit(info)
     policy = info.get("maxmemory_policy") or config.get("maxmemory-policy")
     warnings: list[str] = []

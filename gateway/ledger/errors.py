@@ -1,16 +1,42 @@
 """What can go wrong between the gate and the ledger."""
 
+from typing import Final
+
 
 class LedgerUnavailable(Exception):
     """The ledger cannot be reached, or cannot serve (BUSY, LOADING, READONLY, MISCONF, OOM …).
 
     unknown: the command may have been executed: its outcome is unknown, so ask again with the
              same id, or undo by id
+    code:    the first word of the server's own refusal (`OOM`, `READONLY`, …); "" where it could
+             not be asked
     """
 
-    def __init__(self, message: str, *, unknown: bool = False) -> None:
+    def __init__(self, message: str, *, unknown: bool = False, code: str = "") -> None:
         super().__init__(message)
         self.unknown = unknown
+        self.code = code
+
+
+class ShardClosed(LedgerUnavailable):
+    """A shard takes nothing: it has lost entries, or the ledger has lost a wallet. Others serve.
+
+    word: `went_back`, `shard_frozen`, `unknown_account` or `wrong_layout`
+    """
+
+    def __init__(self, shard: int, word: str) -> None:
+        super().__init__(f"shard {shard} {_CLOSED.get(word, 'cannot serve')} ({word})")
+        self.shard = shard
+        self.word = word
+
+
+_REPAIR: Final = "see `creditgate ledger status`"
+_CLOSED: Final = {
+    "went_back": f"has lost entries that were known; {_REPAIR}",
+    "shard_frozen": f"is frozen, because it has lost entries; {_REPAIR}",
+    "unknown_account": "has no such wallet",
+    "wrong_layout": "has records of a layout that this release cannot read",
+}
 
 
 class LedgerBug(Exception):

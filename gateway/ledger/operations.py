@@ -176,6 +176,8 @@ class Ledger(Corrections):
             if word != b"stale_windows":
                 break
             known.repack(self.keys, reply[1])
+        if word == b"went_back":
+            self.seen.went_back(shard)
         return _denied(reply, account, limits.limits)
 
     async def extend(
@@ -330,7 +332,7 @@ class Ledger(Corrections):
             raise ValueError(f"quote: {word}")
         if word not in _DECISIONS:
             if word in CLOSED:
-                raise LedgerUnavailable(f"shard {shard} cannot serve: {word}")
+                raise self._closed(shard, word)
             raise unexpected(self._quote, word)
         estimate_nano, available, balance = reply[1:] if len(reply) == 4 else (0, 0, 0)
         return Quote(estimate_nano, available, balance, word)
@@ -361,7 +363,7 @@ class Ledger(Corrections):
         if word in BAD_INPUT:
             raise ValueError(f"afford: {word}")
         if word in CLOSED:
-            raise LedgerUnavailable(f"shard {account.shard} cannot serve: {word}")
+            raise self._closed(account.shard, word)
         if word not in _REASONS:
             raise unexpected(self._afford, word)
         _, estimate, available, balance = reply
@@ -439,7 +441,7 @@ class Ledger(Corrections):
             if word == "too_old":
                 raise TooOld(f"{script.name} of {reservation_id}: {word}")
             if word in CLOSED:
-                raise LedgerUnavailable(f"shard {shard} cannot serve: {word}")
+                raise self._closed(shard, word)
             raise unexpected(script, word)
         _, charged, balance, epoch, seq, replayed = reply[:6]
         if epoch:

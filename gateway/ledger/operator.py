@@ -13,10 +13,11 @@ from typing import Any, Final, Literal, NoReturn, get_args
 
 from msgpack import packb
 
+from gateway.domain.delivery import Place
 from gateway.domain.limits import Window
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.pricing import PERIOD_NUMBERS
-from gateway.ledger.errors import LedgerBug, LedgerRefusal, LedgerUnavailable
+from gateway.ledger.errors import LedgerBug, LedgerRefusal, LedgerUnavailable, ShardClosed
 from gateway.ledger.keys import Keys
 from gateway.ledger.scripts import Runner, Script, load_scripts
 from gateway.ledger.seen import Seen
@@ -58,6 +59,7 @@ _GRANT = struct.Struct("<BBIddd")
 _ADJUST = struct.Struct("<BBd")
 _ALLOWANCE = struct.Struct("<IBBBBIdd")
 _PLACE = struct.Struct("<dd")
+_EVIDENCE = struct.Struct("<ddB")
 
 _KILLED: Final = 2
 """The status of an account beside 0, active, and 1, frozen."""
@@ -165,7 +167,7 @@ class OperatorLedger:
     ) -> Granted:
         """Add credit, once for ever by `op_id`. The overdraft is repaid first.
 
-        priority: 0 … 255, lower burns first. effective_at_ms: 0 is now; expires_at_ms: 0 is never
+        priority: 0 … 255, lower burns first. effective_at_ms: 0 is no condition; expires_at_ms: 0 is never
         facts:    what else the record shall say: name, reason, cost basis
         Raises LedgerUnavailable; LedgerRefusal; ValueError for arguments out of bounds.
         """
@@ -178,7 +180,14 @@ class OperatorLedger:
             effective_at_ms=effective_at_ms,
             expires_at_ms=expires_at_ms,
         )
-        told = {**(facts or {}), "category": category}
+        told = {
+            **(facts or {}),
+            "category": category,
+            "priority": priority,
+            "scope_bits": scope_bits,
+            "effective_at_ms": effective_at_ms,
+            "expires_at_ms": expires_at_ms,
+        }
         reply = await self._operate(
             self._scripts["grant"], customer_id, op_id, terms, told, "granted"
         )
@@ -203,7 +212,7 @@ class OperatorLedger:
         """
         _check_amount(abs(amount_nano))
         terms = _ADJUST.pack(amount_nano < 0, priority, abs(amount_nano))
-        told = {**(facts or {}), "corrects": corrects, "reason": reason}
+        told = {**(facts or {}), "corrects": corrects, "reason": reason, "priority": priority}
         reply = await self._operate(
             self._scripts["adjust"], customer_id, op_id, terms, told, "adjusted"
         )
@@ -247,6 +256,10 @@ class OperatorLedger:
             "customer_id": customer_id,
             "name": name,
             "period": period,
+            "category": category,
+            "priority": priority,
+            "scope_bits": scope_bits,
+            "day": day,
             "amount_nano": amount_nano,
             "rollover_max_nano": rollover_max_nano,
         }
@@ -283,11 +296,27 @@ class OperatorLedger:
             self._scripts["ack"], keys, (_PLACE.pack(epoch, max(seq, 0)),)
         )
         word = reply[0].decode()
-        if word in ("not_written", "unknown_shard", "wrong_layout"):
+        if word in ("not_written", "unknown_shard", "wrong_layout", "shard_frozen"):
             raise LedgerUnavailable(f"shard {shard} cannot take the acknowledgement: {word}")
         if word != "acked":
             raise unexpected(self._scripts["ack"], word)
         self.seen.note(shard, epoch, seq)
+
+    async def freeze(self, shard: int, known: Place, *, conflict: bool = False) -> bool:
+        """Shut a shard unless it has the entry `known`; whether it is shut now.
+
+        conflict: the store has another event at a place of its outbox
+        Raises LedgerUnavailable.
+        """
+        script = self._scripts["freeze"]
+        evidence = _EVIDENCE.pack(known.epoch, max(known.seq + 1, 0), conflict)
+        reply = await self._runner.run(script, (self.keys.meta(shard),), (evidence,))
+        word = reply[0].decode()
+        if word == "wrong_layout":
+            raise ShardClosed(shard, word)
+        if word not in ("frozen", "intact"):
+            raise unexpected(script, word)
+        return bool(word == "frozen")
 
     def _times(self, shard: int) -> tuple[int, int, int]:
         now = self._clock_ms() if self._clock_ms else 0
@@ -374,8 +403,14 @@ class OperatorLedger:
         if word in _REFUSALS:
             raise LedgerRefusal(word, account_rev=account_rev)
         if word in CLOSED:
-            raise LedgerUnavailable(f"shard {shard} cannot serve: {word}")
+            raise self._closed(shard, word)
         raise unexpected(script, word)
+
+    def _closed(self, shard: int, word: str) -> ShardClosed:
+        """For a shard that cannot serve; who watches the shards hears of a lost tail at once."""
+        if word == "went_back":
+            self.seen.went_back(shard)
+        return ShardClosed(shard, word)
 
 
 def grant_terms(

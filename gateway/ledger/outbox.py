@@ -5,7 +5,8 @@ a dead letter at its place, so that the numbering stays whole. The layout of an 
 in `lua/README.md` (stamp and facts); who changes it there changes `decode_entry`.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, get_args
 
@@ -19,6 +20,7 @@ from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.signals import read_signals
 from gateway.domain.usage import UNIT_NAMES, without_tier
 from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.faults import refusal_of
 from gateway.ledger.keys import Keys
 from gateway.ledger.records import Shard, read_shard
 
@@ -47,11 +49,17 @@ class Outbox:
         self.shard_count = shard_count
 
     async def read(
-        self, after: Mapping[int, Place], *, limit: int = 8192, block_ms: int = 0
+        self,
+        after: Mapping[int, Place],
+        *,
+        limit: int = 8192,
+        block_ms: int = 0,
+        skip: Container[int] = (),
     ) -> list[tuple[int, list[Entry]]]:
         """The next entries beyond each shard's place, in order; about `limit` of them in all.
 
         block_ms: wait this long for the first one when there is none; 0 returns at once.
+        skip: shards that are not read
         Raises LedgerUnavailable.
         """
         count = min(_MOST_PER_SHARD, max(1, limit // self._busy))
@@ -59,8 +67,11 @@ class Outbox:
         if block_ms:
             command += [b"BLOCK", block_ms]
         command.append(b"STREAMS")
-        shards = range(self.shard_count)
-        command += self._stream_of
+        shards = [shard for shard in range(self.shard_count) if shard not in skip]
+        if not shards:
+            await asyncio.sleep(block_ms / 1000)
+            return []
+        command += [self._stream_of[shard] for shard in shards]
         command += [_exclusive(after.get(shard, START)) for shard in shards]
         with unavailable():
             reply = await self._execute(*command)
@@ -160,11 +171,14 @@ def decode_entry(shard: int, entry_id: bytes, fields: Sequence[bytes]) -> Entry:
 
 @contextmanager
 def unavailable() -> Iterator[None]:
-    """Say LedgerUnavailable for whatever redis-py raises."""
+    """Say LedgerUnavailable for whatever redis-py raises, with the server's own refusal if it is one."""
     try:
         yield
     except (RedisError, OSError) as error:
-        raise LedgerUnavailable(f"the ledger cannot be read: {type(error).__name__}") from error
+        refusal = refusal_of(error)
+        raise refusal or LedgerUnavailable(
+            f"the ledger cannot be read: {type(error).__name__}"
+        ) from error
 
 
 def _exclusive(place: Place) -> bytes:

@@ -47,7 +47,10 @@ class BadRecord(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One grant of a wallet. Amounts in nano-credits, times in Unix ms; expires_at_ms 0 is never."""
+    """One grant of a wallet. Amounts in nano-credits, times in Unix ms.
+
+    effective_at_ms: 0 is since it was made. expires_at_ms: 0 is never
+    """
 
     no: int
     category: Category

@@ -22,10 +22,12 @@ from hiredis import ReplyError
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.durability import WaitAof
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable
-from gateway.ledger.faults import NOSCRIPT, READONLY, explain, first_word
+from gateway.ledger.faults import MOVED, NOSCRIPT, NOT_EXECUTED, explain, first_word
 from gateway.ledger.scripts import Script
 from gateway.ledger.wire import Wire, pack
 
+BARRED: Final = "UNFIT"
+"""`LedgerUnavailable.code` of what is not sent, for the server is not fit to hold a ledger now."""
 FIRST_RETRY_S: Final = 0.05
 LONGEST_RETRY_S: Final = 2.0
 
@@ -77,6 +79,12 @@ class CoalescingRunner:
         self._reconnecting: asyncio.Task[None] | None = None
         self._retry_s = FIRST_RETRY_S
         self._closed = False
+        self.barred: str | None = None
+        """Why no script is to be run now, although the server would; None while nothing is wrong."""
+        self._refused: tuple[str, str] | None = None
+        """The script and the word of a refusal that lasts."""
+        self._known = endpoint.moves.count
+        endpoint.moves.follow(self.leave)
         self.reconnects = 0
         """Connections made after the first."""
 
@@ -142,8 +150,12 @@ class CoalescingRunner:
         if wire is None:
             raise LedgerUnavailable(self._down)
         packed = pack_call(script.sha, keys, args)
+        if self.barred is not None:
+            raise LedgerUnavailable(self.barred, code=BARRED)
         reply = await wire.send(packed)
         if type(reply) is list:
+            if self._refused is not None:
+                self._accepted(script)
             return reply
         return await self._unusual(wire, script, packed, reply)
 
@@ -154,23 +166,48 @@ class CoalescingRunner:
             load = wire.load(script)
             reply = await wire.send(packed, again=True)
         if isinstance(reply, list):
+            self._accepted(script)
             return reply
         if isinstance(reply, LedgerUnavailable):
             raise reply
         if not isinstance(reply, ReplyError):
             raise LedgerBug(f"script {script.name} answered a {type(reply).__name__}, not a list")
         word = first_word(reply)
-        if word == READONLY:
-            # A failover has made this server a replica: find the primary by connecting anew.
-            self._down = f"the ledger's server at {self._endpoint.shown} is a replica"
-            wire.retire(self._down)
+        self._refuses(script, word)
+        if word in MOVED:
+            # This connection's own age counts: one that was made since is the new primary's.
+            self._endpoint.moves.moved(self._known if wire is self._wire else 0)
         if word == NOSCRIPT and load is not None and load.done():
             refusal = load.result()
             if isinstance(refusal, ReplyError):
                 raise explain(refusal, f"{script.name} (SCRIPT LOAD)")
         raise explain(reply, script.name)
 
+    @property
+    def refusal(self) -> str | None:
+        """The word with which the server refuses scripts at the moment (`OOM`, `NOPERM`, …)."""
+        return None if self._refused is None else self._refused[1]
+
+    def _refuses(self, script: Script, word: str) -> None:
+        if word in NOT_EXECUTED and word != NOSCRIPT and self._refused is None:
+            self._refused = script.name, word
+            reason = NOT_EXECUTED[word]
+            _log.error("ledger_refuses", connection=self._name, code=word, reason=reason)
+
+    def _accepted(self, script: Script) -> None:
+        """A script was run; the one that was refused is what counts, for others are refused less."""
+        if self._refused is not None and self._refused[0] == script.name:
+            _log.warning("ledger_accepts", connection=self._name, after=self._refused[1])
+            self._refused = None
+
+    def leave(self) -> None:
+        """The server is not the primary any more: find the one that is by connecting anew."""
+        if self._wire is not None:
+            self._down = f"the ledger's server at {self._endpoint.shown} is the primary no more"
+            self._wire.retire(self._down)
+
     async def _connect(self) -> Wire:
+        self._known = self._endpoint.moves.count
         return await self._endpoint.take_over(
             self._new_wire, name=self._name, timeout_s=self._connect_timeout_s
         )
@@ -210,4 +247,6 @@ class CoalescingRunner:
             else:
                 self.reconnects += 1
                 _log.info("ledger_found", connection=self._name)
+                if self._known < self._endpoint.moves.count:
+                    self.leave()  # it moved while this was being made
                 return

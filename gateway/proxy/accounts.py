@@ -22,6 +22,7 @@ from urllib.parse import unquote_plus
 
 from gateway.domain.limits import Limit, replace_limits
 from gateway.domain.reservation import Account, Key
+from gateway.ledger.errors import LedgerUnavailable
 from gateway.proxy.http import Exchange
 from gateway.proxy.refused import Refused
 
@@ -169,11 +170,13 @@ class Accounts:
     async def refresh(
         self, account: Account, exchange: Exchange, *, query_key: bool = False
     ) -> Account:
-        """Read the customer and the key anew after `stale_account`. Raises Refused(bad_key)."""
+        """Read the customer and the key anew after `stale_account`. Raises Refused(bad_key), and
+        LedgerUnavailable where the ledger has lost the account."""
         customer_id = account.customer_id
         known = self._revisions.get(customer_id, 0)  # higher when another request has asked since
         if known == account.account_rev and await self._read_revision(customer_id) is None:
-            raise Refused("bad_key", "This API key has no account.", reason="unknown_account")
+            # Configured, so the key is right: it is the ledger that has lost the wallet.
+            raise LedgerUnavailable(f"the ledger has no wallet of the customer {customer_id}")
         return await self.authenticate(exchange, query_key=query_key)
 
     async def _look_up(self, digest: str) -> Account:

@@ -15,6 +15,7 @@ from gateway.dialects.models import (
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Account
 from gateway.domain.standing import Standing, standing_document
+from gateway.ledger.errors import LedgerUnavailable
 from gateway.proxy.catalog import LocalAnswer
 from gateway.proxy.http import Exchange
 from gateway.proxy.refused import Refused
@@ -111,7 +112,7 @@ def answer_credits(read: Callable[[Account], Awaitable[Balance | None]]) -> Loca
         assert account is not None, "not a public route"
         balance = await read(account)
         if balance is None:
-            raise Refused("bad_key", "This API key has no account.", reason="unknown_account")
+            raise LedgerUnavailable(f"the ledger has no wallet of {account.customer_id}")
         today = balance.settled_today_nano
         data = {
             "object": "credits",
@@ -133,13 +134,20 @@ def answer_credits(read: Callable[[Account], Awaitable[Balance | None]]) -> Loca
     return answer
 
 
-def answer_health(reason: Callable[[], str | None]) -> LocalAnswer:
-    """`/healthz` and `/readyz`: 200, or 503 with the reason that is given."""
+def answer_health(
+    reason: Callable[[], str | None], degraded: Callable[[], tuple[str, ...]] = tuple
+) -> LocalAnswer:
+    """`/healthz` and `/readyz`: 200, or 503 with the reason that is given.
+
+    degraded: what refuses some requests although others are served
+    """
 
     async def answer(exchange: Exchange, _: Account | None, __: str) -> None:
-        problem = reason()
-        body = orjson.dumps({"status": "ok"} if problem is None else {"status": problem})
-        await exchange.answer(200 if problem is None else 503, [JSON], body)
+        problem, partly = reason(), degraded()
+        said: dict[str, object] = {"status": problem or "ok"}
+        if partly:
+            said["degraded"] = partly
+        await exchange.answer(200 if problem is None else 503, [JSON], orjson.dumps(said))
 
     return answer
 

@@ -7,7 +7,7 @@ from gateway.dialects.base import BadRequest, Refusal, RefusalKind, TooLarge
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Denied
 from gateway.domain.standing import count_of, describe
-from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.errors import LedgerUnavailable, ShardClosed
 from gateway.proxy.http import BodyError, UpstreamAuthError, UpstreamError
 
 RETRY_AFTER_S = {"credit_held": 2, "conflict": 2, "ledger_unavailable": 1, "shutting_down": 1}
@@ -91,10 +91,17 @@ def as_refused(error: Refused | BadRequest | BodyError | LedgerUnavailable) -> R
             return Refused("bad_request", error.message, param=error.param, code=error.code)
         case BodyError():
             return Refused(cast(RefusalKind, error.kind), error.message)
-        case LedgerUnavailable():
+        case ShardClosed():
             return Refused(
                 "ledger_unavailable",
-                "The ledger cannot be reached, so nothing can be admitted. Try again shortly.",
+                "The ledger cannot serve this account at the moment. Try again shortly.",
+                reason=error.word,
+            )
+        case LedgerUnavailable():
+            cannot = f"refuses to serve ({error.code})" if error.code else "cannot be reached"
+            return Refused(
+                "ledger_unavailable",
+                f"The ledger {cannot}, so nothing can be admitted. Try again shortly.",
             )
 
 
@@ -163,9 +170,8 @@ def refused_by_ledger(denied: Denied, *, insufficient_status: int) -> Refused:
                 reason=denied.reason,
                 detail={"reason": denied.reason},
             )
-        case "unknown_account":
-            return Refused("bad_key", "This API key has no account.", reason=denied.reason)
-        case _:  # stale_account, stale_windows, went_back, shard_frozen, outbox_full
+        case _:  # stale_account, stale_windows, went_back, shard_frozen, outbox_full, and
+            # unknown_account: a configured customer whose wallet the ledger has lost
             return Refused(
                 "ledger_unavailable",
                 "The ledger cannot take reservations at the moment. Try again shortly.",

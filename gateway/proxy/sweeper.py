@@ -9,13 +9,14 @@ extend what still runs and to deliver what has ended meanwhile.
 """
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Final
 
 import structlog
 
 from gateway.ledger.accounts import AccountStore
-from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.errors import LedgerUnavailable, ShardClosed
 from gateway.ledger.operations import Ledger
 from gateway.ledger.records import DueReservation
 from gateway.telemetry.logs import failure
@@ -27,6 +28,9 @@ MAX_PER_SWEEP: Final = 500
 
 PATIENCE_S: Final = 5.0
 """How long a ledger must answer before its overdue holds are expired."""
+
+SHUT_S: Final = 10.0
+"""How long a shard that takes nothing is left alone."""
 
 
 class Sweeper:
@@ -46,6 +50,9 @@ class Sweeper:
         self._interval_s = interval_s
         self._patience_s = patience_s
         self._wallets_every_s = wallets_every_s
+        self._shut: dict[int, float] = {}
+        """Shards that took nothing, and until when they are left alone: their overdue holds must not
+        keep the others' from ending."""
 
     async def run(self) -> None:
         """Expire holds until cancelled. An unavailable ledger is asked again at the next round."""
@@ -72,8 +79,9 @@ class Sweeper:
 
     async def sweep(self) -> int:
         """One round. Returns how many holds were expired. Raises LedgerUnavailable."""
-        expired = 0
-        for due in await self._store.due_reservations(limit=MAX_PER_SWEEP):
+        expired, now = 0, time.monotonic()
+        self._shut = {shard: until for shard, until in self._shut.items() if until > now}
+        for due in await self._store.due_reservations(limit=MAX_PER_SWEEP, skip=self._shut):
             expired += await self._expire(due)
         if expired:
             log.warning("holds_expired", holds=expired)
@@ -87,13 +95,17 @@ class Sweeper:
         swept = 0
         async for names in self._store.due_wallets():
             for name in names:
-                await self._ledger.sweep(name)
+                with suppress(ShardClosed):
+                    await self._ledger.sweep(name)
             swept += len(names)
         return swept
 
     async def _expire(self, due: DueReservation) -> bool:
         try:
             return await self._ledger.expire(due) is not None
+        except ShardClosed as closed:
+            self._shut[closed.shard] = time.monotonic() + SHUT_S
+            return False
         except LedgerUnavailable:
             raise
         except Exception as fault:

@@ -59,6 +59,17 @@ async def test_not_ready_is_503_with_the_reasons(admin: httpx.AsyncClient) -> No
     assert answer.json()["why"] == ["draining", "ledger_unreachable"]
 
 
+async def test_what_refuses_some_customers_is_named_while_it_is_ready(
+    admin: httpx.AsyncClient,
+) -> None:
+    READY[:] = [Readiness(True, (), ("shard_3_frozen",))]
+    answer = await admin.get("/readyz")
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"status": "ready", "degraded": ["shard_3_frozen"]},
+    )
+
+
 async def test_metrics_are_prometheus_text(admin: httpx.AsyncClient) -> None:
     answer = await admin.get("/metrics", headers=bearer(TOKEN))
     assert answer.status_code == 200

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gateway.app.parts import CannotStart, ConfigRefused, Parts, Plan
+from gateway.app.parts import CannotStart, ConfigRefused, LedgerState, Parts, Plan
 from gateway.app.roles import CannotServe, Role
 from gateway.app.supervisor import Running, Supervisor
 from gateway.telemetry.logs import configure_logs
@@ -28,8 +28,8 @@ class FileLedger:
         self._note("start")
         return "trivial://"
 
-    async def answers(self) -> bool:
-        return not self._down.exists()
+    async def look(self) -> LedgerState:
+        return LedgerState("ledger_unreachable") if self._down.exists() else LedgerState()
 
     async def revive(self) -> bool:
         return False

@@ -1,9 +1,10 @@
 """A gate that runs, and the operator's desk beside it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.gate import Gate, running_gate
 from tests.upstreams import Sim, sim
@@ -24,3 +25,11 @@ async def gate(tmp_path: Path, valkey_socket: Path, sim: Sim) -> AsyncIterator[G
 def desk(gate: Gate, tmp_path: Path) -> Desk:
     """The command line on that gate's configuration."""
     return Desk(tmp_path / "gateway.yaml")
+
+
+@pytest.fixture
+def quiet_logs() -> Iterator[None]:
+    """Where a gate and its exporter log beside commands, in one process, these keep stdout."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.reset_defaults()

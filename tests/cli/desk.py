@@ -17,6 +17,7 @@ for _group in (
     "holds",
     "quote",
     "verify",
+    "ledger",
     "why",
     "adjust",
     "refund",

@@ -17,7 +17,7 @@ from gateway.ledger.outbox import Outbox
 from tests.outbox_writer import OutboxWriter
 
 
-class DiesFirst:
+class DiesFirst(OutboxWriter):
     """Instead of acknowledging."""
 
     async def ack(self, shard: int, epoch: int, seq: int) -> None:
@@ -26,7 +26,7 @@ class DiesFirst:
 
 async def main(socket: Path, store: Path, shards: int, dies: bool) -> None:
     client = Endpoint.from_socket(socket).client(name="exporter", max_connections=32)
-    acknowledger = DiesFirst() if dies else OutboxWriter(client, shards)
+    acknowledger = DiesFirst(client, shards) if dies else OutboxWriter(client, shards)
     options = PumpOptions(batch_limit=50, linger_s=0.001, block_ms=50, backoff_max_s=0.1)
     await run_exporter(Outbox(client, shards), acknowledger, SqliteSink(store), options=options)
     await client.aclose()

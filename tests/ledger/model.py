@@ -111,7 +111,6 @@ class Model:
         if op in self.ops:
             return "replayed" if self.ops[op] == ("grant", terms) else "different"
         amount, category, priority, bits, effective_at, expires_at = terms
-        effective_at = effective_at or now
         if 0 < expires_at <= max(now, effective_at):
             return "already_expired"
         wallet, told = self.begin(customer, now)
@@ -213,7 +212,7 @@ class Model:
             if grant:
                 grant.remaining += part
             elif terms:
-                wallet.add(ModelGrant(no, *terms[:3], part, now, ends, now))
+                wallet.add(ModelGrant(no, *terms[:3], part, 0, ends, now))
             moved[no] = moved.get(no, 0) + part
         self._credit(wallet, own, now, priority=255)
         if len(wallet.grants) > 64:
@@ -518,7 +517,7 @@ class Model:
         wallet.overdraft -= repaid
         if amount > repaid:
             no = wallet.new_no()
-            wallet.add(ModelGrant(no, "adjustment", priority, 0, amount - repaid, now, 0, now))
+            wallet.add(ModelGrant(no, "adjustment", priority, 0, amount - repaid, 0, 0, now))
 
     def _give_back(
         self, wallet: ModelWallet, amount: int, paid: Sequence[tuple[int, int]], now: int

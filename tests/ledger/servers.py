@@ -55,6 +55,13 @@ class OwnServer:
                 return False
 
 
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+    return port
+
+
 @contextmanager
 def server(folder: Path, *settings: str) -> Iterator[OwnServer]:
     """A server that ends with the block."""

@@ -190,9 +190,11 @@ async def test_of_grants_alike_the_category_decides_then_the_start_then_age(
     await raw("grant", id="earlier", effective_at=4)
     await raw("grant", id="later", effective_at=6)
     assert [grant[4] for grant in await raw.grants()] == [4, 3, 2, 6, 1, 5, 7]
-    await raw("grant", id="expires", expires_at=9e15)
+    await raw("grant", id="expires", effective_at=7, expires_at=9e15)
     await raw("grant", id="sooner", expires_at=9e15 - 1)
     assert [grant[4] for grant in await raw.grants()] == [9, 4, 3, 2, 6, 1, 5, 7, 8]
+    await raw("grant", id="from now on")
+    assert [grant[4] for grant in await raw.grants()] == [9, 4, 3, 2, 10, 6, 1, 5, 7, 8]
 
 
 async def test_a_grant_says_all_it_was_made_of(raw: Raw) -> None:
@@ -220,7 +222,7 @@ async def test_an_adjustment_says_all_it_did(raw: Raw) -> None:
     assert await raw("adjust", id="a1", amount=33, priority=44, facts=b"why") == [
         "adjusted", 1033, 1, 2, 0,
     ]  # fmt: skip
-    assert (await raw.grants())[0] == [4, 44, 0, 0, 2, 33, 0, raw.now, 0, raw.now]
+    assert (await raw.grants())[0] == [4, 44, 0, 0, 2, 33, 0, 0, 0, raw.now]
     assert (await raw.events())[-1] == (
         "1-2", ["adjust", "a1", raw.now, 33, 0, False, 1033, [2, 33], []], b"why",
     )  # fmt: skip
@@ -323,7 +325,7 @@ async def test_a_grant_that_moves_up_keeps_all_it_says(raw: Raw) -> None:
     raw.now += 9
     await raw("grant", id="g4", priority=255)
     assert (await raw.grants())[:2] == [second, third]
-    assert second[7:] == [NOON_MS + 2, 0, NOON_MS + 2]
+    assert second[7:] == [0, 0, NOON_MS + 2]
 
 
 # Who pays
@@ -694,8 +696,8 @@ async def test_what_a_late_settle_gives_back_to_nobody_is_a_grant_burned_last(ra
     await raw("settle", used=vector(990, 0))
     assert (await event(raw))[7] == [3, -10]
     assert await raw.grants() == [
-        [1, 200, 0, 0, 2, 9, 0, raw.now, 0, raw.now],
-        [4, 255, 0, 0, 3, 10, 0, raw.now, 0, raw.now],
+        [1, 200, 0, 0, 2, 9, 0, 0, 0, raw.now],
+        [4, 255, 0, 0, 3, 10, 0, 0, 0, raw.now],
     ]
 
 

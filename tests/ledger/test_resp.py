@@ -15,6 +15,7 @@ import redis.asyncio
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.durability import WaitAof
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable
+from gateway.ledger.faults import MOVED
 from gateway.ledger.resp import CoalescingRunner, pack_call
 from gateway.ledger.scripts import Script
 from gateway.ledger.wire import pack
@@ -219,7 +220,8 @@ async def test_a_server_that_cannot_serve_is_unavailable_with_a_known_outcome(
     with pytest.raises(LedgerUnavailable, match=word) as caught:
         await runner.run(TOUCHY, [b"n"], [f"{word} as the server would say".encode()])
     assert not caught.value.unknown
-    assert runner.connected
+    assert (caught.value.code, runner.refusal) == (word, word)
+    assert runner.connected == (word not in MOVED)
 
 
 async def test_a_full_memory_stops_only_scripts_that_do_not_allow_it(

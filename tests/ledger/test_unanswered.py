@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import redis.asyncio
 
+from gateway.app.tasks import end_tasks
 from gateway.ledger.connect import Endpoint
 from gateway.ledger.unanswered import TOLD_FOR_MS, Note, UnansweredLog
 from tests.ledger.servers import server
@@ -26,10 +27,7 @@ async def running(client: redis.asyncio.Redis) -> AsyncIterator[tuple[Unanswered
         asyncio.create_task(log.read(lambda note, _: taken.append(note))),
     ]
     yield log, taken
-    for task in tasks:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    await end_tasks(tasks)
 
 
 async def test_what_one_tells_all_take_in_order(

@@ -318,7 +318,7 @@ class ModelWallet:
                     allowance.priority,
                     allowance.bits,
                     0,
-                    allowance.start,
+                    0,
                     allowance.end,
                     now,
                 ),

@@ -45,6 +45,7 @@ TESTS = (
     "tests/ledger/test_scripts.py::test_bounds_are_the_same_in_lua_and_python",
     "tests/ledger/test_operations.py",
     "tests/ledger/test_words.py",
+    "tests/ledger/test_repair.py",
     "tests/ledger/test_expiry.py",
     "tests/ledger/test_sweeps.py",
     "tests/ledger/test_calendar.py",

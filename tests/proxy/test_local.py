@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.domain.reservation import Account
+from gateway.ledger.errors import LedgerUnavailable
 from gateway.proxy.local import (
     Balance,
     answer_credits,
@@ -110,10 +111,16 @@ async def test_a_debt_is_negative() -> None:
     assert data["balance"] == "-1.5"
 
 
-async def test_a_key_without_an_account_is_401() -> None:
-    with pytest.raises(Refused) as refused:
+async def test_a_wallet_that_the_ledger_has_lost_makes_no_key_invalid() -> None:
+    with pytest.raises(LedgerUnavailable, match="no wallet of acme"):
         await shown(None)
-    assert refused.value.kind == "bad_key"
+
+
+async def test_health_names_what_refuses_some_requests_alone() -> None:
+    asked = Asked()
+    await answer_health(lambda: None, lambda: ("shard_3_frozen",))(asked, None, "r1")
+    assert asked.answered[0] == 200
+    assert asked.document == {"status": "ok", "degraded": ["shard_3_frozen"]}
 
 
 @pytest.mark.parametrize(("problem", "status"), [(None, 200), ("ledger_unreachable", 503)])

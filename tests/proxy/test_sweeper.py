@@ -7,6 +7,7 @@ import pytest
 import redis.asyncio
 from structlog.testing import capture_logs
 
+from gateway.domain.delivery import Place
 from gateway.domain.reservation import Settled
 from gateway.ledger import accounts
 from gateway.ledger.errors import LedgerBug, LedgerUnavailable
@@ -215,3 +216,45 @@ async def test_the_wallets_are_walked_again_after_an_outage(
 
     await until(again)
     running.cancel()
+
+
+async def test_a_shard_that_takes_nothing_does_not_keep_the_others_from_ending(
+    valkey: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even with more overdue holds than a round may end."""
+    monkeypatch.setattr(module, "MAX_PER_SWEEP", 3)
+    bank = Bank(valkey)
+    shards = {bank.ledger.keys.shard_of(f"c{number}"): f"c{number}" for number in range(50)}
+    bank.now_ms = await bank.accounts.now_ms() - 600_000
+    shut, other = shards[0], shards[3]
+    for customer_id, count in ((shut, 4), (other, 2)):
+        await bank.open(customer_id, granted=100)
+        for number in range(count):
+            await bank.reserve(customer_id, f"{customer_id}-{number}")
+    bank.now_ms = 0
+    assert await bank.operator.freeze(0, Place(1, 1000))
+    sweeper = Sweeper(bank.ledger, bank.accounts)
+    assert [await sweeper.sweep(), await sweeper.sweep()] == [0, 2]
+    wallets = await bank.accounts.wallets([shut, other])
+    assert (wallets[shut].open_reservations, wallets[other].open_reservations) == (4, 0)
+    monkeypatch.setattr(module, "SHUT_S", 0.0)
+    sweeper = Sweeper(bank.ledger, bank.accounts)
+    await sweeper.sweep()
+    await valkey.setrange("{cg:0}:meta", 1, b"\0")  # repaired
+    assert await sweeper.sweep() == 3
+
+
+async def test_wallets_of_a_shard_that_takes_nothing_are_left_out(
+    valkey: redis.asyncio.Redis,
+) -> None:
+    bank = Bank(valkey)
+    shards = {bank.ledger.keys.shard_of(f"c{number}"): f"c{number}" for number in range(50)}
+    bank.now_ms = await bank.accounts.now_ms() - 600_000
+    for customer_id in (shards[0], shards[3]):
+        await bank.open(customer_id, granted=0)
+        await bank.operator.grant(customer_id, f"g-{customer_id}", 5, expires_at_ms=bank.now_ms + 1)
+    bank.now_ms = 0
+    assert await bank.operator.freeze(0, Place(1, 1000))
+    assert await Sweeper(bank.ledger, bank.accounts).sweep_wallets() == 2
+    wallets = await bank.accounts.wallets([shards[0], shards[3]])
+    assert [wallets[shards[n]].expired_nano for n in (0, 3)] == [0, 5]

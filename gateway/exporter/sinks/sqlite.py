@@ -190,7 +190,8 @@ def _refused(
             "SELECT shard, epoch, seq FROM events WHERE event_id = ?", (event.event_id,)
         ).fetchone()
         if found is None:
-            refused.append(Failure(event, "its place is taken by another event"))
+            reason = "its place is taken by another event"
+            refused.append(Failure(event, reason, place_taken=True))
         elif found != place:
             refused.append(Failure(event, "its id was stored from another place"))
     return refused

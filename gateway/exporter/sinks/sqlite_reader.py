@@ -94,7 +94,8 @@ an outcome, since, until, customer or none."""
 
 
 class StoreMissing(Exception):
-    """There is no store at this path: the exporter has never run with this configuration."""
+    """There is no store at this path (the exporter has never run with this configuration), or it
+    cannot be read."""
 
 
 class SqliteStore:
@@ -118,6 +119,21 @@ class SqliteStore:
         except sqlite3.OperationalError as error:
             raise StoreMissing(f"there is no store at {path}: {error}") from error
         return cls(connection)
+
+    @classmethod
+    def cursors_at(cls, path: Path) -> dict[int, Place]:
+        """How far the store at this path has each shard; nothing where there is no store yet.
+
+        Raises StoreMissing for one that is there and cannot be read: that it has nothing must not
+        be concluded.
+        """
+        try:
+            with cls.at(path) as store:
+                return store.cursors()
+        except StoreMissing as error:
+            if not path.exists() or "no such table" in str(error):  # the exporter is making it
+                return {}
+            raise
 
     @classmethod
     def empty(cls) -> "SqliteStore":
@@ -222,6 +238,36 @@ class SqliteStore:
             (shard, epoch, orjson.dumps(list(seqs)).decode()),
         )
         return {seq: (event_id, amount) for seq, event_id, amount in rows}
+
+    def cursors(self) -> dict[int, Place]:
+        """shard → place of the last entry that the store has taken."""
+        rows = self._connection.execute("SELECT shard, epoch, seq FROM cursors")
+        return {shard: Place(epoch, seq) for shard, epoch, seq in rows}
+
+    def events_beyond(self, shard: int, place: Place) -> list[Event]:
+        """All events of a shard beyond a place, in the order of their places."""
+        rows = self._connection.execute(
+            _COLUMNS + "WHERE shard = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq",
+            (shard, *place),
+        )
+        return [_stored(row).event for row in rows]
+
+    def dead_letters_beyond(self, shard: int, place: Place) -> list[DeadLetter]:
+        """Likewise, entries that were given up."""
+        rows = self._connection.execute(
+            "SELECT shard, epoch, seq, event_id, reason, payload FROM dead_letters"
+            " WHERE shard = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq",
+            (shard, *place),
+        )
+        return [DeadLetter(*row) for row in rows]
+
+    def known_ids(self, event_ids: Sequence[str]) -> set[str]:
+        """Those of the events that the store has, wherever their place is."""
+        rows = self._connection.execute(
+            "SELECT event_id FROM events WHERE event_id IN (SELECT value FROM json_each(?))",
+            (orjson.dumps(list(event_ids)).decode(),),
+        )
+        return {event_id for (event_id,) in rows}
 
     def contradictions(self) -> list[str]:
         """Reservations whose events contradict each other (two terminal outcomes), as sentences."""

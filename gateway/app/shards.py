@@ -1,0 +1,105 @@
+"""Watches whether every shard has what the store has, and shuts one that has not.
+
+A shard that was restored from an older copy looks whole to a process that has just started. So each
+process learns from the store how far each shard was before it serves, and goes on looking; the
+finding goes into the shard's own record (`freeze`), from where nothing but a repair takes it away.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from gateway.domain.reservation import Key
+from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
+from gateway.ledger.accounts import AccountStore
+from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.fitness import STORE
+from gateway.ledger.operator import OperatorLedger
+from gateway.ledger.outbox import Outbox
+
+log = structlog.get_logger("ledger")
+
+LOOK_EVERY_S: Final = 1.0
+HINT: Final = "`creditgate ledger status` says what is lost, `creditgate ledger reopen` repairs it"
+
+
+class ShardWatch:
+    """The shards of one ledger, as one process sees them."""
+
+    def __init__(
+        self, ledger: OperatorLedger, outbox: Outbox, events_path: Path, *, speaks: bool = True
+    ) -> None:
+        """ledger: its `seen` learns what the store has. speaks: log what changes; one process does"""
+        self.closed: frozenset[int] = frozenset()
+        """Shards that are frozen."""
+        self._ledger = ledger
+        self._outbox = outbox
+        self._path = events_path
+        self._speaks = speaks
+        self._wake = asyncio.Event()
+        ledger.seen.on_went_back = lambda _: self._wake.set()
+
+    async def look(self) -> frozenset[int]:
+        """Compare every shard with what is known of it, and freeze those that have less.
+
+        Raises LedgerUnavailable, also where the store cannot be read.
+        """
+        seen = self._ledger.seen
+        # First the store, then the ledger: so the store cannot be ahead of a ledger that is whole.
+        try:
+            seen.note_stored(await asyncio.to_thread(SqliteStore.cursors_at, self._path))
+        except StoreMissing as error:
+            raise LedgerUnavailable(str(error), code=STORE) from error
+        known = [seen.place(shard) for shard in range(self._outbox.shard_count)]
+        closed = set()
+        for shard, head in enumerate(await self._outbox.heads()):
+            # What is read may be a replica's, which lags; `freeze` is decided where it is written.
+            behind = head.last < known[shard] and known[shard].seq >= 0
+            if head.frozen or (behind and await self._ledger.freeze(shard, known[shard])):
+                closed.add(shard)
+        self._take(frozenset(closed))
+        return self.closed
+
+    async def run(self) -> None:
+        """Look again and again, and at once when a script finds that a shard has gone back."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), LOOK_EVERY_S)
+            self._wake.clear()
+            try:
+                await self.look()
+            except LedgerUnavailable:
+                await asyncio.sleep(LOOK_EVERY_S)
+
+    def _take(self, closed: frozenset[int]) -> None:
+        if self._speaks:
+            for shard in sorted(closed - self.closed):
+                log.error("shard_frozen", shard=shard, hint=HINT)
+            for shard in sorted(self.closed - closed):
+                log.warning("shard_reopened", shard=shard)
+        self.closed = closed
+
+
+class KeyDirectory:
+    """The ledger's directory of keys, which is not believed while the ledger has lost something."""
+
+    def __init__(self, store: AccountStore, closed: Callable[[], frozenset[int]]) -> None:
+        self._store = store
+        self._closed = closed
+
+    async def find_key(self, digest: str) -> Key | None:
+        """The key with this hash; None when unknown or revoked. Raises LedgerUnavailable."""
+        key = await self._store.find_key(digest)
+        if key is None and self._closed():
+            raise LedgerUnavailable(
+                "the ledger has lost entries, so it may have lost this key, too"
+            )
+        return key
+
+    async def account_rev(self, customer_id: str) -> int | None:
+        """The account's present revision. Raises LedgerUnavailable."""
+        return await self._store.account_rev(customer_id)

@@ -1,0 +1,41 @@
+#!lua flags=allow-oom
+-- loosen: takes a hold off the grants that it rests on and puts it on the credit limit, in a frozen
+-- shard. What the store's events say was taken from these grants can then be taken again; the hold's
+-- end takes what is left, and the rest is overdraft.
+--
+-- KEYS[1] shard
+-- KEYS[2] account
+-- KEYS[3] reservation
+--
+-- replies, the first that applies:
+--   not_frozen
+--   wrong_layout
+--   unknown_account
+--   gone: no hold that is pending
+--   loosened  held_nano
+--
+-- writes: account, reservation.
+
+-- read
+local raw_shard, raw, hold = call('GET', KEYS[1]), call('GET', KEYS[2]), call('GET', KEYS[3])
+if not raw_shard then return { 'not_frozen' } end
+local shard = { sunpack(SHARD, raw_shard) }
+
+-- decide
+if shard[1] ~= 1 then return { 'wrong_layout' } end
+if shard[STATE] == 0 then return { 'not_frozen' } end
+if not raw then return { 'unknown_account' } end
+if not hold or byte(hold, 1) ~= PENDING then return { 'gone' } end
+local a, h = read_account(raw), { sunpack(PENDING_HEADER, hold) }
+local from = h[H_NEXT]
+local rest = string.sub(hold, from + 16 * h[H_ALLOCATIONS])
+local held = h[H_HELD]
+leave_grants(a, h, hold)
+local allocations = ''
+if held > 0 then allocations = spack('<dd', 0, held) end
+a[HELD_CREDIT] = a[HELD_CREDIT] + held
+h[H_ALLOCATIONS], h[H_NEXT] = #allocations / 16, nil
+
+-- write
+call('MSET', KEYS[2], pack_account(a), KEYS[3], spack(PENDING_HEADER, unpack(h)) .. allocations .. rest)
+return { 'loosened', held }
