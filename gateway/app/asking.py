@@ -77,12 +77,6 @@ async def ask_ledger(settings: Settings, store: AccountStore) -> Asked:
     ]
     customers = list(settings.customers)
     wallets = await store.wallets(customers)
-    used = {store.keys.shard_of(name) for name in customers}
-    problems += [
-        f"shard {shard} of the ledger is frozen; `creditgate verify` shows why"
-        for shard in await store.frozen_shards()
-        if shard in used
-    ]
     starting = {
         (customer_id, op_id): grant
         for customer_id in customers

@@ -26,7 +26,6 @@ from gateway.ledger.records import (
     Reservation,
     Wallet,
     read_reservation,
-    read_shard,
     read_sweep_at_ms,
     read_wallet,
 )
@@ -133,11 +132,6 @@ class AccountStore:
                 f"the ledger was created with {int(shards)} shards, not {self.keys.shard_count};"
                 f" set redis.shards to {int(shards)}"
             )
-
-    async def frozen_shards(self) -> list[int]:
-        """Numbers of the shards that take nothing until an operator has repaired them."""
-        records = await self._get([self.keys.meta(n) for n in range(self.keys.shard_count)])
-        return [number for number, raw in enumerate(records) if raw and read_shard(raw).frozen]
 
     async def now_ms(self) -> int:
         """The ledger's clock."""
