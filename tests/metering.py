@@ -190,7 +190,9 @@ def gemini(
     return document if usage is None else {**document, "usageMetadata": usage}
 
 
-def costs(case: Case, answer: Any, price: str, how: How = "whole", status: int = 200) -> Charge:
+def expect_cost(
+    case: Case, answer: Any, price: str, how: How = "whole", status: int = 200
+) -> Charge:
     """Charge an answer in one piece and in several; all must cost this."""
     data = answer if isinstance(answer, bytes) else orjson.dumps(answer)
     sizes = [len(data) or 1, *((1, 7, 100) if len(data) < 20_000 else (65_536,))]

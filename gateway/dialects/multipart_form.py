@@ -1,4 +1,4 @@
-"""Forms with files (RFC 7578), read whole and strictly, and written anew: never the client's bytes.
+"""Forms with files (RFC 7578), read completely and strictly, and rewritten: the client's bytes are never forwarded.
 
 Parsing is the library `multipart`, in its strict mode; what a part may be is decided here. Limits are on
 the number of parts and on their headers; the body as a whole is bounded before it is read.
@@ -148,7 +148,7 @@ def _part(segment: MultipartSegment, data: bytes) -> Part:
     name = segment.name
     if not name or not name.isascii() or not name.isprintable() or '"' in name:
         raise BadRequest("A part of the form has no plain name.")
-    # A part is written anew, so that other headers of it end here; these three decide what it means.
+    # Parts are rewritten, so all other headers are dropped; these three decide what a part means.
     headers = {header.lower(): value for header, value in segment.headerlist}
     if len(headers) != len(segment.headerlist):
         raise BadRequest("A part of the form has the same header twice.", param=name)

@@ -1,8 +1,8 @@
 """How every connection of a process follows its server when that one is the primary no more.
 
 After a failover the old primary still answers on the connections it has: reads from a copy that
-lags, `READONLY` to whatever writes. Whoever hears that (or `MASTERDOWN`, `LOADING`) tells `Moves`,
-and then all connect anew: the address, or what stands behind it, leads to the new primary.
+lags, `READONLY` to whatever writes. A connection that gets one of these (or `MASTERDOWN`,
+`LOADING`) notes it in `Moves`, and then all of them reconnect: the address, or what is behind it, leads to the new primary.
 
 Law: what is in flight is left alone, so no outcome becomes unknown by this; a connection goes when
 its answer has come. A connection that was made after the news is not touched by the same news.
@@ -71,7 +71,7 @@ class _Following:
             await own.read_response()
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:
-        """The next reply; an error that says that the server is no primary makes all connect anew."""
+        """The next reply; an error that says that the server is no primary makes all reconnect."""
         connection: Any = super()
         try:
             return await connection.read_response(*arguments, **options)
@@ -109,7 +109,7 @@ class FollowingPool(redis.asyncio.BlockingConnectionPool):
     """Hands out no connection that was made before the last move."""
 
     async def ensure_connection(self, connection: Any) -> None:
-        """Connect, anew if the server has moved since."""
+        """Connect; reconnect if the server has moved since."""
         if connection.should_reconnect():
             await connection.disconnect()
         await super().ensure_connection(connection)

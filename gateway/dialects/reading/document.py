@@ -12,8 +12,8 @@ model writes in one piece; what is longer carries media or vectors."""
 
 
 SKIMMED_AT_ONCE: Final = 128 * 1024
-"""Of what was kept when a document turned out long, so much more is skimmed with each piece: the
-event loop never waits for all of it."""
+"""How much of the kept beginning is skimmed with each further piece, so that the event loop is never
+blocked by all of it."""
 
 
 class AnswerDocument:

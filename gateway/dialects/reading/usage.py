@@ -91,7 +91,7 @@ class UsageTable:
 def read_figures(report: Any, names: Names) -> tuple[Figures, str | None]:
     """The figures of one report, and why the first impossible one was left out, if one was.
 
-    What is no figure at all (an empty list where details belong) is no report of it.
+    A value of another kind (an empty list where details belong) counts as absent.
     """
     if type(report) is not dict:
         return {}, "usage is not an object" if report else None

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.metering import DONE, USAGE, Case, chat, chunk, costs, gemini, sse
+from tests.metering import DONE, USAGE, Case, chat, chunk, expect_cost, gemini, sse
 
 ERRORS: list[dict[str, Any]] = [
     {"object": "error", "message": "too long", "code": 400},
@@ -36,18 +36,18 @@ def test_an_error_instead_of_an_answer_costs_nothing(dialect: str, error: dict[s
         (document, error),
         (document, [error]),
     ):
-        found = costs(case, orjson.dumps(answer) if isinstance(answer, list) else answer, "0")
+        found = expect_cost(case, orjson.dumps(answer) if isinstance(answer, list) else answer, "0")
         assert found.outcome.verb == "release"
 
 
 def test_an_error_after_output_pays_what_flowed() -> None:
     stream = sse(chunk("words and words"), {"error": {"message": "lost"}})
-    found = costs(Case(stream=True, preset="strict"), stream, "0.000093")
+    found = expect_cost(Case(stream=True, preset="strict"), stream, "0.000093")
     assert not found.flags
 
 
 def test_an_error_beside_usage_pays_the_usage() -> None:
-    costs(Case(), {"error": {"message": "stopped"}, "usage": USAGE}, "0.0105")
+    expect_cost(Case(), {"error": {"message": "stopped"}, "usage": USAGE}, "0.0105")
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_a_stream_is_known_by_its_first_bytes(label: str) -> None:
     stream = sse(chunk("hi"), {"choices": [], "usage": usage}, DONE)
     for asked in (True, False):
         case = Case(stream=asked, label=label)
-        assert not costs(case, stream, "0.006").flags
-        assert not costs(case, b"\n\n: hello\n\n" + stream, "0.006").flags
+        assert not expect_cost(case, stream, "0.006").flags
+        assert not expect_cost(case, b"\n\n: hello\n\n" + stream, "0.006").flags
 
 
 @pytest.mark.parametrize("label", ["text/event-stream", "text/plain", "application/json"])
 def test_a_document_is_known_by_its_first_bytes(label: str) -> None:
     for asked in (True, False):
         answer = b"\n " + orjson.dumps(chat(usage=USAGE))
-        assert not costs(Case(stream=asked, label=label), answer, "0.0105").flags
+        assert not expect_cost(Case(stream=asked, label=label), answer, "0.0105").flags
 
 
 def test_gemini_s_array_is_a_stream_and_its_document_is_not() -> None:
@@ -74,4 +74,4 @@ def test_gemini_s_array_is_a_stream_and_its_document_is_not() -> None:
     case = Case("gemini_generate", stream=True, label="array")
     part = gemini({"text": "hi"}, usage=gem)
     for answer in (orjson.dumps([part]), orjson.dumps(part), sse(part)):
-        assert not costs(case, answer, "0.0105").flags
+        assert not expect_cost(case, answer, "0.0105").flags

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.metering import CREDIT, PRICES, Case, How, charge, chat, chunk, costs, gemini, sse
+from tests.metering import CREDIT, PRICES, Case, How, charge, chat, chunk, expect_cost, gemini, sse
 
 CALL = {"tool_call": 10_000_000_000}
 SEARCH = frozenset(
@@ -21,7 +21,7 @@ def test_a_chat_that_searched_the_web_pays_for_the_search() -> None:
     answer["choices"][0]["message"]["annotations"] = [
         {"type": "url_citation", "url_citation": {"url": "https://a", "title": "a"}}
     ] * 3
-    costs(case, answer, "0.0106")
+    expect_cost(case, answer, "0.0106")
 
 
 @pytest.mark.parametrize("how", ["whole", "left", "broken", "killed"])
@@ -63,12 +63,12 @@ GEM_USAGE = {"promptTokenCount": 10, "candidatesTokenCount": 5}
 @pytest.mark.parametrize("usage", [GEM_USAGE, None])
 def test_each_distinct_query_is_one_call(queries: Any, calls: int, usage: Any) -> None:
     wanted = str(Decimal("0.014") * calls)
-    costs(GEM_SEARCH, grounded(queries, usage=usage), wanted)
+    expect_cost(GEM_SEARCH, grounded(queries, usage=usage), wanted)
     streamed = Case(**{**vars(GEM_SEARCH), "stream": True})
     chunks = [grounded(queries, usage=usage, reason=None), grounded(queries, usage=usage)]
-    costs(streamed, sse(*chunks), wanted)
+    expect_cost(streamed, sse(*chunks), wanted)
     for how in ("left", "broken"):
-        costs(streamed, sse(chunks[0]), wanted, how)
+        expect_cost(streamed, sse(chunks[0]), wanted, how)
 
 
 def items(*statuses: str, action: str = "search") -> list[dict[str, Any]]:
@@ -115,17 +115,17 @@ def response_events(output: list[dict[str, Any]], *, last: bool = True) -> bytes
 def test_each_call_of_a_response_counts_once(output: list[dict[str, Any]], calls: int) -> None:
     wanted = str(Decimal("0.01") * calls)
     usage = {"input_tokens": 10, "output_tokens": 5}
-    costs(RESPONSES, {"status": "completed", "output": output, "usage": usage}, wanted)
+    expect_cost(RESPONSES, {"status": "completed", "output": output, "usage": usage}, wanted)
     if output[0]["type"] == "web_search_call":
         streamed = Case(**{**vars(RESPONSES), "stream": True})
-        costs(streamed, response_events(output), wanted)
-        costs(streamed, response_events(output, last=False), wanted, "left")
+        expect_cost(streamed, response_events(output), wanted)
+        expect_cost(streamed, response_events(output, last=False), wanted, "left")
 
 
 def test_a_call_that_has_begun_is_paid_by_who_leaves() -> None:
     streamed = Case(**{**vars(RESPONSES), "stream": True})
     begun = response_events(items("completed"), last=False).split(b"\n\n")[:2]
-    costs(streamed, b"\n\n".join(begun) + b"\n\n", "0.01", "left")
+    expect_cost(streamed, b"\n\n".join(begun) + b"\n\n", "0.01", "left")
 
 
 def blocks(*failed: bool) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ def test_searches_of_a_message(content: list[dict[str, Any]], reported: Any, cal
     if reported is not None:
         usage["server_tool_use"] = {"web_search_requests": reported}
     wanted = str(Decimal("0.01") * calls)
-    costs(case, {"content": content, "stop_reason": "end_turn", "usage": usage}, wanted)
+    expect_cost(case, {"content": content, "stop_reason": "end_turn", "usage": usage}, wanted)
     events = [
         {"type": "content_block_start", "index": n, "content_block": block}
         for n, block in enumerate(content)
@@ -168,12 +168,12 @@ def test_searches_of_a_message(content: list[dict[str, Any]], reported: Any, cal
     }
     last = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
     streamed = Case("anthropic_messages", asks, stream=True, prices=prices, tools=SEARCH)
-    costs(streamed, sse(start, *events, last), wanted)
+    expect_cost(streamed, sse(start, *events, last), wanted)
 
 
 def test_calls_that_were_only_seen_cost_at_most_what_is_held() -> None:
     queries = [f"query {n}" for n in range(40)]
-    costs(GEM_SEARCH, grounded(queries, usage=GEM_USAGE), str(Decimal("0.014") * 16))
+    expect_cost(GEM_SEARCH, grounded(queries, usage=GEM_USAGE), str(Decimal("0.014") * 16))
 
 
 @pytest.mark.parametrize("how", ["left", "broken", "whole"])

@@ -16,7 +16,7 @@ from gateway.dialects.openai_transcriptions import TranscriptReader
 from gateway.dialects.reading.reader import AnswerReader
 from gateway.dialects.responses_reader import ResponsesReader
 from gateway.proxy.ending import pack_facts
-from tests.metering import DONE, PRICES, USAGE, Case, charge, chat, chunk, costs, cut_up, sse
+from tests.metering import DONE, PRICES, USAGE, Case, charge, chat, chunk, cut_up, expect_cost, sse
 
 READERS: list[AnswerReader] = [
     ChatReader(),
@@ -40,7 +40,7 @@ SURROGATE = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"\\ud83d"
 
 
 def test_half_an_emoji_is_text() -> None:
-    costs(Case(stream=True), SURROGATE * 3 + sse(chunk("x", usage=USAGE), DONE), "0.0105")
+    expect_cost(Case(stream=True), SURROGATE * 3 + sse(chunk("x", usage=USAGE), DONE), "0.0105")
     delta = (
         b'data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"\\ud83d"}}\n\n'
     )
@@ -104,12 +104,12 @@ def test_errors_in_unusual_places_cost_nothing(error: dict[str, Any]) -> None:
     for stream in (True, False):
         case = Case(stream=stream, preset="strict")
         answer = sse(error, DONE) if stream else error
-        assert costs(case, answer, "0").outcome.verb == "release"
+        assert expect_cost(case, answer, "0").outcome.verb == "release"
 
 
 def test_an_error_in_a_choice_pays_what_flowed_before_it() -> None:
     stream = sse(chunk("words and words"), {"choices": [{"index": 0, "finish_reason": "error"}]})
-    costs(Case(stream=True, preset="strict"), stream, "0.000093")
+    expect_cost(Case(stream=True, preset="strict"), stream, "0.000093")
 
 
 def test_one_call_whose_events_leave_its_id_out_is_one_call() -> None:
@@ -126,19 +126,19 @@ def test_one_call_whose_events_leave_its_id_out_is_one_call() -> None:
     prices = {"input": 0, "output": 0, **CALL}
     tools = frozenset({"web_search"})
     case = Case("openai_responses", asks, stream=True, prices=prices, tools=tools)
-    costs(case, sse(*events), "0.01")
+    expect_cost(case, sse(*events), "0.01")
 
 
 def test_a_byte_order_mark_is_no_part_of_a_stream_or_document() -> None:
     mark = b"\xef\xbb\xbf"
     stream = mark + sse({**chunk("hi"), "usage": USAGE}, DONE)
-    costs(Case(stream=True, label="text/event-stream"), stream, "0.0105")
-    costs(
+    expect_cost(Case(stream=True, label="text/event-stream"), stream, "0.0105")
+    expect_cost(
         Case(stream=True, label="text/event-stream"),
         mark + orjson.dumps(chat(usage=USAGE)),
         "0.0105",
     )
-    costs(Case(), mark + orjson.dumps(chat(usage=USAGE)), "0.0105")
+    expect_cost(Case(), mark + orjson.dumps(chat(usage=USAGE)), "0.0105")
 
 
 def stream_meter() -> Meter:
@@ -208,7 +208,7 @@ def test_usage_is_found_behind_more_than_is_kept(parts: int) -> None:
     content = b'{"type":"text","text":"abcdef"},' * parts
     body = b'{"choices":[{"message":{"content":[' + content + b'{}]}}],"usage":'
     body += orjson.dumps(USAGE) + b',"x":[{}]}'
-    costs(Case(), body, "0.0105")
+    expect_cost(Case(), body, "0.0105")
 
 
 def test_text_that_looks_like_a_data_url_is_text() -> None:
@@ -225,8 +225,10 @@ def test_arguments_that_are_an_object_are_output() -> None:
 
 
 def test_a_stream_of_one_complete_message_is_counted_once() -> None:
-    costs(Case(stream=True), sse(chat("words and words")), "0.000093")
-    costs(Case(stream=True), sse(chunk("words and words"), chat("words and words")), "0.000093")
+    expect_cost(Case(stream=True), sse(chat("words and words")), "0.000093")
+    expect_cost(
+        Case(stream=True), sse(chunk("words and words"), chat("words and words")), "0.000093"
+    )
 
 
 def test_a_running_report_of_reasoning_survives_a_piece_that_waits() -> None:

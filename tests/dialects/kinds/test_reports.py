@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.metering import DONE, USAGE, Case, How, charge, chat, chunk, costs, gemini, sse
+from tests.metering import DONE, USAGE, Case, How, charge, chat, chunk, expect_cost, gemini, sse
 
 
 def anthropic_stream(start: Any, delta: Any, text: str = "hello") -> bytes:
@@ -34,7 +34,7 @@ def anthropic_stream(start: Any, delta: Any, text: str = "hello") -> bytes:
     ],
 )  # fmt: skip
 def test_figures_of_a_message_never_fall(start: Any, delta: Any, price: str) -> None:
-    costs(Case("anthropic_messages", stream=True), anthropic_stream(start, delta), price)
+    expect_cost(Case("anthropic_messages", stream=True), anthropic_stream(start, delta), price)
 
 
 ZEROS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
@@ -44,34 +44,34 @@ ZEROS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     "usage", [ZEROS, {}, None, {"prompt_tokens": 0}, {"completion_tokens": "0"}]
 )
 def test_zeros_beside_text_are_no_report(usage: Any) -> None:
-    assert costs(Case(), chat(usage=usage), "0.000093").flags == {"usage_missing"}
+    assert expect_cost(Case(), chat(usage=usage), "0.000093").flags == {"usage_missing"}
     strict = Case(preset="strict", body={"max_tokens": 1000})
-    found = costs(strict, chat(usage=usage), "0.01515375")
+    found = expect_cost(strict, chat(usage=usage), "0.01515375")
     assert found.flags == {"usage_missing"}
     assert found.amount_nano == found.held_nano
 
 
 def test_zero_of_one_side_is_no_report_of_that_side() -> None:
     usage = {"prompt_tokens": 0, "completion_tokens": 20}
-    assert costs(Case(), chat(usage=usage), "0.000333").flags == {"usage_missing"}
+    assert expect_cost(Case(), chat(usage=usage), "0.000333").flags == {"usage_missing"}
     usage = {"prompt_tokens": 1000, "completion_tokens": 0}
-    assert costs(Case(), chat(usage=usage), "0.00306").flags == {"usage_missing"}
+    assert expect_cost(Case(), chat(usage=usage), "0.00306").flags == {"usage_missing"}
     strict = Case(preset="strict", body={"max_tokens": 1000})
-    assert costs(strict, chat(usage=usage), "0.018").flags == {"usage_missing"}
+    assert expect_cost(strict, chat(usage=usage), "0.018").flags == {"usage_missing"}
 
 
 def test_zero_output_without_text_is_a_report() -> None:
     usage = {"prompt_tokens": 1000, "completion_tokens": 0}
-    assert not costs(Case(), chat(None, usage=usage), "0.003").flags
+    assert not expect_cost(Case(), chat(None, usage=usage), "0.003").flags
 
 
 @pytest.mark.parametrize("after", [{}, ZEROS, {"prompt_tokens": -1}, [], "none", {"x": 1}])
 def test_a_good_report_survives_what_follows_it(after: Any) -> None:
     events = [chunk("hi"), {"choices": [], "usage": USAGE}, {"choices": [], "usage": after}, DONE]
-    assert not costs(Case(stream=True), sse(*events), "0.0105").flags
+    assert not expect_cost(Case(stream=True), sse(*events), "0.0105").flags
     gem = {"promptTokenCount": 1000, "candidatesTokenCount": 500}
     stream = sse(gemini({"text": "hi"}, usage=gem), {"candidates": [], "usageMetadata": after})
-    assert not costs(Case("gemini_generate", stream=True), stream, "0.0105").flags
+    assert not expect_cost(Case("gemini_generate", stream=True), stream, "0.0105").flags
 
 
 PLACEHOLDERS = [
@@ -86,7 +86,7 @@ PLACEHOLDERS = [
 def test_early_placeholders_are_as_if_nothing_was_reported(usage: Any, how: How) -> None:
     with_zeros = sse(chunk("", usage=usage), chunk("words and words", usage=usage))
     without = sse(chunk(""), chunk("words and words"))
-    found = costs(Case(stream=True), with_zeros, "0.000093", how)
+    found = expect_cost(Case(stream=True), with_zeros, "0.000093", how)
     assert found.outcome == charge(Case(stream=True), [without], how).outcome
     assert not found.flags
 
@@ -96,7 +96,7 @@ def test_output_after_the_last_report_is_added(how: How) -> None:
     running = {"prompt_tokens": 1000, "completion_tokens": 100}
     stream = sse(chunk("a", usage=running), chunk("b"), chunk("c"), chunk("d" * 40))
     price = "0.004650"  # 43 bytes are 11 tokens, one of them before the report
-    found = costs(Case(stream=True), stream, price, how)
+    found = expect_cost(Case(stream=True), stream, price, how)
     assert found.flags == ({"usage_missing"} if how == "whole" else set())
 
 
@@ -109,7 +109,7 @@ def test_who_leaves_pays_the_hold_where_that_is_the_policy(usage: Any) -> None:
         policy={"disconnect_stream": "charge_hold"},
     )
     stream = sse(gemini({"text": "Hi"}, usage=usage, reason=None))
-    found = costs(case, stream, "0.06163125", "left")
+    found = expect_cost(case, stream, "0.06163125", "left")
     assert not found.flags, "the policy decides, not what the usage looks like"
 
 
@@ -130,7 +130,7 @@ def test_each_way_out_is_charged_by_its_own_row(
     policy: str, how: How, price: str, usage: Any
 ) -> None:
     case = Case(stream=True, policy={"disconnect_stream": policy})
-    costs(case, sse(chunk("hi", usage=usage)), price, how)
+    expect_cost(case, sse(chunk("hi", usage=usage)), price, how)
 
 
 def test_absurd_is_said_of_figures_that_are_impossible_and_only_then() -> None:
@@ -143,5 +143,5 @@ def test_absurd_is_said_of_figures_that_are_impossible_and_only_then() -> None:
         {"completion_tokens": "many"},
     ]
     for usage in impossible:
-        found = costs(Case(), chat(usage=usage), "0.000093")
+        found = expect_cost(Case(), chat(usage=usage), "0.000093")
         assert found.flags == {"usage_absurd"}

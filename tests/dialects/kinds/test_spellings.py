@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.metering import DONE, PRICES, USAGE, Case, chat, chunk, costs, sse
+from tests.metering import DONE, PRICES, USAGE, Case, chat, chunk, expect_cost, sse
 
 DEEPSEEK = {"prompt_cache_hit_tokens": 99_000, "prompt_cache_miss_tokens": 1000}
 
@@ -29,7 +29,7 @@ def test_spellings_of_usage(usage: Any, price: str, flags: set[str], stream: boo
     answer = (
         sse(chunk("hi"), {"choices": [], "usage": usage}, DONE) if stream else chat(usage=usage)
     )
-    assert costs(Case(stream=stream), answer, price).flags == flags
+    assert expect_cost(Case(stream=stream), answer, price).flags == flags
 
 
 PLACED = {"prompt_tokens": 5000, "completion_tokens": 400}
@@ -51,7 +51,7 @@ def last_chunk(**more: Any) -> dict[str, Any]:
 )
 @pytest.mark.parametrize("done", [[DONE], []])
 def test_usage_in_each_place_counts_once(last: dict[str, Any], done: list[bytes]) -> None:
-    assert not costs(Case(stream=True), sse(chunk("hi"), last, *done), "0.021").flags
+    assert not expect_cost(Case(stream=True), sse(chunk("hi"), last, *done), "0.021").flags
 
 
 @pytest.mark.parametrize("place", ["choice", "x_groq"])
@@ -61,13 +61,13 @@ def test_usage_in_each_place_of_a_document(place: str) -> None:
         answer["choices"][0]["usage"] = PLACED
     else:
         answer["x_groq"] = {"usage": PLACED}
-    assert not costs(Case(), answer, "0.021").flags
+    assert not expect_cost(Case(), answer, "0.021").flags
 
 
 def test_a_total_alone_is_the_input_of_embeddings() -> None:
     answer = {"data": [], "usage": {"total_tokens": 700}}
     case = Case("openai_embeddings", prices={"input": PRICES["input"]})
-    assert not costs(case, answer, "0.0021").flags
+    assert not expect_cost(case, answer, "0.0021").flags
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_total_alone_is_the_input_of_embeddings() -> None:
 def test_quantities_in_every_form(completion: Any, tokens: int) -> None:
     usage = {"prompt_tokens": 1000, "completion_tokens": completion}
     wanted = Decimal("0.003") + Decimal(tokens) * Decimal("0.000015")
-    assert not costs(Case(max_output_tokens=20_000), chat(usage=usage), str(wanted)).flags
+    assert not expect_cost(Case(max_output_tokens=20_000), chat(usage=usage), str(wanted)).flags
 
 
 ODD: list[tuple[bytes, bytes]] = [
@@ -95,13 +95,13 @@ ODD: list[tuple[bytes, bytes]] = [
 def test_usage_of_a_document_that_is_not_quite_json(plain: bytes, odd: bytes) -> None:
     for preset in ("balanced", "strict"):
         data = orjson.dumps(chat("hi", logprobs=None, usage=USAGE)).replace(plain, odd)
-        assert not costs(Case(preset=preset), data, "0.0105").flags
-        assert not costs(Case(preset=preset), data + b" trailing} bytes", "0.0105").flags
+        assert not expect_cost(Case(preset=preset), data, "0.0105").flags
+        assert not expect_cost(Case(preset=preset), data + b" trailing} bytes", "0.0105").flags
         chunks = sse(chunk("hi", logprobs=None, usage=USAGE), last_chunk(), DONE)
         stream = Case(stream=True, preset=preset)
-        assert not costs(stream, chunks.replace(plain, odd), "0.0105").flags
+        assert not expect_cost(stream, chunks.replace(plain, odd), "0.0105").flags
 
 
 def test_text_that_is_not_quite_text_counts_its_bytes() -> None:
     data = orjson.dumps(chat("PLACE")).replace(b"PLACE", b"\\ud83d caf\xc3\xa9 \xff ok ok")
-    assert costs(Case(), data, "0.000108").flags == {"usage_missing"}
+    assert expect_cost(Case(), data, "0.000108").flags == {"usage_missing"}
