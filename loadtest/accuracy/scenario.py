@@ -71,7 +71,7 @@ class Scenario:
             "stream": True,
             "messages": [{"role": "user", "content": PROMPT}],
             # not part of the prompt: neither gate counts it
-            "user": f"sim:tokens={tokens} input={INPUT_TOKENS}{pace} tag={tenant}",
+            "metadata": {"sim": f"tokens={tokens} input={INPUT_TOKENS}{pace} tag={tenant}"},
         }
         headers = {**CLIENT_HEADERS, "authorization": f"Bearer {key_of(tenant)}"}
         return http_request("/v1/chat/completions", orjson.dumps(document), headers)

@@ -286,13 +286,13 @@ async def program_tells_the_story(program: Program, own: OwnServer, folder: Path
     await program.answers(200)
     await asyncio.to_thread(keep, own)
     for _ in range(3):
-        assert await program.chat() == 200
+        await program.answers(200)
     settled = (await desk.ask("wallet", "show", "acme"))["settled"]
     store = folder / "data" / "events.db"
 
     def delivered_all() -> bool:
         with SqliteStore.at(store) as opened:
-            return sum(each.event.kind == "settle" for each in opened.latest(100)) == 4
+            return sum(each.event.kind == "settle" for each in opened.latest(100)) >= 4
 
     await until(delivered_all)
     await asyncio.to_thread(restore, own)

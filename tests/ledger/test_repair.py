@@ -24,6 +24,7 @@ from gateway.ledger.repair import Repair
 from tests.ledger.bench import NOON_MS, Bench
 
 DAY_MS = 86_400_000
+MAX_GRANTS = 64
 Step = Callable[[Bench], Awaitable[object]]
 
 
@@ -137,6 +138,13 @@ async def correct(bench: Bench) -> None:
     )
 
 
+async def correct_a_wallet_full_of_spent_grants(bench: Bench) -> None:
+    for number in range(2, MAX_GRANTS + 1):
+        await bench.ledger.grant("acme", f"g{number}", 1)
+    await bench.settle("s1", 850 + MAX_GRANTS - 1)  # all that "pending" and "pending2" leave
+    await bench.ledger.adjust("acme", "a1", 70, corrects=None, reason="test")
+
+
 async def void(bench: Bench) -> None:
     await bench.ledger.grant("acme", "g2", 300)
     await bench.ledger.void("acme", "v1", 2, reason="test")
@@ -171,6 +179,7 @@ STEPS = [
     expire_and_settle_late,
     expire_and_give_back_to_nobody,
     correct,
+    correct_a_wallet_full_of_spent_grants,
     void,
     change_the_account,
     allow,

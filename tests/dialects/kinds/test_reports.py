@@ -120,7 +120,7 @@ def test_who_leaves_pays_the_hold_where_that_is_the_policy(usage: Any) -> None:
         ("charge_input", "left", "0.000033"),
         ("charge_hold", "left", "0.06159375"),
         ("charge_seen", "killed", "0.000048"),
-        ("charge_hold", "killed", "0.06159375"),
+        ("charge_hold", "killed", "0.000048"),
         ("charge_hold", "broken", "0.000048"),
         ("charge_hold", "cut", "0.000048"),
     ],
