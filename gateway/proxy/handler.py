@@ -233,7 +233,7 @@ class Flow:
             raise Refused(
                 "not_found",
                 f"There is no endpoint {exchange.method} {exchange.path[:200]} here."
-                " The operator's configuration lists those that there are.",
+                " This gateway serves only the endpoints its operator has configured.",
             )
         if exchange.method not in route.methods:
             for other in route.beside:
