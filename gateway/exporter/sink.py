@@ -39,7 +39,7 @@ class Failure:
 
     retry:       another attempt may succeed
     place_taken: the sink has another event at this place: the shard has lost entries that were
-                 delivered, and numbers new ones anew. Not the event is wrong but the ledger, so it
+                 delivered, and gives new entries the same numbers. The ledger is wrong, not the event, so it
                  stays in the outbox
     """
 

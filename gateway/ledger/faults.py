@@ -23,7 +23,7 @@ from gateway.ledger.errors import LedgerBug, LedgerUnavailable
 
 NOSCRIPT: Final = "NOSCRIPT"
 MOVED: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING"})
-"""The server is not the primary, or not ready to be one: find it by connecting anew."""
+"""The server is not the primary, or not ready to be one: reconnect to find it."""
 
 NOT_EXECUTED: Final = {
     NOSCRIPT: "does not keep the script, although it was just loaded",

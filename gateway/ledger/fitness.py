@@ -46,7 +46,7 @@ _BY_CODE: Final[Mapping[str, TroubleWord]] = {
 class Trouble:
     """Why the server cannot serve.
 
-    moved:  it is not the primary, or not ready: whoever is connected should connect anew
+    moved:  it is not the primary, or not ready: all connections should reconnect
     barred: it would serve, and must not be asked to
     """
 

@@ -407,7 +407,7 @@ class OperatorLedger:
         raise unexpected(script, word)
 
     def _closed(self, shard: int, word: str) -> ShardClosed:
-        """For a shard that cannot serve; who watches the shards hears of a lost tail at once."""
+        """For a shard that cannot serve; reports a lost tail to the shard watch at once."""
         if word == "went_back":
             self.seen.went_back(shard)
         return ShardClosed(shard, word)

@@ -201,7 +201,7 @@ class CoalescingRunner:
             self._refused = None
 
     def leave(self) -> None:
-        """The server is not the primary any more: find the one that is by connecting anew."""
+        """The server is no longer the primary: reconnect to find the one that is."""
         if self._wire is not None:
             self._down = f"the ledger's server at {self._endpoint.shown} is the primary no more"
             self._wire.retire(self._down)

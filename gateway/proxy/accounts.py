@@ -170,7 +170,7 @@ class Accounts:
     async def refresh(
         self, account: Account, exchange: Exchange, *, query_key: bool = False
     ) -> Account:
-        """Read the customer and the key anew after `stale_account`. Raises Refused(bad_key), and
+        """Reread the customer and the key after `stale_account`. Raises Refused(bad_key), and
         LedgerUnavailable where the ledger has lost the account."""
         customer_id = account.customer_id
         known = self._revisions.get(customer_id, 0)  # higher when another request has asked since

@@ -15,7 +15,7 @@ from gateway.dialects.reading.usage import UsageAccumulator, UsageTable
 MAX_NOTED_CHARS: Final = 256
 """Names that an upstream reports (model, id, finish reason) are kept up to this length."""
 MAX_CALLS: Final = 10_000
-"""Hosted calls of one answer that are told apart by their ids."""
+"""Hosted calls of one answer that are distinguished by id."""
 
 ERROR_NAMES: Final = frozenset({"error", "object", "type", "detail"})
 """Members by which a document says that it is an error."""
@@ -47,10 +47,12 @@ class AnswerReader(ABC):
     def read_document(self, document: dict[str, Any]) -> None:
         """Take the facts from an answer that is one document."""
 
-    def read_event(self, document: dict[str, Any], frame: bytes) -> bool:
+    def read_event(self, document: dict[str, Any], frame: bytes) -> bool:  # noqa: ARG002
         """Take the facts from one event of a stream. True when it is a usage chunk, which a client
-        that did not ask for it must not get."""
-        raise NotImplementedError(f"{type(self).__name__} reads no streams of {len(frame)} bytes")
+        that did not ask for it must not get. Where the API has no streams, each event is read as an
+        answer."""
+        self.read_document(document)
+        return False
 
     # Output
 
