@@ -109,7 +109,7 @@ oracle: $(STAMPS)/dev ## 100,000 random operations on the scripts beside the mod
 	    tests/ledger/test_oracle.py $(PYTEST_ARGS)
 
 meter-test: $(STAMPS)/dev ## the meter beside a model of provider answers, for MINUTES
-	@CREDITGATE_METER_MINUTES=$(MINUTES) $(BIN)/python -m pytest -n 2 tests/dialects/test_provider_model.py $(PYTEST_ARGS)
+	@CREDITGATE_METER_MINUTES=$(MINUTES) $(BIN)/python -m pytest -n 2 tests/unit/dialects/test_provider_model.py $(PYTEST_ARGS)
 
 mutants: $(STAMPS)/dev ## judge the tests by scripts with one place changed (docs/mutants.md)
 	@$(BIN)/python -m tests.mutants $(ARGS)

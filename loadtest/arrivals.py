@@ -1,6 +1,6 @@
 """When requests are due: Poisson or evenly spaced, at a steady or a rising rate.
 
-Law: the times are drawn before anything is sent, so that a slow answer never moves the next
+Invariants: the times are drawn before anything is sent, so that a slow answer never moves the next
 request. A rate that changes bends the time axis: ticks of a clock that has one tick a request
 are mapped to seconds.
 """

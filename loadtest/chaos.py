@@ -2,7 +2,7 @@
 
     python -m loadtest.chaos --kills 20 --workers 2 --out chaos.json
 
-Law: this side only breaks things and tells the truth about what went over the wires; whether
+Invariants: this side only breaks things and tells the truth about what went over the wires; whether
 the ledger and the store agree with it is said by `creditgate verify`. Restarting is the
 supervisor's work. The load ends first, then every hold is settled or expires, and only then
 is the ground truth taken.

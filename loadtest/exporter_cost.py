@@ -21,7 +21,7 @@ from gateway.exporter.main import Exporter
 from gateway.exporter.pump import PumpOptions
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.accounts import RedisRunner
-from gateway.ledger.connect import Endpoint
+from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.operator import OperatorLedger
 from gateway.ledger.outbox import Outbox
 

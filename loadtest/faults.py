@@ -1,6 +1,6 @@
 """What the simulated provider is told to do: amounts, delays and faults of one answer.
 
-Law: every control has one name, the same in each of the four places it can stand, later ones
+Invariants: every control has one name, the same in each of the four places it can stand, later ones
 winning: the command line (`--sim`), the body's `user` (without a gate, which prefixes it) or
 `metadata.sim`, the last line `sim: tokens=5 cut=3` of the last message (passes through any gate), the
 header `x-sim` (text or JSON). An unknown name or value raises: a misspelt fault must not pass for a good answer.

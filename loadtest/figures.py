@@ -1,6 +1,6 @@
 """A figure that design asks for: its name, what was measured, what it must and should be. Pure.
 
-Law: what was not measured is there too, and says why.
+Invariants: what was not measured is there too, and says why.
 """
 
 from collections.abc import Sequence

@@ -4,7 +4,7 @@
 `--ready-file`) in a child process; `write_config` writes a configuration for one simulated
 provider and a few funded customers.
 
-Law: what is started here is stopped here; a gate that does not start raises with its log.
+Invariants: what is started here is stopped here; a gate that does not start raises with its log.
 """
 
 import contextlib

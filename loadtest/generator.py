@@ -3,7 +3,7 @@
     python -m loadtest.generator http://127.0.0.1:8080 --key sk-demo --model sim-small \
         --connections 32 --seconds 5 [--rate 500] [--stream]
 
-Law: every request sent ends in exactly one outcome, and every request that was due is sent or
+Invariants: every request sent ends in exactly one outcome, and every request that was due is sent or
 counted as unsent. In open loop a request's latency runs from when it was meant to be sent, so
 a stalled server cannot hide behind a waiting client.
 """

@@ -26,9 +26,9 @@ from typing import cast
 import httptools
 import uvloop
 
-from gateway.proxy.http import Exchange
-from gateway.proxy.server import HttpServer
-from gateway.proxy.upstream import UpstreamPool, upstream_tls
+from gateway.http.client.pool import UpstreamPool, upstream_tls
+from gateway.http.interface import Exchange
+from gateway.http.server.server import HttpServer
 from loadtest.certificates import write_certificates
 
 SMALL_BYTES = 695

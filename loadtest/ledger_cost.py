@@ -1,6 +1,6 @@
 """What a reserve+settle pair costs the ledger's server: `make ledger-cost`.
 
-Law: compare inside one run only, always against one pipelined XADD of an event's size in the same
+Invariants: compare inside one run only, always against one pipelined XADD of an event's size in the same
 run. The real scripts through the real client: `depth` callers in one worker, whose commands
 leave together. Cost is CPU of the server process (INFO cpu, user and system); rounds are
 interleaved and the median is shown. What the machine does beside it disturbs caches and clock:
@@ -36,10 +36,10 @@ from gateway.domain.limits import Limit, Measure, Scope, Window
 from gateway.domain.money import NANO_PER_CREDIT, parse_rate
 from gateway.domain.pricing import PriceTable, Rate, Tier, compile_prices
 from gateway.domain.reservation import Account, Hold
-from gateway.ledger.connect import Endpoint
-from gateway.ledger.embedded import server_environment
+from gateway.ledger.client.embedded import server_environment
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.operations import Ledger
-from gateway.ledger.resp import CoalescingRunner
 from loadtest.figures import Figure, table_of
 
 CUSTOMERS: Final = 64

@@ -10,7 +10,7 @@ Seen: after a streamed answer this server closes the connection without having s
 of four tries the next request on it, sent at once, found no answer. A client that keeps
 connections must not reuse one straight after a stream.
 
-Law: the child dies with its parent; ready means that a chat was answered, not that a port is open.
+Invariants: the child dies with its parent; ready means that a chat was answered, not that a port is open.
 """
 
 import argparse

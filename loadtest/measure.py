@@ -1,6 +1,6 @@
 """CPU time of processes and of Redis, and how quiet the machine was meanwhile.
 
-Law: a sample is judged by what other programs did while it ran, never by its own figure: the
+Invariants: a sample is judged by what other programs did while it ran, never by its own figure: the
 quiet ones are kept, and when there are too few, the quietest third, and the report says so.
 """
 

@@ -1,6 +1,6 @@
 """A plain nginx proxy in front of the same upstreams, to measure against. Debian's nginx.
 
-Law: it gets its best: one worker, kept connections on both sides, no logs; answers are
+Invariants: it gets its best: one worker, kept connections on both sides, no logs; answers are
 buffered on one port and passed through at once on another, as a streaming gate must.
 """
 

@@ -6,7 +6,7 @@ prints its URL as its first line. In a program: `async with running(Provider()) 
 What it answers is controlled by `faults.py`; what it served is told at `GET /_served`
 (`?rows=0` for the totals alone, `DELETE` to reset), see `served.py`.
 
-Law: a healthy answer without delays is one dictionary look-up and one write; everything
+Invariants: a healthy answer without delays is one dictionary look-up and one write; everything
 else is played step by step (`sim_script.py`), never faster than the client reads.
 """
 

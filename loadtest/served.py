@@ -1,6 +1,6 @@
 """Ground truth: what the simulated provider was asked and what it really sent.
 
-Law: a token counts as served when its bytes were handed to the socket (hidden reasoning: when
+Invariants: a token counts as served when its bytes were handed to the socket (hidden reasoning: when
 it was produced), and a POST counts as seen when it arrived whole, answered or not. Nothing is
 taken back when the connection breaks later.
 """

@@ -1,6 +1,6 @@
 """What every simulated answer shares: frames, token texts, usage and its faults. Pure.
 
-Law: a frame says how many output tokens it carries, and the usage reported at the end is
+Invariants: a frame says how many output tokens it carries, and the usage reported at the end is
 the sum over the frames. A token's text is four bytes, so a reader that counts one token per
 frame, or a quarter of the bytes, finds exactly what was produced.
 """

@@ -1,6 +1,6 @@
 """What a request asks of the simulated provider, for every endpoint it offers. Pure.
 
-Law: input tokens are counted the same way everywhere, a quarter of the text's UTF-8 bytes
+Invariants: input tokens are counted the same way everywhere, a quarter of the text's UTF-8 bytes
 rounded up, at least one: never more than a token per byte, so a bound made from bytes holds.
 """
 

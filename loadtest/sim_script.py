@@ -1,6 +1,6 @@
 """An answer as a list of steps: what to send when, and where it goes wrong. Pure.
 
-Law: the steps of one answer say everything that happens on its connection, so that the
+Invariants: the steps of one answer say everything that happens on its connection, so that the
 player in `provider.py` knows no fault by name; `once` gives the same bytes in one piece when
 nothing delays or spoils them.
 """

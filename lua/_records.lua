@@ -1,7 +1,7 @@
 -- What all scripts share: names of the records' fields, bounds and checks, and how a record is read
 -- and written.
 --
--- The loader (gateway/ledger/scripts.py) joins the files `_*.lua` and puts in front of each script
+-- The loader (gateway/ledger/client/scripts.py) joins the files `_*.lua` and puts in front of each script
 -- the blocks that it uses, with the values of the constants in place of their names: so blank lines
 -- stand between blocks and nowhere else, and a constant is `local NAME, … = number, string or function
 -- of Lua's, …`. A function with a line `rare: why` costs nothing where it is not used: the loader
@@ -29,8 +29,8 @@ local ENDLESS = 4503599627370496 -- where the only window of `total` ends
 local TOMBSTONE_TTL_MS = 3600000
 local SETTLE_MAX_AGE_MS = 3300000
 local GROWTH_MARK_MS = 500 -- how long new requests stand back for an answer that wants to grow
-local ONCE_TTL_MS = 86400000
-local ONCE_DIGEST = 16 -- bytes of a body's digest
+local IDEMPOTENCY_TTL_MS = 86400000
+local IDEMPOTENCY_DIGEST = 16 -- bytes of a body's digest
 
 -- Shard record: index of each field.
 local SHARD = '<BBHdddd'

@@ -86,7 +86,7 @@ if state then
   call('ZREM', KEYS[1], id)
 end
 local first = ARGV[4] and values[#KEYS - 2]
-if first and string.sub(first, ONCE_DIGEST + 1) == id then call('DEL', KEYS[#KEYS]) end
+if first and string.sub(first, IDEMPOTENCY_DIGEST + 1) == id then call('DEL', KEYS[#KEYS]) end
 call('SET', KEYS[5], spack(ENDED_HEADER, RELEASED, 0, 0, 0, 0, 0, 0, held, reserved_at, now, epoch, seq),
   'PX', TOMBSTONE_TTL_MS)
 return { 'released', 0, balance, epoch, seq, 0 }

@@ -43,7 +43,7 @@ local id, body, n, once = ARGV[2], ARGV[3], head[10], ARGV[5]
 if not whole(head) or #id == 0 or #id > MAX_ID or head[7] == 0
   or #body < 16 * n + head[11] + head[12] + head[13]
   or not (head[12] == 0 or head[12] == 18 * n) or #ARGV[4] % 46 ~= 0
-  or once and not names_last(once, ONCE_DIGEST, head[9]) then
+  or once and not names_last(once, IDEMPOTENCY_DIGEST, head[9]) then
   return { 'bad_arguments' }
 end
 local values = read(3)
@@ -76,7 +76,7 @@ if a[STATUS] ~= 0 then return { 'wallet_frozen' } end
 if a[ACCOUNT_REV] ~= head[5] then return { 'stale_account', a[ACCOUNT_REV] } end
 local first = once and values[#KEYS - 2]
 if first then
-  return { 'repeated', string.sub(first, 1, ONCE_DIGEST) == once and 1 or 0, string.sub(first, ONCE_DIGEST + 1) }
+  return { 'repeated', string.sub(first, 1, IDEMPOTENCY_DIGEST) == once and 1 or 0, string.sub(first, IDEMPOTENCY_DIGEST + 1) }
 end
 local backlog = shard[LAST_SEQ] - (shard[ACKED_EPOCH] == shard[EPOCH] and shard[ACKED_SEQ] or -1)
 if head[4] > 0 and backlog >= head[4] then return { 'outbox_full', backlog } end
@@ -114,6 +114,6 @@ if #told > 0 then
   pairs[5], pairs[6] = KEYS[3], pack_shard(shard)
 end
 call('ZADD', KEYS[1], deadline, id)
-if once then call('SET', KEYS[#KEYS], once .. id, 'PX', ONCE_TTL_MS) end
+if once then call('SET', KEYS[#KEYS], once .. id, 'PX', IDEMPOTENCY_TTL_MS) end
 store(pairs, scopes, 6, mask)
 return { 'held', estimate, available - estimate, now, deadline }

@@ -12,9 +12,9 @@ from typing import Final
 from gateway.app.roles import CannotServe
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.ledger.accounts import AccountStore, OtherLedger
+from gateway.ledger.codec.records import Wallet
 from gateway.ledger.operator import MAX_ALLOWANCES, MAX_GRANTS, allowance_id, grant_terms
 from gateway.ledger.pricebook import Taken
-from gateway.ledger.records import Wallet
 from gateway.settings import Settings
 from gateway.settings.customers import GrantSection
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.domain.reservation import Account
+from gateway.flow.idempotency import Charge
+from gateway.flow.local_routes import Balance
 from gateway.ledger.accounts import AccountStore
-from gateway.proxy.local import Balance
-from gateway.proxy.once import Charge
 
 DAY_MS: Final = 86_400_000
 

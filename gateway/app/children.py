@@ -1,6 +1,6 @@
 """One child process as the supervisor sees it, and one slot that is kept filled with one.
 
-Law: a child's listening socket belongs to the supervisor, who hands the same socket to the
+Invariants: a child's listening socket belongs to the supervisor, who hands the same socket to the
 replacement: connections that arrive between the two wait in its queue and are not refused.
 """
 

@@ -12,11 +12,11 @@ from gateway.exporter.main import Exporter
 from gateway.exporter.pump import PumpOptions
 from gateway.exporter.signals import Courier, CourierTally
 from gateway.exporter.sinks.sqlite import SqliteSink
-from gateway.ledger.connect import Endpoint
-from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.operations import Ledger
 from gateway.ledger.outbox import Outbox
-from gateway.ledger.resp import CoalescingRunner
 from gateway.settings import Settings
 from gateway.telemetry.logs import failure
 from gateway.telemetry.metrics import Snapshot

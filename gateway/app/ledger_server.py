@@ -11,14 +11,14 @@ import structlog
 from gateway.app.parts import CannotStart, LedgerState
 from gateway.app.shards import ShardWatch
 from gateway.ledger.accounts import RedisRunner
-from gateway.ledger.connect import Endpoint
-from gateway.ledger.durability import Durability, Persistence, UnfitServer, read_durability
-from gateway.ledger.embedded import EmbeddedLedger, EmbeddedLedgerError
-from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.fitness import UNREACHABLE, find_trouble, trouble_of
+from gateway.ledger.client.durability import Durability, Persistence, UnfitServer, read_durability
+from gateway.ledger.client.embedded import EmbeddedLedger, EmbeddedLedgerError
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.fitness import UNREACHABLE, find_trouble, trouble_of
+from gateway.ledger.client.rights import missing_rights
 from gateway.ledger.operator import OperatorLedger
 from gateway.ledger.outbox import Outbox
-from gateway.ledger.rights import missing_rights
 
 log = structlog.get_logger("ledger")
 

@@ -1,6 +1,6 @@
 """Follows the price book: which prices this gate serves by, now and next.
 
-Law: the ledger says which book is in force, not the configuration. A change is announced
+Invariants: the ledger says which book is in force, not the configuration. A change is announced
 `LEAD_MS` ahead, gates ask every `ASK_EVERY_S`, and each takes it over at the announced moment by
 the ledger's clock: so no two gates charge by different books, but for the error of that clock's
 reading (half a round trip). A gate that cannot ask cannot reserve either.
@@ -15,7 +15,7 @@ import structlog
 
 from gateway.domain.pricebook import Book, Schedule
 from gateway.domain.pricing import PriceTable
-from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.pricebook import PriceBooks, UnknownBook, UnreadablePrice
 from gateway.telemetry.logs import failure
 

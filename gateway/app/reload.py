@@ -1,6 +1,6 @@
 """Taking over a new configuration while running: by all children, or by none.
 
-Law: nothing is changed, in the children or in the ledger, before everything that can refuse has
+Invariants: nothing is changed, in the children or in the ledger, before everything that can refuse has
 been asked: every child that serves has prepared the configuration, and the ledger would take its
 accounts. Then the ledger is written, the price book last, and the children take over; a child that
 fails at that is replaced by one that starts with what was decided. Requests go on throughout.

@@ -19,8 +19,8 @@ from gateway.app.sync import sync_accounts
 from gateway.app.upstreams import upstream_context
 from gateway.domain.pricebook import Draft
 from gateway.ledger.accounts import AccountStore, OtherLedger, PricesChanged, RedisRunner
-from gateway.ledger.connect import Endpoint
-from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.operations import Ledger as Wallets
 from gateway.ledger.outbox import Outbox
 from gateway.settings import Settings, SettingsError, load_settings

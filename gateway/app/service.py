@@ -1,6 +1,6 @@
 """What a worker runs: the flow with everything it stands on, built from the settings.
 
-This is the composition of the data path; the flow itself is `gateway/proxy/handler.py`.
+This is the composition of the data path; the flow itself is `gateway/flow/handler.py`.
 """
 
 import asyncio
@@ -27,26 +27,13 @@ from gateway.dialects.base import ReadOptions
 from gateway.dialects.models import GeminiModel
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Settled
-from gateway.ledger.accounts import AccountStore
-from gateway.ledger.changes import Changes
-from gateway.ledger.connect import Endpoint
-from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.fitness import UNREACHABLE, Trouble, find_trouble, trouble_of
-from gateway.ledger.journal import JournalInUse, SettleJournal, orphans, replay_orphan
-from gateway.ledger.operations import Ledger, Seen
-from gateway.ledger.outbox import Outbox
-from gateway.ledger.pricebook import UnknownBook, UnreadablePrice
-from gateway.ledger.refusals import RefusalLog
-from gateway.ledger.resp import CoalescingRunner
-from gateway.ledger.unanswered import UnansweredLog
-from gateway.proxy.accounts import Accounts
-from gateway.proxy.answers import AnswerStore, KeptAnswer
-from gateway.proxy.attempts import Attempts
-from gateway.proxy.blanking import BlankedUpstream
-from gateway.proxy.catalog import Catalog, LocalAnswer, Model, Route
-from gateway.proxy.handler import Flow
-from gateway.proxy.http import Upstream
-from gateway.proxy.local import (
+from gateway.flow.authentication import Accounts
+from gateway.flow.blanking import BlankedUpstream
+from gateway.flow.catalog import Catalog, LocalAnswer, Model, Route
+from gateway.flow.handler import Flow
+from gateway.flow.idempotency import Repeats
+from gateway.flow.kept_responses import AnswerStore, KeptAnswer
+from gateway.flow.local_routes import (
     answer_credits,
     answer_gemini_model,
     answer_gemini_models,
@@ -54,13 +41,26 @@ from gateway.proxy.local import (
     answer_model,
     answer_models,
 )
-from gateway.proxy.observe import Observer
-from gateway.proxy.once import Repeats
-from gateway.proxy.running import Run
-from gateway.proxy.server import HttpServer, ServerLimits
-from gateway.proxy.settlements import Settlements
-from gateway.proxy.sweeper import Sweeper
-from gateway.proxy.upstream import UpstreamPool, UpstreamTimeouts
+from gateway.flow.observer import Observer
+from gateway.flow.reservation.delivery import Settlements
+from gateway.flow.reservation.run import Run
+from gateway.flow.retries import Attempts
+from gateway.flow.sweeper import Sweeper
+from gateway.http.client.pool import UpstreamPool, UpstreamTimeouts
+from gateway.http.interface import Upstream
+from gateway.http.server.server import HttpServer, ServerLimits
+from gateway.ledger.accounts import AccountStore
+from gateway.ledger.changes import Changes
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.fitness import UNREACHABLE, Trouble, find_trouble, trouble_of
+from gateway.ledger.client.runner import CoalescingRunner
+from gateway.ledger.journal import JournalInUse, SettleJournal, orphans, replay_orphan
+from gateway.ledger.operations import Ledger, OutboxWatermark
+from gateway.ledger.outbox import Outbox
+from gateway.ledger.pricebook import UnknownBook, UnreadablePrice
+from gateway.ledger.refusals import RefusalLog
+from gateway.ledger.unanswered import UnansweredLog
 from gateway.settings import Settings
 from gateway.settings.compiling import (
     compile_cors,
@@ -149,7 +149,7 @@ class GateService:
         self._client = endpoint.client(
             name=resources.process, timeout_s=ASK_TIMEOUT_S, pool_wait_s=ASK_TIMEOUT_S / 2
         )
-        seen = Seen()  # `build` has it learn what the store has
+        seen = OutboxWatermark()  # `build` has it learn what the store has
         self._ledger = Ledger(
             self._admission,
             namespace=redis.namespace,

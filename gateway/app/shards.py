@@ -16,8 +16,8 @@ import structlog
 from gateway.domain.reservation import Key
 from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
 from gateway.ledger.accounts import AccountStore
-from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.fitness import STORE
+from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.fitness import STORE
 from gateway.ledger.operator import OperatorLedger
 from gateway.ledger.outbox import Outbox
 

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.admin.http import AdminSide, Readiness, admin_token, start_admin
 from gateway.app.children import Child, Slot, Turn
+from gateway.app.health_server import AdminSide, Readiness, admin_token, start_admin
 from gateway.app.lock import FolderLock
 from gateway.app.parts import CannotStart, Current, LedgerState, Parts
 from gateway.app.reload import Reloader

@@ -14,11 +14,11 @@ from gateway.app.asking import Asked, ask_ledger
 from gateway.app.roles import CannotServe
 from gateway.domain.money import format_amount
 from gateway.ledger.accounts import AccountStore, OtherLedger
+from gateway.ledger.client.errors import LedgerRefusal, ShardClosed
+from gateway.ledger.codec.records import Wallet
 from gateway.ledger.corrections import Corrections
-from gateway.ledger.errors import LedgerRefusal, ShardClosed
 from gateway.ledger.operator import allowance_id
 from gateway.ledger.pricebook import Taken
-from gateway.ledger.records import Wallet
 from gateway.settings import Settings
 from gateway.settings.customers import GrantSection
 

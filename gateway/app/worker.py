@@ -1,6 +1,6 @@
 """A child process, from its first instruction to its exit: it runs one service.
 
-Law: it ends in one of three ways, and drains in each: the supervisor says so; it is sent
+Invariants: it ends in one of three ways, and drains in each: the supervisor says so; it is sent
 SIGTERM; its supervisor is gone (end of file on the control channel, or the parent-death
 signal). Ctrl-C and hang-up on a shared terminal are the supervisor's business and ignored.
 

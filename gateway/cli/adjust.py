@@ -7,7 +7,7 @@ import typer
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.customers import wallet_of
-from gateway.cli.once import Once
+from gateway.cli.idempotency import IdempotencyKey
 from gateway.cli.output import AsJson
 from gateway.cli.parameters import idempotency_key, signed_amount
 from gateway.domain.money import format_amount
@@ -55,7 +55,7 @@ def adjust(
 ) -> None:
     """Give or take credit. Given, it repays the overdraft first and never expires; taken, it comes
     from the grants in the order they are spent, then it is owed."""
-    once = Once(key, "adjusted", customer)
+    once = IdempotencyKey(key, "adjusted", customer)
 
     async def work(context: Context) -> Adjusted:
         await wallet_of(context, customer)

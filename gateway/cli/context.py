@@ -21,12 +21,12 @@ from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
 from gateway.ledger.accounts import AccountStore, OtherLedger, RedisRunner
 from gateway.ledger.audit import Audit
 from gateway.ledger.changes import Changes
-from gateway.ledger.connect import BadLedgerUrl, Endpoint
+from gateway.ledger.client.embedded import EmbeddedLedger, EmbeddedLedgerError, running_socket
+from gateway.ledger.client.endpoint import BadLedgerUrl, Endpoint
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.corrections import Corrections
-from gateway.ledger.embedded import EmbeddedLedger, EmbeddedLedgerError, running_socket
-from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.outbox import Outbox
-from gateway.ledger.seen import Seen
+from gateway.ledger.outbox_watermark import OutboxWatermark
 from gateway.settings import Settings, SettingsError, load_settings
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ async def open_context(settings: Settings, *, create: bool = True) -> AsyncItera
                 settings=settings,
                 client=client,
                 accounts=accounts,
-                operator=Corrections(RedisRunner(client), seen=Seen(stored), **names),
+                operator=Corrections(RedisRunner(client), seen=OutboxWatermark(stored), **names),
                 audit=Audit(client, accounts.keys),
                 outbox=Outbox(client, redis.shards, namespace=redis.namespace),
                 store=store,

@@ -2,7 +2,7 @@
 
 from gateway.cli.context import Context
 from gateway.cli.output import fail
-from gateway.ledger.records import Wallet
+from gateway.ledger.codec.records import Wallet
 from gateway.settings import Settings
 from gateway.settings.problems import suggest
 

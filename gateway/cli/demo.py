@@ -4,7 +4,7 @@ Starts llama.cpp's server with Gemma 3 270M, the gate in front of it on a data f
 and walks through what a customer and an operator would do, each step as they would do it: the
 customer through the `openai` and `anthropic` SDKs, the operator through this command line.
 
-Law: it believes only what it has seen. A balance that has not moved by exactly the amounts of the
+Invariants: it believes only what it has seen. A balance that has not moved by exactly the amounts of the
 events in the store ends it with exit 1, and so does any step that is not as it should be. What it
 has started it stops, however it ends; if it is killed, what it started dies with it.
 """

@@ -1,6 +1,6 @@
 """Where a running `creditgate dev` is, told in its data folder to other commands.
 
-Law: the file speaks of a process; one that is gone is as if there were no file.
+Invariants: the file speaks of a process; one that is gone is as if there were no file.
 """
 
 import contextlib

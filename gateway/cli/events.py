@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 from rich.pretty import Pretty
 
-from gateway.admin.documents import event_document, usage_text
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, open_store, read_settings
 from gateway.cli.output import AsJson, fail, moment, out, print_json, row, table
 from gateway.domain.delivery import StoredEvent
 from gateway.domain.money import format_amount
+from gateway.operations.documents import event_document, usage_text
 
 POLL_S = 0.3
 

@@ -4,15 +4,15 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.admin.holds import hold_document, release_by_hand
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.customers import wallet_of
 from gateway.cli.output import AsJson, fail, out, plain, print_json, row, table
 from gateway.domain.money import format_amount
 from gateway.ledger.accounts import OpenHold, RedisRunner
+from gateway.ledger.codec.records import Ended
 from gateway.ledger.operations import Ledger
-from gateway.ledger.records import Ended
+from gateway.operations.holds import hold_document, release_by_hand
 
 holds = typer.Typer(help="What running requests hold of their customers' credit.")
 app.add_typer(holds, name="holds", no_args_is_help=True)

@@ -9,15 +9,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from gateway.admin.documents import timestamp
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.customers import check_configured
 from gateway.cli.output import AsJson, err, fail, out, plain, print_json, row, table
 from gateway.cli.parameters import identifier
+from gateway.flow.authentication import key_digest
 from gateway.ledger.accounts import StoredKey
-from gateway.ledger.errors import LedgerRefusal, LedgerUnavailable
-from gateway.proxy.accounts import key_digest
+from gateway.ledger.client.errors import LedgerRefusal, LedgerUnavailable
+from gateway.operations.documents import timestamp
 from gateway.settings import Settings
 from gateway.settings.problems import suggest
 

@@ -5,17 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.admin.documents import verified_document
-from gateway.admin.reopen import Desk, Reopened, ShardStatus, ledger_status, reopen
-from gateway.admin.verify import Verified, verify
 from gateway.app.roles import CannotServe
 from gateway.app.sync import sync_accounts
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.output import AsJson, err, fail, out, plain, print_json, progress, row, table
 from gateway.ledger.accounts import RedisRunner
-from gateway.ledger.fitness import find_trouble
+from gateway.ledger.client.fitness import find_trouble
 from gateway.ledger.repair import Repair
+from gateway.operations.documents import verified_document
+from gateway.operations.reopen import Desk, Reopened, ShardStatus, ledger_status, reopen
+from gateway.operations.verify import Verified, verify
 
 ledger = typer.Typer(help="Whether the ledger can serve, and how it serves again.")
 app.add_typer(ledger, name="ledger", no_args_is_help=True)

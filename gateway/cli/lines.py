@@ -1,9 +1,9 @@
 """How prices, and the lines of a bill, are shown."""
 
-from gateway.admin.why import PriceLine
 from gateway.domain.money import format_amount, format_rate
 from gateway.domain.pricing import Rate
 from gateway.domain.usage import TOKEN_UNITS
+from gateway.operations.why import PriceLine
 
 BY_TIERS = "by tiers"
 

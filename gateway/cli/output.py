@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from gateway.admin.documents import timestamp
+from gateway.operations.documents import timestamp
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 WIDE: Final = 200

@@ -6,8 +6,6 @@ from typing import Annotated, Any
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.admin.documents import timestamp
-from gateway.admin.pricing_import import ImportFailed, fragment, from_genai_prices, from_litellm
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.lines import rate_text, unit_price
@@ -16,6 +14,13 @@ from gateway.cli.parameters import moment_ms
 from gateway.domain.pricebook import Activation, Book, Schedule
 from gateway.domain.pricing import PriceTable
 from gateway.ledger.pricebook import NothingToUndo, Taken, UnknownBook, UnreadablePrice
+from gateway.operations.documents import timestamp
+from gateway.operations.pricing_import import (
+    ImportFailed,
+    fragment,
+    from_genai_prices,
+    from_litellm,
+)
 from gateway.settings.prices import Markup
 
 prices = typer.Typer(help="The price book: see it, change it, import providers' prices.")

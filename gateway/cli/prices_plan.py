@@ -13,8 +13,6 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from gateway.admin.documents import timestamp
-from gateway.admin.price_plan import Plan, PlanLine, Planner, lead_ms
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.output import AsJson, err, fail, out, plain, print_json, progress, row, table
 from gateway.cli.parameters import moment_ms
@@ -23,6 +21,8 @@ from gateway.cli.prices import prices
 from gateway.domain.money import format_amount
 from gateway.ledger.accounts import RedisRunner
 from gateway.ledger.operations import Ledger
+from gateway.operations.documents import timestamp
+from gateway.operations.price_plan import Plan, PlanLine, Planner, lead_ms
 from gateway.settings import Settings, SettingsError, load_settings
 
 CANNOT_PLAN: Final = 2

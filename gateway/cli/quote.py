@@ -14,8 +14,6 @@ from typing import Annotated, Any, Final
 import orjson
 import typer
 
-from gateway.admin.documents import line_amounts
-from gateway.admin.why import PriceLine, price_line
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.customers import check_configured, wallet_of
@@ -23,19 +21,21 @@ from gateway.cli.lines import price_columns
 from gateway.cli.output import AsJson, fail, out, plain, print_json, row, table
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import Asked, BadRequest
-from gateway.dialects.strict_json import parse_object
+from gateway.dialects.reading.strict_json import parse_object
 from gateway.domain.money import format_amount
 from gateway.domain.pricebook import Book
 from gateway.domain.reservation import Account, Key, Quote
 from gateway.domain.usage import Usage
+from gateway.flow.authentication import account_of
+from gateway.flow.catalog import Model, Route
+from gateway.flow.estimate import Bound, bound_request
+from gateway.flow.paths import PathTable
+from gateway.http.interface import Answer, Headers
 from gateway.ledger.accounts import RedisRunner
 from gateway.ledger.operations import Ledger
 from gateway.ledger.pricebook import UnreadablePrice
-from gateway.proxy.accounts import account_of
-from gateway.proxy.catalog import Model, Route
-from gateway.proxy.estimate import Bound, bound_request
-from gateway.proxy.http import Answer, Headers
-from gateway.proxy.paths import PathTable
+from gateway.operations.documents import line_amounts
+from gateway.operations.why import PriceLine, price_line
 from gateway.settings import Settings
 from gateway.settings.compiling import (
     compile_customers,

@@ -4,14 +4,14 @@ from typing import Annotated
 
 import typer
 
-from gateway.admin.corrections import NotRefundable, Refund, TooMuch, refund_event
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
-from gateway.cli.once import Once
+from gateway.cli.idempotency import IdempotencyKey
 from gateway.cli.output import AsJson, fail
 from gateway.cli.parameters import amount as read_amount
 from gateway.cli.parameters import idempotency_key
 from gateway.domain.money import format_amount
+from gateway.operations.corrections import NotRefundable, Refund, TooMuch, refund_event
 
 _REFUSALS = {
     "exists_with_different_parameters": (
@@ -51,7 +51,7 @@ def refund(
     as_json: AsJson = False,
 ) -> None:
     """Give back what an event charged, to the grants that paid; never more than the charge in all."""
-    once = Once(key, "refunded", event_id)
+    once = IdempotencyKey(key, "refunded", event_id)
 
     async def work(context: Context) -> Refund:
         try:

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from gateway.admin.documents import signal_document
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, open_store, read_settings
 from gateway.cli.output import AsJson, fail, out, plain, print_json, row, table
 from gateway.exporter.signals import resend as send_again
+from gateway.operations.documents import signal_document
 
 signals = typer.Typer(help="What wallets have announced: low balance, exhausted, and so on.")
 app.add_typer(signals, name="signals", no_args_is_help=True)

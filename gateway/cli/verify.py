@@ -2,11 +2,11 @@
 
 import typer
 
-from gateway.admin.documents import verified_document
-from gateway.admin.verify import Verified, verify
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.output import AsJson, err, out, plain, print_json, progress, row, table
+from gateway.operations.documents import verified_document
+from gateway.operations.verify import Verified, verify
 
 
 @app.command(name="verify")

@@ -6,27 +6,27 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.admin.wallets import (
-    grant_operation_id,
-    void_operation_id,
-    wallet_document,
-    wallet_status,
-    wallet_summary,
-)
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.customers import wallet_of
-from gateway.cli.once import Once
+from gateway.cli.idempotency import IdempotencyKey
 from gateway.cli.output import AsJson, fail, out, plain, print_json, row, table
 from gateway.cli.parameters import amount as read_amount
 from gateway.cli.parameters import idempotency_key, moment_ms
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Account, Key
 from gateway.domain.standing import Standing
+from gateway.flow.authentication import account_of
+from gateway.ledger.client.errors import LedgerRefusal
 from gateway.ledger.corrections import Voided
-from gateway.ledger.errors import LedgerRefusal
 from gateway.ledger.operator import DEFAULT_PRIORITY, Granted
-from gateway.proxy.accounts import account_of
+from gateway.operations.wallets import (
+    grant_operation_id,
+    void_operation_id,
+    wallet_document,
+    wallet_status,
+    wallet_summary,
+)
 from gateway.settings import Settings
 from gateway.settings.compiling import compile_customers, compile_keys
 
@@ -157,7 +157,7 @@ def grant(
     as_json: AsJson = False,
 ) -> None:
     """Add credit to a wallet, once by its key. What is owed (the overdraft) is repaid first."""
-    once = Once(key, "granted", customer)
+    once = IdempotencyKey(key, "granted", customer)
     facts = {k: v for k, v in {"name": name, "reason": reason}.items() if v is not None}
 
     async def work(context: Context) -> Granted:

@@ -7,16 +7,16 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 
-from gateway.admin.documents import story_document, usage_text
-from gateway.admin.why import Story, Told, explain
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.lines import price_columns
 from gateway.cli.output import AsJson, fail, moment, out, plain, print_json, row, table
 from gateway.domain.money import format_amount
 from gateway.domain.pricing import Rate
-from gateway.ledger.records import Reservation
+from gateway.ledger.codec.records import Reservation
 from gateway.ledger.refusals import NotedRefusal, find_refusal
+from gateway.operations.documents import story_document, usage_text
+from gateway.operations.why import Story, Told, explain
 
 
 @app.command()

@@ -11,24 +11,24 @@
 | `any_api`, `quantities`, `pointer` | routes with prices of their own, and what they are priced by |
 | `models` | bodies of `GET /v1/models` |
 
-To add a dialect: write its file, add a line here, add its transcripts to `tests/dialects`.
+To add a dialect: write its file, add a line here, add its transcripts to `tests/unit/dialects`.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.dialects.anthropic import AnthropicCountTokens, AnthropicMessages
+from gateway.dialects.anthropic.messages import AnthropicCountTokens, AnthropicMessages
 from gateway.dialects.base import Dialect
-from gateway.dialects.gemini import Gemini, GeminiCountTokens
+from gateway.dialects.gemini.generate import Gemini, GeminiCountTokens
 from gateway.dialects.generic import Generic
-from gateway.dialects.openai_chat import OpenAIChat
-from gateway.dialects.openai_completions import OpenAICompletions
-from gateway.dialects.openai_embeddings import OpenAIEmbeddings
-from gateway.dialects.openai_images import OpenAIImages
-from gateway.dialects.openai_responses import OpenAIResponses
-from gateway.dialects.openai_speech import OpenAISpeech
-from gateway.dialects.openai_transcriptions import OpenAITranscriptions
+from gateway.dialects.openai.chat import OpenAIChat
+from gateway.dialects.openai.completions import OpenAICompletions
+from gateway.dialects.openai.embeddings import OpenAIEmbeddings
+from gateway.dialects.openai.images import OpenAIImages
+from gateway.dialects.openai.responses import OpenAIResponses
+from gateway.dialects.openai.speech import OpenAISpeech
+from gateway.dialects.openai.transcriptions import OpenAITranscriptions
 
 DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
     {

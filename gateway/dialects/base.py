@@ -420,7 +420,7 @@ class Dialect(ABC):
         """Read a request strictly; the body says all, unless a dialect says more. Raises BadRequest."""
         return self.read_request(asked.body, options)
 
-    def said(self, asked: Asked, facts: RequestFacts) -> bytes:  # noqa: ARG002
+    def fingerprint(self, asked: Asked, facts: RequestFacts) -> bytes:  # noqa: ARG002
         """What makes two requests the same, for repeats: all that is priced or executed."""
         return f"{asked.method} {asked.path}?{asked.query}\n".encode() + asked.body
 

@@ -1,6 +1,6 @@
 """Upper bounds of the input tokens of a prompt.
 
-Law: the bound is never below what the upstream can count. A token of a byte-level or
+Invariants: the bound is never below what the upstream can count. A token of a byte-level or
 byte-fallback tokenizer covers at least one byte of the decoded text's UTF-8, so:
 
 - text counts its UTF-8 bytes;
@@ -29,7 +29,7 @@ from gateway.dialects.base import (
     ReadOptions,
     Unmeasured,
 )
-from gateway.dialects.strict_json import require_lower_case
+from gateway.dialects.reading.strict_json import require_lower_case
 
 TOOLS_PREAMBLE_TOKENS: Final = 1024
 """Put in front of a model when it is given any tool. Anthropic states 159–804 by model and choice

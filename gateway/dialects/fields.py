@@ -1,6 +1,6 @@
 """The fields of a request that every dialect reads the same way, strictly.
 
-Law: a field that decides the cost has its exact type and range, or the request is refused;
+Invariants: a field that decides the cost has its exact type and range, or the request is refused;
 nothing is coerced, clamped or guessed, for the upstream would coerce in its own way.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.dialects.base import BadRequest, ReadOptions
-from gateway.dialects.strict_json import require_lower_case
+from gateway.dialects.reading.strict_json import require_lower_case
 from gateway.domain.usage import DEFAULT_TIER
 
 MAX_MODEL_CHARS: Final = 256

@@ -10,7 +10,7 @@ from gateway.dialects.base import (
     ReadOptions,
     RequestFacts,
 )
-from gateway.dialects.openai_answers import OpenAIDialect
+from gateway.dialects.openai.answers import OpenAIDialect
 
 _BODY: Final = "body"
 

@@ -1,6 +1,6 @@
 """Who runs a tool: the caller, the provider at a price, or an unknown party.
 
-Law: a tool that the provider runs may bill by the call, so it passes only where the route prices
+Invariants: a tool that the provider runs may bill by the call, so it passes only where the route prices
 it. A tool that the caller runs costs its tokens alone. For a tool of an unknown type the
 operator decides (`unknown_tools`). A name and a schema of arguments make a tool a function,
 whatever its type is called.
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gateway.dialects.base import BadRequest, ReadOptions
 from gateway.dialects.bounds import PROVIDER_TOOL_TOKENS, Prompt, refuse_stored
-from gateway.dialects.strict_json import require_lower_case
+from gateway.dialects.reading.strict_json import require_lower_case
 
 Tool = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """Integer amounts, their scale, their bounds, and how they are read and shown.
 
-Law: every amount is an `int` of nano-credits, every rate an `int` of pico-credits per unit.
+Invariants: every amount is an `int` of nano-credits, every rate an `int` of pico-credits per unit.
 Binary floats never hold money. Lua's numbers are doubles, so every amount stays within
 `MAX_AMOUNT_NANO`, below 2^53 = 9,007,199,254,740,992, where integers are exact. Whoever
 changes a bound here changes it in `lua/_records.lua` too (a test compares them).

@@ -1,6 +1,6 @@
 """The price book as values: which price each model has, and whose price differs.
 
-Law: a book is immutable. Which one is in force at a moment, its schedule says, and the ledger
+Invariants: a book is immutable. Which one is in force at a moment, its schedule says, and the ledger
 keeps both (`gateway/ledger/pricebook.py`): so all gates charge alike, whatever configurations
 they were started with. An override is a whole price: nothing of the model's own is added to it.
 """

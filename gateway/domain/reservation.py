@@ -40,7 +40,7 @@ TOMBSTONE_TTL_MS: Final = 3_600_000
 SETTLE_MAX_AGE_MS: Final = TOMBSTONE_TTL_MS - 300_000
 MAX_USES: Final = 100
 """Past uses that are rated in one call."""
-ONCE_TTL_MS: Final = 86_400_000
+IDEMPOTENCY_TTL_MS: Final = 86_400_000
 """How long an Idempotency-Key is remembered."""
 
 
@@ -93,7 +93,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class IdempotencyKey:
     """What a client has said of a request by an Idempotency-Key; the ledger keeps the digests alone.
 
     key:   digest of customer, API key, route and the header's value, in hex

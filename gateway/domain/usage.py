@@ -1,6 +1,6 @@
 """Quantities per token class or unit, as facts that a provider reports or the gate counts.
 
-Law: the pools exclude each other. `input` is what was neither read from nor written to a
+Invariants: the pools exclude each other. `input` is what was neither read from nor written to a
 cache, `output` what is neither reasoning nor audio: nothing is counted twice. The numbers
 are the wire format of the scripts and of stored holds: append, never renumber.
 

@@ -1,6 +1,6 @@
 """How far each shard has been read, stored and acknowledged, and what its numbering shows.
 
-Law: within an epoch each seq follows the one before it; a new epoch starts at 0. What
+Invariants: within an epoch each seq follows the one before it; a new epoch starts at 0. What
 breaks this, and a ledger and a store that disagree about how far they are, becomes an
 anomaly that is stored with the events. Pure bookkeeping, no I/O.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from gateway.domain.delivery import START, Anomaly, DeadLetter, Place
 from gateway.domain.events import Event
+from gateway.ledger.codec.records import Shard
 from gateway.ledger.outbox import Entry
-from gateway.ledger.records import Shard
 
 
 @dataclass(slots=True)

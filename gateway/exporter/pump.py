@@ -1,6 +1,6 @@
 """Moves events from the outbox into one sink: read, write, acknowledge, again.
 
-Law: the ledger is told to trim only what the sink has committed. A kill at any point repeats
+Invariants: the ledger is told to trim only what the sink has committed. A kill at any point repeats
 work and loses none: reading starts at what was acknowledged, the sink knows what it has.
 One event that cannot be delivered stops nobody. `progress.py` keeps the places.
 """
@@ -20,9 +20,9 @@ from gateway.domain.events import Event
 from gateway.exporter.progress import Load, Progress
 from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable
 from gateway.exporter.tally import Tally
-from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.codec.records import Shard
 from gateway.ledger.outbox import Outbox
-from gateway.ledger.records import Shard
 
 log = structlog.get_logger()
 

@@ -1,6 +1,6 @@
 """Sends the store's signals to the operator as webhooks, at least once each.
 
-Law: a signal is `delivered` only after a 2xx was read, so a kill at any point repeats and loses
+Invariants: a signal is `delivered` only after a 2xx was read, so a kill at any point repeats and loses
 none; the receiver tells repeats by the id. Signals of one customer go in the order in which
 they happened: a later one waits for an earlier one. What has waited for `give_up_ms` is `dead`,
 kept with its reason; `resend` lets it wait anew.

@@ -6,7 +6,7 @@ over `id.timestamp.body`, so that neither body nor age can be changed, and two s
 valid while one replaces the other. `Idempotency-Key` repeats the id for receivers that know that
 header alone.
 
-Law: the secret enters `sign` and nothing else; no error, log line or repr has it.
+Invariants: the secret enters `sign` and nothing else; no error, log line or repr has it.
 """
 
 import base64

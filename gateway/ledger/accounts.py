@@ -13,13 +13,11 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from gateway.domain.pricing import PriceTable, Rate, unpack_rates, unpack_rows
 from gateway.domain.reservation import Account, Key
 from gateway.domain.standing import Standing
-from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.faults import explain, refusal_of
-from gateway.ledger.keys import Keys
-from gateway.ledger.operator import OperatorLedger
-from gateway.ledger.outbox import unavailable
-from gateway.ledger.pricebook import PriceBooks
-from gateway.ledger.records import (
+from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.faults import explain, refusal_of
+from gateway.ledger.client.scripts import Script
+from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.codec.records import (
     LAYOUT,
     DueReservation,
     Ended,
@@ -29,7 +27,9 @@ from gateway.ledger.records import (
     read_sweep_at_ms,
     read_wallet,
 )
-from gateway.ledger.scripts import Script
+from gateway.ledger.operator import OperatorLedger
+from gateway.ledger.outbox import unavailable
+from gateway.ledger.pricebook import PriceBooks
 from gateway.ledger.standing import counted_in, standings_of
 
 _PAGE: Final = 1000

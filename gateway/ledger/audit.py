@@ -15,10 +15,8 @@ from msgpack import unpackb
 from redis.asyncio import Redis
 
 from gateway.domain.delivery import START
-from gateway.ledger.corrections import GrantTerms
-from gateway.ledger.keys import Keys
-from gateway.ledger.outbox import unavailable
-from gateway.ledger.records import (
+from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.codec.records import (
     BadRecord,
     Ended,
     Reservation,
@@ -28,6 +26,8 @@ from gateway.ledger.records import (
     read_shard,
     read_wallet,
 )
+from gateway.ledger.corrections import GrantTerms
+from gateway.ledger.outbox import unavailable
 
 _GRANT = struct.Struct("<BBIddd")
 _VOID = struct.Struct("<d")

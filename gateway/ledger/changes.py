@@ -1,6 +1,6 @@
 """The news that an account was changed, for those gates that hear it.
 
-Law: a message says no more than whose account to look at, and nobody relies on it. What has
+Invariants: a message says no more than whose account to look at, and nobody relies on it. What has
 become of the account stands in the ledger, and every running answer asks there at each
 checkpoint; a message makes it ask at once. So a lost one costs an interval, a forged one nothing.
 """
@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.following import is_left
-from gateway.ledger.keys import Keys
 from gateway.ledger.outbox import unavailable
 
 _LISTEN_S: Final = 5.0

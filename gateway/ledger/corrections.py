@@ -1,6 +1,6 @@
 """The operator's verbs that correct a wallet, and what it announces: void, refund, signals.
 
-Law: void and refund happen once for ever by their operation id, and a refund never gives back
+Invariants: void and refund happen once for ever by their operation id, and a refund never gives back
 more than its event charged, over all refunds of it. Amounts are nano-credits, times Unix ms by
 the ledger's clock. Packing follows the `ARGV` lines of the scripts' headers.
 """

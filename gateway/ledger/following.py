@@ -5,7 +5,7 @@ lags, `READONLY` to whatever writes.
 A connection that gets one of these (or `MASTERDOWN`, `LOADING`) notes it in `Moves`, and then all
 of them reconnect: the address, or what is behind it, leads to the new primary.
 
-Law: what is in flight is left alone, so no outcome becomes unknown by this; a connection goes when
+Invariants: what is in flight is left alone, so no outcome becomes unknown by this; a connection goes when
 its answer has come. A connection that was made after the news is not touched by the same news.
 """
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from gateway.ledger.accounts import AccountStore, OpenHold
+from gateway.ledger.codec.records import Counter, HeldLimit, Reservation, Wallet, read_scope
 from gateway.ledger.outbox import unavailable
-from gateway.ledger.records import Counter, HeldLimit, Reservation, Wallet, read_scope
 
 ATTEMPTS: Final = 5
 PAUSE_S: Final = 0.05

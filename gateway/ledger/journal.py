@@ -1,6 +1,6 @@
 """The settle journal: settles and releases that could not be delivered wait here, on disk.
 
-Law:
+Invariants:
 - `append` returns once the record is on the disk; all that wait meanwhile share one fsync, in a
   thread of the journal's own, never on the loop;
 - a record may be delivered more than once (a crash between delivery and truncation), so what is
@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import msgpack
 
-from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.client.errors import LedgerUnavailable
 
 Record = Mapping[str, Any]
 Deliver = Callable[[Record], Awaitable[object]]

@@ -1,6 +1,6 @@
 """The ledger's verbs: values in, one script call each, values out.
 
-Law: every method may be called again with the same arguments after `LedgerUnavailable` or a
+Invariants: every method may be called again with the same arguments after `LedgerUnavailable` or a
 cancellation; the scripts know the operation by its id. Packing follows the `ARGV` lines of the
 scripts' headers; who changes a header changes it here. A word that a header does not list is a
 `LedgerBug`. Amounts are nano-credits, times Unix ms by the ledger's clock, vectors what
@@ -20,7 +20,7 @@ from gateway.domain.reservation import (
     DenyReason,
     Extended,
     Hold,
-    Once,
+    IdempotencyKey,
     Outcome,
     Quote,
     Rated,
@@ -28,15 +28,15 @@ from gateway.domain.reservation import (
     Settled,
     Use,
 )
+from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable, TooOld
+from gateway.ledger.client.scripts import Runner, Script
+from gateway.ledger.codec.packed_account import PackedAccount
+from gateway.ledger.codec.records import DueReservation
 from gateway.ledger.corrections import Corrections
-from gateway.ledger.errors import LedgerBug, LedgerUnavailable, TooOld
-from gateway.ledger.known import Known
 from gateway.ledger.operator import BAD_INPUT, CLOSED, unexpected
-from gateway.ledger.records import DueReservation
-from gateway.ledger.scripts import Runner, Script
-from gateway.ledger.seen import Seen
+from gateway.ledger.outbox_watermark import OutboxWatermark
 
-__all__ = ["Ledger", "Prices", "Seen"]
+__all__ = ["Ledger", "OutboxWatermark", "Prices"]
 
 _RESERVE = struct.Struct("<dddddddIBBHHH")
 _QUOTE = struct.Struct("<ddddIBB")
@@ -80,7 +80,7 @@ class Ledger(Corrections):
         namespace: str = "cg",
         shard_count: int = 64,
         max_backlog: int = 0,
-        seen: Seen | None = None,
+        seen: OutboxWatermark | None = None,
         clock_ms: Callable[[], int] | None = None,
     ) -> None:
         """max_backlog: reserves are refused while a shard's outbox has this many entries that the
@@ -90,7 +90,7 @@ class Ledger(Corrections):
             runner, namespace=namespace, shard_count=shard_count, seen=seen, clock_ms=clock_ms
         )
         self._max_backlog = max_backlog
-        self._known: dict[int, Known] = {}
+        self._known: dict[int, PackedAccount] = {}
         scripts = self._scripts
         self._reserve, self._extend = scripts["reserve"], scripts["extend"]
         self._settle, self._release = scripts["settle"], scripts["release"]
@@ -111,7 +111,7 @@ class Ledger(Corrections):
         ttl_ms: int,
         scope_bits: int = 0,
         model: str | None = None,
-        once: Once | None = None,
+        idempotency: IdempotencyKey | None = None,
     ) -> Hold | Denied:
         """Hold the estimate, all limits included, or nothing.
 
@@ -120,7 +120,7 @@ class Ledger(Corrections):
         tokens:          how many the limits on tokens hold
         scope_bits:      model groups that this request's model is in; scoped grants pay for them
         model:           as limits on models name it
-        once:            the client's Idempotency-Key: one reservation in all, if it is not released
+        idempotency:     the client's Idempotency-Key: one reservation in all, if it is not released
         Raises LedgerUnavailable; ValueError for arguments out of bounds.
         """
         known = self._known.get(id(account)) or self._know(account)
@@ -128,8 +128,8 @@ class Ledger(Corrections):
         body = b"".join((estimate, floor, table.rows, table.cost_rows, known.ids, facts))
         units = len(estimate) >> 3
         rid = reservation_id.encode()
-        last = () if once is None else (self.keys.once(shard, once.key),)
-        named = () if once is None else (once.body,)
+        last = () if idempotency is None else (self.keys.once(shard, idempotency.key),)
+        named = () if idempotency is None else (idempotency.body,)
         for _ in range(2):
             limits = known.rows_for(model)
             reply = await self._runner.run(
@@ -258,20 +258,20 @@ class Ledger(Corrections):
         facts: bytes,
         *,
         reserved_at_ms: int,
-        once: str = "",
+        idempotency: str = "",
     ) -> Settled:
         """Give a hold back whole, and make sure that a reserve still on its way comes too late.
 
         reserved_at_ms: as the hold says; 0 when the reserve's outcome is unknown
-        once:           `Once.key` of the reserve, if it had one; it may be used again
+        idempotency:    `IdempotencyKey.key` of the reserve, if it had one; it may be used again
         Raises LedgerUnavailable, TooOld.
         """
         known = self._known.get(id(account)) or self._know(account)
         rid = reservation_id.encode()
         head = _RELEASE.pack(*self._times(account.shard), reserved_at_ms, known.rows.scopes)
         keys = (known.due, known.out, known.meta, known.account_key, known.prefix + rid)
-        last = (self.keys.once(account.shard, once),) if once else ()
-        args = (rid, facts, b"") if once else (rid, facts)
+        last = (self.keys.once(account.shard, idempotency),) if idempotency else ()
+        args = (rid, facts, b"") if idempotency else (rid, facts)
         reply = await self._run_scoped(self._release, known, keys, head, args, last)
         return self._settled(account.shard, reservation_id, self._release, reply)
 
@@ -280,7 +280,7 @@ class Ledger(Corrections):
 
         None when it is not due, or gone. Raises LedgerUnavailable.
         """
-        known = Known(due.account, self.keys)
+        known = PackedAccount(due.account, self.keys)
         rid = due.reservation_id.encode()
         head = _EXPIRE.pack(*self._times(due.shard), 0)
         keys = (known.due, known.out, known.meta, known.account_key, known.prefix + rid)
@@ -398,10 +398,10 @@ class Ledger(Corrections):
 
     # How
 
-    def _know(self, account: Account) -> Known:
+    def _know(self, account: Account) -> PackedAccount:
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
-        known = Known(account, self.keys)
+        known = PackedAccount(account, self.keys)
         if account.limits:
             # Only a first guess of the windows: the script picks by its own clock, or says so.
             now_ms = self._clock_ms() if self._clock_ms else time.time_ns() // 1_000_000
@@ -412,7 +412,7 @@ class Ledger(Corrections):
     async def _run_scoped(
         self,
         script: Script,
-        known: Known,
+        known: PackedAccount,
         keys: tuple[bytes, ...],
         head: bytes,
         args: tuple[bytes, ...],

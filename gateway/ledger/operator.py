@@ -1,6 +1,6 @@
 """The operator's verbs: accounts, grants, adjustments, acknowledgements.
 
-Law: those with an operation id may be called again with the same arguments after
+Invariants: those with an operation id may be called again with the same arguments after
 `LedgerUnavailable` or a cancellation. Packing follows the `ARGV` lines of the scripts' headers.
 Amounts are nano-credits, times Unix ms by the ledger's clock.
 """
@@ -17,10 +17,10 @@ from gateway.domain.delivery import Place
 from gateway.domain.limits import Window
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.pricing import PERIOD_NUMBERS
-from gateway.ledger.errors import LedgerBug, LedgerRefusal, LedgerUnavailable, ShardClosed
-from gateway.ledger.keys import Keys
-from gateway.ledger.scripts import Runner, Script, load_scripts
-from gateway.ledger.seen import Seen
+from gateway.ledger.client.errors import LedgerBug, LedgerRefusal, LedgerUnavailable, ShardClosed
+from gateway.ledger.client.scripts import Runner, Script, load_scripts
+from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.outbox_watermark import OutboxWatermark
 
 Category = Literal["paid", "promotional", "allowance", "adjustment"]
 CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
@@ -108,14 +108,14 @@ class OperatorLedger:
         *,
         namespace: str = "cg",
         shard_count: int = 64,
-        seen: Seen | None = None,
+        seen: OutboxWatermark | None = None,
         clock_ms: Callable[[], int] | None = None,
     ) -> None:
         """seen: shared by the ledgers of one process. clock_ms: in place of the ledger's own clock, for tests alone."""
         self.keys = Keys(namespace, shard_count)
         self._runner = runner
         self._clock_ms = clock_ms
-        self.seen = seen or Seen()
+        self.seen = seen or OutboxWatermark()
         self._scripts = load_scripts()
 
     async def account(

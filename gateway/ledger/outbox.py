@@ -1,6 +1,6 @@
 """Reads the outbox: what the scripts wrote beside each balance change, joined into events.
 
-Law: reading never loses an entry and never fails on one. What cannot be decoded comes out as
+Invariants: reading never loses an entry and never fails on one. What cannot be decoded comes out as
 a dead letter at its place, so that the numbering stays whole. The layout of an entry stands
 in `lua/README.md` (stamp and facts); who changes it there changes `decode_entry`.
 """
@@ -19,10 +19,10 @@ from gateway.domain.events import Event, EventKind
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.signals import read_signals
 from gateway.domain.usage import UNIT_NAMES, without_tier
-from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.faults import refusal_of
-from gateway.ledger.keys import Keys
-from gateway.ledger.records import Shard, read_shard
+from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.faults import refusal_of
+from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.codec.records import Shard, read_shard
 
 Entry = Event | DeadLetter
 

@@ -8,7 +8,7 @@ Off the hot path, through redis-py; no script reads these keys (a hold carries i
 | `{cg}:books` | hash | book number → msgpack: the book; set once, never changed |
 | `{cg}:book` | string | msgpack: the schedule, and the last number |
 
-Law: every change of the schedule is one transaction that watches `{cg}:book`, so two operators
+Invariants: every change of the schedule is one transaction that watches `{cg}:book`, so two operators
 never overwrite each other. A price that somebody pays changes only by an operator's command
 (`apply`, `activate`, `rollback`), or where `prices.auto_apply` is set; a configuration that differs
 from the book is pending.
@@ -36,8 +36,8 @@ from gateway.domain.pricebook import (
     undo,
 )
 from gateway.domain.pricing import PriceTable, Rate, Tier
-from gateway.ledger.errors import LedgerUnavailable
-from gateway.ledger.keys import Keys
+from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.outbox import unavailable
 
 T = TypeVar("T")

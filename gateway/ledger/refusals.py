@@ -17,7 +17,7 @@ from msgpack import packb, unpackb
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.ledger.keys import Keys
+from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.outbox import unavailable
 
 NAME: Final = "refusals"

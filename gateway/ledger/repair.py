@@ -6,7 +6,7 @@ the store has filled. So it is frozen in its own record (`OperatorLedger.freeze`
 process and every successor finds it, until `reapply` has done each of the store's events again and
 `reopen` begins an epoch.
 
-Law: each verb may be called again with the same arguments; a repair that was killed goes on where
+Invariants: each verb may be called again with the same arguments; a repair that was killed goes on where
 the record says that it was. Packing follows the `ARGV` lines of the scripts' headers.
 """
 
@@ -22,8 +22,8 @@ from gateway.domain.events import Event
 from gateway.domain.pricing import PERIOD_NUMBERS
 from gateway.domain.reservation import Account
 from gateway.domain.usage import TOKEN_UNITS
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.corrections import GrantTerms
-from gateway.ledger.errors import LedgerUnavailable
 from gateway.ledger.operator import (
     CATEGORY_NUMBERS,
     DEFAULT_PRIORITY,

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from gateway.domain.limits import SLOTS, Limit, pack_limits, window_borders_ms
 from gateway.domain.reservation import Account
 from gateway.domain.standing import Standing
-from gateway.ledger.keys import Keys
-from gateway.ledger.records import Counter, read_scope, read_wallet
+from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.codec.records import Counter, read_scope, read_wallet
 
 
 def counted_in(keys: Keys, account: Account) -> tuple[bytes, bytes, bytes]:

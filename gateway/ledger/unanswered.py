@@ -18,7 +18,7 @@ from msgpack import packb, unpackb
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.ledger.keys import Keys
+from gateway.ledger.codec.key_names import Keys
 
 NAME: Final = "unanswered"
 TOLD_FOR_MS: Final = 600_000

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gateway.dialects.quantities import Quantity
+from gateway.dialects.any_api.quantities import Quantity
 from gateway.domain.pricebook import Price
 from gateway.domain.pricing import PriceTable
 from gateway.settings.metering import MeterField, QuantitySection, QueryName

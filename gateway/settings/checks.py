@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.dialects.gemini import Gemini, GeminiCountTokens
-from gateway.dialects.quantities import ABSURD_FACTOR, Quantity
+from gateway.dialects.any_api.quantities import ABSURD_FACTOR, Quantity
+from gateway.dialects.gemini.generate import Gemini, GeminiCountTokens
 from gateway.domain.limits import Limit
 from gateway.domain.money import MAX_AMOUNT_NANO, PICO_PER_NANO
 from gateway.domain.pricebook import Price
 from gateway.domain.usage import DEFAULT_TIER, TOKEN_UNITS
-from gateway.proxy.paths import Template
+from gateway.flow.paths import Template
 from gateway.settings.catalogue import Priced, RouteSection
 from gateway.settings.customers import (
     CustomerSection,

@@ -10,17 +10,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from gateway.dialects.any_api import AnyApi, Terms
+from gateway.dialects.any_api.dialect import AnyApi, Terms
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
 from gateway.domain.pricebook import Book
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Key, shard_of
-from gateway.proxy.accounts import Customer, TrustedHeader
-from gateway.proxy.blanking import secrets_of
-from gateway.proxy.catalog import Model, Route
-from gateway.proxy.cors import Cors
-from gateway.proxy.headers import Forwarding, Passing
-from gateway.proxy.http import Headers, Upstream
+from gateway.flow.authentication import Customer, TrustedHeader
+from gateway.flow.blanking import secrets_of
+from gateway.flow.catalog import Model, Route
+from gateway.flow.headers import Forwarding, Passing
+from gateway.http.cors import Cors
+from gateway.http.interface import Headers, Upstream
 from gateway.settings.catalogue import RouteSection
 from gateway.settings.root import Settings
 from gateway.settings.upstreams import UpstreamSection

@@ -1,6 +1,6 @@
 """A YAML file as plain values that remember where they stand.
 
-Laws:
+Invariants:
 - Every scalar is text, or None when nothing is written; the field that takes it decides how it
   is read. So a price never passes through a binary float, and `${PORT}` can stand for a number.
 - A key stands once per mapping. Anchors, aliases and merge keys (`<<`) are allowed; an alias

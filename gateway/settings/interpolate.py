@@ -1,6 +1,6 @@
 """`${NAME}`, `${NAME:-default}` and `${file:path}` inside a scalar of the configuration.
 
-Law: what is put in is never read again for references, so a value cannot name another.
+Invariants: what is put in is never read again for references, so a value cannot name another.
 `$${` stands for a literal `${`.
 """
 

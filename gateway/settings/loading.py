@@ -1,6 +1,6 @@
 """From a file to `Settings`, or to every mistake in it at once.
 
-Law: one mistake does not hide another. What is wrong in shape is replaced by the field's
+Invariants: one mistake does not hide another. What is wrong in shape is replaced by the field's
 own example, and the whole is then checked for whether it fits together; a finding that touches
 what was replaced is left unsaid, since mending the first mistake may mend it.
 """

@@ -1,6 +1,6 @@
 """The section `meter` of a route with prices of its own: where each quantity comes from.
 
-Law: every quantity is bounded before the request runs. What an answer tells, and what the gate
+Invariants: every quantity is bounded before the request runs. What an answer tells, and what the gate
 measures of it, has `at_most`; so has what a request says, where it is the most that is accepted.
 """
 
@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
-from gateway.dialects.pointer import Pointer
-from gateway.dialects.quantities import Measured, Place, Quantity
-from gateway.proxy.headers import may_forward
+from gateway.dialects.any_api.pointer import Pointer
+from gateway.dialects.any_api.quantities import Measured, Place, Quantity
+from gateway.flow.headers import may_forward
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import HeaderName, Section, Whole, field
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from gateway.proxy.upstream_target import join_path
+from gateway.http.client.target import join_path
 from gateway.settings.root import Settings
 
 

@@ -1,6 +1,6 @@
 """The section `policy`: a preset, and knobs that differ from it.
 
-Law: a preset is nothing but the values in `PRESETS`; the reference page's table is made from
+Invariants: a preset is nothing but the values in `PRESETS`; the reference page's table is made from
 them. A route's policy starts from the general one, unless it names a preset itself.
 """
 
@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator
 
 from gateway.dialects.base import MediaKind, MediaTokens
-from gateway.proxy.catalog import Policy
+from gateway.flow.catalog import Policy
 from gateway.settings.scalars import (
     Milliseconds,
     Section,

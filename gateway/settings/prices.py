@@ -1,6 +1,6 @@
 """Sections for prices: what a unit costs the customer, in which shape, and what it costs us.
 
-Law: a price says all of itself. One of a plan or a customer takes the place of the model's whole
+Invariants: a price says all of itself. One of a plan or a customer takes the place of the model's whole
 price; nothing is inherited from it, so nothing is cheap by omission. A markup is exact in
 pico-credits or refused.
 """

@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from gateway.domain.money import MoneyError, parse_amount, parse_rate
-from gateway.proxy.paths import Template
+from gateway.flow.paths import Template
 from gateway.settings.problems import Wrong
 
 TOKENS_PER_PRICE: Final = 1_000_000

@@ -7,9 +7,9 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
-from gateway.ledger.connect import BadLedgerUrl, Endpoint
-from gateway.proxy.accounts import KEY_FIELDS
-from gateway.proxy.cors import ANY as ANY_ORIGIN
+from gateway.flow.authentication import KEY_FIELDS
+from gateway.http.cors import ANY as ANY_ORIGIN
+from gateway.ledger.client.endpoint import BadLedgerUrl, Endpoint
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import (
     HeaderName,

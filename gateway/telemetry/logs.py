@@ -1,6 +1,6 @@
 """Structured logs: JSON lines, or pretty ones on a terminal, and one line per request.
 
-Law: no body, key, query string or text of a foreign exception is ever logged, for any of
+Invariants: no body, key, query string or text of a foreign exception is ever logged, for any of
 them may carry a prompt or a secret. What failed is told by type and place (`failure`).
 
 The line of a request costs the event loop an append; a thread renders and writes a batch of

@@ -1,6 +1,6 @@
 """Counters, gauges and histograms for one process, their snapshots, and the sum of snapshots.
 
-Law: counting on the hot path is an addition on a bound child: no lock (one event loop per
+Invariants: counting on the hot path is an addition on a bound child: no lock (one event loop per
 process), no label handling, no formatting. Children are bound once, at start:
 `allowed = decisions.labels("allow", "")`, then `allowed.inc()` per request.
 

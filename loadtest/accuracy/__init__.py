@@ -8,6 +8,6 @@
 - `run`         one contender's run: start, load, ground truth, CPU
 - `report`      targets, table, JSON; `chart` the picture
 
-Law: every contender gets the same answers in the same order, the same Valkey without
+Invariants: every contender gets the same answers in the same order, the same Valkey without
 persistence, the same provider. What was served is what the provider wrote to its sockets.
 """

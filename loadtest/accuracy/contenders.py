@@ -24,7 +24,7 @@ import yaml
 
 from gateway.domain.money import format_amount
 from gateway.ledger.accounts import AccountStore
-from gateway.ledger.records import Wallet
+from gateway.ledger.codec.records import Wallet
 from loadtest import gate as gates
 from loadtest.accuracy.scenario import WARM, Scenario, key_of
 from loadtest.peers import hardcap as hardcaps

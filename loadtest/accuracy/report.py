@@ -1,6 +1,6 @@
 """What a run of all contenders says: each target met or missed, a table, JSON.
 
-Law: overshoot and use are judged by the worst tenant of the run, never by a mean. Streams cut are a
+Invariants: overshoot and use are judged by the worst tenant of the run, never by a mean. Streams cut are a
 mean, as hardcap's own table has them; times and refusals are compared with hardcap's default in
 the same run.
 """

@@ -1,6 +1,6 @@
 """What every contender is put through: tenants, budgets, callers, and the length of each answer. Pure.
 
-Law: the n-th request of a tenant has the same length in every contender's run of a repetition.
+Invariants: the n-th request of a tenant has the same length in every contender's run of a repetition.
 A token of input and a token of output count one each against the budget, in both gates.
 """
 

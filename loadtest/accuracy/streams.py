@@ -1,6 +1,6 @@
 """The callers of one tenant: so many streams at once until the budget is exhausted.
 
-Law: a caller asks again after a transient refusal when `Retry-After` says, with the same request;
+Invariants: a caller asks again after a transient refusal when `Retry-After` says, with the same request;
 a terminal refusal ends it; whatever else goes wrong is counted and asked again. A stream counts
 as cut when it brought fewer tokens than the answer has: an error, an early end, a lower maximum.
 """

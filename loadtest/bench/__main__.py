@@ -2,7 +2,7 @@
 
     python -m loadtest.bench [--quick] [--target gate --target nginx+lua] [--cell "JSON c=32"]
 
-Law: every figure is compared with what ran in the same minutes: contenders take turns in every
+Invariants: every figure is compared with what ran in the same minutes: contenders take turns in every
 round, medians over quiet samples, ratios first.
 """
 

@@ -1,6 +1,6 @@
 """What a run says of each figure that design asks for, by its name there.
 
-Law: a figure is a ratio to what ran in the same minutes, or a cost inside Redis or in memory; one from
+Invariants: a figure is a ratio to what ran in the same minutes, or a cost inside Redis or in memory; one from
 another day never decides. Of nginx with a Lua gate the better variant counts.
 """
 

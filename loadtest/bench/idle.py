@@ -1,6 +1,6 @@
 """What a stream that waits costs in memory: growth of the resident set of a fresh contender.
 
-Law: streams are opened, have brought their first frame and then wait; nothing of an earlier load is
+Invariants: streams are opened, have brought their first frame and then wait; nothing of an earlier load is
 there that they could reuse. So the figure holds all that a stream needs, buffers, tasks and TLS
 state of both sides, and a share of what grew once.
 """

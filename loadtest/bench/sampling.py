@@ -1,6 +1,6 @@
 """Loads one contender at a time and reads the meters: samples, in rounds.
 
-Law: contenders take turns in every workload of every round, forwards and backwards by turns, so
+Invariants: contenders take turns in every workload of every round, forwards and backwards by turns, so
 that what the machine does in those minutes meets them all. What a contender cannot do is kept as
 `failed`, in words.
 """

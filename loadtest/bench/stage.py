@@ -1,6 +1,6 @@
 """Starts the contenders and what they stand on, each on its cores.
 
-Law: the contenders share the first core and run one at a time; load, providers, Redis and the
+Invariants: the contenders share the first core and run one at a time; load, providers, Redis and the
 gate's exporter share the rest. A contender that cannot run here is told, never left out in silence.
 """
 

@@ -21,11 +21,11 @@ import redis
 import redis.asyncio
 import uvloop
 
+from gateway.flow.sweeper import Sweeper
 from gateway.ledger.accounts import AccountStore
-from gateway.ledger.connect import Endpoint
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.operations import Ledger
-from gateway.ledger.resp import CoalescingRunner
-from gateway.proxy.sweeper import Sweeper
 from loadtest import children
 from loadtest import gate as gates
 from loadtest.generator import Load

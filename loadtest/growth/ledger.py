@@ -1,6 +1,6 @@
 """CPU of the ledger's server for a reserve and a settle, at several sizes of one thing.
 
-Law: all sizes of a dimension stand beside each other, each on servers of its own, and take turns
+Invariants: all sizes of a dimension stand beside each other, each on servers of its own, and take turns
 in every round, each time another one first; what other work on the machine adds, it adds to all.
 Costs are the least of the rounds, since other work only ever adds; the median is told beside it.
 How much more a size costs is the median of the ratios within a round.
@@ -20,8 +20,8 @@ from typing import Any, Final
 
 import redis.asyncio
 
-from gateway.ledger.connect import Endpoint
-from gateway.ledger.resp import CoalescingRunner
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.runner import CoalescingRunner
 from loadtest import children
 from loadtest.growth.places import Dimension, One, Server
 

@@ -1,6 +1,6 @@
 """Ledgers that hold much: what a size of each dimension means, and how it is filled.
 
-Law: what is copied in bulk was made by the real scripts first, and the copy is byte for byte: the
+Invariants: what is copied in bulk was made by the real scripts first, and the copy is byte for byte: the
 records of an account and of a key name neither. Grants and holds are made by their own operations.
 """
 
@@ -13,8 +13,8 @@ from typing import Any, Final, get_args
 from gateway.domain.limits import Limit, Scope, Window
 from gateway.domain.money import NANO_PER_CREDIT
 from gateway.domain.reservation import Account, Hold
+from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.operations import Ledger
-from gateway.ledger.resp import CoalescingRunner
 from loadtest.exporter_cost import FILL, facts
 from loadtest.ledger_cost import Pairs, prices
 

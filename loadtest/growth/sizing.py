@@ -5,7 +5,7 @@
 Reads the reports of `make growth` and `make soak` and writes two tables for docs/scale.md: what one
 core carries, and what a rate takes.
 
-Law: cores are rate × µs / (1,000,000 × BUSY), rounded up; a server of the ledger is one core. The
+Invariants: cores are rate × µs / (1,000,000 × BUSY), rounded up; a server of the ledger is one core. The
 inputs stand on the page in whole µs and bytes, and the table is what follows from those, so that
 a reader can compute it again (a test does).
 """

@@ -5,7 +5,7 @@ shard is what `shard_of` says, a shard's slot what Redis Cluster makes of its ha
 `cg:N`, modulo 16,384). Nothing here is timed. What one server carries comes from the report of
 `make growth` if there is one, and is asked of nobody else.
 
-Law: shards are placed on servers in three ways: `slots`, the slots cut into equal ranges, as a new
+Invariants: shards are placed on servers in three ways: `slots`, the slots cut into equal ranges, as a new
 cluster has them; `dealt`, the shards dealt in turn, so that all servers have as many; `by load`, the
 heaviest shard first, each to the server that has least, as an operator does who knows the loads.
 """
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.domain.reservation import shard_of
-from gateway.ledger.keys import Keys
+from gateway.ledger.codec.key_names import Keys
 from loadtest.growth import page
 from loadtest.growth.chart import Line, Panel, draw
 

@@ -6,7 +6,7 @@ A real gate (two workers, embedded ledger with its append-only file, exporter in
 of a simulated provider: JSON, streams, Anthropic messages, clients that leave, answers that break
 off, customers without credit, at their limit, and with an unknown key.
 
-Law: what is judged is the second part of the run, after the warm-up. Of each series the line of
+Invariants: what is judged is the second part of the run, after the warm-up. Of each series the line of
 least squares is taken; what it rises from the part's first to its last sample must be within the
 bound. The ledger's memory has a bound of its own, per record: tombstones live for an hour, so it
 grows by rights in a run's first hour. In the end the load stops, every hold ends, the outbox
@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gateway.ledger.keys import Keys
+from gateway.ledger.codec.key_names import Keys
 from loadtest import chaos, children
 from loadtest import gate as gates
 from loadtest.generator import Load, Result, summary

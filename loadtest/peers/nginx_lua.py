@@ -6,7 +6,7 @@ event. Nothing else: no limits, grants, tiers, checkpoints, idempotence, strict 
 best: one worker, no logs, kept connections, settles that nobody waits for over one pipelined
 connection; reserves of all requests over that one too, or each over one of a pool.
 
-Law: `gate.lua` decides, `reserve.lua` and `settle.lua` run in Redis; a request whose usage was
+Invariants: `gate.lua` decides, `reserve.lua` and `settle.lua` run in Redis; a request whose usage was
 not read is charged 0, which a healthy provider never makes it do (a test compares the sums).
 """
 

@@ -1,6 +1,6 @@
 """What a contender of the benchmark is, and what it stands on.
 
-Law: a contender is a context manager that yields its Target; what it needs and cannot have it
+Invariants: a contender is a context manager that yields its Target; what it needs and cannot have it
 raises as Missing, in words for the report.
 """
 

@@ -10,6 +10,6 @@
 - `report`     the report as a document; `page`, `charts` its HTML; `compare` two of them
 - `live`       what the terminal shows meanwhile
 
-Law: latency counts from when a request was meant to be sent; the sender says when it was itself
+Invariants: latency counts from when a request was meant to be sent; the sender says when it was itself
 the limit; a figure that was not measured is absent, never zero.
 """

@@ -1,6 +1,6 @@
 """The report's charts, as SVG that takes its colours and its font from the page around it.
 
-Law: a chart shows what the report holds and nothing smoothed; colours are names of the page's
+Invariants: a chart shows what the report holds and nothing smoothed; colours are names of the page's
 style sheet, so that one drawing reads in light and in dark.
 """
 

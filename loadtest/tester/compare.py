@@ -1,6 +1,6 @@
 """Two reports side by side: what the second one changed.
 
-Law: figures are compared, never judged to be noise; what only one report has is left blank.
+Invariants: figures are compared, never judged to be noise; what only one report has is left blank.
 """
 
 from collections.abc import Iterator

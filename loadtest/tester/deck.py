@@ -1,6 +1,6 @@
 """The requests of a load: a deck drawn once from the mix, and played over and over.
 
-Law: every process draws the same deck (same seed) and plays it in an order of its own, so that
+Invariants: every process draws the same deck (same seed) and plays it in an order of its own, so that
 gate and direct see the same mix, and what is behind them may remember what it has seen.
 """
 

@@ -4,7 +4,7 @@ Counting happens in a dictionary by the histogram's own bucket (`record_value` o
 too slow for every frame of every stream); files hold the library's encoding, which every
 HdrHistogram tool reads.
 
-Law: a bucket here is a bucket there: what is encoded and decoded gives the same percentiles.
+Invariants: a bucket here is a bucket there: what is encoded and decoded gives the same percentiles.
 """
 
 from collections import Counter

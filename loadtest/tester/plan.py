@@ -1,6 +1,6 @@
 """What a load test is to do: a YAML file, changed by flags, checked as a whole.
 
-Law: every mistake is told at once, in the file by line and column, on the command line by its
+Invariants: every mistake is told at once, in the file by line and column, on the command line by its
 flag. A flag wins over the file.
 """
 

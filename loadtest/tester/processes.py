@@ -3,7 +3,7 @@
 The gate is found by who listens on its port, the rest from there: its children, and the Redis
 or Valkey on this machine that it is connected to. What cannot be found so is named by the plan.
 
-Law: only processes of this machine, and only those that the user may see; what is not found is
+Invariants: only processes of this machine, and only those that the user may see; what is not found is
 absent from the report.
 """
 

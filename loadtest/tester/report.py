@@ -1,6 +1,6 @@
 """The report as a document: what is written as JSON, drawn as HTML, compared with another.
 
-Law: everything that is shown stands in it, histograms whole; a figure that was not measured is
+Invariants: everything that is shown stands in it, histograms whole; a figure that was not measured is
 null. Milliseconds, shares of 1, CPU cores, bytes.
 """
 

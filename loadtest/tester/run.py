@@ -1,6 +1,6 @@
 """From a plan to a report: one stretch of load, several, or a search for the highest rate.
 
-Law: a search believes only a stage in which every target was met; when the generator was the
+Invariants: a search believes only a stage in which every target was met; when the generator was the
 limit it says so and does not call the rate the gate's.
 """
 

@@ -3,7 +3,7 @@
 It reads a `Job` from stdin, says that it is ready, reads when to start, and then tells every
 second what it has counted.
 
-Law: the process sends and counts, nothing else; what it tells of itself (lateness, CPU) shows
+Invariants: the process sends and counts, nothing else; what it tells of itself (lateness, CPU) shows
 whether it, and not the gate, was the limit.
 """
 

@@ -1,6 +1,6 @@
 """One stretch of load: senders started, told to begin together, added up, and watched meanwhile.
 
-Law: senders die with this process, and none outlives its session; Ctrl-C reaches this process
+Invariants: senders die with this process, and none outlives its session; Ctrl-C reaches this process
 alone, which ends them.
 """
 

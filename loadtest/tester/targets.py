@@ -3,7 +3,7 @@
     p99<25ms          added p99<=2ms      first byte p50 < 300ms     frame gap p99<80ms
     errors<0.1%       refusals<5%         rate>=200                  refusal p99<5ms
 
-Law: a figure that was not measured misses its target; it is never taken for zero.
+Invariants: a figure that was not measured misses its target; it is never taken for zero.
 """
 
 import operator

@@ -17,8 +17,8 @@ import pytest
 
 from loadtest.faults import Controls, parse_controls
 from loadtest.provider import Provider
-from tests.gate import KEY, Gate, gate_config, running_gate
-from tests.upstreams import Sim, sim_provider
+from tests.support.gate import KEY, Gate, gate_config, running_gate
+from tests.support.upstreams import Sim, sim_provider
 
 HERE = Path(__file__).parent
 FOLDER = Path(os.environ["CREDITGATE_CLIENTS"])

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from gateway.dialects.base import ReadOptions
-from gateway.dialects.openai_chat import OpenAIChat
+from gateway.dialects.openai.chat import OpenAIChat
 from loadtest.accuracy.contenders import contenders
 from loadtest.accuracy.report import TARGETS
 from loadtest.accuracy.scenario import INPUT_TOKENS, PROMPT, Scenario

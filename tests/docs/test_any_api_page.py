@@ -7,8 +7,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.gate import Gate, running_gate
-from tests.rest_api import rest_api
+from tests.support.gate import Gate, running_gate
+from tests.support.rest_api import rest_api
 
 PAGE = (Path(__file__).parents[2] / "docs" / "any-api.md").read_text()
 BLOCKS = re.findall(r"```yaml\n(.*?)```\n((?:- `[^\n]*\n)+)", PAGE, re.DOTALL)

@@ -10,7 +10,7 @@ from loadtest.bench.cells import CELLS, KEY, LARGE_BYTES, PACED_ITL_MS, SMALL_BY
 from loadtest.bench.stage import Cores, Ground, Installed, starters
 from loadtest.measure import QUIET_FOREIGN_SHARE
 from loadtest.tls import TlsFiles
-from tests.upstreams import tls_files
+from tests.support.upstreams import tls_files
 
 __all__ = ["tls_files"]
 

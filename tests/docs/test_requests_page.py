@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.dialects.anthropic import TOOLS as ANTHROPIC_TOOLS
+from gateway.dialects.anthropic.messages import TOOLS as ANTHROPIC_TOOLS
 from gateway.dialects.base import INLINE_IMAGE_TOKENS
 from gateway.dialects.fields import SCOPED
-from gateway.dialects.openai_responses import TOOLS as RESPONSES_TOOLS
+from gateway.dialects.openai.responses import TOOLS as RESPONSES_TOOLS
 from gateway.settings import load_settings
-from tests.gate import gate_config
+from tests.support.gate import gate_config
 
 PAGE = (Path(__file__).parents[2] / "docs/requests.md").read_text()
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

@@ -12,11 +12,11 @@ from gateway.dialects import DIALECTS
 from gateway.domain.limits import Limit
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Denied
-from gateway.ledger.errors import LedgerUnavailable
-from gateway.proxy.refused import Refused, as_refused, refusal_headers, refused_by_ledger
-from tests.gate import Gate, running_gate
-from tests.until import until
-from tests.upstreams import Sim, sim
+from gateway.flow.refusals import Refused, as_refused, refusal_headers, refused_by_ledger
+from gateway.ledger.client.errors import LedgerUnavailable
+from tests.support.gate import Gate, running_gate
+from tests.support.until import until
+from tests.support.upstreams import Sim, sim
 
 __all__ = ["sim"]
 

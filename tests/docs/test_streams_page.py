@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from gateway.domain.money import format_amount
-from tests.gate import KEY, Gate, digest, running_gate
-from tests.rawhttp import RawClient, Received, ScriptedUpstream
-from tests.until import until
+from tests.support.gate import KEY, Gate, digest, running_gate
+from tests.support.rawhttp import RawClient, Received, ScriptedUpstream
+from tests.support.until import until
 
 PAGE = (Path(__file__).parents[2] / "docs" / "streams.md").read_text()
 BLOCKS = re.findall(r"```yaml\n([^`]*)```\n((?:- .*\n)+)", PAGE)

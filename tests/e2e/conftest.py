@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gate import Gate, running_gate
-from tests.upstreams import Sim, llama_server, sim
+from tests.support.gate import Gate, running_gate
+from tests.support.upstreams import Sim, llama_server, sim
 
 __all__ = ["gate", "llama_server", "sim"]
 

@@ -1,5 +1,5 @@
 """The bad-input catalogue through the whole gate, on the raw socket: rows about JSON bodies,
-keys, and usage. (Rows about HTTP itself: tests/proxy/test_bad_http.py, same numbers.)
+keys, and usage. (Rows about HTTP itself: tests/flow/test_bad_http.py, same numbers.)
 
 Unless said otherwise a row gets: no upstream call, no debit, no hold, a JSON error.
 """
@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.gate import BROKE_KEY, KEY, Gate, running_gate
-from tests.rawhttp import RawAnswer, RawClient
-from tests.until import until
-from tests.upstreams import Sim
+from tests.support.gate import BROKE_KEY, KEY, Gate, running_gate
+from tests.support.rawhttp import RawAnswer, RawClient
+from tests.support.until import until
+from tests.support.upstreams import Sim
 
 
 def port_of(gate: Gate) -> int:

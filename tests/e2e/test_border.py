@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.probed_headers import PROBED_HEADERS
-from tests.gate import KEY, Gate, digest, running_gate
-from tests.rawhttp import RawAnswer, RawClient, Received, ScriptedUpstream
+from tests.support.gate import KEY, Gate, digest, running_gate
+from tests.support.rawhttp import RawAnswer, RawClient, Received, ScriptedUpstream
 
 CREDENTIAL = "sk-upstream-secret"
 USAGE = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}

@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.proxy.http import ClientGone, Exchange
-from tests.gate import KEY, Gate, running_gate
-from tests.upstreams import Sim
+from gateway.http.interface import ClientGone, Exchange
+from tests.support.gate import KEY, Gate, running_gate
+from tests.support.upstreams import Sim
 
 MOST_STEPS = 200
 

@@ -6,8 +6,8 @@ import anthropic
 import openai
 import pytest
 
-from tests.gate import KEY, Gate, running_gate
-from tests.upstreams import Sim
+from tests.support.gate import KEY, Gate, running_gate
+from tests.support.upstreams import Sim
 
 TRAILER = {"x-credits-trailer": "1"}
 

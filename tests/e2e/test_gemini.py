@@ -16,8 +16,8 @@ from google.genai import errors, types
 
 from gateway.domain.events import Event
 from tests.e2e.test_bad_input import nothing_moved, send
-from tests.gate import BROKE_KEY, KEY, Gate, gate_config, running_gate
-from tests.upstreams import Sim
+from tests.support.gate import BROKE_KEY, KEY, Gate, gate_config, running_gate
+from tests.support.upstreams import Sim
 
 INPUT, CACHED, OUTPUT = 1000, 100, 4000  # nano-credits a token, of the model `small`
 GENERATE = "/v1beta/models/small:generateContent"

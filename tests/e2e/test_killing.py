@@ -16,9 +16,9 @@ import pytest
 
 from gateway.domain.events import Event
 from gateway.ledger.changes import Changes
-from tests.gate import KEY, Gate, digest, running_gate
-from tests.until import until
-from tests.upstreams import Sim
+from tests.support.gate import KEY, Gate, digest, running_gate
+from tests.support.until import until
+from tests.support.upstreams import Sim
 
 LONG = "hi\nsim: tokens=60000 itl_ms=5"
 OTHER_KEY = "sk-test-other"

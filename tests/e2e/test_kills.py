@@ -19,7 +19,7 @@ import pytest
 from loadtest import gate
 from loadtest.chaos import run_chaos
 from loadtest.provider import Provider
-from tests.upstreams import sim_provider
+from tests.support.upstreams import sim_provider
 
 KILLS = int(os.environ.get("CREDITGATE_KILLS", "4"))
 CHECKPOINT_S = 0.5

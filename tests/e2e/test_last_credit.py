@@ -8,9 +8,9 @@ import openai
 import pytest
 
 from gateway.domain.events import Event
-from tests.gate import KEY, Gate, digest, running_gate
-from tests.until import until
-from tests.upstreams import Sim
+from tests.support.gate import KEY, Gate, digest, running_gate
+from tests.support.until import until
+from tests.support.upstreams import Sim
 
 INPUT, OUTPUT = 1000, 4000  # nano-credits a token of the model `small`
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import orjson
 
-from tests.gate import Gate, running_gate
 from tests.ledger.servers import server
-from tests.rawhttp import RawClient
-from tests.until import until
-from tests.upstreams import Sim
+from tests.support.gate import Gate, running_gate
+from tests.support.rawhttp import RawClient
+from tests.support.until import until
+from tests.support.upstreams import Sim
 
 
 async def ask(gate: Gate, *, stream: bool) -> RawClient:

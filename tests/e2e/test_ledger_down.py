@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from gateway.app import service
-from gateway.ledger.errors import LedgerUnavailable
-from tests.gate import Gate, digest, running_gate
+from gateway.ledger.client.errors import LedgerUnavailable
 from tests.ledger.servers import OwnServer, server
-from tests.until import until
-from tests.upstreams import Sim
+from tests.support.gate import Gate, digest, running_gate
+from tests.support.until import until
+from tests.support.upstreams import Sim
 
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
 

@@ -8,10 +8,10 @@ import pytest
 import redis.asyncio
 
 from gateway.app import service
-from tests.gate import KEY, Gate, digest, running_gate
 from tests.ledger.servers import OwnServer, server
-from tests.until import until
-from tests.upstreams import Sim
+from tests.support.gate import KEY, Gate, digest, running_gate
+from tests.support.until import until
+from tests.support.upstreams import Sim
 
 
 @pytest.fixture

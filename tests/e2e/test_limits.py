@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gateway.proxy.handler import Flow
-from tests.gate import KEY, Gate, digest, running_gate
-from tests.upstreams import Sim
+from gateway.flow.handler import Flow
+from tests.support.gate import KEY, Gate, digest, running_gate
+from tests.support.upstreams import Sim
 
 QUICK = "hi\nsim: tokens=3"
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from gateway.domain.events import Event
-from tests.gate import BROKE_KEY, KEY, Gate, running_gate
-from tests.media_api import MediaApi, media_api
-from tests.rawhttp import RawAnswer, RawClient
+from tests.support.gate import BROKE_KEY, KEY, Gate, running_gate
+from tests.support.media_api import MediaApi, media_api
+from tests.support.rawhttp import RawAnswer, RawClient
 
 PAGE = (Path(__file__).parents[2] / "docs" / "media.md").read_text()
 EXAMPLES = dict(re.findall(r"^- (.*) → ([\d.]+)$", PAGE, re.MULTILINE))

@@ -1,6 +1,6 @@
 """The meter on real sockets and a real ledger: odd answers of an upstream, and what they cost.
 
-`tests/dialects/test_kinds.py` has every kind and its neighbours; here are those that need a
+`tests/unit/dialects/test_kinds.py` has every kind and its neighbours; here are those that need a
 connection, and one of each kind to see that the money moves by it.
 """
 
@@ -16,11 +16,11 @@ import orjson
 import pytest
 
 from gateway.domain.events import Event
-from tests.gate import KEY, Gate, digest, running_gate
-from tests.metering import chunk, sse
-from tests.rawhttp import RawClient, Received, ScriptedUpstream, ok
-from tests.until import until
-from tests.upstreams import Sim
+from tests.support.gate import KEY, Gate, digest, running_gate
+from tests.support.metering import chunk, sse
+from tests.support.rawhttp import RawClient, Received, ScriptedUpstream, ok
+from tests.support.until import until
+from tests.support.upstreams import Sim
 
 PRICES = {"input": "3.00", "cache_read": "0.30", "cache_write": "3.75", "output": "15.00"}
 CREDIT = 1_000_000_000

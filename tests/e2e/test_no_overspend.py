@@ -15,8 +15,8 @@ import pytest
 
 from gateway.domain.money import format_amount
 from loadtest import gate as gates
-from tests.gate import digest
-from tests.upstreams import sim_provider
+from tests.support.gate import digest
+from tests.support.upstreams import sim_provider
 
 ROUNDS = int(os.environ.get("CREDITGATE_OVERSPEND_ROUNDS", "8"))
 REQUESTS, PAID, WORKERS = 500, 100, 4

@@ -14,11 +14,11 @@ from gateway.domain.events import Event
 from gateway.domain.money import format_amount
 from gateway.exporter.sink import Batch
 from gateway.exporter.sinks.sqlite import SqliteSink
-from gateway.proxy.answers import ANSWER_MAX_BYTES
-from tests.gate import KEY, SHARDS, Gate, digest, running_gate
-from tests.rawhttp import RawClient
-from tests.until import until
-from tests.upstreams import Sim
+from gateway.flow.kept_responses import ANSWER_MAX_BYTES
+from tests.support.gate import KEY, SHARDS, Gate, digest, running_gate
+from tests.support.rawhttp import RawClient
+from tests.support.until import until
+from tests.support.upstreams import Sim
 
 NAMED = {"idempotency-key": "order-7"}
 QUICK = "hi\nsim: tokens=3"

@@ -19,8 +19,8 @@ from redis.asyncio import Redis
 
 from gateway.ledger.accounts import AccountStore
 from loadtest import gate
-from tests.until import until
-from tests.upstreams import Sim, sim
+from tests.support.until import until
+from tests.support.upstreams import Sim, sim
 
 __all__ = ["sim"]
 

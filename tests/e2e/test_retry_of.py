@@ -9,9 +9,9 @@ import openai
 import pytest
 
 from gateway.domain.events import Event
-from tests.gate import KEY, Gate, running_gate
-from tests.until import until
-from tests.upstreams import Sim
+from tests.support.gate import KEY, Gate, running_gate
+from tests.support.until import until
+from tests.support.upstreams import Sim
 
 SLOW = "hi\nsim: tokens=3 ttft_ms=400"
 

@@ -19,20 +19,20 @@ import openai
 import pytest
 from msgpack import packb
 
-from gateway.admin.verify import verify
 from gateway.domain.events import Event
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account, Hold
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
+from gateway.flow.catalog import Route
+from gateway.flow.handler import Flow
+from gateway.http.interface import Exchange
 from gateway.ledger.audit import Audit
 from gateway.ledger.identities import check_identities
-from gateway.proxy.catalog import Route
-from gateway.proxy.handler import Flow
-from gateway.proxy.http import Exchange
-from tests.gate import BROKE_KEY, KEY, Gate, digest, running_gate
+from gateway.operations.verify import verify
 from tests.ledger.servers import OwnServer, server
-from tests.until import until
-from tests.upstreams import Sim
+from tests.support.gate import BROKE_KEY, KEY, Gate, digest, running_gate
+from tests.support.until import until
+from tests.support.upstreams import Sim
 
 ATTEMPTS = 3
 """Of one call: the SDKs retry twice."""

@@ -10,8 +10,8 @@ import openai
 import pytest
 
 from gateway.domain.events import Event
-from tests.gate import BROKE_KEY, KEY, Gate, running_gate
-from tests.upstreams import Sim
+from tests.support.gate import BROKE_KEY, KEY, Gate, running_gate
+from tests.support.upstreams import Sim
 
 INPUT, CACHED, OUTPUT = 1000, 100, 4000  # nano-credits a token, of the model `small`
 

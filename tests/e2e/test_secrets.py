@@ -15,12 +15,12 @@ import redis.asyncio
 import structlog
 
 from gateway.dialects.reading.meters import DocumentMeter
-from gateway.ledger.errors import LedgerBug, LedgerUnavailable, TooOld
+from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable, TooOld
 from gateway.telemetry.logs import configure_logs
-from tests.gate import Gate, digest, gate_config, running_gate
-from tests.rawhttp import RawClient
-from tests.until import until
-from tests.upstreams import Sim
+from tests.support.gate import Gate, digest, gate_config, running_gate
+from tests.support.rawhttp import RawClient
+from tests.support.until import until
+from tests.support.upstreams import Sim
 
 KEY = "sk-canary-key-4f1e9b"
 PROMPT = "canary prompt 77c2a1"

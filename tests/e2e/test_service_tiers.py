@@ -10,8 +10,8 @@ import openai
 import pytest
 
 from tests.e2e.test_sdks import anthropic_client, openai_client
-from tests.gate import Gate, digest, running_gate
-from tests.upstreams import Sim
+from tests.support.gate import Gate, digest, running_gate
+from tests.support.upstreams import Sim
 
 PRICES = {
     "input": "1.00",

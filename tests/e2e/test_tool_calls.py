@@ -12,8 +12,8 @@ import pytest
 from google import genai
 from google.genai import types
 
-from tests.gate import KEY, Gate
-from tests.upstreams import Sim
+from tests.support.gate import KEY, Gate
+from tests.support.upstreams import Sim
 
 ASK = 'How is the tide?\nsim: tool=tide args={"city":"Emden"} tokens=6'
 SCHEMA: dict[str, Any] = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.gate import Gate, gate_config, running_gate
-from tests.upstreams import Sim
+from tests.support.gate import Gate, gate_config, running_gate
+from tests.support.upstreams import Sim
 
 CONTEXT = 1_000_000
 INPUT, OUTPUT = 1000, 4000  # nano-credits a token

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from gateway.domain.events import Event
-from tests.cli.desk import Desk
-from tests.gate import Gate, running_gate
-from tests.until import until
-from tests.upstreams import Sim, sim, sim_tls, tls_files
+from tests.support.gate import Gate, running_gate
+from tests.support.until import until
+from tests.support.upstreams import Sim, sim, sim_tls, tls_files
+from tests.unit.cli.desk import Desk
 
 __all__ = ["sim", "sim_tls", "tls_files"]
 

@@ -14,10 +14,10 @@ import pytest
 
 from gateway.domain.events import Event
 from gateway.domain.reservation import Account
-from gateway.ledger.records import DueReservation
-from tests.gate import BROKE_KEY, KEY, Gate, digest, running_gate
-from tests.rawhttp import RawClient
-from tests.upstreams import Sim
+from gateway.ledger.codec.records import DueReservation
+from tests.support.gate import BROKE_KEY, KEY, Gate, digest, running_gate
+from tests.support.rawhttp import RawClient
+from tests.support.upstreams import Sim
 
 BALANCED = {"preset": "balanced"}
 PRICE = {"input": 1000, "output": 4000}  # nano-credits a token, of the model `small`

@@ -10,10 +10,10 @@ from gateway.domain.limits import Limit
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account, Denied, Extended, Hold, Settled
 from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.client.scripts import Script
+from gateway.ledger.codec.records import DueReservation, Reservation, Wallet
 from gateway.ledger.identities import Difference, check_identities
 from gateway.ledger.operations import Ledger
-from gateway.ledger.records import DueReservation, Reservation, Wallet
-from gateway.ledger.scripts import Script
 
 NOON_MS = 1_767_268_800_000
 """1 January 2026, 12:00 UTC."""

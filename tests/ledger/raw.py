@@ -8,7 +8,7 @@ import msgpack
 import redis.asyncio
 
 from gateway.ledger.accounts import RedisRunner
-from gateway.ledger.scripts import load_scripts
+from gateway.ledger.client.scripts import load_scripts
 from tests.ledger.bench import NOON_MS
 
 ROW = struct.Struct("<BBdd")

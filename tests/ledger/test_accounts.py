@@ -9,9 +9,9 @@ from gateway.domain.limits import Limit
 from gateway.domain.pricing import compile_prices, per_unit
 from gateway.domain.reservation import Key
 from gateway.ledger.accounts import AccountStore, OtherLedger, PricesChanged, RedisRunner
-from gateway.ledger.errors import LedgerRefusal, LedgerUnavailable
+from gateway.ledger.client.errors import LedgerRefusal, LedgerUnavailable
+from gateway.ledger.client.scripts import load_scripts
 from gateway.ledger.operations import Ledger
-from gateway.ledger.scripts import load_scripts
 from tests.ledger.bench import Bench
 
 SHARDS = 4

@@ -9,7 +9,7 @@ import pytest
 import redis.asyncio
 
 from gateway.ledger.accounts import RedisRunner
-from gateway.ledger.scripts import load_scripts
+from gateway.ledger.client.scripts import load_scripts
 from tests.ledger.raw import NAMES, ROW, Raw, rows, vector
 
 GRADUATED, VOLUME, PACKAGE, FLAT = 1, 2, 3, 4

@@ -7,7 +7,7 @@ import pytest
 import redis.asyncio
 
 from gateway.domain.money import MAX_AMOUNT_NANO
-from gateway.ledger.errors import LedgerBug
+from gateway.ledger.client.errors import LedgerBug
 from tests.ledger.raw import NAMES, Raw
 from tests.ledger.test_borders_signals import rules
 

@@ -9,7 +9,7 @@ import pytest
 import redis.asyncio
 
 from gateway.domain.pricing import PERIOD_NUMBERS
-from gateway.ledger import scripts
+from gateway.ledger.client import scripts
 from tests.ledger import rating
 
 ASK = """#!lua

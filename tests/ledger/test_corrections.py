@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import redis.asyncio
 
+from gateway.ledger.client.errors import LedgerRefusal
 from gateway.ledger.corrections import GrantTerms, Refunded
-from gateway.ledger.errors import LedgerRefusal
 from tests.ledger.bench import Bench
 
 DAY_MS = 86_400_000

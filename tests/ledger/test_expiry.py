@@ -8,7 +8,7 @@ import pytest
 import redis.asyncio
 
 from gateway.domain.reservation import Denied
-from gateway.ledger.errors import LedgerRefusal
+from gateway.ledger.client.errors import LedgerRefusal
 from gateway.ledger.operator import allowance_id
 from tests.ledger.bench import NOON_MS, Bench
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.ledger import journal as module
-from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.journal import (
     JournalFailed,
     JournalFull,

@@ -13,9 +13,9 @@ import redis.asyncio
 from gateway.domain.limits import Limit, Measure, Scope, Window
 from gateway.domain.reservation import Account, Denied, Hold
 from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.codec.records import read_scope, read_wallet
 from gateway.ledger.identities import check_identities
 from gateway.ledger.operations import Ledger
-from gateway.ledger.records import read_scope, read_wallet
 from gateway.ledger.standing import counted_in
 from tests.ledger.bench import NOON_MS, Bench
 

@@ -15,12 +15,12 @@ from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account, Denied, Extended, Hold, Settled
 from gateway.ledger.accounts import RedisRunner
-from gateway.ledger.connect import Endpoint
-from gateway.ledger.errors import LedgerBug, LedgerUnavailable
-from gateway.ledger.operations import Ledger, Seen
-from gateway.ledger.records import Ended, read_scope
-from gateway.ledger.resp import CoalescingRunner
-from gateway.ledger.scripts import Script
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
+from gateway.ledger.client.runner import CoalescingRunner
+from gateway.ledger.client.scripts import Script
+from gateway.ledger.codec.records import Ended, read_scope
+from gateway.ledger.operations import Ledger, OutboxWatermark
 from tests.ledger.bench import NOON_MS, Bench
 
 HOUR_MS = 3_600_000
@@ -624,7 +624,7 @@ async def test_when_memory_is_full_admission_stops_and_settlement_does_not(bench
 
 
 async def test_a_shard_that_lost_a_tail_says_so_to_all_ledgers_of_the_process(bench: Bench) -> None:
-    seen = Seen()
+    seen = OutboxWatermark()
     admission = Ledger(bench.runner, shard_count=1, seen=seen, clock_ms=lambda: bench.now)
     settlement = Ledger(bench.runner, shard_count=1, seen=seen, clock_ms=lambda: bench.now)
     await bench.open(1000)

@@ -8,10 +8,10 @@ import redis.asyncio
 
 from gateway.domain.delivery import DeadLetter, Place
 from gateway.domain.events import Event
-from gateway.ledger.connect import Endpoint
-from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.outbox import Outbox, decode_entry
-from tests.outbox_writer import OutboxWriter
+from tests.support.outbox_writer import OutboxWriter
 
 
 @pytest.fixture

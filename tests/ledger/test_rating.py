@@ -10,8 +10,8 @@ import redis.asyncio
 
 from gateway.domain.pricing import PriceTable, Rate, Tier, compile_prices
 from gateway.domain.reservation import Denied, Hold, Settled
-from gateway.ledger.errors import LedgerBug
-from gateway.ledger.records import Ended
+from gateway.ledger.client.errors import LedgerBug
+from gateway.ledger.codec.records import Ended
 from tests.ledger import rating
 from tests.ledger.bench import NOON_MS, Bench
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
-from gateway.ledger.scripts import load_scripts
+from gateway.ledger.client.scripts import load_scripts
 from tests.ledger.test_oracle import SEED, STEPS, wander
 from tests.ledger.test_words import LISTED, run_scenario
 

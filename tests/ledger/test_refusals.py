@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from gateway.ledger.connect import Endpoint
-from gateway.ledger.errors import LedgerUnavailable
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.refusals import (
     RefusalLog,
     RefusedRequest,

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from gateway.admin.reopen import Desk, Reopened, ledger_status, reopen
-from gateway.admin.verify import verify
 from gateway.domain.delivery import START, DeadLetter, Place
 from gateway.domain.events import Event
 from gateway.domain.limits import Limit
@@ -18,9 +16,11 @@ from gateway.exporter.sink import Batch
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.ledger.audit import Audit
-from gateway.ledger.errors import LedgerUnavailable, ShardClosed
+from gateway.ledger.client.errors import LedgerUnavailable, ShardClosed
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.repair import Repair
+from gateway.operations.reopen import Desk, Reopened, ledger_status, reopen
+from gateway.operations.verify import verify
 from tests.ledger.bench import NOON_MS, Bench
 
 DAY_MS = 86_400_000

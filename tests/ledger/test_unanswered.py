@@ -9,10 +9,10 @@ from typing import Any
 import redis.asyncio
 
 from gateway.app.tasks import end_tasks
-from gateway.ledger.connect import Endpoint
+from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.unanswered import TOLD_FOR_MS, Note, UnansweredLog
 from tests.ledger.servers import server
-from tests.until import until
+from tests.support.until import until
 
 STREAM = "{cg}:unanswered"
 FIRST = Note("unanswered", "r1", "acme\0k1", b"0123456789abcdef")

@@ -15,18 +15,18 @@ from gateway.domain.delivery import Place
 from gateway.domain.events import Event, EventKind
 from gateway.domain.limits import Limit
 from gateway.domain.pricing import compile_prices
-from gateway.domain.reservation import Account, Once, Use
+from gateway.domain.reservation import Account, IdempotencyKey, Use
 from gateway.domain.signals import SignalRules
-from gateway.ledger.errors import LedgerRefusal, LedgerUnavailable, TooOld
+from gateway.ledger.client.errors import LedgerRefusal, LedgerUnavailable, TooOld
 from gateway.ledger.repair import CannotReapply, Repair
 from tests.ledger.bench import NOON_MS, Bench
-from tests.ledger.test_scripts import VERBS, parse
+from tests.ledger.client.test_scripts import VERBS, parse
 
 REPAIRS = {"freeze", "loosen", "reapply", "reopen"}
 """What is for a shard that cannot serve."""
 Scenario = Callable[[Bench], Awaitable[object]]
 SCENARIOS: dict[tuple[str, str], Scenario] = {}
-ONCE = Once("d1", bytes(16))
+ONCE = IdempotencyKey("d1", bytes(16))
 QUIET: set[tuple[str, str]] = set()
 """Those that must not write."""
 
@@ -342,8 +342,8 @@ async def stale_account(bench: Bench) -> None:
 @scenario("reserve", "repeated")
 async def repeated(bench: Bench) -> None:
     await bench.open()
-    await bench.held("r1", once=ONCE)
-    await bench.reserve("r2", once=ONCE)
+    await bench.held("r1", idempotency=ONCE)
+    await bench.reserve("r2", idempotency=ONCE)
 
 
 @scenario("reserve", "outbox_full")

@@ -17,11 +17,11 @@ from gateway.domain.pricing import PriceTable, Rate, Tier, compile_prices, per_u
 from gateway.domain.reservation import Account, Denied, Hold, Settled
 from gateway.domain.signals import SignalRules, TopUp, Velocity
 from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.client.errors import LedgerRefusal, TooOld
+from gateway.ledger.codec.records import DueReservation
 from gateway.ledger.corrections import GrantTerms
-from gateway.ledger.errors import LedgerRefusal, TooOld
 from gateway.ledger.operations import Ledger
 from gateway.ledger.operator import CATEGORIES, CATEGORY_NUMBERS
-from gateway.ledger.records import DueReservation
 from tests.ledger.model import Model
 from tests.ledger.wallet import Status
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from gateway.ledger.scripts import lua_folder
+from gateway.ledger.client.scripts import lua_folder
 from tests.mutants import forks, rests, survivors
 from tests.mutants.mutate import Mutant, mutants_of, read_scripts
 

@@ -1,6 +1,6 @@
 """Runs the ledger's tests on mutants: collected once, then a fork of this process for each.
 
-Law: a fork leads a process group of its own, in which its server runs, and writes into a folder of
+Invariants: a fork leads a process group of its own, in which its server runs, and writes into a folder of
 its own; both go when it ends, in time or not. No production code knows: the loader is pointed to
 a folder of changed scripts in the fork alone. A mutant is killed by the first test that fails; one
 that never ends, by what its processes may use.
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.ledger import scripts
+from gateway.ledger.client import scripts
 from tests.mutants.mutate import Mutant
 
 TESTS = (
@@ -42,7 +42,7 @@ TESTS = (
     "tests/ledger/test_borders_once.py",
     "tests/ledger/test_borders_clock.py",
     "tests/ledger/test_exact_terms.py",
-    "tests/ledger/test_scripts.py::test_bounds_are_the_same_in_lua_and_python",
+    "tests/ledger/client/test_scripts.py::test_bounds_are_the_same_in_lua_and_python",
     "tests/ledger/test_operations.py",
     "tests/ledger/test_words.py",
     "tests/ledger/test_repair.py",
@@ -227,7 +227,7 @@ def _run(items: Sequence[pytest.Item], sources: Mapping[str, str], folder: Path)
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(folder)
     for name, source in sources.items():
         (folder / name).write_text(source)
-    for module in (scripts, sys.modules.get("tests.ledger.test_scripts")):
+    for module in (scripts, sys.modules.get("tests.ledger.client.test_scripts")):
         if module is not None:
             vars(module)["lua_folder"] = lambda: folder
     scripts.load_scripts.cache_clear()

@@ -10,7 +10,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Mapping
 
-from gateway.ledger.scripts import PRELUDE, Prelude
+from gateway.ledger.client.scripts import PRELUDE, Prelude
 from tests.mutants.tokens import tokens_of
 
 _CONSTANTS = re.compile(r"local ([A-Za-z_, ]+) = (?:[\d']|[a-z]+\.[a-z]+).*")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.ledger.scripts import lua_folder
+from gateway.ledger.client.scripts import lua_folder
 from tests.mutants import rests, survivors
 from tests.mutants.mutate import mutants_of, read_scripts
 from tests.mutants.tokens import statements_of, tokens_of

@@ -1,6 +1,6 @@
 """Lua 5.1 as tokens, and where its statements and expressions end: as much as mutants need.
 
-Law: a token knows its place in the source, so that a mutant is the source with one place changed.
+Invariants: a token knows its place in the source, so that a mutant is the source with one place changed.
 Comments are no tokens. What the scripts do not use is refused, not guessed at: long strings, hex
 numbers, exponents, escapes but that of the zero byte, functions inside expressions.
 """

@@ -1,0 +1,221 @@
+"""The upper bound of a request: what it can cost at most, as quantities. The scripts rate it.
+
+Invariants: a token has at least one byte of decoded text, so bytes plus the template bound the input;
+the output is bounded by what the caller allows, else by the model. The dearest class that
+could apply is assumed. Only then is a reservation a promise.
+"""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from gateway.dialects.base import BadRequest, ForwardOptions, RequestFacts, Unmeasured
+from gateway.dialects.fields import MAX_COUNT, SCOPED
+from gateway.domain.usage import DEFAULT_TIER, TOKEN_UNITS, Usage, in_tier, usage_in_tier
+from gateway.flow.catalog import Model, Policy
+
+
+@dataclass(slots=True)  # not frozen: each request makes one, and that would make it dearer
+class Bound:
+    """Quantities in tokens. Never changed.
+
+    input:        upper bound of the input
+    input_count:  the request's own input as counted when the provider reports nothing
+    output:       upper bound over all choices
+    held_output:  how much of it is held: of a stream a part at first
+    step:         how much more a running stream asks for at a time
+    lowered:      the output maximum of each choice, where the gate has lowered the caller's
+    other_most:   upper bound of what is neither: images, bytes, seconds, …
+    other_certain: what of it the request alone decides
+    tiers:        service tiers that may serve it; the first where the answer does not say
+    """
+
+    input: int
+    input_count: int
+    output: int
+    held_output: int
+    audio: bool
+    images: bool
+    tool_calls: int
+    step: int = 1
+    lowered: int | None = None
+    other_most: Usage = field(default_factory=dict)
+    other_certain: Usage = field(default_factory=dict)
+    tiers: tuple[str, ...] = (DEFAULT_TIER,)
+
+    def held_usage(self, model: Model) -> Usage:
+        """What the hold must cover."""
+        usage = model.prices.worst_case(
+            input_tokens=self.input,
+            output_tokens=self.held_output,
+            tool_calls=self.tool_calls,
+            audio=self.audio,
+            images=self.images,
+            tiers=self.tiers,
+        )
+        if not self.other_most:
+            return usage
+        usage = dict(usage)
+        for unit, quantity in self.other_most.items():
+            for tier in self.tiers:
+                named = in_tier(unit, tier)
+                usage[named] = usage.get(named, 0) + quantity
+        return usage
+
+    def counted_usage(self, output: int) -> Usage:
+        """What is charged where only the gate has counted."""
+        usage = {"input": self.input_count, "output": output, "request": 1, **self.other_certain}
+        return usage_in_tier(usage, self.tiers[0])
+
+    def checkpoint_usage(self, model: Model, policy: Policy, seen: Usage) -> Usage:
+        """What the ledger charges if this gate dies: by policy what was seen, the hold, or nothing."""
+        match policy.expire_charges:
+            case "checkpoint":
+                return seen
+            case "hold":
+                return self.held_usage(model)
+            case "nothing":
+                return {}
+
+    @property
+    def most(self) -> int:
+        """Quantities at most: tokens of input and output, and all else."""
+        return self.input + self.output + sum(self.other_most.values())
+
+    @property
+    def tokens(self) -> int:
+        """Tokens held, for limits that count tokens."""
+        tokens = self.input + self.held_output
+        for unit, quantity in self.other_most.items():
+            if unit in TOKEN_UNITS:
+                tokens += quantity
+        return tokens
+
+
+def bound_request(
+    facts: RequestFacts, model: Model, policy: Policy, expected_output: int | None = None
+) -> Bound:
+    """Bound one request. Raises BadRequest when it asks for more than the model can give.
+
+    expected_output: what a stream is expected to need, if that is known: held at first
+    """
+    per_choice = facts.output_bound
+    if per_choice is None:
+        default = _default_output(model, policy) if facts.limits_output else None
+        per_choice = default or model.max_output_tokens
+    elif per_choice > model.max_output_tokens:
+        raise BadRequest(
+            f"This model produces at most {model.max_output_tokens} tokens, but {per_choice} were"
+            f" asked for. Lower the maximum to {model.max_output_tokens} or less.",
+            param="max_tokens",
+        )
+    output = per_choice * facts.choices
+    step = output
+    if facts.stream and policy.hold_output_tokens is not None:
+        step = policy.hold_output_tokens
+        if expected_output is not None:
+            step = max(expected_output, policy.least_hold_output_tokens)
+    held = min(output, step)
+    bound, own = _input_bounds(facts, model)
+    return Bound(
+        input=bound,
+        input_count=-(-own // policy.bytes_per_token),
+        output=output,
+        held_output=held,
+        audio=facts.audio,
+        images=facts.images,
+        tool_calls=facts.tool_calls,
+        step=max(1, step),
+        other_most=facts.most,
+        other_certain=facts.certain,
+        tiers=_tiers(facts, model),
+    )
+
+
+def _input_bounds(facts: RequestFacts, model: Model) -> tuple[int, int]:
+    """The bound of the input, and of the request's own part of it. Raises BadRequest when neither the
+    body nor the configuration bounds it."""
+    bound = facts.input_bound
+    own = bound if facts.input_own is None else facts.input_own
+    if model.context_tokens is None:
+        if facts.unmeasured is not None:
+            raise _unbounded(facts.unmeasured, model)
+        return bound, own
+    context = model.context_tokens * facts.readings
+    if facts.unmeasured is not None:
+        if facts.readings > MAX_COUNT:
+            raise BadRequest(
+                f"`{facts.unmeasured.param}` would be read {facts.readings} times; with media whose"
+                f" tokens the request does not bound, {MAX_COUNT} prompts or hosted calls are the most.",
+                param=facts.unmeasured.param,
+            )
+        return context, context
+    return min(bound, context), min(own, context)
+
+
+def _unbounded(unmeasured: Unmeasured, model: Model) -> BadRequest:
+    """What to raise for something whose tokens nothing bounds."""
+    if unmeasured.kind == "stored":
+        what, also = "what the provider keeps", ""
+    else:
+        what = f"{unmeasured.kind} by reference or in pages"
+        also = f", or `media_tokens.{unmeasured.kind}` in the policy"
+    return BadRequest(
+        f"`{unmeasured.param}` is {what}, whose tokens the request does not bound. Send text or an"
+        f" inline image, or ask the operator to set `context_tokens` of the model `{model.name}`{also}.",
+        param=unmeasured.param,
+    )
+
+
+def scope_of(customer_id: str) -> str:
+    """What is put in front of a customer's names at the provider: stable, short, and it does not tell
+    who the customer is."""
+    return hashlib.sha256(customer_id.encode()).hexdigest()[:16]
+
+
+def scoped_options(
+    forward: ForwardOptions, facts: RequestFacts, customer_id: str
+) -> ForwardOptions:
+    """With the customer's scope, if the body has names that share state at the provider."""
+    if _SCOPED.isdisjoint(facts.document):
+        return forward
+    return replace(forward, customer_scope=scope_of(customer_id))
+
+
+_SCOPED: Final = SCOPED | {"metadata"}
+"""Fields that are such names, or hold one."""
+
+
+def forward_options(
+    facts: RequestFacts, model: Model, policy: Policy, lowered: int | None = None
+) -> ForwardOptions:
+    """How to write the body out: with the output maximum that the bound assumed, if the caller
+    gave none and the upstream's own would be higher, or if it was lowered."""
+    forward, chosen = model.forward, model.chosen_tiers
+    if facts.service_tier is None and len(chosen) == 1 and "service_tier" in facts.document:
+        forward = replace(forward, service_tier=chosen[0])
+    if lowered is not None:
+        return replace(forward, max_output=lowered, lowers=True)
+    given = facts.output_bound is not None or not facts.limits_output
+    if given or policy.default_max_output_tokens is None:
+        return forward
+    return replace(forward, max_output=_default_output(model, policy))
+
+
+def _tiers(facts: RequestFacts, model: Model) -> tuple[str, ...]:
+    """The service tiers that may serve the request. Raises BadRequest for one without a price."""
+    if facts.service_tier is None:
+        return model.chosen_tiers
+    if facts.service_tier in model.prices.service_tiers:
+        return (facts.service_tier,)
+    known = ", ".join(f'"{tier}"' for tier in ("auto", *model.prices.service_tiers))
+    raise BadRequest(
+        f"This `service_tier` has no price for the model `{model.name}`. Send one of {known}, or"
+        " leave it out.",
+        param="service_tier",
+    )
+
+
+def _default_output(model: Model, policy: Policy) -> int | None:
+    default = policy.default_max_output_tokens
+    return None if default is None else min(default, model.max_output_tokens)

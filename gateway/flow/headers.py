@@ -1,0 +1,256 @@
+"""Which header fields pass the gate, in which direction. Both directions are allow-lists.
+
+RFC 9110, 7.6.1: fields that `Connection` names and the hop-by-hop ones end here. Of a request, what
+the caller's API defines and the operator names for the upstream passes (`dialects/passing.py`). Of an
+answer, what describes the answer passes; what describes the operator's account with the provider
+(rate limits, organisation, cookies) or imitates the gate does not.
+
+What becomes of a name is decided once and remembered: a request only looks names up.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from gateway.dialects.passing import (
+    BETA_FIELDS,
+    HARMLESS_BETAS,
+    REQUEST_FIELDS,
+    passing_betas,
+)
+from gateway.http.interface import Headers
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+_NEVER_FORWARDED: Final = HOP_BY_HOP | {
+    "host",
+    "content-length",
+    "content-encoding",
+    "content-type",
+    "accept-encoding",
+    "expect",
+    "authorization",
+    "x-api-key",
+    "x-goog-api-key",
+    "api-key",
+    "cookie",
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-request-id",
+    "idempotency-key",  # two customers may use the same one, and the provider sees one account
+    "openai-organization",
+    "openai-project",
+}
+
+_NEVER_FORWARDED_PREFIXES: Final = ("x-forwarded-", "x-credits-", "x-creditgate-", "x-original-")
+
+_PLAIN_NAME: Final = re.compile(r"[a-z0-9-]+", re.ASCII)
+
+_UNCODED: Final = (b"accept-encoding", b"identity")
+"""What is coded cannot be metered without decoding it."""
+
+
+def may_forward(name: str) -> bool:
+    """Whether a configuration can have a header field of callers reach an upstream; name in lower
+    case. Servers that read fields as variables take `x_team` for `x-team`, so only one of them may."""
+    plain = _PLAIN_NAME.fullmatch(name) is not None
+    return plain and name not in _NEVER_FORWARDED and not name.startswith(_NEVER_FORWARDED_PREFIXES)
+
+
+RETURNED: Final = frozenset(
+    {
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "content-type",
+        "etag",
+        "expires",
+        "last-modified",
+        "openai-model",
+        "openai-processing-ms",
+        "openai-version",
+        "retry-after",
+        "retry-after-ms",
+        "vary",
+    }
+)
+"""Fields of an answer that the client sees, in lower case."""
+
+_NEVER_RETURNED: Final = HOP_BY_HOP | {
+    "alt-svc",
+    "anthropic-organization-id",
+    "clear-site-data",
+    "content-length",
+    "date",
+    "idempotent-replayed",
+    "openai-organization",
+    "openai-project",
+    "request-id",
+    "set-cookie",
+    "strict-transport-security",
+    "www-authenticate",
+    "x-accel-redirect",
+    "x-error-source",
+    "x-request-id",
+    "x-should-retry",
+    "x-upstream-request-id",
+}
+_NEVER_RETURNED_PREFIXES: Final = (
+    "access-control-",
+    "anthropic-ratelimit-",
+    "x-accel-",
+    "x-credits-",
+    "x-creditgate-",
+    "x-ratelimit-",
+)
+
+
+def may_return(name: str) -> bool:
+    """Whether a configuration can have a header field of an upstream reach clients; name in lower
+    case."""
+    return name not in _NEVER_RETURNED and not name.startswith(_NEVER_RETURNED_PREFIXES)
+
+
+_UPSTREAM_IDS: Final = frozenset({"x-request-id", "request-id"})
+UPSTREAM_ID: Final = "x-upstream-request-id"
+"""How the client sees the upstream's id of its request; `x-request-id` is the gate's."""
+
+_NAMES_REMEMBERED: Final = 256
+_MAX_ID_CHARS: Final = 200
+_PLAIN_CONNECTION: Final = frozenset({"keep-alive", "Keep-Alive", "close"})
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """What the operator lets pass for one upstream, beyond what always does; names in lower case.
+
+    request:   header fields of requests
+    betas:     names in `anthropic-beta` and `openai-beta`
+    answer:    header fields of answers
+    internal:  header fields of requests that end at the gate whatever else is said
+    """
+
+    request: frozenset[str] = frozenset()
+    betas: frozenset[str] = frozenset()
+    answer: frozenset[str] = frozenset()
+    internal: frozenset[str] = frozenset()
+
+
+class Forwarding:
+    """The fields that one upstream sees: the caller's that pass, and the gate's own."""
+
+    __slots__ = ("_added", "_betas", "_decide", "_dropped", "_passing", "returned")
+
+    def __init__(self, added: Headers = (), passing: Passing | None = None) -> None:
+        """added: credential and configured fields."""
+        passing = passing or Passing()
+        replaced = {name.decode().lower() for name, _ in added}
+        self._dropped = _NEVER_FORWARDED | replaced | passing.internal
+        self._passing = passing.request
+        self._betas = HARMLESS_BETAS | passing.betas
+        self._added = tuple(added)
+        self._decide = lru_cache(_NAMES_REMEMBERED)(self._forwarded_name)
+        self.returned = RETURNED | passing.answer
+        """Fields of its answers that the client sees."""
+
+    def fields(
+        self,
+        sent: Iterable[tuple[str, str]],
+        connection: str | None,
+        request_id: str,
+        media_type: str | None = "application/json",
+        api: str = "generic",
+    ) -> Headers:
+        """connection: the value of the caller's Connection field, None when there is none.
+        media_type: of the body that goes upstream; None when there is no body to be typed.
+        api: whose fields pass, a key of `REQUEST_FIELDS`"""
+        named: frozenset[str] = frozenset()
+        if connection is not None and connection not in _PLAIN_CONNECTION:
+            named = frozenset(connection.lower().replace(" ", "").split(","))
+        decide = self._decide
+        if named:
+            sent = [field for field in sent if field[0].lower() not in named]
+        passed = []
+        for name, value in sent:
+            passing, lists_betas = decide(name, api)
+            if passing is None:
+                continue
+            if lists_betas:
+                value = passing_betas(value, self._betas)
+                if not value:
+                    continue
+            passed.append((passing, value.encode("utf-8", "surrogateescape")))
+        passed += self._added
+        if media_type is not None:
+            passed.append((b"content-type", media_type.encode("utf-8", "surrogateescape")))
+        passed.append(_UNCODED)
+        passed.append((b"x-request-id", request_id.encode()))
+        return passed
+
+    def _forwarded_name(self, name: str, api: str) -> tuple[bytes | None, bool]:
+        """The name as it goes upstream, None when it does not; and whether its value lists betas."""
+        low = name.lower()
+        passes = low in REQUEST_FIELDS[api] or low in self._passing
+        if not passes or low in self._dropped or not name.isascii():
+            return None, False
+        return name.encode("ascii"), low in BETA_FIELDS
+
+
+@dataclass(slots=True)
+class AnswerHead:
+    """An upstream's fields, read once.
+
+    fields:      those that the client sees; the upstream's request id under a name of its own
+    request_id:  the upstream's id of the request
+    """
+
+    fields: list[tuple[str, str]]
+    media_type: bytes = b""
+    coding: bytes | None = None
+    request_id: str | None = None
+
+
+def read_head(fields: Headers, returned: frozenset[str] = RETURNED) -> AnswerHead:
+    """Read an answer's fields. returned: those that the client sees, beside the upstream's id."""
+    head = AnswerHead([])
+    for name, raw in fields:
+        passing, is_read = _returned_name(name, returned)
+        if passing is None:
+            continue
+        value = raw.decode("latin-1")
+        if is_read:
+            if passing == "content-type":
+                head.media_type = raw
+            elif passing == "content-encoding":
+                head.coding = raw
+            elif head.request_id is None:
+                head.request_id = value[:_MAX_ID_CHARS]
+            else:
+                continue  # a provider that says it under both names
+        head.fields.append((passing, value))
+    return head
+
+
+@lru_cache(_NAMES_REMEMBERED)
+def _returned_name(name: bytes, returned: frozenset[str]) -> tuple[str | None, bool]:
+    """A field's name as the client sees it, None when it does not; and whether the gate reads it."""
+    low = name.decode("latin-1").lower()
+    if low in _UPSTREAM_IDS:
+        return UPSTREAM_ID, True
+    return low if low in returned else None, low in ("content-type", "content-encoding")

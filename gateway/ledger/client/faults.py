@@ -1,0 +1,85 @@
+"""What an error reply of the server means to the gate: one table, and who raises what.
+
+Invariants: a reply whose first word is in `NOT_EXECUTED` promises that nothing was written, so the
+outcome is known. Anything else that a script answers with an error is a bug in the script or in
+the keys it met, and may have left a part of its writes behind (Redis does not roll back): it is
+raised as `LedgerBug`, never retried.
+"""
+
+from typing import Final
+
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
+
+from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
+
+NOSCRIPT: Final = "NOSCRIPT"
+MOVED: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING"})
+"""The server is not the primary, or not ready to be one: reconnect to find it."""
+
+NOT_EXECUTED: Final = {
+    NOSCRIPT: "does not keep the script, although it was just loaded",
+    "BUSY": "is busy with a script that does not end",
+    "LOADING": "is still loading its data",
+    "READONLY": "is a replica; it takes no writes",
+    "MISCONF": "cannot write to its disk",
+    "NOREPLICAS": "has fewer replicas than it requires",
+    "OOM": "is out of memory",
+    "MASTERDOWN": "is a replica that has lost its primary",
+    "CLUSTERDOWN": "belongs to a cluster that is down",
+    "MOVED": "says that the key lives on another node",
+    "ASK": "says that the key is moving to another node",
+    "TRYAGAIN": "says that the keys are moving to another node",
+    "NOAUTH": "wants a password",
+    "NOPERM": "does not permit this user what the gate needs",
+    "WRONGPASS": "refuses the user name or the password",
+}
+"""First word of the reply → what it says of the server. Scripts meet OOM, READONLY, MISCONF and
+NOREPLICAS before their first write only: the server checks them at the start of a script with
+a `#!lua` line, and otherwise at its first writing command."""
+
+
+_CLASSES: Final[dict[type[Exception], str]] = {
+    AuthenticationError: "WRONGPASS",
+    BusyLoadingError: "LOADING",
+    MasterDownError: "MASTERDOWN",  # to redis-py a kind of the next one
+    ClusterDownError: "CLUSTERDOWN",
+    NoPermissionError: "NOPERM",
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+}
+"""Errors of which redis-py takes off the first word."""
+
+
+def refusal_of(error: Exception) -> LedgerUnavailable | None:
+    """The server's own refusal in what redis-py raises; None where it is none."""
+    word = next((word for kind, word in _CLASSES.items() if isinstance(error, kind)), None)
+    if word is None and isinstance(error, ResponseError):
+        word = first_word(error)
+    meaning = NOT_EXECUTED.get(word or "")
+    if word is None or meaning is None:
+        return None
+    detail = f": {str(error)[:200]}" if word == "NOPERM" else ""  # it names the command
+    return LedgerUnavailable(f"the ledger's server {meaning} ({word}){detail}", code=word)
+
+
+def first_word(error: Exception) -> str:
+    """The code an error reply opens with: `NOSCRIPT No matching script.` → `NOSCRIPT`."""
+    return str(error).partition(" ")[0]
+
+
+def explain(error: Exception, script_name: str) -> LedgerUnavailable | LedgerBug:
+    """The exception to raise for an error reply to a script. Arguments are never in it."""
+    word = first_word(error)
+    meaning = NOT_EXECUTED.get(word)
+    if meaning is not None:
+        return LedgerUnavailable(f"the ledger's server {meaning} ({word})", code=word)
+    return LedgerBug(f"script {script_name} failed: {str(error)[:300]}")

@@ -1,0 +1,98 @@
+"""Whether the server can hold the ledger now: asked again and again while the gate runs.
+
+What `durability` refuses at the start may come about later: an operator turns eviction on, a
+failover makes the server a replica, memory or disk run out. Each state has a word of its own for
+`/readyz` and the log, and a sentence that says what to do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import redis.asyncio
+
+from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.outbox import unavailable
+
+TroubleWord = Literal[
+    "ledger_unreachable",
+    "ledger_is_replica",
+    "ledger_loading",
+    "ledger_evicts",
+    "ledger_out_of_memory",
+    "ledger_disk_failed",
+    "ledger_not_permitted",
+    "ledger_refuses",
+    "store_unreadable",
+]
+
+STORE: Final = "STORE"
+"""`LedgerUnavailable.code` where the store cannot say what the ledger should have."""
+UNREACHABLE: Final[TroubleWord] = "ledger_unreachable"
+_BY_CODE: Final[Mapping[str, TroubleWord]] = {
+    "READONLY": "ledger_is_replica",
+    "MASTERDOWN": "ledger_is_replica",
+    "LOADING": "ledger_loading",
+    "OOM": "ledger_out_of_memory",
+    "MISCONF": "ledger_disk_failed",
+    "NOPERM": "ledger_not_permitted",
+    "NOAUTH": "ledger_not_permitted",
+    "WRONGPASS": "ledger_not_permitted",
+    STORE: "store_unreadable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why the server cannot serve.
+
+    moved:  it is not the primary, or not ready: all connections should reconnect
+    barred: it would serve, and must not be asked to
+    """
+
+    word: TroubleWord
+    sentence: str
+    moved: bool = False
+    barred: bool = False
+
+
+async def find_trouble(client: redis.asyncio.Redis) -> Trouble | None:
+    """Ask the server how it is. Never raises for one that cannot be reached."""
+    try:
+        with unavailable():
+            info: dict[str, Any] = await client.info("memory", "replication", "persistence")
+    except LedgerUnavailable as error:
+        return trouble_of(error)
+    return read_trouble(info)
+
+
+def trouble_of(error: LedgerUnavailable) -> Trouble:
+    """The server's refusal of a command, or its silence."""
+    word = _BY_CODE.get(error.code, "ledger_refuses" if error.code else UNREACHABLE)
+    return Trouble(word, str(error), moved=word in ("ledger_is_replica", "ledger_loading"))
+
+
+def read_trouble(info: Mapping[str, Any]) -> Trouble | None:
+    """What INFO says of a server that should hold a ledger."""
+    if info.get("loading"):
+        return Trouble("ledger_loading", "the server is still loading its data (LOADING)", True)
+    if info.get("role", "master") != "master":
+        sentence = "the server is a replica and takes no writes (READONLY); connect to the primary"
+        return Trouble("ledger_is_replica", sentence, moved=True)
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        sentence = (
+            f"maxmemory-policy is {policy}: an evicted record would be a double charge;"
+            " set it to noeviction"
+        )
+        return Trouble("ledger_evicts", sentence, barred=True)
+    most = info.get("maxmemory", 0)
+    if 0 < most <= info.get("used_memory", 0):
+        sentence = f"the server is out of memory (OOM): raise maxmemory, now {most} bytes"
+        return Trouble("ledger_out_of_memory", sentence)
+    if info.get("aof_enabled") and info.get("aof_last_write_status", "ok") != "ok":
+        sentence = (
+            "the server cannot write its append-only file (MISCONF); look at its disk and log"
+        )
+        return Trouble("ledger_disk_failed", sentence)
+    return None

@@ -1,0 +1,288 @@
+"""The scripts' headers say what the scripts do, and the loader links what they use."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+
+from gateway.domain.money import MAX_AMOUNT_NANO, MAX_QUANTITY, MAX_RATE_PICO, PICO_PER_NANO
+from gateway.domain.reservation import (
+    IDEMPOTENCY_TTL_MS,
+    MAX_USES,
+    SETTLE_MAX_AGE_MS,
+    TOMBSTONE_TTL_MS,
+)
+from gateway.ledger.client.scripts import PRELUDE, Prelude, load_scripts, lua_folder, read_prelude
+from gateway.ledger.operations import Ledger
+from gateway.ledger.repair import Repair
+
+VERBS = [
+    "account",
+    "ack",
+    "adjust",
+    "afford",
+    "allowance",
+    "expire",
+    "extend",
+    "freeze",
+    "grant",
+    "loosen",
+    "quote",
+    "rate",
+    "reapply",
+    "refund",
+    "release",
+    "reopen",
+    "reserve",
+    "settle",
+    "signals",
+    "sweep",
+    "void",
+]
+READ_ONLY = {"quote", "rate", "afford"}
+ALLOW_OOM = set(VERBS) - READ_ONLY - {"reserve"}
+
+
+@dataclass
+class Header:
+    """What the comments at the top of a script promise."""
+
+    first_line: str
+    purpose: str
+    keys: list[str]
+    args: list[str]
+    words: list[str]
+    writes: set[str]
+    body: str
+
+
+def parse(name: str) -> Header:
+    first_line, *lines = (lua_folder() / f"{name}.lua").read_text().splitlines()
+    top = [line[2:].removeprefix(" ") for line in lines if line.startswith("--")]
+    end = next(at for at, line in enumerate(lines) if not line.startswith("--"))
+    top, body = [line[2:].removeprefix(" ") for line in lines[:end]], "\n".join(lines[end:])
+    text = "\n".join(top)
+    words: list[str] = []
+    for line in (
+        text.partition("replies, the first that applies:\n")[2]
+        .partition("\nwrites:")[0]
+        .splitlines()
+    ):
+        found = re.match(r"  ((?:[a-z_]+, )*[a-z_]+)(?::|  |$)", line)
+        if found:
+            words += found[1].split(", ")
+    return Header(
+        first_line=first_line,
+        purpose=top[0].partition(": ")[2],
+        keys=re.findall(r"^KEYS\[\d+\] (\w+)", text, re.M),
+        args=re.findall(r"^ARGV\[\d+\] ([\w ]+?)(?:  |$)", text, re.M),
+        words=words,
+        writes=set(re.findall(r"[a-z]+", text.partition("\nwrites:")[2].partition(".")[0])),
+        body=body,
+    )
+
+
+def prelude_answers() -> dict[str, set[str]]:
+    """Which words the prelude's functions can answer, by their `answers:` lines."""
+    answers = {}
+    for block in read_prelude(lua_folder()).split("\n\n"):
+        said = re.search(r"^-- answers: (.*)$", block, re.M)
+        name = re.search(r"^local function (\w+)", block, re.M)
+        if name:
+            returned = set(re.findall(r"(?:return nil, |return nil, \{ )'([a-z_]+)'", block))
+            returned |= {
+                word for word in re.findall(r"'([a-z_]+)'", block) if "return nil, refusal" in block
+            }
+            returned |= (
+                {"went_back", "unknown_account"}
+                if "'went_back' or 'unknown_account'" in block
+                else set()
+            )
+            if said:
+                answers[name[1]] = set(said[1].split(", "))
+                assert answers[name[1]] == returned, name[1]
+            else:
+                assert not re.search(r"return nil, '", block), (
+                    f"{name[1]} refuses without saying so"
+                )
+    return answers
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_header_lists_the_keys_and_arguments_that_the_script_uses(name: str) -> None:
+    header = parse(name)
+    used = {int(number) for number in re.findall(r"KEYS\[(\d+)\]", header.body)}
+    spread = re.search(r"read\(|KEYS\[2 \+ i\]", header.body)  # the rest of KEYS
+    assert used <= set(range(1, len(header.keys) + 1))
+    assert spread or used == set(range(1, len(header.keys) + 1))
+    given = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", header.body)}
+    assert given == set(range(1, len(header.args) + 1))
+    assert header.purpose
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_header_lists_the_words_that_the_script_answers(name: str) -> None:
+    header = parse(name)
+    answers = prelude_answers()
+    said = set(re.findall(r"return \{ '([a-z_]+)'", header.body))
+    said |= set(
+        re.findall(r"return \{ same and '([a-z_]+)' or '([a-z_]+)'", header.body)
+        and ["unchanged", "exists_with_different_parameters"]
+    )
+    said |= set(re.findall(r"word = '([a-z_]+)'", header.body))
+    if "return { OUTCOMES[" in header.body or "return { word, e[" in header.body:
+        said |= {"settled", "released", "expired", "settled_late"}
+    for function, words in answers.items():
+        if re.search(rf"\b{function}\(", header.body):
+            said |= words
+    if "return { outcome," in header.body:
+        said |= set(re.findall(r"outcome, kind, amount = '([a-z_]+)'", header.body))
+    missing, invented = said - set(header.words), set(header.words) - said
+    # What a script says differently, or cannot meet, of what its helpers answer.
+    excused = {
+        "account": {"unknown_account"},
+        "settle": {"expired"},
+        "expire": {"unknown_account", "bad_rate", "bad_quantity", "unknown_shape", "too_large"},
+    }.get(name, set())
+    assert missing <= excused, missing
+    assert invented <= {"unknown_account"}, invented
+    assert len(header.words) == len(set(header.words))
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_header_lists_the_keys_that_the_script_writes(name: str) -> None:
+    header = parse(name)
+    writing = header.body.partition("-- write\n")[2]
+    written = {header.keys[int(n) - 1] for n in re.findall(r"KEYS\[(\d+)\]", writing)}
+    assert written <= header.writes | {"out"}, written - header.writes
+    assert written or name in READ_ONLY
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_nothing_is_written_before_the_decision(name: str) -> None:
+    body = parse(name).body.partition("-- write\n")[0]
+    calls = set(re.findall(r"call\('([A-Z]+)'", body))
+    assert calls <= {"GET", "HGET", "ZCARD", "SCARD", "XLEN", "HLEN", "XRANGE", "ZREM"}
+    assert "ZREM" not in calls or name == "expire"  # strikes off a deadline without a hold
+    assert "emit(" not in body
+    assert "store(" not in body
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_scripts_that_must_go_on_run_when_memory_is_full(name: str) -> None:
+    first_line = load_scripts()[name].source.decode().partition("\n")[0]
+    assert ("flags=allow-oom" in first_line) == (name in ALLOW_OOM)
+    assert first_line.startswith("#!lua")
+    assert load_scripts()[name].source.count(b"#!") == 1
+
+
+def test_every_verb_is_a_method_of_the_same_name() -> None:
+    assert sorted(load_scripts()) == VERBS
+    assert all(callable(getattr(Ledger, name, None) or getattr(Repair, name)) for name in VERBS)
+
+
+def test_bounds_are_the_same_in_lua_and_python() -> None:
+    source = read_prelude(lua_folder())
+
+    def value(name: str) -> int:
+        found = re.search(rf"^local {name} = (\d+)", source, re.M)
+        assert found is not None
+        return int(found[1])
+
+    assert value("MAX_AMOUNT") == MAX_AMOUNT_NANO < 1 << 53
+    assert value("MAX_QUANTITY") == MAX_QUANTITY
+    assert value("MAX_RATE") == MAX_RATE_PICO // PICO_PER_NANO
+    assert value("MAX_USES") == MAX_USES
+    assert value("TOMBSTONE_TTL_MS") == TOMBSTONE_TTL_MS
+    assert value("SETTLE_MAX_AGE_MS") == SETTLE_MAX_AGE_MS
+    assert value("IDEMPOTENCY_TTL_MS") == IDEMPOTENCY_TTL_MS
+
+
+def test_link_takes_what_is_used_in_order_and_folds_constants() -> None:
+    prelude = Prelude(
+        "-- Head.\n\n-- One.\nlocal LOW, HIGH = 1, 20 -- bounds\nlocal WORD = 'w'\n\n"
+        "local function base(x)\n  return x + LOW\nend\n\n"
+        "-- Uses base.\nlocal function twice(x)\n  return base(base(x))\nend\n\n"
+        "local function unused()\n  return HIGH\nend\n"
+    )
+    linked = prelude.link(
+        "#!lua\n-- unused: a comment uses nothing\nreturn { WORD, twice(HIGH) }\n"
+    )
+    assert linked.splitlines() == [
+        "#!lua",
+        "local function base(x)",
+        "  return x + 1",
+        "end",
+        "local function twice(x)",
+        "  return base(base(x))",
+        "end",
+        "return { 'w', twice(20) }",
+    ]
+
+
+def test_link_defines_what_is_rare_at_its_first_use() -> None:
+    prelude = Prelude(
+        "-- Head.\n\nlocal floor = math.floor\n\nlocal function both(x)\n  return floor(x)\nend\n\n"
+        "local function helper(x)\n  return both(x)\nend\n\n"
+        "-- rare: never\nlocal function never(x)\n  return helper(x)\nend\n\n"
+        "-- rare: seldom\nlocal function seldom(x)\n  return helper(x) + never(x)\nend\n\n"
+        "-- rare, as `seldom`:\nlocal function unasked(x)\n  return x\nend\n\n"
+        "-- rare, as `seldom`:\nlocal function beside(x)\n  return seldom(x)\nend\n"
+    )
+    assert prelude.link("#!lua\nreturn both(1)\n").count("rare") == 0
+    linked = prelude.link("#!lua\nif both(1) then beside(seldom(2)) end\n")
+    assert linked.splitlines() == [
+        "#!lua",
+        "local rare",
+        "local function both(x)",
+        "  return math.floor(x)",
+        "end",
+        "rare = function(name)",
+        "local made = {}",
+        "rare = function(name)",
+        "if not made[name] then",
+        "if name == 'beside' or name == 'seldom' then",
+        "local function helper(x)",
+        "  return both(x)",
+        "end",
+        "local function seldom(x)",
+        "  return helper(x) + rare('never')(x)",
+        "end",
+        "local function beside(x)",
+        "  return seldom(x)",
+        "end",
+        "made.beside, made.seldom = beside, seldom",
+        "end",
+        "if name == 'never' then",
+        "local function helper(x)",
+        "  return both(x)",
+        "end",
+        "local function never(x)",
+        "  return helper(x)",
+        "end",
+        "made.never = never",
+        "end",
+        "end",
+        "return made[name]",
+        "end",
+        "return rare(name)",
+        "end",
+        "if both(1) then rare('beside')(rare('seldom')(2)) end",
+    ]
+
+
+def test_amounts_never_pass_through_text() -> None:
+    for name in [*VERBS, *(f"_{part}" for part in PRELUDE)]:
+        source = (lua_folder() / f"{name}.lua").read_text()
+        code = "\n".join(line.partition("--")[0] for line in source.splitlines())
+        assert "tostring" not in code
+        assert "tonumber" not in code
+        assert "cjson" not in code
+
+
+def test_scripts_load_on_valkey(valkey_socket: Path) -> None:
+    with redis.Redis(unix_socket_path=str(valkey_socket)) as client:
+        for script in load_scripts().values():
+            assert client.script_load(script.source) == script.sha.decode()

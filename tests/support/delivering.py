@@ -1,0 +1,40 @@
+"""The exporter beside a gate, as the supervisor runs it, and waiting for what it delivers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.app.exporting import ExportService, build_exporter
+from gateway.app.roles import Resources
+from gateway.domain.delivery import Place
+from gateway.exporter.sinks.sqlite_reader import SqliteStore
+from tests.support.gate import Gate
+from tests.support.until import until
+
+
+@asynccontextmanager
+async def exporting(gate: Gate) -> AsyncIterator[ExportService]:
+    """The exporter beside a gate, as the supervisor runs it."""
+    url, data = gate.settings.redis.connection_url(), str(gate.settings.data_dir)
+    assert url is not None
+    service = await build_exporter(gate.settings, Resources(url, data, "exporter-0"))
+    await service.start(None)
+    try:
+        yield service
+    finally:
+        await service.drain(5.0)
+
+
+def stored(gate: Gate) -> dict[int, Place]:
+    return SqliteStore.cursors_at(gate.settings.events_path)
+
+
+async def delivered(gate: Gate) -> None:
+    """Until the store has all that the outbox had."""
+    await gate.settle_all()
+
+    async def all_of_it() -> bool:
+        heads = await gate.outbox.heads()
+        cursors = stored(gate)
+        return all(h.last.seq < 0 or cursors.get(n) == h.last for n, h in enumerate(heads))
+
+    await until(all_of_it)

@@ -1,0 +1,171 @@
+"""A whole gate inside the test's process: real settings, ledger, sockets, flow; no supervisor.
+
+`async with running_gate(tmp_path, valkey_url, sim.url) as gate:` serves on a free port. What the
+supervisor would do beside it (accounts, export) the helper does when asked.
+"""
+
+import hashlib
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from gateway.app.roles import Resources
+from gateway.app.service import GateService, build_gate
+from gateway.app.sync import sync_accounts
+from gateway.domain.delivery import START, DeadLetter
+from gateway.domain.events import Event
+from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.operations import Ledger
+from gateway.ledger.outbox import Outbox
+from gateway.settings import Settings, load_settings
+
+KEY = "sk-test-customer"
+BROKE_KEY = "sk-test-broke"
+SHARDS = 4
+
+
+def digest(key: str) -> str:
+    """How a key stands in the configuration."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def gate_config(sim_url: str, data_dir: Path, ledger_url: str, **changes: Any) -> dict[str, Any]:
+    """A small configuration on the simulated provider; `changes` replace whole sections."""
+    model = {
+        "upstream": "sim",
+        "prices": {"input": "1.00", "cache_read": "0.10", "output": "4.00"},
+        "max_output_tokens": 4096,
+    }
+    return {
+        "listen": {"port": 0, "workers": 1},
+        "admin": {"port": 0},
+        "data_dir": str(data_dir),
+        "redis": {"url": ledger_url, "shards": SHARDS},
+        "upstreams": {
+            "sim": {
+                "base_url": sim_url,
+                # Long: a busy machine can stand still for seconds.
+                "timeouts": {"connect_ms": 20_000, "head_ms": 20_000, "between_bytes_ms": 20_000},
+            }
+        },
+        "models": {
+            "small": model,
+            "dear": {**model, "prices": {"input": "1000.00", "output": "4000.00"}},
+        },
+        "customers": {
+            "acme": {
+                "grants": [{"name": "start", "amount": "10.00", "category": "paid"}],
+                "keys": [{"id": "k_acme", "sha256": digest(KEY)}],
+            },
+            "broke": {"keys": [{"id": "k_broke", "sha256": digest(BROKE_KEY)}]},
+        },
+        **changes,
+    }
+
+
+@dataclass(slots=True)
+class Gate:
+    """A running gate and what a test asks of it."""
+
+    url: str
+    service: GateService
+    settings: Settings
+    store: AccountStore
+    ledger: Ledger
+    outbox: Outbox
+    runner: RedisRunner
+    client: httpx.AsyncClient
+    headers: dict[str, str] = field(
+        default_factory=lambda: {
+            "authorization": f"Bearer {KEY}",
+            "content-type": "application/json",
+        }
+    )
+
+    async def chat(self, content: str = "Hello", **fields: Any) -> httpx.Response:
+        """One chat completion; the simulator obeys a last line such as `sim: tokens=5`."""
+        body = {"model": "small", "messages": [{"role": "user", "content": content}], **fields}
+        return await self.post("/v1/chat/completions", body)
+
+    async def post(
+        self, path: str, body: Any, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """POST JSON with the customer's key."""
+        return await self.client.post(path, json=body, headers={**self.headers, **(headers or {})})
+
+    async def events(self, customer_id: str = "acme") -> list[Event]:
+        """The customer's usage events so far, oldest first, read from the outbox."""
+        tails = await self.outbox.read(dict.fromkeys(range(SHARDS), START), limit=100_000)
+        entries = [entry for _, shard in tails for entry in shard]
+        assert not [entry for entry in entries if isinstance(entry, DeadLetter)]
+        return [
+            entry
+            for entry in entries
+            if isinstance(entry, Event)
+            and entry.customer_id == customer_id
+            and entry.reservation_id is not None
+        ]
+
+    def ledger_at(self, now_ms: int) -> Ledger:
+        """The same ledger by another clock."""
+        return Ledger(self.runner, shard_count=SHARDS, clock_ms=lambda: now_ms)
+
+    async def settle_all(self) -> None:
+        """Wait until nothing is on its way to the ledger any more."""
+        await self.service._settlements.drain(grace_s=10.0)
+
+    async def one_event(self, customer_id: str = "acme") -> Event:
+        """The customer's only event, after everything has settled."""
+        await self.settle_all()
+        [event] = await self.events(customer_id)
+        return event
+
+    async def held_nano(self, customer_id: str = "acme") -> int:
+        """What the customer's wallet holds now."""
+        return (await self.store.wallets([customer_id]))[customer_id].held_nano
+
+    async def settled_nano(self, customer_id: str = "acme") -> int:
+        """What the customer's wallet has been charged in all."""
+        return (await self.store.wallets([customer_id]))[customer_id].settled_nano
+
+
+@asynccontextmanager
+async def running_gate(
+    tmp_path: Path, valkey_socket: Path, sim_url: str, **changes: Any
+) -> AsyncIterator[Gate]:
+    """Serve a gate on a free port; drained and closed at the end.
+
+    `empty=False` leaves in the ledger what is there; `ledger_url` stands for the socket; other
+    `changes` replace whole sections.
+    """
+    empty = changes.pop("empty", True)
+    ledger_url = changes.pop("ledger_url", f"unix://{valkey_socket}")
+    file = tmp_path / "gateway.yaml"
+    file.write_text(yaml.safe_dump(gate_config(sim_url, tmp_path / "data", ledger_url, **changes)))
+    settings = load_settings(file)
+    redis_client = Endpoint.from_url(ledger_url).client(name="test")
+    if empty:
+        await redis_client.flushall()
+    store = AccountStore(redis_client, shard_count=SHARDS)
+    runner = RedisRunner(redis_client)
+    ledger = Ledger(runner, shard_count=SHARDS)
+    await sync_accounts(settings, ledger, store)
+    service = await build_gate(settings, Resources(ledger_url, str(tmp_path / "data"), "worker-0"))
+    sock = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    await service.start(sock)
+    try:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            yield Gate(
+                url, service, settings, store, ledger, Outbox(redis_client, SHARDS), runner, client
+            )
+    finally:
+        await service.drain(5.0)
+        await redis_client.aclose()
