@@ -63,7 +63,7 @@ def parts_for(config: Path, settings: Settings) -> Parts:
         roles=(
             Role(
                 "worker",
-                "gateway.app.service:build_gate",
+                "gateway.app.gate:build_gate",
                 count=settings.listen.workers,
                 listens=True,
                 given=for_worker,

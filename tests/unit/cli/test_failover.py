@@ -131,7 +131,7 @@ async def test_a_gate_that_only_reads_finds_the_new_primary_too(
 ) -> None:
     """Nothing is written by it, so no refusal tells it."""
     await servers.promote_b()
-    admission = gate.service._admission
+    admission = gate.service.ledger.admission
     await until(lambda: asyncio.sleep(0, admission.reconnects > 0), WITHIN_S)
     made = await Desk(tmp_path / "gateway.yaml").ask("key", "create", "acme")
     headers = {"authorization": f"Bearer {made['key']}"}
