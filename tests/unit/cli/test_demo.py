@@ -83,7 +83,7 @@ def test_every_step_of_the_story_adds_up(demo: Demo) -> None:
     assert "The capital of France is Paris." in said
     assert said.count("the event says") == 6, "each request of the story, to the unit"
     assert "402, sent 1 time" in said
-    assert "The key payment-1 has granted pocket this before: nothing was changed." in said
+    assert "The key payment-1 was used for this before: nothing was changed." in said
     assert "refused with 402: insufficient_credits" in said
     assert "charged, rounded up" in said
     assert "No drift." in said

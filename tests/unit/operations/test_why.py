@@ -113,7 +113,7 @@ async def test_an_expiry_and_its_late_settle_are_one_story(bank: Bank, path: Pat
     assert [told.event.kind for told in story.events] == ["expire", "settle_late"]
     assert [told.adds_up for told in story.events] == [True, None]
     assert story.charged_nano == 20 + 550
-    assert "charged in all: 0.00000057 credits" in shown(story)
+    assert "charged in total: 0.00000057 credits" in shown(story)
 
 
 async def test_a_refusal_tells_reason_and_amounts(bank: Bank, path: Path) -> None:
