@@ -5,12 +5,31 @@
 """
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal, Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Raw header fields in order; names as they came (compare lower-cased)."""
+
+
+_FORBIDDEN: Final = re.compile(rb"[\r\n\0]")
+
+
+def encode_fields(fields: Iterable[tuple[str | bytes, str | bytes]]) -> bytes:
+    """Encode header fields as lines, each with its CR LF (RFC 9112, 5).
+
+    Raises ValueError for CR, LF or NUL in a name or a value: they would begin another field.
+    """
+    lines = []
+    for name, value in fields:
+        raw = name if isinstance(name, bytes) else name.encode("latin-1")
+        content = value if isinstance(value, bytes) else value.encode("latin-1")
+        if _FORBIDDEN.search(raw) or _FORBIDDEN.search(content):
+            raise ValueError(f"a header field must not have CR, LF or NUL: {raw!r}")
+        lines.append(b"%b: %b\r\n" % (raw, content))
+    return b"".join(lines)
 
 
 class ClientGone(Exception):
