@@ -70,7 +70,9 @@ class UsageFacts:
 OMITTED_WHEN_NONE: Final = ("service_tier", "response_service_tier", "upstream_error")
 """Facts that are left out of the map, rather than null, where they say nothing."""
 
-FACT_FIELDS: Final = tuple(each.name for part in (RequestLabels, UsageFacts) for each in fields(part))
+FACT_FIELDS: Final = tuple(
+    each.name for part in (RequestLabels, UsageFacts) for each in fields(part)
+)
 """The names of all facts."""
 
 

@@ -6,14 +6,13 @@ that; an account that has changed in the ledger is read again; each at most once
 
 import time
 from asyncio import CancelledError
-from typing import Literal
 
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Denied, DenyReason, Hold, IdempotencyKey, Quote, Repeated
 from gateway.flow.context import RequestContext
 from gateway.flow.last_credit import lower_estimate
 from gateway.flow.rate_fields import rate_fields
-from gateway.flow.refusals import Refused, refused_by_ledger
+from gateway.flow.refusals import refused_by_ledger
 from gateway.flow.reservation.delivery import Delivery
 from gateway.http.interface import encode_fields
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
@@ -50,11 +49,13 @@ class Admission:
         account = context.account
         assert account is not None
         quote = await self._ledger.quote(account, NOTHING, b"", tokens=0, model=model)
-        reason: DenyReason | Literal["allow"] = quote.decision
-        if reason == "allow" and quote.available_nano <= 0 and not context.route.free:
+        reason = quote.decision
+        if reason == "allow":
+            if quote.available_nano > 0 or context.route.free:
+                return
             reason = "insufficient_credits"
-        if reason in ("allow", "stale_account", "stale_windows"):
-            return  # what is stale is read again when the request reserves
+        if reason == "stale_account" or reason == "stale_windows":
+            return  # read again when the request reserves
         context.denied = _denied(quote, reason)
         raise refused_by_ledger(
             context.denied, insufficient_status=context.route.policy.insufficient_status

@@ -14,7 +14,6 @@ from gateway.dialects.fields import MAX_COUNT, SCOPED
 from gateway.domain.usage import DEFAULT_TIER, TOKEN_UNITS, Usage, in_tier, usage_in_tier
 from gateway.flow.catalog import Model, Policy
 
-
 DEFAULT_TIERS: Final = (DEFAULT_TIER,)
 
 

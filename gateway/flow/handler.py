@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.dialects.base import BadRequest, Dialect
+from gateway.dialects.base import BadRequest
 from gateway.dialects.passing import passing_query
 from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.admission import Admission, RepeatedRequest, StaleAccount

@@ -52,7 +52,12 @@ async def relay(context: RequestContext, response: Answer, reservation: Reservat
     failed = status >= 400
     media_type = head.media_type.decode("latin-1").lower()
     start = b""
-    if dialect.reads_start and not plan.model.free and not failed and not media_type.startswith(EVENT_STREAM):
+    if (
+        dialect.reads_start
+        and not plan.model.free
+        and not failed
+        and not media_type.startswith(EVENT_STREAM)
+    ):
         start = await _read_start(response)
     free = plan.model.free
     streams = free or dialect.streams(facts, media_type, start)

@@ -150,9 +150,7 @@ class Delivery:
             warned, refusal = True, None
             await asyncio.sleep(OFFER_AGAIN_S)
 
-    async def _on_disk(
-        self, pending: PendingSettlement, refusal: Exception, *, warn: bool
-    ) -> bool:
+    async def _on_disk(self, pending: PendingSettlement, refusal: Exception, *, warn: bool) -> bool:
         """Whether a settlement that the ledger did not take is on disk now: in the journal, or set
         aside."""
         if not isinstance(refusal, LedgerUnavailable):

@@ -236,9 +236,7 @@ class Growth:
                 self.act_at = NEVER  # the next periodic extension asks
                 self._set_stop(NEVER)
             if not isinstance(fault, LedgerUnavailable):
-                log.error(
-                    "extend_failed", reservation_id=of.hold.reservation_id, **failure(fault)
-                )
+                log.error("extend_failed", reservation_id=of.hold.reservation_id, **failure(fault))
 
     def _take(self, answer: Extended, asked: Estimate) -> None:
         """Note what the ledger answered."""

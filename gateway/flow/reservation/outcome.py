@@ -252,17 +252,20 @@ OUTCOMES: Final[tuple[Row, ...]] = (
         "left_charge_hold",
         "the client left; the policy is `charge_hold`, or the model reasons before it shows output",
         "the hold",
-        lambda of: bool(of.left_by)
-        and (of.left_by == "charge_hold" or of.ended.model.hidden_output),
+        lambda of: (
+            bool(of.left_by) and (of.left_by == "charge_hold" or of.ended.model.hidden_output)
+        ),
         _left_hold,
     ),
     Row(
         "left_unreadable",
         "the client left a response that could not be decoded; the policy is not `charge_input`",
         "the hold",
-        lambda of: bool(of.left_by)
-        and of.ended.facts.unreadable is not None
-        and of.left_by != "charge_input",
+        lambda of: (
+            bool(of.left_by)
+            and of.ended.facts.unreadable is not None
+            and of.left_by != "charge_input"
+        ),
         _unreadable,
     ),
     Row(

@@ -13,7 +13,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Final
 
 import structlog
 
@@ -351,5 +350,3 @@ class Reservation:
         self._services.live.discard(self)
         if settled is not None:
             self._services.settled(self, settled)
-
-
