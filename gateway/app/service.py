@@ -185,6 +185,7 @@ class GateService:
         self._observer = Observer(self._metrics, self._lines, self._refusals)
         self._delivery = Delivery(settling, self._journal, self._metrics.endings_set_aside)
         self._live = LiveReservations()
+        self._expected = ExpectedOutput()
         self._changes = Changes(self._client, namespace=redis.namespace)
         self._sweeper = Sweeper(settling, self._store)
         self._prices = PriceFeed(self._store.price_books())
@@ -218,7 +219,7 @@ class GateService:
             admission.reserve,
             self._delivery,
             GrowthServices(self._delivery.ledger, self._store.key_killed, self._delivery.spawn),
-            ExpectedOutput(),
+            self._expected,
             self._retries,
             self._live,
             self._ended,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import redis.asyncio
+from gateway.flow.reservation.run import Run
 from msgpack import packb
 
 from gateway.dialects.base import ForwardOptions, RequestFacts
@@ -19,7 +20,6 @@ from gateway.flow.catalog import Model
 from gateway.flow.estimate import estimate_request
 from gateway.flow.headers import Forwarding
 from gateway.flow.reservation.delivery import Settlements
-from gateway.flow.reservation.run import Run
 from gateway.http.interface import Answer, Headers
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.errors import LedgerUnavailable
