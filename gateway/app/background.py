@@ -10,7 +10,8 @@ from typing import Final
 import structlog
 
 from gateway.app.tasks import end_tasks
-from gateway.flow.reservation.delivery import Settlements
+from gateway.flow.reservation.delivery import Delivery
+from gateway.flow.reservation.live import LiveReservations
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.runner import CoalescingRunner
@@ -64,7 +65,7 @@ class JournalReplay:
 
     journal: SettleJournal
     folder: Path
-    settlements: Settlements
+    delivery: Delivery
     connection: CoalescingRunner
 
     async def run(self) -> None:
@@ -82,10 +83,10 @@ class JournalReplay:
     async def replay_own(self) -> None:
         """Deliver what this worker's journal holds, if the ledger is connected."""
         if self.connection.connected and self.journal.waiting_records:
-            await self.settlements.replay_journal()
+            await self.delivery.replay_journal()
 
     async def _replay_orphan(self, path: Path) -> None:
-        done = await replay_orphan(path, self.settlements.replay_one)
+        done = await replay_orphan(path, self.delivery.replay_one)
         if done.delivered or done.rejected or done.damaged_bytes:
             log.warning(
                 "journal_replayed",
@@ -100,13 +101,11 @@ class FollowChanges:
     """Applies changes of accounts to running requests as soon as they are announced."""
 
     changes: Changes
-    settlements: Settlements
+    live: LiveReservations
 
     async def run(self) -> None:
         """Follow the announcements without end."""
         while True:
             with suppress(LedgerUnavailable):
-                await self.changes.follow(
-                    self.settlements.look_at, lambda: self.settlements.look_at(None)
-                )
+                await self.changes.follow(self.live.look_at, lambda: self.live.look_at(None))
             await asyncio.sleep(RESTART_AFTER_S)

@@ -9,7 +9,8 @@ from gateway.app.ledger_access import LedgerAccess
 from gateway.app.pools import PoolRegistry
 from gateway.app.records import Records
 from gateway.flow.handler import Flow
-from gateway.flow.reservation.delivery import Settlements
+from gateway.flow.reservation.delivery import Delivery
+from gateway.flow.reservation.live import LiveReservations
 from gateway.http.server.server import HttpServer
 
 # After the grace; together less than `worker.SETTLE_TIME_S`.
@@ -27,7 +28,8 @@ class Drain:
 
     flow: Flow
     server: HttpServer
-    settlements: Settlements
+    live: LiveReservations
+    delivery: Delivery
     background: Background
     replay: JournalReplay
     pools: PoolRegistry
@@ -45,7 +47,7 @@ class Drain:
         self.flow.draining = True
         await self.server.drain(grace_s)
         await self._end_running()
-        await self.settlements.drain(DELIVER_S)
+        await self.delivery.drain(DELIVER_S)
         await self.background.stop()
         await self.replay.replay_own()
         await self.pools.close()
@@ -59,7 +61,7 @@ class Drain:
         The gate ends these answers, not their clients: each reservation is marked before its
         connection is cut, so that no policy for clients who leave applies.
         """
-        self.settlements.stop_running()
+        self.live.stop_running()
         await self.server.drain(FRAME_S)
-        self.settlements.stop_running()  # what was being admitted meanwhile
+        self.live.stop_running()  # what was being admitted meanwhile
         await self.server.close(LEAVE_S)

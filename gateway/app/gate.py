@@ -5,6 +5,7 @@
 
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.app.background import Background, FollowChanges, JournalReplay, Work
@@ -19,14 +20,18 @@ from gateway.app.pricing import PriceFeed
 from gateway.app.records import Records, open_records
 from gateway.app.roles import CannotServe, Resources
 from gateway.domain.reservation import Settled
+from gateway.flow.admission import Admission
 from gateway.flow.catalog import Catalog
-from gateway.flow.handler import Flow
+from gateway.flow.expected_output import ExpectedOutput
+from gateway.flow.handler import Flow, FlowServices
 from gateway.flow.idempotency import Repeats
-from gateway.flow.kept_responses import KeptAnswer
+from gateway.flow.kept_responses import AnswerStore, KeptAnswer
 from gateway.flow.observer import Observer
-from gateway.flow.reservation.delivery import Settlements
-from gateway.flow.reservation.run import Run
-from gateway.flow.retries import Attempts
+from gateway.flow.reservation.delivery import Delivery
+from gateway.flow.reservation.growth import GrowthServices
+from gateway.flow.reservation.live import LiveReservations
+from gateway.flow.reservation.reservation import Reservation, ReservationServices
+from gateway.flow.retries import Retries
 from gateway.flow.sweeper import Sweeper
 from gateway.http.server.server import HttpServer, ServerLimits
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -43,8 +48,10 @@ class Gate:
     flow: Flow
     server: HttpServer
     configuration: Configuration
-    settlements: Settlements
-    attempts: Attempts
+    live: LiveReservations
+    delivery: Delivery
+    retries: Retries
+    expected: ExpectedOutput
     ledger: LedgerAccess
     pools: PoolRegistry
     records: Records
@@ -77,7 +84,7 @@ class Gate:
         """The metrics so far."""
         metrics = self.records.metrics
         metrics.requests_in_flight.set(self.server.busy_count)
-        metrics.holds_open.set(len(self.settlements.live))
+        metrics.holds_open.set(len(self.live))
         metrics.settle_journal_entries.set(self.records.journal.waiting_records)
         return metrics.registry.snapshot()
 
@@ -118,34 +125,38 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
     # From here on nothing can be refused, so that a failed start leaves no journal behind.
     records = open_records(settings, resources)
     observer = Observer(records.metrics, records.lines, ledger.refusals)
-    settlements = _settlements(ledger, records, observer)
-    attempts = Attempts(ledger.unanswered.post)
     repeats = Repeats(ledger.accounts.reservation, balance.charge_of, records.answers)
-    flow = Flow(
-        compiled.catalog,
-        compiled.accounts,
-        ledger.reserving,
-        settlements,
-        observer,
-        repeats,
-        attempts,
+    live, expected = LiveReservations(), ExpectedOutput()
+    delivery = Delivery(ledger.settling, records.journal, records.metrics.endings_set_aside)
+    retries = Retries(ledger.unanswered.post)
+    admission = Admission(ledger.reserving, delivery)
+    reservations = ReservationServices(
+        admission.reserve,
+        delivery,
+        GrowthServices(delivery.ledger, ledger.accounts.key_killed, delivery.spawn),
+        expected,
+        retries,
+        live,
+        _settled(observer, records.answers, delivery),
     )
+    services = FlowServices(admission, reservations, observer, repeats)
+    flow = Flow(compiled.catalog, compiled.accounts, services)
     configuration = Configuration(compiler, compiled, flow, records.answers)
     server = HttpServer(flow, _server_limits(settings.listen))
-    replay = JournalReplay(records.journal, records.journals, settlements, ledger.settlement)
+    replay = JournalReplay(records.journal, records.journals, delivery, ledger.settlement)
 
     async def keep_prices() -> None:
         await prices.run(configuration.reprice)
 
     async def take_unanswered() -> None:
-        await ledger.unanswered.read(attempts.take)
+        await ledger.unanswered.read(retries.take)
 
     work: list[Work] = [
-        settlements.keep_alive,
+        live.keep_alive,
         ledger.refusals.run,
         replay.run,
         keep_prices,
-        FollowChanges(ledger.changes, settlements).run,
+        FollowChanges(ledger.changes, live).run,
         ledger.unanswered.write,
         take_unanswered,
         ledger.shards.run,
@@ -159,18 +170,21 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         flow=flow,
         server=server,
         configuration=configuration,
-        settlements=settlements,
-        attempts=attempts,
+        live=live,
+        delivery=delivery,
+        retries=retries,
+        expected=expected,
         ledger=ledger,
         pools=pools,
         records=records,
         background=background,
         stopping=Drain(
-            flow,
-            server,
-            settlements,
-            background,
-            replay,
+            flow=flow,
+            server=server,
+            live=live,
+            delivery=delivery,
+            background=background,
+            replay=replay,
             pools=pools,
             records=records,
             ledger=ledger,
@@ -178,23 +192,18 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
     )
 
 
-def _settlements(ledger: LedgerAccess, records: Records, observer: Observer) -> Settlements:
-    def settled(run: Run, outcome: Settled) -> None:
+def _settled(
+    observer: Observer, answers: AnswerStore, delivery: Delivery
+) -> Callable[[Reservation, Settled], None]:
+    def settled(reservation: Reservation, outcome: Settled) -> None:
         """Count what the ledger has taken, and keep the answer for repeats where that is wanted."""
-        observer.settled(run, outcome)
-        if run.kept is not None:
-            status, media_type, body = run.kept
+        observer.settled(reservation, outcome)
+        if reservation.kept is not None:
+            status, media_type, body = reservation.kept
             kept = KeptAnswer(status, media_type, outcome.charged_nano, body)
-            settlements.spawn(records.answers.keep(run.hold.reservation_id, kept))
+            delivery.spawn(answers.keep(reservation.hold.reservation_id, kept))
 
-    settlements = Settlements(
-        ledger.settling,
-        records.journal,
-        settled,
-        records.metrics.endings_set_aside,
-        ledger.accounts.key_killed,
-    )
-    return settlements
+    return settled
 
 
 def _server_limits(listen: ListenSection) -> ServerLimits:

@@ -15,7 +15,7 @@ from gateway.domain.reservation import Account, Key
 from gateway.domain.suggestions import suggest
 from gateway.flow.authentication import account_of
 from gateway.flow.catalog import Model, Route
-from gateway.flow.estimate import bound_request
+from gateway.flow.estimate import estimate_request
 from gateway.flow.paths import PathTable
 from gateway.http.interface import Upstream
 from gateway.ledger.pricebook import UnreadablePrice
@@ -65,7 +65,7 @@ async def quote_request(settings: Settings, backend: Backend, request: RequestTo
         if account.models is not None and model.name not in account.models:
             allowed = ", ".join(sorted(account.models))
             raise Conflict(f"{account.customer_id} may not use {model.name}, only: {allowed}")
-        bound = bound_request(facts, model, route.policy)
+        bound = estimate_request(facts, model, route.policy)
     except BadRequest as bad:
         at = f" ({bad.param})" if bad.param else ""
         raise Conflict(f"the gate would refuse this body with 400: {bad.message}{at}") from bad
