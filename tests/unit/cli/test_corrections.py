@@ -178,7 +178,7 @@ async def test_what_a_running_request_holds_of_a_voided_grant_it_may_spend(
             "model": "small",
             "stream": True,
             "max_tokens": 20,
-            "messages": [{"role": "user", "content": "hi\nsim: input=10 tokens=20 itl_ms=10"}],
+            "messages": [{"role": "user", "content": "hi\nsim: input=10 tokens=20 itl_ms=150"}],
         },
         headers=gate.headers,
     ) as running:
