@@ -40,7 +40,7 @@ def run_gate(
     *,
     logs: Style | None = None,
 ) -> None:
-    """Operate the gate that a configuration describes until it is told to stop.
+    """Operate the gate that a configuration describes until it is stopped.
 
     Raises CannotStart, ConfigRefused (whatever is wrong with the configuration).
     """
@@ -138,7 +138,7 @@ async def _ask(settings: Settings, ledger_url: str) -> None:
 
 
 async def _write(settings: Settings, ledger_url: str) -> None:
-    """Bring the accounts into the ledger. Raises CannotServe."""
+    """Write the accounts into the ledger. Raises CannotServe."""
     async with _accounts(settings, ledger_url) as (store, ledger, outbox):
         await store.create()
         await ShardWatch(ledger, outbox, settings.events_path, speaks=False).look()

@@ -50,7 +50,7 @@ class Running:
 
 
 class Supervisor:
-    """Operates one gate until it is told to stop."""
+    """Operates one gate until it is stopped."""
 
     def __init__(self, settings: Any, parts: Parts) -> None:
         self._parts = parts

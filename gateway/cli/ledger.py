@@ -51,8 +51,8 @@ def reopen_command(
     """
 
     async def work(backend: Backend) -> Repaired:
-        with progress(shown=err.is_terminal and not as_json) as tell:
-            return await repair_shards(backend, shard, tell, accept_loss=accept_loss)
+        with progress(shown=err.is_terminal and not as_json) as report:
+            return await repair_shards(backend, shard, report, accept_loss=accept_loss)
 
     repaired = on_ledger(config, work)
     if as_json:

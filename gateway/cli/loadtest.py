@@ -150,7 +150,7 @@ def loadtest(
         typer.Option(
             "--report",
             "-o",
-            help="The report; its data goes beside it, as .json.",
+            help="The report; its data goes next to it, as .json.",
             rich_help_panel=_LEFT,
         ),
     ] = None,

@@ -98,9 +98,9 @@ def plan(
         if pending is not None and not as_json:
             print_pending(pending)
         request = PlanRequest(draft, configured.billing_day, since_ms, until_ms, customer)
-        with progress(shown=err.is_terminal and not as_json) as tell:
+        with progress(shown=err.is_terminal and not as_json) as report:
             planned = await plan_prices(
-                backend, request, lambda done, total: tell("requests", done, total)
+                backend, request, lambda done, total: report("requests", done, total)
             )
         return pending, planned
 

@@ -16,8 +16,8 @@ def verify_command(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False)
     """Check the identities of every wallet, shard and the store, on a live system too; exit 1 on drift."""
 
     async def work(backend: Backend) -> Verified:
-        with progress(shown=err.is_terminal and not as_json) as tell:
-            return await verify(backend.audit, backend.outbox, backend.store, tell)
+        with progress(shown=err.is_terminal and not as_json) as report:
+            return await verify(backend.audit, backend.outbox, backend.store, report)
 
     verified = on_ledger(config, work)
     if as_json:

@@ -6,7 +6,7 @@
    the events are the sums in the wallets;
 4. no gap and no repeat in the numbering of events, in the outbox and in the store.
 
-It runs beside a working gate. Each shard is read as of one moment, whose last event is L; then
+It runs while gates work. Each shard is read as of one moment, whose last event is L; then
 the outbox up to L; then the store up to L. In this order: an event that is trimmed before the
 outbox is read has been stored before it, so it is seen in the store. What ends after L is left out.
 """
@@ -30,12 +30,12 @@ async def verify(
     audit: Audit, outbox: Outbox, store: EventStore, progress: Progress | None = None
 ) -> Verified:
     """Check every identity. Raises LedgerUnavailable."""
-    tell = progress or (lambda _what, _done, _total: None)
+    report = progress or (lambda _what, _done, _total: None)
     findings = Findings()
-    ended, pending = await _walk(audit, tell)
+    ended, pending = await _walk(audit, report)
     shards, epochs = audit.keys.shard_count, {}
     for number in range(shards):
-        tell("shards", number, shards)
+        report("shards", number, shards)
         snapshot = await audit.snapshot(number)
         epochs[number] = snapshot.shard.last.epoch
         entries = await outbox.scan(number, snapshot.shard.last)
@@ -45,13 +45,13 @@ async def verify(
         await check.ends(ended.get(number, {}), store)
         await _orphans(findings, audit, number, pending.get(number, set()) - snapshot.holds.keys())
         check.not_ahead((await audit.snapshot(number)).shard.last if check.ahead else None)
-    tell("shards", shards, shards)
+    report("shards", shards, shards)
     await asyncio.to_thread(_the_store_itself, findings, store, epochs)
     return findings.verified()
 
 
 async def _walk(
-    audit: Audit, tell: Progress
+    audit: Audit, report: Progress
 ) -> tuple[Mapping[int, dict[str, Ended]], Mapping[int, set[str]]]:
     """Every reservation before the shards are read: so each tombstone's event is at or before L."""
     ended: dict[int, dict[str, Ended]] = defaultdict(dict)
@@ -64,7 +64,7 @@ async def _walk(
             else:
                 pending[number].add(reservation_id)
         seen += len(page)
-        tell("reservations", seen, 0)
+        report("reservations", seen, 0)
     return ended, pending
 
 

@@ -26,7 +26,7 @@ class WalletView:
     now_ms:    the ledger's clock, Unix ms
     names:     of grants, by number
     groups:    model groups by name, as configured, with their numbers from 1
-    limits:    as they stand
+    limits:    with what is used and held of each
     voided:    numbers of grants that were taken back
     recurring: names of the grants that the configuration renews
     """
@@ -117,7 +117,7 @@ def wallet_entry_document(entry: WalletEntry) -> dict[str, Any]:
 
 
 async def _standings(backend: Backend, customer_id: str) -> list[Standing]:
-    """How the limits of a customer, its models, its projects and its keys stand."""
+    """The limits of a customer, its models, its projects and its keys, with what is used of each."""
     stored = [
         Key(key.key_id, key.customer_id, key.project_id)
         for key in await backend.accounts.list_keys(customer_id)
