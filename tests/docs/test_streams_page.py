@@ -88,14 +88,14 @@ async def kill_after(gate: Gate, after: int) -> None:
     await until(lambda: any(run.facts.counted_output == after for run in live))
     wallet = (await gate.store.wallets(["acme"]))["acme"]
     await gate.ledger.account("acme", account_rev=wallet.account_rev + 1, killed=True)
-    gate.service._delivery.look_at("acme")
+    gate.service._live.look_at("acme")
 
 
 async def stop_after(gate: Gate, after: int) -> None:
     """Stop the gate's running answers, as at the end of the drain grace."""
     live = gate.service._live
     await until(lambda: any(run.facts.counted_output == after for run in live))
-    gate.service._delivery.stop_running()
+    gate.service._live.stop_running()
 
 
 async def outcome(gate: Gate, upstream: Paused, asked: dict[str, str | None]) -> str:
