@@ -2,18 +2,16 @@
 
 from gateway.dialects.base import Dialect
 from gateway.http.cors import Cors
-from gateway.http.interface import Exchange
-
-NOTHING: tuple[tuple[str, str], ...] = ()
+from gateway.http.interface import Exchange, encode_fields
 
 
 def common_fields(
     exchange: Exchange, dialect: Dialect, request_id: str, cors: Cors | None
-) -> tuple[tuple[str, str], ...]:
+) -> bytes:
     """Anthropic's name for the request's id, which its SDKs show, and what browsers need."""
-    fields = NOTHING
+    fields = b""
     if dialect.api == "anthropic":
-        fields = (("request-id", request_id),)
+        fields = encode_fields((("request-id", request_id),))
     if cors is not None:
         fields += cors.fields(exchange)
     return fields

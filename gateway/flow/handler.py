@@ -44,7 +44,14 @@ from gateway.flow.reservation.run import Run
 from gateway.flow.retries import RETRY_COUNT, Attempts
 from gateway.http.client.target import join_query
 from gateway.http.cors import is_preflight
-from gateway.http.interface import BodyError, CancelledUnsent, ClientGone, Exchange, UpstreamError
+from gateway.http.interface import (
+    BodyError,
+    CancelledUnsent,
+    ClientGone,
+    Exchange,
+    UpstreamError,
+    encode_fields,
+)
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.operations import Ledger
 
@@ -353,7 +360,9 @@ class Flow:
                 raise
             if isinstance(answer, Hold):
                 trail.held_nano = answer.held_nano
-                exchange.also += rate_fields(account, model.name, answer.reserved_at_ms)
+                exchange.also += encode_fields(
+                    rate_fields(account, model.name, answer.reserved_at_ms)
+                )
                 return answer, bound
             if answer.repeats is not None:
                 return answer.repeats
@@ -369,7 +378,7 @@ class Flow:
             trail.denied = answer
             if answer.reason != "stale_account" or refreshed:
                 now_ms = time.time_ns() // 1_000_000
-                exchange.also += rate_fields(account, model.name, now_ms, answer)
+                exchange.also += encode_fields(rate_fields(account, model.name, now_ms, answer))
                 raise refused_by_ledger(
                     answer, insufficient_status=route.policy.insufficient_status
                 )
@@ -406,7 +415,7 @@ class Flow:
             return
         with suppress(ClientGone):
             headers = [*refusal_headers(refusal), *refused.headers]
-            await exchange.answer(status, headers, body)
+            await exchange.answer(status, encode_fields(headers), body)
 
 
 NOTHING = compile_prices({})

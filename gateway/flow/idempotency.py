@@ -22,7 +22,7 @@ from gateway.domain.money import format_amount
 from gateway.domain.reservation import Account, IdempotencyKey, Repeated
 from gateway.flow.kept_responses import AnswerStore, KeptAnswer
 from gateway.flow.refusals import Refused
-from gateway.http.interface import Exchange
+from gateway.http.interface import Exchange, encode_fields
 from gateway.ledger.codec.records import Ended, Reservation
 
 HEADER: Final = "idempotency-key"
@@ -110,7 +110,7 @@ class Repeats:
         kept = await self._answers.find(first) if keeps_answers else None
         if kept is None:
             raise _already_done(first, await self._charge(first, record))
-        await exchange.answer(kept.status, _headers(kept, request_id), kept.body)
+        await exchange.answer(kept.status, encode_fields(_headers(kept, request_id)), kept.body)
 
     async def _charge(self, reservation_id: str, record: Ended | None) -> Charge | None:
         if record is not None:

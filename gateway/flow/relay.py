@@ -29,7 +29,14 @@ from gateway.flow.headers import Forwarding, read_head
 from gateway.flow.refusals import refused_by_kill, refused_growth
 from gateway.flow.reservation.run import Run
 from gateway.flow.tap import Tap
-from gateway.http.interface import Answer, ClientGone, Exchange, UpstreamAuthError, UpstreamError
+from gateway.http.interface import (
+    Answer,
+    ClientGone,
+    Exchange,
+    UpstreamAuthError,
+    UpstreamError,
+    encode_fields,
+)
 
 WHOLE_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """A JSON answer beyond this is streamed on as it comes, without the cost header."""
@@ -110,7 +117,7 @@ async def relay_free(
     headers = [*read_head(answer.headers, forwarding.returned).fields, ("x-request-id", request_id)]
     if answer.status >= 400:
         headers.append(("x-error-source", "upstream"))
-    await exchange.start(answer.status, headers, None)
+    await exchange.start(answer.status, encode_fields(headers), None)
     while piece := await answer.read():
         await exchange.write(piece)
     await exchange.end()
@@ -128,7 +135,7 @@ async def _relay_stream(
     start: bytes,
 ) -> UpstreamError | None:
     try:
-        await exchange.start(answer.status, headers, None)
+        await exchange.start(answer.status, encode_fields(headers), None)
         while True:
             try:
                 piece, start = start or await answer.read(), b""
@@ -235,12 +242,12 @@ async def _relay_whole(
             run.keep(answer.status, media_type, body)
         told = await _cost_fields(run) if run.policy.answer_cost_header else None
         headers += told or [_remaining(run.hold.available_nano)]
-        await exchange.answer(answer.status, headers, body)
+        await exchange.answer(answer.status, encode_fields(headers), body)
         return
     headers.append(_remaining(run.hold.available_nano))
     run.streaming = True  # from here on the client has what has come
     try:
-        await exchange.start(answer.status, headers, None)
+        await exchange.start(answer.status, encode_fields(headers), None)
         await exchange.write(b"".join(pieces))
         pieces.clear()
         while piece := await answer.read():

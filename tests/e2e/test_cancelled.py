@@ -6,14 +6,14 @@ both can hit any await. The flow runs here without a connection, so that it can 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from gateway.http.interface import ClientGone, Exchange
+from gateway.http.interface import ClientGone, Exchange, RequestHead
 from tests.support.gate import KEY, Gate, running_gate
 from tests.support.upstreams import Sim
 
@@ -24,27 +24,19 @@ class Stepped(Exchange):
     """A caller that sends a body and takes what it is given, a loop's tick each."""
 
     def __init__(self, body: bytes) -> None:
-        self.method, self.path, self.query, self.remote = "POST", "/v1/chat/completions", "", ""
+        fields = [("authorization", f"Bearer {KEY}"), ("content-type", "application/json")]
+        self.head = RequestHead("POST", "/v1/chat/completions", "", fields)
+        self.content_length, self.remote, self.owner = len(body), "", ""
+        self.status, self.also = 0, b""
         self._body = body
         self.gone = False
         self._on_gone: Callable[[], None] | None = None
-
-    def header(self, name: str) -> str | None:
-        return next(iter(self.header_values(name)), None)
-
-    def header_values(self, name: str) -> list[str]:
-        return [value for known, value in self.headers() if known == name]
-
-    def headers(self) -> list[tuple[str, str]]:
-        return [("authorization", f"Bearer {KEY}"), ("content-type", "application/json")]
 
     async def read_body(self, limit_bytes: int) -> bytes:
         await asyncio.sleep(0)
         return self._body
 
-    async def start(
-        self, status: int, headers: Sequence[tuple[str, str]], length: int | None
-    ) -> None:
+    async def start(self, status: int, fields: bytes, length: int | None) -> None:
         await self._tick()
         self.status = status
 

@@ -1,10 +1,10 @@
 """A request without a connection, for parts of the flow that only look at it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import orjson
 
-from gateway.http.interface import Exchange
+from gateway.http.interface import Exchange, RequestHead
 
 
 class Asked(Exchange):
@@ -17,11 +17,14 @@ class Asked(Exchange):
         remote: str = "127.0.0.1",
         method: str = "GET",
         path: str = "/",
+        query: str = "",
     ) -> None:
-        self.method, self.path, self.query, self.remote = method, path, "", remote
-        self._headers = list(headers)
+        fields = list(headers)
         if key is not None:
-            self._headers.append(("Authorization", f"Bearer {key}"))
+            fields.append(("Authorization", f"Bearer {key}"))
+        self.head = RequestHead(method, path, query, fields)
+        self.content_length, self.remote, self.owner = 0, remote, ""
+        self.status, self.also = 0, b""
         self.answered: tuple[int, dict[str, str], bytes] = (0, {}, b"")
 
     @property
@@ -30,23 +33,13 @@ class Asked(Exchange):
         document: dict[str, object] = orjson.loads(self.answered[2])
         return document
 
-    def header(self, name: str) -> str | None:
-        return next(iter(self.header_values(name)), None)
-
-    def header_values(self, name: str) -> list[str]:
-        return [value for n, value in self._headers if n.lower() == name.lower()]
-
-    def headers(self) -> list[tuple[str, str]]:
-        return self._headers
-
     async def read_body(self, limit_bytes: int) -> bytes:
         raise NotImplementedError
 
-    async def start(
-        self, status: int, headers: Sequence[tuple[str, str]], length: int | None
-    ) -> None:
+    async def start(self, status: int, fields: bytes, length: int | None) -> None:
         self.status = status
-        self.answered = (status, dict(headers), b"")
+        lines = fields.decode("latin-1").split("\r\n")[:-1]
+        self.answered = (status, dict(line.split(": ", 1) for line in lines), b"")
 
     async def write(self, data: bytes) -> None:
         status, headers, body = self.answered
