@@ -286,7 +286,7 @@ class Upstream(Protocol):
 
     name: str
 
-    async def send(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
+    async def send(self, method: str, path: str, headers: bytes, body: bytes) -> Answer:
         """Send a request, wait for the answer's head. Never resends anything that may have
         reached the upstream. Raises UpstreamError; CancelledUnsent when it is cancelled
         before anything was sent.

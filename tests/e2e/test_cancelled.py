@@ -26,8 +26,10 @@ class Stepped(Exchange):
     def __init__(self, body: bytes) -> None:
         fields = [("authorization", f"Bearer {KEY}"), ("content-type", "application/json")]
         self.head = RequestHead("POST", "/v1/chat/completions", "", fields)
-        self.content_length, self.remote, self.owner = len(body), "", ""
-        self.status, self.also = 0, b""
+        self.content_length = len(body)
+        self.remote = self.owner = ""
+        self.status = 0
+        self.also = b""
         self._body = body
         self.gone = False
         self._on_gone: Callable[[], None] | None = None
@@ -106,8 +108,8 @@ async def test_wherever_a_request_ends_nothing_is_held_and_it_is_charged_once_at
         task = asyncio.create_task(gate.service._flow(exchange))
         if await run_some_steps(task, steps):
             interrupted += 1
-            [*running] = gate.service._settlements.live
-            stages.update(run.stage for run in running)
+            [*running] = gate.service._live
+            stages.update(run.progress.stage for run in running)
             if how == "left":
                 exchange.leave()
             else:
@@ -115,7 +117,7 @@ async def test_wherever_a_request_ends_nothing_is_held_and_it_is_charged_once_at
         await asyncio.wait([task], timeout=5)
         assert task.done()
         await gate.settle_all()
-        assert gate.service._settlements.live == set()
+        assert gate.service._live == set()
         assert await gate.held_nano() == 0, f"after {steps} steps"
     assert interrupted > 10, "it was cut in the middle, again and again"
     assert "sent" in stages

@@ -9,10 +9,10 @@ from typing import Any
 import msgpack
 import pytest
 import redis.asyncio
+from gateway.flow.reservation.run import Run
 from structlog.testing import capture_logs
 
 from gateway.flow.reservation import delivery as module
-from gateway.flow.reservation.run import Run
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable, TooOld
 from gateway.ledger.journal import JournalFull
 from tests.flow.desk import Desk

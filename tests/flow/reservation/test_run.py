@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+from gateway.flow.reservation.run import NEVER, Run
 
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account, Denied, Hold
-from gateway.flow.reservation.run import NEVER, Run
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.codec.records import DueReservation
 from tests.flow.desk import Desk
