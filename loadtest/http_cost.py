@@ -26,7 +26,8 @@ from typing import cast
 import httptools
 import uvloop
 
-from gateway.http.client.pool import UpstreamPool, upstream_tls
+from gateway.http.client.opening import upstream_tls
+from gateway.http.client.pool import UpstreamPool, request_fields
 from gateway.http.interface import Exchange
 from gateway.http.server.server import HttpServer
 from loadtest.certificates import write_certificates
@@ -119,7 +120,7 @@ def run_proxy(pipe: Pipe, plain: int, secure: int, ca: Path) -> None:
                 await exchange.answer(200, [("content-type", "application/json")], own)
                 return
             fields = [(name.encode(), value.encode()) for name, value in exchange.headers()]
-            answer = await pool.send("POST", exchange.path, fields, body)
+            answer = await pool.send("POST", exchange.path, request_fields(fields), body)
             pieces = []
             while piece := await answer.read():
                 pieces.append(piece)

@@ -42,6 +42,7 @@ from gateway.flow.reservation.delivery import Settlements
 from gateway.flow.reservation.pending_settlement import pack_facts
 from gateway.flow.reservation.run import Run
 from gateway.flow.retries import RETRY_COUNT, Attempts
+from gateway.http.client.pool import request_fields
 from gateway.http.client.target import join_query
 from gateway.http.cors import is_preflight
 from gateway.http.interface import BodyError, CancelledUnsent, ClientGone, Exchange, UpstreamError
@@ -172,7 +173,13 @@ class Flow:
                 raise ClientGone
             before = time.monotonic()
             run.stage = "sent"
-            answer = await model.upstream.send(exchange.method, target, headers, body)
+            answer = await model.upstream.send(
+                exchange.method,
+                target,
+                request_fields(headers),
+                body,
+                owner=trail.account.customer_id,
+            )
             self._observer.answered(trail, model.upstream.name, time.monotonic() - before)
             try:
                 broke = await relay(
@@ -218,7 +225,10 @@ class Flow:
         body = dialect.forward_body(facts, options)
         trail.admitted = True
         try:
-            answer = await upstream.send(exchange.method, target, headers, body)
+            owner = trail.account.customer_id if trail.account is not None else ""
+            answer = await upstream.send(
+                exchange.method, target, request_fields(headers), body, owner=owner
+            )
             try:
                 await relay_free(exchange, answer, forwarding, trail.request_id)
             finally:

@@ -23,13 +23,19 @@ from gateway.dialects.base import (
     form_of,
     may_be_events,
 )
-from gateway.dialects.content_encoding import decoder_for
 from gateway.domain.money import format_amount
+from gateway.flow.blanking import decoder_of
 from gateway.flow.headers import Forwarding, read_head
 from gateway.flow.refusals import refused_by_kill, refused_growth
 from gateway.flow.reservation.run import Run
 from gateway.flow.tap import Tap
-from gateway.http.interface import Answer, ClientGone, Exchange, UpstreamAuthError, UpstreamError
+from gateway.http.interface import (
+    ClientGone,
+    Exchange,
+    UpstreamAuthError,
+    UpstreamError,
+    UpstreamResponse,
+)
 
 WHOLE_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """A JSON answer beyond this is streamed on as it comes, without the cost header."""
@@ -51,7 +57,7 @@ Fields = list[tuple[str, str]]
 
 async def relay(
     exchange: Exchange,
-    answer: Answer,
+    answer: UpstreamResponse,
     run: Run,
     dialect: Dialect,
     asked: RequestFacts,
@@ -77,7 +83,7 @@ async def relay(
     answered = Answered(answer.status, answer.headers, asked_at_s, start)
     meter = dialect.meter_answer(asked, answered, streaming=run.streaming)
     run.facts = meter.facts
-    tap = Tap(meter, decoder_for(head.coding))
+    tap = Tap(meter, decoder_of(answer, head.coding))
     if answer.status in AUTH_STATUSES:
         await _discard(answer, run, tap)
         raise UpstreamAuthError(answer.status)
@@ -102,7 +108,7 @@ async def relay(
 
 
 async def relay_free(
-    exchange: Exchange, answer: Answer, forwarding: Forwarding, request_id: str
+    exchange: Exchange, answer: UpstreamResponse, forwarding: Forwarding, request_id: str
 ) -> None:
     """Pass on the answer of a free route as it comes. Raises ClientGone, UpstreamError."""
     if answer.status in AUTH_STATUSES:
@@ -118,7 +124,7 @@ async def relay_free(
 
 async def _relay_stream(
     exchange: Exchange,
-    answer: Answer,
+    answer: UpstreamResponse,
     run: Run,
     tap: Tap,
     headers: Fields,
@@ -187,7 +193,9 @@ async def _cut(
     await tap.end_with(exchange, dialect.end_stream(asked, refused.as_refusal(request_id)))
 
 
-async def _pass_on(exchange: Exchange, piece: bytes, run: Run, tap: Tap, answer: Answer) -> bool:
+async def _pass_on(
+    exchange: Exchange, piece: bytes, run: Run, tap: Tap, answer: UpstreamResponse
+) -> bool:
     """Pass on what of this piece is held, waiting for the hold to grow. False when the credit has
     ended: the rest is not passed on."""
     passing = tap.feed(piece, run.limit)
@@ -211,7 +219,7 @@ async def _pass_on(exchange: Exchange, piece: bytes, run: Run, tap: Tap, answer:
 
 async def _relay_whole(
     exchange: Exchange,
-    answer: Answer,
+    answer: UpstreamResponse,
     run: Run,
     tap: Tap,
     headers: Fields,
@@ -254,7 +262,7 @@ async def _relay_whole(
     await exchange.end()
 
 
-async def _drain(answer: Answer, run: Run, tap: Tap) -> None:
+async def _drain(answer: UpstreamResponse, run: Run, tap: Tap) -> None:
     """Read on without a client, for the usage at the end: as far as the hold goes, and as long as
     `Run.linger_ms` lets it.
 
@@ -274,7 +282,7 @@ async def _drain(answer: Answer, run: Run, tap: Tap) -> None:
         tap.finish(broken=run.stage != "whole")
 
 
-async def _discard(answer: Answer, run: Run, tap: Tap) -> None:
+async def _discard(answer: UpstreamResponse, run: Run, tap: Tap) -> None:
     """Read a failed answer for the usage in it, and pass nothing on."""
     run.flag("upstream_auth")
     size = 0
@@ -289,7 +297,7 @@ async def _discard(answer: Answer, run: Run, tap: Tap) -> None:
     tap.finish(broken=run.stage != "whole")
 
 
-async def _read_start(answer: Answer) -> bytes:
+async def _read_start(answer: UpstreamResponse) -> bytes:
     """The first bytes of an answer, as many as it takes to see what it is. Raises UpstreamError."""
     start = await answer.read()
     while start and len(start) < START_MAX_BYTES and may_be_events(start):

@@ -20,7 +20,7 @@ from gateway.flow.estimate import bound_request
 from gateway.flow.headers import Forwarding
 from gateway.flow.reservation.delivery import Settlements
 from gateway.flow.reservation.run import Run
-from gateway.http.interface import Answer, Headers
+from gateway.http.interface import UpstreamResponse
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.scripts import Script
@@ -36,7 +36,9 @@ class Unasked:
 
     name = "sim"
 
-    async def send(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
+    async def send(
+        self, method: str, target: str, fields: bytes, body: bytes, *, owner: str = ""
+    ) -> UpstreamResponse:
         """Never called."""
         raise NotImplementedError
 
