@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.http.interface import Exchange
+from gateway.http.interface import Exchange, encode_fields
 
 EXPOSED: Final = ", ".join(
     (
@@ -42,8 +42,8 @@ class Cors:
     def __init__(self, origins: Sequence[str]) -> None:
         self._origins = frozenset(origins)
 
-    def fields(self, exchange: Exchange) -> tuple[tuple[str, str], ...]:
-        """What any answer to this request says of its page's origin."""
+    def fields(self, exchange: Exchange) -> bytes:
+        """What any response to this request says about its page's origin, encoded."""
         origin = exchange.header("origin")
         if ANY in self._origins:
             allowed = ANY
@@ -51,11 +51,13 @@ class Cors:
             assert origin is not None
             allowed = origin
         else:
-            return (("vary", "origin"),)  # a cache must not give this answer to another page
-        return (
-            ("access-control-allow-origin", allowed),
-            ("access-control-expose-headers", EXPOSED),
-            ("vary", "origin"),
+            return b"vary: origin\r\n"  # a cache must not give this answer to another page
+        return encode_fields(
+            (
+                ("access-control-allow-origin", allowed),
+                ("access-control-expose-headers", EXPOSED),
+                ("vary", "origin"),
+            )
         )
 
     async def answer(self, exchange: Exchange) -> None:
@@ -65,4 +67,4 @@ class Cors:
         if _NAMES.fullmatch(asked.strip()):
             headers.append(("access-control-allow-headers", asked.strip()))
         headers.append(("access-control-max-age", str(_MAX_AGE_S)))
-        await exchange.answer(204, headers, b"")
+        await exchange.answer(204, encode_fields(headers), b"")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import redis.asyncio
+from gateway.flow.reservation.run import Run
 from msgpack import packb
 
 from gateway.dialects.base import ForwardOptions, RequestFacts
@@ -16,10 +17,9 @@ from gateway.domain.events import Event
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account, Hold, Settled
 from gateway.flow.catalog import Model
-from gateway.flow.estimate import bound_request
+from gateway.flow.estimate import estimate_request
 from gateway.flow.headers import Forwarding
 from gateway.flow.reservation.delivery import Settlements
-from gateway.flow.reservation.run import Run
 from gateway.http.interface import UpstreamResponse
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -121,7 +121,7 @@ class Desk:
             prices=compile_prices(prices) if prices else self.bank.prices,
         )
         facts = RequestFacts("m", stream, input_bound, None)
-        bound = bound_request(facts, model, knobs)
+        bound = estimate_request(facts, model, knobs)
         self._runs += 1
         event = {"request_id": f"r{self._runs}", "customer_id": "acme"}
         hold = await self.ledger.reserve(

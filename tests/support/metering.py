@@ -14,7 +14,7 @@ from gateway.dialects.base import Answered, Asked, ReadOptions, form_of, may_be_
 from gateway.domain.pricing import compile_prices
 from gateway.domain.usage import Usage
 from gateway.flow.catalog import Model
-from gateway.flow.estimate import Bound, bound_request
+from gateway.flow.estimate import Estimate, estimate_request
 from gateway.flow.reservation.outcome import Ended, Outcome, Stage, decide
 from gateway.settings.policy import PRESETS, PolicySection, Preset
 
@@ -114,7 +114,7 @@ def charge(case: Case, pieces: Sequence[bytes], how: How = "whole", status: int 
     )
     dialect = DIALECTS[case.dialect]
     facts = dialect.read(asked_of(case), ReadOptions(priced_tools=case.tools))
-    bound = bound_request(facts, model, knobs)
+    bound = estimate_request(facts, model, knobs)
     labels = {"array": "application/json", "": ""}
     label = labels.get(case.label, case.label) or (
         "text/event-stream" if form_of(b"".join(pieces[:9])) == "events" else "application/json"
@@ -152,7 +152,7 @@ def rate(case: Case, usage: Usage) -> int:
     return -(-pico // 1000)
 
 
-def held_nano(case: Case, bound: Bound, model: Model) -> int:
+def held_nano(case: Case, bound: Estimate, model: Model) -> int:
     """What the hold of this request costs."""
     return rate(case, bound.held_usage(model))
 

@@ -20,7 +20,7 @@ import asyncio
 import re
 import ssl
 from asyncio import CancelledError
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,37 +35,12 @@ from gateway.http.interface import (
     CancelledUnsent,
     UpstreamCause,
     UpstreamResponse,
-    encode_fields,
 )
 
 _STARTS_MOST: Final = 512
 _TARGET: Final = re.compile(r"/[\x21-\x7e]*", re.ASCII)
 _TOKEN: Final = re.compile(r"[A-Z]+", re.ASCII)
 _WITH_LENGTH: Final = frozenset({"POST", "PUT", "PATCH"})
-
-_OWN_FIELDS: Final = frozenset(
-    {
-        b"host",
-        b"content-length",
-        b"transfer-encoding",
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"expect",
-        b"te",
-        b"trailer",
-        b"upgrade",
-    }
-)
-"""What concerns the connection or the framing is for this client alone (RFC 9110, 7.6.1)."""
-
-
-def request_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Encode the field lines of a request, leaving out those that the client sets itself.
-
-    Raises ValueError, see `encode_fields`.
-    """
-    return encode_fields([field for field in fields if field[0].lower() not in _OWN_FIELDS])
 
 
 @dataclass(frozen=True, slots=True)

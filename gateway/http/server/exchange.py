@@ -8,7 +8,7 @@ Invariants:
   or read, through `client_gone()`, and through `on_gone`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +16,7 @@ from aiohttp.http import HttpVersion10
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
-from gateway.http.interface import BodyError, ClientGone, Exchange
+from gateway.http.interface import BodyError, ClientGone, Exchange, RequestHead
 
 if TYPE_CHECKING:
     from gateway.http.server.connection import Connection
@@ -51,13 +51,7 @@ class ServedExchange(Exchange):
         "_payload",
         "_silent",
         "_sized",
-        "also",
         "keep_alive",
-        "method",
-        "path",
-        "query",
-        "remote",
-        "status",
     )
 
     def __init__(
@@ -69,12 +63,14 @@ class ServedExchange(Exchange):
         query: str,
         date: str,
     ) -> None:
-        self.method = message.method
-        self.path = path
-        self.query = query
+        fields = [each for each in message.headers.items() if each[0].lower() != "content-length"]
+        self.head = RequestHead(message.method, path, query, fields)
+        length = message.headers.get("content-length")
+        self.content_length = None if message.chunked else int(length or 0)
+        self.owner = ""
         self.remote = connection.remote
         self.status = 0
-        self.also = ()
+        self.also = b""
         self.keep_alive = not message.should_close
         self._connection = connection
         self._message = message
@@ -91,15 +87,6 @@ class ServedExchange(Exchange):
         return f"<ServedExchange {self.method} {self.path} from {self.remote}: {self.status}>"
 
     # The request
-
-    def header(self, name: str) -> str | None:
-        return self._message.headers.get(name)
-
-    def header_values(self, name: str) -> list[str]:
-        return self._message.headers.getall(name, [])
-
-    def headers(self) -> list[tuple[str, str]]:
-        return list(self._message.headers.items())
 
     async def read_body(self, limit_bytes: int) -> bytes:
         payload = self._payload
@@ -138,8 +125,8 @@ class ServedExchange(Exchange):
         else:
             self._gone_callback = callback
 
-    async def answer(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
-        head = self._head(status, headers, len(body))
+    async def answer(self, status: int, fields: bytes, body: bytes) -> None:
+        head = self._head(status, fields, len(body))
         self._left_bytes = 0
         self._ended = True
         connection = self._connection
@@ -153,10 +140,8 @@ class ServedExchange(Exchange):
         if connection.writing_paused:
             await connection.drained()
 
-    async def start(
-        self, status: int, headers: Sequence[tuple[str, str]], length: int | None
-    ) -> None:
-        self._connection.send(self._head(status, headers, length))
+    async def start(self, status: int, fields: bytes, length: int | None) -> None:
+        self._connection.send(self._head(status, fields, length))
 
     async def write(self, data: bytes) -> None:
         assert self.status, "an answer begins with its head"
@@ -186,7 +171,7 @@ class ServedExchange(Exchange):
     def abort(self) -> None:
         self._connection.abort()
 
-    def _head(self, status: int, headers: Sequence[tuple[str, str]], length: int | None) -> bytes:
+    def _head(self, status: int, fields: bytes, length: int | None) -> bytes:
         assert not self.status, "a request has one answer"
         connection = self._connection
         if not self._payload.is_eof() or connection.is_last():
@@ -213,15 +198,9 @@ class ServedExchange(Exchange):
             framing += "connection: close\r\n"
         elif is_http10:
             framing += "connection: keep-alive\r\n"
-        fields = [f"{n}: {v}\r\n" for n, v in headers if n.lower() not in _OWN_FIELDS]
-        fields += [f"{n}: {v}\r\n" for n, v in self.also]
         line = status_line(status)
-        middle = "".join(fields)
-        # RFC 9110, 5.5: a line break in a value would start a field, or an answer, of its own.
-        if middle.count("\n") != len(fields) or middle.count("\r") != len(fields):
-            raise ValueError("a header field of the answer holds a line break")
         self.status = status
-        return f"{line}{self._date}{framing}{middle}\r\n".encode("latin-1", "replace")
+        return b"%b%b%b\r\n" % (f"{line}{self._date}{framing}".encode(), fields, self.also)
 
     # The connection's side
 

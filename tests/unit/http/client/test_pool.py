@@ -12,9 +12,9 @@ import pytest
 from gateway.http.client.connection import BUFFER_HIGH_BYTES
 from gateway.http.client.idle import REST_AFTER_STREAM_S
 from gateway.http.client.opening import upstream_tls
-from gateway.http.client.pool import PoolLimits, UpstreamPool, UpstreamTimeouts, request_fields
+from gateway.http.client.pool import PoolLimits, UpstreamPool, UpstreamTimeouts
 from gateway.http.client.response import PooledResponse
-from gateway.http.interface import Upstream, UpstreamError, UpstreamResponse
+from gateway.http.interface import Upstream, UpstreamError, UpstreamResponse, encode_fields
 from loadtest.certificates import write_certificates
 from tests.support.rawhttp import Received, Respond, ScriptedUpstream, ok, reset
 
@@ -96,7 +96,7 @@ async def test_the_request_has_one_host_one_length_and_the_callers_fields() -> N
             (b"Authorization", b"Bearer x"),
             (b"X-Obs", b"\xff"),
         ]
-        await whole(await pool.send("POST", "/v1/x?y=z", request_fields(fields), b"body"))
+        await whole(await pool.send("POST", "/v1/x?y=z", encode_fields(fields), b"body"))
         await whole(await pool.send("GET", "/v1/x", b"", b""))
         await whole(await pool.send("POST", "/v1/x", b"", b""))
         first, second, third = server.requests
@@ -132,7 +132,7 @@ async def test_a_head_that_could_be_read_otherwise_is_never_sent(
 ) -> None:
     async with upstream(says(ok())) as (server, pool):
         with pytest.raises(ValueError):
-            await pool.send(method, path, request_fields([field]), b"")
+            await pool.send(method, path, encode_fields([field]), b"")
         assert server.connections == 0
 
 
