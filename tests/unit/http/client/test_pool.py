@@ -246,6 +246,13 @@ async def test_read_gives_what_has_arrived_at_once() -> None:
 
 MALFORMED = {
     "not HTTP": b"hello\r\n\r\n",
+    "not HTTP, without an end": b"hello",
+    "status 000": ok().replace(b"200", b"000"),
+    "status 099": ok().replace(b"200", b"099"),
+    "status 600": ok().replace(b"200", b"600"),
+    "status 999, without an end": b"HTTP/1.1 999",
+    "bare line feeds": b"HTTP/1.1 200 OK\ncontent-length: 0\n\n",
+    "endless trailers": CHUNKS + b"0\r\n" + b"a: b\r\n" * 200,
     "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
     "CL and TE": CHUNKS[:-2] + b"content-length: 3\r\n\r\n0\r\n\r\n",
     "another transfer coding": CHUNKS.replace(b"chunked", b"gzip, chunked") + b"0\r\n\r\n",
