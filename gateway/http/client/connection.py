@@ -22,10 +22,9 @@ from typing import Final, Protocol, cast
 
 from gateway.http.client.chunks import ChunkDecoder
 from gateway.http.client.head import HeadReader, Layout, Malformed, Values, check_incomplete
-from gateway.http.client.response import PooledResponse
+from gateway.http.client.response import BUFFER_HIGH_BYTES, PooledResponse
 from gateway.http.interface import UpstreamCause, UpstreamError
 
-BUFFER_HIGH_BYTES: Final = 256 * 1024
 WHOLE_WRITE_BYTES: Final = 64 * 1024
 INTERIM_MOST: Final = 8
 NEVER: Final = math.inf
@@ -56,7 +55,7 @@ class Home(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """A connection of a pool.
 
-    owner:      whose request it carries; None while it is idle
+    owner:      whose request it carries; None while it is idle, and no deadline counts
     used_by:    whose request it carried last
     streamed:   the last response was chunked: its server may close without having said so
     """
@@ -187,7 +186,6 @@ class UpstreamConnection(asyncio.Protocol):
         """Close at once; a request in progress fails. Idempotent."""
         request, self._request = self._request, None
         response, self._response = self._response, None
-        self.phase_deadline = self.total_deadline = NEVER
         if request is not None:
             error = UpstreamError(message, sent=True, cause=cause)
             if response is not None:
@@ -311,7 +309,13 @@ class UpstreamConnection(asyncio.Protocol):
         response = PooledResponse(layout, values, None, [data[end : end + left]] if left else [])
         response.raw = data
         response.in_raw = True
-        self._finish(reusable=layout.keep_alive and behind == 0 and self._written)
+        if behind == 0 and layout.keep_alive and self._written:
+            # What `_finish` does, for the usual case.
+            self._request = None
+            self._interim_count = 0
+            self._home.on_free(self)
+        else:
+            self._finish(reusable=False)
         if not request.done():
             request.set_result(response)
 
@@ -365,7 +369,7 @@ class UpstreamConnection(asyncio.Protocol):
             clean = False
         pieces = chunks.pieces
         if pieces:
-            response.feed_all(pieces)
+            response.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
             pieces.clear()
             if response.size > BUFFER_HIGH_BYTES:
                 self._pause()
@@ -381,7 +385,6 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _finish(self, *, reusable: bool) -> None:
         self._request = None
-        self.phase_deadline = self.total_deadline = NEVER
         response = self._response
         if response is not None:
             self._response = None

@@ -363,10 +363,10 @@ class UpstreamPool:
         self._sweep_timer = None
         now = loop.time()
         self._idle.expire(now - self._idle_s)
-        for connection in [
-            c for c in self._connections if c.phase_deadline < now or c.total_deadline < now
-        ]:
-            connection.expire()
+        busy = [c for c in self._connections if c.owner is not None]
+        for connection in busy:
+            if connection.phase_deadline < now or connection.total_deadline < now:
+                connection.expire()
         for waiter in self._queue.take_expired(now):
             self._refuse(waiter, "had no connection free in time", "busy")
         if self._connections or self._queue.count:

@@ -8,10 +8,13 @@ Invariants:
 """
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.http.client.head import Layout, Values
 from gateway.http.interface import BodyTransform, UpstreamError
+
+BUFFER_HIGH_BYTES: Final = 256 * 1024
+"""When more than this waits for the reader, the connection stops reading."""
 
 
 class Carrier(Protocol):
@@ -96,8 +99,8 @@ class PooledResponse:
         if pieces:
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
-            if self._carrier is not None:
-                self.size = 0
+            size, self.size = self.size, 0
+            if size > BUFFER_HIGH_BYTES and self._carrier is not None:
                 self._carrier.resume()
         else:
             data = b""
@@ -112,13 +115,13 @@ class PooledResponse:
     async def read(self) -> bytes:
         """See `UpstreamResponse.read`."""
         while True:
-            data = self.take()
-            if data:
+            if self.complete:
+                return self.take()
+            # A transform may keep all of it.
+            if self._pieces and (data := self.take()):
                 return data
             if self.error is not None:
                 raise self.error
-            if self.complete:
-                return b""
             carrier = self._carrier
             assert carrier is not None, "a response without an end has a connection"
             assert self._waiter is None, "a response has one reader"
@@ -141,15 +144,9 @@ class PooledResponse:
         """Add a piece of the body."""
         self._pieces.append(piece)
         self.size += len(piece)
-        if self._waiter is not None:
-            self.wake()
-
-    def feed_all(self, pieces: list[bytes]) -> None:
-        """Add pieces of the body."""
-        self._pieces += pieces
-        self.size += sum(map(len, pieces))
-        if self._waiter is not None:
-            self.wake()
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def finish(self) -> None:
         """The last byte has arrived."""

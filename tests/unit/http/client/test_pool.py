@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.http.client.connection import BUFFER_HIGH_BYTES
 from gateway.http.client.idle import REST_AFTER_STREAM_S
 from gateway.http.client.opening import upstream_tls
 from gateway.http.client.pool import PoolLimits, UpstreamPool, UpstreamTimeouts
-from gateway.http.client.response import PooledResponse
+from gateway.http.client.response import BUFFER_HIGH_BYTES, PooledResponse
 from gateway.http.interface import Upstream, UpstreamError, UpstreamResponse, encode_fields
 from loadtest.certificates import write_certificates
 from tests.support.rawhttp import Received, Respond, ScriptedUpstream, ok, reset
