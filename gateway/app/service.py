@@ -29,7 +29,7 @@ from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Settled
 from gateway.flow.admission import Admission
 from gateway.flow.authentication import Accounts
-from gateway.flow.blanking import BlankedUpstream
+from gateway.flow.blanking import blank_in
 from gateway.flow.catalog import Catalog, LocalAnswer, Model, Route
 from gateway.flow.expected_output import ExpectedOutput
 from gateway.flow.handler import Flow, FlowServices
@@ -50,8 +50,7 @@ from gateway.flow.reservation.live import LiveReservations
 from gateway.flow.reservation.reservation import Reservation, ReservationServices
 from gateway.flow.retries import Retries
 from gateway.flow.sweeper import Sweeper
-from gateway.http.client.pool import UpstreamPool, UpstreamTimeouts
-from gateway.http.interface import Upstream
+from gateway.http.client.pool import PoolLimits, UpstreamPool, UpstreamTimeouts
 from gateway.http.server.limits import ServerLimits, client_bound, raise_open_files
 from gateway.http.server.server import HttpServer
 from gateway.ledger.accounts import AccountStore
@@ -344,9 +343,7 @@ class GateService:
 
     def _compile_values(self, settings: Settings, revisions: Mapping[str, int]) -> Compiled:
         pools = {name: self._pool(name, up) for name, up in settings.upstreams.items()}
-        upstreams = {
-            name: _blanked(pool, settings.upstreams[name]) for name, (_, pool) in pools.items()
-        }
+        upstreams = {name: pool for name, (_, pool) in pools.items()}
         routes = compile_routes(settings, upstreams, DIALECTS)
         models = compile_models(settings, upstreams)
         routes.update(self._local_routes(settings))
@@ -410,6 +407,7 @@ class GateService:
             raise CannotServe(
                 f"upstreams.{name}.tls: the certificates cannot be read ({type(error).__name__})"
             ) from error
+        secrets = upstream_secrets(upstream)
         pool = UpstreamPool(
             name,
             str(upstream.base_url),
@@ -422,7 +420,11 @@ class GateService:
             tls=upstream_context(name, upstream),
             server_name=tls.server_name,
             query=upstream.query_text,
-            connections_most=upstream.max_connections,
+            limits=PoolLimits(
+                connections_most=upstream.max_connections,
+                separate=upstream.pool == "per_customer",
+            ),
+            inspect=blank_in(secrets) if secrets else None,
         )
         self._every_pool.add(pool)
         return key, pool
@@ -530,12 +532,6 @@ async def build_gate(settings: Settings, resources: Resources) -> GateService:
     service = GateService(settings, resources)
     await service.build(settings)
     return service
-
-
-def _blanked(pool: UpstreamPool, section: UpstreamSection) -> Upstream:
-    """The upstream, without its credential in what it answers."""
-    secrets = upstream_secrets(section)
-    return BlankedUpstream(pool, secrets) if secrets else pool
 
 
 async def _forever(work: Callable[[], Awaitable[None]]) -> None:

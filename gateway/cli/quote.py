@@ -30,7 +30,7 @@ from gateway.flow.authentication import account_of
 from gateway.flow.catalog import Model, Route
 from gateway.flow.estimate import Estimate, estimate_request
 from gateway.flow.paths import PathTable
-from gateway.http.interface import Answer
+from gateway.http.interface import UpstreamResponse
 from gateway.ledger.accounts import RedisRunner
 from gateway.ledger.operations import Ledger
 from gateway.ledger.pricebook import UnreadablePrice
@@ -290,7 +290,9 @@ class _Unasked:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    async def send(self, method: str, path: str, headers: bytes, body: bytes) -> Answer:
+    async def send(
+        self, method: str, target: str, fields: bytes, body: bytes, *, owner: str = ""
+    ) -> UpstreamResponse:
         """Never called."""
         raise NotImplementedError
 
