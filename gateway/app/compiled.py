@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from gateway.app.ledger_access import LedgerAccess
 from gateway.app.local_routes import SPEAKERS, LocalRoutes
-from gateway.app.pools import PoolRegistry, Pools, blanked
+from gateway.app.pools import PoolRegistry, Pools
 from gateway.app.pricing import PriceFeed
 from gateway.app.roles import CannotServe
 from gateway.dialects import DIALECTS
@@ -74,9 +74,7 @@ class Compiler:
         self, settings: Settings, revisions: Mapping[str, int], present: Pools
     ) -> Compiled:
         pools = self.registry.pools(settings.upstreams, present)
-        upstreams = {
-            name: blanked(pool, settings.upstreams[name]) for name, (_, pool) in pools.items()
-        }
+        upstreams = {name: pool for name, (_, pool) in pools.items()}
         routes = compile_routes(settings, upstreams, DIALECTS)
         models = compile_models(settings, upstreams)
         routes.update(self.local.routes(settings))

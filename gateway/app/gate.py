@@ -33,11 +33,11 @@ from gateway.flow.reservation.live import LiveReservations
 from gateway.flow.reservation.reservation import Reservation, ReservationServices
 from gateway.flow.retries import Retries
 from gateway.flow.sweeper import Sweeper
-from gateway.http.server.server import HttpServer, ServerLimits
+from gateway.http.server.limits import ServerLimits, client_bound, raise_open_files
+from gateway.http.server.server import HttpServer
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.pricebook import UnknownBook, UnreadablePrice
 from gateway.settings import Settings
-from gateway.settings.servers import ListenSection
 from gateway.telemetry.metrics import Snapshot
 
 
@@ -114,10 +114,10 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
     def catalog() -> Catalog:
         return flow.catalog
 
-    def draining() -> bool:
-        return flow.draining
+    def busy() -> str | None:
+        return "draining" if flow.draining else "crowded" if server.crowded else None
 
-    local = LocalRoutes(balance, health, catalog, draining, started_s=int(time.time()))
+    local = LocalRoutes(balance, health, catalog, busy, started_s=int(time.time()))
     compiler = Compiler(ledger, prices, pools, local)
     await prices.ask()
     compiled = await compiler.compile(settings, present={})
@@ -142,7 +142,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
     services = FlowServices(admission, reservations, observer, repeats)
     flow = Flow(compiled.catalog, compiled.accounts, services)
     configuration = Configuration(compiler, compiled, flow, records.answers)
-    server = HttpServer(flow, _server_limits(settings.listen))
+    server = HttpServer(flow, _server_limits(settings))
     replay = JournalReplay(records.journal, records.journals, delivery, ledger.settlement)
 
     async def keep_prices() -> None:
@@ -206,11 +206,15 @@ def _settled(
     return settled
 
 
-def _server_limits(listen: ListenSection) -> ServerLimits:
+def _server_limits(settings: Settings) -> ServerLimits:
+    """Raises the soft limit on open files, from which the bound on clients follows."""
+    listen = settings.listen
+    upstream_connections = sum(each.max_connections for each in settings.upstreams.values())
     return ServerLimits(
         idle_s=listen.keepalive_ms / 1000,
         head_s=listen.header_timeout_ms / 1000,
         body_s=listen.body_timeout_ms / 1000,
         write_s=listen.write_timeout_ms / 1000,
+        connections_most=client_bound(raise_open_files(), upstream_connections),
         connections_per_address=listen.max_connections_per_address,
     )

@@ -8,9 +8,8 @@ from weakref import WeakSet
 
 from gateway.app.roles import CannotServe
 from gateway.app.upstreams import upstream_context
-from gateway.flow.blanking import BlankedUpstream
-from gateway.http.client.pool import UpstreamPool, UpstreamTimeouts
-from gateway.http.interface import Upstream
+from gateway.flow.blanking import blank_in
+from gateway.http.client.pool import PoolLimits, UpstreamPool, UpstreamTimeouts
 from gateway.settings.compiling import upstream_secrets
 from gateway.settings.upstreams import UpstreamSection
 
@@ -65,6 +64,7 @@ class PoolRegistry:
         known = present.get(name)
         if known is not None and known[0] == key:
             return known  # its connections stay warm
+        secrets = upstream_secrets(section)
         pool = UpstreamPool(
             name,
             str(section.base_url),
@@ -77,16 +77,14 @@ class PoolRegistry:
             tls=upstream_context(name, section),
             server_name=tls.server_name,
             query=section.query_text,
-            connections_most=section.max_connections,
+            limits=PoolLimits(
+                connections_most=section.max_connections,
+                separate=section.pool == "per_customer",
+            ),
+            inspect=blank_in(secrets) if secrets else None,
         )
         self._every.add(pool)
         return key, pool
-
-
-def blanked(pool: UpstreamPool, section: UpstreamSection) -> Upstream:
-    """The upstream with its credential removed from everything it answers."""
-    secrets = upstream_secrets(section)
-    return BlankedUpstream(pool, secrets) if secrets else pool
 
 
 def _digest_of(*files: Path | None) -> bytes:
