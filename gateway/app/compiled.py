@@ -18,6 +18,7 @@ from gateway.flow.authentication import Accounts
 from gateway.flow.catalog import Catalog, Model
 from gateway.flow.handler import Flow
 from gateway.flow.kept_responses import AnswerStore
+from gateway.http.interface import Upstream
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.settings import Settings
 from gateway.settings.compiling import (
@@ -74,7 +75,7 @@ class Compiler:
         self, settings: Settings, revisions: Mapping[str, int], present: Pools
     ) -> Compiled:
         pools = self.registry.pools(settings.upstreams, present)
-        upstreams = {name: pool for name, (_, pool) in pools.items()}
+        upstreams: dict[str, Upstream] = {name: pool for name, (_, pool) in pools.items()}
         routes = compile_routes(settings, upstreams, DIALECTS)
         models = compile_models(settings, upstreams)
         routes.update(self.local.routes(settings))

@@ -114,10 +114,12 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
     def catalog() -> Catalog:
         return flow.catalog
 
-    def busy() -> str | None:
-        return "draining" if flow.draining else "crowded" if server.crowded else None
+    def not_serving() -> str | None:
+        if flow.draining:
+            return "draining"
+        return "crowded" if server.crowded else None
 
-    local = LocalRoutes(balance, health, catalog, busy, started_s=int(time.time()))
+    local = LocalRoutes(balance, health, catalog, not_serving, started_s=int(time.time()))
     compiler = Compiler(ledger, prices, pools, local)
     await prices.ask()
     compiled = await compiler.compile(settings, present={})
@@ -207,14 +209,13 @@ def _settled(
 
 
 def _server_limits(settings: Settings) -> ServerLimits:
-    """Raises the soft limit on open files, from which the bound on clients follows."""
     listen = settings.listen
-    upstream_connections = sum(each.max_connections for each in settings.upstreams.values())
+    upstreams = sum(upstream.max_connections for upstream in settings.upstreams.values())
     return ServerLimits(
         idle_s=listen.keepalive_ms / 1000,
         head_s=listen.header_timeout_ms / 1000,
         body_s=listen.body_timeout_ms / 1000,
         write_s=listen.write_timeout_ms / 1000,
-        connections_most=client_bound(raise_open_files(), upstream_connections),
+        connections_most=client_bound(raise_open_files(), upstreams),
         connections_per_address=listen.max_connections_per_address,
     )

@@ -33,13 +33,13 @@ class LocalRoutes:
     """Makes the routes for a configuration.
 
     catalog:  the one in force, asked for each request: prices change without a reload
-    busy:     why the worker itself admits nothing, in one word; None while it does
+    not_serving: why this worker does not serve requests, in one word; None while it does
     """
 
     balance: BalanceReader
     health: LedgerHealth
     catalog: Callable[[], Catalog]
-    busy: Callable[[], str | None]
+    not_serving: Callable[[], str | None]
     started_s: int
 
     def routes(self, settings: Settings) -> dict[str, Route]:
@@ -71,7 +71,7 @@ class LocalRoutes:
         }
 
     def _why_not_ready(self) -> str | None:
-        return self.busy() or self.health.why_not_ready()
+        return self.not_serving() or self.health.why_not_ready()
 
     def _tiers_of(self, name: str, account: Account | None) -> tuple[str, ...]:
         """The service tiers of a model that have a price for an account now."""
