@@ -122,7 +122,7 @@ class HeadReader:
 
     def __init__(self) -> None:
         self._layouts: dict[tuple[bytes, bytes, Values, Values], Layout] = {}
-        self._tried: list[Layout] = []
+        self._tried: list[tuple[re.Pattern[bytes], Layout]] = []
         """Compiled layouts, the last used first."""
         self._compiled = 0
 
@@ -131,12 +131,12 @@ class HeadReader:
 
         Raises Malformed for a valid head that is not acceptable.
         """
-        for layout in self._tried:
-            assert layout.pattern is not None
-            match = layout.pattern.match(data)
+        tried = self._tried
+        for pattern, layout in tried:
+            match = pattern.match(data)
             if match is not None:
-                if layout is not self._tried[0]:
-                    self._promote(layout)
+                if layout is not tried[0][1]:
+                    self._promote(layout, pattern)
                 end = match.end()
                 if end > HEAD_MOST_BYTES:
                     raise Malformed("too large a head")
@@ -171,13 +171,12 @@ class HeadReader:
         if layout.pattern is None and self._compiled < _COMPILED_MOST:
             self._compile(layout, version, names, values)
         if layout.pattern is not None:
-            self._promote(layout)
+            self._promote(layout, layout.pattern)
         return layout, values, match.end()
 
-    def _promote(self, layout: Layout) -> None:
-        if layout in self._tried:
-            self._tried.remove(layout)
-        self._tried.insert(0, layout)
+    def _promote(self, layout: Layout, pattern: re.Pattern[bytes]) -> None:
+        self._tried = [each for each in self._tried if each[1] is not layout]
+        self._tried.insert(0, (pattern, layout))
         del self._tried[_TRIED_MOST:]
 
     def _compile(self, layout: Layout, version: bytes, names: Values, values: Values) -> None:
