@@ -50,7 +50,8 @@ from gateway.flow.reservation.live import LiveReservations
 from gateway.flow.reservation.reservation import Reservation, ReservationServices
 from gateway.flow.retries import Retries
 from gateway.flow.sweeper import Sweeper
-from gateway.http.client.pool import PoolLimits, UpstreamPool, UpstreamTimeouts
+from gateway.http.client.limits import PoolLimits, UpstreamTimeouts
+from gateway.http.client.pool import UpstreamPool
 from gateway.http.server.server import HttpServer, ServerLimits
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.changes import Changes

@@ -195,6 +195,28 @@ class HeadReader:
         layout.pattern = re.compile(b"".join(parts))
 
 
+class PartialHead:
+    """A head whose end has not arrived. Raises Malformed when it can never be a valid one."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        """data: what `HeadReader.read` found no head in"""
+        if b"\r\n\r\n" in data:
+            raise Malformed("not a head of HTTP/1.1")
+        check_incomplete(data, 0)
+        self._data = bytearray(data)
+
+    def add(self, data: bytes) -> bytes:
+        """Add the next bytes. Returns all so far once the head's end is among them, else b""."""
+        seen = len(self._data)
+        self._data += data
+        if self._data.find(b"\r\n\r\n", max(seen - 3, 0)) < 0:
+            check_incomplete(self._data, seen)
+            return b""
+        return bytes(self._data)
+
+
 def check_incomplete(head: bytes | bytearray, seen: int) -> None:
     """Check the beginning of a head whose end has not arrived, so that garbage fails at once.
 
