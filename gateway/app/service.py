@@ -52,7 +52,8 @@ from gateway.flow.retries import Retries
 from gateway.flow.sweeper import Sweeper
 from gateway.http.client.limits import PoolLimits, UpstreamTimeouts
 from gateway.http.client.pool import UpstreamPool
-from gateway.http.server.server import HttpServer, ServerLimits
+from gateway.http.server.limits import ServerLimits, client_bound, raise_open_files
+from gateway.http.server.server import HttpServer
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.endpoint import Endpoint
@@ -185,6 +186,7 @@ class GateService:
         self._observer = Observer(self._metrics, self._lines, self._refusals)
         self._delivery = Delivery(settling, self._journal, self._metrics.endings_set_aside)
         self._live = LiveReservations()
+        self._expected = ExpectedOutput()
         self._changes = Changes(self._client, namespace=redis.namespace)
         self._sweeper = Sweeper(settling, self._store)
         self._prices = PriceFeed(self._store.price_books())
@@ -218,7 +220,7 @@ class GateService:
             admission.reserve,
             self._delivery,
             GrowthServices(self._delivery.ledger, self._store.key_killed, self._delivery.spawn),
-            ExpectedOutput(),
+            self._expected,
             self._retries,
             self._live,
             self._ended,
@@ -235,6 +237,7 @@ class GateService:
             head_s=listen.header_timeout_ms / 1000,
             body_s=listen.body_timeout_ms / 1000,
             write_s=listen.write_timeout_ms / 1000,
+            connections_most=client_bound(raise_open_files(), self._upstream_connections()),
             connections_per_address=listen.max_connections_per_address,
         )
         self._server = HttpServer(self._flow, limits)
@@ -253,6 +256,10 @@ class GateService:
             work += [self._sweeper.run, self._sweeper.run_wallets, self._answers.run]
         self._tasks = [asyncio.create_task(_forever(each)) for each in work]
         await self._server.start(sock)
+
+    def _upstream_connections(self) -> int:
+        upstreams = self._current.settings.upstreams.values()
+        return sum(upstream.max_connections for upstream in upstreams)
 
     async def prepare(self, settings: Settings) -> None:
         """Compile the new configuration beside the present one. Raises CannotServe."""
@@ -477,6 +484,8 @@ class GateService:
             return self._trouble.word
         if self._admission.refusal is not None:
             return trouble_of(LedgerUnavailable("", code=self._admission.refusal)).word
+        if self._server.crowded:
+            return "crowded"
         closed = len(self._shards.closed)
         return "every_shard_frozen" if closed == self._ledger.keys.shard_count else None
 

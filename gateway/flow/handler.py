@@ -244,10 +244,9 @@ class Flow:
         account = context.account
         assert account is not None
         catalog, route = self.catalog, context.route
-        if route.free:
-            model = catalog.free_model(route, name)
-        else:
-            model = catalog.model_for(name, account.customer_id)
+        customer_id = account.customer_id
+        free = route.free
+        model = catalog.free_model(route, name) if free else catalog.model_for(name, customer_id)
         if model is None or model.of_route is not (route.priced_as is not None):
             raise Refused(
                 "unknown_model",
@@ -255,7 +254,7 @@ class Flow:
                 code="model_not_found",
                 param="model",
             )
-        named = not (route.free and route.upstream is not None)
+        named = not (free and route.upstream is not None)
         if named and account.models is not None and model.name not in account.models:
             raise Refused(
                 "forbidden_model",

@@ -11,10 +11,10 @@ class Unmetered(Meter):
     def __init__(self) -> None:
         self.facts = AnswerFacts()
 
-    def feed(self, data: bytes, limit: Limit | None = None) -> bytes:
+    def feed(self, data: bytes, limit: Limit | None = None) -> bytes:  # noqa: ARG002
         return data
 
-    def finish(self, *, broken: bool = False) -> bytes:
+    def finish(self, *, broken: bool = False) -> bytes:  # noqa: ARG002
         return b""
 
 

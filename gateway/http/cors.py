@@ -1,7 +1,7 @@
 """Cross-origin requests from browsers (WHATWG Fetch, 3.2), for the origins that the operator lists.
 
-The gate answers preflights itself: no key comes with them, and nothing is forwarded. Cookies play no
-part, for callers authenticate by a header that a page's script has to set.
+The gate answers preflights itself: they carry no key, and nothing is forwarded. Cookies play no
+part, because callers authenticate by a header that a page's script has to set.
 """
 
 import re
@@ -20,15 +20,16 @@ EXPOSED: Final = ", ".join(
         *("retry-after", "x-should-retry", "idempotent-replayed"),
     )
 )
-"""What a page's script may read of an answer, beside the few fields that it always may."""
+"""What a page's script may read of a response, in addition to the few fields it always may."""
 METHODS: Final = "GET, POST, PUT, PATCH, DELETE"
 _MAX_AGE_S: Final = 600
 _NAMES: Final = re.compile(r"[A-Za-z0-9-]{1,64}(?: *, *[A-Za-z0-9-]{1,64}){0,63}", re.ASCII)
 ANY: Final = "*"
+_VARY: Final = encode_fields((("vary", "origin"),))
 
 
 def is_preflight(exchange: Exchange) -> bool:
-    """Whether a browser asks what it may send."""
+    """Return whether a browser asks what it may send."""
     return (
         exchange.method == "OPTIONS"
         and exchange.header("origin") is not None
@@ -37,13 +38,13 @@ def is_preflight(exchange: Exchange) -> bool:
 
 
 class Cors:
-    """Which pages may call the gate. origins: as browsers send them, or `*` for every one."""
+    """Which pages may call the gate. origins: as browsers send them, or `*` for all."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         self._origins = frozenset(origins)
 
     def fields(self, exchange: Exchange) -> bytes:
-        """What any response to this request says about its page's origin, encoded."""
+        """Return the encoded fields that any response to this request carries for its page."""
         origin = exchange.header("origin")
         if ANY in self._origins:
             allowed = ANY
@@ -51,7 +52,7 @@ class Cors:
             assert origin is not None
             allowed = origin
         else:
-            return b"vary: origin\r\n"  # a cache must not give this answer to another page
+            return _VARY  # a cache must not give this response to another page
         return encode_fields(
             (
                 ("access-control-allow-origin", allowed),

@@ -13,6 +13,7 @@ from gateway.settings.compiling import (
     compile_routes,
     compile_trusted_header,
 )
+from tests.support.fields import parse_fields
 from tests.unit.settings.conftest import RIGHT, Load
 
 HASH = hashlib.sha256(b"a key").hexdigest()
@@ -45,7 +46,7 @@ def test_a_model_goes_to_its_upstream_under_its_name_there(load: Load) -> None:
     settings = load("model_groups: {g: 3}\n", start=start)
     model = compile_models(settings, {"sim": SIM})["small"]
     assert model.upstream is SIM
-    added = model.forwarding.fields([("X-Org", "mine"), ("accept", "o")], None, "r1")
+    added = parse_fields(model.forwarding.fields([("X-Org", "mine"), ("accept", "o")], None))
     assert added[:3] == [(b"accept", b"o"), (b"x-org", b"o"), (b"x-api-key", b"s3")]
     assert model.forward.upstream_model == "big/small"
     assert not model.forward.inject_usage
