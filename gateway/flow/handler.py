@@ -37,7 +37,7 @@ from gateway.flow.refusals import (
     refused_by_upstream,
 )
 from gateway.flow.relay import relay, relay_free
-from gateway.flow.request_body import read_asked
+from gateway.flow.request_body import read_asked, read_body_facts
 from gateway.flow.reservation.delivery import Settlements
 from gateway.flow.reservation.pending_settlement import pack_facts
 from gateway.flow.reservation.run import Run
@@ -114,8 +114,7 @@ class Flow:
             await self._refuse_the_penniless(trail, route)
         dialect = route.dialect
         asked = await read_asked(exchange, route.dialect, self.catalog.max_body_bytes)
-        facts = dialect.read(asked, route.reading)
-        fingerprint = dialect.fingerprint(asked, facts)
+        facts, fingerprint = await read_body_facts(asked, dialect, route.reading)
         idempotency = (
             None if name is None else idempotency_of(trail.account, route.path, name, fingerprint)
         )
@@ -200,7 +199,7 @@ class Flow:
     async def _forward_free(self, exchange: Exchange, trail: Trail, route: Route) -> None:
         dialect = route.dialect
         asked = await read_asked(exchange, route.dialect, self.catalog.max_body_bytes)
-        facts = dialect.read(asked, route.reading)
+        facts, _ = await read_body_facts(asked, dialect, route.reading)
         upstream, forwarding, options = route.upstream, route.forwarding, NAMELESS
         if upstream is None or forwarding is None:
             model = self._model(route, facts, trail)

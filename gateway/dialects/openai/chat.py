@@ -106,7 +106,7 @@ class OpenAIChat(OpenAIDialect):
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """Read a request strictly. Raises BadRequest."""
-        document = parse_object(body)
+        document = parse_object(body, options.max_json_values)
         model = read_model(document)
         check_fields(document, KNOWN, options)
         stream = read_flag(document, "stream")

@@ -53,10 +53,10 @@ HUGE = b"1" * 5000
         (b'{"a":"\xed\xa0\x80"}', "UTF-8"),
         (b'{"a":"\\ud800"}', "surrogate"),
         (b'{"a":"\\udc00\\ud800"}', "surrogate"),
-        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "depth"),
-        (b'{"a":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001, "depth"),
+        (b'{"a":' + b"[" * 90_000 + b"]" * 90_000 + b"}", "depth"),
+        (b'{"a":' + b'{"a":' * 90_000 + b"1" + b"}" * 90_001, "depth"),
         (b'{"a":' + b"[" * 500 + b"]" * 500 + b"}", "254 levels"),
-        (b"[" * 100_000, "not valid JSON"),
+        (b"[" * 90_000, "not valid JSON"),
     ],
 )
 def test_is_refused(body: bytes, words: str) -> None:
