@@ -4,8 +4,8 @@ Memory: `max_body_bytes` bounds both the bytes sent and what they decode to. A b
 more is refused in constant memory: up to `KEPT_BYTES` of it are kept while its size is still
 unknown; a larger one is measured first and then decoded a second time.
 
-Time: a body that is large or has many values is decoded and parsed in a thread, one body at a time
-in each worker. Parsers hold the interpreter's lock, so a thread alone bounds nothing: the pause of
+Time: a body that is coded, large or has many values is read in a thread, one body at a time in each
+worker. Parsers hold the interpreter's lock, so a thread alone bounds nothing: the pause of
 the event loop is that of the longest single call, which `max_json_values` bounds. With two threads
 the loop would wait for both.
 """
@@ -23,7 +23,7 @@ from gateway.http.interface import Exchange
 
 KEPT_BYTES: Final = 1 << 20
 INLINE_BYTES: Final = 64 << 10
-"""The largest body that is decoded and parsed on the event loop."""
+"""The largest body that is parsed on the event loop."""
 INLINE_VALUES: Final = 4096
 """The most values that are parsed on the event loop: up to 2 ms."""
 _reading_thread: Final = ThreadPoolExecutor(1, thread_name_prefix="body")
@@ -45,13 +45,9 @@ async def read_asked(exchange: Exchange, dialect: Dialect, limit_bytes: int) -> 
         raise Refused("unsupported_media", dialect.wanted_type)
     body = await exchange.read_body(limit_bytes)
     if coding is not None:
-        if len(body) > INLINE_BYTES:
-            loop = asyncio.get_running_loop()
-            body = await loop.run_in_executor(
-                _reading_thread, decode_body, body, coding, limit_bytes
-            )
-        else:
-            body = decode_body(body, coding, limit_bytes)
+        # Whatever its size: four kilobytes can decode to four megabytes.
+        loop = asyncio.get_running_loop()
+        body = await loop.run_in_executor(_reading_thread, decode_body, body, coding, limit_bytes)
     return Asked(exchange.method, exchange.path, query, exchange.headers(), body)
 
 
@@ -113,8 +109,8 @@ def decode_body(body: bytes, coding: str, limit_bytes: int) -> bytes:
             else:
                 kept.clear()
         return b"".join(decode_pieces(body, coding) if size > KEPT_BYTES else kept)
-    except BadCoding:
-        raise Refused("bad_request", f"The body is not valid {coding}.") from None
+    except BadCoding as bad:
+        raise Refused("bad_request", f"The {coding} coding of the body {bad}.") from None
 
 
 def names_a_key(query: str) -> bool:
