@@ -97,18 +97,15 @@ def test_the_codings_that_are_known() -> None:
     assert not any(map(knows_coding, ("compress", "identity", "", "gzip ")))
 
 
-EMPTY_ZSTD_FRAME = zstandard.compress(b"")
 FRAME_HEAD = zstandard.ZstdCompressor(write_content_size=False).compress(b"x")[:6]
 
 
-@pytest.mark.parametrize(
-    ("coding", "empty", "most"),
-    [("gzip", gzip.compress(b""), MAX_MEMBERS), ("zstd", EMPTY_ZSTD_FRAME, MAX_MEMBERS)],
-)
-def test_empty_members_are_bounded(coding: str, empty: bytes, most: int) -> None:
-    assert b"".join(decode_pieces(empty * most, coding)) == b""
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_empty_members_are_bounded(coding: str) -> None:
+    empty = gzip.compress(b"") if coding == "gzip" else zstandard.compress(b"")
+    assert b"".join(decode_pieces(empty * MAX_MEMBERS, coding)) == b""
     with pytest.raises(BadCoding, match="more than 4096"):
-        list(decode_pieces(empty * (most + 1), coding))
+        list(decode_pieces(empty * (MAX_MEMBERS + 1), coding))
 
 
 def test_empty_zstd_blocks_are_bounded() -> None:
