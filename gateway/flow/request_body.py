@@ -12,6 +12,7 @@ the loop would wait for both.
 
 import asyncio
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -26,7 +27,12 @@ INLINE_BYTES: Final = 64 << 10
 """The largest body that is parsed on the event loop."""
 INLINE_VALUES: Final = 4096
 """The most values that are parsed on the event loop: up to 2 ms."""
-_reading_thread: Final = ThreadPoolExecutor(1, thread_name_prefix="body")
+SWITCH_S: Final = 0.0001
+"""How long the event loop waits for the interpreter's lock at each of its callbacks while the thread
+runs Python code. By default it is 5 ms: at ten callbacks a request, other requests would crawl."""
+_reading_thread: Final = ThreadPoolExecutor(
+    1, "body", initializer=sys.setswitchinterval, initargs=(SWITCH_S,)
+)
 ACCEPTED: Final = ("accept-encoding", "gzip, deflate, br, zstd")  # RFC 9110, 15.5.16
 
 _KEY_NAMES: Final = re.compile(r"(?:^|[&;])(?:key|api[-_]?key|access[-_]?token)=", re.IGNORECASE)

@@ -73,9 +73,12 @@ async def json_values(arena: Arena, share: float) -> Found:
 
 
 async def slow_json(arena: Arena, share: float) -> Found:
-    """Bodies just below the limit of values that must be read the exact, slow way."""
-    body = _listed(b'{"a":{"b":1}}', 24_000, b'"model":"twice",')
-    requests = [request("POST", CHAT, FUNDED, body)] * max(2, round(24 * share))
+    """Bodies just below the limit of values, half of which must be read the exact, slow way."""
+    bodies = [
+        _listed(b'{"a":{"b":1}}', 24_000, head)
+        for head in (b'"seed":18446744073709551615,', b'"model":"twice",')
+    ]
+    requests = [request("POST", CHAT, FUNDED, body) for body in bodies] * max(1, round(12 * share))
     return await _all(arena, requests, 8)
 
 

@@ -42,11 +42,13 @@ def _has_more_marks(body: bytes, most: int) -> bool:
     return False
 
 
+def outside_strings(body: bytes) -> bytes:
+    """A body of JSON without its strings: exact up to the first byte that is no JSON."""
+    return b" ".join(_without_escapes(body).split(b'"')[::2])
+
+
 def _has_more_outside(body: bytes, most: int) -> bool:
-    # Without escaped backslashes and then without escaped quotes, each quote that is left begins or
-    # ends a string: a run of backslashes always starts with one that escapes.
-    if body.find(b"\\") >= 0:
-        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    body = _without_escapes(body)
     values = 1
     in_string = False
     for at in range(0, len(body), _CHUNK_BYTES):
@@ -56,3 +58,11 @@ def _has_more_outside(body: bytes, most: int) -> bool:
             return True
         in_string ^= len(parts) % 2 == 0
     return False
+
+
+def _without_escapes(body: bytes) -> bytes:
+    """The body without escaped backslashes and then without escaped quotes: each quote that is left
+    begins or ends a string, for a run of backslashes always starts with one that escapes."""
+    if body.find(b"\\") < 0:
+        return body
+    return body.replace(b"\\\\", b"").replace(b'\\"', b"")

@@ -29,7 +29,7 @@ def count(value: Any) -> int:
     return 1
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(DOCUMENTS, st.booleans(), st.integers(1, 9))
 def test_the_count_is_exact_outside_strings(document: Any, ascii_only: bool, chunk: int) -> None:
     body = json.dumps(document, ensure_ascii=ascii_only).encode()
