@@ -14,6 +14,7 @@ import asyncio
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 from gateway.dialects.base import Asked, Dialect, ReadOptions, RequestFacts
@@ -38,8 +39,20 @@ ACCEPTED: Final = ("accept-encoding", "gzip, deflate, br, zstd")  # RFC 9110, 15
 _KEY_NAMES: Final = re.compile(r"(?:^|[&;])(?:key|api[-_]?key|access[-_]?token)=", re.IGNORECASE)
 
 
-async def read_asked(exchange: Exchange, dialect: Dialect, limit_bytes: int) -> Asked:
-    """The request with its body, decoded. Raises Refused, BodyError, ClientGone."""
+@dataclass(frozen=True, slots=True)
+class BodyHead:
+    """What the head says about the body.
+
+    query:  what of the query the dialect reads
+    coding: the content coding, None when the body is sent as it is
+    """
+
+    query: str
+    coding: str | None
+
+
+def read_body_head(exchange: Exchange, dialect: Dialect) -> BodyHead:
+    """Check that a body of this kind can be read. Raises Refused."""
     query = exchange.query
     if query and dialect.reads_key_query:
         query = "&".join(each for each in query.split("&") if not each.startswith("key="))
@@ -49,34 +62,33 @@ async def read_asked(exchange: Exchange, dialect: Dialect, limit_bytes: int) -> 
     media_type = exchange.header("content-type")
     if media_type is not None and not dialect.accepts(media_type):
         raise Refused("unsupported_media", dialect.wanted_type)
+    return BodyHead(query, coding)
+
+
+async def read_asked(exchange: Exchange, head: BodyHead, limit_bytes: int) -> Asked:
+    """The request with its body, decoded. Raises Refused, BodyError, ClientGone."""
     body = await exchange.read_body(limit_bytes)
-    if coding is not None:
+    if head.coding is not None:
         # Whatever its size: four kilobytes can decode to four megabytes.
         loop = asyncio.get_running_loop()
-        body = await loop.run_in_executor(_reading_thread, decode_body, body, coding, limit_bytes)
-    return Asked(exchange.method, exchange.path, query, exchange.headers(), body)
+        body = await loop.run_in_executor(
+            _reading_thread, decode_body, body, head.coding, limit_bytes
+        )
+    return Asked(exchange.method, exchange.path, head.query, exchange.headers(), body)
 
 
-async def read_body_facts(
-    asked: Asked, dialect: Dialect, options: ReadOptions
-) -> tuple[RequestFacts, bytes]:
-    """What a request asks for, and its fingerprint. Raises BadRequest."""
+async def read_body_facts(asked: Asked, dialect: Dialect, options: ReadOptions) -> RequestFacts:
+    """What a request asks for. Raises BadRequest."""
     if reads_inline(asked.body):
-        facts = dialect.read(asked, options)
-        return facts, dialect.fingerprint(asked, facts)
+        return dialect.read(asked, options)
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_reading_thread, _read, asked, dialect, options)
+    return await loop.run_in_executor(_reading_thread, dialect.read, asked, options)
 
 
 def reads_inline(body: bytes) -> bool:
     """Whether a body is read on the event loop: it is short and has few values."""
     size = len(body)  # a value takes at least a byte
     return size <= INLINE_VALUES or (size <= INLINE_BYTES and mark_count(body) <= INLINE_VALUES)
-
-
-def _read(asked: Asked, dialect: Dialect, options: ReadOptions) -> tuple[RequestFacts, bytes]:
-    facts = dialect.read(asked, options)
-    return facts, dialect.fingerprint(asked, facts)
 
 
 def body_coding(exchange: Exchange) -> str | None:
