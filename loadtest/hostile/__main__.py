@@ -20,8 +20,8 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.hostile.arena import Arena, arena
-from loadtest.hostile.attacks import ATTACKS, CHAT, HONEST_KEY, Attack, Found
+from loadtest.hostile.arena import HONEST, Arena, arena
+from loadtest.hostile.attacks import ATTACKS, CHAT, Attack, Found
 from loadtest.hostile.probe import Probe, Probed
 from loadtest.hostile.wire import chat, request
 
@@ -71,7 +71,7 @@ class Row:
 
 async def attack_with(attack: Attack, place: Arena, share: float) -> Row:
     """Attack, with an honest client beside it."""
-    victim = request("POST", CHAT, HONEST_KEY, chat(attack.victim))
+    victim = request("POST", CHAT, HONEST, chat(attack.victim, HONEST))
     before_bytes = most_bytes = place.memory_bytes()
 
     async def watch() -> None:

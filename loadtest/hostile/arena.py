@@ -40,23 +40,23 @@ class Arena:
     """A running gate, and where to hit it.
 
     admin:    address of the admin side
-    provider: address of the simulated provider
+    narrow:   address of the simulated provider behind few connections
     worker:   pid of the one worker
     """
 
     address: Address
     admin: Address
-    provider: Address
+    narrow: Address
     worker: int
 
     def memory_bytes(self) -> int:
         """Memory that the worker has for itself."""
         return int(psutil.Process(self.worker).memory_full_info().uss)
 
-    def upstream_connections(self) -> int:
-        """Connections between the worker and the provider."""
+    def narrow_connections(self) -> int:
+        """Connections between the worker and the provider behind few of them."""
         found = psutil.Process(self.worker).net_connections("tcp")
-        return sum(bool(each.raddr) and each.raddr[1] == self.provider[1] for each in found)
+        return sum(bool(each.raddr) and each.raddr[1] == self.narrow[1] for each in found)
 
 
 def _customer(key: str, amount: str | None) -> dict[str, Any]:
@@ -76,13 +76,13 @@ def _model(upstream: str) -> dict[str, Any]:
     }
 
 
-def _changes(provider_url: str, stray_url: str, admin_port: int) -> dict[str, Any]:
+def _changes(provider_url: str, narrow_url: str, stray_url: str, admin_port: int) -> dict[str, Any]:
     return {
         "admin": {"host": "127.0.0.1", "port": admin_port},
         "upstreams": {
             "sim": {"base_url": provider_url, "max_connections": 400},
-            "narrow": {"base_url": provider_url, "max_connections": NARROW_CONNECTIONS},
-            "stray": {"base_url": stray_url, "max_connections": 4},
+            "narrow": {"base_url": narrow_url, "max_connections": NARROW_CONNECTIONS},
+            "stray": {"base_url": stray_url, "max_connections": 8, "pool": "per_customer"},
         },
         "models": {MODEL: _model("sim"), NARROW: _model("narrow"), STRAY: _model("stray")},
         "customers": {
@@ -125,18 +125,21 @@ def arena(folder: Path, *, day_events: int = 0) -> Iterator[Arena]:
 
     day_events: that the funded customer already has today
     """
-    with children.provider() as provider, stray_upstream() as stray_url:
+    with (
+        children.provider() as provider,
+        children.provider() as narrow,
+        stray_upstream() as stray_url,
+    ):
         [admin_port] = free_ports(1)
-        config = gate.write_config(
-            folder, provider.url, changes=_changes(provider.url, stray_url, admin_port)
-        )
+        changes = _changes(provider.url, narrow.url, stray_url, admin_port)
+        config = gate.write_config(folder, provider.url, changes=changes)
         if day_events:
             fill_store(folder / "data" / "events.db", day_events)
         command = ("sh", "-c", f'ulimit -n {FILES} && exec "$@"', "sh", *gate.GATE_COMMAND)
         with gate.serving(config, command=command) as running:
             [worker] = running.pids("worker")
             yield Arena(
-                _address(running.url), ("127.0.0.1", admin_port), _address(provider.url), worker
+                _address(running.url), ("127.0.0.1", admin_port), _address(narrow.url), worker
             )
 
 

@@ -2,8 +2,8 @@
 
     python -m loadtest.hostile.stray
 
-prints its URL as its first line. A gate that reuses the connection without looking takes the second
-answer for that of its next request, which may be another customer's.
+prints its URL as its first line. Each answer repeats the last line of its request. A gate that reuses
+the connection may take the second answer for that of its next request, perhaps another customer's.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ import orjson
 
 from loadtest import child
 
-STOLEN: Final = b"stolen"
-OWN: Final = b"rightful"
+_PAUSES_S: Final = (0, 0.0005, 0.002)
+"""Before the second answer: it comes at once, while the next request is on its way, or later."""
 
 
-def _answer(text: bytes) -> bytes:
-    message = {"role": "assistant", "content": text.decode()}
+def _answer(text: str) -> bytes:
+    message = {"role": "assistant", "content": text}
     body = orjson.dumps(
         {
             "id": "stray",
@@ -43,10 +43,11 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     with contextlib.suppress(OSError, EOFError, ValueError):
         while head := await reader.readuntil(b"\r\n\r\n"):
             fields = head.lower().partition(b"content-length:")[2]
-            await reader.readexactly(int(fields.partition(b"\r\n")[0] or b"0"))
-            writer.write(_answer(OWN))
-            await asyncio.sleep(random.choice((0, 0.0005, 0.002)))
-            writer.write(_answer(STOLEN))
+            body = await reader.readexactly(int(fields.partition(b"\r\n")[0]))
+            answer = _answer(orjson.loads(body)["messages"][-1]["content"].split("\n")[-1])
+            writer.write(answer)
+            await asyncio.sleep(random.choice(_PAUSES_S))
+            writer.write(answer)
     writer.close()
 
 

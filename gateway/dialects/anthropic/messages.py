@@ -290,6 +290,7 @@ _SHAPES: Final[Mapping[RefusalKind, tuple[int, str]]] = {
     "unsupported_media": (415, "invalid_request_error"),
     "unprocessable": (422, "invalid_request_error"),
     "ledger_unavailable": (503, "overloaded_error"),
+    "overloaded": (503, "overloaded_error"),
     "shutting_down": (503, "overloaded_error"),
     "upstream_unreachable": (502, "api_error"),
     "upstream_auth": (502, "api_error"),
