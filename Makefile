@@ -28,7 +28,7 @@ NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew kill-test oracle meter-test mutants clients image-steps lint-docker clean
+.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew hostile kill-test oracle meter-test mutants clients image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -97,6 +97,9 @@ growth: $(STAMPS)/dev ## what a request costs as customers, holds, events and mo
 MINUTES ?= 60
 soak: $(STAMPS)/dev ## a mixed load for MINUTES: nothing may drift, no memory may grow
 	@$(BIN)/python -m loadtest.growth.soak --minutes $(MINUTES) $(ARGS)
+
+hostile: $(STAMPS)/dev ## attacks on a running gate, and what they cost everybody else: ARGS="--share 0.2"
+	@$(BIN)/python -m loadtest.hostile $(ARGS)
 
 skew: $(STAMPS)/dev ## hot wallets and the busiest of N servers, simulated (docs/scale.md)
 	@$(BIN)/python -m loadtest.growth.skew $(ARGS)

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
+from gateway.dialects.reading.value_count import MAX_JSON_VALUES
 from gateway.flow.authentication import KEY_FIELDS
 from gateway.http.cors import ANY as ANY_ORIGIN
 from gateway.ledger.client.endpoint import BadLedgerUrl, Endpoint
@@ -46,6 +47,12 @@ class ListenSection(Section):
         "Largest request body; a larger one is refused with 413 before it is read.",
         4_194_304,
         4_194_304,
+    )
+    max_json_values: Annotated[int, Whole(1000, 10_000_000)] = field(
+        "Most values (objects, lists and what is in them) of a JSON request body; a body with more is"
+        " refused with 400 before it is parsed. Parsing 100,000 pauses a worker for 20 ms at most.",
+        MAX_JSON_VALUES,
+        MAX_JSON_VALUES,
     )
     header_timeout_ms: Milliseconds = field(
         "From the first byte of a request to the end of its headers.", 10_000, 10_000
