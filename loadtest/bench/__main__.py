@@ -241,9 +241,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, help="for the ledger's cost; 0 leaves it out")
     parser.add_argument("--target", action="append", default=[], help="contender; all by default")
     parser.add_argument("--cell", action="append", default=[], help="workloads that contain this")
-    parser.add_argument("--hardcap", type=Path, default=Path(".venv-hardcap/bin/python"))
-    parser.add_argument("--litellm", type=Path, default=Path(".venv-litellm/bin/python"))
-    parser.add_argument("--portkey", type=Path, default=Path(".venv-portkey"))
+    parser.add_argument(
+        "--peers", type=Path, default=Path(".venv"), help="peers are in FOLDER-hardcap and so on"
+    )
     parser.add_argument(
         "--gate-command",
         default=shlex.join(gate.GATE_COMMAND),
@@ -257,9 +257,7 @@ def main() -> None:
         **{name: value for name, value in asked.items() if value is not None},
     )
     cells = [cell for cell in CELLS if not given.cell or any(c in cell.name for c in given.cell)]
-    installed = Installed(
-        given.hardcap.absolute(), given.litellm.absolute(), given.portkey.absolute()
-    )
+    installed = Installed(given.peers.absolute())
     _allow_descriptors()
     console = Console()
     console.width = max(console.width, report.WIDTH)

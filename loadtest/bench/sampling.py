@@ -18,7 +18,7 @@ from loadtest.bench.cells import Cell
 from loadtest.generator import Load, Result, percentile
 from loadtest.measure import NOTHING_SPENT, Sample, cpu_s, machine_busy_s, redis_cost
 from loadtest.peers.target import Target
-from loadtest.requests import same
+from loadtest.requests import Shot, same
 
 _SETTLE_TIME_S: Final = 0.2
 _DRAIN_S: Final = 15.0
@@ -102,7 +102,7 @@ class Bench:
     def _load(self, cell: Cell, target: Target, seconds: float, rate: float | None) -> Load:
         return Load(
             target.url(cell.upstream, cell.stream),
-            same(cell.shot(target.fields(cell.upstream))),
+            same(_shot(cell, target)),
             connections=cell.connections,
             seconds=seconds,
             rate=rate,
@@ -141,6 +141,11 @@ class Bench:
             core_share=own / result.seconds,
             foreign_share=max(0.0, busy - known) / (result.seconds + _SETTLE_TIME_S),
         )
+
+
+def _shot(cell: Cell, target: Target) -> Shot:
+    upstream = cell.upstream
+    return cell.shot(target.fields(upstream), target.members(upstream), target.path)
 
 
 def _fault(result: Result) -> str:
