@@ -80,11 +80,6 @@ def probe(path: Path) -> Interpreter | None:
     return Interpreter(path, (major, minor, micro), pgo, lto, debian, debug)
 
 
-def describe(python: Path) -> str:
-    """Version and build of an interpreter, in words."""
-    return str(probe(python) or f"{python}, which did not say how it was built")
-
-
 def candidates() -> Iterator[Path]:
     """Interpreters of the supported versions: on PATH, in the system's, pyenv's and uv's folders."""
     home = Path.home()

@@ -24,6 +24,9 @@ from loadtest.tls import TlsFiles, make_tls_files
 DIRECT: Final = "direct"
 NGINX: Final = "nginx"
 
+PLAIN_ONLY: Final = (ferrogw.NAME, litellm.NAME, litellm.CURRENT, portkey.NAME)
+"""Peers that no target names: they run in front of the plain upstream only, to save time."""
+
 Start = Callable[[World], AbstractContextManager[Target]]
 
 

@@ -51,10 +51,13 @@ def running(world: World, python: Path) -> Iterator[Target]:
     config.write_text(
         yaml.safe_dump(
             {
-                "strategy": {"mode": "conditional", "conditions": [
-                    {"key": "model", "value": world.models[upstream], "target_key": target}
-                    for target, upstream in targets.items()
-                ]},
+                "strategy": {
+                    "mode": "conditional",
+                    "conditions": [
+                        {"key": "model", "value": world.models[upstream], "target_key": target}
+                        for target, upstream in targets.items()
+                    ],
+                },
                 "targets": [
                     {"virtual_key": target, "models": [world.models[upstream]]}
                     for target, upstream in targets.items()

@@ -14,7 +14,7 @@ import yaml
 
 from loadtest import children
 from loadtest.gate import MODEL
-from loadtest.interpreters import describe
+from loadtest.interpreters import probe
 from loadtest.peers.target import Missing, Target, World
 from loadtest.ports import free_ports
 
@@ -80,6 +80,6 @@ def running(world: World, python: Path) -> Iterator[Target]:
             f"hardcap {version}, its defaults, one worker; gates a budget of tokens in Redis, by the"
             " rolling p95, with extensions; no money, no events",
             lambda: [one.pid],
-            python=describe(python),
+            python=probe(python),
             ledger=True,
         )

@@ -16,7 +16,7 @@ import yaml
 
 from loadtest import children
 from loadtest.gate import MODEL
-from loadtest.interpreters import describe
+from loadtest.interpreters import probe
 from loadtest.peers.target import Missing, Target, World
 from loadtest.ports import free_ports
 
@@ -81,5 +81,5 @@ def running(world: World, python: Path, name: str = NAME) -> Iterator[Target]:
             lambda _upstream, _streams: url,
             f"LiteLLM {version}, proxy without database, one worker; checks one key, gates nothing",
             lambda: [pid],
-            python=describe(python),
+            python=probe(python),
         )

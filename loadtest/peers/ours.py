@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from loadtest import gate
-from loadtest.interpreters import describe
+from loadtest.interpreters import probe
 from loadtest.peers.target import Target, World
 
 NAME = "gate"
@@ -37,6 +37,6 @@ def running(world: World, command: Sequence[str], rest: Sequence[int]) -> Iterat
             " prices in Redis, writes an event for each request",
             lambda: serving.pids("worker"),
             lambda: [*serving.pids("exporter"), *serving.pids("supervisor")],
-            python=describe(Path(command[0])),
+            python=probe(Path(command[0])),
             ledger=True,
         )

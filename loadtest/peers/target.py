@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loadtest.interpreters import Interpreter
 from loadtest.nginx import Upstream
 from loadtest.requests import CHAT_PATH
 
@@ -51,7 +52,7 @@ class Target:
     fields:   header fields that it needs in addition to the caller's, by upstream
     members:  members of the body that it needs in addition or instead, by upstream
     path:     of its chat endpoint
-    python:   the interpreter that it runs on; "" when it runs on none
+    python:   the interpreter that it runs on; None when it runs on none
     ledger:   it stands on the world's Redis
     tidy:     called between samples, unmeasured
     """
@@ -64,7 +65,7 @@ class Target:
     fields: Callable[[str], Mapping[str, str]] = field(default=_nothing)
     members: Callable[[str], Mapping[str, Any]] = field(default=_nothing)
     path: str = CHAT_PATH
-    python: str = ""
+    python: Interpreter | None = None
     tls: ssl.SSLContext | None = None
     ledger: bool = False
     tidy: Callable[[], None] = lambda: None

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, Final
 
 from loadtest import child, children
 from loadtest.gate import MODEL
-from loadtest.interpreters import describe
 from loadtest.peers.target import Missing, Target, World
 
 NAME: Final = "tensorzero"
@@ -59,7 +58,9 @@ def config(upstreams: Mapping[str, str], limits: Sequence[str]) -> str:
     )
     return (
         f"gateway.observability.enabled = false\n{models}[rate_limiting]\nenabled = true\n"
-        "[[rate_limiting.rules]]\npriority = 0\n" + "".join(f"{line}\n" for line in limits) + "scope ="
+        "[[rate_limiting.rules]]\npriority = 0\n"
+        + "".join(f"{line}\n" for line in limits)
+        + "scope ="
         ' [{ tag_key = "user_id", tag_value = "tensorzero::each" }]\n'
     )
 
@@ -104,9 +105,7 @@ def running(world: World, python: Path) -> Iterator[Target]:
     folder = world.folder / NAME
     folder.mkdir()
     configured = folder / "tensorzero.toml"
-    limits = [
-        f"{of}_per_minute = {_ENDLESS}" for of in ("tokens", "model_inferences")
-    ]
+    limits = [f"{of}_per_minute = {_ENDLESS}" for of in ("tokens", "model_inferences")]
     urls = {model: world.upstreams[name].url for name, model in world.models.items()}
     configured.write_text(config(urls, limits))
     version = children.installed_version(python, "tensorzero")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.bench.__main__ import FULL, QUICK
 from loadtest.bench.cells import CELLS, KEY, LARGE_BYTES, PACED_ITL_MS, SMALL_BYTES, TOKENS
+from loadtest.bench.run import FULL, QUICK
 from loadtest.bench.stage import Cores, Ground, Installed, starters
 from loadtest.measure import QUIET_FOREIGN_SHARE
 from loadtest.tls import TlsFiles
@@ -32,7 +32,7 @@ def rows(title: str) -> dict[str, str]:
 def test_the_page_names_every_contender_in_order(tls_files: TlsFiles) -> None:
     nowhere = Path("nowhere")
     ground = Ground({}, tls_files, ())
-    started = starters(Cores((0,), (0,)), ground, Installed(nowhere, nowhere, nowhere), ["gate"])
+    started = starters(Cores((0,), (0,)), ground, Installed(nowhere), ["gate"])
     assert [*rows("Contenders")][1:] == [*started]
 
 
@@ -41,6 +41,9 @@ def test_the_page_names_every_contender_in_order(tls_files: TlsFiles) -> None:
     [
         ("hardcap 0.1.0", "requirements-hardcap.lock"),
         ("LiteLLM 1.106.2", "requirements-litellm.lock"),
+        ("LiteLLM 1.108.7", "requirements-litellm-current.lock"),
+        ("TensorZero 2026.6.0", "requirements-tensorzero.lock"),
+        ("ferrogw 1.5.10", "requirements-ferrogw.lock"),
         ("Portkey gateway 1.15.2", "loadtest/peers/portkey/package.json"),
     ],
 )
@@ -52,8 +55,8 @@ def test_the_page_names_the_versions_that_are_locked(contender: str, lock: str) 
 
 
 def test_locks_of_peers_hold_hashes_and_name_no_index() -> None:
-    for lock in ("requirements-hardcap.lock", "requirements-litellm.lock"):
-        text = (ROOT / lock).read_text()
+    for lock in ROOT.glob("requirements-*.lock"):
+        text = lock.read_text()
         assert "://" not in text
         assert text.count("--hash=sha256:") >= text.count("==")
     text = (ROOT / "loadtest/peers/portkey/package-lock.json").read_text()
