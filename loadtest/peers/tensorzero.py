@@ -45,24 +45,37 @@ class Replica:
     pid: int
 
 
-def config(upstreams: Mapping[str, str], limits: Sequence[str]) -> str:
-    """Return its configuration (TOML).
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Limits of one user, or of each user that no other rule names.
 
-    upstreams: base URL of the provider by the model's name here
-    limits:    lines of the rate-limiting rule, one for each `user_id`
+    limits: lines of TOML, such as "tokens_per_minute = 1000"
+    user:   value of the tag `user_id`; None for each
     """
+
+    limits: Sequence[str]
+    user: str | None = None
+
+    def toml(self) -> str:
+        """Return it as TOML; a rule that names a user takes precedence."""
+        lines = "\n".join(self.limits)
+        scope = f'{{ tag_key = "user_id", tag_value = "{self.user or "tensorzero::each"}" }}'
+        return (
+            f"[[rate_limiting.rules]]\npriority = {int(self.user is not None)}\n{lines}\n"
+            f"scope = [{scope}]\n"
+        )
+
+
+def config(upstreams: Mapping[str, str], rules: Sequence[Rule]) -> str:
+    """Return its configuration (TOML). upstreams: base URL of the provider by the model's name"""
     models = "".join(
         f'[models.{model}]\nrouting = ["sim"]\n[models.{model}.providers.sim]\ntype = "openai"\n'
         f'model_name = "{MODEL}"\napi_base = "{url}/v1/"\napi_key_location = "none"\n'
         for model, url in upstreams.items()
     )
-    return (
-        f"gateway.observability.enabled = false\n{models}[rate_limiting]\nenabled = true\n"
-        "[[rate_limiting.rules]]\npriority = 0\n"
-        + "".join(f"{line}\n" for line in limits)
-        + "scope ="
-        ' [{ tag_key = "user_id", tag_value = "tensorzero::each" }]\n'
-    )
+    limits = "".join(rule.toml() for rule in rules)
+    head = "gateway.observability.enabled = false\n"
+    return f"{head}{models}[rate_limiting]\nenabled = true\n{limits}"
 
 
 def members(model: str, user: str) -> dict[str, Any]:
@@ -107,7 +120,7 @@ def running(world: World, python: Path) -> Iterator[Target]:
     configured = folder / "tensorzero.toml"
     limits = [f"{of}_per_minute = {_ENDLESS}" for of in ("tokens", "model_inferences")]
     urls = {model: world.upstreams[name].url for name, model in world.models.items()}
-    configured.write_text(config(urls, limits))
+    configured.write_text(config(urls, [Rule(limits)]))
     version = children.installed_version(python, "tensorzero")
     trusted = {"SSL_CERT_FILE": str(world.upstreams["tls"].ca_file)}
     with (
