@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from loadtest.bench.cells import CELLS, KEY, LARGE_BYTES, PACED_ITL_MS, SMALL_BYTES, TOKENS
+from loadtest.bench.figures import Run, figures
+from loadtest.bench.report import Report
 from loadtest.bench.run import FULL, QUICK
 from loadtest.bench.stage import Cores, Ground, Installed, starters
 from loadtest.measure import QUIET_FOREIGN_SHARE
@@ -87,5 +89,17 @@ def test_the_page_states_the_sizes_of_the_full_and_of_the_quick_form() -> None:
         f"{QUICK.rounds} round of {QUICK.seconds} s, {QUICK.streams} streams, {QUICK.pairs} pairs"
         in PAGE
     )
-    assert f"{FULL.streams:,} streams that have brought" in PAGE
-    assert f"More than {QUIET_FOREIGN_SHARE:.0%}".replace("%", " %") in PAGE
+    assert f"{FULL.streams:,} streams that have delivered" in PAGE
+    assert f"more than {QUIET_FOREIGN_SHARE:.0%}".replace("%", " %") in PAGE
+
+
+def test_the_performance_page_states_the_targets_that_judge() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    table = page.partition("\n## Targets\n")[2].partition("\n## ")[0]
+    stated = re.findall(r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE)[1:]
+    judged = [
+        (figure.name, *(f"{'≥' if figure.at_least else '≤'} {limit:,g}" for limit in limits))
+        for figure in figures(Run(Report(CELLS, ())))
+        for limits in [(figure.must, figure.aim)]
+    ]
+    assert stated == judged
