@@ -70,7 +70,7 @@ class Size:
     bytecodes: bool = True
 
 
-FULL: Final = Size(5, 15, 1.5, 0.5, 2000, 1024, 5)
+FULL: Final = Size(5, 15, 1.0, 0.5, 2000, 1024, 5)
 QUICK: Final = Size(1, 15, 0.3, 0.2, 64, 64, 1)
 
 
