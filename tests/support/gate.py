@@ -119,7 +119,7 @@ class Gate:
 
     async def settle_all(self) -> None:
         """Wait until nothing is on its way to the ledger any more."""
-        await self.service._settlements.drain(grace_s=10.0)
+        await self.service._delivery.drain(grace_s=10.0)
 
     async def one_event(self, customer_id: str = "acme") -> Event:
         """The customer's only event, after everything has settled."""
