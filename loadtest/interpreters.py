@@ -115,7 +115,9 @@ def main() -> None:
     """Entry point of `python -m loadtest.interpreters`."""
     parser = argparse.ArgumentParser(prog="loadtest.interpreters", description=__doc__)
     parser.add_argument("--python", type=Path, help="use this interpreter instead of searching")
-    parser.add_argument("--write", type=Path, help="write its path here when the choice has changed")
+    parser.add_argument(
+        "--write", type=Path, help="write its path here when the choice has changed"
+    )
     given = parser.parse_args()
     chosen = probe(given.python.absolute()) if given.python else best()
     if chosen is None:
