@@ -342,6 +342,7 @@ RefusalKind = Literal[
     "unprocessable",  # 422
     "ledger_unavailable",  # 503 + Retry-After
     "shutting_down",  # 503 + Retry-After
+    "overloaded",  # 503 + Retry-After
     "upstream_unreachable",  # 502
     "upstream_auth",  # 502, will not pass
     "upstream_timeout",  # 504

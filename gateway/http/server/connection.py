@@ -24,16 +24,14 @@ from gateway.http.budget import UNCHARGED_BYTES, Charge
 from gateway.http.interface import BodyError, ClientGone
 from gateway.http.server.body import ChunkedBody, IncomingBody, SizedBody
 from gateway.http.server.exchange import ServedExchange, too_large
+from gateway.http.server.head_memory import RememberedHead
 from gateway.http.server.host import Host, Stage
 from gateway.http.server.limits import counted_address
 from gateway.http.server.request_head import (
     HEAD_END,
     HeadRefused,
     ParsedHead,
-    RememberedHead,
     beginning_problem,
-    parse_head,
-    remember,
 )
 
 UNASKED_MAX_BYTES: Final = 64 * 1024
@@ -186,12 +184,11 @@ class Connection(asyncio.Protocol):
         end += len(HEAD_END)
         block, self._buffer, self._checked = data[:end], b"", 0
         try:
-            parsed = parse_head(block)
+            parsed, length, self._remembered = self._host.heads.read(block)
         except HeadRefused as refused:
             self._refuse(*refused.problem)
             return
-        self._remembered = remember(block, parsed)
-        self._begin(parsed, parsed.content_length, data[end:])
+        self._begin(parsed, length, data[end:])
 
     def _begin(self, parsed: ParsedHead, length: int | None, rest: bytes) -> None:
         """Begin a request. rest: what has arrived behind its head."""

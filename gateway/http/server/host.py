@@ -7,6 +7,7 @@ from typing import Protocol
 
 from gateway.http.budget import ByteBudget, Charge
 from gateway.http.interface import Exchange
+from gateway.http.server.head_memory import HeadMemory
 from gateway.http.server.limits import ServerLimits
 from gateway.http.server.strictness import Problem
 
@@ -66,6 +67,7 @@ class Host(Protocol):
     limits: ServerLimits
     budget: ByteBudget
     draining: bool
+    heads: HeadMemory
     openings: dict[int, bytes]
     """What `opening` has made for the present second, by status."""
     handler: Handler

@@ -19,6 +19,7 @@ import structlog
 
 from gateway.http.budget import ByteBudget, Charge
 from gateway.http.server.connection import Connection
+from gateway.http.server.head_memory import HeadMemory
 from gateway.http.server.host import Client, Handler
 from gateway.http.server.limits import ServerLimits as ServerLimits
 from gateway.http.server.limits import accept_backlog
@@ -57,6 +58,7 @@ class HttpServer:
         self.limits = limits = limits or ServerLimits()
         self.budget = budget or ByteBudget(limits.buffer_bytes, limits.buffer_share_bytes)
         self.draining = False
+        self.heads = HeadMemory()
         self.openings: dict[int, bytes] = {}
         self.resting: dict[Client, None] = {}
         self.starved: set[Client] = set()
