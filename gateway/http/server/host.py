@@ -34,6 +34,8 @@ class Stage(IntEnum):
 class Client(Protocol):
     """A connection, as the server sees it."""
 
+    __slots__ = ()
+
     remote: str
     address: str
     stage: Stage

@@ -174,7 +174,6 @@ class HttpServer:
         full = len(self._connections) >= limits.connections_most
         if crowded or (full and not self._shed()):
             self._connections.add(connection)
-            connection.address = ""
             return 503, "Too many connections. Use fewer, and keep them alive."
         self._connections.add(connection)
         self.resting[connection] = None
