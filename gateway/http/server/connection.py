@@ -55,7 +55,9 @@ class Connection(Receiver):
         self._buffer = b""
         self._host.forget(self)
         self._drop_body(ClientGone("the client closed the connection"))
-        if self._exchange is not None:
+        if self._exchange is None:
+            self._release()
+        else:
             self._exchange.note_gone()
         self._wake()
 
@@ -101,9 +103,7 @@ class Connection(Receiver):
         finally:
             self._exchange = None
             host.done(self)
-            if self._charge is not None:
-                self._charge.clear()
-                self._charge = None
+            self._release()
         task = self.task
         if task is not None and task.cancelling():
             # Cancelled while it returned, by a kill: that was about this request, not the next.
@@ -133,6 +133,7 @@ class Connection(Receiver):
         """Take the next request from the buffer, or wait for it."""
         self._body = None
         self._body_limit = -1
+        self._reserved = False
         host = self._host
         self.stage = _IDLE
         self.deadline = self._loop.time() + host.limits.idle_s
@@ -229,10 +230,8 @@ class Connection(Receiver):
             self._fail_body(too_large(limit_bytes))
         elif self._charge is not None and not self._charge.move(exchange.owner):
             self._fail_body(BodyError("overloaded", OVERLOADED))
-        elif self._reading_paused and self._host.budget.tight:
-            self._starve()
         else:
-            self._resume_reading()
+            self._reserve(body)
         try:
             while self._body_error is None and not body.whole:
                 await self._wait()
@@ -261,6 +260,7 @@ class Connection(Receiver):
         """Close once everything is sent; linger discards what still arrives, for a while."""
         self.stage = _ENDING
         self._buffer = b""
+        self._release()
         transport = self.transport
         if transport is not None and not transport.is_closing():
             limits = self._host.limits
@@ -289,7 +289,7 @@ class Connection(Receiver):
     def expire(self) -> None:
         """The stage's deadline has passed."""
         if self.stage is Stage.BODY:
-            starved = self in self._host.starved and self.deadline < self._body_deadline
+            starved = self in self._host.starved
             self.deadline = NEVER
             self._fail_body(
                 BodyError("overloaded", OVERLOADED)

@@ -59,7 +59,7 @@ class Client(Protocol):
         ...
 
     def read_on(self) -> None:
-        """There is room in the budget again."""
+        """Try again to find room in the budget for the body."""
         ...
 
 

@@ -58,6 +58,7 @@ class Receiver(asyncio.Protocol, Client, Wire):
         "_loop",
         "_reading_paused",
         "_remembered",
+        "_reserved",
         "_waiter",
         "address",
         "deadline",
@@ -83,6 +84,7 @@ class Receiver(asyncio.Protocol, Client, Wire):
         self._charge: Charge | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._reading_paused = False
+        self._reserved = False
         self.transport: asyncio.Transport | None = None
         self.task: asyncio.Task[None] | None = None
         self.writing_paused = False
@@ -185,15 +187,11 @@ class Receiver(asyncio.Protocol, Client, Wire):
             self._fail_body(BodyError("bad_request", _BAD_FRAMING))
         elif 0 <= self._body_limit < body.size:
             self._fail_body(too_large(self._body_limit))
-        elif not self._charged(body.size - before):
+        elif not self._reserved and not self._charged(body.size - before):
             self._fail_body(BodyError("overloaded", OVERLOADED))
         elif body.whole:
             if self.stage is Stage.BODY:
                 self._wake()
-        elif self._host.budget.tight:
-            self._pause_reading()
-            if self.stage is Stage.BODY:
-                self._starve()
         elif self.stage is not Stage.BODY and body.size > UNASKED_MAX_BYTES:
             self._pause_reading()
         if rest:
@@ -214,17 +212,37 @@ class Receiver(asyncio.Protocol, Client, Wire):
             self._charge = Charge(self._host.budget, owner)
         return self._charge.add(size)
 
-    def _starve(self) -> None:
-        """Wait for room in the budget; the server's sweep resumes it."""
-        host = self._host
-        host.starved.add(self)
-        self.deadline = min(self._body_deadline, self._loop.time() + host.limits.starved_s)
+    def _reserve(self, body: IncomingBody) -> None:
+        """Charge the rest of a body before it is read, so that each body that is begun can end.
+
+        Without room the connection waits unread; the server's sweep tries again (`read_on`).
+        """
+        if body.length is not None:
+            if not self._charged(body.length - body.size):
+                self._pause_reading()
+                self._host.starved.add(self)
+                starved_until = self._loop.time() + self._host.limits.starved_s
+                self.deadline = min(self._body_deadline, starved_until)
+                return
+            self._reserved = True
+        self._resume_reading()
 
     def read_on(self) -> None:
-        """Read on: there is room in the budget again."""
-        if self.stage is Stage.BODY:
+        """Try again to find room in the budget for the body."""
+        body = self._body
+        if self.stage is Stage.BODY and body is not None and body.length is not None:
+            if not self._charged(body.length - body.size):
+                return
+            self._reserved = True
             self.deadline = self._body_deadline
             self._resume_reading()
+        self._host.starved.discard(self)
+
+    def _release(self) -> None:
+        """Release what was charged for a request that has ended."""
+        if self._charge is not None:
+            self._charge.clear()
+            self._charge = None
 
     def _fail_body(self, error: BodyError) -> None:
         self._pause_reading()

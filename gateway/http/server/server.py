@@ -160,9 +160,8 @@ class HttpServer:
         now = loop.time()
         for connection in [c for c in self._connections if c.deadline < now]:
             connection.expire()
-        if self.starved and not self.budget.tight:
-            for connection in list(self.starved):
-                connection.read_on()
+        for connection in list(self.starved):
+            connection.read_on()
         self._sweep_timer = loop.call_later(self._sweep_every_s, self._sweep, loop)
 
     # The connections' side: see `Host`

@@ -28,14 +28,12 @@ def sized(body: bytes, fields: bytes = b"") -> bytes:
     return POST + fields + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-TOO_LARGE = sized(b"z" * (LIMIT_BYTES + 1))
 REQUESTS = [
     sized(b"{}"),
     sized(b"x" * 40),
     sized(b"POST /evil HTTP/1.1\r\n\r\n"),
     sized(b"", b"A: b\r\n"),
     sized(b"y" * 12, b"A: b\r\n"),
-    TOO_LARGE,
     b"GET /a?b=c HTTP/1.1\r\n" + HOST + b"\r\n",
     b"HEAD /a HTTP/1.1\r\n" + HOST + b"\r\n",
     b"GET /a HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n",
@@ -129,16 +127,15 @@ def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(ends) if a < b]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=6),
     st.lists(st.integers(0, 1 << 16), max_size=12),
 )
 def test_cuts_change_nothing(requests: list[bytes], places: list[int]) -> None:
-    # Whether the connection goes on depends on what has arrived behind a chunked body, and on
-    # whether a body that was refused had arrived all the same. So such a request is last here.
+    # What has arrived behind a chunked body ends the connection. So such a request is last here.
     for at, request in enumerate(requests):
-        if request.startswith(CHUNKED) or request == TOO_LARGE:
+        if request.startswith(CHUNKED):
             requests = requests[: at + 1]
             break
     data = b"".join(requests)
