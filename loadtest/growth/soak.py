@@ -76,7 +76,7 @@ _CONNECTIONS: Final = 96
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class Bound:
     """How much a series may rise over the judged part: the greater of a share of where it begins,
     and so much."""
 
@@ -110,7 +110,7 @@ class Trend:
 
 
 def trend(
-    name: str, unit: str, at_s: Sequence[float], values: Sequence[float], bound: Estimate
+    name: str, unit: str, at_s: Sequence[float], values: Sequence[float], bound: Bound
 ) -> Trend:
     """Fit one series. Needs two samples at least."""
     line = statistics.linear_regression(at_s, values)
@@ -150,9 +150,9 @@ def judge(series: Series, warm_s: float) -> list[Trend]:
             least = float(BOUND_BYTES)
             if name.startswith("exporter"):
                 least = max(least, series.values[name][0] + STORE_CACHE_BYTES - values[0])
-            trends.append(trend(name, "bytes", judged.at_s, values, Estimate(BOUND_SHARE, least)))
+            trends.append(trend(name, "bytes", judged.at_s, values, Bound(BOUND_SHARE, least)))
     each = per_record(series)[-len(judged.at_s) :]
-    bound = Estimate(BOUND_SHARE, BOUND_RECORD_BYTES)
+    bound = Bound(BOUND_SHARE, BOUND_RECORD_BYTES)
     trends.append(trend("ledger, bytes a record", "bytes", judged.at_s, each, bound))
     return trends
 

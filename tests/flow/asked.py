@@ -5,6 +5,7 @@ from collections.abc import Callable
 import orjson
 
 from gateway.http.interface import Exchange, RequestHead
+from tests.support.fields import parse_fields
 
 
 class Asked(Exchange):
@@ -17,14 +18,16 @@ class Asked(Exchange):
         remote: str = "127.0.0.1",
         method: str = "GET",
         path: str = "/",
-        query: str = "",
     ) -> None:
         fields = list(headers)
         if key is not None:
             fields.append(("Authorization", f"Bearer {key}"))
-        self.head = RequestHead(method, path, query, fields)
-        self.content_length, self.remote, self.owner = 0, remote, ""
-        self.status, self.also = 0, b""
+        self.head = RequestHead(method, path, "", fields)
+        self.remote = remote
+        self.status = 0
+        self.also = b""
+        self.owner = ""
+        self.content_length = 0
         self.answered: tuple[int, dict[str, str], bytes] = (0, {}, b"")
 
     @property
@@ -38,8 +41,8 @@ class Asked(Exchange):
 
     async def start(self, status: int, fields: bytes, length: int | None) -> None:
         self.status = status
-        lines = fields.decode("latin-1").split("\r\n")[:-1]
-        self.answered = (status, dict(line.split(": ", 1) for line in lines), b"")
+        named = {name.decode(): value.decode() for name, value in parse_fields(fields)}
+        self.answered = (status, named, b"")
 
     async def write(self, data: bytes) -> None:
         status, headers, body = self.answered

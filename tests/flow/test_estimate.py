@@ -5,11 +5,21 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.base import BadRequest, ForwardOptions, MediaKind, RequestFacts, Unmeasured
+from gateway.dialects import DIALECTS
+from gateway.dialects.base import (
+    BadRequest,
+    ForwardOptions,
+    MediaKind,
+    ReadOptions,
+    RequestFacts,
+    Unmeasured,
+)
 from gateway.domain.pricing import PriceTable, compile_prices
-from gateway.flow.catalog import Model, Policy
-from gateway.flow.estimate import estimate_request, forward_options, scope_of, scoped_options
+from gateway.domain.reservation import Account
+from gateway.flow.catalog import Catalog, Model, Policy, Route
+from gateway.flow.estimate import estimate_request, scope_of
 from gateway.flow.headers import Forwarding
+from gateway.flow.plan import Plan
 from gateway.settings.policy import PRESETS, PolicySection
 
 from .desk import Unasked
@@ -35,6 +45,13 @@ def facts(**changes: Any) -> RequestFacts:
     return RequestFacts("m", **given)
 
 
+def plan(of: Model, knobs: Policy) -> Plan:
+    """How requests of the customer acme for this model run."""
+    route = Route("/v1/x", frozenset({"POST"}), DIALECTS["openai_chat"], ReadOptions(), knobs)
+    catalog = Catalog({}, {of.name: of}, DIALECTS["generic"], max_body_bytes=1_000_000)
+    return Plan(catalog, Account("acme", "k1", 0, 1), route, of)
+
+
 @pytest.mark.parametrize(
     ("asked", "choices", "default", "output"),
     [
@@ -56,7 +73,7 @@ def test_output_is_bounded_by_the_caller_else_the_policy_else_the_model(
     knobs = policy(default_max_output_tokens=default)
     bound = estimate_request(asks, model(), knobs)
     assert bound.output == bound.held_output == output
-    told = forward_options(asks, model(), knobs).max_output
+    told = plan(model(), knobs).forward_options(asks, None).max_output
     assert told == (None if asked is not None or default is None else output // choices)
 
 
@@ -113,8 +130,8 @@ def test_the_scope_of_a_customer_is_stable_and_does_not_name_it() -> None:
     assert scope_of("acme") == scope_of("acme") != scope_of("acme2")
     assert len(scope_of("acme")) == 16
     named = facts(document={"user": "u"})
-    assert scoped_options(ForwardOptions("m"), named, "acme").customer_scope == scope_of("acme")
-    assert scoped_options(ForwardOptions("m"), facts(), "acme").customer_scope is None
+    assert plan(model(), policy()).forward_options(named, None).customer_scope == scope_of("acme")
+    assert plan(model(), policy()).forward_options(facts(), None).customer_scope is None
 
 
 def test_the_count_of_the_input_is_rounded_up() -> None:

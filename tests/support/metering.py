@@ -15,7 +15,8 @@ from gateway.domain.pricing import compile_prices
 from gateway.domain.usage import Usage
 from gateway.flow.catalog import Model
 from gateway.flow.estimate import Estimate, estimate_request
-from gateway.flow.reservation.outcome import Ended, Outcome, Stage, decide
+from gateway.flow.reservation.outcome import Ended, Outcome, decide
+from gateway.flow.reservation.progress import Stage
 from gateway.settings.policy import PRESETS, PolicySection, Preset
 
 PRICES = {"input": 3_000_000, "cache_read": 300_000, "cache_write": 3_750_000, "output": 15_000_000}
@@ -37,7 +38,7 @@ PATHS = {
 
 How = Literal["whole", "left", "killed", "broken", "cut"]
 _STAGES: dict[How, Stage] = {
-    "whole": "whole",
+    "whole": "complete",
     "left": "left",
     "killed": "killed",
     "broken": "sent",
@@ -134,7 +135,7 @@ def charge(case: Case, pieces: Sequence[bytes], how: How = "whole", status: int 
         status=status,
         streaming=streaming,
         facts=meter.facts,
-        bound=bound,
+        estimate=bound,
         model=model,
         policy=knobs,
         passed_output=float("inf"),
