@@ -99,7 +99,8 @@ def test_a_charge_moves_to_its_owner_or_is_dropped() -> None:
 async def test_unfinished_bodies_stay_within_the_budget() -> None:
     """120 clients announce 4 MiB each and send all but the last byte."""
     held: list[int] = []
-    async with serving(echo_size, limits(buffer_bytes=16 * MIB)) as (server, port):
+    bounds = limits(buffer_bytes=16 * MIB, body_s=60)
+    async with serving(echo_size, bounds) as (server, port):
         clients = [await RawClient.connect(port) for _ in range(120)]
         for client in clients:
             client.send(post(4 * MIB))
