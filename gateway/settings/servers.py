@@ -71,6 +71,13 @@ class ListenSection(Section):
         10_000,
         1024,
     )
+    max_buffered_bytes: Annotated[int, Whole(1_048_576, 1 << 40)] = field(
+        "Bytes that one worker buffers of unfinished request bodies and unread responses, at most "
+        "half of it for one key. Beyond it bodies are refused with 503, and the clients that have "
+        "left their responses unread for longest are cut. At least twice `max_body_bytes` is taken.",
+        536_870_912,
+        268_435_456,
+    )
     drain_grace_ms: Milliseconds = field(
         "After SIGTERM, how long running answers may take to end; then they are cut and settled.",
         30_000,
