@@ -83,7 +83,7 @@ class RouteSection(Section):
 
     `GET /v1/models` and `GET /v1/credits` are the gate's own and need no route. A route with `prices`
     of its own serves any API: it is priced like a model of the route's name, and what a plan, a
-    customer or a key says of models it can say of the route (docs/any-api.md).
+    customer or a key says of models it can say of the route (docs/how-to/any-api.md).
     """
 
     path: RoutePath = field(

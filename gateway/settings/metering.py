@@ -58,7 +58,7 @@ PointerText = Annotated[str, BeforeValidator(_pointer), WithJsonSchema({"type": 
 
 class QuantitySection(Section):
     """Where one quantity comes from. A request's field decides and bounds it, unless the answer
-    tells it: then the request's field, or `at_most`, bounds it. Worked examples: docs/any-api.md."""
+    tells it: then the request's field, or `at_most`, bounds it. Worked examples: docs/how-to/any-api.md."""
 
     request_pointer: PointerText | None = field(
         "JSON pointer (RFC 6901) to a number in the request's body.", "/copies", None

@@ -43,7 +43,7 @@ class Knobs:
 
     hold_output: HoldOutput
     hold_output_tokens: int
-    # Measured (docs/accuracy.md): a larger share takes longer to use a budget up, a smaller one cuts
+    # Measured (docs/explanation/accuracy.md): a larger share takes longer to use a budget up, a smaller one cuts
     # more streams at its end; so does a shorter wait, but what flows meanwhile may go unpaid.
     hold_output_share: float = 0.88
     least_hold_output_tokens: int = 48

@@ -79,7 +79,7 @@ class UnitTierSection(TierSection):
 
 
 class ShapeSection(Section):
-    """A price that is more than one number for each unit. Worked examples: docs/prices.md."""
+    """A price that is more than one number for each unit. Worked examples: docs/reference/prices.md."""
 
     PER: ClassVar[int] = 1
 

@@ -1,4 +1,4 @@
-"""The reference page of the configuration, docs/configuration.md, made from the sections.
+"""The reference page of the configuration, docs/reference/configuration.md, made from the sections.
 
 A section's docstring, a field's description, default and example are the page's only sources.
 """

@@ -33,7 +33,7 @@ Factor = Annotated[Amount, WithJsonSchema(DECIMAL_SCHEMA)]
 
 class WebhookSection(Section):
     """Where signals are sent: POST of a CloudEvents 1.0 body, signed as Standard Webhooks says
-    (docs/signals.md), until it is answered with 2xx."""
+    (docs/reference/signals.md), until it is answered with 2xx."""
 
     url: BaseUrl = field("Where to POST.", "https://billing.example.com/creditgate")
     secret: Secret = field(

@@ -1,4 +1,4 @@
-"""The gate beside its peers, in one run: `make bench` (docs/benchmark.md).
+"""The gate beside its peers, in one run: `make bench` (docs/explanation/benchmark.md).
 
     python -m loadtest.bench [--quick] [--target gate --target nginx+lua] [--cell "JSON c=32"]
 

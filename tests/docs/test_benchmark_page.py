@@ -1,4 +1,4 @@
-"""docs/benchmark.md says what is measured: contenders, workloads, sizes and limits are the program's."""
+"""docs/explanation/benchmark.md says what is measured: contenders, workloads, sizes and limits are the program's."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.support.upstreams import tls_files
 __all__ = ["tls_files"]
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "benchmark.md").read_text()
+PAGE = (ROOT / "docs" / "explanation" / "benchmark.md").read_text()
 
 
 def section(title: str) -> str:

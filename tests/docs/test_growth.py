@@ -1,4 +1,4 @@
-"""docs/growth.md shows a chart and a table of everything that is measured, and docs/scale.md sizes by
+"""docs/explanation/growth.md shows a chart and a table of everything that is measured, and docs/explanation/scale.md sizes by
 what stands on it."""
 
 import re

@@ -1,4 +1,4 @@
-"""The tables of docs/retries.md: each row is asked of a running gate, each refusal of its renderer."""
+"""The tables of docs/reference/retries.md: each row is asked of a running gate, each refusal of its renderer."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from tests.support.upstreams import Sim, sim
 
 __all__ = ["sim"]
 
-PAGE = (Path(__file__).parents[2] / "docs" / "retries.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "retries.md").read_text()
 
 
 def table(first_column: str) -> Iterator[list[list[str]]]:
