@@ -42,7 +42,7 @@ def cli_page() -> str:
     for group in _GROUPS:
         importlib.import_module(f"gateway.cli.{group}")
     root = typer.main.get_command(app)
-    parts = [_head("Commands", "gateway/cli"), "`creditgate COMMAND --help` prints the same.\n"]
+    parts = [_head("Commands", "gateway/cli"), "Every command prints the same with `--help`.\n"]
     parts += _commands(root, "creditgate")
     return "\n".join(parts).rstrip() + "\n"
 
