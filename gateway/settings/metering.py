@@ -57,42 +57,45 @@ PointerText = Annotated[str, BeforeValidator(_pointer), WithJsonSchema({"type": 
 
 
 class QuantitySection(Section):
-    """Where one quantity comes from. A request's field decides and bounds it, unless the answer
-    tells it: then the request's field, or `at_most`, bounds it. Worked examples: docs/how-to/any-api.md."""
+    """Where one quantity comes from. A field of the request sets and bounds it. If a field of the
+    response sets it, the request's field or `at_most` is the bound. Worked examples:
+    docs/how-to/any-api.md."""
 
     request_pointer: PointerText | None = field(
-        "JSON pointer (RFC 6901) to a number in the request's body.", "/copies", None
+        "JSON pointer (RFC 6901) to a number in the request body.", "/copies", None
     )
     request_header: HeaderName | None = field(
-        "Header of the request with a decimal number.", "x-pages", None
+        "Request header with a decimal number.", "x-pages", None
     )
     response_pointer: PointerText | None = field(
-        "JSON pointer to a number in the answer's body.", "/usage/pages", None
+        "JSON pointer to a number in the response body.", "/usage/pages", None
     )
     response_header: HeaderName | None = field(
-        "Header of the answer with a decimal number.", "x-pages", None
+        "Response header with a decimal number.", "x-pages", None
     )
     measure: Literal["value", "length"] = field(
-        "What counts at a pointer: the number that stands there, or how many items, members or "
-        "characters.",
+        "What a pointer yields: the number at that place, or how many items, members or "
+        "characters it has.",
         "length",
         "value",
     )
     bytes_of: Literal["request", "response", "both"] | None = field(
-        "Bytes of bodies, counted by the gate.", "response", None
+        "Bytes of the bodies, counted by the gate.", "response", None
     )
     seconds_of: Literal["upstream"] | None = field(
-        "Seconds from sending the request to the answer's last byte, rounded up.", "upstream", None
+        "Seconds from sending the request to the response's last byte, rounded up.",
+        "upstream",
+        None,
     )
     at_most: Annotated[int, Whole(0, MAX_AT_MOST)] | None = field(
-        "The most that it can be: a request that says more is refused, and an answer is held at "
-        "it. Seconds have the upstream's `total_ms`, bytes of the request `max_body_bytes`.",
+        "Upper bound. A request with more is refused; a quantity from the response is held at it."
+        " Defaults: the upstream's `total_ms` for seconds, `max_body_bytes` for request bytes.",
         1000,
         None,
     )
     default: Annotated[int, Whole(0, MAX_AT_MOST)] | None = field(
-        "Of a request that does not say it, as the upstream takes it; without it such a request "
-        "is refused.",
+        "Quantity of a request without the field, as the upstream interprets it. Without a "
+        "default such a request is refused.",
         1,
         None,
     )

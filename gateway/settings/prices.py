@@ -49,17 +49,17 @@ PER_UNIT_FIELDS: Final = {
 """Fields of a price that are for one, with the unit that each prices."""
 TierName = Literal["flex", "priority", "scale", "performance"]
 """Service tiers that can have a price beside the default one."""
-IN_TIER: Final = "Credits per million tokens, or for one in a field that is `per_`…."
+IN_TIER: Final = "Credits per million tokens, or per unit in a field named `per_`…."
 
 
 class TierSection(Section):
-    """One step of a graduated or volume price, of units beyond the included ones."""
+    """One tier of a graduated or volume price. Included units do not count."""
 
     up_to: Annotated[int, Whole(1, MAX_AMOUNT_NANO)] | None = field(
-        "Its last unit in the period; left out in the last one.", 1_000_000, None
+        "Last unit of the tier in the period; omitted in the last tier.", 1_000_000, None
     )
     flat_nano: Amount = field(
-        "Credits once it is entered (graduated), or while the total lies in it (volume).",
+        "Credits once when the tier is entered (graduated), or while the total is in it (volume).",
         "0",
         0,
         alias="flat",
@@ -79,45 +79,45 @@ class UnitTierSection(TierSection):
 
 
 class ShapeSection(Section):
-    """A price that is more than one number for each unit. Worked examples: docs/reference/prices.md."""
+    """A price that is more than one number per unit. Worked examples: docs/reference/prices.md."""
 
     PER: ClassVar[int] = 1
 
     shape: Shape = field("How the period's quantity becomes an amount.", "graduated", "per_unit")
     period: Window = field(
-        "Over which tiers and included units count, for each customer and model (UTC); a month "
-        "begins on the customer's billing day.",
+        "Period over which tiers and included units are counted, per customer and model (UTC). A "
+        "month starts on the customer's billing day.",
         "month",
         "month",
     )
     included: Annotated[int, Whole(0, MAX_AMOUNT_NANO)] = field(
-        "Units of each period that are free; tiers count what is beyond them.", 1_000_000, 0
+        "Free units per period; tiers count the units beyond them.", 1_000_000, 0
     )
     minimum_per_request_nano: Amount = field(
-        "What a request with units beyond the included ones costs at least, of this class; in "
-        "credits.",
+        "Minimum charge in credits for this class, for a request with units beyond the included "
+        "ones.",
         "0.001",
         0,
         alias="minimum_per_request",
     )
     minimum_per_period_nano: Amount = field(
-        "What a period with units beyond the included ones costs at least, of this class; in "
-        "credits. The first request of the period that goes beyond them pays it.",
+        "Minimum charge in credits for this class, for a period with units beyond the included "
+        "ones. The first request of the period that exceeds them pays it.",
         "5.00",
         0,
         alias="minimum_per_period",
     )
     price: Annotated[Text, WithJsonSchema(DECIMAL_SCHEMA)] | None = field(
-        "Of `per_unit`: credits per million tokens, or for one in a field that is `per_`…; of "
-        "`package`: for each package begun.",
+        "For `per_unit`: credits per million tokens, or per unit in a field named `per_`…. For "
+        "`package`: credits per started package.",
         "3.00",
         None,
     )
     package: Annotated[int, Whole(1, MAX_QUANTITY)] | None = field(
-        "Of `package`: how many units one has.", 1000, None
+        "For `package`: units per package.", 1000, None
     )
     flat_nano: Amount | None = field(
-        "Of `flat`: credits for the period, whatever the quantity.", "5.00", None, alias="flat"
+        "For `flat`: credits per period, whatever the quantity.", "5.00", None, alias="flat"
     )
 
     @model_validator(mode="after")
@@ -215,7 +215,7 @@ class TokenShapeSection(ShapeSection):
     PER: ClassVar[int] = TOKENS_PER_PRICE
 
     tiers: tuple[TokenTierSection, ...] = field(
-        "Of `graduated` and `volume`.",
+        "Tiers of `graduated` and `volume` prices.",
         [{"up_to": 1_000_000, "price": "3.00"}, {"price": "2.00"}],
         (),
     )
@@ -229,7 +229,7 @@ class UnitShapeSection(ShapeSection):
     __doc__ = ShapeSection.__doc__
 
     tiers: tuple[UnitTierSection, ...] = field(
-        "Of `graduated` and `volume`.",
+        "Tiers of `graduated` and `volume` prices.",
         [{"up_to": 1000, "price": "0.01"}, {"price": "0.005"}],
         (),
     )
@@ -276,12 +276,11 @@ Markup = Annotated[Decimal, BeforeValidator(_markup), WithJsonSchema(DECIMAL_SCH
 
 
 class TierCostsSection(Section):
-    """What the provider bills for a million tokens of each class, and for one of what is not a
-    token.
+    """What the provider bills per million tokens of each class, and per unit that is not a token.
 
-    The classes exclude each other. One without a rate of its own counts as its parent:
-    cache_read, cache_write, audio_input and image_input as input, cache_write_1h as cache_write,
-    reasoning and audio_output as output.
+    The classes exclude each other. A class without a rate counts as its parent: cache_read,
+    cache_write, audio_input and image_input as input, cache_write_1h as cache_write, reasoning
+    and audio_output as output.
     """
 
     input: TokenRate | None = field("Credits per million input tokens.", "2.00", None)
@@ -296,19 +295,19 @@ class TierCostsSection(Section):
     )
     output: TokenRate | None = field("Credits per million output tokens.", "10.00", None)
     reasoning: TokenRate | None = field(
-        "Credits per million output tokens that the caller does not see.", "10.00", None
+        "Credits per million reasoning tokens, which the caller does not see.", "10.00", None
     )
-    audio_input: TokenRate | None = field("Credits per million tokens of audio in.", "30.00", None)
+    audio_input: TokenRate | None = field("Credits per million audio input tokens.", "30.00", None)
     audio_output: TokenRate | None = field(
-        "Credits per million tokens of audio out.", "60.00", None
+        "Credits per million audio output tokens.", "60.00", None
     )
-    image_input: TokenRate | None = field("Credits per million tokens of images in.", "4.00", None)
-    per_request: UnitRate | None = field("Credits for each request.", "0.001", None)
-    per_tool_call: UnitRate | None = field("Credits for each call of a hosted tool.", "0.01", None)
-    per_second: UnitRate | None = field("Credits for each second.", "0.0001", None)
-    per_byte: UnitRate | None = field("Credits for each byte.", "0.000001", None)
-    per_image: UnitRate | None = field("Credits for each image made.", "0.03", None)
-    per_item: UnitRate | None = field("Credits for each item that a route meters.", "0.001", None)
+    image_input: TokenRate | None = field("Credits per million image input tokens.", "4.00", None)
+    per_request: UnitRate | None = field("Credits per request.", "0.001", None)
+    per_tool_call: UnitRate | None = field("Credits per call of a hosted tool.", "0.01", None)
+    per_second: UnitRate | None = field("Credits per second.", "0.0001", None)
+    per_byte: UnitRate | None = field("Credits per byte.", "0.000001", None)
+    per_image: UnitRate | None = field("Credits per generated image.", "0.03", None)
+    per_item: UnitRate | None = field("Credits per item that a route meters.", "0.001", None)
 
     def rates_pico(self) -> dict[str, int]:
         """The rates that are set, in pico-credits, by unit."""
@@ -328,14 +327,14 @@ class CostsSection(TierCostsSection):
 class TierPricesSection(Section):
     """What the customer is charged: for each class a decimal, or a shape.
 
-    The classes exclude each other. One without a price of its own is charged as its parent:
-    cache_read, cache_write, audio_input and image_input as input, cache_write_1h as cache_write,
-    reasoning and audio_output as output.
+    The classes exclude each other. A class without a price is charged as its parent: cache_read,
+    cache_write, audio_input and image_input as input, cache_write_1h as cache_write, reasoning
+    and audio_output as output.
     """
 
     markup: Markup | None = field(
-        "Every class that has a cost and no price here is charged at its cost times this; refused "
-        "where that is not exact in pico-credits.",
+        "Factor on the cost of every class that has a cost and no price; refused if the result is"
+        " not exact in pico-credits.",
         "1.5",
         None,
     )
@@ -351,21 +350,21 @@ class TierPricesSection(Section):
     )
     output: TokenPrice | None = field("Credits per million output tokens.", "15.00", None)
     reasoning: TokenPrice | None = field(
-        "Credits per million output tokens that the caller does not see.", "15.00", None
+        "Credits per million reasoning tokens, which the caller does not see.", "15.00", None
     )
-    audio_input: TokenPrice | None = field("Credits per million tokens of audio in.", "40.00", None)
+    audio_input: TokenPrice | None = field("Credits per million audio input tokens.", "40.00", None)
     audio_output: TokenPrice | None = field(
-        "Credits per million tokens of audio out.", "80.00", None
+        "Credits per million audio output tokens.", "80.00", None
     )
-    image_input: TokenPrice | None = field("Credits per million tokens of images in.", "5.00", None)
-    per_request: UnitPrice | None = field("Credits for each request.", "0.001", None)
+    image_input: TokenPrice | None = field("Credits per million image input tokens.", "5.00", None)
+    per_request: UnitPrice | None = field("Credits per request.", "0.001", None)
     per_tool_call: UnitPrice | None = field(
-        "Credits for each call of a hosted tool that the route prices.", "0.01", None
+        "Credits per call of a hosted tool that the route prices.", "0.01", None
     )
-    per_second: UnitPrice | None = field("Credits for each second.", "0.0002", None)
-    per_byte: UnitPrice | None = field("Credits for each byte.", "0.000002", None)
-    per_image: UnitPrice | None = field("Credits for each image made.", "0.04", None)
-    per_item: UnitPrice | None = field("Credits for each item that a route meters.", "0.002", None)
+    per_second: UnitPrice | None = field("Credits per second.", "0.0002", None)
+    per_byte: UnitPrice | None = field("Credits per byte.", "0.000002", None)
+    per_image: UnitPrice | None = field("Credits per generated image.", "0.04", None)
+    per_item: UnitPrice | None = field("Credits per item that a route meters.", "0.002", None)
 
     @model_validator(mode="after")
     def _nothing_free_by_omission(self) -> "TierPricesSection":
@@ -395,8 +394,8 @@ class PricesSection(TierPricesSection):
     __doc__ = TierPricesSection.__doc__
 
     service_tiers: Mapping[TierName, TierPricesSection] = field(
-        "Whole prices of the provider's other service tiers. A request for one that is not here is "
-        "refused with 400.",
+        "Complete prices of the provider's other service tiers. A request for a tier without a "
+        "price is refused with 400.",
         {"flex": {"input": "1.50", "output": "7.50"}},
         factory=dict,
     )

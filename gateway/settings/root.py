@@ -60,20 +60,20 @@ def default_routes() -> dict[str, RouteSection]:
 
 
 class Settings(Section):
-    """One configuration file, read and checked as a whole."""
+    """One configuration file; every mistake in it is reported at once."""
 
     listen: ListenSection = field(
-        "The side that callers reach.", {"port": 8080}, factory=ListenSection
+        "The address that callers reach.", {"port": 8080}, factory=ListenSection
     )
     cors: CorsSection = field(
-        "Pages in browsers that may call the gate.",
+        "Web pages that may call the gate.",
         {"origins": ["https://app.example.com"]},
         factory=CorsSection,
     )
-    admin: AdminSection = field("The operator's side.", {"port": 8081}, factory=AdminSection)
+    admin: AdminSection = field("The admin port.", {"port": 8081}, factory=AdminSection)
     data_dir: Path = field(
-        "The gate's own folder: embedded ledger, embedded store, journals, admin token. Relative "
-        "to the working directory.",
+        "The gate's folder: embedded ledger, embedded store, journals, admin token. Relative to "
+        "the working directory.",
         "/var/lib/creditgate",
         Path("data"),
     )
@@ -85,7 +85,7 @@ class Settings(Section):
         "Delivery to the store.", {"batch_events": 4096}, factory=ExportSection
     )
     answers: AnswersSection = field(
-        "Answers kept for repeats of named requests.",
+        "Recorded responses for repeats with an `Idempotency-Key`.",
         {"max_bytes": 268_435_456},
         factory=AnswersSection,
     )
@@ -94,13 +94,13 @@ class Settings(Section):
         {"openai": {"base_url": "https://api.openai.com"}},
     )
     model_groups: Mapping[Id, GroupBit] = field(
-        "Groups of models for grants that do not pay for all, each with a number from 1 to 32 "
-        "that is its own for ever (it is stored in the grants).",
+        "Groups of models, for grants that pay only for some. Each has a permanent number from 1 "
+        "to 32, which is stored in the grants: never reuse one.",
         {"premium": 1},
         factory=dict,
     )
     models: Mapping[ModelName, ModelSection] = field(
-        "What callers may name in `model`.",
+        "Models that callers may request.",
         {
             "gpt-4.1": {
                 "upstream": "openai",
@@ -111,29 +111,29 @@ class Settings(Section):
         factory=dict,
     )
     prices: PriceBookSection = field(
-        "How changed prices come into force.", {"auto_apply": True}, factory=PriceBookSection
+        "How changed prices take effect.", {"auto_apply": True}, factory=PriceBookSection
     )
     routes: Mapping[Id, RouteSection] = field(
-        "Allowed endpoints by name, in place of the default ones.",
+        "Allowed endpoints by name; replaces the default routes.",
         {"chat": {"path": "/v1/chat/completions", "dialect": "openai_chat"}},
         factory=default_routes,
     )
     plans: Mapping[Id, PlanSection] = field(
-        "What several customers have in common, by name.",
+        "Settings shared by several customers, by name.",
         {"starter": {"grants": [{"name": "welcome", "amount": "10.00"}]}},
         factory=dict,
     )
     customers: Mapping[Id, CustomerSection] = field(
-        "Who pays, by id.", {"acme": {"plan": "starter"}}, factory=dict
+        "Billed parties, by id.", {"acme": {"plan": "starter"}}, factory=dict
     )
-    auth: AuthSection = field("How callers are known.", {"keys": True}, factory=AuthSection)
+    auth: AuthSection = field("How callers are authenticated.", {"keys": True}, factory=AuthSection)
     signals: SignalsSection = field(
-        "What wallets announce, and where to.",
+        "Alerts about wallets, and where they are sent.",
         {"all": {"low_balance": ["10.00"]}},
         factory=SignalsSection,
     )
     policy: PolicySection = field(
-        "What to do in doubt.", {"preset": "balanced"}, factory=PolicySection
+        "Policy for edge cases.", {"preset": "balanced"}, factory=PolicySection
     )
 
     _digest: str = PrivateAttr(default="")
