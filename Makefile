@@ -36,7 +36,7 @@ run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 test: $(STAMPS)/dev ## run the tests; servers they need come from the registry too
 	@$(BIN)/python -m pytest -n 2 -m "not debian" $(PYTEST_ARGS)
 
-demo: $(STAMPS)/demo ## the whole story with a real model and the official SDKs
+demo: $(STAMPS)/demo ## the complete story with a real model and the official SDKs
 	@$(BIN)/creditgate demo $(ARGS)
 
 loadtest: $(STAMPS)/loadtest ## put load on the gate that `make run` started (docs/how-to/loadtest.md)
@@ -70,7 +70,7 @@ test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has
 	@$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 # A peer that cannot be installed is left out, and the benchmark says so.
-bench: $(STAMPS)/dev ## the gate beside its peers in one run, against its targets (docs/explanation/benchmark.md)
+bench: $(STAMPS)/dev ## the gate compared with its peers in one run, against its targets (docs/explanation/benchmark.md)
 	@if [ ! -e $(NGINX_LUA) ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing nginx with its Lua module"; \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
@@ -85,7 +85,7 @@ bench: $(STAMPS)/dev ## the gate beside its peers in one run, against its target
 gate-cost: $(STAMPS)/dev ## what a request costs a worker: ARGS="--against CHECKOUT", "--bytecodes" (docs/explanation/performance.md)
 	@$(BIN)/python -m loadtest.gate_cost $(ARGS)
 
-accuracy: $(STAMPS)/dev $(VENV)-hardcap/stamp ## budgets under many streams, beside hardcap (docs/explanation/accuracy.md)
+accuracy: $(STAMPS)/dev $(VENV)-hardcap/stamp ## budgets under many streams, compared with hardcap (docs/explanation/accuracy.md)
 	@$(BIN)/python -m loadtest.accuracy --hardcap $(VENV)-hardcap/bin/python $(ARGS)
 
 ledger-cost: $(STAMPS)/dev ## CPU of the ledger's server for a reserve and a settle (docs/explanation/accuracy.md)
@@ -95,7 +95,7 @@ growth: $(STAMPS)/dev ## what a request costs as customers, holds, events and mo
 	@$(BIN)/python -m loadtest.growth $(ARGS)
 
 MINUTES ?= 60
-soak: $(STAMPS)/dev ## a mixed load for MINUTES: nothing may drift, no memory may grow
+soak: $(STAMPS)/dev ## a mixed load for MINUTES: no drift, no growing memory
 	@$(BIN)/python -m loadtest.growth.soak --minutes $(MINUTES) $(ARGS)
 
 skew: $(STAMPS)/dev ## hot wallets and the busiest of N servers, simulated (docs/explanation/scale.md)
@@ -104,11 +104,11 @@ skew: $(STAMPS)/dev ## hot wallets and the busiest of N servers, simulated (docs
 kill-test: $(STAMPS)/dev ## kill workers and the exporter 100 times under load, then verify
 	@CREDITGATE_KILLS=$${CREDITGATE_KILLS:-100} $(BIN)/python -m pytest -m slow -k kill $(PYTEST_ARGS)
 
-oracle: $(STAMPS)/dev ## 100,000 random operations on the scripts beside the model in exact integers
+oracle: $(STAMPS)/dev ## 100,000 random operations on the scripts, compared with a model in exact integers
 	@CREDITGATE_ORACLE_STEPS=$${CREDITGATE_ORACLE_STEPS:-100000} $(BIN)/python -m pytest -n 0 -s \
 	    tests/ledger/test_oracle.py $(PYTEST_ARGS)
 
-meter-test: $(STAMPS)/dev ## the meter beside a model of provider answers, for MINUTES
+meter-test: $(STAMPS)/dev ## the meter against a model of provider responses, for MINUTES
 	@CREDITGATE_METER_MINUTES=$(MINUTES) $(BIN)/python -m pytest -n 2 tests/unit/dialects/test_provider_model.py $(PYTEST_ARGS)
 
 mutants: $(STAMPS)/dev ## judge the tests by scripts with one place changed (docs/explanation/mutants.md)
@@ -162,7 +162,7 @@ image-steps: ## install creditgate into PREFIX, as the container image has it
 lint-docker: $(STAMPS)/dev ## lint the Dockerfile
 	$(BIN)/hadolint Dockerfile
 
-clean: ## remove what the targets above made, save the data folder
+clean: ## remove what the targets above made, except the data folder
 	rm -rf $(VENV) $(VENV)-lock $(VENV)-hardcap $(VENV)-litellm $(VENV)-portkey $(VENV)-clients build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # -- the environment: one folder, one stamp for each lock that it holds ---------------------
@@ -201,9 +201,9 @@ $(STAMPS)/dev: requirements-dev.lock requirements-build.lock pyproject.toml | $(
 	@$(CONSISTENT)
 	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/run $(STAMPS)/demo && touch $(STAMPS)/loadtest
 
-# Peers that the gate is measured beside; nothing of them comes into the gate's own environment.
+# Peers that the gate is compared with; nothing of them is installed into the gate's environment.
 $(VENV)-hardcap/stamp $(VENV)-litellm/stamp: $(VENV)-%/stamp: requirements-%.lock
-	@echo "installing $*, to be measured beside the gate"
+	@echo "installing $*, to compare the gate with it"
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
 	    --require-hashes --no-deps -r $<
@@ -212,7 +212,7 @@ $(VENV)-hardcap/stamp $(VENV)-litellm/stamp: $(VENV)-%/stamp: requirements-%.loc
 
 $(VENV)-portkey/stamp: $(PORTKEY)/package.json $(PORTKEY)/package-lock.json
 	@command -v npm >/dev/null || { echo "Portkey needs npm (Debian: nodejs npm)" >&2; exit 1; }
-	@echo "installing Portkey's gateway, to be measured beside the gate"
+	@echo "installing Portkey's gateway, to compare the gate with it"
 	@mkdir -p $(@D) && cp $^ $(@D)/
 	@cd $(@D) && npm ci --omit=dev $(NPM_ARGS)
 	@touch $@

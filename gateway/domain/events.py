@@ -49,8 +49,8 @@ class Event:
     balance_nano:     the wallet's balance after this record
     allocations:      ((grant_no, nano), …): which grants paid, or were credited; grant 0 is the overdraft
     usage:            quantities per unit that were rated
-    facts:            what the gate said of the request: see FACT_FIELDS
-    signals:          what the script noticed of the wallet in the same step
+    facts: what the gate knew of the request: see FACT_FIELDS
+    signals: what the script noticed about the wallet in the same step
     """
 
     kind: EventKind
@@ -72,7 +72,7 @@ class Event:
 
     @property
     def reservation_id(self) -> str | None:
-        """The reservation this record ends, or None for what is not of one."""
+        """The reservation that this record ends; None if it ends none."""
         return self.event_id.rpartition(":")[0] if self.kind in USAGE_KINDS else None
 
 
@@ -84,10 +84,10 @@ FACT_FIELDS: Final = (
     "route",
     "model",
     "response_model",
-    "service_tier",  # at whose price it is charged; left out where the model has one price
-    "response_service_tier",  # the one that the answer names, where it is another
+    "service_tier",  # whose price is charged; absent if the model has one price
+    "response_service_tier",  # the tier that the response names, if it differs
     "upstream",
-    "upstream_error",  # what failed there (dns, refused, tls, timeout, reset, …); left out otherwise
+    "upstream_error",  # what failed there (dns, refused, tls, timeout, reset, …); else absent
     "http_status",
     "finish_reason",
     "duration_ms",
@@ -97,6 +97,6 @@ FACT_FIELDS: Final = (
     "livemode",
     "tags",
     "retry_of",
-    "flags",  # what was odd: usage_missing, usage_absurd, client_gone, service_tier_changed, …
+    "flags",  # what was unusual: usage_missing, usage_absurd, client_gone, service_tier_changed, …
 )
 """Fields of a usage event's facts. `customer_id` and `price_version` travel in the stamp's record."""

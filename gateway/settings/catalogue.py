@@ -1,4 +1,4 @@
-"""Sections for what is offered: models with their prices, and the routes that are allowed."""
+"""Sections for models with their prices, and for allowed routes."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -175,9 +175,9 @@ class RouteSection(Section):
     def _upstream_if_free(self) -> "RouteSection":
         if self.upstream is not None and not self.free and self.prices is None:
             raise Wrong(
-                "is only for free routes and for those with `prices`: a priced request goes where "
-                "its model is",
-                "Leave it out, or set `free: true`.",
+                "applies only to free routes and routes with `prices`: other requests go to their"
+                " model's upstream",
+                "Remove it, or set `free: true`.",
                 at="upstream",
             )
         return self
@@ -192,15 +192,13 @@ class RouteSection(Section):
                 ("charge_errors", self.charge_errors),
             ):
                 if value:
-                    raise Wrong("is for a route with `prices` of its own", "Leave it out.", at=name)
+                    raise Wrong("applies only to a route with `prices`", "Remove it.", at=name)
         elif self.free:
-            raise Wrong("a free route has no prices", "Leave out one of the two.", at="free")
+            raise Wrong("a free route has no prices", "Remove one of them.", at="free")
         elif self.upstream is None:
-            raise Wrong(
-                "is missing", "A route with prices of its own says where it goes.", at="upstream"
-            )
+            raise Wrong("is missing", "A route with `prices` needs an upstream.", at="upstream")
         if self.query and self.upstream is None:
-            raise Wrong("is for a route with an `upstream`", "Leave it out.", at="query")
+            raise Wrong("applies only to a route with an `upstream`", "Remove it.", at="query")
         return self
 
     def price(self, name: str, override: PricesSection | None = None) -> Price:
@@ -208,11 +206,11 @@ class RouteSection(Section):
 
         name: its own, by which periods count
         """
-        assert self.prices is not None, "asked of routes with prices alone"
+        assert self.prices is not None, "call this only for routes with prices"
         return (override or self.prices).price(self.costs, counter=name)
 
     def quantities(self, *, total_ms: int, max_body_bytes: int) -> tuple[Quantity, ...]:
-        """What it meters. total_ms: of its upstream's timeouts."""
+        """Build what the route meters. total_ms: from the upstream's timeouts."""
         bounds = {"total_ms": total_ms, "max_body_bytes": max_body_bytes}
         return tuple(
             section.compiled(PER_UNIT_FIELDS.get(name, name), **bounds)
@@ -221,7 +219,7 @@ class RouteSection(Section):
 
 
 Priced = ModelSection | RouteSection
-"""What has a price that goes by its name."""
+"""Anything priced under its name: a model, or a route with prices."""
 
 
 GroupBit = Annotated[int, Whole(1, 32)]

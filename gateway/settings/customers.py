@@ -1,4 +1,4 @@
-"""Sections for who pays: plans, customers, their keys, grants and limits."""
+"""Sections for billed parties: plans, customers, their keys, grants and limits."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
@@ -24,7 +24,7 @@ from gateway.settings.scalars import (
 )
 
 MAX_CEILING_COUNT: Final = MAX_AMOUNT_NANO
-"""Counters hold counts and amounts within the same bound."""
+"""Counts and amounts in counters have the same bound."""
 EXAMPLE_SHA256: Final = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
 
 Every = Literal["day", "week", "month"]
@@ -54,10 +54,10 @@ class GrantSection(Section):
     @model_validator(mode="after")
     def _sound(self) -> "GrantSection":
         if self.amount_nano == 0:
-            raise Wrong("is zero", "Leave the grant out.", at="amount")
+            raise Wrong("is zero", "Remove the grant.", at="amount")
         starts, ends = self.effective_at_ms, self.expires_at_ms
         if starts is not None and ends is not None and ends <= starts:
-            raise Wrong("is not after `effective_at`", "Mend one of the two.", at="expires_at")
+            raise Wrong("must be after `effective_at`", "Correct one of them.", at="expires_at")
         return self
 
 
@@ -90,7 +90,7 @@ class RecurringGrantSection(Section):
     @model_validator(mode="after")
     def _sound(self) -> "RecurringGrantSection":
         if self.every != "month" and self.anchor_day is not None:
-            raise Wrong("is for monthly periods", "Leave it out.", at="anchor_day")
+            raise Wrong("applies only to monthly periods", "Remove it.", at="anchor_day")
         return self
 
 
@@ -103,20 +103,20 @@ _ROLLING: Final = (
 
 
 def _check_limit(section: "LimitSection | OwnLimitSection") -> None:
-    """Raises Wrong where the fields of a limit do not fit together."""
+    """Check that the fields of a limit fit together. Raises Wrong."""
     if section.measure == "concurrent" and section.window not in (None, "total"):
-        raise Wrong("`concurrent` counts what runs now", "Leave the window out.", at="window")
+        raise Wrong("`concurrent` has no window", "Remove `window`.", at="window")
     if section.measure != "concurrent" and section.window is None:
         raise Wrong("is missing", "Write minute, hour, day, week, month or total.", at="window")
     if section.rolling and section.window in (None, "total"):
-        raise Wrong("nothing rolls that has no window", "Leave it out.", at="rolling")
+        raise Wrong("a limit without a window cannot roll", "Remove it.", at="rolling")
     _limit(section, "customer")
 
 
 def _limit(
     section: "LimitSection | OwnLimitSection", scope: Scope, model: str | None = None
 ) -> Limit:
-    """A limit as a value. Raises Wrong if the ceiling does not fit the measure."""
+    """Build the limit. Raises Wrong if the ceiling does not fit the measure."""
     try:
         if section.measure == "spend":
             ceiling = parse_amount(section.ceiling)
@@ -148,7 +148,7 @@ class OwnLimitSection(Section):
         return self
 
     def compiled(self, scope: Scope) -> Limit:
-        """The limit as a value, of a project or a key."""
+        """Build the limit of a project or a key."""
         return _limit(self, scope)
 
 
@@ -176,23 +176,23 @@ class LimitSection(Section):
     @model_validator(mode="after")
     def _sound(self) -> "LimitSection":
         if self.model is not None and self.models:
-            raise Wrong("`models` says it too", "Keep one of the two.", at="model")
+            raise Wrong("is set together with `models`", "Remove one of them.", at="model")
         if self.scope == "model" and not self.named_models:
             raise Wrong("is missing", "Name the models that it limits.", at="models")
         if self.scope != "model" and self.named_models:
-            hint = "Write `scope: model`, or leave the models out."
+            hint = "Write `scope: model`, or remove the models."
             at = "models" if self.models else "model"
-            raise Wrong(f"a limit on each {self.scope} counts every model", hint, at=at)
+            raise Wrong(f"a limit with the scope `{self.scope}` counts every model", hint, at=at)
         _check_limit(self)
         return self
 
     @property
     def named_models(self) -> tuple[str, ...]:
-        """The models that it limits."""
+        """Return the models that it limits."""
         return self.models if self.model is None else (self.model,)
 
     def compiled(self) -> tuple[Limit, ...]:
-        """The limit as values: one, or one for each model."""
+        """Build the limits: one, or one per model."""
         if self.scope == "model":
             return tuple(_limit(self, "model", model) for model in self.named_models)
         return (_limit(self, self.scope),)
@@ -260,7 +260,7 @@ class KeySection(Section):
 
     @property
     def key_id(self) -> str:
-        """Its id, or one made from the hash."""
+        """Return its id, or one derived from the hash."""
         return self.id or f"k_{self.sha256[:16]}"
 
 

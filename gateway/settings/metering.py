@@ -1,7 +1,8 @@
-"""The section `meter` of a route with prices of its own: where each quantity comes from.
+"""Section `meter` of a route with prices: where each quantity comes from.
 
-Invariants: every quantity is bounded before the request runs. What an answer tells, and what the gate
-measures of it, has `at_most`; so has what a request says, where it is the most that is accepted.
+Invariants: every quantity is bounded before the request runs. A quantity that the response
+reports or the gate measures has `at_most`; so has one from the request, as the most that is
+accepted.
 """
 
 from typing import Annotated, Any, Final, Literal
@@ -15,7 +16,7 @@ from gateway.settings.problems import Wrong
 from gateway.settings.scalars import HeaderName, Section, Whole, field
 
 MAX_AT_MOST: Final = 10_000_000_000
-"""A told quantity may be 100 times its bound, and stays below what a vector can hold."""
+"""A reported quantity may be 100 times its bound, and must still fit into a vector."""
 
 MeterField = Literal[
     "input",
@@ -33,7 +34,7 @@ MeterField = Literal[
     "per_image",
     "per_item",
 ]
-"""Fields of a price whose quantity can be metered: all but `per_request`, which is one."""
+"""Fields of a price whose quantity can be metered: all except `per_request`, which is always 1."""
 
 
 def _pointer(value: Any) -> str:
@@ -108,35 +109,38 @@ class QuantitySection(Section):
         counts = [sum(x is not None for x in group) for group in (said, told, measured)]
         if max(counts) > 1 or (counts[2] and (counts[0] or counts[1])):
             raise Wrong(
-                "comes from more than one place",
-                "Name one field of the request, of the answer, or one of each; or what is measured.",
+                "has more than one source",
+                "Set one field of the request, one of the response, or one of each; or what is "
+                "measured.",
             )
         if not any(counts):
-            raise Wrong(
-                "says nothing of where it comes from", "For example: `request_pointer: /n`."
-            )
+            raise Wrong("has no source", "For example: `request_pointer: /n`.")
         if self.at_most is None and not (self.seconds_of or self.bytes_of == "request"):
             raise Wrong(
-                "is missing: without it this has no bound", "Write such as 1000.", at="at_most"
+                "is missing: without it the quantity has no bound",
+                "Write such as 1000.",
+                at="at_most",
             )
         if self.at_most is not None and self.bytes_of == "request":
-            raise Wrong("bytes of a request are bounded by `listen.max_body_bytes`", at="at_most")
+            raise Wrong(
+                "request bytes are already bounded by `listen.max_body_bytes`", at="at_most"
+            )
         if self.default is not None and not counts[0]:
-            raise Wrong("is for what a request says", "Leave it out.", at="default")
+            raise Wrong("applies only to quantities from the request", "Remove it.", at="default")
         if self.default is not None and self.default > (self.at_most or 0):
             raise Wrong(f"is above `at_most`, {self.at_most}", at="default")
         pointed = self.request_pointer is not None or self.response_pointer is not None
         if self.measure == "length" and not pointed:
-            raise Wrong("only what a pointer names has a length", "Leave it out.", at="measure")
+            raise Wrong("applies only to a quantity from a pointer", "Remove it.", at="measure")
         if self.request_header is not None and not may_forward(self.request_header):
             raise Wrong(
-                f"the header {self.request_header!r} does not reach the upstream as it was sent",
+                f"the header {self.request_header!r} does not reach the upstream unchanged",
                 at="request_header",
             )
         return self
 
     def compiled(self, unit: str, *, total_ms: int, max_body_bytes: int) -> Quantity:
-        """As the dialect takes it. total_ms: of the upstream's timeouts."""
+        """Convert to the dialect's form. total_ms: from the upstream's timeouts."""
         measured: Measured | None = None
         at_most = self.at_most
         match self.bytes_of:

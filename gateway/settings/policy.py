@@ -1,7 +1,7 @@
-"""The section `policy`: a preset, and knobs that differ from it.
+"""Section `policy`: a preset, and settings that differ from it.
 
-Invariants: a preset is nothing but the values in `PRESETS`; the reference page's table is made from
-them. A route's policy starts from the general one, unless it names a preset itself.
+Invariants: a preset is nothing but the values in `PRESETS`, from which the reference page's table
+is generated. A route's policy starts from the general one, unless it names a preset.
 """
 
 from collections.abc import Mapping
@@ -39,12 +39,12 @@ UNSTATED: Final = MediaTokens()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
-    """A policy with every knob set; the same names as `PolicySection`, which says what they mean."""
+    """A policy with every setting filled in. `PolicySection` describes the fields."""
 
     hold_output: HoldOutput
     hold_output_tokens: int
-    # Measured (docs/explanation/accuracy.md): a larger share takes longer to use a budget up, a smaller one cuts
-    # more streams at its end; so does a shorter wait, but what flows meanwhile may go unpaid.
+    # Measured (docs/explanation/accuracy.md): a larger share takes longer to use up a budget, a smaller
+    # one cuts more streams at its end. So does a shorter wait, but output during a longer one may go unpaid.
     hold_output_share: float = 0.88
     least_hold_output_tokens: int = 48
     extend_at: float
@@ -71,8 +71,8 @@ class Knobs:
     keep_answers: bool = False
 
     def flow(self) -> Policy:
-        """The knobs as the flow takes them. `reserve_max` is a hold of the whole bound, `clamp` of
-        what it is lowered to."""
+        """Convert to the flow's policy. `reserve_max` holds the full estimate, `clamp` the
+        lowered one."""
         whole_bound = self.exhausted_stream == "reserve_max" or self.clamp
         return Policy(
             hold_output_tokens=None if whole_bound else self.hold_output_tokens,
@@ -99,7 +99,7 @@ class Knobs:
 
 
 PRESETS: Final[Mapping[Preset, Knobs]] = {
-    # Nothing that is served goes unpaid, at the price of holding more.
+    # Everything served is paid for, at the price of larger holds.
     "strict": Knobs(
         hold_output="fixed",
         hold_output_tokens=16_384,
@@ -112,7 +112,7 @@ PRESETS: Final[Mapping[Preset, Knobs]] = {
         missing_usage="hold",
         expire_charges="hold",
     ),
-    # A funded customer is not refused for a maximum that nobody uses; a drained one is cut.
+    # A funded customer is not refused because of an unused maximum; an exhausted one is cut.
     "balanced": Knobs(
         hold_output="expected",
         hold_output_tokens=4096,
@@ -125,7 +125,7 @@ PRESETS: Final[Mapping[Preset, Knobs]] = {
         missing_usage="counted",
         expire_charges="checkpoint",
     ),
-    # What is in doubt is the operator's loss: answers end, and the wallet may go into overdraft.
+    # Edge cases are the operator's loss: responses finish, and the wallet may go into overdraft.
     "generous": Knobs(
         hold_output="expected",
         hold_output_tokens=1024,
@@ -278,7 +278,7 @@ class PolicySection(Section):
     )
 
     def resolve(self, base: Knobs) -> Knobs:
-        """Every knob set: from this section, else from its preset, else from `base`."""
+        """Fill in every setting: from this section, else from its preset, else from `base`."""
         start = PRESETS[self.preset] if self.preset else base
         mine = {f.name: getattr(self, f.name) for f in fields(Knobs)}
         if self.media_tokens is not None:

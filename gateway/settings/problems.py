@@ -1,7 +1,7 @@
-"""What is wrong with a configuration: one `Problem` each, all of them in one `SettingsError`.
+"""Mistakes in a configuration: one `Problem` each, all of them in one `SettingsError`.
 
-A message never shows a value that came from the environment, from a file, or from a field
-that holds a secret.
+A message never shows a value from the environment, from a file, or from a field that holds a
+secret.
 """
 
 import difflib
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 Path = tuple[str | int, ...]
-"""Where a value stands in the document: ("models", "gpt-x", "prices", "input")."""
+"""Path of a value in the document: ("models", "gpt-x", "prices", "input")."""
 
 _BARE = re.compile(r"[\w/@-]+")
 _ENOUGH_NAMES: Final = 12
@@ -19,7 +19,8 @@ _ENOUGH_NAMES: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake. Lines and columns count from 1; `hint` says how to mend it, "" if that is plain."""
+    """One mistake. Lines and columns count from 1; `hint` says how to fix it, "" if that is
+    obvious."""
 
     file: str
     line: int
@@ -35,7 +36,7 @@ class Problem:
 
 
 class SettingsError(Exception):
-    """The configuration cannot be used; `problems` has all that is wrong, in order of place."""
+    """The configuration cannot be used; `problems` lists every mistake in order of position."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(set(problems), key=lambda p: (p.file, p.line, p.column, p.path))
@@ -50,7 +51,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A mistake by its path in the document, before its file and line have been looked up."""
+    """A mistake with its path in the document, before file and line are looked up."""
 
     path: Path
     message: str
@@ -71,7 +72,8 @@ class Wrong(ValueError):
 
 
 def show_path(path: Path) -> str:
-    """models.gpt-x.prices.input; names with dots or spaces are quoted, list items are keys[0]."""
+    """Format a path: models.gpt-x.prices.input; names with dots or spaces are quoted, list items
+    are keys[0]."""
     text = ""
     for step in path:
         if isinstance(step, int):
@@ -83,7 +85,7 @@ def show_path(path: Path) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """A hint for a name that is not known: the nearest one, else what there is."""
+    """Return a hint for an unknown name: the nearest one, else the known names."""
     names = sorted(known)
     near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     if near:

@@ -1,4 +1,4 @@
-"""Sections for what the gate listens on and stands on: listeners, ledger, store, exporter, auth."""
+"""Sections for listeners, ledger, store, exporter and authentication."""
 
 import ipaddress
 from pathlib import Path
@@ -27,7 +27,7 @@ from gateway.settings.scalars import (
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener on the host."""
+    """Say whether only this machine can reach a listener on the host."""
     if host == "localhost":
         return True
     try:
@@ -159,7 +159,7 @@ class RedisTlsSection(Section):
         return self
 
     def url_options(self) -> dict[str, str]:
-        """The settings that differ from the default, as options of the URL's query."""
+        """Return the settings that differ from the default, as query options of the URL."""
         options = {} if self.verify else {"ssl_cert_reqs": "none", "ssl_check_hostname": "no"}
         files = {
             "ssl_ca_certs": self.ca_file,
@@ -203,18 +203,18 @@ class RedisSection(Section):
 
     @property
     def embedded(self) -> bool:
-        """Whether the gate runs its own server."""
+        """Whether the gate runs an embedded server."""
         return self.url is None
 
     @property
     def shown_url(self) -> str:
-        """The URL without its credentials, for logs and tables."""
+        """The URL without credentials, for logs and tables."""
         if self.url is None:
             return "embedded"
         return Endpoint.from_url(self.connection_url() or "").shown
 
     def connection_url(self) -> str | None:
-        """The URL with user, password and TLS put in, secrets and all; None when embedded."""
+        """The URL with user, password and TLS options, secrets included; None if embedded."""
         if self.url is None:
             return None
         url = urlsplit(self.url.get_secret_value())
@@ -242,7 +242,7 @@ class RedisSection(Section):
         url = self.connection_url()
         if url is None:
             if self.username or self.password:
-                raise Wrong("the embedded server takes no user and no password", "Give a `url`.")
+                raise Wrong("the embedded server has no user and no password", "Set `url`.")
             return self
         try:
             Endpoint.from_url(url)
@@ -258,7 +258,7 @@ class RedisSection(Section):
 
 
 def read_redis(value: Any) -> Any:
-    """`embedded` and a plain URL as the mapping they are short for."""
+    """Expand `embedded` and a plain URL to the mapping they stand for."""
     if isinstance(value, str):
         return {} if value == "embedded" else {"url": value}
     return value
@@ -311,7 +311,10 @@ def _network(value: Any) -> str:
     except ValueError as error:
         raise Wrong(f"{value!r} is not a network: {error}", "Write such as 10.0.0.0/8.") from error
     if network.prefixlen == 0:
-        raise Wrong(f"{value!r} is every address: anyone could name a customer", "List your own.")
+        raise Wrong(
+            f"{value!r} is every address: anyone could name a customer",
+            ("List only your networks."),
+        )
     return str(network)
 
 
@@ -335,16 +338,16 @@ class TrustedHeaderSection(Section):
     def _sound(self) -> "TrustedHeaderSection":
         if not self.networks:
             raise Wrong(
-                "is empty: the header would be believed from nowhere",
+                "is empty, so the header would never be accepted",
                 "Write such as [10.0.0.0/8].",
                 at="networks",
             )
         named = [name for name in (self.customer, self.key, self.project) if name]
         if len(set(named)) != len(named):
-            raise Wrong("one header stands for two things", "Name a header of its own for each.")
+            raise Wrong("one header is used twice", "Use a different header for each.")
         clash = {"authorization", *KEY_FIELDS, "host", "cookie"} & set(named)
         if clash:
-            raise Wrong(f"{min(clash)!r} has a meaning of its own", "Choose another header.")
+            raise Wrong(f"{min(clash)!r} has a fixed meaning", "Choose another header.")
         return self
 
 
@@ -368,12 +371,13 @@ class AuthSection(Section):
     def _some_way(self) -> "AuthSection":
         if not self.keys and self.trusted_header is None:
             raise Wrong(
-                "nobody could be let in: no keys and no trusted header",
-                "Set `keys: true` or give `trusted_header`.",
+                "no authentication method is enabled: `keys` is false and there is no "
+                "`trusted_header`",
+                "Set `keys: true`, or configure `trusted_header`.",
             )
         return self
 
 
 def check_pair(cert: Path | None, key: Path | None) -> None:
     if (cert is None) != (key is None):
-        raise Wrong("`client_cert` and `client_key` come together", "Give both or neither.")
+        raise Wrong("`client_cert` and `client_key` must be set together", "Set both or neither.")

@@ -1,4 +1,4 @@
-"""Section for signals: what wallets announce, and where to."""
+"""Section for signals: alerts about wallets, and where they are sent."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final
@@ -28,7 +28,7 @@ DAY_MS: Final = 86_400_000
 Days = Annotated[int, Whole(1, 3660)]
 Seconds = Annotated[int, Whole(1, 366 * 86_400)]
 Factor = Annotated[Amount, WithJsonSchema(DECIMAL_SCHEMA)]
-"""A decimal; held in billionths, as amounts are."""
+"""A decimal; stored in billionths, like amounts."""
 
 
 class WebhookSection(Section):
@@ -63,13 +63,13 @@ class WebhookSection(Section):
             try:
                 key = secret_bytes(secret.get_secret_value())
             except ValueError as error:
-                raise Wrong(str(error), "Copy the secret whole.", at=name) from None
+                raise Wrong(str(error), "Copy the complete secret.", at=name) from None
             if len(key) < 16:
                 raise Wrong("is shorter than 16 bytes", "Try `openssl rand -hex 32`.", at=name)
         return self
 
     def compiled(self) -> Webhook:
-        """As the courier takes it."""
+        """Convert to the exporter's form."""
         secrets = (self.secret, self.old_secret)
         return Webhook(
             url=self.url,
@@ -99,11 +99,11 @@ class TopUpSection(Section):
     @model_validator(mode="after")
     def _something(self) -> "TopUpSection":
         if self.amount_nano == 0:
-            raise Wrong("is zero", "Leave the top-up out.", at="amount")
+            raise Wrong("is zero", "Remove the top-up.", at="amount")
         return self
 
     def compiled(self) -> TopUp:
-        """As the ledger takes it."""
+        """Convert to the ledger's form."""
         return TopUp(
             self.threshold_nano,
             self.amount_nano,
@@ -131,12 +131,12 @@ class VelocitySection(Section):
         return self
 
     def compiled(self) -> Velocity:
-        """As the ledger takes it."""
+        """Convert to the ledger's form."""
         return Velocity(self.factor // 10**6, self.floor_nano, self.least_hours, self.freeze)
 
 
 class RulesSection(Section):
-    """What a wallet announces, each once per crossing."""
+    """Alerts of a wallet, each sent once per crossing."""
 
     low_balance: tuple[Amount, ...] = field(
         "Balances in credits; falling below one sends `low_balance`.", ["10.00", "1.00"], ()
@@ -161,14 +161,14 @@ class RulesSection(Section):
     def _few(self) -> "RulesSection":
         if len(self.low_balance) > MAX_THRESHOLDS:
             raise Wrong(
-                f"has more than {MAX_THRESHOLDS} thresholds", "Leave some out.", at="low_balance"
+                f"has more than {MAX_THRESHOLDS} thresholds", "Remove some.", at="low_balance"
             )
         if 0 in self.low_balance:
-            raise Wrong("0 is no threshold", "`exhausted` says that.", at="low_balance")
+            raise Wrong("0 is not a threshold", "Use `exhausted` for that.", at="low_balance")
         return self
 
     def compiled(self) -> SignalRules:
-        """As the ledger takes them."""
+        """Convert to the ledger's form."""
         return SignalRules(
             low_balance_nano=self.low_balance,
             exhausted=self.exhausted,
@@ -201,7 +201,7 @@ class SignalsSection(Section):
     )
 
     def rules(self, customer_id: str, plan: str | None) -> SignalRules:
-        """What this customer's wallet announces."""
+        """Return the rules that apply to this customer's wallet."""
         named = self.customers.get(customer_id) or (self.plans.get(plan) if plan else None)
         section = named or self.all
         return section.compiled() if section else SignalRules()

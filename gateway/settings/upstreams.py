@@ -1,4 +1,4 @@
-"""The section of one upstream: a provider or an inference server that requests are sent to."""
+"""Section of one upstream: a provider or an inference server."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -162,14 +162,14 @@ class UpstreamSection(Section):
             if not may_forward(name):
                 raise Wrong(
                     f"the header {name!r} never passes from a caller to an upstream",
-                    "Leave it out; a fixed value can be set under `headers`.",
+                    "Remove it; set a fixed value under `headers`.",
                     at="forward_headers",
                 )
         for name in self.return_headers:
             if not may_return(name):
                 raise Wrong(
                     f"the header {name!r} never passes from an upstream to a caller",
-                    "Leave it out.",
+                    "Remove it.",
                     at="return_headers",
                 )
         return self
@@ -179,14 +179,14 @@ class UpstreamSection(Section):
         taken = set(self.headers)
         if clash := taken & HOP_BY_HOP:
             raise Wrong(
-                f"the header {min(clash)!r} is the gate's own to send",
-                "Leave it out.",
+                f"the header {min(clash)!r} is set by the gate itself",
+                "Remove it.",
                 at="headers",
             )
         if self.credential and self.credential.header in taken:
             raise Wrong(
-                f"the header {self.credential.header!r} is the credential's",
-                "Keep one.",
+                f"the header {self.credential.header!r} is already used by the credential",
+                "Remove one of them.",
                 at="headers",
             )
         for name, text in self.headers.items():

@@ -45,7 +45,7 @@ def prose_of_python(text: str) -> Iterator[tuple[int, str]]:
         if name in ("COMMENT", "STRING", "FSTRING_MIDDLE"):
             text = token.string
             # Before Python 3.12 an f-string is one token; the expressions in it are no prose.
-            yield token.start[0], FIELD.sub("", text) if text[:2].lower() in ("f\"", "f'") else text
+            yield token.start[0], FIELD.sub("", text) if text[:2].lower() in ('f"', "f'") else text
 
 
 def prose_of_lua(text: str) -> Iterator[tuple[int, str]]:
@@ -101,7 +101,9 @@ def test_a_file_uses_plain_words(path: Path) -> None:
 
 def test_the_rules_find_words_in_comments_strings_and_text(tmp_path: Path) -> None:
     file = tmp_path / "a.py"
-    file.write_text('"""Told."""\nx = f"in vain {told}"  # anew, `beside`\ntold = "a" if x else "b"\n')
+    file.write_text(
+        '"""Told."""\nx = f"in vain {told}"  # anew, `beside`\ntold = "a" if x else "b"\n'
+    )
     words = [line.partition(",")[0] for line in found_in(file)]
     assert words == ["1: 'Told'", "2: 'in vain'", "2: 'anew'"]
     page = tmp_path / "a.md"
