@@ -14,3 +14,6 @@ The rooms, from the bottom up (docs/explanation/architecture.md has pictures):
 - `app`         composition and processes: build, start, reload, drain
 - `cli`         the commands
 """
+
+__version__ = "0.1.0"
+"""The only place of the version; packaging and `creditgate --version` read it here."""

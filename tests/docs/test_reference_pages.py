@@ -34,7 +34,7 @@ def test_every_log_event_has_a_meaning_and_every_meaning_an_event() -> None:
 
 def test_only_readiness_words_are_computed() -> None:
     computed = Counter(call.file for call in log_calls() if call.name is None)
-    assert computed == {"app/supervisor.py": 3}
+    assert computed == {"app/watching.py": 3}
 
 
 def test_log_calls_are_found_by_name_and_level(tmp_path: Path) -> None:
