@@ -1,4 +1,5 @@
-"""Write the generated reference pages: commands, metrics and log events.
+"""Write the generated reference pages: commands, metrics, log events; and the generated parts of
+two handwritten ones: the rules of the outcomes, the JSON Schema of a usage event's facts.
 
 `make docs` runs `python -m gateway.cli.reference_pages docs/reference`; a test fails while a page
 differs from what the code says.
@@ -6,15 +7,20 @@ differs from what the code says.
 
 import ast
 import importlib
+import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 import typer.main
+from pydantic import TypeAdapter
 
 from gateway.cli import _GROUPS, app
+from gateway.domain.usage_facts import RequestLabels, UsageFacts, is_required
+from gateway.flow.reservation.outcome import OUTCOMES
 from gateway.telemetry.log_events import MEANINGS, READINESS_WORDS
 from gateway.telemetry.metrics import Snapshot
 from gateway.telemetry.names import GateMetrics, SupervisorMetrics, exporter_snapshot
@@ -166,10 +172,61 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
 }
 
 
+def outcome_rules() -> str:
+    """The rows by which an outcome is decided, in order of precedence."""
+    rows = [
+        f"| {n} | `{row.name}` | {row.when} | {row.charged} |" for n, row in enumerate(OUTCOMES, 1)
+    ]
+    return "\n".join(["| | rule | when | charged |\n|---|---|---|---|", *rows]) + "\n"
+
+
+def facts_schema() -> str:
+    """The JSON Schema of a usage event's facts, from the dataclasses that the gate packs."""
+    properties: dict[str, Any] = {}
+    for part in (RequestLabels, UsageFacts):
+        for name, shape in TypeAdapter(part).json_schema()["properties"].items():
+            properties[name] = {
+                key: value for key, value in shape.items() if key not in ("title", "default")
+            }
+    required = [
+        each.name
+        for part in (RequestLabels, UsageFacts)
+        for each in fields(part)
+        if is_required(each)
+    ]
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "facts of a usage event",
+        "type": "object",
+        "properties": properties,
+        "required": required,
+    }
+    return f"```json\n{json.dumps(schema, indent=2)}\n```\n"
+
+
+BLOCKS: Final[Mapping[tuple[str, str], Callable[[], str]]] = {
+    ("outcomes.md", "rules"): outcome_rules,
+    ("events.md", "schema"): facts_schema,
+}
+"""Generated parts by page and marker: they stand between `<!-- NAME -->` and `<!-- /NAME -->`."""
+
+
+def fill(page: str, name: str, block: str) -> str:
+    """Return the page with the part of that name replaced. Raises ValueError if it has none."""
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    filled, count = marked.subn(lambda found: found[1] + block + found[2], page)
+    if count != 1:
+        raise ValueError(f"the page has {count} parts named {name!r}; it needs one")
+    return filled
+
+
 def write(folder: Path) -> None:
-    """Write every page into the folder."""
+    """Write every page and every generated part into the folder."""
     for name, page in PAGES.items():
         (folder / name).write_text(page(), encoding="utf-8")
+    for (name, part), block in BLOCKS.items():
+        file = folder / name
+        file.write_text(fill(file.read_text(encoding="utf-8"), part, block()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from typing import get_args
 
 import pytest
 
-from gateway.cli.reference_pages import PAGES, LogCall, log_calls
-from gateway.domain.events import FACT_FIELDS, Event, EventKind
+from gateway.cli.reference_pages import BLOCKS, PAGES, LogCall, fill, log_calls
+from gateway.domain.events import Event, EventKind
+from gateway.domain.usage_facts import FACT_FIELDS
 from gateway.telemetry.exposition import render
 from gateway.telemetry.log_events import MEANINGS
 from gateway.telemetry.metrics import Snapshot, sum_snapshots
@@ -25,6 +26,17 @@ NAMED_METRIC = re.compile(r"\bcreditgate_[a-z0-9_]*[a-z0-9](?:\{([a-z,_]+)\})?")
 @pytest.mark.parametrize("name", PAGES)
 def test_a_generated_page_is_up_to_date(name: str) -> None:
     assert (REFERENCE / name).read_text() == PAGES[name](), f"run `make docs`: {name} differs"
+
+
+@pytest.mark.parametrize(("name", "part"), BLOCKS)
+def test_a_generated_part_is_up_to_date(name: str, part: str) -> None:
+    page = (REFERENCE / name).read_text()
+    assert page == fill(page, part, BLOCKS[name, part]()), f"run `make docs`: {name} differs"
+
+
+def test_a_part_that_a_page_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 parts named 'rules'"):
+        fill("no marker", "rules", "")
 
 
 def test_every_log_event_has_a_meaning_and_every_meaning_an_event() -> None:
