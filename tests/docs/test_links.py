@@ -17,9 +17,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"```.*?```", re.DOTALL)
 PATH_IN_CODE = re.compile(r"`((?:gateway|lua|loadtest|tests|config|docs|\.ci|\.github)/[\w./*-]+)`")
 DOCS_PATH = re.compile(r"(?<![\w./-])docs/[\w/-]+\.md\b")
-STILL_TO_DO: frozenset[str] = frozenset(
-    {"gateway/flow/catalog.py", "gateway/flow/reservation/outcome.py"}
-)
+STILL_TO_DO: frozenset[str] = frozenset({"gateway/flow/catalog.py"})
 """Files that name a page by its former path."""
 
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RULES = [
-    (re.compile(rule, re.IGNORECASE if rule.islower() else 0), advice)
+    (re.compile(rule.replace(" ", r"\s+"), re.IGNORECASE), advice)
     for rule, advice in (
         re.split(r"\s{2,}", line.rstrip(), maxsplit=1)
         for line in (Path(__file__).with_name("wording.txt")).read_text().splitlines()
