@@ -55,11 +55,14 @@ from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.fitness import UNREACHABLE, Trouble, find_trouble, trouble_of
 from gateway.ledger.client.runner import CoalescingRunner
+from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.journal import JournalInUse, SettleJournal, orphans, replay_orphan
-from gateway.ledger.operations import Ledger, OutboxWatermark
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.outbox_watermark import OutboxWatermark
 from gateway.ledger.pricebook import UnknownBook, UnreadablePrice
 from gateway.ledger.refusals import RefusalLog
+from gateway.ledger.reservations import Reservations
+from gateway.ledger.shards import Shards
 from gateway.ledger.unanswered import UnansweredLog
 from gateway.settings import Settings
 from gateway.settings.compiling import (
@@ -149,22 +152,16 @@ class GateService:
         self._client = endpoint.client(
             name=resources.process, timeout_s=ASK_TIMEOUT_S, pool_wait_s=ASK_TIMEOUT_S / 2
         )
-        seen = OutboxWatermark()  # `build` has it learn what the store has
-        self._ledger = Ledger(
-            self._admission,
-            namespace=redis.namespace,
-            shard_count=redis.shards,
-            max_backlog=settings.export.max_backlog_events,
-            seen=seen,
-        )
-        settling = Ledger(
-            self._settlement, namespace=redis.namespace, shard_count=redis.shards, seen=seen
-        )
+        watermark = OutboxWatermark()  # `build` has it learn what the store has
+        keys = Keys(redis.namespace, redis.shards)
+        shards = Shards(self._admission, keys, watermark=watermark)
+        self._ledger = Reservations(shards, max_backlog=settings.export.max_backlog_events)
+        settling = Reservations(Shards(self._settlement, keys, watermark=watermark))
         self._store = AccountStore(
             self._client, namespace=redis.namespace, shard_count=redis.shards
         )
         self._shards = ShardWatch(
-            self._ledger,
+            shards,
             Outbox(self._client, redis.shards, namespace=redis.namespace),
             settings.events_path,
             speaks=False,
@@ -475,7 +472,7 @@ class GateService:
         if self._admission.refusal is not None:
             return trouble_of(LedgerUnavailable("", code=self._admission.refusal)).word
         closed = len(self._shards.closed)
-        return "every_shard_frozen" if closed == self._ledger.keys.shard_count else None
+        return "every_shard_frozen" if closed == self._ledger.shards.keys.shard_count else None
 
     def _what_is_degraded(self) -> tuple[str, ...]:
         return tuple(f"shard_{shard}_frozen" for shard in sorted(self._shards.closed))

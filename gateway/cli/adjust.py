@@ -11,7 +11,8 @@ from gateway.cli.idempotency import IdempotencyKey
 from gateway.cli.output import AsJson
 from gateway.cli.parameters import idempotency_key, signed_amount
 from gateway.domain.money import format_amount
-from gateway.ledger.operator import Adjusted
+from gateway.ledger.codec.operations import Adjustment
+from gateway.ledger.wallets import Adjusted
 
 _REFUSALS = {
     "exists_with_different_parameters": (
@@ -60,9 +61,9 @@ def adjust(
     async def work(context: Context) -> Adjusted:
         await wallet_of(context, customer)
         with once.explained(_REFUSALS):
-            return await context.operator.adjust(
-                customer, f"adjust:{customer}:{once.key}", amount, corrects=event, reason=reason
-            )
+            adjustment = Adjustment(amount, reason, corrects=event)
+            op_id = f"adjust:{customer}:{once.key}"
+            return await context.wallets.adjust(customer, op_id, adjustment)
 
     adjusted = on_ledger(config, work)
     balance = format_amount(adjusted.balance_nano)

@@ -27,6 +27,9 @@ from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.outbox_watermark import OutboxWatermark
+from gateway.ledger.reservations import Reservations
+from gateway.ledger.shards import Shards
+from gateway.ledger.wallets import Wallets
 from gateway.settings import Settings, SettingsError, load_settings
 
 T = TypeVar("T")
@@ -47,10 +50,25 @@ class Context:
     settings: Settings
     client: Any
     accounts: AccountStore
-    operator: Corrections
+    shards: Shards
     audit: Audit
     outbox: Outbox
     store: SqliteStore
+
+    @property
+    def wallets(self) -> Wallets:
+        """Grants, accounts and their terms."""
+        return Wallets(self.shards)
+
+    @property
+    def corrections(self) -> Corrections:
+        """Refunds."""
+        return Corrections(self.shards)
+
+    @property
+    def reservations(self) -> Reservations:
+        """Holds."""
+        return Reservations(self.shards)
 
     @property
     def changes(self) -> Changes:
@@ -106,7 +124,7 @@ async def open_context(settings: Settings, *, create: bool = True) -> AsyncItera
         accounts = AccountStore(client, **names)
         store = open_store(settings.events_path)
         try:
-            # A shard that has less than the store must not be written to; see `Seen`.
+            # A shard that has less than the store must not be written to; see `OutboxWatermark`.
             stored = SqliteStore.cursors_at(settings.events_path)
             if create:
                 await accounts.create()
@@ -114,7 +132,9 @@ async def open_context(settings: Settings, *, create: bool = True) -> AsyncItera
                 settings=settings,
                 client=client,
                 accounts=accounts,
-                operator=Corrections(RedisRunner(client), seen=OutboxWatermark(stored), **names),
+                shards=Shards(
+                    RedisRunner(client), accounts.keys, watermark=OutboxWatermark(stored)
+                ),
                 audit=Audit(client, accounts.keys),
                 outbox=Outbox(client, redis.shards, namespace=redis.namespace),
                 store=store,

@@ -9,9 +9,8 @@ from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
 from gateway.cli.customers import wallet_of
 from gateway.cli.output import AsJson, fail, out, plain, print_json, row, table
 from gateway.domain.money import format_amount
-from gateway.ledger.accounts import OpenHold, RedisRunner
+from gateway.ledger.accounts import OpenHold
 from gateway.ledger.codec.records import Ended
-from gateway.ledger.operations import Ledger
 from gateway.operations.holds import hold_document, release_by_hand
 
 holds = typer.Typer(help="What running requests hold of their customers' credit.")
@@ -86,14 +85,7 @@ def release(
         shard, record = found
         if isinstance(record, Ended):
             return _document(reservation_id, record.outcome, record.charged_nano, 0)
-        redis = context.settings.redis
-        ledger = Ledger(
-            RedisRunner(context.client),
-            namespace=redis.namespace,
-            shard_count=redis.shards,
-            seen=context.operator.seen,
-        )
-        ended = await release_by_hand(ledger, shard, reservation_id, record)
+        ended = await release_by_hand(context.reservations, shard, reservation_id, record)
         if ended is None:
             raise fail(f"the ledger knows no request {reservation_id} any more")
         given_back = 0 if ended.replayed else record.held_nano

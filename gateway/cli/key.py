@@ -134,7 +134,7 @@ def revoke(
 
     async def work(context: Context) -> StoredKey:
         try:
-            revoked = await context.accounts.revoke_key(context.operator, key_id, kill=kill)
+            revoked = await context.accounts.revoke_key(context.wallets, key_id, kill=kill)
         except LedgerRefusal as refused:
             if refused.word != "unknown_account":
                 raise

@@ -13,6 +13,7 @@ from gateway.cli.output import AsJson, err, fail, out, plain, print_json, progre
 from gateway.ledger.accounts import RedisRunner
 from gateway.ledger.client.fitness import find_trouble
 from gateway.ledger.repair import Repair
+from gateway.ledger.shards import Shards
 from gateway.operations.documents import verified_document
 from gateway.operations.reopen import Desk, Reopened, ShardStatus, ledger_status, reopen
 from gateway.operations.verify import Verified, verify
@@ -92,10 +93,7 @@ def reopen_command(
             for each in await ledger_status(context.outbox, context.store)
             if each.state != "open" and shard in (None, each.number)
         ]
-        redis = context.settings.redis
-        repair = Repair(
-            RedisRunner(context.client), namespace=redis.namespace, shard_count=redis.shards
-        )
+        repair = Repair(Shards(RedisRunner(context.client), context.accounts.keys))
         desk = Desk(repair, context.audit, context.outbox, context.store)
         repaired = _Repaired()
         with progress(shown=err.is_terminal and not as_json) as tell:
@@ -125,7 +123,7 @@ def reopen_command(
 async def _bring_customers(context: Context, repaired: _Repaired) -> None:
     """What a gate left out when it started beside the shut shard."""
     try:
-        await sync_accounts(context.settings, context.operator, context.accounts)
+        await sync_accounts(context.settings, context.wallets, context.accounts)
     except CannotServe as refused:
         repaired.not_brought = str(refused)
 

@@ -20,7 +20,8 @@ from gateway.cli.price_changes import changes_document, read_tables, show_change
 from gateway.cli.prices import prices
 from gateway.domain.money import format_amount
 from gateway.ledger.accounts import RedisRunner
-from gateway.ledger.operations import Ledger
+from gateway.ledger.reservations import Reservations
+from gateway.ledger.shards import Shards
 from gateway.operations.documents import timestamp
 from gateway.operations.price_plan import Plan, PlanLine, Planner, lead_ms
 from gateway.settings import Settings, SettingsError, load_settings
@@ -150,7 +151,7 @@ async def _plan(
     total = context.store.count_past_uses(from_ms, until_ms, customer)
     with progress(shown=shown) as tell:
         planner = Planner(
-            Ledger(RedisRunner(context.client)),
+            Reservations(Shards(RedisRunner(context.client))),
             draft.book,
             tables,
             billing_day_of,

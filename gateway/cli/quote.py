@@ -32,8 +32,10 @@ from gateway.flow.estimate import Bound, bound_request
 from gateway.flow.paths import PathTable
 from gateway.http.interface import Answer, Headers
 from gateway.ledger.accounts import RedisRunner
-from gateway.ledger.operations import Ledger
+from gateway.ledger.codec.calls import QuoteCall
 from gateway.ledger.pricebook import UnreadablePrice
+from gateway.ledger.reservations import Reservations
+from gateway.ledger.shards import Shards
 from gateway.operations.documents import line_amounts
 from gateway.operations.why import PriceLine, price_line
 from gateway.settings import Settings
@@ -143,32 +145,18 @@ async def _quote(
         raise fail(f"the gate would refuse this body with 400: {bad.message}{at}") from None
     # The windows of limits are packed for a moment: the ledger's own, asked once.
     now_ms = await context.accounts.now_ms()
-    redis = settings.redis
-    ledger = Ledger(
-        RedisRunner(context.client),
-        namespace=redis.namespace,
-        shard_count=redis.shards,
-        clock_ms=lambda: now_ms,
-    )
+    runner, keys = RedisRunner(context.client), context.accounts.keys
+    shards = Shards(runner, keys, clock_ms=lambda: now_ms)
+    reservations, packed = Reservations(shards), shards.pack(account)
     whole = replace(bound, held_output=bound.output)
     held, most = bound.held_usage(model), whole.held_usage(model)
     prices, bits = model.prices, model.scope_bits
-    hold = await ledger.quote(
-        account,
-        prices,
-        prices.vector(held),
-        tokens=bound.tokens,
-        scope_bits=bits,
-        model=model.name,
-    )
-    at_most = await ledger.quote(
-        account,
-        prices,
-        prices.vector(most),
-        tokens=whole.tokens,
-        scope_bits=bits,
-        model=model.name,
-    )
+    hold, at_most = [
+        await reservations.quote(
+            packed, QuoteCall(prices, prices.vector(usage), tokens, bits, model.name)
+        )
+        for usage, tokens in ((held, bound.tokens), (most, whole.tokens))
+    ]
     return Quoted(
         account, route, model, facts.stream, bound, held, most, hold, at_most.estimate_nano
     )

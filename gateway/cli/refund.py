@@ -61,7 +61,7 @@ def refund(
                     amount,
                     reason=reason,
                     key=once.key,
-                    ledger=context.operator,
+                    ledger=context.corrections,
                     audit=context.audit,
                     store=context.store,
                     now_ms=await context.accounts.now_ms(),

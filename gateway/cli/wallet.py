@@ -18,8 +18,8 @@ from gateway.domain.reservation import Account, Key
 from gateway.domain.standing import Standing
 from gateway.flow.authentication import account_of
 from gateway.ledger.client.errors import LedgerRefusal
-from gateway.ledger.corrections import Voided
-from gateway.ledger.operator import DEFAULT_PRIORITY, Granted
+from gateway.ledger.codec.operations import DEFAULT_PRIORITY, AccountTerms, NewGrant, Status
+from gateway.ledger.wallets import Granted, Voided
 from gateway.operations.wallets import (
     grant_operation_id,
     void_operation_id,
@@ -163,15 +163,9 @@ def grant(
     async def work(context: Context) -> Granted:
         await wallet_of(context, customer)
         with once.explained(_REFUSALS):
-            return await context.operator.grant(
-                customer,
-                grant_operation_id(customer, once.key),
-                amount,
-                category=category.value,
-                priority=priority,
-                expires_at_ms=expires or 0,
-                facts=facts,
-            )
+            grant = NewGrant(amount, category.value, priority, expires_at_ms=expires or 0)
+            op_id = grant_operation_id(customer, once.key)
+            return await context.wallets.grant(customer, op_id, grant, facts)
 
     granted = on_ledger(config, work)
     balance = format_amount(granted.balance_nano)
@@ -202,9 +196,8 @@ def void(
     async def work(context: Context) -> Voided:
         await wallet_of(context, customer)
         try:
-            return await context.operator.void(
-                customer, void_operation_id(customer, grant_no), grant_no, reason=reason
-            )
+            op_id = void_operation_id(customer, grant_no)
+            return await context.wallets.void(customer, op_id, grant_no, reason)
         except LedgerRefusal as refused:
             if refused.word != "unknown_grant":
                 raise
@@ -255,7 +248,7 @@ def thaw(
     _set_status(config, customer, "active", reason)
 
 
-def _set_status(config: Path, customer: str, status: str, reason: str | None) -> None:
+def _set_status(config: Path, customer: str, status: Status, reason: str | None) -> None:
     facts = {"reason": reason} if reason else {}
 
     async def work(context: Context) -> bool:
@@ -263,15 +256,10 @@ def _set_status(config: Path, customer: str, status: str, reason: str | None) ->
         if status == wallet_status(found):
             return False
         try:
-            await context.operator.account(
-                customer,
-                account_rev=found.account_rev + 1,
-                credit_limit_nano=found.credit_limit_nano,
-                billing_day=found.billing_day,
-                frozen=status != "active",
-                killed=status == "killed",
-                facts=facts,
+            terms = AccountTerms(
+                found.account_rev + 1, found.credit_limit_nano, status, found.billing_day
             )
+            await context.wallets.account(customer, terms, facts)
         except LedgerRefusal:
             raise fail(f"{customer} was changed by someone else just now; try again") from None
         if status == "killed":

@@ -46,7 +46,8 @@ from gateway.http.client.target import join_query
 from gateway.http.cors import is_preflight
 from gateway.http.interface import BodyError, CancelledUnsent, ClientGone, Exchange, UpstreamError
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
-from gateway.ledger.operations import Ledger
+from gateway.ledger.codec.calls import QuoteCall, ReserveCall
+from gateway.ledger.reservations import Reservations
 
 
 class Flow:
@@ -56,7 +57,7 @@ class Flow:
         self,
         catalog: Catalog,
         accounts: Accounts,
-        ledger: Ledger,
+        ledger: Reservations,
         settlements: Settlements,
         observer: Observer,
         repeats: Repeats,
@@ -257,7 +258,9 @@ class Flow:
     async def _refuse_the_penniless(self, trail: Trail, route: Route) -> None:
         """A client that asks before it sends its body (RFC 9110, 10.1.1) hears of an empty wallet."""
         assert trail.account is not None
-        quote = await self._ledger.quote(trail.account, NOTHING, b"", tokens=0)
+        quote = await self._ledger.quote(
+            self._ledger.shards.pack(trail.account), QuoteCall(NOTHING, b"", 0)
+        )
         if quote.available_nano <= 0:
             denied = Denied("insufficient_credits", 0, quote.available_nano, quote.balance_nano)
             raise refused_by_ledger(denied, insufficient_status=route.policy.insufficient_status)
@@ -335,17 +338,19 @@ class Flow:
             )
             try:
                 answer = await self._ledger.reserve(
-                    account,
-                    trail.request_id,
-                    prices,
-                    estimate,
-                    floor,
-                    facts,
-                    tokens=bound.tokens,
-                    ttl_ms=route.policy.hold_ttl_ms,
-                    scope_bits=model.scope_bits,
-                    model=model.name,
-                    idempotency=idempotency,
+                    self._ledger.shards.pack(account),
+                    ReserveCall(
+                        trail.request_id,
+                        prices,
+                        estimate,
+                        floor,
+                        facts,
+                        bound.tokens,
+                        route.policy.hold_ttl_ms,
+                        model.scope_bits,
+                        model.name,
+                        idempotency,
+                    ),
                 )
             except (LedgerUnavailable, LedgerBug, CancelledError) as error:
                 if not isinstance(error, LedgerUnavailable) or error.unknown:

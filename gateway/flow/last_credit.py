@@ -13,11 +13,12 @@ from gateway.dialects.base import RequestFacts
 from gateway.domain.reservation import Account, Denied
 from gateway.flow.catalog import Model, Policy
 from gateway.flow.estimate import Bound
-from gateway.ledger.operations import Ledger
+from gateway.ledger.codec.calls import AffordCall
+from gateway.ledger.reservations import Reservations
 
 
 async def lower_bound(
-    ledger: Ledger,
+    ledger: Reservations,
     account: Account,
     facts: RequestFacts,
     model: Model,
@@ -44,12 +45,8 @@ async def lower_bound(
         for n in (least, least + 1)
     )
     affordable = await ledger.afford(
-        account,
-        prices,
-        first,
-        _minus(second, first),
-        most - least,
-        scope_bits=model.scope_bits,
+        ledger.shards.pack(account),
+        AffordCall(prices, first, _minus(second, first), most - least, model.scope_bits),
     )
     match affordable.decision:
         case "allow" if clamps:

@@ -14,6 +14,7 @@ from gateway.domain.delivery import EventStore
 from gateway.domain.events import Event
 from gateway.ledger.audit import Audit
 from gateway.ledger.client.errors import LedgerRefusal
+from gateway.ledger.codec.operations import Refund as RefundCall
 from gateway.ledger.corrections import Corrections, Refunded
 
 LATE_SETTLE_MS: Final = 3_600_000
@@ -65,17 +66,9 @@ async def refund_event(
     if amount_nano == 0:
         raise NotRefundable(f"nothing is left to refund of {event_id}")
     try:
-        done = await ledger.refund(
-            event.customer_id,
-            op_id,
-            event_id,
-            amount_nano,
-            charged_nano=charged_nano,
-            allocations=event.allocations,
-            reason=reason,
-            terms=await audit.grant_terms(event.customer_id),
-            facts=_facts(event),
-        )
+        terms = await audit.grant_terms(event.customer_id)
+        call = RefundCall(event_id, amount_nano, charged_nano, reason, event.allocations, terms)
+        done = await ledger.refund(event.customer_id, op_id, call, _facts(event))
     except LedgerRefusal as refused:
         if refused.word != "more_than_charged":
             raise

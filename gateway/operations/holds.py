@@ -14,21 +14,19 @@ from typing import Any, Final
 from msgpack import unpackb
 
 from gateway.domain.money import format_amount
-from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account, Settled
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.codec.calls import ExtendCall
 from gateway.ledger.codec.records import DueReservation, Reservation
-from gateway.ledger.operations import Ledger
+from gateway.ledger.reservations import Reservations
 from gateway.operations.documents import timestamp
 
 _TRIES: Final = 20
 _TTL_MS: Final = 1
-_OF_THE_HOLD: Final = compile_prices({})
-"""An extend is rated at the price that the hold has kept."""
 
 
 async def release_by_hand(
-    ledger: Ledger, shard: int, reservation_id: str, hold: Reservation
+    ledger: Reservations, shard: int, reservation_id: str, hold: Reservation
 ) -> Settled | None:
     """Give a hold back now, charging nothing. Answers how it ended, by this call or before it.
 
@@ -36,18 +34,13 @@ async def release_by_hand(
     when the hold's worker extends it again and again in between.
     """
     account = Account(hold.customer_id, hold.key_id, shard, 0, hold.project_id)
+    packed = ledger.shards.pack(account)
     vector = struct.Struct(f"<{len(hold.units)}d")
+    estimate = vector.pack(*(hold.estimate.get(unit, 0) for unit in hold.units))
+    nothing = vector.pack(*[0] * len(hold.units))
     for extend_no in range(hold.extend_no + 1, hold.extend_no + 1 + _TRIES):
-        answer = await ledger.extend(
-            account,
-            reservation_id,
-            _OF_THE_HOLD,
-            extend_no=extend_no,
-            estimate=vector.pack(*(hold.estimate.get(unit, 0) for unit in hold.units)),
-            checkpoint=vector.pack(*[0] * len(hold.units)),
-            tokens=hold.tokens,
-            ttl_ms=_TTL_MS,
-        )
+        call = ExtendCall(reservation_id, extend_no, estimate, nothing, hold.tokens, _TTL_MS)
+        answer = await ledger.extend(packed, call)
         if answer is None or isinstance(answer, Settled):
             return answer
         await asyncio.sleep(2 * _TTL_MS / 1000)

@@ -9,8 +9,8 @@ from typing import Any
 
 from gateway.domain.money import format_amount
 from gateway.domain.standing import Standing, standing_document
+from gateway.ledger.codec.operations import allowance_id
 from gateway.ledger.codec.records import Grant, Wallet
-from gateway.ledger.operator import allowance_id
 from gateway.operations.documents import timestamp
 
 

@@ -25,10 +25,10 @@ from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.scripts import Script
 from gateway.ledger.journal import SettleJournal
-from gateway.ledger.operations import Ledger
 from gateway.settings.policy import PRESETS, PolicySection
 from gateway.telemetry.metrics import Counter
 from tests.support.bank import Bank
+from tests.support.loose_ledger import LooseLedger
 
 
 class Unasked:
@@ -70,12 +70,12 @@ class Desk:
     def __init__(self, client: redis.asyncio.Redis, folder: Path) -> None:
         self.bank = Bank(client)
         self.wire = Failing(RedisRunner(client))
-        self.ledger = Ledger(self.wire, shard_count=self.bank.shards)
+        self.ledger = LooseLedger(self.wire, shard_count=self.bank.shards)
         self.journal = SettleJournal(folder / "journal")
         self.observed: list[Settled] = []
         self.set_aside = Counter()
         self.settlements = Settlements(
-            self.ledger,
+            self.ledger.reservations,
             self.journal,
             lambda _, settled: self.observed.append(settled),
             self.set_aside,

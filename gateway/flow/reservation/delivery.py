@@ -21,7 +21,7 @@ from gateway.flow.reservation.pending_settlement import PendingSettlement, Verb,
 from gateway.flow.reservation.run import Run
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.journal import Record, Replayed, SettleJournal
-from gateway.ledger.operations import Ledger
+from gateway.ledger.reservations import Reservations
 from gateway.telemetry.logs import failure
 from gateway.telemetry.metrics import Counter
 
@@ -42,7 +42,7 @@ class Settlements:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: Reservations,
         journal: SettleJournal,
         observe: Callable[[Run, Settled], None],
         set_aside: Counter,

@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 from msgpack import Packer
 
 from gateway.domain.reservation import Account, Settled
-from gateway.ledger.operations import Ledger
+from gateway.ledger.codec.calls import ReleaseCall, SettleCall
+from gateway.ledger.reservations import Reservations
 
 Verb = Literal["settle", "release"]
 
@@ -42,25 +43,24 @@ class PendingSettlement:
     scope_bits: int = 0
     idempotency: str = ""
 
-    async def send(self, ledger: Ledger) -> Settled:
+    async def send(self, ledger: Reservations) -> Settled:
         """Carry it out. Raises LedgerUnavailable."""
         if self.verb == "release":
             return await ledger.release(
-                self.account,
-                self.reservation_id,
-                self.facts,
-                reserved_at_ms=self.reserved_at_ms,
-                idempotency=self.idempotency,
+                ledger.shards.pack(self.account),
+                ReleaseCall(self.reservation_id, self.facts, self.reserved_at_ms, self.idempotency),
             )
         return await ledger.settle(
-            self.account,
-            self.reservation_id,
-            self,
-            self.used,
-            self.facts,
-            tokens=self.tokens,
-            reserved_at_ms=self.reserved_at_ms,
-            scope_bits=self.scope_bits,
+            ledger.shards.pack(self.account),
+            SettleCall(
+                self.reservation_id,
+                self,
+                self.used,
+                self.facts,
+                self.tokens,
+                self.reserved_at_ms,
+                self.scope_bits,
+            ),
         )
 
     def as_record(self) -> dict[str, Any]:

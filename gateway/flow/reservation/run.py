@@ -31,6 +31,7 @@ from gateway.flow.reservation.pending_settlement import Verb
 from gateway.flow.retries import Attempt
 from gateway.http.interface import UpstreamError
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.codec.calls import ExtendCall
 from gateway.telemetry.logs import failure
 
 if TYPE_CHECKING:
@@ -308,15 +309,17 @@ class Run:
         self._extend_no += 1
         prices = self.model.prices
         try:
-            answer = await self._settlements.ledger.extend(
-                self.account,
-                self.hold.reservation_id,
-                prices,
-                extend_no=self._extend_no,
-                estimate=prices.vector(asked.held_usage(self.model)),
-                checkpoint=prices.vector(asked.checkpoint_usage(self.model, self.policy, seen)),
-                tokens=asked.tokens,
-                ttl_ms=self.policy.hold_ttl_ms,
+            ledger = self._settlements.ledger
+            answer = await ledger.extend(
+                ledger.shards.pack(self.account),
+                ExtendCall(
+                    self.hold.reservation_id,
+                    self._extend_no,
+                    prices.vector(asked.held_usage(self.model)),
+                    prices.vector(asked.checkpoint_usage(self.model, self.policy, seen)),
+                    asked.tokens,
+                    self.policy.hold_ttl_ms,
+                ),
             )
             if not isinstance(answer, Extended):
                 # Expired, released by an operator, or unknown: the settle puts it right.

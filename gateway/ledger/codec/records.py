@@ -11,7 +11,7 @@ from gateway.domain.delivery import Place
 from gateway.domain.limits import MEASURE_NUMBERS, SCOPES, Window
 from gateway.domain.pricing import PERIOD_NUMBERS, counter_ids, unpack_rows, unpack_units
 from gateway.domain.reservation import Account, Outcome
-from gateway.ledger.operator import CATEGORIES, Category
+from gateway.ledger.codec.operations import CATEGORIES, Category, Status
 
 LAYOUT: Final = 1
 PENDING: Final = 1
@@ -161,6 +161,11 @@ class Wallet:
     counters: tuple[Counter, ...] = ()
     periods: tuple[Period, ...] = ()
     allowances: tuple[Allowance, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        """As its terms name it."""
+        return "killed" if self.killed else "frozen" if self.frozen else "active"
 
     def balance_nano(self, now_ms: int) -> int:
         """Remainders of the active grants, less the overdraft."""

@@ -15,8 +15,11 @@ from gateway.domain.reservation import (
     TOMBSTONE_TTL_MS,
 )
 from gateway.ledger.client.scripts import PRELUDE, Prelude, load_scripts, lua_folder, read_prelude
-from gateway.ledger.operations import Ledger
+from gateway.ledger.corrections import Corrections
 from gateway.ledger.repair import Repair
+from gateway.ledger.reservations import Reservations
+from gateway.ledger.shards import Shards
+from gateway.ledger.wallets import Wallets
 
 VERBS = [
     "account",
@@ -180,7 +183,8 @@ def test_scripts_that_must_go_on_run_when_memory_is_full(name: str) -> None:
 
 def test_every_verb_is_a_method_of_the_same_name() -> None:
     assert sorted(load_scripts()) == VERBS
-    assert all(callable(getattr(Ledger, name, None) or getattr(Repair, name)) for name in VERBS)
+    owners = (Reservations, Wallets, Corrections, Repair, Shards)
+    assert all(sum(hasattr(owner, name) for owner in owners) == 1 for name in VERBS)
 
 
 def test_bounds_are_the_same_in_lua_and_python() -> None:
