@@ -187,7 +187,7 @@ end
 local function count_out(scopes, h, raw, charge, requests, tokens)
   local n = h[H_LIMITS]
   if n == 0 then return {} end
-  local rows = { sunpack('<' .. rep('BBIddd', n), raw, h[H_NEXT] + 16 * h[H_ALLOCATIONS]) }
+  local rows = { sunpack('<' .. rep('BBIddd', n), raw, offset_of_limits(h)) }
   rows[6 * n + 1] = nil
   for i = 1, 6 * n, 6 do
     local scope, measure = rows[i], rows[i + 1]
@@ -210,7 +210,7 @@ end
 -- rare: of late settles
 local function count_late(scopes, e, raw, charge, tokens)
   local n = e[E_LIMITS]
-  local rows = { sunpack('<' .. rep('BBIddd', n), raw, e[E_NEXT] + 16 * e[E_ALLOCATIONS]) }
+  local rows = { sunpack('<' .. rep('BBIddd', n), raw, ended_offset_of_limits(e)) }
   for i = 1, 6 * n, 6 do
     local measure, record = rows[i + 1], scopes[rows[i]]
     local used = measure == SPEND and charge or measure == TOKENS and tokens

@@ -31,7 +31,7 @@ end
 -- A period's counter, and the field that counts the period which began at `start`; nil for one of
 -- neither this period nor the one before.
 local function find_period(a, id, start)
-  local first = HEADER + 1 + 10 * a[N_GRANTS]
+  local first = first_period(a)
   for p = first, first + 7 * (a[N_PERIODS] - 1), 7 do
     if a[p] == id then
       if a[p + P_START] == start then return p, p + P_USED end
@@ -45,7 +45,7 @@ end
 local function begin_period(a, p, id, kind, now)
   local start, ends = borders(kind, now, a[BILLING_DAY])
   if not p then
-    p = HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS]
+    p = first_allowance(a)
     insert(a, p, { id, start, ends, 0, 0, 0, 0 })
     a[N_PERIODS] = a[N_PERIODS] + 1
     return p
@@ -83,7 +83,7 @@ end
 -- Takes out of the counters what a hold keeps in them. A period that is gone holds nothing any more.
 -- rare, as `rate_tiers`:
 local function leave_periods(a, h, raw, marks)
-  local at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS] + 16 * h[H_TIERED]
+  local at = offset_of_estimate(h)
   local n, k = h[H_UNITS], 0
   local estimate = { sunpack('<' .. rep('d', n), raw, at) }
   at = at + 16 * n

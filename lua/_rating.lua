@@ -253,17 +253,16 @@ local function rate(rows, rows_at, rows_size, vector, vector_at, n, usage, meter
     if not meter then return nil, 'unknown_shape' end
     return rate_tiers(rows, rows_at, rows_size, vector, vector_at, n, usage, meter)
   end
-  local r = { sunpack('<' .. rep('BBdd', n), rows, rows_at) }
-  local q = { sunpack('<' .. rep('d', n), vector, vector_at) }
   local nano, pico = 0, 0
-  for i = 1, n do
-    local quantity, row = q[i], 4 * i
-    if r[row - 2] ~= 0 then return nil, 'unknown_shape' end
+  for at = rows_at, rows_at + rows_size - 1, 18 do
+    local quantity = sunpack('<d', vector, vector_at)
+    vector_at = vector_at + 8
+    if byte(rows, at + 1) ~= 0 then return nil, 'unknown_shape' end
     if quantity ~= 0 then
       if not (quantity > 0 and quantity <= MAX_QUANTITY and quantity % 1 == 0) then
         return nil, 'bad_quantity'
       end
-      local whole_rate, rest_rate = r[row - 1], r[row]
+      local unit, _, whole_rate, rest_rate = sunpack('<BBdd', rows, at)
       if not (whole_rate >= 0 and whole_rate <= MAX_RATE and whole_rate % 1 == 0
         and rest_rate >= 0 and rest_rate < 1000 and rest_rate % 1 == 0) then
         return nil, 'bad_rate'
@@ -271,7 +270,7 @@ local function rate(rows, rows_at, rows_size, vector, vector_at, n, usage, meter
       nano = nano + quantity * whole_rate
       pico = pico + quantity * rest_rate
       if usage then
-        usage[#usage + 1] = r[row - 3]
+        usage[#usage + 1] = unit
         usage[#usage + 1] = quantity
       end
     end

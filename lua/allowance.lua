@@ -36,7 +36,7 @@ local a, told, opened = read_account(raw), {}, {}
 if now >= a[SWEEP_AT] then catch_up(a, now, told) end
 
 -- decide
-local first = HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS]
+local first = first_allowance(a)
 local w, same = first, true
 while w < first + 12 * a[N_ALLOWANCES] and a[w] ~= terms[1] do w = w + 12 end
 local known = w < first + 12 * a[N_ALLOWANCES]

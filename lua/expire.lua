@@ -47,21 +47,19 @@ if now >= a[SWEEP_AT] then catch_up(a, now, told) end
 -- decide
 if state ~= PENDING then
   call('ZREM', KEYS[1], id)
-  local e = { sunpack(ENDED_HEADER, hold) }
+  local e = { sunpack(ENDED, hold) }
   local _, _, balance = credit(a, 0, now)
   return { OUTCOMES[state], e[E_CHARGED], balance, e[E_EPOCH], e[E_SEQ], 1 }
 end
-local h = { sunpack(PENDING_HEADER, hold) }
+local h = { sunpack(HOLD, hold) }
 local n, rows_size, costs_size = h[H_UNITS], h[H_ROWS], h[H_COSTS]
-local marks_at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS]
-local estimate_at = marks_at + 16 * h[H_TIERED]
-local rows_at = estimate_at + 16 * n
-local ids_at = rows_at + rows_size + costs_size
+local marks_at = offset_of_marks(h)
+local estimate_at, rows_at, ids_at = offset_of_estimate(h), offset_of_rows(h), offset_of_ids(h)
 if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
   return { 'wrong_scopes', string.sub(hold, ids_at, ids_at + h[H_IDS] - 1) }
 end
 if now < h[H_DEADLINE] then return { 'not_due', h[H_DEADLINE] } end
-local used = string.sub(hold, estimate_at + 8 * n, rows_at - 1)
+local used = string.sub(hold, offset_of_checkpoint(h), rows_at - 1)
 local usage, tokens, marks, n_marks, meter = {}, 0, string.sub(hold, marks_at, estimate_at - 1), h[H_TIERED], nil
 if n_marks > 0 then
   meter = { a = a, mode = 'charge', marks = read_marks(hold, marks_at, n_marks) }
@@ -76,7 +74,7 @@ charge = charge or h[H_HELD] -- what nobody can rate
 local credited = charge < 0 and 0 - charge or 0
 if n_marks > 0 then marks = marks .. spack('<d', credited) end
 charge = charge + credited
-local cost = costs_size > 0 and rate(hold, rows_at + rows_size, costs_size, used, 1, n) or false
+local cost = costs_size > 0 and rate(hold, offset_of_costs(h), costs_size, used, 1, n) or false
 for i = 1, #usage, 2 do
   if usage[i] % 32 < 20 then tokens = tokens + usage[i + 1] end
 end
@@ -95,11 +93,11 @@ local signals = notice(a, balance + credited, now, charge)
 -- write
 tell(KEYS[2], shard, KEYS[4], now, told)
 emit(KEYS[2], shard, 'expire', id .. ':expired', now, charge, h[H_HELD], cost, balance, paid, usage,
-  string.sub(hold, ids_at + h[H_IDS]), signals)
+  string.sub(hold, offset_of_facts(h)), signals)
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]
 tell(KEYS[2], shard, KEYS[4], now, told_after)
 store({ KEYS[3], pack_shard(shard), KEYS[4], pack_account(a) }, scopes, 6, mask)
-call('SET', KEYS[5], spack(ENDED_HEADER, EXPIRED, n_marks, #paid / 2, h[H_LIMITS], n, h[H_MASK], charge, h[H_HELD],
+call('SET', KEYS[5], spack(ENDED, EXPIRED, n_marks, #paid / 2, h[H_LIMITS], n, h[H_MASK], charge, h[H_HELD],
     h[H_RESERVED_AT], now, epoch, seq)
   .. spack('<' .. rep('d', #paid), unpack(paid))
   .. spack('<' .. rep('BBIddd', h[H_LIMITS]), unpack(limits))

@@ -47,10 +47,9 @@ local state = earlier and byte(earlier, 1)
 -- decide
 local scopes, held, reserved_at, epoch, seq = {}, 0, head[4], 0, 0
 if state == PENDING then
-  local h = { sunpack(PENDING_HEADER, earlier) }
+  local h = { sunpack(HOLD, earlier) }
   if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
-    local at = h[H_NEXT] + 16 * (h[H_ALLOCATIONS] + h[H_TIERED] + h[H_UNITS]) + LIMIT_SIZE * h[H_LIMITS]
-      + h[H_ROWS] + h[H_COSTS]
+    local at = offset_of_ids(h)
     return { 'wrong_scopes', string.sub(earlier, at, at + h[H_IDS] - 1) }
   end
   if h[H_LIMITS] > 0 then
@@ -58,13 +57,13 @@ if state == PENDING then
     count_out(scopes, h, earlier, 0, 0, 0)
   end
   if h[H_TIERED] > 0 then
-    local at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS]
+    local at = offset_of_marks(h)
     leave_periods(a, h, earlier, read_marks(earlier, at, h[H_TIERED]))
   end
   held, reserved_at = h[H_HELD], h[H_RESERVED_AT]
   spend_hold(a, h, earlier, 0, now)
 elseif state then
-  local e = { sunpack(ENDED_HEADER, earlier) }
+  local e = { sunpack(ENDED, earlier) }
   local _, _, balance = credit(a, 0, now)
   return { OUTCOMES[state], e[E_CHARGED], balance, e[E_EPOCH], e[E_SEQ], 1 }
 elseif reserved_at > 0 and now - reserved_at > SETTLE_MAX_AGE_MS then
@@ -87,6 +86,6 @@ if state then
 end
 local first = ARGV[4] and values[#KEYS - 2]
 if first and string.sub(first, IDEMPOTENCY_DIGEST + 1) == id then call('DEL', KEYS[#KEYS]) end
-call('SET', KEYS[5], spack(ENDED_HEADER, RELEASED, 0, 0, 0, 0, 0, 0, held, reserved_at, now, epoch, seq),
+call('SET', KEYS[5], spack(ENDED, RELEASED, 0, 0, 0, 0, 0, 0, held, reserved_at, now, epoch, seq),
   'PX', TOMBSTONE_TTL_MS)
 return { 'released', 0, balance, epoch, seq, 0 }

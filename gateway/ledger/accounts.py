@@ -17,8 +17,8 @@ from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import explain, refusal_of
 from gateway.ledger.client.scripts import Script
 from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.codec.layout import LAYOUT
 from gateway.ledger.codec.records import (
-    LAYOUT,
     DueReservation,
     Ended,
     Reservation,

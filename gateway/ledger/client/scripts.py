@@ -60,7 +60,7 @@ def load_scripts() -> dict[str, Script]:
     return scripts
 
 
-PRELUDE: Final = ("records", "periods", "rating", "grants", "signals", "limits", "outbox")
+PRELUDE: Final = ("layout", "records", "periods", "rating", "grants", "signals", "limits", "outbox")
 """Files of the prelude, each after those that it uses."""
 
 
@@ -89,7 +89,10 @@ class Prelude:
     def link(self, script: str) -> str:
         """The script with the blocks it uses, in the prelude's order, after its first line."""
         shebang, _, rest = script.partition("\n")
-        hot, known, asked = self._uses("\n".join(_code(rest)))
+        plain, _, rest = f"\n{rest}".rpartition(_GENERAL)
+        first, before, wanted = self._uses("\n".join(_code(plain)))
+        hot, known, asked = self._uses("\n".join(_code(rest)), known=before)
+        known, asked = known | before, asked | wanted
         found, groups = set[str](), dict[str, str]()
         while found < asked:
             found = set(asked)
@@ -99,7 +102,9 @@ class Prelude:
                 groups[group] = _defined_for(entries, lines[:-1])
                 asked |= more
         if groups:
-            hot = ["local rare", *hot[:-1], _lazily(groups.values()), hot[-1]]
+            hot = [*hot[:-1], _lazily(groups.values()), hot[-1]]
+            first = ["local rare", *first]
+        hot = first + hot
         return f"{shebang}\n{_WORD.sub(self._value, chr(10).join(hot))}"
 
     def _uses(
@@ -160,6 +165,8 @@ def _lazily(groups: Iterable[str]) -> str:
     )
 
 
+_GENERAL: Final = "\n-- general\n"
+"""Behind it a script needs functions that its straight path, in front of it, does without."""
 _RARE = re.compile(r"^-- rare(?:, as `(\w+)`)?:", re.MULTILINE)
 _WORD = re.compile(r"(?<![\w.'])[A-Za-z_]\w*")
 _LITERAL = r"(?:\d+|'[^',]*'|[a-z]+\.[a-z]+)"
