@@ -136,7 +136,6 @@ end
 
 -- What time alone has done by `now` (README, Time): grants expire, allowances open. Adds what
 -- `tell` shall write: kind, moved, amount, balance after, part of the event id, facts.
--- rare: once a period
 local function catch_up(a, now, told)
   local next_at = MAX_AMOUNT
   local _, _, balance = credit(a, 0, now)
@@ -164,7 +163,7 @@ local function catch_up(a, now, told)
       local amount = a[w + A_AMOUNT] + rolled
       if a[N_GRANTS] < MAX_GRANTS and a[GRANTED] + amount <= MAX_AMOUNT then
         local day = a[w + A_DAY] > 0 and a[w + A_DAY] or a[BILLING_DAY]
-        local start, ends = borders(a[w + A_KIND], now, day)
+        local start, ends = period_boundaries(a[w + A_KIND], now, day)
         local id, moved = a[w], {}
         a[w + A_START], a[w + A_END], a[w + A_CARRY], a[w + A_GRANT] = start, ends, 0, a[NEXT_GRANT_NO]
         credit_grant(a, a[w + A_CATEGORY], a[w + A_PRIORITY], a[w + A_BITS], amount, 0, ends, now, moved)
@@ -194,7 +193,6 @@ end
 
 -- Gives back what a step of a volume tier makes of a negative charge: an adjustment that names the
 -- event. Overdraft first, then a grant of its own, burned last.
--- rare: once a tier
 local function reprice(a, amount, id, event_id, now, balance, told)
   local moved = {}
   credit_back(a, amount, 255, now, moved)
@@ -232,7 +230,6 @@ end
 
 -- Gives back what an expiry charged too much: overdraft first, then the grants that paid, last one
 -- first; what is left of neither becomes a grant of its own, burned last.
--- rare: of late settles
 local function give_back(a, amount, e, raw, now, list)
   local repaid = a[OVERDRAFT] < amount and a[OVERDRAFT] or amount
   if repaid > 0 then
@@ -256,7 +253,6 @@ local function give_back(a, amount, e, raw, now, list)
 end
 
 -- Takes a hold off what it rests on, without charging anyone.
--- rare: of repairs
 local function leave_grants(a, h, raw)
   local n = 2 * h[H_ALLOCATIONS]
   local allocations = { sunpack('<' .. rep('d', n), raw, offset_of_allocations(h)) }

@@ -62,7 +62,6 @@ local function lack(shape, size, tiers, x, minimum)
 end
 
 -- The same as `climb` of a row that may have a minimum for the period: with what each end lacks to it.
--- rare: of charges
 local function owe(shape, size, minimum, tiers, x0, x1)
   local nano, pico = climb(shape, size, tiers, x0, x1)
   if not nano or math.abs(nano) > MAX_AMOUNT then return nil end
@@ -74,7 +73,6 @@ end
 
 -- The most that `units` between x0 and x1, which is more, can cost, the first of them being unit xh + 1
 -- at most.
--- rare: of holds
 local function reach(shape, size, tiers, x0, xh, x1, units)
   if shape == 3 then
     local most = math.min(packages(size, x0, x1), math.ceil(units / size))
@@ -143,6 +141,7 @@ local function meter_row(meter, k, i, shape, kind, id, included, least, size, mi
     local units = x1 - x0 < quantity and x1 - x0 or quantity
     if units == 0 then return 0, 0 end
     billed = true
+    -- uses: reach
     nano, pico = reach(shape, size, tiers, x0, xh, x1, units)
     -- It may be the first of the period: beyond that, the minimum only makes it cheaper.
     if x0 == 0 and nano + floor(pico / 1000) < minimum then nano, pico = minimum, 0 end
@@ -153,10 +152,12 @@ local function meter_row(meter, k, i, shape, kind, id, included, least, size, mi
     nano, pico = 0, 0
     if field and meter.mode == 'late' then
       counted = meter.was[i]
+      -- uses: owe
       nano, pico = owe(shape, size, minimum, tiers, beyond(included, first), beyond(included, first + counted))
     end
     local moves_by = quantity - counted
     local x1 = beyond(included, used + moves_by)
+    -- uses: owe
     local more_nano, more_pico = owe(shape, size, minimum, tiers, beyond(included, used), x1)
     if not nano or not more_nano then return nil end
     nano, pico = nano + more_nano, pico + more_pico
@@ -188,7 +189,6 @@ end
 -- and is given `next_marks`, packed, and `moves` of the counters for `count_periods`: counter id, index of
 -- the field or false, by how much, ….
 -- answers: unknown_shape, bad_quantity, bad_rate, too_large
--- rare: most prices have none
 local function rate_tiers(rows, at, size, vector, vector_at, n, usage, meter)
   local q = { sunpack('<' .. rep('d', n), vector, vector_at) }
   local nano, pico, stop, k = 0, 0, at + size, 0
@@ -251,6 +251,7 @@ end
 local function rate(rows, rows_at, rows_size, vector, vector_at, n, usage, meter)
   if rows_size ~= 18 * n then
     if not meter then return nil, 'unknown_shape' end
+    -- uses: rate_tiers
     return rate_tiers(rows, rows_at, rows_size, vector, vector_at, n, usage, meter)
   end
   local nano, pico = 0, 0

@@ -1,11 +1,10 @@
 -- What all scripts share: names of the records' fields, bounds and checks, and how a record is read
 -- and written.
 --
--- The loader (gateway/ledger/client/scripts.py) joins the files `_*.lua` and puts in front of each script
--- the blocks that it uses, with the values of the constants in place of their names: so blank lines
--- stand between blocks and nowhere else, and a constant is `local NAME, … = number, string or function
--- of Lua's, …`. A function with a line `rare: why` costs nothing where it is not used: the loader
--- defines it at its first use, with those that are rare as it is.
+-- The linker (gateway/ledger/client/scripts.py) joins the files `_*.lua` and includes in each script the
+-- functions that its lines `-- uses:` name, with the values of the constants in place of their names: so
+-- blank lines stand between blocks and nowhere else, and a constant is `local NAME, … = number, string or
+-- function of Lua's, …`. What is rarely used is named in the branch that uses it: it costs nothing elsewhere.
 --
 -- Rules of these files: a record is one flat array: one unpack reads it, one pack writes it (layouts
 -- in README.md; indices, formats and positions in `_layout.lua`, which is generated). Nothing but `emit` and `store` writes. What grows gets its room when it is made

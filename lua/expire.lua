@@ -26,6 +26,9 @@
 -- writes: out, shard, account, reservation (tombstone), due, and the scope records of the hold; of no
 --         hold, due alone.
 
+-- uses: whole, clock, read, open_shard, read_account, pack_account, read_scopes, store, rate
+-- uses: credit, spend_hold, notice, count_out, emit
+
 -- read
 local head = { sunpack('<dddB', ARGV[1]) }
 local id = ARGV[2]
@@ -42,13 +45,17 @@ if not hold then
 end
 if not values[2] then return { 'unknown_account' } end
 local a, state, told, told_after = read_account(values[2]), byte(hold, 1), {}, {}
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told)
+end
 
 -- decide
 if state ~= PENDING then
   call('ZREM', KEYS[1], id)
   local e = { sunpack(ENDED, hold) }
   local _, _, balance = credit(a, 0, now)
+  -- uses: OUTCOMES
   return { OUTCOMES[state], e[E_CHARGED], balance, e[E_EPOCH], e[E_SEQ], 1 }
 end
 local h = { sunpack(HOLD, hold) }
@@ -62,11 +69,14 @@ if now < h[H_DEADLINE] then return { 'not_due', h[H_DEADLINE] } end
 local used = string.sub(hold, offset_of_checkpoint(h), rows_at - 1)
 local usage, tokens, marks, n_marks, meter = {}, 0, string.sub(hold, marks_at, estimate_at - 1), h[H_TIERED], nil
 if n_marks > 0 then
+  -- uses: read_marks
   meter = { a = a, mode = 'charge', marks = read_marks(hold, marks_at, n_marks) }
+  -- uses: leave_periods
   leave_periods(a, h, hold, meter.marks)
 end
 local charge = rate(hold, rows_at, rows_size, used, 1, n, usage, meter)
 if charge and meter then
+  -- uses: count_periods
   count_periods(a, meter)
   marks = meter.next_marks
 end
@@ -86,11 +96,18 @@ end
 local paid = spend_hold(a, h, hold, charge, now)
 if a[SETTLED] > MAX_AMOUNT or a[OVERDRAFT] > MAX_AMOUNT then return { 'total_too_large' } end
 local _, _, balance = credit(a, 0, now)
-if credited > 0 then reprice(a, credited, id .. ':repriced', id .. ':expired', now, balance, told_after) end
-if now >= a[SWEEP_AT] then catch_up(a, now, told_after) end
+if credited > 0 then
+  -- uses: reprice
+  reprice(a, credited, id .. ':repriced', id .. ':expired', now, balance, told_after)
+end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told_after)
+end
 local signals = notice(a, balance + credited, now, charge)
 
 -- write
+-- uses: tell
 tell(KEYS[2], shard, KEYS[4], now, told)
 emit(KEYS[2], shard, 'expire', id .. ':expired', now, charge, h[H_HELD], cost, balance, paid, usage,
   string.sub(hold, offset_of_facts(h)), signals)

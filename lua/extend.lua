@@ -29,6 +29,9 @@
 -- writes: reservation, due; and when the hold grows, account and scope records, and out and shard where
 --         time has done something; for credit_held the account's mark that growth is wanted.
 
+-- uses: whole, clock, read, open_shard, read_account, pack_account, read_scopes, store, rate
+-- uses: credit, allocate, count_more
+
 -- read
 local head = { sunpack('<ddddddB', ARGV[1]) }
 local id, estimate, checkpoint = ARGV[2], ARGV[3], ARGV[4]
@@ -42,7 +45,10 @@ if not values[2] then return { 'unknown_account' } end
 call('ZCARD', KEYS[1]) -- its type
 local now, mask = clock(head[1]), head[7]
 local a, told = read_account(values[2]), {}
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told)
+end
 local raw = values[3]
 
 -- decide
@@ -50,6 +56,7 @@ if not raw then return { 'unknown_reservation' } end
 if byte(raw, 1) ~= PENDING then
   local e = { sunpack(ENDED, raw) }
   local _, _, balance = credit(a, 0, now)
+  -- uses: OUTCOMES
   return { OUTCOMES[byte(raw, 1)], e[E_CHARGED], balance, e[E_EPOCH], e[E_SEQ], 1 }
 end
 local h = { sunpack(HOLD, raw) }
@@ -60,7 +67,9 @@ local marks_at = offset_of_marks(h)
 local estimate_at, rows_at = offset_of_estimate(h), offset_of_rows(h)
 local meter, sketch
 if h[H_TIERED] > 0 then
+  -- uses: read_marks
   local marks = read_marks(raw, marks_at, h[H_TIERED])
+  -- uses: leave_periods
   leave_periods(a, h, raw, marks)
   meter, sketch = { a = a, mode = 'hold', marks = marks }, { a = a, mode = 'hold', marks = marks }
 end
@@ -100,7 +109,10 @@ h[H_DEADLINE], h[H_EXTEND_NO] = deadline, head[4]
 if grown then
   local allocations = { sunpack('<' .. rep('dd', h[H_ALLOCATIONS]), raw, offset_of_allocations(h)) }
   allocations[#allocations] = nil
-  if meter then count_periods(a, meter) end
+  if meter then
+    -- uses: count_periods
+    count_periods(a, meter)
+  end
   if growth > 0 then allocate(a, growth, h[H_BITS], now, allocations) end
   same = spack('<' .. rep('d', #allocations), unpack(allocations))
     .. spack('<' .. rep('BBIddd', h[H_LIMITS]), unpack(limits))
@@ -117,6 +129,7 @@ call('ZADD', KEYS[1], deadline, id)
 if grown then
   local pairs = { KEYS[4], pack_account(a), KEYS[5], hold }
   if #told > 0 then
+    -- uses: tell
     tell(KEYS[2], shard, KEYS[4], now, told)
     pairs[5], pairs[6] = KEYS[3], pack_shard(shard)
   end

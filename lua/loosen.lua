@@ -16,6 +16,8 @@
 --
 -- writes: account, reservation.
 
+-- uses: read_account, pack_account
+
 -- read
 local raw_shard, raw, hold = call('GET', KEYS[1]), call('GET', KEYS[2]), call('GET', KEYS[3])
 if not raw_shard then return { 'not_frozen' } end
@@ -29,6 +31,7 @@ if not hold or byte(hold, 1) ~= PENDING then return { 'gone' } end
 local a, h = read_account(raw), { sunpack(HOLD, hold) }
 local rest = string.sub(hold, offset_of_limits(h))
 local held = h[H_HELD]
+-- uses: leave_grants
 leave_grants(a, h, hold)
 local allocations = ''
 if held > 0 then allocations = spack(ALLOCATION, 0, held) end

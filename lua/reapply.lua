@@ -32,6 +32,9 @@
 --
 -- writes: shard, account, ops, customers, due, reservation (tombstone), and the scope records of the hold.
 
+-- uses: whole, clock, read, read_account, new_account, pack_account, read_scopes, store, insert
+-- uses: find_grant, add_grant, drop_exhausted, count_out
+
 -- read
 local head = { sunpack('<dddB', ARGV[1]) }
 if not whole(head) then return { 'bad_arguments' } end
@@ -100,12 +103,14 @@ if pending then
   local h = { sunpack(HOLD, hold) }
   local marks_at = offset_of_marks(h)
   if h[H_TIERED] > 0 then
+    -- uses: read_marks, leave_periods
     leave_periods(a, h, hold, read_marks(hold, marks_at, h[H_TIERED]))
   else
     kept = string.sub(hold, offset_of_checkpoint(h), offset_of_rows(h) - 1)
   end
   scopes = read_scopes(a, values, 2, mask)
   count_out(scopes, h, hold, ended[2], ended[3], ended[4])
+  -- uses: leave_grants
   leave_grants(a, h, hold)
   a[HELD], a[OPEN] = a[HELD] - h[H_HELD], a[OPEN] - 1
 end

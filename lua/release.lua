@@ -27,6 +27,9 @@
 -- writes: out, shard, account, reservation (tombstone), due, once, and the scope records of the hold; of
 --         no hold, the tombstone and once alone.
 
+-- uses: whole, clock, read, open_shard, read_account, pack_account, read_scopes, names_last, store
+-- uses: credit, spend_hold, notice, count_out, emit
+
 -- read
 local head = { sunpack('<ddddB', ARGV[1]) }
 local id = ARGV[2]
@@ -40,7 +43,10 @@ if not values[2] then return { 'unknown_account' } end
 call('ZCARD', KEYS[1]) -- its type
 local now, mask = clock(head[1]), head[5]
 local a, told = read_account(values[2]), {}
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told)
+end
 local earlier = values[3]
 local state = earlier and byte(earlier, 1)
 
@@ -58,6 +64,7 @@ if state == PENDING then
   end
   if h[H_TIERED] > 0 then
     local at = offset_of_marks(h)
+    -- uses: read_marks, leave_periods
     leave_periods(a, h, earlier, read_marks(earlier, at, h[H_TIERED]))
   end
   held, reserved_at = h[H_HELD], h[H_RESERVED_AT]
@@ -65,17 +72,22 @@ if state == PENDING then
 elseif state then
   local e = { sunpack(ENDED, earlier) }
   local _, _, balance = credit(a, 0, now)
+  -- uses: OUTCOMES
   return { OUTCOMES[state], e[E_CHARGED], balance, e[E_EPOCH], e[E_SEQ], 1 }
 elseif reserved_at > 0 and now - reserved_at > SETTLE_MAX_AGE_MS then
   return { 'too_old', now }
 end
 local _, _, balance = credit(a, 0, now)
 local told_after = {}
-if now >= a[SWEEP_AT] then catch_up(a, now, told_after) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told_after)
+end
 local signals = state and notice(a, balance, now, 0) -- time may have moved it
 
 -- write
 if state then
+  -- uses: tell
   tell(KEYS[2], shard, KEYS[4], now, told)
   emit(KEYS[2], shard, 'release', id .. ':released', now, 0, held, false, balance, {}, {}, ARGV[3],
     signals)

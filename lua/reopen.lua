@@ -18,6 +18,7 @@
 --
 -- writes: out, shard, tombstones.
 
+
 -- read
 local stored = { sunpack('<ddB', ARGV[1]) }
 local kept = cmsgpack.unpack(ARGV[2])

@@ -40,6 +40,7 @@
 -- A plain request: flat prices, no limits, no Idempotency-Key, and a wallet whose one grant pays for all of it. It
 -- pays for nothing else. Whatever is not plain falls through to the general path, which begins again: nothing has
 -- been written by then.
+-- uses: clock, read, rate
 local values
 if ARGV[4] == '' and #ARGV == 4 and #KEYS == 5 then
   local now, epoch, seen, max_backlog, rev, tokens, ttl, bits, mask, n, rows_size, costs_size, ids_size =
@@ -50,7 +51,7 @@ if ARGV[4] == '' and #ARGV == 4 and #KEYS == 5 then
   if raw_shard and raw and not values[3] and mask == 0 and rows_size == 18 * n and (costs_size == 0 or costs_size == rows_size)
     and #body >= 16 * n + rows_size + costs_size + ids_size and #id > 0 and #id <= MAX_ID
     and now >= 0 and now <= MAX_AMOUNT and now % 1 == 0 and epoch >= 0 and epoch % 1 == 0
-    and seen >= 0 and seen % 1 == 0 and max_backlog >= 0 and max_backlog <= MAX_AMOUNT and max_backlog % 1 == 0
+    and seen >= 0 and seen <= MAX_AMOUNT and seen % 1 == 0 and max_backlog >= 0 and max_backlog <= MAX_AMOUNT and max_backlog % 1 == 0
     and tokens >= 0 and tokens <= MAX_AMOUNT and tokens % 1 == 0 and ttl > 0 and ttl <= MAX_AMOUNT and ttl % 1 == 0 then
     local layout, state, _, shard_epoch, last_seq, acked_seq, acked_epoch = sunpack(SHARD, raw_shard)
     local _, status, n_grants, _, _, _, _, _, account_rev, limit, debt, held, held_credit, open =
@@ -79,7 +80,10 @@ if ARGV[4] == '' and #ARGV == 4 and #KEYS == 5 then
   end
 end
 
+
 -- general
+-- uses: whole, open_shard, read_account, pack_account, read_scopes, names_last, store, credit
+-- uses: allocate, count_in
 -- read
 local head = { sunpack('<dddddddIBBHHH', ARGV[1]) }
 local id, body, n, once = ARGV[2], ARGV[3], head[10], ARGV[5]
@@ -95,13 +99,19 @@ if not shard then return { closed } end
 if not values[2] then return { 'unknown_account' } end
 local now, bits, mask = clock(head[1]), head[8], head[9]
 local a, told = read_account(values[2]), {}
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told)
+end
 local available, payable, balance = credit(a, bits, now)
 
 -- decide
 local earlier = values[3]
 if earlier then
-  if byte(earlier, 1) ~= PENDING then return { 'already_ended', OUTCOMES[byte(earlier, 1)] } end
+  if byte(earlier, 1) ~= PENDING then
+    -- uses: OUTCOMES
+    return { 'already_ended', OUTCOMES[byte(earlier, 1)] }
+  end
   local h = { sunpack(HOLD, earlier) }
   local at, same = offset_of_estimate(h), body
   if h[H_EXTEND_NO] > 0 then -- extended: its vectors are no longer those of the reserve
@@ -140,7 +150,10 @@ if estimate > 0 and (estimate > available or wanted > 0 and wanted <= GROWTH_MAR
   return { 'credit_held', estimate, available, balance }
 end
 local allocations = { nil, nil }
-if meter then count_periods(a, meter) end
+if meter then
+  -- uses: count_periods
+  count_periods(a, meter)
+end
 local marks = meter and meter.next_marks or ''
 allocate(a, estimate, bits, now, allocations)
 a[OPEN] = a[OPEN] + 1
@@ -153,6 +166,7 @@ local hold = spack(HOLD, PENDING, #marks / 16, n_allocations, n_limits, n, mask,
 -- write
 local pairs = { KEYS[4], pack_account(a), KEYS[5], hold, nil, nil, nil, nil }
 if #told > 0 then
+  -- uses: tell
   tell(KEYS[2], shard, KEYS[4], now, told)
   pairs[5], pairs[6] = KEYS[3], pack_shard(shard)
 end

@@ -35,6 +35,7 @@
 -- A plain settle: flat prices, a hold that rests on the wallet's one grant and covers the charge, no limits, no
 -- signals. It pays for nothing else. Whatever is not plain falls through to the general path, which begins again:
 -- nothing has been written by then.
+-- uses: clock, read, rate
 local rows, costs, values = ARGV[4], ARGV[5], nil
 if #KEYS == 5 and #rows == 9 * #ARGV[3] / 4 then
   local now, epoch, seen, tokens, reserved_at, _, mask = sunpack('<dddddIB', ARGV[1])
@@ -45,7 +46,7 @@ if #KEYS == 5 and #rows == 9 * #ARGV[3] / 4 then
   if raw_shard and raw and hold and mask == 0 and n % 1 == 0 and n <= 255 and (costs == '' or #costs == #rows)
     and #id > 0 and #id <= MAX_ID
     and now >= 0 and now <= MAX_AMOUNT and now % 1 == 0 and epoch >= 0 and epoch % 1 == 0
-    and seen >= 0 and seen % 1 == 0 and tokens >= 0 and tokens <= MAX_AMOUNT and tokens % 1 == 0
+    and seen >= 0 and seen <= MAX_AMOUNT and seen % 1 == 0 and tokens >= 0 and tokens <= MAX_AMOUNT and tokens % 1 == 0
     and reserved_at >= 0 and reserved_at <= MAX_AMOUNT and reserved_at % 1 == 0 and byte(hold, 1) == PENDING then
     local layout, state, _, shard_epoch, last_seq, acked_seq, acked_epoch = sunpack(SHARD, raw_shard)
     local _, _, n_grants, _, _, _, _, n_signals = byte(raw, 1, 8)
@@ -82,7 +83,10 @@ if #KEYS == 5 and #rows == 9 * #ARGV[3] / 4 then
   end
 end
 
+
 -- general
+-- uses: whole, open_shard, read_account, pack_account, read_scopes, store, credit, take, spend_hold
+-- uses: notice, count_out, emit
 -- read
 local head = { sunpack('<dddddIB', ARGV[1]) }
 local id, used, facts = ARGV[2], ARGV[3], ARGV[6]
@@ -99,7 +103,10 @@ if not values[2] then return { 'unknown_account' } end
 call('ZCARD', KEYS[1]) -- its type
 local now, tokens, mask = clock(head[1]), head[4], head[7]
 local a, told, told_after = read_account(values[2]), {}, {}
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told)
+end
 local earlier = values[3]
 local state = earlier and byte(earlier, 1)
 
@@ -124,12 +131,14 @@ if state == PENDING then
     return { 'wrong_scopes', string.sub(earlier, at, at + h[H_IDS] - 1) }
   end
   if meter then
+    -- uses: read_marks
     meter.marks = read_marks(earlier, marks_at, h[H_TIERED])
     meter.left = { sunpack('<' .. rep('d', h[H_UNITS]), earlier, offset_of_estimate(h)) }
   end
   charge, wrong = rate(rows, 1, #rows, used, 1, n, usage, meter)
   if not charge then return { wrong } end
   if meter then
+    -- uses: count_periods
     count_periods(a, meter)
     if charge < 0 then charge, credited = 0, 0 - charge end
   end
@@ -144,6 +153,7 @@ elseif state then
   local marks_at = ended_offset_of_marks(e)
   local at = ended_offset_of_usage(e)
   if state ~= EXPIRED then
+    -- uses: OUTCOMES
     local word = OUTCOMES[state]
     if state ~= RELEASED and string.sub(earlier, at) ~= used then
       word = 'exists_with_different_usage'
@@ -153,12 +163,14 @@ elseif state then
   end
   if meter then
     if at + #used ~= #earlier + 1 then return { 'exists_with_different_prices' } end
+    -- uses: read_marks
     meter.mode, meter.marks = 'late', read_marks(earlier, marks_at, e[E_TIERED])
     meter.was = { sunpack('<' .. rep('d', n), earlier, at) }
   end
   charge, wrong = rate(rows, 1, #rows, used, 1, n, usage, meter)
   if not charge then return { wrong } end
   if meter then
+    -- uses: count_periods
     count_periods(a, meter)
     charge = charge + sunpack('<d', earlier, at - CREDITED_SIZE) -- what its expiry credited stays credited
     if charge < 0 then charge, credited = 0, 0 - charge end
@@ -170,10 +182,12 @@ elseif state then
     cost = cost - (said or 0)
   end
   scopes = read_scopes(a, values, 4, mask)
+  -- uses: count_late
   count_late(scopes, e, earlier, charge, tokens)
   if amount >= 0 then
     take(a, amount, head[6], now, paid)
   else
+    -- uses: give_back
     give_back(a, 0 - amount, e, earlier, now, paid)
   end
   a[SETTLED] = a[SETTLED] + amount
@@ -183,6 +197,7 @@ else
   charge, wrong = rate(rows, 1, #rows, used, 1, n, usage, meter)
   if not charge then return { wrong } end
   if meter then
+    -- uses: count_periods
     count_periods(a, meter)
     if charge < 0 then charge, credited = 0, 0 - charge end
   end
@@ -194,16 +209,26 @@ local _, _, balance = credit(a, 0, now)
 local event_id = id .. ':' .. outcome
 if credited > 0 then
   local adjustment = id .. (outcome == 'settled' and ':repriced' or ':repriced_late')
+  -- uses: reprice
   reprice(a, credited, adjustment, event_id, now, balance, told_after)
 end
-if now >= a[SWEEP_AT] then catch_up(a, now, told_after) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told_after)
+end
 local signals = notice(a, balance + credited, now, amount or charge)
 
 -- write
-if #told > 0 then tell(KEYS[2], shard, KEYS[4], now, told) end
+if #told > 0 then
+  -- uses: tell
+  tell(KEYS[2], shard, KEYS[4], now, told)
+end
 emit(KEYS[2], shard, kind, event_id, now, amount or charge, held, cost, balance, paid, usage, facts, signals)
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]
-if #told_after > 0 then tell(KEYS[2], shard, KEYS[4], now, told_after) end
+if #told_after > 0 then
+  -- uses: tell
+  tell(KEYS[2], shard, KEYS[4], now, told_after)
+end
 store({ KEYS[3], pack_shard(shard), KEYS[4], pack_account(a), nil, nil, nil, nil }, scopes, 6, mask)
 call('SET', KEYS[5], spack(ENDED, outcome == 'settled' and SETTLED_STATE or SETTLED_LATE, 0, 0, 0, n, 0,
   charge, held, reserved_at, now, epoch, seq) .. used, 'PX', TOMBSTONE_TTL_MS)

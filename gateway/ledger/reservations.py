@@ -59,7 +59,7 @@ _INVALID: Final = BAD_INPUT | {"exists_with_different_prices", "total_too_large"
 class Reservations:
     """Reserve, extend, settle, release, expire; and what they would answer: quote, afford, rate."""
 
-    __slots__ = ("_max_backlog", "_runner", "_scripts", "shards")
+    __slots__ = ("_marks", "_max_backlog", "_runner", "_scripts", "shards")
 
     def __init__(self, shards: Shards, *, max_backlog: int = 0) -> None:
         """max_backlog: reserves are refused while a shard's outbox has this many entries that the
@@ -67,6 +67,7 @@ class Reservations:
         self.shards = shards
         self._max_backlog = max_backlog
         self._runner = shards.runner
+        self._marks = shards.watermark.marks
         self._scripts = shards.scripts
 
     async def reserve(self, account: PackedAccount, call: ReserveCall) -> Hold | Denied:
@@ -74,15 +75,12 @@ class Reservations:
 
         Raises LedgerUnavailable; ValueError for arguments out of bounds.
         """
-        times, script = self.shards.times(account.shard), self._scripts["reserve"]
-        reply = await self._runner.run(
-            script, *pack_reserve(account, call, times, self._max_backlog)
-        )
+        script, times = self._scripts["reserve"], self.shards.times(account.shard)
+        bound = self._max_backlog
+        reply = await self._runner.run(script, *pack_reserve(account, call, times, bound))
         if reply[0] == b"stale_windows":  # the clock has passed a boundary of a limit's window
             account.repack(reply[1])
-            reply = await self._runner.run(
-                script, *pack_reserve(account, call, times, self._max_backlog)
-            )
+            reply = await self._runner.run(script, *pack_reserve(account, call, times, bound))
         if reply[0] != b"held":
             return self._denied(account, call, reply)
         _, held, available, reserved_at, deadline = reply
@@ -225,8 +223,8 @@ class Reservations:
         if outcome is None:
             raise self._not_ended(shard, f"{script.name} of {reservation_id}", script, reply[0])
         _, charged, balance, epoch, seq, replayed, *_ = reply
-        if epoch:
-            self.shards.watermark.note(shard, epoch, seq)
+        if epoch and (mark := (epoch, seq + 1)) > self._marks[shard]:  # as `OutboxWatermark.note`
+            self._marks[shard] = mark
         event_id = f"{reservation_id}:{outcome}"
         return Settled(outcome, charged, balance, event_id, replayed == 1, differs)
 

@@ -139,7 +139,7 @@ async def test_refusals_name_the_word(ledger: LooseLedger) -> None:
     assert (refused.value.word, refused.value.account_rev) == ("old_revision", 2)
     with pytest.raises(LedgerRefusal, match="unknown_account"):
         await ledger.grant("nobody", "g1", 5)
-    with pytest.raises(ValueError, match="beyond"):
+    with pytest.raises(ValueError, match="an amount must be 0 … "):
         await ledger.grant("acme", "g1", 9 * 10**15 + 1)
 
 
