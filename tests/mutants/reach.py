@@ -28,7 +28,7 @@ class Reach:
         carried = {}
         for file, source in sources.items():
             if file not in parts:
-                words = repr(_words(bare.link(source)))
+                words = hashlib.sha256(repr(_words(bare.link(source))).encode()).hexdigest()
                 carried[file] = (frozenset(_words(marked.link(source))), words)
         self._units: dict[str, tuple[list[int], list[str]]] = {}
         for file, found in parts.items():
