@@ -15,8 +15,9 @@ from typing import Any
 import httpx
 import yaml
 
+from gateway.app.gate import Gate as Service
+from gateway.app.gate import build_gate
 from gateway.app.roles import Resources
-from gateway.app.service import GateService, build_gate
 from gateway.app.sync import sync_accounts
 from gateway.domain.delivery import START, DeadLetter
 from gateway.domain.events import Event
@@ -75,7 +76,7 @@ class Gate:
     """A running gate and what a test asks of it."""
 
     url: str
-    service: GateService
+    service: Service
     settings: Settings
     store: AccountStore
     ledger: LooseLedger
@@ -119,7 +120,7 @@ class Gate:
 
     async def settle_all(self) -> None:
         """Wait until nothing is on its way to the ledger any more."""
-        await self.service._settlements.drain(grace_s=10.0)
+        await self.service.delivery.drain(grace_s=10.0)
 
     async def one_event(self, customer_id: str = "acme") -> Event:
         """The customer's only event, after everything has settled."""

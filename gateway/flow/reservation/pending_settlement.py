@@ -3,20 +3,15 @@
 A settle carries all that the ledger needs to charge even if the hold is gone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
-
-from msgpack import Packer
+from typing import Any
 
 from gateway.domain.reservation import Account, Settled
+from gateway.flow.reservation.outcome import Verb
 from gateway.ledger.codec.calls import ReleaseCall, SettleCall
+from gateway.ledger.codec.packed_account import PackedAccount
 from gateway.ledger.reservations import Reservations
-
-Verb = Literal["settle", "release"]
-
-pack_facts: Final[Callable[[dict[str, Any]], bytes]] = Packer().pack
-"""The facts of an event as msgpack. One packer for all: a new one costs more than what it packs."""
 
 
 @dataclass(slots=True)  # not frozen: each request makes one, and that would make it dearer
@@ -29,6 +24,7 @@ class PendingSettlement:
     facts:            the event's facts, msgpack
     scope_bits:       model groups, for what a charge takes beyond its hold
     idempotency:      `IdempotencyKey.key` of the request, if it has one: a release frees it
+    packed:           the account in packed form, where it is at hand
     """
 
     verb: Verb
@@ -42,16 +38,18 @@ class PendingSettlement:
     facts: bytes
     scope_bits: int = 0
     idempotency: str = ""
+    packed: PackedAccount | None = None
 
     async def send(self, ledger: Reservations) -> Settled:
         """Carry it out. Raises LedgerUnavailable."""
+        packed = self.packed or ledger.shards.pack(self.account)
         if self.verb == "release":
             return await ledger.release(
-                ledger.shards.pack(self.account),
+                packed,
                 ReleaseCall(self.reservation_id, self.facts, self.reserved_at_ms, self.idempotency),
             )
         return await ledger.settle(
-            ledger.shards.pack(self.account),
+            packed,
             SettleCall(
                 self.reservation_id,
                 self,

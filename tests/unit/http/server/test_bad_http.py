@@ -18,9 +18,10 @@ import zstandard
 
 from gateway.dialects import DIALECTS
 from gateway.flow.refusals import Refused
-from gateway.flow.request_body import read_asked
+from gateway.flow.request_body import read_asked, read_body_head
 from gateway.http.interface import BodyError, Exchange
-from gateway.http.server.server import HttpServer, ServerLimits
+from gateway.http.server.limits import ServerLimits
+from gateway.http.server.server import HttpServer
 from tests.support.rawhttp import RawClient, free_socket
 
 BOTH_EVENT_LOOPS = True
@@ -48,7 +49,7 @@ class Gate:
         self.calls += 1
         status = await self._decide(exchange)
         body = json.dumps({"error": {"message": "refused"}} if status != 200 else {}).encode()
-        await exchange.answer(status, [("content-type", "application/json")], body)
+        await exchange.answer(status, b"content-type: application/json\r\n", body)
 
     async def _decide(self, exchange: Exchange) -> int:
         if exchange.path != "/v1/chat/completions":
@@ -61,7 +62,9 @@ class Gate:
         if keys == ["Bearer broke"]:
             return 402
         try:
-            asked = await read_asked(exchange, DIALECTS["generic"], BODY_LIMIT_BYTES)
+            asked = await read_asked(
+                exchange, read_body_head(exchange, DIALECTS["generic"]), BODY_LIMIT_BYTES
+            )
         except (BodyError, Refused) as error:
             return STATUS_OF_KIND[error.kind]
         self.bodies.append(asked.body)
