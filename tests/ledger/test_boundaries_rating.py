@@ -1,6 +1,6 @@
-"""Borders of the rating of tiered rows: where one tier ends and the next begins, to the pico-credit;
-parts of a nano-credit beside minimums; the largest numbers; and rows that are no price. Every sum was
-worked out by hand, and stands beside its number."""
+"""Boundaries of the rating of tiered rows: where a tier ends and the next begins, to the pico-credit; fractions of
+a nano-credit with minimums; the largest numbers; rows that are no price. Every sum was worked out by
+hand, and is given next to its number."""
 
 import struct
 from typing import Any
@@ -11,6 +11,12 @@ import redis.asyncio
 from gateway.ledger.accounts import RedisRunner
 from gateway.ledger.client.scripts import load_scripts
 from tests.ledger.raw import NAMES, ROW, Raw, rows, vector
+
+
+@pytest.fixture
+async def raw(valkey: redis.asyncio.Redis) -> Raw:
+    return await Raw(valkey).open()
+
 
 GRADUATED, VOLUME, PACKAGE, FLAT = 1, 2, 3, 4
 TOTAL = 6
@@ -40,11 +46,6 @@ def tiered(
 def standing(used: float) -> bytes:
     """A counter of a total that has counted so much."""
     return PERIOD.pack(7, 0, MOST, used, 0, 0, 0)
-
-
-@pytest.fixture
-async def raw(valkey: redis.asyncio.Redis) -> Raw:
-    return await Raw(valkey).open()
 
 
 async def rated(raw: Raw, row: bytes, *uses: tuple[float, ...], periods: bytes = b"") -> list[Any]:

@@ -1,5 +1,5 @@
-"""Borders of what a wallet announces: balances that stand on a threshold, moments to the millisecond,
-the smallest numbers, and that nothing is announced twice."""
+"""Boundaries of what a wallet announces: balances on a threshold, moments to the millisecond, the smallest
+numbers, and that nothing is announced twice."""
 
 import struct
 from typing import Any
@@ -8,6 +8,12 @@ import pytest
 import redis.asyncio
 
 from tests.ledger.raw import NAMES, Raw, vector
+
+
+@pytest.fixture
+async def raw(valkey: redis.asyncio.Redis) -> Raw:
+    return await Raw(valkey).open()
+
 
 HOUR_MS = 3_600_000
 NEVER = 9e15
@@ -20,11 +26,6 @@ def rules(*thresholds: float, flags: int = 0, **numbers: float) -> bytes:
     nine = [numbers.get(name, 0) for name in NUMBERS.split()]
     n = len(thresholds)
     return struct.pack(f"<BB9d{n}d", n, flags, *nine, *thresholds)
-
-
-@pytest.fixture
-async def raw(valkey: redis.asyncio.Redis) -> Raw:
-    return await Raw(valkey).open()
 
 
 async def told(raw: Raw) -> list[list[Any]]:
