@@ -5,7 +5,9 @@ supervisor would do beside it (accounts, export) the helper does when asked.
 """
 
 import hashlib
+import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
 
 from gateway.app.roles import Resources
 from gateway.app.service import GateService, build_gate
@@ -29,6 +30,8 @@ from gateway.settings import Settings, load_settings
 KEY = "sk-test-customer"
 BROKE_KEY = "sk-test-broke"
 SHARDS = 4
+# httpx reads the system's certificates for each client (40 ms), also for plain HTTP.
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def digest(key: str) -> str:
@@ -148,7 +151,7 @@ async def running_gate(
     empty = changes.pop("empty", True)
     ledger_url = changes.pop("ledger_url", f"unix://{valkey_socket}")
     file = tmp_path / "gateway.yaml"
-    file.write_text(yaml.safe_dump(gate_config(sim_url, tmp_path / "data", ledger_url, **changes)))
+    file.write_text(json.dumps(gate_config(sim_url, tmp_path / "data", ledger_url, **changes)))
     settings = load_settings(file)
     redis_client = Endpoint.from_url(ledger_url).client(name="test")
     if empty:
@@ -162,7 +165,7 @@ async def running_gate(
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     await service.start(sock)
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=30, verify=PLAIN) as client:
             yield Gate(
                 url, service, settings, store, ledger, Outbox(redis_client, SHARDS), runner, client
             )
