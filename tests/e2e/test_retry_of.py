@@ -81,16 +81,20 @@ async def test_a_stream_that_the_upstream_broke_off_was_charged_and_is_retried(
     ]
 
 
-async def test_what_was_released_is_not_named(gate: Gate, sim: Sim) -> None:
+async def test_what_was_released_is_not_named(
+    tmp_path: Path, valkey_socket: Path, sim: Sim
+) -> None:
     """An upstream that cannot, and one that never answers: nothing was charged."""
-    for failing in ("hi\nsim: status=503", "hi\nsim: hang=before_head"):
-        for _ in range(2):
-            assert (await gate.chat(failing)).status_code in (503, 504)
-    await gate.settle_all()
-    events = await gate.events()
-    assert [event.kind for event in events] == ["release"] * 4
-    assert retries(events) == [None] * 4
-    assert await gate.store._client.exists("{cg}:unanswered") == 0, "nobody had to be told"
+    upstreams = {"sim": {"base_url": sim.url, "timeouts": {"head_ms": 300}}}
+    async with running_gate(tmp_path, valkey_socket, sim.url, upstreams=upstreams) as gate:
+        for failing in ("hi\nsim: status=503", "hi\nsim: hang=before_head"):
+            for _ in range(2):
+                assert (await gate.chat(failing)).status_code in (503, 504)
+        await gate.settle_all()
+        events = await gate.events()
+        assert [event.kind for event in events] == ["release"] * 4
+        assert retries(events) == [None] * 4
+        assert await gate.store._client.exists("{cg}:unanswered") == 0, "nothing to share"
 
 
 async def test_a_stream_that_ends_with_its_client_leaving_on_the_last_frame_was_answered(

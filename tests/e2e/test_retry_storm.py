@@ -40,7 +40,7 @@ SOON_S = 0.02
 """How much sooner than told a retry may seem to come, by another clock."""
 
 pytestmark = pytest.mark.parametrize(
-    "each", [pytest.param(3, id="few"), pytest.param(25, id="many", marks=pytest.mark.slow)]
+    "each", [pytest.param(3, id="few"), pytest.param(25, id="many", marks=pytest.mark.long)]
 )
 
 
