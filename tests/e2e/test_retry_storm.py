@@ -264,7 +264,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
 async def test_503_while_the_ledger_is_away_is_asked_again_when_told(
     tmp_path: Path, own: OwnServer, sim: Sim, arrivals: Arrivals, each: int
 ) -> None:
-    async with running_gate(tmp_path, own.socket, sim.url) as gate:
+    async with running_gate(tmp_path, own.socket, sim.url, ledger_timeout_s=1.0) as gate:
         assert (await gate.chat("hi\nsim: tokens=1")).status_code == 200
         await gate.settle_all()
         arrivals.of.clear()

@@ -1,7 +1,7 @@
-"""A whole gate inside the test's process: real settings, ledger, sockets, flow; no supervisor.
+"""A complete gate inside the test's process: real settings, ledger, sockets, flow; no supervisor.
 
-`async with running_gate(tmp_path, valkey_url, sim.url) as gate:` serves on a free port. What the
-supervisor would do beside it (accounts, export) the helper does when asked.
+`async with running_gate(tmp_path, valkey_socket, sim.url) as gate:` serves on a free port. It writes
+the accounts, as the supervisor would; `tests/support/delivering.py` adds the exporter.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 
@@ -23,6 +24,7 @@ from gateway.domain.delivery import START, DeadLetter
 from gateway.domain.events import Event
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.operations import Ledger
 from gateway.ledger.outbox import Outbox
 from gateway.settings import Settings, load_settings
@@ -35,7 +37,7 @@ PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def digest(key: str) -> str:
-    """How a key stands in the configuration."""
+    """The form of a key in the configuration."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -75,7 +77,7 @@ def gate_config(sim_url: str, data_dir: Path, ledger_url: str, **changes: Any) -
 
 @dataclass(slots=True)
 class Gate:
-    """A running gate and what a test asks of it."""
+    """A running gate with helpers that send requests and read its ledger."""
 
     url: str
     service: GateService
@@ -121,7 +123,7 @@ class Gate:
         return Ledger(self.runner, shard_count=SHARDS, clock_ms=lambda: now_ms)
 
     async def settle_all(self) -> None:
-        """Wait until nothing is on its way to the ledger any more."""
+        """Wait until every pending settlement has reached the ledger."""
         await self.service._settlements.drain(grace_s=10.0)
 
     async def one_event(self, customer_id: str = "acme") -> Event:
@@ -145,10 +147,13 @@ async def running_gate(
 ) -> AsyncIterator[Gate]:
     """Serve a gate on a free port; drained and closed at the end.
 
-    `empty=False` leaves in the ledger what is there; `ledger_url` stands for the socket; other
-    `changes` replace whole sections.
+    `empty=False` leaves in the ledger what is there; `ledger_url` replaces the socket;
+    `ledger_timeout_s` bounds each ledger command: long, because a busy machine can stand still for
+    more than the second that a gate allows, and its 503 makes SDKs retry. Other `changes` replace
+    whole sections.
     """
     empty = changes.pop("empty", True)
+    ledger_timeout_s = changes.pop("ledger_timeout_s", 20.0)
     ledger_url = changes.pop("ledger_url", f"unix://{valkey_socket}")
     file = tmp_path / "gateway.yaml"
     file.write_text(json.dumps(gate_config(sim_url, tmp_path / "data", ledger_url, **changes)))
@@ -160,7 +165,10 @@ async def running_gate(
     runner = RedisRunner(redis_client)
     ledger = Ledger(runner, shard_count=SHARDS)
     await sync_accounts(settings, ledger, store)
-    service = await build_gate(settings, Resources(ledger_url, str(tmp_path / "data"), "worker-0"))
+    defaults = CoalescingRunner.__init__.__kwdefaults__
+    with mock.patch.dict(defaults, timeout_s=ledger_timeout_s):
+        resources = Resources(ledger_url, str(tmp_path / "data"), "worker-0")
+        service = await build_gate(settings, resources)
     sock = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     await service.start(sock)
