@@ -26,6 +26,8 @@ LOCK := $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
     --no-emit-index-url --no-header --no-annotate --no-strip-extras --python-version 3.11
 NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so
 PYTEST_ARGS ?=
+# Each process begins with one half, so files stay together; who is done takes from the other.
+PARALLEL := -n 2 --dist worksteal
 ARGS ?=
 
 .PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
@@ -34,10 +36,10 @@ run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
 
 test: $(STAMPS)/dev ## run the tests; servers they need come from the registry too
-	@$(BIN)/python -m pytest -n 2 -m "not debian and not long" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not debian and not long" $(PYTEST_ARGS)
 
 test-long: $(STAMPS)/dev ## what `make test` leaves out: the wheel, the demo, storms of clients, mutants
-	@$(BIN)/python -m pytest -n 2 -m "long and not debian" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "long and not debian" $(PYTEST_ARGS)
 
 demo: $(STAMPS)/demo ## the whole story with a real model and the official SDKs
 	@$(BIN)/creditgate demo $(ARGS)
@@ -46,7 +48,7 @@ loadtest: $(STAMPS)/loadtest ## put load on the gate that `make run` started (do
 	@$(BIN)/creditgate loadtest $(ARGS)
 
 check: lint ## format, lint, types, imports, and the fast tests
-	$(BIN)/python -m pytest -n 2 -m "not slow and not long and not model and not debian" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not long and not model and not debian" $(PYTEST_ARGS)
 
 lint: $(STAMPS)/dev ## what `check` does without running the code
 	$(BIN)/ruff format --check .
@@ -70,7 +72,7 @@ test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has
 	    apt-get update -qq; \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 	fi
-	@$(BIN)/python -m pytest -n 2 -m "not long" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not long" $(PYTEST_ARGS)
 
 # A peer that cannot be installed is left out, and the benchmark says so.
 bench: $(STAMPS)/dev ## the gate beside its peers in one run, against its targets (docs/benchmark.md)
@@ -118,7 +120,7 @@ oracle: $(STAMPS)/dev ## 100,000 random operations on the scripts beside the mod
 	    tests/ledger/test_oracle.py $(PYTEST_ARGS)
 
 meter-test: $(STAMPS)/dev ## the meter beside a model of provider answers, for MINUTES
-	@CREDITGATE_METER_MINUTES=$(MINUTES) $(BIN)/python -m pytest -n 2 tests/unit/dialects/test_provider_model.py $(PYTEST_ARGS)
+	@CREDITGATE_METER_MINUTES=$(MINUTES) $(BIN)/python -m pytest $(PARALLEL) tests/unit/dialects/test_provider_model.py $(PYTEST_ARGS)
 
 mutants: $(STAMPS)/dev ## judge the tests by scripts with one place changed (docs/mutants.md)
 	@$(BIN)/python -m tests.mutants $(ARGS)
