@@ -7,12 +7,11 @@ Unless said otherwise a row gets: no upstream call, no debit, no hold, a JSON er
 import asyncio
 import json
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.gate import BROKE_KEY, KEY, Gate, running_gate
+from tests.support.gate import BROKE_KEY, KEY, Gate, Serve
 from tests.support.rawhttp import RawAnswer, RawClient
 from tests.support.until import until
 from tests.support.upstreams import Sim
@@ -219,12 +218,10 @@ async def test_35_usage_is_asked_for_and_its_chunk_hidden(gate: Gate, sim: Sim) 
     assert event.usage["output"] == 3
 
 
-async def test_43_an_image_url_is_passed_on_and_never_fetched(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_43_an_image_url_is_passed_on_and_never_fetched(serve: Serve, sim: Sim) -> None:
     part = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest"}}
     policy = {"media_tokens": {"image": 100}}
-    async with running_gate(tmp_path, valkey_socket, sim.url, policy=policy) as gate:
+    async with serve(policy=policy) as gate:
         answer = await send(gate, with_part(part))
         assert answer.status == 200, "the simulated provider was asked, nobody else"
     [row] = sim.provider.served.rows

@@ -15,7 +15,7 @@ from gateway.domain.money import format_amount
 from gateway.exporter.sink import Batch
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.flow.kept_responses import ANSWER_MAX_BYTES
-from tests.support.gate import KEY, SHARDS, Gate, digest, running_gate
+from tests.support.gate import KEY, SHARDS, Gate, Serve, digest, running_gate
 from tests.support.rawhttp import RawClient
 from tests.support.until import until
 from tests.support.upstreams import Sim
@@ -227,10 +227,8 @@ async def test_a_kept_answer_is_given_again_word_by_word(
         assert (tmp_path / "data" / "answers.db").stat().st_mode & 0o077 == 0
 
 
-async def test_a_client_that_left_gets_the_answer_it_has_paid_for(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
-    async with running_gate(tmp_path, valkey_socket, sim.url, **KEEPING) as gate:
+async def test_a_client_that_left_gets_the_answer_it_has_paid_for(serve: Serve, sim: Sim) -> None:
+    async with serve(**KEEPING) as gate:
         slow = "hi\nsim: tokens=3 ttft_ms=400"
         with pytest.raises(httpx.ReadTimeout):
             async with httpx.AsyncClient(
@@ -253,9 +251,9 @@ async def test_a_client_that_left_gets_the_answer_it_has_paid_for(
     ("content", "fields"), [(QUICK, {"stream": True}), ("hi\nsim: tokens=4000", {"n": 8})]
 )
 async def test_streams_and_large_answers_are_not_kept(
-    tmp_path: Path, valkey_socket: Path, sim: Sim, content: str, fields: dict[str, Any]
+    serve: Serve, sim: Sim, content: str, fields: dict[str, Any]
 ) -> None:
-    async with running_gate(tmp_path, valkey_socket, sim.url, **KEEPING) as gate:
+    async with serve(**KEEPING) as gate:
         first = await ask(gate, content, **fields)
         assert first.status_code == 200
         assert fields.get("stream") or len(first.content) > ANSWER_MAX_BYTES

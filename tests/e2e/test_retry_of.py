@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from gateway.domain.events import Event
-from tests.support.gate import KEY, Gate, running_gate
+from tests.support.gate import KEY, Gate, Serve, running_gate
 from tests.support.until import until
 from tests.support.upstreams import Sim
 
@@ -81,12 +81,10 @@ async def test_a_stream_that_the_upstream_broke_off_was_charged_and_is_retried(
     ]
 
 
-async def test_what_was_released_is_not_named(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_what_was_released_is_not_named(serve: Serve, sim: Sim) -> None:
     """An upstream that cannot, and one that never answers: nothing was charged."""
     upstreams = {"sim": {"base_url": sim.url, "timeouts": {"head_ms": 300}}}
-    async with running_gate(tmp_path, valkey_socket, sim.url, upstreams=upstreams) as gate:
+    async with serve(upstreams=upstreams) as gate:
         for failing in ("hi\nsim: status=503", "hi\nsim: hang=before_head"):
             for _ in range(2):
                 assert (await gate.chat(failing)).status_code in (503, 504)

@@ -8,8 +8,8 @@ import hashlib
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,3 +180,7 @@ async def running_gate(
     finally:
         await service.drain(5.0)
         await redis_client.aclose()
+
+
+Serve = Callable[..., AbstractAsyncContextManager[Gate]]
+"""`running_gate` for one test's folder, ledger and provider: see the fixture `serve`."""

@@ -15,7 +15,7 @@ from loadtest.gate import GATE_COMMAND
 NOWHERE = Path("/nonexistent")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_short_run_measures_the_gate_and_tells_which_peers_it_could_not(tmp_path: Path) -> None:
     workloads = (JSON_32, BURST, JSON_RATE, JSON_LARGE)
