@@ -5,7 +5,6 @@ the accounts, as the supervisor would; `tests/support/delivering.py` adds the ex
 """
 
 import hashlib
-import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 import httpx
+import yaml
 
 from gateway.app.roles import Resources
 from gateway.app.service import GateService, build_gate
@@ -156,7 +156,8 @@ async def running_gate(
     ledger_timeout_s = changes.pop("ledger_timeout_s", 20.0)
     ledger_url = changes.pop("ledger_url", f"unix://{valkey_socket}")
     file = tmp_path / "gateway.yaml"
-    file.write_text(json.dumps(gate_config(sim_url, tmp_path / "data", ledger_url, **changes)))
+    config = gate_config(sim_url, tmp_path / "data", ledger_url, **changes)
+    file.write_text(yaml.dump(config, Dumper=yaml.CSafeDumper))
     settings = load_settings(file)
     redis_client = Endpoint.from_url(ledger_url).client(name="test")
     if empty:
