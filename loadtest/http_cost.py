@@ -27,7 +27,7 @@ import httptools
 import uvloop
 
 from gateway.http.client.pool import UpstreamPool, upstream_tls
-from gateway.http.interface import Exchange
+from gateway.http.interface import Exchange, encode_fields
 from gateway.http.server.server import HttpServer
 from loadtest.certificates import write_certificates
 
@@ -116,7 +116,7 @@ def run_proxy(pipe: Pipe, plain: int, secure: int, ca: Path) -> None:
             body = await exchange.read_body(1 << 20)
             pool = pools.get(exchange.path.removesuffix("big"))
             if pool is None:
-                await exchange.answer(200, [("content-type", "application/json")], own)
+                await exchange.answer(200, b"content-type: application/json\r\n", own)
                 return
             fields = [(name.encode(), value.encode()) for name, value in exchange.headers()]
             answer = await pool.send("POST", exchange.path, fields, body)
@@ -124,8 +124,7 @@ def run_proxy(pipe: Pipe, plain: int, secure: int, ca: Path) -> None:
             while piece := await answer.read():
                 pieces.append(piece)
             answer.close()
-            back = [(name.decode(), value.decode()) for name, value in answer.headers]
-            await exchange.answer(answer.status, back, b"".join(pieces))
+            await exchange.answer(answer.status, encode_fields(answer.headers), b"".join(pieces))
 
         server = HttpServer(handler)
         sock = bound_socket()

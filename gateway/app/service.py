@@ -27,10 +27,12 @@ from gateway.dialects.base import ReadOptions
 from gateway.dialects.models import GeminiModel
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Settled
+from gateway.flow.admission import Admission
 from gateway.flow.authentication import Accounts
 from gateway.flow.blanking import BlankedUpstream
 from gateway.flow.catalog import Catalog, LocalAnswer, Model, Route
-from gateway.flow.handler import Flow
+from gateway.flow.expected_output import ExpectedOutput
+from gateway.flow.handler import Flow, FlowServices
 from gateway.flow.idempotency import Repeats
 from gateway.flow.kept_responses import AnswerStore, KeptAnswer
 from gateway.flow.local_routes import (
@@ -42,13 +44,16 @@ from gateway.flow.local_routes import (
     answer_models,
 )
 from gateway.flow.observer import Observer
-from gateway.flow.reservation.delivery import Settlements
-from gateway.flow.reservation.run import Run
-from gateway.flow.retries import Attempts
+from gateway.flow.reservation.delivery import Delivery
+from gateway.flow.reservation.growth import GrowthServices
+from gateway.flow.reservation.live import LiveReservations
+from gateway.flow.reservation.reservation import Reservation, ReservationServices
+from gateway.flow.retries import Retries
 from gateway.flow.sweeper import Sweeper
 from gateway.http.client.pool import UpstreamPool, UpstreamTimeouts
 from gateway.http.interface import Upstream
-from gateway.http.server.server import HttpServer, ServerLimits
+from gateway.http.server.limits import ServerLimits, client_bound, raise_open_files
+from gateway.http.server.server import HttpServer
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.endpoint import Endpoint
@@ -176,16 +181,12 @@ class GateService:
         self._refusals = RefusalLog(self._client, namespace=redis.namespace)
         self._telling = endpoint.client(name=f"{resources.process}-unanswered", max_connections=2)
         self._unanswered = UnansweredLog(self._telling, namespace=redis.namespace)
-        self._attempts = Attempts(self._unanswered.post)
+        self._retries = Retries(self._unanswered.post)
         self._lines = RequestLog(resources.process, self._metrics.log_lines_dropped)
         self._observer = Observer(self._metrics, self._lines, self._refusals)
-        self._settlements = Settlements(
-            settling,
-            self._journal,
-            self._ended,
-            self._metrics.endings_set_aside,
-            self._store.key_killed,
-        )
+        self._delivery = Delivery(settling, self._journal, self._metrics.endings_set_aside)
+        self._live = LiveReservations()
+        self._expected = ExpectedOutput()
         self._changes = Changes(self._client, namespace=redis.namespace)
         self._sweeper = Sweeper(settling, self._store)
         self._prices = PriceFeed(self._store.price_books())
@@ -214,15 +215,18 @@ class GateService:
         except (LedgerUnavailable, UnknownBook, UnreadablePrice) as error:
             raise CannotServe(str(error)) from error
         self._pools = self._current.pools
-        self._flow = Flow(
-            self._current.catalog,
-            self._current.accounts,
-            self._ledger,
-            self._settlements,
-            self._observer,
-            self._repeats,
-            self._attempts,
+        admission = Admission(self._ledger, self._delivery)
+        reservations = ReservationServices(
+            admission.reserve,
+            self._delivery,
+            GrowthServices(self._delivery.ledger, self._store.key_killed, self._delivery.spawn),
+            self._expected,
+            self._retries,
+            self._live,
+            self._ended,
         )
+        services = FlowServices(admission, reservations, self._observer, self._repeats)
+        self._flow = Flow(self._current.catalog, self._current.accounts, services)
 
     async def start(self, sock: socket.socket | None) -> None:
         """Serve on the socket."""
@@ -233,11 +237,12 @@ class GateService:
             head_s=listen.header_timeout_ms / 1000,
             body_s=listen.body_timeout_ms / 1000,
             write_s=listen.write_timeout_ms / 1000,
+            connections_most=client_bound(raise_open_files(), self._upstream_connections()),
             connections_per_address=listen.max_connections_per_address,
         )
         self._server = HttpServer(self._flow, limits)
         work = [
-            self._settlements.keep_alive,
+            self._live.keep_alive,
             self._refusals.run,
             self._replay_journals,
             self._keep_prices,
@@ -251,6 +256,10 @@ class GateService:
             work += [self._sweeper.run, self._sweeper.run_wallets, self._answers.run]
         self._tasks = [asyncio.create_task(_forever(each)) for each in work]
         await self._server.start(sock)
+
+    def _upstream_connections(self) -> int:
+        upstreams = self._current.settings.upstreams.values()
+        return sum(upstream.max_connections for upstream in upstreams)
 
     async def prepare(self, settings: Settings) -> None:
         """Compile the new configuration beside the present one. Raises CannotServe."""
@@ -284,10 +293,10 @@ class GateService:
         self._flow.draining = True
         await self._server.drain(grace_s)
         await self._end_running()
-        await self._settlements.drain(DELIVER_S)
+        await self._delivery.drain(DELIVER_S)
         await end_tasks(self._tasks)
         if self._settlement.connected and self._journal.waiting_records:
-            await self._settlements.replay_journal()
+            await self._delivery.replay_journal()
         await self._journal.close()
         for pool in list(self._every_pool):
             await pool.close()
@@ -305,25 +314,25 @@ class GateService:
         The gate ends these answers, not their clients: each run is marked before its connection is
         cut, so that no policy for clients who leave applies.
         """
-        self._settlements.stop_running()
+        self._live.stop_running()
         await self._server.drain(FRAME_S)
-        self._settlements.stop_running()  # what was being admitted meanwhile
+        self._live.stop_running()  # what was being admitted meanwhile
         await self._server.close(LEAVE_S)
 
     def snapshot(self) -> Snapshot:
         """The metrics so far."""
         self._metrics.requests_in_flight.set(self._server.busy_count)
-        self._metrics.holds_open.set(len(self._settlements.live))
+        self._metrics.holds_open.set(len(self._live))
         self._metrics.settle_journal_entries.set(self._journal.waiting_records)
         return self._metrics.registry.snapshot()
 
-    def _ended(self, run: Run, settled: Settled) -> None:
+    def _ended(self, reservation: Reservation, settled: Settled) -> None:
         """The ledger has taken an ending: count it, and keep the answer for repeats if that is wanted."""
-        self._observer.settled(run, settled)
-        if run.kept is not None:
-            status, media_type, body = run.kept
+        self._observer.settled(reservation, settled)
+        if reservation.kept is not None:
+            status, media_type, body = reservation.kept
             kept = KeptAnswer(status, media_type, settled.charged_nano, body)
-            self._settlements.spawn(self._answers.keep(run.hold.reservation_id, kept))
+            self._delivery.spawn(self._answers.keep(reservation.hold.reservation_id, kept))
 
     # Compiling
 
@@ -362,7 +371,7 @@ class GateService:
         return Compiled(settings, models, draft, catalog, accounts, pools)
 
     async def _take_unanswered(self) -> None:
-        await self._unanswered.read(self._attempts.take)
+        await self._unanswered.read(self._retries.take)
 
     async def _keep_prices(self) -> None:
         await self._prices.run(self._reprice)
@@ -371,9 +380,7 @@ class GateService:
         """Hear of changed accounts at once, while the ledger can be heard."""
         while True:
             with suppress(LedgerUnavailable):
-                await self._changes.follow(
-                    self._settlements.look_at, lambda: self._settlements.look_at(None)
-                )
+                await self._changes.follow(self._live.look_at, lambda: self._live.look_at(None))
             await asyncio.sleep(RESTART_AFTER_S)
 
     def _reprice(self) -> None:
@@ -474,6 +481,8 @@ class GateService:
             return self._trouble.word
         if self._admission.refusal is not None:
             return trouble_of(LedgerUnavailable("", code=self._admission.refusal)).word
+        if self._server.crowded:
+            return "crowded"
         closed = len(self._shards.closed)
         return "every_shard_frozen" if closed == self._ledger.keys.shard_count else None
 
@@ -502,11 +511,11 @@ class GateService:
             if not self._settlement.connected:
                 continue
             if self._journal.waiting_records:
-                await self._settlements.replay_journal()
+                await self._delivery.replay_journal()
             for path in await asyncio.to_thread(orphans, self._journals):
                 # Every worker looks for them: another may have taken it, or be done with it.
                 with suppress(JournalInUse, FileNotFoundError):
-                    done = await replay_orphan(path, self._settlements.replay_one)
+                    done = await replay_orphan(path, self._delivery.replay_one)
                     if done.delivered or done.rejected or done.damaged_bytes:
                         log.warning(
                             "journal_replayed",

@@ -28,9 +28,9 @@ from gateway.domain.reservation import Account, Key, Quote
 from gateway.domain.usage import Usage
 from gateway.flow.authentication import account_of
 from gateway.flow.catalog import Model, Route
-from gateway.flow.estimate import Bound, bound_request
+from gateway.flow.estimate import Estimate, estimate_request
 from gateway.flow.paths import PathTable
-from gateway.http.interface import Answer, Headers
+from gateway.http.interface import Answer
 from gateway.ledger.accounts import RedisRunner
 from gateway.ledger.operations import Ledger
 from gateway.ledger.pricebook import UnreadablePrice
@@ -75,7 +75,7 @@ class Quoted:
     route: Route
     model: Model
     stream: bool
-    bound: Bound
+    bound: Estimate
     held: Usage
     most: Usage
     hold: Quote
@@ -137,7 +137,7 @@ async def _quote(
         if account.models is not None and model.name not in account.models:
             allowed = ", ".join(sorted(account.models))
             raise fail(f"{account.customer_id} may not use {model.name}, only: {allowed}")
-        bound = bound_request(facts, model, route.policy)
+        bound = estimate_request(facts, model, route.policy)
     except BadRequest as bad:
         at = f" ({bad.param})" if bad.param else ""
         raise fail(f"the gate would refuse this body with 400: {bad.message}{at}") from None
@@ -290,7 +290,7 @@ class _Unasked:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    async def send(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
+    async def send(self, method: str, path: str, headers: bytes, body: bytes) -> Answer:
         """Never called."""
         raise NotImplementedError
 

@@ -165,6 +165,14 @@ class PriceTable:
                 quantities[positions[unit]] += quantity
         return self._vector.pack(*quantities)
 
+    def position(self, unit: str) -> int | None:
+        """The place of a unit's quantity in a vector; None where the unit has no price."""
+        return self._position.get(unit)
+
+    def worst_units(self, tier: str) -> tuple[str, str]:
+        """The most expensive classes of text input and of text output in a service tier."""
+        return self._dearest[tier, False, False]
+
     def unpack_vector(self, packed: bytes) -> dict[str, int]:
         """The quantities of a packed vector by unit, zeros left out."""
         values = self._vector.unpack(packed)

@@ -130,6 +130,9 @@ class Accounts:
         self._customers = customers
         self._configured = keys
         self._revisions = dict(revisions)
+        self.revision = 0
+        """Rises whenever the revision of any account does: what was concluded about accounts before
+        must be concluded again."""
         self._directory = directory
         self._digest = key_digest(pepper)
         self._trusted = trusted
@@ -206,7 +209,9 @@ class Accounts:
         revision = await self._directory.account_rev(customer_id)
         if revision is not None:
             # Of two that read at once, the older answer may come last.
-            self._revisions[customer_id] = max(revision, self._revisions.get(customer_id, 0))
+            if revision > self._revisions.get(customer_id, -1):
+                self._revisions[customer_id] = revision
+                self.revision += 1
         return revision
 
     def _account(self, key: Key) -> Account:

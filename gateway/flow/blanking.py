@@ -83,7 +83,7 @@ class BlankedUpstream:
         self._upstream = upstream
         self._secrets = secrets
 
-    async def send(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
+    async def send(self, method: str, path: str, headers: bytes, body: bytes) -> Answer:
         """See `Upstream.send`."""
         return BlankedAnswer(await self._upstream.send(method, path, headers, body), self._secrets)
 

@@ -4,12 +4,13 @@ Everything here is compiled from the settings at start or reload; a request only
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
-from gateway.domain.pricing import PriceTable
+from gateway.domain.pricing import PriceTable, compile_prices
 from gateway.domain.reservation import Account
+from gateway.domain.token_vectors import TokenVectors
 from gateway.domain.usage import DEFAULT_TIER, OUTPUT_UNITS, TOKEN_UNITS, without_tier
 from gateway.flow.headers import Forwarding
 from gateway.flow.paths import PathTable
@@ -75,6 +76,8 @@ class Model:
     context_tokens: int | None
     hidden_output: bool
     scope_bits: int = 0
+    free: bool = False
+    """Everything costs 0: nothing is metered."""
     of_route: bool = False
     """A route's own price: no request can name it."""
     auto_tiers: tuple[str, ...] = (DEFAULT_TIER,)
@@ -84,6 +87,7 @@ class Model:
 
     output_priced: bool = field(init=False)
     """Whether any output costs anything."""
+    token_vectors: TokenVectors = field(init=False, repr=False, compare=False)
     other_units: frozenset[str] = field(init=False)
     """What is priced beside tokens, requests and hosted calls: seconds, images, bytes, items."""
 
@@ -91,9 +95,13 @@ class Model:
         units = frozenset(map(without_tier, self.prices.units))
         object.__setattr__(self, "output_priced", not OUTPUT_CLASSES.isdisjoint(units))
         object.__setattr__(self, "other_units", units - TOKEN_UNITS - {"request", "tool_call"})
+        object.__setattr__(self, "token_vectors", TokenVectors(self.prices))
         priced = tuple(tier for tier in self.auto_tiers if tier in self.prices.service_tiers)
         object.__setattr__(self, "chosen_tiers", priced or (DEFAULT_TIER,))
 
+
+FREE: Final = compile_prices({})
+"""The price of 0: no unit has a rate."""
 
 OUTPUT_CLASSES = frozenset(OUTPUT_UNITS)
 
@@ -128,8 +136,8 @@ class Route:
 
     @property
     def reserves(self) -> bool:
-        """Whether its requests are paid for."""
-        return self.local is None and not self.free
+        """Whether its requests are forwarded, and so reserve credit; of a free route 0."""
+        return self.local is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +163,24 @@ class Catalog:
     def speaker(self, exchange: Exchange) -> Dialect:
         """The dialect that a request without a route of its own suggests."""
         return self.speakers.get(suggested_api(exchange), self.fallback)
+
+    def free_model(self, route: Route, name: str) -> Model | None:
+        """The model of a free route: a price of 0 at the route's upstream, or at that of the model
+        which the request names; None when there is none of this name."""
+        if route.upstream is not None and route.forwarding is not None:
+            return Model(
+                name=name or route.path,
+                upstream=route.upstream,
+                forwarding=route.forwarding,
+                forward=ForwardOptions(""),
+                prices=FREE,
+                max_output_tokens=0,
+                context_tokens=None,
+                hidden_output=False,
+                free=True,
+            )
+        model = self.models.get(name)
+        return None if model is None else replace(model, prices=FREE, free=True)
 
     def model_for(self, name: str, customer_id: str) -> Model | None:
         """The model at the customer's price; None when there is none of this name."""

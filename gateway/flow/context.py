@@ -1,12 +1,17 @@
-"""What is known of a request so far, for its log line, its metrics and its refusal."""
+"""What is known of one request so far: filled in by the flow, read by every step of it."""
 
 import os
 import time
-from dataclasses import dataclass, field
 from typing import Final
 
+from gateway.dialects.base import Asked, Dialect, RequestFacts
 from gateway.domain.reservation import Account, Denied
+from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.catalog import Route
+from gateway.flow.estimate import Estimate
+from gateway.flow.plan import Plan
+from gateway.flow.retries import Attempt
+from gateway.http.interface import Exchange, UpstreamError
 
 _RANDOM_HEX: Final = 20
 _RANDOM_AT_ONCE: Final = 256
@@ -21,26 +26,104 @@ def new_request_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{_random.pop()}"
 
 
-@dataclass(slots=True)
-class Trail:
-    """The flow fills it in as it goes.
+class RequestContext:
+    """One request, from its head to its log line.
 
-    started_at, upstream_s: seconds by the monotonic clock
-    admitted:  the gate has decided to forward it; what fails later is no denial
-    denied:    the ledger's last answer, when it was a refusal
-    reason:    why it was denied or ended early; "" when neither
-    upstream_error: what failed at the upstream, in the gate's own words
+    started_at:     by the monotonic clock, in seconds
+    dialect:        the dialect in which the gate's own responses are written
+    route, account: of the request; `account` is None until it is known, `route_path` until
+                    `route` is set
+    asked, facts:   the request with its body, and what the dialect read in it
+    name:           the client's Idempotency-Key, None when it gives none
+    attempt:        see `gateway/flow/retries.py`; None while nothing has to be compared
+    plan, estimate: how this account's requests for this model run, and the most this one can cost
+    model_name:     as the client named it, at most 200 characters
+    event:          what the usage event says, as far as it is known
+    held_nano:      what was reserved at first
+    admitted:       the gate has decided to forward it; what fails later is no denial
+    denied:         the ledger's last answer, when it was a refusal
+    decision:       `allow`, `deny`, or `replay` for a recorded response
+    reason:         why it was denied or ended early; "" when neither
+    sent_at:        when the request went upstream, by the monotonic clock
+    broken:         what broke a stream off whose client has been told
+    upstream_s:     from the forwarded request to the head of its response
+    upstream_error: what failed at the upstream, in the gate's own words; "" when nothing did
     """
 
-    request_id: str = field(default_factory=new_request_id)
-    started_at: float = field(default_factory=time.monotonic)
-    route: Route | None = None
-    account: Account | None = None
-    model: str | None = None
-    held_nano: int = 0
-    admitted: bool = False
-    denied: Denied | None = None
-    decision: str = "allow"
-    reason: str = ""
-    upstream_s: float = 0.0
-    upstream_error: str = ""
+    __slots__ = (
+        "account",
+        "admitted",
+        "asked",
+        "attempt",
+        "broken",
+        "decision",
+        "denied",
+        "dialect",
+        "estimate",
+        "event",
+        "exchange",
+        "facts",
+        "held_nano",
+        "model_name",
+        "name",
+        "plan",
+        "reason",
+        "request_id",
+        "retry_count",
+        "route",
+        "route_path",
+        "sent_at",
+        "started_at",
+        "upstream_error",
+        "upstream_s",
+    )
+
+    asked: Asked
+    facts: RequestFacts
+    plan: Plan
+    estimate: Estimate
+    event: UsageFacts
+    route: Route
+
+    def __init__(self, exchange: Exchange, dialect: Dialect) -> None:
+        self.exchange = exchange
+        self.dialect = dialect
+        self.request_id = new_request_id()
+        self.started_at = time.monotonic()
+        self.route_path: str | None = None
+        self.name: str | None = None
+        self.retry_count: str | None = None
+        self.attempt: Attempt | None = None
+        self.account: Account | None = None
+        self.model_name: str | None = None
+        self.held_nano = 0
+        self.admitted = False
+        self.denied: Denied | None = None
+        self.decision = "allow"
+        self.reason = ""
+        self.sent_at = 0.0
+        self.upstream_s = 0.0
+        self.broken: UpstreamError | None = None
+        self.upstream_error = ""
+
+    # For retries: see `Retryable`
+
+    @property
+    def named(self) -> bool:
+        """Whether the client named its request by an Idempotency-Key."""
+        return self.name is not None
+
+    @property
+    def owner(self) -> str:
+        """Customer and key."""
+        account = self.plan.account
+        return f"{account.customer_id}\0{account.key_id}"
+
+    @property
+    def endpoint(self) -> str:
+        """The route's path."""
+        return self.route.path
+
+    def fingerprint(self) -> bytes:
+        """What makes two requests the same: everything that is priced or executed."""
+        return self.route.dialect.fingerprint(self.asked, self.facts)

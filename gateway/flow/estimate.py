@@ -6,17 +6,19 @@ could apply is assumed. Only then is a reservation a promise.
 """
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.dialects.base import BadRequest, ForwardOptions, RequestFacts, Unmeasured
+from gateway.dialects.base import BadRequest, RequestFacts, Unmeasured
 from gateway.dialects.fields import MAX_COUNT, SCOPED
 from gateway.domain.usage import DEFAULT_TIER, TOKEN_UNITS, Usage, in_tier, usage_in_tier
 from gateway.flow.catalog import Model, Policy
 
+DEFAULT_TIERS: Final = (DEFAULT_TIER,)
+
 
 @dataclass(slots=True)  # not frozen: each request makes one, and that would make it dearer
-class Bound:
+class Estimate:
     """Quantities in tokens. Never changed.
 
     input:        upper bound of the input
@@ -28,6 +30,7 @@ class Bound:
     other_most:   upper bound of what is neither: images, bytes, seconds, …
     other_certain: what of it the request alone decides
     tiers:        service tiers that may serve it; the first where the answer does not say
+    text_only:    tokens of text in the default tier are all that is held
     """
 
     input: int
@@ -41,7 +44,20 @@ class Bound:
     lowered: int | None = None
     other_most: Usage = field(default_factory=dict)
     other_certain: Usage = field(default_factory=dict)
-    tiers: tuple[str, ...] = (DEFAULT_TIER,)
+    tiers: tuple[str, ...] = DEFAULT_TIERS
+    text_only: bool = False
+
+    def hold_vector(self, model: Model) -> bytes:
+        """What the hold must cover, packed for the ledger."""
+        if self.text_only:
+            return model.token_vectors.worst(self.input, self.held_output)
+        return model.prices.vector(self.held_usage(model))
+
+    def first_checkpoint(self, model: Model, policy: Policy) -> bytes:
+        """What an expiry charges before the first extension, packed for the ledger."""
+        if self.text_only and policy.expire_charges == "checkpoint":
+            return model.token_vectors.counted(self.input_count, 0)
+        return model.prices.vector(self.checkpoint_usage(model, policy, self.counted_usage(0)))
 
     def held_usage(self, model: Model) -> Usage:
         """What the hold must cover."""
@@ -92,16 +108,22 @@ class Bound:
         return tokens
 
 
-def bound_request(
+FREE_ESTIMATE: Final = Estimate(0, 0, 0, 0, False, False, 0)
+"""Of a request that costs 0, whatever is in it."""
+
+
+def estimate_request(
     facts: RequestFacts, model: Model, policy: Policy, expected_output: int | None = None
-) -> Bound:
-    """Bound one request. Raises BadRequest when it asks for more than the model can give.
+) -> Estimate:
+    """Estimate one request. Raises BadRequest when it asks for more than the model can give.
 
     expected_output: what a stream is expected to need, if that is known: held at first
     """
+    if model.free:
+        return FREE_ESTIMATE
     per_choice = facts.output_bound
     if per_choice is None:
-        default = _default_output(model, policy) if facts.limits_output else None
+        default = default_output(model, policy) if facts.limits_output else None
         per_choice = default or model.max_output_tokens
     elif per_choice > model.max_output_tokens:
         raise BadRequest(
@@ -117,18 +139,24 @@ def bound_request(
             step = max(expected_output, policy.least_hold_output_tokens)
     held = min(output, step)
     bound, own = _input_bounds(facts, model)
-    return Bound(
-        input=bound,
-        input_count=-(-own // policy.bytes_per_token),
-        output=output,
-        held_output=held,
-        audio=facts.audio,
-        images=facts.images,
-        tool_calls=facts.tool_calls,
-        step=max(1, step),
-        other_most=facts.most,
-        other_certain=facts.certain,
-        tiers=_tiers(facts, model),
+    tiers = _tiers(facts, model)
+    text_only = tiers == DEFAULT_TIERS and not (
+        facts.most or facts.tool_calls or facts.audio or facts.images
+    )
+    return Estimate(
+        bound,
+        -(-own // policy.bytes_per_token),
+        output,
+        held,
+        facts.audio,
+        facts.images,
+        facts.tool_calls,
+        max(1, step),
+        None,
+        facts.most,
+        facts.certain,
+        tiers,
+        text_only,
     )
 
 
@@ -173,33 +201,8 @@ def scope_of(customer_id: str) -> str:
     return hashlib.sha256(customer_id.encode()).hexdigest()[:16]
 
 
-def scoped_options(
-    forward: ForwardOptions, facts: RequestFacts, customer_id: str
-) -> ForwardOptions:
-    """With the customer's scope, if the body has names that share state at the provider."""
-    if _SCOPED.isdisjoint(facts.document):
-        return forward
-    return replace(forward, customer_scope=scope_of(customer_id))
-
-
-_SCOPED: Final = SCOPED | {"metadata"}
-"""Fields that are such names, or hold one."""
-
-
-def forward_options(
-    facts: RequestFacts, model: Model, policy: Policy, lowered: int | None = None
-) -> ForwardOptions:
-    """How to write the body out: with the output maximum that the bound assumed, if the caller
-    gave none and the upstream's own would be higher, or if it was lowered."""
-    forward, chosen = model.forward, model.chosen_tiers
-    if facts.service_tier is None and len(chosen) == 1 and "service_tier" in facts.document:
-        forward = replace(forward, service_tier=chosen[0])
-    if lowered is not None:
-        return replace(forward, max_output=lowered, lowers=True)
-    given = facts.output_bound is not None or not facts.limits_output
-    if given or policy.default_max_output_tokens is None:
-        return forward
-    return replace(forward, max_output=_default_output(model, policy))
+SCOPED_FIELDS: Final = SCOPED | {"metadata"}
+"""Fields of a body that are names which share state at the provider, or hold one."""
 
 
 def _tiers(facts: RequestFacts, model: Model) -> tuple[str, ...]:
@@ -216,6 +219,7 @@ def _tiers(facts: RequestFacts, model: Model) -> tuple[str, ...]:
     )
 
 
-def _default_output(model: Model, policy: Policy) -> int | None:
+def default_output(model: Model, policy: Policy) -> int | None:
+    """The output maximum of a request that names none; None where the policy has no default."""
     default = policy.default_max_output_tokens
     return None if default is None else min(default, model.max_output_tokens)

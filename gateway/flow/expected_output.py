@@ -12,6 +12,8 @@ from collections import OrderedDict
 from functools import lru_cache
 from typing import Final
 
+from gateway.flow.plan import Plan
+
 STEPS_PER_DOUBLING: Final = 8
 """A quantile is rounded up to the end of its bucket: by at most 9 %."""
 _BUCKETS: Final = STEPS_PER_DOUBLING * 24 + 1
@@ -42,6 +44,14 @@ class ExpectedOutput:
                 histogram = self._seen[pair] = _Histogram()
             self._seen.move_to_end(pair)
             histogram.note(output)
+
+    def at_first(self, plan: Plan, streams: bool) -> int | None:
+        """What a stream is expected to need, where the policy holds that at first and enough
+        responses were seen."""
+        share = plan.policy.expected_share
+        if share is None or not streams:
+            return None
+        return self.output(plan.account.customer_id, plan.model.name, share)
 
     def output(self, customer_id: str, model: str, share: float) -> int | None:
         """Tokens that so great a share of answers did not pass; None when too few were seen."""

@@ -20,7 +20,7 @@ from gateway.dialects.passing import (
     REQUEST_FIELDS,
     passing_betas,
 )
-from gateway.http.interface import Headers
+from gateway.http.interface import Headers, encode_fields
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -155,7 +155,7 @@ class Passing:
 class Forwarding:
     """The fields that one upstream sees: the caller's that pass, and the gate's own."""
 
-    __slots__ = ("_added", "_betas", "_decide", "_dropped", "_passing", "returned")
+    __slots__ = ("_added", "_betas", "_decide", "_dropped", "_passing", "returning")
 
     def __init__(self, added: Headers = (), passing: Passing | None = None) -> None:
         """added: credential and configured fields."""
@@ -166,29 +166,30 @@ class Forwarding:
         self._betas = HARMLESS_BETAS | passing.betas
         self._added = tuple(added)
         self._decide = lru_cache(_NAMES_REMEMBERED)(self._forwarded_name)
-        self.returned = RETURNED | passing.answer
-        """Fields of its answers that the client sees."""
+        self.returning = Returning(RETURNED | passing.answer)
+        """Which fields of its responses the client sees."""
 
     def fields(
         self,
         sent: Iterable[tuple[str, str]],
         connection: str | None,
-        request_id: str,
         media_type: str | None = "application/json",
         api: str = "generic",
-    ) -> Headers:
-        """connection: the value of the caller's Connection field, None when there is none.
+    ) -> bytes:
+        """The fields of a forwarded request as encoded lines, without `x-request-id`.
+
+        connection: the value of the caller's Connection field, None when there is none.
         media_type: of the body that goes upstream; None when there is no body to be typed.
-        api: whose fields pass, a key of `REQUEST_FIELDS`"""
+        api: whose fields pass, a key of `REQUEST_FIELDS`
+        """
         named: frozenset[str] = frozenset()
         if connection is not None and connection not in _PLAIN_CONNECTION:
             named = frozenset(connection.lower().replace(" ", "").split(","))
-        decide = self._decide
-        if named:
-            sent = [field for field in sent if field[0].lower() not in named]
-        passed = []
+        passed: list[tuple[bytes, bytes]] = []
         for name, value in sent:
-            passing, lists_betas = decide(name, api)
+            if named and name.lower() in named:
+                continue
+            passing, lists_betas = self._decide(name, api)
             if passing is None:
                 continue
             if lists_betas:
@@ -200,8 +201,7 @@ class Forwarding:
         if media_type is not None:
             passed.append((b"content-type", media_type.encode("utf-8", "surrogateescape")))
         passed.append(_UNCODED)
-        passed.append((b"x-request-id", request_id.encode()))
-        return passed
+        return encode_fields(passed)
 
     def _forwarded_name(self, name: str, api: str) -> tuple[bytes | None, bool]:
         """The name as it goes upstream, None when it does not; and whether its value lists betas."""
@@ -212,45 +212,76 @@ class Forwarding:
         return name.encode("ascii"), low in BETA_FIELDS
 
 
-@dataclass(slots=True)
-class AnswerHead:
-    """An upstream's fields, read once.
+class ResponseHead:
+    """The fields of an upstream's response, as far as they pass or matter.
 
-    fields:      those that the client sees; the upstream's request id under a name of its own
-    request_id:  the upstream's id of the request
+    lines:            those that the client sees, encoded; the upstream's request id under the name
+                      `x-upstream-request-id`
+    content_encoding: None when the body is not encoded
+    request_id:       the upstream's id of the request, at most 200 characters
     """
 
-    fields: list[tuple[str, str]]
-    media_type: bytes = b""
-    coding: bytes | None = None
-    request_id: str | None = None
+    __slots__ = ("content_encoding", "lines", "media_type", "request_id")
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.media_type = b""
+        self.content_encoding: bytes | None = None
+        self.request_id: str | None = None
 
 
-def read_head(fields: Headers, returned: frozenset[str] = RETURNED) -> AnswerHead:
-    """Read an answer's fields. returned: those that the client sees, beside the upstream's id."""
-    head = AnswerHead([])
-    for name, raw in fields:
-        passing, is_read = _returned_name(name, returned)
-        if passing is None:
-            continue
-        value = raw.decode("latin-1")
-        if is_read:
-            if passing == "content-type":
-                head.media_type = raw
-            elif passing == "content-encoding":
-                head.coding = raw
-            elif head.request_id is None:
-                head.request_id = value[:_MAX_ID_CHARS]
-            else:
-                continue  # a provider that says it under both names
-        head.fields.append((passing, value))
-    return head
+_PASSES: Final = 0
+_MEDIA_TYPE: Final = 1
+_CONTENT_ENCODING: Final = 2
+_REQUEST_ID: Final = 3
 
 
-@lru_cache(_NAMES_REMEMBERED)
-def _returned_name(name: bytes, returned: frozenset[str]) -> tuple[str | None, bool]:
-    """A field's name as the client sees it, None when it does not; and whether the gate reads it."""
-    low = name.decode("latin-1").lower()
-    if low in _UPSTREAM_IDS:
-        return UPSTREAM_ID, True
-    return low if low in returned else None, low in ("content-type", "content-encoding")
+class Returning:
+    """Decides which fields of an upstream's responses the client sees."""
+
+    __slots__ = ("_decided", "_returned")
+
+    def __init__(self, returned: frozenset[str] = RETURNED) -> None:
+        """returned: names in lower case, in addition to the upstream's request id."""
+        self._returned = returned
+        self._decided: dict[bytes, tuple[bytes, int] | None] = {}
+
+    def read(self, fields: Headers) -> ResponseHead:
+        """Read a response's fields once."""
+        head = ResponseHead()
+        lines = head.lines
+        decided = self._decided
+        for name, value in fields:
+            if name not in decided:
+                self._decide(name)
+            decision = decided[name]
+            if decision is None:
+                continue
+            start, meaning = decision
+            if meaning:
+                if meaning == _MEDIA_TYPE:
+                    head.media_type = value
+                elif meaning == _CONTENT_ENCODING:
+                    head.content_encoding = value
+                elif head.request_id is None:
+                    value = value[:_MAX_ID_CHARS]
+                    head.request_id = value.decode("latin-1")
+                else:
+                    continue  # a provider that says it under both names
+            lines.append(b"%b%b\r\n" % (start, value))
+        return head
+
+    def _decide(self, name: bytes) -> None:
+        if len(self._decided) >= _NAMES_REMEMBERED:
+            self._decided.clear()  # an upstream that invents names costs a decision each
+        low = name.decode("latin-1").lower()
+        if low in _UPSTREAM_IDS:
+            self._decided[name] = UPSTREAM_ID.encode() + b": ", _REQUEST_ID
+        elif low not in self._returned:
+            self._decided[name] = None
+        else:
+            meaning = _MEANINGS.get(low, _PASSES)
+            self._decided[name] = low.encode() + b": ", meaning
+
+
+_MEANINGS: Final = {"content-type": _MEDIA_TYPE, "content-encoding": _CONTENT_ENCODING}

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.domain.money import format_amount
-from gateway.domain.reservation import Account, IdempotencyKey, Repeated
+from gateway.domain.reservation import IdempotencyKey, Repeated
+from gateway.flow.context import RequestContext
 from gateway.flow.kept_responses import AnswerStore, KeptAnswer
 from gateway.flow.refusals import Refused
-from gateway.http.interface import Exchange
+from gateway.http.interface import Exchange, encode_fields
 from gateway.ledger.codec.records import Ended, Reservation
 
 HEADER: Final = "idempotency-key"
@@ -44,10 +45,11 @@ def read_name(exchange: Exchange) -> str | None:
     return values[0]
 
 
-def idempotency_of(account: Account, path: str, name: str, body: bytes) -> IdempotencyKey:
-    """The digests that the ledger keeps of it."""
-    who = "\0".join((account.customer_id, account.key_id, path, name))
-    return IdempotencyKey(digest(who.encode()).hex(), digest(body))
+def idempotency_of(context: RequestContext) -> IdempotencyKey:
+    """The digests that the ledger keeps of a named request."""
+    assert context.name is not None
+    who = "\0".join((context.owner, context.endpoint, context.name))
+    return IdempotencyKey(digest(who.encode()).hex(), digest(context.fingerprint()))
 
 
 def digest(data: bytes) -> bytes:
@@ -79,16 +81,10 @@ class Repeats:
         self._find_charge = find_charge
         self._answers = answers
 
-    async def answer(
-        self,
-        exchange: Exchange,
-        account: Account,
-        repeats: Repeated,
-        request_id: str,
-        *,
-        keeps_answers: bool,
-    ) -> None:
-        """Give the recorded answer. Raises Refused where there is none, LedgerUnavailable, ClientGone."""
+    async def answer(self, context: RequestContext, repeats: Repeated) -> None:
+        """Give the recorded response. Raises Refused where there is none, LedgerUnavailable,
+        ClientGone."""
+        customer_id = context.plan.account.customer_id
         first = repeats.reservation_id
         if not repeats.same_body:
             raise Refused(
@@ -98,7 +94,7 @@ class Repeats:
                 code="idempotency_key_reused",
                 reason="idempotency_key_reused",
             )
-        record = await self._find_record(account.customer_id, first)
+        record = await self._find_record(customer_id, first)
         if isinstance(record, Reservation):
             raise Refused(
                 "conflict",
@@ -107,10 +103,11 @@ class Repeats:
                 reason="request_in_progress",
                 detail={"reason": "request_in_progress", "request_id": first},
             )
-        kept = await self._answers.find(first) if keeps_answers else None
+        kept = await self._answers.find(first) if context.plan.policy.keep_answers else None
         if kept is None:
             raise _already_done(first, await self._charge(first, record))
-        await exchange.answer(kept.status, _headers(kept, request_id), kept.body)
+        fields = encode_fields(_headers(kept, context.request_id))
+        await context.exchange.answer(kept.status, fields, kept.body)
 
     async def _charge(self, reservation_id: str, record: Ended | None) -> Charge | None:
         if record is not None:

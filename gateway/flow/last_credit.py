@@ -9,43 +9,37 @@ follows decides, for others may have been faster.
 import struct
 from dataclasses import replace
 
-from gateway.dialects.base import RequestFacts
-from gateway.domain.reservation import Account, Denied
-from gateway.flow.catalog import Model, Policy
-from gateway.flow.estimate import Bound
+from gateway.domain.reservation import Denied
+from gateway.flow.context import RequestContext
+from gateway.flow.estimate import Estimate
 from gateway.ledger.operations import Ledger
 
 
-async def lower_bound(
-    ledger: Ledger,
-    account: Account,
-    facts: RequestFacts,
-    model: Model,
-    policy: Policy,
-    bound: Bound,
-    denied: Denied,
-) -> Bound | Denied:
-    """What of a bound that was denied for want of credit the wallet affords; else why not.
+async def lower_estimate(
+    ledger: Ledger, context: RequestContext, denied: Denied
+) -> Estimate | Denied:
+    """What the wallet affords of an estimate that was denied for want of credit; else why not.
 
     Raises LedgerUnavailable.
     """
+    plan, facts, estimate = context.plan, context.facts, context.estimate
+    policy = plan.policy
     grows = facts.stream and policy.hold_output_tokens is not None
     clamps = policy.clamp and facts.limits_output
     if not (grows or clamps) or (denied.balance_nano <= 0 and denied.available_nano <= 0):
         return denied
     stride = facts.choices if clamps else 1
-    most = bound.held_output // stride
+    most = estimate.held_output // stride
     least = min(policy.least_hold_output_tokens, most - 1)
     if least < 1:
         return denied
-    prices = model.prices
+    model = plan.model
     first, second = (
-        prices.vector(replace(bound, held_output=n * stride).held_usage(model))
-        for n in (least, least + 1)
+        replace(estimate, held_output=n * stride).hold_vector(model) for n in (least, least + 1)
     )
     affordable = await ledger.afford(
-        account,
-        prices,
+        plan.account,
+        model.prices,
         first,
         _minus(second, first),
         most - least,
@@ -55,9 +49,9 @@ async def lower_bound(
         case "allow" if clamps:
             lowered = least + affordable.steps
             output = lowered * stride
-            return replace(bound, output=output, held_output=output, lowered=lowered)
+            return replace(estimate, output=output, held_output=output, lowered=lowered)
         case "allow" if not affordable.open_reservations:
-            return replace(bound, held_output=least + affordable.steps)
+            return replace(estimate, held_output=least + affordable.steps)
         case "allow" | "credit_held":
             return replace(denied, reason="credit_held")
         case _:

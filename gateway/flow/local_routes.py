@@ -17,7 +17,7 @@ from gateway.domain.reservation import Account
 from gateway.domain.standing import Standing, standing_document
 from gateway.flow.catalog import LocalAnswer
 from gateway.flow.refusals import Refused
-from gateway.http.interface import Exchange
+from gateway.http.interface import Exchange, encode_fields
 from gateway.ledger.client.errors import LedgerUnavailable
 
 JSON = ("content-type", "application/json")
@@ -56,7 +56,7 @@ def answer_models(names: list[str], created_s: int, find_tiers: FindTiers) -> Lo
             anthropic=_speaks_anthropic(exchange),
             tiers=_tiers(shown, account, find_tiers),
         )
-        await exchange.answer(200, [JSON, ("x-request-id", request_id)], body)
+        await exchange.answer(200, encode_fields([JSON, ("x-request-id", request_id)]), body)
 
     return answer
 
@@ -75,7 +75,7 @@ def answer_model(name: str, created_s: int, find_tiers: FindTiers) -> LocalAnswe
             anthropic=_speaks_anthropic(exchange),
             tiers=_tiers([name], account, find_tiers),
         )
-        await exchange.answer(200, [JSON, ("x-request-id", request_id)], body)
+        await exchange.answer(200, encode_fields([JSON, ("x-request-id", request_id)]), body)
 
     return answer
 
@@ -85,7 +85,9 @@ def answer_gemini_models(models: Sequence[GeminiModel]) -> LocalAnswer:
 
     async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
         shown = [model for model in models if _may_use(account, model.name)]
-        await exchange.answer(200, [JSON, ("x-request-id", request_id)], list_gemini_models(shown))
+        await exchange.answer(
+            200, encode_fields([JSON, ("x-request-id", request_id)]), list_gemini_models(shown)
+        )
 
     return answer
 
@@ -100,7 +102,9 @@ def answer_gemini_model(model: GeminiModel) -> LocalAnswer:
                 f"The model `{model.name}` does not exist here.",
                 code="model_not_found",
             )
-        await exchange.answer(200, [JSON, ("x-request-id", request_id)], show_gemini_model(model))
+        await exchange.answer(
+            200, encode_fields([JSON, ("x-request-id", request_id)]), show_gemini_model(model)
+        )
 
     return answer
 
@@ -129,7 +133,7 @@ def answer_credits(read: Callable[[Account], Awaitable[Balance | None]]) -> Loca
             "limits": [standing_document(standing) for standing in balance.limits],
         }
         headers = [JSON, ("x-request-id", request_id), ("cache-control", "no-store")]
-        await exchange.answer(200, headers, orjson.dumps({"data": data}))
+        await exchange.answer(200, encode_fields(headers), orjson.dumps({"data": data}))
 
     return answer
 
@@ -147,7 +151,9 @@ def answer_health(
         said: dict[str, object] = {"status": problem or "ok"}
         if partly:
             said["degraded"] = partly
-        await exchange.answer(200 if problem is None else 503, [JSON], orjson.dumps(said))
+        await exchange.answer(
+            200 if problem is None else 503, encode_fields([JSON]), orjson.dumps(said)
+        )
 
     return answer
 

@@ -6,10 +6,10 @@ from typing import Any
 import structlog
 
 from gateway.domain.reservation import Settled
-from gateway.flow.context import Trail
+from gateway.flow.context import RequestContext
 from gateway.flow.refusals import Refused
-from gateway.flow.reservation.run import Run
-from gateway.http.interface import Exchange, UpstreamAuthError, UpstreamError
+from gateway.flow.reservation.reservation import Reservation
+from gateway.http.interface import UpstreamAuthError, UpstreamError
 from gateway.ledger.refusals import RefusalLog, RefusedRequest
 from gateway.telemetry.logs import RequestLog, failure
 from gateway.telemetry.metrics import Histogram
@@ -29,34 +29,36 @@ class Observer:
         self._head_arrived: dict[str, Histogram] = {}
         self._settled = metrics.ended.labels("settled")
 
-    def admitted(self, trail: Trail) -> None:
+    def admitted(self, context: RequestContext) -> None:
         """The ledger has granted the hold; what the gate added until now is latency of ours."""
-        trail.admitted = True
+        context.admitted = True
         self._allowed.inc()
-        self.metrics.added_latency_seconds.observe(time.monotonic() - trail.started_at)
+        self.metrics.added_latency_seconds.observe(time.monotonic() - context.started_at)
 
-    def replayed(self, trail: Trail) -> None:
+    def replayed(self, context: RequestContext) -> None:
         """A repeat got the recorded answer; nothing was reserved."""
-        trail.decision = "replay"
+        context.decision = "replay"
         self.metrics.decisions.labels("replay", "").inc()
 
-    def answered(self, trail: Trail, upstream: str, seconds: float) -> None:
+    def answered(self, context: RequestContext, seconds: float) -> None:
         """The upstream's head has arrived."""
-        trail.upstream_s = seconds
+        context.upstream_s = seconds
+        upstream = context.plan.model.upstream.name
         histogram = self._head_arrived.get(upstream)
         if histogram is None:
             histogram = self.metrics.upstream_latency_seconds.labels(upstream)
             self._head_arrived[upstream] = histogram
         histogram.observe(seconds)
 
-    def upstream_failed(self, trail: Trail, upstream: str, error: UpstreamError) -> None:
+    def upstream_failed(self, context: RequestContext, error: UpstreamError) -> None:
         """An attempt gave no complete response, or the upstream refused the gate's credential."""
-        trail.upstream_error = str(error)
+        context.upstream_error = str(error)
+        upstream = context.plan.model.upstream.name
         if isinstance(error, UpstreamAuthError):
             log.error("upstream_auth_failed", upstream=upstream, status=error.status)
         self.metrics.upstream_failures.labels(upstream, error.cause).inc()
 
-    def settled(self, run: Run, settled: Settled) -> None:
+    def settled(self, reservation: Reservation, settled: Settled) -> None:
         """The ledger has taken the end of a reservation."""
         metrics = self.metrics
         if settled.outcome == "settled":
@@ -64,58 +66,59 @@ class Observer:
         else:
             metrics.ended.labels(settled.outcome).inc()
         if settled.charged_nano:
-            metrics.estimate_over_actual.observe(run.held_nano / settled.charged_nano)
-        metrics.settle_lag_seconds.observe(time.monotonic() - run.ended_at)
+            metrics.estimate_over_actual.observe(reservation.held_nano / settled.charged_nano)
+        metrics.settle_lag_seconds.observe(time.monotonic() - reservation.ended_at)
 
-    def denied(self, trail: Trail, refused: Refused, status: int) -> None:
+    def denied(self, context: RequestContext, refused: Refused, status: int) -> None:
         """Count a denial; keep that of a known customer for `why`."""
         self.metrics.decisions.labels("deny", refused.reason).inc()
-        account = trail.account
+        account = context.account
         if account is None:
             return  # strangers get no memory
         detail = refused.detail
         self._refusals.note(
             RefusedRequest(
-                request_id=trail.request_id,
+                request_id=context.request_id,
                 reason=refused.reason,
                 status=status,
                 customer_id=account.customer_id,
                 key_id=account.key_id,
-                route=trail.route.path if trail.route else None,
-                model=trail.model,
-                estimate_nano=trail.denied.estimate_nano if trail.denied else None,
-                available_nano=trail.denied.available_nano if trail.denied else None,
-                balance_nano=trail.denied.balance_nano if trail.denied else None,
+                route=context.route_path,
+                model=context.model_name,
+                estimate_nano=context.denied.estimate_nano if context.denied else None,
+                available_nano=context.denied.available_nano if context.denied else None,
+                balance_nano=context.denied.balance_nano if context.denied else None,
                 limit=str(detail["limit_source"]) if "limit_source" in detail else None,
                 message=refused.message,
             )
         )
 
-    def fault(self, trail: Trail, fault: BaseException) -> None:
+    def fault(self, context: RequestContext, fault: BaseException) -> None:
         """A bug of ours: type and place, nothing of the request."""
-        log.error("request_failed", request_id=trail.request_id, **failure(fault))
+        log.error("request_failed", request_id=context.request_id, **failure(fault))
 
-    def request(self, trail: Trail, exchange: Exchange) -> None:
+    def request(self, context: RequestContext) -> None:
         """The request has ended: its one log line. Probes of `/healthz` and `/readyz` have none: they
         come every few seconds, and what changes their answer is logged where it changes."""
-        if trail.route is not None and trail.route.public:
+        if context.route_path is not None and context.route.public:
             return
-        account = trail.account
+        exchange = context.exchange
+        account = context.account
         line: dict[str, Any] = {
             "at_ms": time.time_ns() // 1_000_000,
-            "request_id": trail.request_id,
+            "request_id": context.request_id,
             "method": exchange.method[:16],
-            "route": trail.route.path if trail.route else None,
+            "route": context.route_path,
             "status": exchange.status,
             "customer_id": account.customer_id if account else None,
             "key_id": account.key_id if account else None,
-            "model": trail.model,
-            "decision": trail.decision,
-            "reason": trail.reason,
-            "held_nano": trail.held_nano,
-            "upstream_ms": int(trail.upstream_s * 10_000) / 10,
-            "duration_ms": int((time.monotonic() - trail.started_at) * 10_000) / 10,
+            "model": context.model_name,
+            "decision": context.decision,
+            "reason": context.reason,
+            "held_nano": context.held_nano,
+            "upstream_ms": int(context.upstream_s * 10_000) / 10,
+            "duration_ms": int((time.monotonic() - context.started_at) * 10_000) / 10,
         }
-        if trail.upstream_error:
-            line["upstream_error"] = trail.upstream_error
+        if context.upstream_error:
+            line["upstream_error"] = context.upstream_error
         self._lines.note(line)

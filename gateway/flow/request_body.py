@@ -7,6 +7,7 @@ unknown; a larger one is measured first and then decoded again.
 
 import asyncio
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from gateway.dialects.base import Asked, Dialect
@@ -22,8 +23,20 @@ ACCEPTED: Final = ("accept-encoding", "gzip, deflate, br, zstd")  # RFC 9110, 15
 _KEY_NAMES: Final = re.compile(r"(?:^|[&;])(?:key|api[-_]?key|access[-_]?token)=", re.IGNORECASE)
 
 
-async def read_asked(exchange: Exchange, dialect: Dialect, limit_bytes: int) -> Asked:
-    """The request with its body, decoded. Raises Refused, BodyError, ClientGone."""
+@dataclass(frozen=True, slots=True)
+class BodyHead:
+    """What the head says about the body.
+
+    query:  what of the query the dialect reads
+    coding: the content coding, None when the body is sent as it is
+    """
+
+    query: str
+    coding: str | None
+
+
+def read_body_head(exchange: Exchange, dialect: Dialect) -> BodyHead:
+    """Check that a body of this kind can be read. Raises Refused."""
     query = exchange.query
     if query and dialect.reads_key_query:
         query = "&".join(each for each in query.split("&") if not each.startswith("key="))
@@ -33,13 +46,18 @@ async def read_asked(exchange: Exchange, dialect: Dialect, limit_bytes: int) -> 
     media_type = exchange.header("content-type")
     if media_type is not None and not dialect.accepts(media_type):
         raise Refused("unsupported_media", dialect.wanted_type)
+    return BodyHead(query, coding)
+
+
+async def read_asked(exchange: Exchange, head: BodyHead, limit_bytes: int) -> Asked:
+    """The request with its body, decoded. Raises Refused, BodyError, ClientGone."""
     body = await exchange.read_body(limit_bytes)
-    if coding is not None:
+    if head.coding is not None:
         if len(body) < THREAD_BYTES:
-            body = decode_body(body, coding, limit_bytes)
+            body = decode_body(body, head.coding, limit_bytes)
         else:
-            body = await asyncio.to_thread(decode_body, body, coding, limit_bytes)
-    return Asked(exchange.method, exchange.path, query, exchange.headers(), body)
+            body = await asyncio.to_thread(decode_body, body, head.coding, limit_bytes)
+    return Asked(exchange.method, exchange.path, head.query, exchange.headers(), body)
 
 
 def body_coding(exchange: Exchange) -> str | None:

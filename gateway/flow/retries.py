@@ -21,14 +21,11 @@ import re
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
-from gateway.domain.reservation import Account
 from gateway.ledger.unanswered import TOLD_FOR_MS, Note
 
 RETRY_COUNT: Final = "x-stainless-retry-count"
-KEPT_BODY_BYTES: Final = 256 << 10
-"""A larger body is digested at once, so that it need not be kept while its request runs."""
 MARKS_MOST: Final = 10_000
 _TOLD_FOR_S: Final = TOLD_FOR_MS / 1000
 _DIGEST_BYTES: Final = 16
@@ -48,7 +45,36 @@ class Mark:
         self.released = False
 
 
-class Attempts:
+class Retryable(Protocol):
+    """A request that may be the retry of another, or be retried.
+
+    named:       its client gave it an Idempotency-Key
+    retry_count: the SDK's own count of its retries, None when it says nothing
+    attempt:     what `Retries.attempt` made of it
+    """
+
+    request_id: str
+    started_at: float
+    retry_count: str | None
+    attempt: "Attempt | None"
+
+    @property
+    def named(self) -> bool: ...
+
+    @property
+    def owner(self) -> str:
+        """Customer and key."""
+        ...
+
+    @property
+    def endpoint(self) -> str: ...
+
+    def fingerprint(self) -> bytes:
+        """What makes two requests the same."""
+        ...
+
+
+class Retries:
     """What one worker knows of the unanswered requests of all."""
 
     def __init__(self, post: Callable[[Note], None]) -> None:
@@ -58,19 +84,17 @@ class Attempts:
         self._of_body: dict[bytes, list[Mark]] = {}
         self._whose: Counter[str] = Counter()
 
-    def begin(
-        self,
-        account: Account,
-        path: str,
-        request_id: str,
-        body: bytes,
-        *,
-        named: bool,
-        retry_count: str | None,
-    ) -> "Attempt":
-        """A request that was granted its hold. named: by an Idempotency-Key."""
-        says_retry = retry_count is not None and _A_RETRY.fullmatch(retry_count) is not None
-        return Attempt(self, account, path, request_id, body, named=named, says_retry=says_retry)
+    def attempt(self, request: Retryable) -> "Attempt":
+        """What is needed to compare a request with others; made at the first use."""
+        if request.attempt is None:
+            request.attempt = Attempt(self, request)
+        return request.attempt
+
+    def earlier(self, request: Retryable) -> str | None:
+        """Id of the request that this is the retry of, as far as is known by now."""
+        if not self._marks and request.attempt is None:
+            return None
+        return self.attempt(request).earlier()
 
     def take(self, note: Note, age_s: float = 0.0) -> None:
         """What another worker tells, or this one (again)."""
@@ -145,48 +169,34 @@ class Attempt:
     """One request while it runs. begun_at: by the monotonic clock."""
 
     __slots__ = (
-        "_all", "_body", "_digest", "_earlier", "_marked", "_named", "_path", "begun_at",
-        "request_id", "says_retry", "whose",
+        "_all", "_digest", "_earlier", "_marked", "_request", "begun_at", "request_id",
+        "says_retry", "whose",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        attempts: Attempts,
-        account: Account,
-        path: str,
-        request_id: str,
-        body: bytes,
-        *,
-        named: bool,
-        says_retry: bool,
-    ) -> None:
-        self._all = attempts
-        self._path = path
-        self._named = named
+    def __init__(self, retries: Retries, request: Retryable) -> None:
+        self._all = retries
+        self._request = request
         self._earlier: Mark | None = None
         self._marked = False
-        self._body = body
         self._digest = b""
-        self.begun_at = time.monotonic()
-        self.request_id = request_id
-        self.says_retry = says_retry
-        self.whose = f"{account.customer_id}\0{account.key_id}"
-        if len(body) > KEPT_BODY_BYTES:
-            assert self.digest
+        self.begun_at = request.started_at
+        self.request_id = request.request_id
+        count = request.retry_count
+        self.says_retry = count is not None and _A_RETRY.fullmatch(count) is not None
+        self.whose = request.owner
 
     @property
     def digest(self) -> bytes:
-        """Of customer, key, route and body; made at its first use, and the body is let go."""
+        """Of customer, key, route and body; made at its first use."""
         if not self._digest:
-            hashed = hashlib.sha256(f"{self.whose}\0{self._path}\0".encode())
-            hashed.update(self._body)
+            hashed = hashlib.sha256(f"{self.whose}\0{self._request.endpoint}\0".encode())
+            hashed.update(self._request.fingerprint())
             self._digest = hashed.digest()[:_DIGEST_BYTES]
-            self._body = b""
         return self._digest
 
     def earlier(self) -> str | None:
         """Id of the request that this is the retry of, as far as is known by now."""
-        if self._named or not (self._earlier or self._all.knows_any):
+        if self._request.named or not (self._earlier or self._all.knows_any):
             return None
         if self._earlier is None or self._earlier.released:
             self._earlier = self._all.find(self)

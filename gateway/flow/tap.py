@@ -1,8 +1,21 @@
 """Where an answer passes its meter on the way to the client."""
 
-from gateway.dialects.base import Limit, Meter
+from gateway.dialects.base import AnswerFacts, Limit, Meter
 from gateway.dialects.content_encoding import Decoder
 from gateway.http.interface import Exchange
+
+
+class Unmetered(Meter):
+    """Passes a response of a free route on unread."""
+
+    def __init__(self) -> None:
+        self.facts = AnswerFacts()
+
+    def feed(self, data: bytes, limit: Limit | None = None) -> bytes:
+        return data
+
+    def finish(self, *, broken: bool = False) -> bytes:
+        return b""
 
 
 class Tap:

@@ -1,14 +1,14 @@
 """Cross-origin requests from browsers (WHATWG Fetch, 3.2), for the origins that the operator lists.
 
-The gate answers preflights itself: no key comes with them, and nothing is forwarded. Cookies play no
-part, for callers authenticate by a header that a page's script has to set.
+The gate answers preflights itself: they carry no key, and nothing is forwarded. Cookies play no
+part, because callers authenticate by a header that a page's script has to set.
 """
 
 import re
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.http.interface import Exchange
+from gateway.http.interface import Exchange, encode_fields
 
 EXPOSED: Final = ", ".join(
     (
@@ -20,15 +20,16 @@ EXPOSED: Final = ", ".join(
         *("retry-after", "x-should-retry", "idempotent-replayed"),
     )
 )
-"""What a page's script may read of an answer, beside the few fields that it always may."""
+"""What a page's script may read of a response, in addition to the few fields it always may."""
 METHODS: Final = "GET, POST, PUT, PATCH, DELETE"
 _MAX_AGE_S: Final = 600
 _NAMES: Final = re.compile(r"[A-Za-z0-9-]{1,64}(?: *, *[A-Za-z0-9-]{1,64}){0,63}", re.ASCII)
 ANY: Final = "*"
+_VARY: Final = encode_fields((("vary", "origin"),))
 
 
 def is_preflight(exchange: Exchange) -> bool:
-    """Whether a browser asks what it may send."""
+    """Return whether a browser asks what it may send."""
     return (
         exchange.method == "OPTIONS"
         and exchange.header("origin") is not None
@@ -37,13 +38,13 @@ def is_preflight(exchange: Exchange) -> bool:
 
 
 class Cors:
-    """Which pages may call the gate. origins: as browsers send them, or `*` for every one."""
+    """Which pages may call the gate. origins: as browsers send them, or `*` for all."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         self._origins = frozenset(origins)
 
-    def fields(self, exchange: Exchange) -> tuple[tuple[str, str], ...]:
-        """What any answer to this request says of its page's origin."""
+    def fields(self, exchange: Exchange) -> bytes:
+        """Return the encoded fields that any response to this request carries for its page."""
         origin = exchange.header("origin")
         if ANY in self._origins:
             allowed = ANY
@@ -51,11 +52,13 @@ class Cors:
             assert origin is not None
             allowed = origin
         else:
-            return (("vary", "origin"),)  # a cache must not give this answer to another page
-        return (
-            ("access-control-allow-origin", allowed),
-            ("access-control-expose-headers", EXPOSED),
-            ("vary", "origin"),
+            return _VARY  # a cache must not give this response to another page
+        return encode_fields(
+            (
+                ("access-control-allow-origin", allowed),
+                ("access-control-expose-headers", EXPOSED),
+                ("vary", "origin"),
+            )
         )
 
     async def answer(self, exchange: Exchange) -> None:
@@ -65,4 +68,4 @@ class Cors:
         if _NAMES.fullmatch(asked.strip()):
             headers.append(("access-control-allow-headers", asked.strip()))
         headers.append(("access-control-max-age", str(_MAX_AGE_S)))
-        await exchange.answer(204, headers, b"")
+        await exchange.answer(204, encode_fields(headers), b"")

@@ -1,20 +1,36 @@
 """The small HTTP interface between the flow and whichever server and client carry it.
 
-`server.py` implements `Request` and `Exchange` (client side), `upstream.py` implements
-`Upstream` and `Answer` (provider side). The flow knows only what stands here.
+`server/` implements `Exchange` (client side), `client/` implements `Upstream` and `Answer` (provider
+side). The flow knows only what this file defines.
 """
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal, Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Raw header fields in order; names as they came (compare lower-cased)."""
 
+FRAMING_FIELDS: Final = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"date",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Fields that frame a message or describe one connection. Only the server and the client of this
+package write them (RFC 9112, 6; RFC 9110, 7.6.1)."""
+
 
 class ClientGone(Exception):
-    """The client closed its connection, or reads so slowly that it was given up."""
+    """The client closed its connection, or was cut because it read too slowly."""
 
 
 class BodyError(Exception):
@@ -26,41 +42,130 @@ class BodyError(Exception):
         self.message = message
 
 
-class Exchange(ABC):
-    """One request and the answer to it. Header names are looked up lower-cased."""
+def encode_fields(fields: Iterable[tuple[str | bytes, str | bytes]]) -> bytes:
+    """Encode header fields as complete lines, `name: value` and CRLF each; strings as Latin-1.
 
-    method: str
-    path: str
-    """Raw path as sent, without the query; the server has refused what is not origin-form."""
-    query: str
-    remote: str
-    """Peer address, "127.0.0.1" or "" for a unix socket."""
-    status: int = 0
-    """Status of the answer, 0 until it has begun."""
-    also: tuple[tuple[str, str], ...] = ()
-    """Header fields that the answer carries whoever gives it: the handler, or a refusal."""
+    Leaves out `FRAMING_FIELDS`. Raises ValueError when a name or value holds CR, LF or NUL, which
+    could begin another field (RFC 9110, 5.5), or a character beyond Latin-1.
+    """
+    lines = []
+    for name, value in fields:
+        raw = name if isinstance(name, bytes) else name.encode("latin-1")
+        if raw.lower() not in FRAMING_FIELDS:
+            lines.append(
+                b"%b: %b\r\n"
+                % (raw, value if isinstance(value, bytes) else value.encode("latin-1"))
+            )
+    encoded = b"".join(lines)
+    count = len(lines)
+    if encoded.count(b"\n") != count or encoded.count(b"\r") != count or b"\0" in encoded:
+        raise ValueError("a header field holds a line break or NUL")
+    return encoded
 
-    @abstractmethod
+
+class RequestHead:
+    """What a request's head says. Requests whose heads are equal byte for byte may share one.
+
+    Never changed by the HTTP layer once it is made. Content-Length, the only field in which heads
+    that share an object may differ, is not among the fields: see `Exchange.content_length`.
+
+    method, path, query:  path and query raw as sent; the server has refused what is not origin-form
+    memo:                 for the flow to keep what it concluded from these bytes; HTTP ignores it
+    """
+
+    __slots__ = ("_fields", "_values", "memo", "method", "path", "query")
+
+    def __init__(
+        self, method: str, path: str, query: str, fields: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self._fields = tuple(fields)
+        self._values: dict[str, str] = {}
+        for name, value in self._fields:
+            self._values.setdefault(name.lower(), value)
+        self.memo: object | None = None
+
+    def __repr__(self) -> str:
+        return f"<RequestHead {self.method} {self.path}>"
+
     def header(self, name: str) -> str | None:
-        """The value of a header, None when absent; name in lower case."""
+        """Return the first value of a field, None when absent; name in lower case."""
+        return self._values.get(name)
 
-    @abstractmethod
     def header_values(self, name: str) -> list[str]:
-        """All values of a header that may stand more than once."""
+        """Return every value of a field in order; name in lower case."""
+        if name not in self._values:
+            return []
+        return [value for each, value in self._fields if each.lower() == name]
 
-    @abstractmethod
     def headers(self) -> list[tuple[str, str]]:
-        """All header fields in order, names as sent."""
+        """Return all fields in order, names as sent."""
+        return list(self._fields)
+
+
+class Exchange(ABC):
+    """One request and the response to it.
+
+    head:            what the request's head says
+    content_length:  bytes of the body; 0 without a body, None when the body is chunked
+    remote:          peer address, "127.0.0.1", or "" for a unix socket
+    owner:           whose share of the byte budget this request's buffers count against; the flow
+                     sets it once it has authenticated the request
+    status:          status of the response, 0 until it has begun
+    also:            encoded field lines that the response carries whoever gives it
+    """
+
+    __slots__ = ("also", "content_length", "head", "owner", "remote", "status")
+
+    head: RequestHead
+    content_length: int | None
+    remote: str
+    owner: str
+    status: int
+    also: bytes
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+        return self.head.method
+
+    @property
+    def path(self) -> str:
+        """The raw path as sent, without the query."""
+        return self.head.path
+
+    @property
+    def query(self) -> str:
+        """The raw query as sent, without the question mark."""
+        return self.head.query
+
+    def header(self, name: str) -> str | None:
+        """Return the first value of a header, None when absent; name in lower case."""
+        return self.head.header(name)
+
+    def header_values(self, name: str) -> list[str]:
+        """Return every value of a header in order; name in lower case."""
+        return self.head.header_values(name)
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Return all header fields in order, names as sent."""
+        return self.head.headers()
 
     @abstractmethod
     async def read_body(self, limit_bytes: int) -> bytes:
-        """The whole body, within the server's body deadline. Raises BodyError, ClientGone."""
+        """Return the complete body, waiting up to the server's body timeout. Call it once.
+
+        Raises BodyError, ClientGone.
+        """
 
     @abstractmethod
-    async def start(
-        self, status: int, headers: Sequence[tuple[str, str]], length: int | None
-    ) -> None:
-        """Send status and headers; length None streams chunked. Raises ClientGone."""
+    async def start(self, status: int, fields: bytes, length: int | None) -> None:
+        """Send the status and the fields, as `encode_fields` makes them, and begin the body.
+
+        length: bytes of the body; None streams it chunked. Raises ClientGone.
+        """
 
     @abstractmethod
     async def write(self, data: bytes) -> None:
@@ -68,27 +173,27 @@ class Exchange(ABC):
 
     @abstractmethod
     async def end(self) -> None:
-        """Complete the answer. Raises ClientGone."""
+        """Complete the response. Raises ClientGone."""
 
     @abstractmethod
     def abort(self) -> None:
-        """Close the connection without completing the answer, so that the client sees a cut."""
+        """Cut the connection without completing the response, so that the client notices."""
 
     @abstractmethod
     def client_gone(self) -> bool:
-        """Whether the connection is known to be closed."""
+        """Return whether the connection is known to be closed."""
 
     @abstractmethod
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Call back once when the client's connection is lost before the handler has returned, at
-        once if it is lost already. The handler itself is never interrupted; the last callback
-        given counts.
+        once if it is lost already. The server never interrupts the handler. A later call replaces
+        the callback.
         """
 
     def limit_after_gone(
         self, limit_ms: int, stop: Callable[[], object], gone: Callable[[], object] | None = None
     ) -> None:
-        """Call `gone` when the client goes, and `stop` (idempotent) limit_ms after it."""
+        """Call `gone` when the client leaves, and `stop` (idempotent) limit_ms after it."""
 
         def begin() -> None:
             if gone is not None:
@@ -97,9 +202,9 @@ class Exchange(ABC):
 
         self.on_gone(begin)
 
-    async def answer(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
-        """Send a whole answer at once. Servers may do it in one write. Raises ClientGone."""
-        await self.start(status, headers, len(body))
+    async def answer(self, status: int, fields: bytes, body: bytes) -> None:
+        """Send a complete response at once. Raises ClientGone."""
+        await self.start(status, fields, len(body))
         if body:
             await self.write(body)
         await self.end()
@@ -181,7 +286,7 @@ class Upstream(Protocol):
 
     name: str
 
-    async def send(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
+    async def send(self, method: str, path: str, headers: bytes, body: bytes) -> Answer:
         """Send a request, wait for the answer's head. Never resends anything that may have
         reached the upstream. Raises UpstreamError; CancelledUnsent when it is cancelled
         before anything was sent.

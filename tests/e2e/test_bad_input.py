@@ -113,7 +113,7 @@ async def test_row_47_a_name_of_a_request_is_used_once(gate: Gate, sim: Sim) -> 
     named = b"Idempotency-Key: order-7\r\n"
     slow = [{"role": "user", "content": "hi\nsim: tokens=2 ttft_ms=500"}]
     running = asyncio.create_task(send(gate, chat(messages=slow), fields=named))
-    await until(lambda: len(gate.service._settlements.live) == 1)
+    await until(lambda: len(gate.live) == 1)
     other = await send(gate, GOOD, fields=named)
     same = await send(gate, chat(messages=slow), fields=named)
     assert (other.status, other.headers["x-should-retry"]) == (422, "false")

@@ -6,14 +6,14 @@ both can hit any await. The flow runs here without a connection, so that it can 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from gateway.http.interface import ClientGone, Exchange
+from gateway.http.interface import ClientGone, Exchange, RequestHead
 from tests.support.gate import KEY, Gate, running_gate
 from tests.support.upstreams import Sim
 
@@ -24,27 +24,21 @@ class Stepped(Exchange):
     """A caller that sends a body and takes what it is given, a loop's tick each."""
 
     def __init__(self, body: bytes) -> None:
-        self.method, self.path, self.query, self.remote = "POST", "/v1/chat/completions", "", ""
+        fields = [("authorization", f"Bearer {KEY}"), ("content-type", "application/json")]
+        self.head = RequestHead("POST", "/v1/chat/completions", "", fields)
+        self.content_length = len(body)
+        self.remote = self.owner = ""
+        self.status = 0
+        self.also = b""
         self._body = body
         self.gone = False
         self._on_gone: Callable[[], None] | None = None
-
-    def header(self, name: str) -> str | None:
-        return next(iter(self.header_values(name)), None)
-
-    def header_values(self, name: str) -> list[str]:
-        return [value for known, value in self.headers() if known == name]
-
-    def headers(self) -> list[tuple[str, str]]:
-        return [("authorization", f"Bearer {KEY}"), ("content-type", "application/json")]
 
     async def read_body(self, limit_bytes: int) -> bytes:
         await asyncio.sleep(0)
         return self._body
 
-    async def start(
-        self, status: int, headers: Sequence[tuple[str, str]], length: int | None
-    ) -> None:
+    async def start(self, status: int, fields: bytes, length: int | None) -> None:
         await self._tick()
         self.status = status
 
@@ -114,8 +108,8 @@ async def test_wherever_a_request_ends_nothing_is_held_and_it_is_charged_once_at
         task = asyncio.create_task(gate.service._flow(exchange))
         if await run_some_steps(task, steps):
             interrupted += 1
-            [*running] = gate.service._settlements.live
-            stages.update(run.stage for run in running)
+            [*running] = gate.live
+            stages.update(run.progress.stage for run in running)
             if how == "left":
                 exchange.leave()
             else:
@@ -123,7 +117,7 @@ async def test_wherever_a_request_ends_nothing_is_held_and_it_is_charged_once_at
         await asyncio.wait([task], timeout=5)
         assert task.done()
         await gate.settle_all()
-        assert gate.service._settlements.live == set()
+        assert gate.live == set()
         assert await gate.held_nano() == 0, f"after {steps} steps"
     assert interrupted > 10, "it was cut in the middle, again and again"
     assert "sent" in stages

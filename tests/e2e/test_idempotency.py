@@ -85,7 +85,7 @@ async def test_anthropic_callers_are_told_in_their_own_dialect(gate: Gate, sim: 
 
 async def test_while_the_first_runs_a_repeat_is_told_to_come_later(gate: Gate, sim: Sim) -> None:
     first = asyncio.create_task(ask(gate, "hi\nsim: tokens=3 ttft_ms=600"))
-    await until(lambda: len(gate.service._settlements.live) == 1)
+    await until(lambda: len(gate.live) == 1)
     repeat = await ask(gate, "hi\nsim: tokens=3 ttft_ms=600")
     assert repeat.status_code == 409
     assert error_of(repeat)["code"] == "request_in_progress"
@@ -237,7 +237,7 @@ async def test_a_client_that_left_gets_the_answer_it_has_paid_for(serve: Serve, 
                 await hasty.post(
                     "/v1/chat/completions", json=chat(slow), headers={**gate.headers, **NAMED}
                 )
-        await until(lambda: not gate.service._settlements.live, within_s=5)
+        await until(lambda: not gate.live, within_s=5)
         event = await gate.one_event()
         assert event.amount_nano > 0
         repeat = await ask(gate, slow)

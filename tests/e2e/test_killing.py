@@ -105,7 +105,7 @@ async def announce(gate: Gate) -> None:
 async def ended(*gates: Gate) -> list[Event]:
     """Every request has one event, nothing is held, and the wallet was charged what they say."""
     for gate in gates:
-        await until(lambda gate=gate: not gate.service._settlements.live)  # type: ignore[misc]
+        await until(lambda gate=gate: not gate.live)  # type: ignore[misc]
         await gate.settle_all()
     events = await gates[0].events()
     assert len({event.reservation_id for event in events}) == len(events)
@@ -239,7 +239,7 @@ async def test_what_the_upstream_never_heard_of_is_released(
         pool = gates[0].service._pools["sim"][1]
         pool._connections_most = 0
         asked = asyncio.create_task(gates[0].chat("hi", max_tokens=50))
-        await until(lambda: len(gates[0].service._settlements.live) == 1)
+        await until(lambda: len(gates[0].live) == 1)
         await kill_wallet(gates[0])
         await announce(gates[0])
         assert (await asked).status_code == 402

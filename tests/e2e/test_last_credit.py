@@ -25,7 +25,7 @@ def customers(amount: str) -> dict[str, Any]:
 
 
 async def ended(gate: Gate) -> list[Event]:
-    await until(lambda: not gate.service._settlements.live)
+    await until(lambda: not gate.live)
     await gate.settle_all()
     events = await gate.events()
     assert await gate.held_nano() == 0

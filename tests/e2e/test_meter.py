@@ -100,7 +100,7 @@ async def chat(gate: Gate, **fields: Any) -> httpx.Response:
 
 async def paid(gate: Gate, price: float) -> Event:
     """The one event charges this, and so was the wallet; nothing is held."""
-    await until(lambda: not gate.service._settlements.live)
+    await until(lambda: not gate.live)
     event = await gate.one_event()
     assert event.amount_nano == round(price * CREDIT) == await gate.settled_nano()
     assert await gate.held_nano() == 0
@@ -341,7 +341,7 @@ async def leave(gate: Gate, **fields: Any) -> None:
         + b"Content-Length: %d\r\n\r\n" % len(content)
         + content
     )
-    await until(lambda: any(run.stage == "sent" for run in gate.service._settlements.live))
+    await until(lambda: any(run.progress.stage == "sent" for run in gate.live))
     await asyncio.sleep(0.02)
     client.reset()
 
@@ -365,7 +365,7 @@ async def test_a_drain_that_runs_out_is_charged_by_policy(
     async with serve(hang, policy={"preset": preset, "drain_max_ms": 100}) as gate:
         if learned:
             for _ in range(50):
-                gate.service._settlements.expected.note("acme", "m", 100)
+                gate.service._expected.note("acme", "m", 100)
         await leave(gate, max_tokens=1000)
         event = await paid(gate, price)
         assert set(event.facts["flags"]) == {"client_gone", "undrained"}

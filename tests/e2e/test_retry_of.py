@@ -22,14 +22,14 @@ def chat(content: str, **fields: Any) -> dict[str, Any]:
 
 async def leave(gate: Gate, content: str = SLOW, *, within_s: float = 0.15, **fields: Any) -> None:
     """Ask, and close the connection before the answer has come."""
-    live = len(gate.service._settlements.live)
+    live = len(gate.live)
     patience = httpx.Timeout(10, read=within_s)
     async with httpx.AsyncClient(base_url=gate.url, timeout=patience) as hasty:
         with pytest.raises(httpx.TimeoutException):
             await hasty.post(
                 "/v1/chat/completions", json=chat(content, **fields), headers=gate.headers
             )
-    await until(lambda: len(gate.service._settlements.live) <= live, within_s=5)
+    await until(lambda: len(gate.live) <= live, within_s=5)
 
 
 async def settled(gate: Gate) -> list[Event]:
@@ -109,7 +109,7 @@ async def test_a_stream_that_ends_with_its_client_leaving_on_the_last_frame_was_
                 break
         await stream.close()
         await client.close()
-        await until(lambda: not gate.service._settlements.live)
+        await until(lambda: not gate.live)
     assert retries(await settled(gate)) == [None, None]
 
 
@@ -122,7 +122,7 @@ async def test_the_official_sdk_that_lost_patience_is_charged_for_each_and_each_
             model="small", max_tokens=8, messages=[{"role": "user", "content": SLOW}]
         )
     await sdk.close()
-    await until(lambda: not gate.service._settlements.live, within_s=5)
+    await until(lambda: not gate.live, within_s=5)
     events = sorted(await settled(gate), key=lambda event: event.facts["request_id"])
     ids = [event.facts["request_id"] for event in events]
     assert sim.provider.served.posts == len(events) == 3
@@ -138,11 +138,11 @@ async def test_a_retry_that_comes_to_another_gate_is_known_there(
         running_gate(tmp_path / "two", valkey_socket, sim.url, empty=False) as two,
     ):
         running = asyncio.create_task(leave(one))
-        await until(lambda: two.service._attempts._marks)
-        assert one.service._settlements.live, "the first is still being read for its usage"
+        await until(lambda: two.service._retries._marks)
+        assert one.live, "the first is still being read for its usage"
         assert (await two.chat(SLOW)).status_code == 200
         await running
-        await until(lambda: not one.service._attempts._marks)
+        await until(lambda: not one.service._retries._marks)
         await one.settle_all()
         first, second = sorted(await settled(two), key=lambda e: str(e.facts["request_id"]))
         assert retries([first, second]) == [None, first.facts["request_id"]]

@@ -132,7 +132,7 @@ def denials(gate: Gate, reason: str) -> float:
 
 async def charged(gate: Gate) -> list[Event]:
     """The events that cost something, after all has ended and every identity has been looked at."""
-    await until(lambda: not gate.service._settlements.live, within_s=20)
+    await until(lambda: not gate.live, within_s=20)
     await gate.settle_all()
 
     async def nothing_held() -> bool:

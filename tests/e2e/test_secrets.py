@@ -198,7 +198,7 @@ async def test_no_canary_anywhere(
             ("settle", LedgerUnavailable(PROMPT)),
         ):
             await fail_once(gate, monkeypatch, script, fault)
-        await until(lambda: not gate.service._settlements.live)
+        await until(lambda: not gate.live)
         await gate.settle_all()
         await gate.service._refusals.flush()
         clean("the metrics", orjson.dumps(gate.service.snapshot()))
@@ -221,7 +221,7 @@ async def fail_once(
 ) -> None:
     """One request whose script of this name fails so."""
     service = gate.service
-    ledger: Any = service._ledger if script == "reserve" else service._settlements.ledger
+    ledger: Any = service._ledger if script == "reserve" else service._delivery.ledger
     working = ledger._runner.run
     waiting = [fault]
 

@@ -1,10 +1,11 @@
 """A request without a connection, for parts of the flow that only look at it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import orjson
 
-from gateway.http.interface import Exchange
+from gateway.http.interface import Exchange, RequestHead
+from tests.support.fields import parse_fields
 
 
 class Asked(Exchange):
@@ -18,10 +19,15 @@ class Asked(Exchange):
         method: str = "GET",
         path: str = "/",
     ) -> None:
-        self.method, self.path, self.query, self.remote = method, path, "", remote
-        self._headers = list(headers)
+        fields = list(headers)
         if key is not None:
-            self._headers.append(("Authorization", f"Bearer {key}"))
+            fields.append(("Authorization", f"Bearer {key}"))
+        self.head = RequestHead(method, path, "", fields)
+        self.remote = remote
+        self.status = 0
+        self.also = b""
+        self.owner = ""
+        self.content_length = 0
         self.answered: tuple[int, dict[str, str], bytes] = (0, {}, b"")
 
     @property
@@ -30,23 +36,13 @@ class Asked(Exchange):
         document: dict[str, object] = orjson.loads(self.answered[2])
         return document
 
-    def header(self, name: str) -> str | None:
-        return next(iter(self.header_values(name)), None)
-
-    def header_values(self, name: str) -> list[str]:
-        return [value for n, value in self._headers if n.lower() == name.lower()]
-
-    def headers(self) -> list[tuple[str, str]]:
-        return self._headers
-
     async def read_body(self, limit_bytes: int) -> bytes:
         raise NotImplementedError
 
-    async def start(
-        self, status: int, headers: Sequence[tuple[str, str]], length: int | None
-    ) -> None:
+    async def start(self, status: int, fields: bytes, length: int | None) -> None:
         self.status = status
-        self.answered = (status, dict(headers), b"")
+        named = {name.decode(): value.decode() for name, value in parse_fields(fields)}
+        self.answered = (status, named, b"")
 
     async def write(self, data: bytes) -> None:
         status, headers, body = self.answered

@@ -1,26 +1,38 @@
 """Reservations without HTTP: real scripts on a real server, a journal in a temporary folder.
 
-`Desk` makes runs as the flow does; its ledger can be told to fail.
+`Desk` opens reservations as the flow does; its ledger can be told to fail.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import redis.asyncio
-from msgpack import packb
 
-from gateway.dialects.base import ForwardOptions, RequestFacts
+from gateway.dialects import DIALECTS
+from gateway.dialects.base import Asked, ForwardOptions, ReadOptions, RequestFacts
 from gateway.domain.delivery import START
 from gateway.domain.events import Event
 from gateway.domain.pricing import compile_prices
-from gateway.domain.reservation import Account, Hold, Settled
-from gateway.flow.catalog import Model
-from gateway.flow.estimate import bound_request
+from gateway.domain.reservation import Account, Settled
+from gateway.domain.usage_facts import UsageFacts
+from gateway.flow.admission import Admission
+from gateway.flow.catalog import Catalog, Model, Route
+from gateway.flow.context import RequestContext
+from gateway.flow.estimate import estimate_request
+from gateway.flow.expected_output import ExpectedOutput
 from gateway.flow.headers import Forwarding
-from gateway.flow.reservation.delivery import Settlements
-from gateway.flow.reservation.run import Run
-from gateway.http.interface import Answer, Headers
+from gateway.flow.plan import Plan
+from gateway.flow.reservation.delivery import Delivery
+from gateway.flow.reservation.growth import GrowthServices
+from gateway.flow.reservation.live import LiveReservations
+from gateway.flow.reservation.reservation import (
+    Reservation,
+    ReservationServices,
+    open_reservation,
+)
+from gateway.flow.retries import Retries
+from gateway.http.interface import Answer, Exchange, RequestHead
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.scripts import Script
@@ -36,12 +48,42 @@ class Unasked:
 
     name = "sim"
 
-    async def send(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
+    async def send(self, method: str, path: str, headers: bytes, body: bytes) -> Answer:
         """Never called."""
         raise NotImplementedError
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+class Silent(Exchange):
+    """A client of which nothing is asked."""
+
+    def __init__(self) -> None:
+        self.head = RequestHead("POST", "/v1/x", "")
+        self.also = b""
+        self.status = 0
+
+    async def read_body(self, limit_bytes: int) -> bytes:
+        raise NotImplementedError
+
+    async def start(self, status: int, fields: bytes, length: int | None) -> None:
+        raise NotImplementedError
+
+    async def write(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    async def end(self) -> None:
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        raise NotImplementedError
+
+    def client_gone(self) -> bool:
+        return False
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Nobody goes."""
 
 
 class Failing:
@@ -73,12 +115,22 @@ class Desk:
         self.ledger = Ledger(self.wire, shard_count=self.bank.shards)
         self.journal = SettleJournal(folder / "journal")
         self.observed: list[Settled] = []
+        self.observe: Callable[[Reservation, Settled], None] = self._note
         self.set_aside = Counter()
-        self.settlements = Settlements(
-            self.ledger,
-            self.journal,
-            lambda _, settled: self.observed.append(settled),
-            self.set_aside,
+        self.delivery = Delivery(self.ledger, self.journal, self.set_aside)
+        self.live = LiveReservations()
+        self.keys_killed: set[str] = set()
+        self.expected = ExpectedOutput()
+        self.retries = Retries(lambda _: None)
+        self.admission = Admission(self.ledger, self.delivery)
+        self.services = ReservationServices(
+            self.admission.reserve,
+            self.delivery,
+            GrowthServices(self.ledger, self._key_killed, self.delivery.spawn),
+            self.expected,
+            self.retries,
+            self.live,
+            lambda reservation, settled: self.observe(reservation, settled),
         )
         self.store = AccountStore(client, shard_count=self.bank.shards)
         self.account: Account
@@ -111,35 +163,39 @@ class Desk:
         hidden_output: bool = False,
         prices: dict[str, int] | None = None,
         **policy: Any,
-    ) -> Run:
+    ) -> Reservation:
         """A reservation as the flow makes it; `policy` as in a configuration, over `balanced`."""
         knobs = PolicySection(**policy).resolve(PRESETS["balanced"]).flow()
         model = self.model(
             hidden_output=hidden_output,
             prices=compile_prices(prices) if prices else self.bank.prices,
         )
-        facts = RequestFacts("m", stream, input_bound, None)
-        bound = bound_request(facts, model, knobs)
         self._runs += 1
-        event = {"request_id": f"r{self._runs}", "customer_id": "acme"}
-        hold = await self.ledger.reserve(
-            self.account,
-            f"r{self._runs}",
-            model.prices,
-            model.prices.vector(bound.held_usage(model)),
-            model.prices.vector({"input": bound.input_count}),
-            packb(event),
-            tokens=bound.tokens,
-            ttl_ms=knobs.hold_ttl_ms,
-        )
-        assert isinstance(hold, Hold), hold
-        return Run(
-            self.settlements, self.account, model, knobs, bound, hold, event, 0.0, stream=stream
-        )
+        route = Route("/v1/x", frozenset({"POST"}), DIALECTS["openai_chat"], ReadOptions(), knobs)
+        context = RequestContext(Silent(), route.dialect)
+        context.route, context.account = route, self.account
+        context.request_id = f"r{self._runs}"
+        context.started_at = 0.0
+        context.asked = Asked("POST", "/v1/x", "", (), b"{}")
+        context.facts = RequestFacts("m", stream, input_bound, None)
+        context.plan = Plan(self.catalog(model), self.account, route, model)
+        context.estimate = estimate_request(context.facts, model, knobs)
+        context.event = UsageFacts(context.request_id)
+        return await open_reservation(self.services, context).__aenter__()
+
+    def catalog(self, model: Model) -> Catalog:
+        """A configuration with one model and no routes."""
+        return Catalog({}, {model.name: model}, DIALECTS["generic"], max_body_bytes=1_000_000)
+
+    async def _key_killed(self, key_id: str) -> bool:
+        return key_id in self.keys_killed
+
+    def _note(self, _: Reservation, settled: Settled) -> None:
+        self.observed.append(settled)
 
     async def events(self) -> list[Event]:
         """The customer's usage events, after all tasks have ended."""
-        await self.settlements.drain(10)
+        await self.delivery.drain(10)
         shard = self.account.shard
         tails = await self.bank.outbox.read({shard: START}, limit=10_000)
         return [
@@ -149,7 +205,7 @@ class Desk:
             if isinstance(entry, Event) and entry.reservation_id is not None
         ]
 
-    async def end(self, run: Run) -> Event:
+    async def end(self, run: Reservation) -> Event:
         """Resolve a run and give its one event; nothing is held after it."""
         run.resolve()
         events = [e for e in await self.events() if e.reservation_id == run.hold.reservation_id]

@@ -1,14 +1,16 @@
 """What is told of a request: one line, the right counters, and a refusal to look up later."""
 
 from collections.abc import Callable
+from types import SimpleNamespace as Namespace
 from typing import Any, get_args
 
 import pytest
 import redis.asyncio
 from structlog.testing import capture_logs
 
+from gateway.dialects import DIALECTS
 from gateway.domain.reservation import Account, Denied
-from gateway.flow.context import Trail, new_request_id
+from gateway.flow.context import RequestContext, new_request_id
 from gateway.flow.observer import Observer
 from gateway.flow.refusals import Refused
 from gateway.http.interface import UpstreamCause, UpstreamError
@@ -31,7 +33,7 @@ class Lines(RequestLog):
         self.noted.append(line)
 
 
-class OutboxWatermark:
+class Noticed:
     """An observer over the real refusal log, and what it left behind."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
@@ -45,19 +47,29 @@ class OutboxWatermark:
         return {tuple(labels): value for labels, value in samples}
 
 
+def context(**known: Any) -> RequestContext:
+    """A request of which so much is known."""
+    made = RequestContext(Asked(), DIALECTS["openai_chat"])
+    plan: Any = Namespace(model=Namespace(upstream=Namespace(name="sim")))
+    made.plan = plan
+    for name, value in known.items():
+        setattr(made, name, value)
+    return made
+
+
 @pytest.fixture
-def seen(valkey: redis.asyncio.Redis) -> OutboxWatermark:
-    return OutboxWatermark(valkey)
+def seen(valkey: redis.asyncio.Redis) -> Noticed:
+    return Noticed(valkey)
 
 
 async def test_a_denial_of_a_known_customer_is_counted_and_kept_for_why(
-    seen: OutboxWatermark,
+    seen: Noticed,
 ) -> None:
-    trail = Trail(account=ACME, model="m", denied=Denied("rate_limit", 5, 4, 3))
+    request = context(account=ACME, model_name="m", denied=Denied("rate_limit", 5, 4, 3))
     refused = Refused("rate_limited", "slow", reason="rate_limit", detail={"limit_source": "key"})
-    seen.observer.denied(trail, refused, 429)
+    seen.observer.denied(request, refused, 429)
     await seen.refusals.flush()
-    noted = await find_refusal(seen.client, trail.request_id)
+    noted = await find_refusal(seen.client, request.request_id)
     assert noted is not None
     kept = noted.refused
     assert (kept.reason, kept.status, kept.customer_id, kept.key_id) == (
@@ -71,42 +83,45 @@ async def test_a_denial_of_a_known_customer_is_counted_and_kept_for_why(
     assert seen.value("creditgate_decisions_total")["deny", "rate_limit"] == 1
 
 
-async def test_strangers_are_counted_and_get_no_memory(seen: OutboxWatermark) -> None:
-    trail = Trail()
-    seen.observer.denied(trail, Refused("bad_key", "no"), 401)
+async def test_strangers_are_counted_and_get_no_memory(seen: Noticed) -> None:
+    request = context()
+    seen.observer.denied(request, Refused("bad_key", "no"), 401)
     await seen.refusals.flush()
-    assert await find_refusal(seen.client, trail.request_id) is None
+    assert await find_refusal(seen.client, request.request_id) is None
     assert seen.value("creditgate_decisions_total")["deny", "bad_key"] == 1
 
 
 @pytest.mark.parametrize("cause", get_args(UpstreamCause))
 async def test_an_upstream_s_failures_are_counted_by_what_failed(
-    seen: OutboxWatermark, cause: UpstreamCause
+    seen: Noticed, cause: UpstreamCause
 ) -> None:
-    trail = Trail()
-    seen.observer.upstream_failed(trail, "sim", UpstreamError("what", sent=False, cause=cause))
+    request = context()
+    seen.observer.upstream_failed(request, UpstreamError("what", sent=False, cause=cause))
     assert seen.value("creditgate_upstream_failures_total") == {("sim", cause): 1}
-    assert trail.upstream_error == "what"
+    assert request.upstream_error == "what"
 
 
 async def test_an_admission_is_counted_and_what_fails_later_is_no_denial(
-    seen: OutboxWatermark,
+    seen: Noticed,
 ) -> None:
-    trail = Trail()
-    seen.observer.admitted(trail)
-    assert trail.admitted
+    request = context()
+    seen.observer.admitted(request)
+    assert request.admitted
     assert seen.value("creditgate_decisions_total") == {("allow", ""): 1}
 
 
 async def test_each_request_is_one_line_that_names_nothing_it_should_not(
-    seen: OutboxWatermark,
+    seen: Noticed,
 ) -> None:
-    trail = Trail(account=ACME, model="m", held_nano=7, reason="client_gone", upstream_s=0.25)
+    request = context(
+        account=ACME, model_name="m", held_nano=7, reason="client_gone", upstream_s=0.25
+    )
     asked = Asked(key="sk-canary", method="POST" * 10, path="/v1/x?key=sk-canary")
     asked.status = 200
-    seen.observer.request(trail, asked)
+    request.exchange = asked
+    seen.observer.request(request)
     [line] = seen.lines.noted
-    assert line["request_id"] == trail.request_id
+    assert line["request_id"] == request.request_id
     assert (line["customer_id"], line["key_id"], line["model"]) == ("acme", "k1", "m")
     assert (line["status"], line["held_nano"], line["upstream_ms"]) == (200, 7, 250.0)
     assert (line["decision"], line["reason"]) == ("allow", "client_gone")
@@ -114,12 +129,12 @@ async def test_each_request_is_one_line_that_names_nothing_it_should_not(
     assert "canary" not in repr(line)
 
 
-async def test_a_fault_is_told_by_type_and_place(seen: OutboxWatermark) -> None:
+async def test_a_fault_is_told_by_type_and_place(seen: Noticed) -> None:
     with capture_logs() as logs:
         try:
             raise RuntimeError("sk-canary")
         except RuntimeError as fault:
-            seen.observer.fault(Trail("r1"), fault)
+            seen.observer.fault(context(request_id="r1"), fault)
     [line] = logs
     assert (line["event"], line["request_id"], line["error"]) == (
         "request_failed",

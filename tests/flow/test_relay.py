@@ -13,7 +13,7 @@ import pytest
 
 from gateway.domain.events import Event
 from gateway.flow import relay as module
-from gateway.flow.reservation.run import Run
+from gateway.flow.reservation.growth import Growth
 from gateway.http.server.exchange import ServedExchange
 from tests.support.gate import KEY, Gate, digest, running_gate
 from tests.support.rawhttp import RawClient, Received, ScriptedUpstream, ok
@@ -248,7 +248,7 @@ async def test_a_drain_reads_the_usage_that_comes_after_the_client_has_gone(
         await leave_after(gate, b"data: ")
         await asyncio.sleep(0.05)
         gone.set()
-        await until(lambda: not gate.service._settlements.live)
+        await until(lambda: not gate.service._live)
         event = await ended(gate)
         assert dict(event.usage) == {"input": 7, "output": 3}
         assert set(event.facts["flags"]) == {"client_gone", "drained"}
@@ -262,7 +262,7 @@ async def test_a_drain_that_the_upstream_breaks_charges_what_was_seen(serve: Ser
         await leave_after(gate, b"data: ")
         await asyncio.sleep(0.05)
         gone.set()
-        await until(lambda: not gate.service._settlements.live)
+        await until(lambda: not gate.service._live)
         event = await ended(gate)
         assert 1 <= event.usage["output"] < 200, "the fault is the upstream's: no hold is charged"
         assert {"client_gone", "drained", "upstream_failed"} <= set(event.facts["flags"])
@@ -272,7 +272,7 @@ async def test_a_drain_is_bounded_in_time(serve: Serve) -> None:
     policy = {"disconnect_stream": "drain", "drain_max_ms": 100}
     async with serve(frames_until(asyncio.Event()), policy=policy) as gate:
         await leave_after(gate, b"data: ")
-        await until(lambda: not gate.service._settlements.live)
+        await until(lambda: not gate.service._live)
         event = await ended(gate)
         assert event.usage["output"] >= 1
         assert "drained" in event.facts["flags"]
@@ -293,15 +293,15 @@ FREE = {
         (stream_of(frame("x"), head=SSE), 200, frame("x")),
     ],
 )
-async def test_a_free_answer_passes_and_leaves_no_event(
+async def test_a_free_response_passes_and_its_event_has_the_amount_0(
     serve: Serve, script: Script, status: int, body: bytes
 ) -> None:
     async with serve(script, routes=FREE) as gate:
         answer = await gate.post("/v1/free", {"any": "thing"})
         assert (answer.status_code, answer.content) == (status, body)
         assert "x-credits-reserved" not in answer.headers
-        await gate.settle_all()
-        assert await gate.events() == []
+        event = await gate.one_event()
+        assert (event.amount_nano, event.estimated_amount_nano) == (0, 0)
 
 
 async def test_a_free_answer_that_breaks_off_is_seen_to(serve: Serve) -> None:
@@ -347,13 +347,13 @@ async def test_what_waited_passes_when_the_hold_has_grown_meanwhile(
             await asyncio.wait_for(grown.wait(), 10)
 
     monkeypatch.setattr(ServedExchange, "write", slowly)
-    take = Run._take
+    take = Growth._take
 
-    def taken(run: Run, *answer: Any) -> None:
-        take(run, *answer)
+    def taken(growth: Growth, *answer: Any) -> None:
+        take(growth, *answer)
         grown.set()
 
-    monkeypatch.setattr(Run, "_take", taken)
+    monkeypatch.setattr(Growth, "_take", taken)
     policy = {"preset": "balanced", "hold_output_tokens": 30, "checkpoint_interval_ms": 100}
     async with serve(stream_of(b"".join(frames) + USAGE + DONE), policy=policy) as gate:
         answer = await gate.chat(stream=True)

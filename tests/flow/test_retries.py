@@ -1,12 +1,37 @@
 """Which request is the retry of which, as one worker knows it."""
 
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
 import pytest
 
 from gateway.domain.reservation import Account
-from gateway.flow.retries import KEPT_BODY_BYTES, Attempt, Attempts
+from gateway.flow.retries import Attempt, Retries
 from gateway.ledger.unanswered import Note
 
 ACME = Account("acme", "k1", 0, 1)
+
+
+@dataclass
+class Request:
+    """What is compared of a request."""
+
+    request_id: str
+    body: bytes
+    account: Account = ACME
+    endpoint: str = "/v1/chat/completions"
+    named: bool = False
+    retry_count: str | None = None
+    attempt: Attempt | None = None
+    started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def owner(self) -> str:
+        return f"{self.account.customer_id}\0{self.account.key_id}"
+
+    def fingerprint(self) -> bytes:
+        return self.body
 
 
 class Worker:
@@ -15,22 +40,13 @@ class Worker:
     def __init__(self, name: str = "r") -> None:
         self._name = name
         self.told: list[Note] = []
-        self.attempts = Attempts(self.told.append)
+        self.attempts = Retries(self.told.append)
         self._count = 0
 
-    def begin(
-        self,
-        body: bytes = b"hi",
-        *,
-        account: Account = ACME,
-        path: str = "/v1/chat/completions",
-        named: bool = False,
-        retry_count: str | None = None,
-    ) -> Attempt:
+    def begin(self, body: bytes = b"hi", **changes: Any) -> Attempt:
+        """A request that has begun. changes: of account, path, named, retry_count"""
         self._count += 1
-        return self.attempts.begin(
-            account, path, f"{self._name}{self._count}", body, named=named, retry_count=retry_count
-        )
+        return self.attempts.attempt(Request(f"{self._name}{self._count}", body, **changes))
 
     def tell(self, other: "Worker") -> None:
         for note in self.told:
@@ -74,7 +90,7 @@ def test_the_client_that_left_is_known_before_its_request_has_ended(worker: Work
         {"body": b"ho"},
         {"account": Account("acme", "k2", 0, 1)},
         {"account": Account("other", "k1", 0, 1)},
-        {"path": "/v1/completions"},
+        {"endpoint": "/v1/completions"},
         {"named": True},
     ],
 )
@@ -189,11 +205,3 @@ def test_memory_is_bounded_and_the_oldest_go_first(
     found = [worker.begin(b"%d" % number).earlier() for number in range(5)]
     assert found == [None, None, "r3", "r4", "r5"]
     assert len(worker.attempts._of_body) == worker.attempts._whose.total() == 3
-
-
-def test_a_large_body_is_not_kept_and_compares_all_the_same(worker: Worker) -> None:
-    large = b"x" * (KEPT_BODY_BYTES + 1)
-    first = unanswered(worker, large)
-    assert (first._body, worker.begin(large).earlier()) == (b"", "r1")
-    assert worker.begin(large + b"y").earlier() is None
-    assert worker.begin(large[:-1])._body == large[:-1]

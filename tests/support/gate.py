@@ -22,6 +22,7 @@ from gateway.app.service import GateService, build_gate
 from gateway.app.sync import sync_accounts
 from gateway.domain.delivery import START, DeadLetter
 from gateway.domain.events import Event
+from gateway.flow.reservation.live import LiveReservations
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.runner import CoalescingRunner
@@ -94,6 +95,11 @@ class Gate:
         }
     )
 
+    @property
+    def live(self) -> LiveReservations:
+        """The reservations of requests that run now."""
+        return self.service._live
+
     async def chat(self, content: str = "Hello", **fields: Any) -> httpx.Response:
         """One chat completion; the simulator obeys a last line such as `sim: tokens=5`."""
         body = {"model": "small", "messages": [{"role": "user", "content": content}], **fields}
@@ -124,7 +130,7 @@ class Gate:
 
     async def settle_all(self) -> None:
         """Wait until every pending settlement has reached the ledger."""
-        await self.service._settlements.drain(grace_s=10.0)
+        await self.service._delivery.drain(grace_s=10.0)
 
     async def one_event(self, customer_id: str = "acme") -> Event:
         """The customer's only event, after everything has settled."""

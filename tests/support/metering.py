@@ -14,8 +14,9 @@ from gateway.dialects.base import Answered, Asked, ReadOptions, form_of, may_be_
 from gateway.domain.pricing import compile_prices
 from gateway.domain.usage import Usage
 from gateway.flow.catalog import Model
-from gateway.flow.estimate import Bound, bound_request
-from gateway.flow.reservation.outcome import Ended, Outcome, Stage, decide
+from gateway.flow.estimate import Estimate, estimate_request
+from gateway.flow.reservation.outcome import Ended, Outcome, decide
+from gateway.flow.reservation.progress import Stage
 from gateway.settings.policy import PRESETS, PolicySection, Preset
 
 PRICES = {"input": 3_000_000, "cache_read": 300_000, "cache_write": 3_750_000, "output": 15_000_000}
@@ -37,7 +38,7 @@ PATHS = {
 
 How = Literal["whole", "left", "killed", "broken", "cut"]
 _STAGES: dict[How, Stage] = {
-    "whole": "whole",
+    "whole": "complete",
     "left": "left",
     "killed": "killed",
     "broken": "sent",
@@ -114,7 +115,7 @@ def charge(case: Case, pieces: Sequence[bytes], how: How = "whole", status: int 
     )
     dialect = DIALECTS[case.dialect]
     facts = dialect.read(asked_of(case), ReadOptions(priced_tools=case.tools))
-    bound = bound_request(facts, model, knobs)
+    bound = estimate_request(facts, model, knobs)
     labels = {"array": "application/json", "": ""}
     label = labels.get(case.label, case.label) or (
         "text/event-stream" if form_of(b"".join(pieces[:9])) == "events" else "application/json"
@@ -134,7 +135,7 @@ def charge(case: Case, pieces: Sequence[bytes], how: How = "whole", status: int 
         status=status,
         streaming=streaming,
         facts=meter.facts,
-        bound=bound,
+        estimate=bound,
         model=model,
         policy=knobs,
         passed_output=float("inf"),
@@ -152,7 +153,7 @@ def rate(case: Case, usage: Usage) -> int:
     return -(-pico // 1000)
 
 
-def held_nano(case: Case, bound: Bound, model: Model) -> int:
+def held_nano(case: Case, bound: Estimate, model: Model) -> int:
     """What the hold of this request costs."""
     return rate(case, bound.held_usage(model))
 

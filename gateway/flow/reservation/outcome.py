@@ -1,7 +1,8 @@
 """What a request is charged when it ends: a pure function of what was seen.
 
 How the request ended is decided first; only then whether usage is present, missing or absurd. What
-the provider did not report is never charged beyond the hold.
+the provider did not report is never charged beyond the hold. `OUTCOMES` has one row for each way
+out, in order of precedence; `docs/reference/outcomes.md` prints the same rows.
 """
 
 from collections.abc import Callable
@@ -9,59 +10,46 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from gateway.dialects.base import AnswerFacts
-from gateway.domain.usage import (
-    OUTPUT_UNITS,
-    TOKEN_UNITS,
-    Usage,
-    UsageSource,
-    usage_in_tier,
-    without_tier,
-)
+from gateway.domain.usage import Usage, UsageSource
 from gateway.flow.catalog import Model, Policy
-from gateway.flow.estimate import Bound
-from gateway.flow.reservation.pending_settlement import Verb
-
-Stage = Literal[
-    "unsent",  # the upstream has received nothing
-    "sent",  # the upstream may have the request; an end here is the upstream's fault, or ours
-    "whole",  # the answer is complete
-    "cut",  # the gate ended the stream: the credit was exhausted
-    "left",  # the client has gone
-    "killed",  # the operator ended it: by a kill, or by stopping the gate
-]
-
-ABSURD_FACTOR: Final = 100
-ABSURD_SLACK: Final = 1_000_000
-"""Usage beyond this many times the bound, and tokens above it, is a fault of the upstream."""
-
-_INPUT_UNITS: Final = frozenset(
-    {"input", "cache_read", "cache_write", "cache_write_1h", "audio_input", "image_input"}
+from gateway.flow.estimate import Estimate
+from gateway.flow.reservation.progress import Stage
+from gateway.flow.reservation.seen_usage import (
+    NOTHING_MISSING,
+    TOKEN_SIDES,
+    is_usable,
+    missing_units,
+    seen_usage,
+    side_of,
 )
-_TOKEN_SIDES: Final = frozenset({"input", "output"})
-NOTHING_MISSING: Final[frozenset[str]] = frozenset()
+
+Verb = Literal["settle", "release"]
+
 ABSURD: Final = "usage_absurd"
-UNREADABLE: Final = ("answer_unreadable",)
-_NOT_WHOLE: Final[frozenset[Stage]] = frozenset({"unsent", "sent", "killed"})
+MISSING: Final = "usage_missing"
+UNREADABLE: Final = "answer_unreadable"
+UNDRAINED: Final = "undrained"
+_INCOMPLETE: Final[frozenset[Stage]] = frozenset({"unsent", "sent", "killed"})
 """Ends that are the upstream's fault or the operator's act: what was not delivered is not charged,
-whatever the policy says of clients who leave."""
+whatever the policy says about clients that leave."""
 
 
 @dataclass(slots=True)
 class Ended:
     """A request at its end. Never changed.
 
-    status:          the upstream's, 0 when its head has not come
-    streaming:       what the upstream answered, else what the client asked for
+    status:          the upstream's, 0 when its response head has not arrived
+    streaming:       what the upstream responded, else what the client asked for
     passed_output:   the most output that can have been passed on
-    learned_output:  gives the output that answers of this model to this customer usually have; None
-                     while too few have ended
+    learned_output:  gives the output that responses of this model to this customer usually have;
+                     None while too few have ended
     """
 
     stage: Stage
     status: int
     streaming: bool
     facts: AnswerFacts
-    bound: Bound
+    estimate: Estimate
     model: Model
     policy: Policy
     passed_output: float
@@ -78,179 +66,303 @@ class Outcome:
     flags: tuple[str, ...] = ()
 
 
-def decide(ended: Ended) -> Outcome:
-    """The row of the outcome table (docs/flow.md) that applies."""
-    facts = ended.facts
-    failed = ended.stage in _NOT_WHOLE or ended.status >= 400 or facts.error
-    usable = is_usable(facts, ended.bound)
-    if failed and not usable and not _delivered(ended):
-        return Outcome("release", {}, None)
-    reported = usable and facts.usage_final
-    if ended.stage == "left" and not reported:
-        return _when_gone(ended, usable=usable)
-    if ended.stage == "cut" or (ended.stage == "killed" and not reported):
-        # What the last piece had beyond the hold was not passed on: it is not charged.
-        usage = seen_usage(facts, ended.bound, usable=usable, cut=True)
-        return Outcome("settle", usage, "counted", _flags(facts, usable=usable))
-    if facts.unreadable is not None and not reported:
-        return Outcome("settle", ended.bound.held_usage(ended.model), "estimated", UNREADABLE)
-    missing = _missing(ended, usable=usable)
-    if not missing and reported:
-        return Outcome("settle", seen_usage(facts, ended.bound), facts.source, facts.flags)
-    flags = _flags(facts, usable=usable)
-    usage = seen_usage(facts, ended.bound, usable=usable)
-    if ABSURD in flags:
-        return Outcome("settle", usage, "estimated", flags)
-    if failed or not missing:
-        return Outcome("settle", usage, "counted", flags)
-    flags = (*flags, "usage_missing")
-    if ended.policy.missing_usage == "counted":
-        return Outcome("settle", usage, "counted", flags)
-    return Outcome("settle", _with_hold(ended, usage, missing), "estimated", flags)
+class Reading:
+    """What the rows ask about a request that has ended.
 
-
-def _with_hold(ended: Ended, usage: Usage, missing: frozenset[str]) -> Usage:
-    """The hold in place of what is missing: all of it where nothing was reported."""
-    held = ended.bound.held_usage(ended.model)
-    if missing >= _TOKEN_SIDES:
-        return held
-    known = {unit: quantity for unit, quantity in usage.items() if _side(unit) not in missing}
-    return {**known, **{unit: held[unit] for unit in held if _side(unit) in missing}}
-
-
-def seen_usage(
-    facts: AnswerFacts,
-    bound: Bound,
-    *,
-    usable: bool = True,
-    output: int | None = None,
-    cut: bool = False,
-) -> Usage:
-    """Usage so far: what was reported where it was, else what the gate counted, at most the hold.
-
-    usable:  the reports are believed
-    output:  charge this much instead of the output that was counted or reported
-    cut:     nothing beyond the hold was passed on, whatever a running report says
+    failed:   it broke, was refused by the upstream, or reports an error of its own
+    usable:   usage was reported, and is within reason for this request
+    reported: the usable reports are the provider's final figures
+    left_by:  the policy for clients that leave, where this client has left; else ""
+    missing:  what is priced and was neither reported nor counted
     """
-    held = bound.held_output
-    usage: dict[str, int] = {"request": 1, **bound.other_certain}
-    for unit, quantity in facts.counted.items():
-        usage[unit] = min(quantity, bound.other_most.get(unit, quantity))
-    if usable and facts.usage is not None:
-        usage.update(facts.usage)
-    if not (usable and facts.input_reported):
-        usage["input"] = bound.input_count
-    if output is not None:
-        usage.update(dict.fromkeys(OUTPUT_UNITS, 0), output=output)
-    elif usable and facts.output_reported:
-        produced = sum(usage.get(unit, 0) for unit in OUTPUT_UNITS)
-        after = facts.counted_output - facts.output_reported_at
-        if after > 0 and produced < held:
-            usage["output"] = usage.get("output", 0) + min(after, held - produced)
-        if cut and produced > held:
-            _take_away(usage, produced - held)
+
+    __slots__ = ("ended", "failed", "left_by", "missing", "reported", "usable")
+
+    def __init__(self, ended: Ended) -> None:
+        facts, policy = ended.facts, ended.policy
+        self.ended = ended
+        self.failed = ended.stage in _INCOMPLETE or ended.status >= 400 or facts.error
+        self.usable = is_usable(facts, ended.estimate)
+        self.reported = self.usable and facts.usage_final
+        left = ended.stage == "left" and not self.reported
+        by = policy.disconnect_stream if ended.streaming else policy.disconnect_json
+        self.left_by: str = by if left else ""
+        self.missing = NOTHING_MISSING if left else missing_units(ended.model, ended, self.usable)
+
+    @property
+    def delivered(self) -> bool:
+        """Whether any of the response can have reached the client."""
+        ended, facts = self.ended, self.ended.facts
+        if ended.status >= 400 or ended.stage == "unsent":
+            return False
+        seen = facts.unreadable is not None or facts.counted_output > 0 or facts.hosted_calls > 0
+        return seen and (ended.streaming or ended.stage == "complete")
+
+    @property
+    def undrained(self) -> bool:
+        """Whether the policy wants the rest of a response that cannot be read on."""
+        return self.left_by == "drain" and not self.ended.streaming
+
+    @property
+    def report_flags(self) -> tuple[str, ...]:
+        """What is odd about the reports. A figure that is impossible, and that no other report
+        gives, is absurd; one that is merely absent is not."""
+        facts = self.ended.facts
+        flags = facts.flags if self.usable else ()
+        unreasonable = facts.usage is not None and not self.usable
+        incomplete = not (facts.input_reported and facts.output_reported)
+        if unreasonable or (incomplete and facts.usage_problem is not None):
+            return (*flags, ABSURD)
+        return flags
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way out.
+
+    when:    the condition, as the documentation says it; the rows above come first
+    charged: what is charged, as the documentation says it
+    applies, outcome: the same in code
+    """
+
+    name: str
+    when: str
+    charged: str
+    applies: Callable[[Reading], bool]
+    outcome: Callable[[Reading], Outcome]
+
+
+def decide(ended: Ended) -> Outcome:
+    """The outcome by the first row that applies."""
+    reading = Reading(ended)
+    # Nearly all requests are complete and reported: no row above that one applies to them.
+    if ended.stage == "complete" and reading.reported and not ended.model.free:
+        if not (reading.failed or reading.missing):
+            return _reported(reading)
+    for row in OUTCOMES:
+        if row.applies(reading):
+            return row.outcome(reading)
+    raise AssertionError("the last row applies to everything")
+
+
+# What a row charges
+
+
+def _release(_: Reading) -> Outcome:
+    return Outcome("release", {}, None)
+
+
+def _reported(of: Reading) -> Outcome:
+    facts = of.ended.facts
+    return Outcome("settle", seen_usage(facts, of.ended.estimate), facts.source, facts.flags)
+
+
+def _hold(of: Reading, flags: tuple[str, ...] = ()) -> Outcome:
+    ended = of.ended
+    return Outcome("settle", ended.estimate.held_usage(ended.model), "estimated", flags)
+
+
+def _free(_: Reading) -> Outcome:
+    return Outcome("settle", {}, None)
+
+
+def _unreadable(of: Reading) -> Outcome:
+    return _hold(of, (UNREADABLE,))
+
+
+def _left_hold(of: Reading) -> Outcome:
+    return _hold(of, (UNDRAINED,) if of.undrained else ())
+
+
+def _learned(of: Reading) -> Outcome:
+    learned = of.ended.learned_output()
+    if learned is None:
+        return _left_hold(of)
+    output = min(learned, of.ended.estimate.held_output)
+    return _left(of, output)
+
+
+def _left(of: Reading, output: int = 0) -> Outcome:
+    ended = of.ended
+    usage = seen_usage(ended.facts, ended.estimate, usable=of.usable, output=output)
+    if of.undrained:
+        return Outcome("settle", usage, "estimated", (UNDRAINED,))
+    return Outcome("settle", usage, "counted")
+
+
+def _left_counted(of: Reading) -> Outcome:
+    # A complete piece that waits for the hold to grow has been counted, and not passed on.
+    ended = of.ended
+    counted = int(min(ended.facts.counted_output, ended.passed_output))
+    facts = replace(ended.facts, counted_output=counted)
+    usage = seen_usage(facts, ended.estimate, usable=of.usable)
+    return Outcome("settle", usage, "counted", of.report_flags)
+
+
+def _cut(of: Reading) -> Outcome:
+    # What the last piece had beyond the hold was not passed on: it is not charged.
+    ended = of.ended
+    usage = seen_usage(ended.facts, ended.estimate, usable=of.usable, cut=True)
+    return Outcome("settle", usage, "counted", of.report_flags)
+
+
+def _seen(of: Reading, source: UsageSource = "counted", *more_flags: str) -> Outcome:
+    usage = seen_usage(of.ended.facts, of.ended.estimate, usable=of.usable)
+    return Outcome("settle", usage, source, (*of.report_flags, *more_flags))
+
+
+def _absurd(of: Reading) -> Outcome:
+    return _seen(of, "estimated")
+
+
+def _missing_counted(of: Reading) -> Outcome:
+    return _seen(of, "counted", MISSING)
+
+
+def _missing_hold(of: Reading) -> Outcome:
+    """The hold in place of what is missing: all of it where nothing was reported."""
+    seen = _seen(of, "estimated", MISSING)
+    held = of.ended.estimate.held_usage(of.ended.model)
+    missing = of.missing
+    if missing >= TOKEN_SIDES:
+        usage = held
     else:
-        usage["output"] = min(facts.counted_output, held)
-    calls = min(facts.hosted_calls, bound.tool_calls)
-    if calls > usage.get("tool_call", 0):
-        usage["tool_call"] = calls
-    return usage_in_tier(usage, bound.tiers[0])
+        known = {unit: n for unit, n in seen.usage.items() if side_of(unit) not in missing}
+        usage = {**known, **{unit: held[unit] for unit in held if side_of(unit) in missing}}
+    return replace(seen, usage=usage)
 
 
-def _take_away(usage: dict[str, int], surplus: int) -> None:
-    for unit in OUTPUT_UNITS:
-        taken = min(surplus, usage.get(unit, 0))
-        surplus -= taken
-        usage[unit] = usage.get(unit, 0) - taken
-
-
-def _delivered(ended: Ended) -> bool:
-    """Whether any of the answer can have reached the client."""
-    if ended.status >= 400 or ended.stage == "unsent":
-        return False
-    facts = ended.facts
-    if facts.unreadable is not None:
-        return ended.streaming or ended.stage == "whole"
-    seen = facts.counted_output > 0 or facts.hosted_calls > 0
-    return seen and (ended.streaming or ended.stage == "whole")
-
-
-def _when_gone(ended: Ended, *, usable: bool) -> Outcome:
-    """The client has left. What has begun to reason unseen is never charged as if it had not."""
-    facts, bound, policy = ended.facts, ended.bound, ended.policy
-    by = policy.disconnect_stream if ended.streaming else policy.disconnect_json
-    undrained = by == "drain" and not ended.streaming
-    flags: tuple[str, ...] = ("undrained",) if undrained else ()
-    hold = Outcome("settle", bound.held_usage(ended.model), "estimated", flags)
-    if by == "charge_hold" or ended.model.hidden_output:
-        return hold
-    if facts.unreadable is not None and by != "charge_input":
-        return Outcome("settle", hold.usage, "estimated", UNREADABLE)
-    output = 0
-    if undrained and policy.undrained != "input":
-        learned = ended.learned_output() if policy.undrained == "expected" else None
-        if learned is None:
-            return hold
-        output = min(learned, bound.held_output)
-    elif ended.streaming and by == "drain" and policy.missing_usage == "hold":
-        return hold
-    elif ended.streaming and by != "charge_input":
-        # A complete piece that waits for the hold to grow has been counted, and not passed on.
-        counted = int(min(facts.counted_output, ended.passed_output))
-        usage = seen_usage(replace(facts, counted_output=counted), bound, usable=usable)
-        return Outcome("settle", usage, "counted", _flags(facts, usable=usable))
-    usage = seen_usage(facts, bound, usable=usable, output=output)
-    return Outcome("settle", usage, "estimated" if undrained else "counted", flags)
-
-
-def _flags(facts: AnswerFacts, *, usable: bool) -> tuple[str, ...]:
-    """What is odd about the reports. A figure that is impossible, and that no other report gives, is
-    absurd; what is merely absent is not."""
-    flags = facts.flags if usable else ()
-    unreasonable = facts.usage is not None and not usable
-    incomplete = not (facts.input_reported and facts.output_reported)
-    if unreasonable or (incomplete and facts.usage_problem is not None):
-        return (*flags, ABSURD)
-    return flags
-
-
-def _missing(ended: Ended, *, usable: bool) -> frozenset[str]:
-    """What is priced and was neither reported nor counted: "input", "output", other units."""
-    facts, bound = ended.facts, ended.bound
-    reports_both = facts.input_reported and facts.output_reported and facts.usage_final
-    if usable and reports_both and not ended.model.other_units:
-        return NOTHING_MISSING
-    missing = set()
-    reported = facts.usage if usable and facts.usage is not None else {}
-    for side in map(_side, ended.model.prices.units):
-        if side == "input":
-            known = (usable and facts.input_reported) or not bound.input
-        elif side == "output":
-            silent = not facts.counted_output
-            known = usable and facts.usage_final and (facts.output_reported or silent)
-        else:
-            known = side not in ended.model.other_units or side in facts.counted or side in reported
-        if not known:
-            missing.add(side)
-    return frozenset(missing)
-
-
-def _side(unit: str) -> str:
-    """What a unit is a part of: "input", "output", or itself."""
-    plain = without_tier(unit)
-    return "input" if plain in _INPUT_UNITS else "output" if plain in OUTPUT_UNITS else plain
-
-
-def is_usable(facts: AnswerFacts, bound: Bound) -> bool:
-    """Whether usage was reported, and is within reason for this request."""
-    if facts.usage is None:
-        return False
-    tokens = 0
-    for unit, quantity in facts.usage.items():
-        if unit in TOKEN_UNITS:
-            tokens += quantity
-        elif quantity > ABSURD_FACTOR:
-            held = bound.tool_calls if unit == "tool_call" else bound.other_most.get(unit, 0)
-            if quantity > ABSURD_FACTOR * max(1, held):
-                return False
-    return tokens <= ABSURD_FACTOR * bound.most + ABSURD_SLACK
+OUTCOMES: Final[tuple[Row, ...]] = (
+    Row(
+        "nothing_delivered",
+        "the upstream failed or refused, or the operator ended the request; nothing was delivered,"
+        " and no usage was reported",
+        "nothing; the hold is released",
+        lambda of: of.failed and not of.usable and not of.delivered,
+        _release,
+    ),
+    Row(
+        "free",
+        "the route is free",
+        "nothing; the event has the amount 0",
+        lambda of: of.ended.model.free,
+        _free,
+    ),
+    Row(
+        "left_charge_hold",
+        "the client left; the policy is `charge_hold`, or the model reasons before it shows output",
+        "the hold",
+        lambda of: (
+            bool(of.left_by) and (of.left_by == "charge_hold" or of.ended.model.hidden_output)
+        ),
+        _left_hold,
+    ),
+    Row(
+        "left_unreadable",
+        "the client left a response that could not be decoded; the policy is not `charge_input`",
+        "the hold",
+        lambda of: (
+            bool(of.left_by)
+            and of.ended.facts.unreadable is not None
+            and of.left_by != "charge_input"
+        ),
+        _unreadable,
+    ),
+    Row(
+        "left_undrained_hold",
+        "the client left before a response that does not stream, and the policy could not drain it;"
+        " `undrained: hold`",
+        "the hold",
+        lambda of: of.undrained and of.ended.policy.undrained == "hold",
+        _left_hold,
+    ),
+    Row(
+        "left_undrained_expected",
+        "the same with `undrained: expected`",
+        "the input, and the output that such responses usually have, at most the hold; the hold"
+        " while too few have ended",
+        lambda of: of.undrained and of.ended.policy.undrained == "expected",
+        _learned,
+    ),
+    Row(
+        "left_undrained_input",
+        "the same with `undrained: input`",
+        "the input",
+        lambda of: of.undrained,
+        _left,
+    ),
+    Row(
+        "left_drained_hold",
+        "the client left a stream that was drained without a final report; `disconnect_stream:"
+        " drain` and `missing_usage: hold`",
+        "the hold",
+        lambda of: of.left_by == "drain" and of.ended.policy.missing_usage == "hold",
+        _left_hold,
+    ),
+    Row(
+        "left_counted",
+        "the client left a stream; the policy is not `charge_input`",
+        "what was counted or reported of what passed",
+        lambda of: bool(of.left_by) and of.ended.streaming and of.left_by != "charge_input",
+        _left_counted,
+    ),
+    Row(
+        "left_input",
+        "the client left; the policy is `charge_input`",
+        "the input",
+        lambda of: bool(of.left_by),
+        _left,
+    ),
+    Row(
+        "cut",
+        "the gate ended the stream because the credit was exhausted, or the operator ended it"
+        " before a final report",
+        "what was counted or reported, at most the hold",
+        lambda of: of.ended.stage == "cut" or (of.ended.stage == "killed" and not of.reported),
+        _cut,
+    ),
+    Row(
+        "unreadable",
+        "the response could not be decoded, and no final usage was reported",
+        "the hold",
+        lambda of: of.ended.facts.unreadable is not None and not of.reported,
+        _unreadable,
+    ),
+    Row(
+        "reported",
+        "the provider reported the final usage, and nothing that has a price is missing",
+        "what was reported, also beyond the hold",
+        lambda of: of.reported and not of.missing,
+        _reported,
+    ),
+    Row(
+        "absurd",
+        "a figure of the provider is impossible, and no other report gives it",
+        "what was counted, at most the hold",
+        lambda of: ABSURD in of.report_flags,
+        _absurd,
+    ),
+    Row(
+        "counted",
+        "the response failed after a part of it was delivered, or everything with a price was"
+        " counted",
+        "what was counted or reported, at most the hold",
+        lambda of: of.failed or not of.missing,
+        _seen,
+    ),
+    Row(
+        "missing_counted",
+        "the response is complete without a usable report; `missing_usage: counted`",
+        "what was counted, at most the hold",
+        lambda of: of.ended.policy.missing_usage == "counted",
+        _missing_counted,
+    ),
+    Row(
+        "missing_hold",
+        "the same with `missing_usage: hold`",
+        "the hold in place of what is missing",
+        lambda of: True,
+        _missing_hold,
+    ),
+)
+"""Every way out, in order of precedence."""

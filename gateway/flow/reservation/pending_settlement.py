@@ -3,19 +3,13 @@
 A settle carries all that the ledger needs to charge even if the hold is gone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
-
-from msgpack import Packer
+from typing import Any
 
 from gateway.domain.reservation import Account, Settled
+from gateway.flow.reservation.outcome import Verb
 from gateway.ledger.operations import Ledger
-
-Verb = Literal["settle", "release"]
-
-pack_facts: Final[Callable[[dict[str, Any]], bytes]] = Packer().pack
-"""The facts of an event as msgpack. One packer for all: a new one costs more than what it packs."""
 
 
 @dataclass(slots=True)  # not frozen: each request makes one, and that would make it dearer

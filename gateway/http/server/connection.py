@@ -1,115 +1,105 @@
-"""One client's connection: aiohttp's C parser in front, the flow's handler behind. RFC 9112.
+"""One client's connection: heads and bodies in, one task that handles its requests. RFC 9112.
 
 Invariants:
 
-- One request at a time; up to `PIPELINED_MOST` more wait parsed, then reading stops.
-- A handler runs in a task of its own that nobody cancels: it learns that its client has gone and
-  settles what it has begun.
-- Every stage has a deadline, a number that the server's sweep looks at: no timer per request.
-- After an error of framing, or an answer given before the request's body was read, the
-  connection ends: it is shut for writing, what still comes is thrown away for a while (else the
-  client's kernel would drop our answer unread, RFC 9112, 9.6), then it is closed.
-- aiohttp's parser (3.14.5) adds the trailers of a chunked body to the *next* request's fields.
-  So a connection goes on after a chunked body only if it demonstrably had no trailers and nothing
-  stood behind it.
+- One request at a time. What follows it stays unread in a bounded buffer and cannot change how
+  the request is answered.
+- One task serves the connection, request after request. Nothing here cancels it while a handler
+  runs: a handler learns that its client has left and settles what it has begun.
+- Each stage has a deadline, a number that the server's sweep looks at: no timer per request.
+- The last response of a connection is followed by a lingering close (RFC 9112, 9.6): the
+  connection is shut for writing and what still arrives is discarded for a while. Otherwise the
+  client's kernel could discard the response unread.
+- A head equal to the one before it, but for the digits of its Content-Length, is not parsed again.
 """
 
 import asyncio
 import math
 import re
-from collections import deque
-from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from asyncio import CancelledError
+from contextlib import suppress
+from typing import Final, cast
 
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpRequestParser
-from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
-
+from gateway.http.budget import UNCHARGED_BYTES, Charge
 from gateway.http.interface import BodyError, ClientGone
-from gateway.http.server.exchange import ServedExchange, status_line
-from gateway.http.server.strictness import ALLOW, Problem, head_problem, path_problem
+from gateway.http.server.body import ChunkedBody, IncomingBody, SizedBody
+from gateway.http.server.exchange import ServedExchange, too_large
+from gateway.http.server.host import Host, Stage
+from gateway.http.server.limits import counted_address
+from gateway.http.server.request_head import (
+    HEAD_END,
+    HeadRefused,
+    ParsedHead,
+    RememberedHead,
+    beginning_problem,
+    parse_head,
+    remember,
+)
 
-if TYPE_CHECKING:
-    from gateway.http.server.server import HttpServer
-
-PIPELINED_MOST: Final = 8
-FIELD_MOST_BYTES: Final = 8190
-FIELDS_MOST: Final = 100
-HEAD_MOST_BYTES: Final = 64 * 1024
-BODY_BUFFER_BYTES: Final = 64 * 1024
-"""Body bytes that wait for the flow before reading stops (the parser stops at twice this)."""
+UNASKED_MAX_BYTES: Final = 64 * 1024
+"""Bytes of a body, or of requests behind the current one, that arrive before reading stops."""
 NEVER: Final = math.inf
 
-_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
-_REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,40} ")
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n){1,4}+")
+_BAD_FRAMING: Final = "The body's framing is not valid."
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_OVERLOADED: Final = "The gateway's buffers are full. Try again shortly."
 
 
-class Stage(IntEnum):
-    """Where a connection is; each has its own deadline."""
-
-    IDLE = 0
-    """between requests"""
-    HEAD = 1
-    """a part of a head has come"""
-    HANDLING = 2
-    """the handler runs; no deadline of ours"""
-    BODY = 3
-    """the handler waits for the request's body"""
-    WRITING = 4
-    """the handler waits for a client that reads slowly"""
-    ENDING = 5
-    """all is said; what comes is thrown away"""
+_IDLE: Final = Stage.IDLE
+_HANDLING: Final = Stage.HANDLING
+_ENDING: Final = Stage.ENDING
 
 
-class Connection(BaseProtocol):
-    """A protocol of the server's listening socket. Everything else is driven by `HttpServer`."""
+class Connection(asyncio.Protocol):
+    """A protocol of the server's listening socket. Everything else is driven by its host."""
 
     __slots__ = (
-        "_chunked_body",
+        "_body",
+        "_body_deadline",
+        "_body_error",
+        "_body_limit",
+        "_buffer",
+        "_charge",
+        "_checked",
         "_exchange",
-        "_head_bytes",
-        "_part_of_next",
-        "_payload",
-        "_queue",
-        "_refused",
-        "_server",
-        "_tainted",
-        "_task",
-        "counted",
+        "_host",
+        "_last",
+        "_loop",
+        "_reading_paused",
+        "_remembered",
+        "_waiter",
+        "address",
         "deadline",
         "remote",
         "stage",
+        "task",
+        "transport",
+        "writing_paused",
     )
 
-    def __init__(self, server: "HttpServer", loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(
-            loop,
-            HttpRequestParser(
-                self,
-                loop,
-                BODY_BUFFER_BYTES,
-                max_line_size=FIELD_MOST_BYTES,
-                max_field_size=FIELD_MOST_BYTES,
-                max_headers=FIELDS_MOST,
-                auto_decompress=False,
-                max_msg_queue_size=PIPELINED_MOST,
-            ),
-        )
-        self._server = server
-        self._queue: deque[tuple[RawRequestMessage, StreamReader]] = deque()
-        self._refused: Problem | None = None
+    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
+        self._host = host
+        self._loop = loop
+        self._buffer = b""
+        self._checked = 0
+        self._remembered: RememberedHead | None = None
         self._exchange: ServedExchange | None = None
-        self._payload: StreamReader | None = None
-        self._chunked_body: StreamReader | None = None
-        self._tainted = False
-        self._part_of_next = False
-        self._head_bytes = 0
-        self._task: asyncio.Task[None] | None = None
-        self.counted = False
+        self._body: IncomingBody | None = None
+        self._body_error: Exception | None = None
+        self._last = False
+        self._body_limit = -1
+        self._body_deadline = NEVER
+        self._charge: Charge | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._reading_paused = False
+        self.transport: asyncio.Transport | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.writing_paused = False
+        self.address = ""
+        """What the connection is counted under; "" when it is not."""
         self.remote = ""
-        self.stage = Stage.IDLE
+        self.stage = _IDLE
         self.deadline = NEVER
 
     def __repr__(self) -> str:
@@ -118,158 +108,244 @@ class Connection(BaseProtocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        self.remote = peer[0] if isinstance(peer, tuple) else ""
-        self._await_request()
-        problem = self._server.admit(self)
+        if isinstance(peer, tuple):
+            self.remote = peer[0]
+            self.address = counted_address(peer[0])
+        self.deadline = self._loop.time() + self._host.limits.idle_s
+        problem = self._host.admit(self)
         if problem is not None:
-            self._server.note_refused(problem[0])
-            self._end_with(*problem, linger=False)
+            self._refuse(*problem, linger=False)
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        if self.transport is None:
-            return
-        super().connection_lost(exc)
-        self._parser = None
-        self._server.forget(self)
-        self._queue.clear()
-        if self._payload is not None and not self._payload.is_eof():
-            self._payload.set_exception(ClientGone("the client closed the connection"))
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.transport = None
+        self.stage = _ENDING
+        self.deadline = NEVER
+        self._buffer = b""
+        self._host.forget(self)
+        self._drop_body(ClientGone("the client closed the connection"))
         if self._exchange is not None:
             self._exchange.note_gone()
+        self._wake()
 
     def data_received(self, data: bytes) -> None:
-        if self.stage is Stage.ENDING or self._parser is None:
-            return
-        if self._tainted or self._refused is not None:
-            return
-        body_was_open = not self._body_is_whole()
-        try:
-            messages, upgraded, _ = self._parser.feed_data(data)
-        except HttpProcessingError as error:
-            self._parse_failed(error, data)
-            return
-        for message, payload in messages:
-            if self._chunked_body is not None:
-                self._tainted = True  # see the law on trailers
-                break
-            self._payload = payload
-            if message.chunked:
-                self._chunked_body = payload
-            self._queue.append((message, payload))
-        chunked = self._chunked_body
-        if chunked is not None and chunked.is_eof():
-            self._chunked_body = None
-            self._tainted = self._tainted or not data.endswith(_LAST_CHUNK)
-        if upgraded:
-            self._tainted = True
-        if len(self._queue) >= PIPELINED_MOST and not self._buffer_paused:
-            self._pause_reading_for_buffer()  # the parser has stopped, and may have kept a rest
-        if self._exchange is None:
-            if self._queue:
-                self._next()
-            elif data:
-                self._part_of_head(len(data))
-        elif data and not body_was_open and not messages:
-            self._part_of_next = True
+        if self.stage is _IDLE:
+            known = self._remembered
+            if known is not None:
+                found = known.match(data)
+                if found is not None:
+                    length, start = found
+                    self._begin(known.parsed, length, data[start:])
+                    return
+            self._buffer = data
+            self._look()
+        elif self.stage is Stage.HEAD:
+            self._buffer += data
+            self._look()
+        elif self.stage is not _ENDING:
+            if self._body is not None and (not self._body.whole or self._body.length is None):
+                self._feed_body(self._body, data)
+            else:
+                self._keep(data)
 
     def eof_received(self) -> None:
-        """A client that shuts its writing side is gone: the transport closes itself."""
+        """A client that shuts its writing side has left: the transport closes itself."""
 
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        # aiohttp's reader asks for this after every read, paused or not.
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        if self.stage is Stage.WRITING:
+            self._wake()
 
     # Requests in
 
-    def _await_request(self) -> None:
-        self.stage = Stage.IDLE
-        self.deadline = self._loop.time() + self._server.limits.idle_s
-        self._head_bytes = 0
-
-    def _part_of_head(self, size: int) -> None:
-        if self.stage is Stage.IDLE:
-            self.stage = Stage.HEAD
-            self.deadline = self._loop.time() + self._server.limits.head_s
-        self._head_bytes += size
-        if self._head_bytes > HEAD_MOST_BYTES:
-            self._refuse(431, "The request's head is too large.")
-
-    def _next(self) -> None:
-        message, payload = self._queue.popleft()
-        assert self._parser is not None
-        self._parser.message_consumed()
-        problem = head_problem(message)
-        if problem is None:
-            path, _, query = message.path.partition("?")
-            problem = (
-                (400, "The request target must not have a fragment.") if "#" in query else None
-            )
-            problem = problem or path_problem(path)
-        if problem is not None:
-            self._refuse(*problem)
+    def _look(self) -> None:
+        """Begin the request whose head is in the buffer, if its last byte has arrived."""
+        data = self._buffer
+        if self._checked == 0:
+            # RFC 9112, 2.2: some clients send an empty line behind a body.
+            empty = _EMPTY_LINES.match(data)
+            if empty is not None:
+                self._buffer = data = data[empty.end() :]
+            if not data:
+                return
+        end = data.find(HEAD_END, max(self._checked - 3, 0))
+        if end < 0:
+            problem = beginning_problem(data, self._checked) if data != b"\r" else None
+            if problem is not None:
+                self._refuse(*problem)
+                return
+            self._checked = len(data) if data != b"\r" else 0
+            if self.stage is _IDLE:
+                self.stage = Stage.HEAD
+                self.deadline = self._loop.time() + self._host.limits.head_s
             return
-        server = self._server
-        self._exchange = exchange = ServedExchange(
-            self, message, payload, path, query, server.date_field
-        )
-        self.stage = Stage.HANDLING
+        end += len(HEAD_END)
+        block, self._buffer, self._checked = data[:end], b"", 0
+        try:
+            parsed = parse_head(block)
+        except HeadRefused as refused:
+            self._refuse(*refused.problem)
+            return
+        self._remembered = remember(block, parsed)
+        self._begin(parsed, parsed.content_length, data[end:])
+
+    def _begin(self, parsed: ParsedHead, length: int | None, rest: bytes) -> None:
+        """Begin a request. rest: what has arrived behind its head."""
+        self.stage = _HANDLING
         self.deadline = NEVER
-        server.begin(self)
-        self._task = self._loop.create_task(self._handle(exchange))
+        body: bytes | None = None
+        if length == len(rest):
+            body = rest
+        elif length is not None and length < len(rest):
+            body, self._buffer = rest[:length], rest[length:]
+        if body is not None and len(body) > UNCHARGED_BYTES and not self._charged(len(body)):
+            self._body, body = SizedBody(len(body)), None
+            self._body_error = BodyError("overloaded", _OVERLOADED)
+        if body is None and self._body is None:
+            self._body = ChunkedBody() if length is None else SizedBody(length)
+            if rest:
+                self._feed_body(self._body, rest)
+                if self._body.broken:
+                    self._refuse(400, _BAD_FRAMING)
+                    return
+        self._exchange = ServedExchange(self, parsed, length, body, self.remote)
+        self._host.begin(self)
+        if self.task is None:
+            self.task = self._loop.create_task(self._serve())
+        else:
+            self._wake()
 
-    def _parse_failed(self, error: HttpProcessingError, data: bytes) -> None:
-        if not self._body_is_whole():
-            assert self._payload is not None
-            # The body of the request in hand: its flow refuses it, and the connection ends.
-            self._tainted = True
-            self._payload.set_exception(
-                BodyError("bad_request", "The body's framing is not valid.")
-            )
+    def _feed_body(self, body: IncomingBody, data: bytes) -> None:
+        if self._body_error is not None:
+            self._pause_reading()
             return
-        if isinstance(error, LineTooLong):
-            problem = 431, "A header field or the request line is too long."
-        elif isinstance(error, BadHttpMethod) and _REQUEST_LINE.match(data):
-            problem = 405, "The method is not served here."
-        else:
-            problem = 400, "The request is not valid HTTP/1.1."
-        if self._exchange is None:
-            self._refuse(*problem)
-        else:
-            self._refused = problem  # said after the answers before it
+        before = body.size
+        rest = body.feed(data)
+        if body.broken:
+            self._fail_body(BodyError("bad_request", _BAD_FRAMING))
+        elif 0 <= self._body_limit < body.size:
+            self._fail_body(too_large(self._body_limit))
+        elif not self._charged(body.size - before):
+            self._fail_body(BodyError("overloaded", _OVERLOADED))
+        elif body.whole:
+            if self.stage is Stage.BODY:
+                self._wake()
+        elif self._host.budget.tight:
+            self._pause_reading()
+            if self.stage is Stage.BODY:
+                self._starve()
+        elif self.stage is not Stage.BODY and body.size > UNASKED_MAX_BYTES:
+            self._pause_reading()
+        if rest:
+            self._keep(rest)
 
-    # The handler
+    def _keep(self, data: bytes) -> None:
+        """Keep what follows the current request until it has been answered."""
+        self._buffer += data
+        if len(self._buffer) > UNASKED_MAX_BYTES:
+            self._pause_reading()
+            if not self._charged(len(data)):
+                self._buffer = b""
+                self._last = True
+
+    def _charged(self, size: int) -> bool:
+        if self._charge is None:
+            owner = self._exchange.owner if self._exchange is not None else ""
+            self._charge = Charge(self._host.budget, owner)
+        return self._charge.add(size)
+
+    def _starve(self) -> None:
+        """Wait for room in the budget; the server's sweep resumes it."""
+        host = self._host
+        host.starved.add(self)
+        self.deadline = min(self._body_deadline, self._loop.time() + host.limits.starved_s)
+
+    def read_on(self) -> None:
+        """Read on: there is room in the budget again."""
+        if self.stage is Stage.BODY:
+            self.deadline = self._body_deadline
+            self._resume_reading()
+
+    def _fail_body(self, error: BodyError) -> None:
+        self._pause_reading()
+        self._drop_body(error)
+
+    def _drop_body(self, error: Exception) -> None:
+        if self._body is not None and not self._body.whole and self._body_error is None:
+            self._body_error = error
+            self._body.take()
+            if self._charge is not None:
+                self._charge.clear()
+            if self.stage is Stage.BODY:
+                self._wake()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and self.transport is not None:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            if not self.is_lost():
+                assert self.transport is not None
+                self.transport.resume_reading()
+
+    # The task
+
+    async def _serve(self) -> None:
+        try:
+            while (exchange := self._exchange) is not None:
+                await self._handle(exchange)
+                while self._exchange is None and self.stage is not _ENDING:
+                    await self._wait()
+        except CancelledError:
+            # Between requests a cancellation was meant for the handler that has just returned.
+            self._end(linger=False)
+            raise
+        finally:
+            self.task = None
 
     async def _handle(self, exchange: ServedExchange) -> None:
-        server = self._server
+        host = self._host
+        failed = False
         try:
-            await server.handler(exchange)
+            await host.handler(exchange)
         except ClientGone:
             pass
-        except asyncio.CancelledError:
+        except CancelledError:
             self.abort()
             raise
         except Exception as error:
-            server.note_crash(error)
-            if not exchange.status and not self.is_lost():
-                self._end_with(500, "The gate failed.", linger=True)
+            host.note_crash(error)
+            failed = True
         finally:
             self._exchange = None
-            self._task = None
-            server.done(self)
-        if self.stage is not Stage.ENDING and not self.is_lost():
-            await self._after(exchange)
-
-    async def _after(self, exchange: ServedExchange) -> None:
+            host.done(self)
+            if self._charge is not None:
+                self._charge.clear()
+                self._charge = None
+        task = self.task
+        if task is not None and task.cancelling():
+            # Cancelled while it returned, by a kill: that was about this request, not the next.
+            with suppress(CancelledError):
+                await asyncio.sleep(0)
+            while task.uncancel():
+                pass
+        if self.stage is _ENDING or self.is_lost():
+            return
         if not exchange.status:
-            self._server.note_crash(RuntimeError("a handler gave no answer"))
-            self._end_with(500, "The gate gave no answer.", linger=True)
+            if not failed:
+                host.note_crash(RuntimeError("a handler gave no response"))
+            self._refuse(500, "The gateway failed to answer this request.")
         elif not exchange.complete:
             self.abort()
-        elif not exchange.keep_alive:
-            self._end(linger=self._tainted or not self._body_is_whole())
+        elif not exchange.keep_alive or not self.goes_on():
+            self._end()
         else:
             if self.writing_paused:
                 try:
@@ -279,131 +355,175 @@ class Connection(BaseProtocol):
             self._go_on()
 
     def _go_on(self) -> None:
-        if self._queue:
-            self._next()
-        elif self._refused is not None:
-            self._refuse(*self._refused)
-        elif self.is_last():
-            self._end(linger=self._tainted)
-        else:
-            self._await_request()
-            if self._part_of_next:
-                self._part_of_next = False
-                self._part_of_head(0)
-        if self._buffer_paused and len(self._queue) <= PIPELINED_MOST // 2:
-            self.data_received(b"")  # what the parser kept back
-            if len(self._queue) < PIPELINED_MOST:
-                self._resume_reading_for_buffer()
+        """Take the next request from the buffer, or wait for it."""
+        self._body = None
+        self._body_limit = -1
+        host = self._host
+        self.stage = _IDLE
+        self.deadline = self._loop.time() + host.limits.idle_s
+        host.resting[self] = None
+        if self._buffer:
+            if len(self._buffer) > UNASKED_MAX_BYTES and not self._charged(len(self._buffer)):
+                self._refuse(503, _OVERLOADED)
+                return
+            self._look()
+        if self._reading_paused and len(self._buffer) <= UNASKED_MAX_BYTES:
+            self._resume_reading()
 
-    def is_last(self) -> bool:
-        """Whether no request is served after the one in hand."""
-        return self._server.draining or (self._tainted and not self._queue)
+    async def _wait(self) -> None:
+        self._waiter = waiter = self._loop.create_future()
+        await waiter
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     # For the exchange
 
     def is_lost(self) -> bool:
-        """Whether the client is known to be gone."""
+        """Return whether the client is known to be gone."""
         return self.transport is None or self.transport.is_closing()
 
-    def send(self, data: bytes) -> None:
+    def goes_on(self) -> bool:
+        """Return whether another request may follow the one in hand."""
+        body = self._body
+        if body is not None and (body.closes or not body.whole):
+            return False
+        return not self._last and not self._host.draining
+
+    def opening(self, status: int) -> bytes:
+        """Return the status line and the date field."""
+        return self._host.openings.get(status) or self._host.opening(status)
+
+    def send(self, data: bytes | memoryview) -> None:
         """Hand bytes to the transport. Raises ClientGone."""
         transport = self.transport
         if transport is None or transport.is_closing():
             raise ClientGone("the client closed the connection")
         transport.write(data)
 
-    async def drained(self) -> None:
+    async def drained(self, waiting_bytes: int = 0) -> None:
         """Wait until the client has read most of what was sent. Raises ClientGone."""
+        host = self._host
+        if self.is_lost():
+            raise ClientGone("the client closed the connection")
+        assert self.transport is not None
+        charge = Charge(host.budget, self._exchange.owner if self._exchange is not None else "")
+        size = self.transport.get_write_buffer_size() + waiting_bytes
+        if not host.charge_unread(self, charge, size):
+            self.abort()
+            raise ClientGone("the client left too much unread")
         self.stage = Stage.WRITING
-        self.deadline = self._loop.time() + self._server.limits.write_s
+        self.deadline = self._loop.time() + host.limits.write_s
         try:
-            await self._drain_helper()
-        except ConnectionError:
-            raise ClientGone("the client closed the connection") from None
+            while self.writing_paused and not self.is_lost():
+                await self._wait()
         finally:
+            host.unread.pop(self, None)
+            charge.clear()
             if self.stage is Stage.WRITING:
-                self.stage = Stage.HANDLING
+                self.stage = _HANDLING
                 self.deadline = NEVER
         if self.is_lost():
             raise ClientGone("the client closed the connection")
 
-    def await_body(self) -> None:
-        """The handler begins to wait for the body."""
-        self.stage = Stage.BODY
-        self.deadline = self._loop.time() + self._server.limits.body_s
+    async def receive_body(self, limit_bytes: int) -> bytes:
+        """Wait for a body that was not complete with its head. Raises BodyError, ClientGone."""
+        body, exchange = self._body, self._exchange
+        assert body is not None, "a body is read once"
+        assert exchange is not None, "a body is read while its request is handled"
+        if self._body_error is None and not body.whole:
+            await self._receive(body, exchange, limit_bytes)
+        if self._body_error is not None:
+            raise self._body_error
+        if body.size > limit_bytes:
+            raise too_large(limit_bytes)
+        return body.take()
 
-    def body_done(self) -> None:
-        """The handler has the body, or gave it up."""
-        if self.stage is Stage.BODY:
-            self.stage = Stage.HANDLING
-            self.deadline = NEVER
+    async def _receive(
+        self, body: IncomingBody, exchange: ServedExchange, limit_bytes: int
+    ) -> None:
+        if exchange.expects and not body.size:
+            # Only now: a flow that refuses before reading never invites the body.
+            self.send(_CONTINUE)
+        self.stage = Stage.BODY
+        self.deadline = self._body_deadline = self._loop.time() + self._host.limits.body_s
+        self._body_limit = limit_bytes
+        if body.size > limit_bytes:
+            self._fail_body(too_large(limit_bytes))
+        elif self._charge is not None and not self._charge.move(exchange.owner):
+            self._fail_body(BodyError("overloaded", _OVERLOADED))
+        elif self._reading_paused and self._host.budget.tight:
+            self._starve()
+        else:
+            self._resume_reading()
+        try:
+            while self._body_error is None and not body.whole:
+                await self._wait()
+        finally:
+            self._host.starved.discard(self)
+            if self.stage is Stage.BODY:
+                self.stage = _HANDLING
+                self.deadline = NEVER
 
     def abort(self) -> None:
         """Cut the connection; the client sees that something is missing."""
-        self.stage = Stage.ENDING
+        self.stage = _ENDING
         self.deadline = NEVER
         if self.transport is not None:
             self.transport.abort()
 
     # Ends
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, status: int, message: str, *, linger: bool = True) -> None:
         """Answer outside of any handler, and end."""
-        self._server.note_refused(status)
-        self._end_with(status, message, linger=True)
-
-    def _end_with(self, status: int, message: str, *, linger: bool) -> None:
-        body = self._server.render_error(status, message)
-        extra, connection = "", "close"
-        if status == 405:
-            extra = f"allow: {ALLOW}\r\n"
-        elif status == 426:  # RFC 9110, 15.5.22
-            extra, connection = "upgrade: HTTP/1.1\r\n", "close, upgrade"
-        head = (
-            f"{status_line(status)}{self._server.date_field}{extra}"
-            f"content-type: application/json\r\nconnection: {connection}\r\n"
-            f"content-length: {len(body)}\r\n\r\n"
-        )
         if not self.is_lost():
-            self.send(head.encode() + body)
+            self.send(self._host.refusal(status, message))
             self._end(linger=linger)
 
-    def _end(self, *, linger: bool) -> None:
-        """Close once everything is sent; linger throws away what still comes, for a while."""
-        self.stage = Stage.ENDING
-        self.deadline = self._loop.time() + self._server.limits.linger_s
-        self._queue.clear()
+    def _end(self, *, linger: bool = True) -> None:
+        """Close once everything is sent; linger discards what still arrives, for a while."""
+        self.stage = _ENDING
+        self._buffer = b""
         transport = self.transport
-        assert transport is not None
-        if linger and transport.can_write_eof():
-            transport.write_eof()
-            self._resume_transport_reading()
-        else:
-            transport.close()
-
-    def _body_is_whole(self) -> bool:
-        return self._payload is None or self._payload.is_eof()
+        if transport is not None and not transport.is_closing():
+            limits = self._host.limits
+            unsent = transport.get_write_buffer_size()
+            self.deadline = self._loop.time() + (limits.write_s if unsent else limits.linger_s)
+            self._host.resting[self] = None
+            if linger and transport.can_write_eof():
+                transport.write_eof()
+                self._resume_reading()
+            else:
+                transport.close()
+        self._wake()
 
     def close_idle(self) -> None:
-        """Close if no request is in hand."""
-        if self.stage is Stage.IDLE or self.stage is Stage.HEAD:
+        """Close the connection if it has no request in hand."""
+        if self.stage is _IDLE or self.stage is Stage.HEAD:
+            self._end(linger=False)
+
+    def shed(self) -> None:
+        """Close the connection, which has no request in hand, in favour of a new one."""
+        if self.stage is _ENDING:
+            self.abort()
+        else:
             self._end(linger=False)
 
     def expire(self) -> None:
         """The stage's deadline has passed."""
         if self.stage is Stage.BODY:
-            self.body_done()
-            assert self._payload is not None
-            self._payload.set_exception(
-                BodyError("timeout", "The body did not arrive whole in time.")
+            starved = self in self._host.starved and self.deadline < self._body_deadline
+            self.deadline = NEVER
+            self._fail_body(
+                BodyError("overloaded", _OVERLOADED)
+                if starved
+                else BodyError("timeout", "The body did not arrive completely in time.")
             )
         elif self.stage is Stage.HEAD:
-            self._refuse(408, "The request's head did not arrive whole in time.")
-        elif self.stage is Stage.IDLE:
+            self._refuse(408, "The request's head did not arrive completely in time.")
+        elif self.stage is _IDLE:
             self._end(linger=False)
         else:
             self.abort()
-
-    def running(self) -> "asyncio.Task[None] | None":
-        """The handler's task, if one runs."""
-        return self._task

@@ -1,89 +1,91 @@
-"""One request on a client's connection and the answer to it: the `Exchange` of the real server.
+"""One request on a client's connection and the response to it: the `Exchange` of the real server.
 
 Invariants:
 
-- An answer given whole is one write to the transport: status line, fields, body.
-- Framing is this file's alone (RFC 9112, 6): fields of the flow that would frame are dropped.
+- A complete response is one write to the transport: status line, fields, body.
+- Framing is written by this file alone (RFC 9112, 6).
 - The handler is never interrupted. A client that leaves shows as `ClientGone` at the next write
   or read, through `client_gone()`, and through `on_gone`.
 """
 
-from collections.abc import Callable, Sequence
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
-
-from aiohttp.http import HttpVersion10
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from gateway.http.interface import BodyError, ClientGone, Exchange
+from gateway.http.server.request_head import ParsedHead
 
-if TYPE_CHECKING:
-    from gateway.http.server.connection import Connection
-
-_STATUS_LINES: Final = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus
-}
-_OWN_FIELDS: Final = frozenset(
-    {"connection", "content-length", "date", "keep-alive", "transfer-encoding", "upgrade"}
-)
-_JOINED_MOST_BYTES: Final = 64 * 1024
-"""A body beyond this is not copied behind its head: two writes cost less."""
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SLICE_BYTES: Final = 256 * 1024
+"""More is handed to the transport in slices, each when the one before has left."""
 
 
-def status_line(status: int) -> str:
-    """The first line of an answer."""
-    return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"
+class Wire(Protocol):
+    """What an exchange needs of its connection."""
+
+    writing_paused: bool
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Hand bytes to the transport. Raises ClientGone."""
+        ...
+
+    async def drained(self, waiting_bytes: int = 0) -> None:
+        """Wait until the client has read most of what was sent. Raises ClientGone.
+
+        waiting_bytes: what the caller keeps meanwhile, to be sent next
+        """
+        ...
+
+    async def receive_body(self, limit_bytes: int) -> bytes:
+        """Wait for a body that was not complete with its head. Raises BodyError, ClientGone."""
+        ...
+
+    def opening(self, status: int) -> bytes:
+        """Return the status line and the date field."""
+        ...
+
+    def goes_on(self) -> bool:
+        """Return whether another request may follow this one."""
+        ...
+
+    def is_lost(self) -> bool:
+        """Return whether the client is known to be gone."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        ...
 
 
 class ServedExchange(Exchange):
     """See `Exchange`. The connection makes one per request; it is useless after the handler."""
 
     __slots__ = (
+        "_body",
         "_chunked",
-        "_connection",
-        "_date",
         "_ended",
         "_gone_callback",
         "_left_bytes",
-        "_message",
-        "_payload",
+        "_parsed",
         "_silent",
-        "_sized",
-        "also",
+        "_wire",
         "keep_alive",
-        "method",
-        "path",
-        "query",
-        "remote",
-        "status",
     )
 
     def __init__(
-        self,
-        connection: "Connection",
-        message: RawRequestMessage,
-        payload: StreamReader,
-        path: str,
-        query: str,
-        date: str,
+        self, wire: Wire, parsed: ParsedHead, length: int | None, body: bytes | None, remote: str
     ) -> None:
-        self.method = message.method
-        self.path = path
-        self.query = query
-        self.remote = connection.remote
+        """length: bytes of the body, None when it is chunked. body: None while it is incomplete."""
+        self.head = parsed.head
+        self.content_length = length
+        self.remote = remote
+        self.owner = ""
         self.status = 0
-        self.also = ()
-        self.keep_alive = not message.should_close
-        self._connection = connection
-        self._message = message
-        self._payload = payload
-        self._date = date
-        self._chunked = False
-        self._silent = False
-        self._sized = False
-        self._left_bytes = 0
+        self.also = b""
+        self.keep_alive = parsed.keep_alive
+        """Whether the connection goes on behind the response."""
+        self._wire = wire
+        self._parsed = parsed
+        self._body = body
+        self._left_bytes: int | None = None
         self._ended = False
         self._gone_callback: Callable[[], None] | None = None
 
@@ -92,143 +94,122 @@ class ServedExchange(Exchange):
 
     # The request
 
-    def header(self, name: str) -> str | None:
-        return self._message.headers.get(name)
-
-    def header_values(self, name: str) -> list[str]:
-        return self._message.headers.getall(name, [])
-
-    def headers(self) -> list[tuple[str, str]]:
-        return list(self._message.headers.items())
-
     async def read_body(self, limit_bytes: int) -> bytes:
-        payload = self._payload
-        if payload.is_eof() and payload.exception() is None:
-            if payload.total_bytes > limit_bytes:
-                raise _too_large(limit_bytes)
-            return payload.read_nowait()
-        length = self._message.headers.get("content-length")
-        if length is not None and int(length) > limit_bytes:
-            raise _too_large(limit_bytes)
-        connection = self._connection
-        if self._message.headers.get("expect") is not None and not payload.total_bytes:
-            # Only now: a flow that refuses before reading never invites the body.
-            connection.send(_CONTINUE)
-        pieces = []
-        size = 0
-        connection.await_body()
-        try:
-            while piece := await payload.readany():
-                size += len(piece)
-                if size > limit_bytes:
-                    raise _too_large(limit_bytes)
-                pieces.append(piece)
-        finally:
-            connection.body_done()
-        return b"".join(pieces)
+        length = self.content_length
+        if length is not None and length > limit_bytes:
+            raise too_large(limit_bytes)
+        body = self._body
+        return body if body is not None else await self._wire.receive_body(limit_bytes)
 
-    # The answer
+    @property
+    def expects(self) -> bool:
+        """Whether the client waits for 100 (Continue)."""
+        return self._parsed.expects
+
+    # The response
 
     def client_gone(self) -> bool:
-        return self._connection.is_lost()
+        return self._wire.is_lost()
 
     def on_gone(self, callback: Callable[[], None]) -> None:
-        if self._connection.is_lost():
+        if self._wire.is_lost():
             callback()
         else:
             self._gone_callback = callback
 
-    async def answer(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
-        head = self._head(status, headers, len(body))
+    async def answer(self, status: int, fields: bytes, body: bytes) -> None:
+        head = self._head(status, fields, len(body))
         self._left_bytes = 0
         self._ended = True
-        connection = self._connection
+        wire = self._wire
         if self._silent:
-            connection.send(head)
-        elif len(body) <= _JOINED_MOST_BYTES:
-            connection.send(head + body)
+            wire.send(head)
+        elif len(body) <= _SLICE_BYTES:
+            wire.send(head + body)
         else:
-            connection.send(head)
-            connection.send(body)
-        if connection.writing_paused:
-            await connection.drained()
+            wire.send(head)
+            await self._send_slices(body)
+        if wire.writing_paused:
+            await wire.drained()
 
-    async def start(
-        self, status: int, headers: Sequence[tuple[str, str]], length: int | None
-    ) -> None:
-        self._connection.send(self._head(status, headers, length))
+    async def start(self, status: int, fields: bytes, length: int | None) -> None:
+        self._wire.send(self._head(status, fields, length))
 
     async def write(self, data: bytes) -> None:
-        assert self.status, "an answer begins with its head"
-        assert not self._ended, "nothing is written behind an answer's end"
-        connection = self._connection
+        assert self.status, "a response begins with its head"
+        assert not self._ended, "nothing is written behind a response's end"
+        wire = self._wire
         if self._silent or not data:
-            if connection.is_lost():
+            if wire.is_lost():
                 raise ClientGone
             return
         if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        elif self._sized:
-            self._left_bytes -= len(data)
-            assert self._left_bytes >= 0, "more body than announced"
-        connection.send(data)
-        if connection.writing_paused:
-            await connection.drained()
+            if len(data) > _SLICE_BYTES:
+                wire.send(b"%x\r\n" % len(data))
+                await self._send_slices(data)
+                wire.send(b"\r\n")
+            else:
+                wire.send(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            if self._left_bytes is not None:
+                self._left_bytes -= len(data)
+                assert self._left_bytes >= 0, "more body than announced"
+            await self._send_slices(data)
+        if wire.writing_paused:
+            await wire.drained()
+
+    async def _send_slices(self, data: bytes) -> None:
+        wire = self._wire
+        view = memoryview(data)
+        for offset in range(0, len(data), _SLICE_BYTES):
+            if wire.writing_paused:
+                await wire.drained(len(data) - offset)
+            wire.send(view[offset : offset + _SLICE_BYTES])
 
     async def end(self) -> None:
-        assert self.status, "an answer begins with its head"
+        assert self.status, "a response begins with its head"
         if self._ended:
             return
         self._ended = True
         if self._chunked and not self._silent:
-            self._connection.send(b"0\r\n\r\n")
+            self._wire.send(b"0\r\n\r\n")
 
     def abort(self) -> None:
-        self._connection.abort()
+        self._wire.abort()
 
-    def _head(self, status: int, headers: Sequence[tuple[str, str]], length: int | None) -> bytes:
-        assert not self.status, "a request has one answer"
-        connection = self._connection
-        if not self._payload.is_eof() or connection.is_last():
-            # The rest of the body would be taken for the next request.
-            self.keep_alive = False
-        is_http10 = self._message.version is HttpVersion10
+    def _head(self, status: int, fields: bytes, length: int | None) -> bytes:
+        assert not self.status, "a request has one response"
+        assert not fields or fields.endswith(b"\r\n"), "fields are complete lines"
+        wire = self._wire
+        self.status = status
+        self._left_bytes = length
+        self._chunked = False
+        self._silent = self.head.method == "HEAD"
+        is_http10 = self._parsed.is_http10
         if status < 200 or status == 204 or status == 304:
             self._silent = True  # RFC 9110, 6.4.1: no body, so no framing
-            framing = ""
+            framing = b""
         elif length is not None:
-            framing = f"content-length: {length}\r\n"
-            self._sized = True
-            self._left_bytes = length
-            self._silent = self.method == "HEAD"
+            framing = b"content-length: %d\r\n" % length
         elif is_http10:
-            self.keep_alive = False  # RFC 9112, 6.1: HTTP/1.0 knows no chunks
-            framing = ""
-            self._silent = self.method == "HEAD"
+            self.keep_alive = False  # RFC 9112, 6.1: HTTP/1.0 has no chunks
+            framing = b""
         else:
-            framing = "transfer-encoding: chunked\r\n"
+            framing = b"transfer-encoding: chunked\r\n"
             self._chunked = True
-            self._silent = self.method == "HEAD"
-        if not self.keep_alive:
-            framing += "connection: close\r\n"
+        if not self.keep_alive or not wire.goes_on():
+            self.keep_alive = False
+            framing += b"connection: close\r\n"
         elif is_http10:
-            framing += "connection: keep-alive\r\n"
-        fields = [f"{n}: {v}\r\n" for n, v in headers if n.lower() not in _OWN_FIELDS]
-        fields += [f"{n}: {v}\r\n" for n, v in self.also]
-        line = status_line(status)
-        middle = "".join(fields)
-        # RFC 9110, 5.5: a line break in a value would start a field, or an answer, of its own.
-        if middle.count("\n") != len(fields) or middle.count("\r") != len(fields):
-            raise ValueError("a header field of the answer holds a line break")
-        self.status = status
-        return f"{line}{self._date}{framing}{middle}\r\n".encode("latin-1", "replace")
+            framing += b"connection: keep-alive\r\n"
+        return b"%b%b%b%b\r\n" % (wire.opening(status), framing, fields, self.also)
 
     # The connection's side
 
     @property
     def complete(self) -> bool:
-        """Whether the answer was sent whole."""
-        return self._ended and (self._silent or not self._sized or self._left_bytes == 0)
+        """Whether the response was sent completely."""
+        return self._ended and (self._silent or not self._left_bytes)
 
     def note_gone(self) -> None:
         """The connection is lost."""
@@ -237,5 +218,6 @@ class ServedExchange(Exchange):
             callback()
 
 
-def _too_large(limit_bytes: int) -> BodyError:
+def too_large(limit_bytes: int) -> BodyError:
+    """Return the error for a body over the limit."""
     return BodyError("too_large", f"The body is larger than the limit of {limit_bytes} bytes.")

@@ -1,74 +1,48 @@
 """The gate's HTTP server: connections of one listening socket, their limits, their end.
 
-It stands on aiohttp's C parser and body reader (≥ 3.14.5, for the smuggling and bomb holes before
-it), with connections of our own (`connection.py`), because aiohttp's own have no deadlines for
-heads and bodies, no caps, and cost a task, a response object and header maps per request.
-
-Invariants: a handler is never cancelled by a client's leaving; every stage of a connection has a
+Invariants: a handler is never cancelled because its client left; every stage of a connection has a
 deadline, kept by one sweep to within `SWEEP_EVERY_S`; connections are bounded in total and per
-address; errors of this layer are JSON through `render_error`.
+address, and what they buffer by one byte budget; errors of this layer are JSON through
+`render_error`.
 """
 
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import Final
 
-import aiohttp
 import orjson
 import structlog
-from aiohttp.http import HttpRequestParser
 
-from gateway.http.interface import Exchange
+from gateway.http.budget import ByteBudget, Charge
 from gateway.http.server.connection import Connection
-from gateway.http.server.strictness import Problem
+from gateway.http.server.host import Client, Handler
+from gateway.http.server.limits import ServerLimits as ServerLimits
+from gateway.http.server.limits import accept_backlog
+from gateway.http.server.strictness import ALLOW, Problem
 from gateway.telemetry.logs import failure
 
-Handler = Callable[[Exchange], Awaitable[None]]
 RenderError = Callable[[int, str], bytes]
 
-AIOHTTP_LEAST: Final = (3, 14, 5)
 SWEEP_EVERY_S: Final = 0.5
+_CROWDED_PART: Final = 0.95
 
 _log = structlog.get_logger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
-    """Bounds of the server; times in seconds, kept to within 0.5 s or a quarter of the smallest.
-
-    idle_s:                   an idle connection is closed after this
-    head_s:                   from a head's first byte to its last, else 408
-    body_s:                   from the flow's wish for the body to its last byte, else 408
-    write_s:                  a client may leave a full buffer unread for this long, then it is cut
-    linger_s:                 how long what comes after an end is thrown away before the close
-    connections_most:         open at a time; the next is answered 503
-    connections_per_address:  the same per peer address (not for unix sockets)
-    """
-
-    idle_s: float = 75.0
-    head_s: float = 9.0
-    body_s: float = 30.0
-    write_s: float = 30.0
-    linger_s: float = 2.0
-    connections_most: int = 20_000
-    connections_per_address: int = 2_000
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
 def openai_error(status: int, message: str) -> bytes:
-    """An error body in OpenAI's shape."""
+    """Return an error body in OpenAI's shape."""
     kind = "api_error" if status >= 500 else "invalid_request_error"
     return orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": None}})
 
 
 class HttpServer:
-    """Serves `handler` on one listening socket.
-
-    Raises RuntimeError when aiohttp is too old or runs without its C parser.
-    """
+    """Serves `handler` on one listening socket."""
 
     def __init__(
         self,
@@ -76,25 +50,35 @@ class HttpServer:
         limits: ServerLimits | None = None,
         *,
         render_error: RenderError = openai_error,
+        budget: ByteBudget | None = None,
     ) -> None:
-        _require_parser()
+        """budget: to be shared with the client to upstreams; one by the limits when None."""
         self.handler = handler
-        self.limits = limits or ServerLimits()
-        self.render_error = render_error
+        self.limits = limits = limits or ServerLimits()
+        self.budget = budget or ByteBudget(limits.buffer_bytes, limits.buffer_share_bytes)
         self.draining = False
-        self.date_field = _date_field()
+        self.openings: dict[int, bytes] = {}
+        self.resting: dict[Client, None] = {}
+        self.starved: set[Client] = set()
+        self.unread: dict[Client, Charge] = {}
         self.requests_total = 0
         self.crashes_total = 0
+        self.shed_total = 0
+        """Idle connections closed in favour of new ones."""
         self.refused_total: Counter[int] = Counter()
         """Requests answered by this layer alone, by status."""
-        self._connections: set[Connection] = set()
-        self._busy: set[Connection] = set()
+        self._date = b""
+        self._render_error = render_error
+        self._connections: set[Client] = set()
+        self._busy: set[Client] = set()
         self._per_address: Counter[str] = Counter()
         self._listener: asyncio.Server | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._quiet: asyncio.Future[None] | None = None
-        times = self.limits
-        smallest = min(times.idle_s, times.head_s, times.body_s, times.write_s, times.linger_s)
+        smallest = min(
+            *(limits.idle_s, limits.head_s, limits.body_s, limits.write_s),
+            *(limits.linger_s, limits.starved_s),
+        )
         self._sweep_every_s = min(SWEEP_EVERY_S, smallest / 4)
 
     def __repr__(self) -> str:
@@ -107,12 +91,20 @@ class HttpServer:
 
     @property
     def busy_count(self) -> int:
-        """Connections whose handler runs, those included whose client has gone."""
+        """Connections whose handler runs, including those whose client has left."""
         return len(self._busy)
 
-    async def start(self, sock: socket.socket, *, backlog: int = 2048) -> None:
+    @property
+    def crowded(self) -> bool:
+        """Whether a new client would hardly be served: nearly every place has a request in hand, or
+        the byte budget is nearly used up."""
+        busy_most = self.limits.connections_most * _CROWDED_PART
+        return len(self._busy) > busy_most or self.budget.tight
+
+    async def start(self, sock: socket.socket) -> None:
         """Listen on a bound socket."""
         loop = asyncio.get_running_loop()
+        backlog = accept_backlog(self.limits.connections_most)
         self._listener = await loop.create_server(
             lambda: Connection(self, loop), sock=sock, backlog=backlog
         )
@@ -125,7 +117,7 @@ class HttpServer:
             self._listener = None
 
     async def drain(self, grace_s: float) -> int:
-        """Accept no more, close idle connections, let the running handlers end; every answer from
+        """Accept no more, close idle connections, wait for the running handlers; every response from
         now on closes its connection. Returns how many handlers still run after grace_s.
         """
         self.stop_accepting()
@@ -136,15 +128,16 @@ class HttpServer:
         return len(self._busy)
 
     async def close(self, settle_s: float = 5.0) -> None:
-        """Cut every connection. Handlers see `ClientGone` and get settle_s to end by themselves;
+        """Cut every connection. Handlers see `ClientGone` and have settle_s to end by themselves;
         what still runs then is cancelled.
         """
         self.stop_accepting()
         self.draining = True
+        tasks = {c.task for c in self._connections | self._busy if c.task is not None}
         for connection in list(self._connections):
             connection.abort()
-        await self._wait_quiet(settle_s)
-        tasks = [task for c in self._busy if (task := c.running()) is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=settle_s)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -155,73 +148,109 @@ class HttpServer:
 
     async def _wait_quiet(self, most_s: float) -> None:
         if self._busy:
-            if self._quiet is None:  # else another call waits already: both hear of it
+            if self._quiet is None:  # else another call waits already: both are woken
                 self._quiet = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._quiet], timeout=most_s)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.date_field = _date_field()
+        self._date = f"date: {formatdate(usegmt=True)}\r\n".encode()
+        self.openings.clear()
         now = loop.time()
         for connection in [c for c in self._connections if c.deadline < now]:
             connection.expire()
+        if self.starved and not self.budget.tight:
+            for connection in list(self.starved):
+                connection.read_on()
         self._sweep_timer = loop.call_later(self._sweep_every_s, self._sweep, loop)
 
-    # The connections' side
+    # The connections' side: see `Host`
 
-    def admit(self, connection: Connection) -> Problem | None:
-        """Take a new connection into account; says why it is refused, or None."""
-        full = len(self._connections) >= self.limits.connections_most
-        self._connections.add(connection)
-        address = connection.remote
-        crowded = (
-            bool(address) and self._per_address[address] >= self.limits.connections_per_address
-        )
-        if full or crowded:
+    def admit(self, connection: Client) -> Problem | None:
+        """Count a new connection; returns why it is refused, or None."""
+        limits, address = self.limits, connection.address
+        crowded = bool(address) and self._per_address[address] >= limits.connections_per_address
+        full = len(self._connections) >= limits.connections_most
+        if crowded or (full and not self._shed()):
+            self._connections.add(connection)
+            connection.address = ""
             return 503, "Too many connections. Use fewer, and keep them alive."
+        self._connections.add(connection)
+        self.resting[connection] = None
         if address:
-            connection.counted = True
             self._per_address[address] += 1
         return None
 
-    def forget(self, connection: Connection) -> None:
-        """A connection is lost."""
-        self._connections.discard(connection)
-        if connection.counted:
-            left = self._per_address[connection.remote] - 1
-            if left:
-                self._per_address[connection.remote] = left
-            else:
-                del self._per_address[connection.remote]
+    def _shed(self) -> bool:
+        """Close the connection that has been without a request for longest; False without one."""
+        victim = next(iter(self.resting), None)
+        if victim is None:
+            return False
+        del self.resting[victim]
+        victim.shed()
+        self.shed_total += 1
+        return True
 
-    def begin(self, connection: Connection) -> None:
-        """A handler starts."""
+    def forget(self, connection: Client) -> None:
+        """Stop counting a connection that is lost."""
+        self._connections.discard(connection)
+        self.resting.pop(connection, None)
+        address = connection.address
+        if address:
+            left = self._per_address[address] - 1
+            if left:
+                self._per_address[address] = left
+            else:
+                del self._per_address[address]
+
+    def begin(self, connection: Client) -> None:
+        """Count a request that begins."""
         self.requests_total += 1
+        self.resting.pop(connection, None)
         self._busy.add(connection)
 
-    def done(self, connection: Connection) -> None:
-        """A handler has ended."""
+    def done(self, connection: Client) -> None:
+        """Count a handler that has returned."""
         self._busy.discard(connection)
         if not self._busy and self._quiet is not None:
             self._quiet.set_result(None)
             self._quiet = None
 
-    def note_refused(self, status: int) -> None:
-        """A request was answered by this layer."""
+    def opening(self, status: int) -> bytes:
+        """Return the status line and the date field."""
+        line = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode()
+        self.openings[status] = opening = line + self._date
+        return opening
+
+    def refusal(self, status: int, message: str) -> bytes:
+        """Count a refusal of the HTTP layer and return the complete response to it."""
         self.refused_total[status] += 1
+        body = self._render_error(status, message)
+        extra, connection = b"", b"close"
+        if status == 405:
+            extra = b"allow: %b\r\n" % ALLOW.encode()
+        elif status == 426:  # RFC 9110, 15.5.22
+            extra, connection = b"upgrade: HTTP/1.1\r\n", b"close, upgrade"
+        elif status == 503:
+            extra = b"retry-after: 1\r\n"
+        return (
+            b"%b%bcontent-type: application/json\r\nconnection: %b\r\ncontent-length: %d\r\n\r\n%b"
+        ) % (self.opening(status), extra, connection, len(body), body)
+
+    def charge_unread(self, connection: Client, charge: Charge, size: int) -> bool:
+        """Charge bytes that a client leaves unread; False when it has to be cut.
+
+        If the total is used up, the clients that have left theirs unread for longest are cut first.
+        """
+        while not charge.add(size):
+            victim = next(iter(self.unread), None)
+            if victim is None or self.budget.has_room(size):
+                return False  # its owner's share is used up
+            self.unread.pop(victim).clear()
+            victim.abort()
+        self.unread[connection] = charge
+        return True
 
     def note_crash(self, error: Exception) -> None:
-        """A handler raised what it should not."""
+        """Count and log an error that a handler should not have raised."""
         self.crashes_total += 1
         _log.error("handler_failed", **failure(error))
-
-
-def _date_field() -> str:
-    return f"date: {formatdate(usegmt=True)}\r\n"
-
-
-def _require_parser() -> None:
-    found = tuple(int(part) for part in aiohttp.__version__.split(".")[:3] if part.isdecimal())
-    if found < AIOHTTP_LEAST:
-        raise RuntimeError(f"aiohttp {aiohttp.__version__} is too old; 3.14.5 or later is needed")
-    if HttpRequestParser.__module__ != "aiohttp._http_parser":
-        raise RuntimeError("aiohttp runs without its C parser; unset AIOHTTP_NO_EXTENSIONS")

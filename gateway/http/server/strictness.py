@@ -1,21 +1,16 @@
-"""What a request's head must satisfy beyond what aiohttp's parser asks. Pure, no I/O.
+"""Rules for single parts of a request's head: methods, hosts, upgrades, paths. Pure, no I/O.
 
-The parser (3.14.5) refuses bare LF, obs-fold, NUL, bad lengths, bad chunk sizes, CL with TE,
-two Hosts and no Host. It lets through what `head_problem` refuses; each rule says which row of
-the bad-input catalogue it is. Everything refused here closes the connection: what is behind
-such a head cannot be trusted to be where we think it is.
+Each rule says which row of the bad-input catalogue it is.
 """
 
 import re
-from collections.abc import Mapping
 from typing import Final
 
-from aiohttp.http import HttpVersion10, HttpVersion11
-from aiohttp.http_parser import RawRequestMessage
+from gateway.http.interface import RequestHead
 
 ALLOWED_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ALLOW: Final = ", ".join(ALLOWED_METHODS)
-_METHODS: Final = frozenset(ALLOWED_METHODS)
+METHODS: Final = frozenset(ALLOWED_METHODS)
 
 Problem = tuple[int, str]
 """Status and message of a refusal."""
@@ -35,56 +30,34 @@ _DOTS: Final = re.compile(r"/\.\.?(?:/|$)")
 NO_ENDPOINT: Final = "There is no such endpoint."
 
 
-def head_problem(message: RawRequestMessage) -> Problem | None:
-    """Why this head is refused, or None. The path itself is `path_problem`'s."""
-    headers = message.headers
-    if message.method not in _METHODS:
-        if message.method == "CONNECT":  # row 13
-            return 400, "CONNECT is not served here."
-        return 405, f"The method {message.method[:20]} is not served here."  # row 14
-    version = message.version
-    if version is not HttpVersion11 and version is not HttpVersion10:
-        return 505, "Only HTTP/1.1 and HTTP/1.0 are served here."
-    if message.chunked or "transfer-encoding" in headers:
-        problem = _transfer_problem(version is HttpVersion10, headers)
-        if problem is not None:
-            return problem
-    host = headers.get("host")
-    if host is None:
-        if version is HttpVersion11:
-            return 400, "The Host header is missing."  # row 8
-    elif not _HOST.fullmatch(host):
+def host_problem(hosts: list[str], *, is_http10: bool) -> Problem | None:
+    """Return why these values of Host are refused, or None (RFC 9112, 3.2)."""
+    if len(hosts) > 1:
+        return 400, "The Host header must appear once."  # row 8
+    if not hosts:
+        return None if is_http10 else (400, "The Host header is missing.")  # row 8
+    if not _HOST.fullmatch(hosts[0]):
         return 400, "The Host header is not a host name."  # row 9
-    # RFC 9110, 7.8: an upgrade may be ignored, and h2c is. A WebSocket cannot go on without it.
-    if message.upgrade and _names_websocket(headers.get("upgrade", "")):
-        return 426, "WebSockets are not served here; send the request as plain HTTP/1.1."  # row 15
-    expect = headers.get("expect")
-    if expect is not None and expect.lower() != "100-continue":
-        return 417, "Only `Expect: 100-continue` can be met."  # row 16
     return None
 
 
-def _names_websocket(upgrade: str) -> bool:
-    protocols = (each.strip().lower() for each in upgrade.split(","))
+def names_websocket(head: RequestHead) -> bool:
+    """Return whether the request asks to go on as a WebSocket (row 15)."""
+    if "upgrade" not in _options(head.header_values("connection")):
+        return False
+    protocols = _options(head.header_values("upgrade"))
     return any(each.partition("/")[0] == "websocket" for each in protocols)
 
 
-def _transfer_problem(is_http10: bool, headers: Mapping[str, str]) -> Problem | None:
-    if is_http10:
-        # RFC 9112, 6.1: a server that receives TE on HTTP/1.0 must treat the framing as faulty.
-        return 400, "Transfer-Encoding needs HTTP/1.1."  # row 4
-    if headers["transfer-encoding"].lower() != "chunked":
-        return 400, "The only transfer coding served here is `chunked`."  # rows 3, 4
-    if "content-length" in headers:
-        return 400, "Content-Length and Transfer-Encoding exclude each other."  # row 1
-    return None
+def _options(values: list[str]) -> list[str]:
+    return [each.strip().lower() for value in values for each in value.split(",")]
 
 
 def path_problem(path: str) -> Problem | None:
-    """Why a target's path (without the query) is refused, or None.
+    """Return why a target's path (without the query) is refused, or None.
 
-    A path has one spelling: what could be read as another path by whoever stands behind us is
-    refused, so that a route's price and its upstream's work are about the same thing.
+    A path has one spelling: what the upstream could read as another path is refused, so that a
+    route's price and its upstream's work are about the same thing.
     """
     if _PLAIN_PATH.fullmatch(path):
         if "/." in path and _DOTS.search(path):

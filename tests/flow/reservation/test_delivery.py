@@ -11,8 +11,9 @@ import pytest
 import redis.asyncio
 from structlog.testing import capture_logs
 
-from gateway.flow.reservation import delivery as module
-from gateway.flow.reservation.run import Run
+from gateway.flow.refusals import Refused
+from gateway.flow.reservation import delivery, live
+from gateway.flow.reservation.reservation import Reservation
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable, TooOld
 from gateway.ledger.journal import JournalFull
 from tests.flow.desk import Desk
@@ -23,14 +24,14 @@ from tests.support.until import until
 async def desk(valkey: redis.asyncio.Redis, tmp_path: Path) -> AsyncIterator[Desk]:
     opened = await Desk(valkey, tmp_path).open()
     yield opened
-    await opened.settlements.drain(5)
+    await opened.delivery.drain(5)
     await opened.journal.close()
 
 
-async def finished(desk: Desk, **policy: Any) -> Run:
+async def finished(desk: Desk, **policy: Any) -> Reservation:
     """A run whose answer has come whole, not resolved yet."""
     run = await desk.run(**policy)
-    run.stage, run.status = "whole", 200
+    run.progress.stage, run.progress.status = "complete", 200
     run.facts.usage, run.facts.usage_final = {"input": 9, "output": 30}, True
     return run
 
@@ -55,7 +56,7 @@ async def test_what_the_ledger_does_not_take_waits_in_the_journal_and_lands_once
     assert await run.resolve() is None
     assert desk.journal.waiting_records == 1
     assert await desk.held_nano() > 0
-    replayed = await desk.settlements.replay_journal()
+    replayed = await desk.delivery.replay_journal()
     assert (replayed.delivered, replayed.left) == (1, 0)
     await desk.end(run)
 
@@ -76,7 +77,7 @@ async def test_what_the_ledger_never_takes_is_set_aside_and_logged(
     assert [line["event"] for line in logs] == ["ending_set_aside"]
     assert logs[0]["log_level"] == "error"
     assert desk.set_aside.value == 1
-    assert run not in desk.settlements.live
+    assert run not in desk.live
 
 
 async def test_what_cannot_be_set_aside_either_is_logged(
@@ -100,7 +101,7 @@ async def test_while_ledger_and_disk_both_refuse_it_is_offered_again(
     async def full(*_: object) -> None:
         raise JournalFull("full")
 
-    monkeypatch.setattr(module, "OFFER_AGAIN_S", 0.01)
+    monkeypatch.setattr(delivery, "OFFER_AGAIN_S", 0.01)
     monkeypatch.setattr(desk.journal, "append", full)
     run = await finished(desk)
     desk.wire.down = True
@@ -125,14 +126,14 @@ async def test_an_ending_that_cannot_be_made_is_logged_and_its_hold_is_left_to_e
         assert await run.resolve() is None
     assert [line["event"] for line in logs] == ["ending_failed"]
     assert await desk.held_nano() > 0
-    assert run not in desk.settlements.live
+    assert run not in desk.live
 
 
 async def test_an_observer_that_fails_does_not_undo_a_settlement(desk: Desk) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError
 
-    desk.settlements._observe = broken
+    desk.observe = broken
     run = await finished(desk)
     with capture_logs():
         await run.resolve()
@@ -145,26 +146,26 @@ async def test_an_abandoned_reserve_leaves_no_hold_whether_it_was_executed_or_no
 ) -> None:
     if executed:
         run = await desk.run()
-        desk.settlements.live.discard(run)
+        desk.live.discard(run)
     facts = msgpack.packb({"customer_id": "acme"})
-    desk.settlements.abandon(desk.account, "r1", facts)
-    await desk.settlements.drain(5)
+    desk.delivery.abandon(desk.account, "r1", facts, None)
+    await desk.delivery.drain(5)
     assert await desk.held_nano() == 0
     kinds = [event.kind for event in await desk.events()]
     assert kinds == (["release"] if executed else [])
     desk._runs = 0
-    with pytest.raises(AssertionError, match="already_ended"):
+    with pytest.raises(Refused, match="cannot take reservations"):
         await desk.run()  # the reserve that was on its way, arriving late
 
 
 async def test_an_abandon_waits_in_the_journal_too(desk: Desk) -> None:
     run = await desk.run()
-    desk.settlements.live.discard(run)
+    desk.live.discard(run)
     desk.wire.down = True
-    desk.settlements.abandon(desk.account, "r1", msgpack.packb({"customer_id": "acme"}))
-    await desk.settlements.drain(5)
+    desk.delivery.abandon(desk.account, "r1", msgpack.packb({"customer_id": "acme"}), None)
+    await desk.delivery.drain(5)
     desk.wire.down = False
-    assert (await desk.settlements.replay_journal()).delivered == 1
+    assert (await desk.delivery.replay_journal()).delivered == 1
     assert await desk.held_nano() == 0
 
 
@@ -173,7 +174,7 @@ async def test_a_journaled_record_that_is_refused_is_set_aside_and_logged(desk: 
     desk.wire.faults["settle"] = [LedgerUnavailable("away"), TooOld("late")]
     await run.resolve()
     with capture_logs() as logs:
-        replayed = await desk.settlements.replay_journal()
+        replayed = await desk.delivery.replay_journal()
     assert (replayed.rejected, replayed.left) == (1, 0)
     assert [line["event"] for line in logs] == ["ending_set_aside"]
     assert logs[0]["reservation_id"] == run.hold.reservation_id
@@ -182,29 +183,29 @@ async def test_a_journaled_record_that_is_refused_is_set_aside_and_logged(desk: 
 async def test_a_record_of_another_kind_is_set_aside(desk: Desk) -> None:
     await desk.journal.append({"verb": "dance"})
     with capture_logs() as logs:
-        assert (await desk.settlements.replay_journal()).rejected == 1
+        assert (await desk.delivery.replay_journal()).rejected == 1
     assert logs[0]["event"] == "ending_set_aside"
 
 
 async def test_running_holds_are_extended_when_they_are_due_and_no_more(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BEAT_S", 0.01)
+    monkeypatch.setattr(live, "LOOK_EVERY_S", 0.01)
     often = await desk.run(checkpoint_interval_ms=100)
     seldom = await desk.run(checkpoint_interval_ms=600_000)
     before = {hold.reservation_id: hold for hold in await desk.store.open_holds("acme")}
-    beating = asyncio.create_task(desk.settlements.keep_alive())
+    beating = asyncio.create_task(desk.live.keep_alive())
     await until(lambda: desk.wire.calls.count("extend") >= 2)
     beating.cancel()
-    await desk.settlements.drain(5)
+    await desk.delivery.drain(5)
     after = {hold.reservation_id: hold for hold in await desk.store.open_holds("acme")}
     often_id, seldom_id = often.hold.reservation_id, seldom.hold.reservation_id
     assert after[often_id].reservation.deadline_ms > before[often_id].reservation.deadline_ms
     assert after[seldom_id].reservation.extend_no == 0
     for run in (often, seldom):
         run.resolve()
-    await desk.settlements.drain(5)
-    assert desk.settlements.live == set()
+    await desk.delivery.drain(5)
+    assert desk.live == set()
 
 
 async def test_a_drain_that_is_too_short_says_what_it_leaves(desk: Desk) -> None:
@@ -213,9 +214,9 @@ async def test_a_drain_that_is_too_short_says_what_it_leaves(desk: Desk) -> None
     async def wait() -> None:
         await never
 
-    desk.settlements.spawn(wait())
+    desk.delivery.spawn(wait())
     with capture_logs() as logs:
-        await desk.settlements.drain(0.01)
+        await desk.delivery.drain(0.01)
     assert logs == [{"event": "endings_not_delivered", "tasks": 1, "log_level": "error"}]
     never.set_result(None)
 

@@ -24,7 +24,7 @@ def stream(gate: Gate, key: str) -> "asyncio.Task[httpx.Response]":
 
 async def running(gate: Gate, count: int) -> None:
     """Until so many stream."""
-    live = gate.service._settlements.live
+    live = gate.service._live
     await until(lambda: sum(run.facts.counted_output > 0 for run in live) == count)
 
 

@@ -183,7 +183,7 @@ async def test_a_client_that_leaves_still_pays_for_what_was_done(gate: Gate, api
     api.take_s = 1.05
     with pytest.raises(httpx.ReadTimeout):
         await ask(gate, "POST", "/v1/directions", content=b"from a to b", timeout=0.2)
-    await until(lambda: not gate.service._settlements.live)
+    await until(lambda: not gate.live)
     event = await last(gate)
     assert (event.kind, event.usage) == ("settle", {"second": 2})
 

@@ -5,7 +5,7 @@ import hashlib
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import MediaTokens
 from gateway.domain.reservation import shard_of
-from gateway.http.interface import Answer, Headers
+from gateway.http.interface import Answer
 from gateway.settings.compiling import (
     compile_customers,
     compile_keys,
@@ -13,6 +13,7 @@ from gateway.settings.compiling import (
     compile_routes,
     compile_trusted_header,
 )
+from tests.support.fields import parse_fields
 from tests.unit.settings.conftest import RIGHT, Load
 
 HASH = hashlib.sha256(b"a key").hexdigest()
@@ -25,7 +26,7 @@ class NamedUpstream:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    async def send(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
+    async def send(self, method: str, path: str, headers: bytes, body: bytes) -> Answer:
         raise AssertionError("nothing is sent")
 
     async def close(self) -> None:
@@ -43,7 +44,7 @@ def test_a_model_goes_to_its_upstream_under_its_name_there(load: Load) -> None:
     settings = load("model_groups: {g: 3}\n", start=start)
     model = compile_models(settings, {"sim": SIM})["small"]
     assert model.upstream is SIM
-    added = model.forwarding.fields([("X-Org", "mine"), ("accept", "o")], None, "r1")
+    added = parse_fields(model.forwarding.fields([("X-Org", "mine"), ("accept", "o")], None))
     assert added[:3] == [(b"accept", b"o"), (b"x-org", b"o"), (b"x-api-key", b"s3")]
     assert model.forward.upstream_model == "big/small"
     assert not model.forward.inject_usage

@@ -20,7 +20,8 @@ from gateway.dialects import DIALECTS
 from gateway.flow.refusals import Refused
 from gateway.flow.request_body import read_asked
 from gateway.http.interface import BodyError, Exchange
-from gateway.http.server.server import HttpServer, ServerLimits
+from gateway.http.server.limits import ServerLimits
+from gateway.http.server.server import HttpServer
 from tests.support.rawhttp import RawClient, free_socket
 
 BOTH_EVENT_LOOPS = True
@@ -48,7 +49,7 @@ class Gate:
         self.calls += 1
         status = await self._decide(exchange)
         body = json.dumps({"error": {"message": "refused"}} if status != 200 else {}).encode()
-        await exchange.answer(status, [("content-type", "application/json")], body)
+        await exchange.answer(status, b"content-type: application/json\r\n", body)
 
     async def _decide(self, exchange: Exchange) -> int:
         if exchange.path != "/v1/chat/completions":

@@ -1,0 +1,55 @@
+"""The two vectors of quantities that nearly every request needs, packed without a dictionary."""
+
+import struct
+
+from gateway.domain.money import MAX_QUANTITY
+from gateway.domain.pricing import PriceTable
+from gateway.domain.usage import DEFAULT_TIER
+
+
+class TokenVectors:
+    """Packs input and output tokens of one request in the order of a price's rows.
+
+    For requests of text alone in the default service tier. The result equals
+    `prices.vector({"request": 1, …})` for the same quantities; a unit without a price is left out.
+    """
+
+    __slots__ = ("_counted", "_pack", "_worst", "_zeros")
+
+    def __init__(self, prices: PriceTable) -> None:
+        units = len(prices.units)
+        # One place more than there are rows takes what has no price; it is not packed.
+        self._zeros = [0.0] * (units + 1)
+        self._pack = struct.Struct(f"<{units}d").pack
+        request = prices.position("request")
+        if request is not None:
+            self._zeros[request] = 1.0
+        dearest = prices.worst_units(DEFAULT_TIER)
+        self._worst = tuple(self._place(prices, unit) for unit in dearest)
+        self._counted = tuple(self._place(prices, unit) for unit in ("input", "output"))
+
+    @staticmethod
+    def _place(prices: PriceTable, unit: str) -> int:
+        position = prices.position(unit)
+        return len(prices.units) if position is None else position
+
+    def worst(self, input_tokens: int, output_tokens: int) -> bytes:
+        """Every token in the most expensive class that it could fall in. Raises ValueError."""
+        return self._packed(self._worst, input_tokens, output_tokens)
+
+    def counted(self, input_tokens: int, output_tokens: int) -> bytes:
+        """Tokens as the gate counted them. Raises ValueError."""
+        return self._packed(self._counted, input_tokens, output_tokens)
+
+    def _packed(self, places: tuple[int, ...], input_tokens: int, output_tokens: int) -> bytes:
+        if not (0 <= input_tokens <= MAX_QUANTITY and 0 <= output_tokens <= MAX_QUANTITY):
+            raise ValueError(
+                f"{input_tokens} input or {output_tokens} output tokens are outside"
+                f" 0 … {MAX_QUANTITY}"
+            )
+        quantities = self._zeros.copy()
+        first, second = places
+        quantities[first] += input_tokens
+        quantities[second] += output_tokens
+        del quantities[-1]
+        return self._pack(*quantities)

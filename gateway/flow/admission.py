@@ -1,0 +1,127 @@
+"""Admits requests: reserves the estimate in the ledger, or says why not.
+
+At the end of the credit the estimate is lowered to what the wallet affords, where the policy allows
+that; an account that has changed in the ledger is read again; each at most once per request.
+"""
+
+import time
+from asyncio import CancelledError
+
+from gateway.domain.pricing import compile_prices
+from gateway.domain.reservation import Denied, DenyReason, Hold, IdempotencyKey, Quote, Repeated
+from gateway.flow.context import RequestContext
+from gateway.flow.last_credit import lower_estimate
+from gateway.flow.rate_fields import rate_fields
+from gateway.flow.refusals import refused_by_ledger
+from gateway.flow.reservation.delivery import Delivery
+from gateway.http.interface import encode_fields
+from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
+from gateway.ledger.operations import Ledger
+
+NOTHING = compile_prices({})
+"""A price without rows: what a quote of nothing is rated at."""
+
+
+class StaleAccount(Exception):
+    """The ledger has another revision of the account: authenticate again, then reserve again."""
+
+
+class RepeatedRequest(Exception):
+    """A request with the same Idempotency-Key runs, or has run."""
+
+    def __init__(self, repeated: Repeated) -> None:
+        super().__init__(repeated.reservation_id)
+        self.repeated = repeated
+
+
+class Admission:
+    """Reserves credit for requests. One for each worker."""
+
+    def __init__(self, ledger: Ledger, delivery: Delivery) -> None:
+        self._ledger = ledger
+        self._delivery = delivery
+
+    async def check_credit(self, context: RequestContext, model: str | None = None) -> None:
+        """Refuse a client without credit before its large body is read. Raises Refused.
+
+        RFC 9110, 10.1.1: a client that sends `Expect: 100-continue` wants to know that early.
+        """
+        account = context.account
+        assert account is not None
+        quote = await self._ledger.quote(account, NOTHING, b"", tokens=0, model=model)
+        reason = quote.decision
+        if reason == "allow":
+            if quote.available_nano > 0 or context.route.free:
+                return
+            reason = "insufficient_credits"
+        if reason == "stale_account" or reason == "stale_windows":
+            return  # read again when the request reserves
+        context.denied = _denied(quote, reason)
+        raise refused_by_ledger(
+            context.denied, insufficient_status=context.route.policy.insufficient_status
+        )
+
+    async def reserve(self, context: RequestContext, key: IdempotencyKey | None) -> Hold:
+        """Hold the estimate, or at the end of the credit what is left of it.
+
+        key: of a request that its client has named
+        Raises Refused; RepeatedRequest; StaleAccount; LedgerUnavailable after making sure that
+        nothing stays held.
+        """
+        lowered = False
+        while True:
+            answer = await self._reserve(context, key)
+            if isinstance(answer, Hold):
+                context.held_nano = answer.held_nano
+                self._show_rates(context, answer.reserved_at_ms)
+                return answer
+            if answer.repeats is not None:
+                raise RepeatedRequest(answer.repeats)
+            if answer.reason == "insufficient_credits" and not lowered:
+                lowered = True
+                less = await lower_estimate(self._ledger, context, answer)
+                if not isinstance(less, Denied):
+                    context.estimate = less
+                    continue
+                answer = less
+            context.denied = answer
+            if answer.reason == "stale_account":
+                raise StaleAccount
+            self._show_rates(context, time.time_ns() // 1_000_000, answer)
+            raise refused_by_ledger(
+                answer, insufficient_status=context.route.policy.insufficient_status
+            )
+
+    async def _reserve(self, context: RequestContext, key: IdempotencyKey | None) -> Hold | Denied:
+        plan, estimate = context.plan, context.estimate
+        model, policy, account = plan.model, plan.policy, plan.account
+        facts = plan.facts_packer.pack_admitted(context.event)
+        try:
+            return await self._ledger.reserve(
+                account,
+                context.request_id,
+                model.prices,
+                estimate.hold_vector(model),
+                estimate.first_checkpoint(model, policy),
+                facts,
+                tokens=estimate.tokens,
+                ttl_ms=policy.hold_ttl_ms,
+                scope_bits=model.scope_bits,
+                model=model.name,
+                idempotency=key,
+            )
+        except (LedgerUnavailable, LedgerBug, CancelledError) as error:
+            if not isinstance(error, LedgerUnavailable) or error.unknown:
+                self._delivery.abandon(account, context.request_id, facts, key)
+            raise
+
+    @staticmethod
+    def _show_rates(context: RequestContext, now_ms: int, denied: Denied | None = None) -> None:
+        account = context.plan.account
+        if account.limits:
+            fields = rate_fields(account, context.plan.model.name, now_ms, denied)
+            context.exchange.also += encode_fields(fields)
+
+
+def _denied(quote: Quote, reason: DenyReason) -> Denied:
+    return Denied(reason, 0, quote.available_nano, quote.balance_nano)

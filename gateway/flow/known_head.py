@@ -1,0 +1,72 @@
+"""What the gate concluded from the head of a request.
+
+SDKs repeat the head of their requests byte for byte. The server recognises that and passes the same
+`RequestHead` again; the flow keeps its conclusions in the head's `memo`. Equal bytes lead to equal
+conclusions while configuration and account stay the same, which `holds` checks.
+"""
+
+from typing import Final
+
+from gateway.domain.reservation import Account
+from gateway.flow.authentication import Accounts
+from gateway.flow.catalog import Catalog, Route
+from gateway.flow.headers import Forwarding
+from gateway.flow.plan import Plan
+from gateway.flow.request_body import BodyHead
+from gateway.http.interface import RequestHead
+
+MOST_REMEMBERED: Final = 64
+"""Plans and forwarded heads that one head keeps; a client that names more starts over."""
+
+
+class KnownHead:
+    """Route, account and what else follows from a head alone.
+
+    catalog, accounts: the configuration that it was concluded by
+    revision:    `Accounts.revision` at that time
+    account:     None on public routes
+    body:        how the body is sent
+    also:        encoded fields that every response to it carries, apart from the request's id
+    retry_count: an SDK's own count of its retries
+    plans:       by the name of the model as the client writes it
+    """
+
+    __slots__ = (
+        "_forwarded", "account", "accounts", "also", "body", "catalog", "head", "plans",
+        "retry_count", "revision", "route", "shows_cost",
+    )  # fmt: skip
+
+    def __init__(self, head: RequestHead, catalog: Catalog, accounts: Accounts) -> None:
+        self.head = head
+        self.catalog = catalog
+        self.accounts = accounts
+        self.revision = accounts.revision
+        self.route: Route
+        self.account: Account | None = None
+        self.body: BodyHead
+        self.also = b""
+        self.retry_count = head.header("x-stainless-retry-count")
+        self.shows_cost = bool(head.header("x-credits-trailer"))
+        self.plans: dict[str, Plan] = {}
+        self._forwarded: dict[tuple[Forwarding, str | None], bytes] = {}
+
+    def holds(self, catalog: Catalog, accounts: Accounts) -> bool:
+        """Whether the conclusions are still right: nothing was reloaded, no account has changed."""
+        return (
+            self.catalog is catalog
+            and self.accounts is accounts
+            and self.revision == accounts.revision
+        )
+
+    def forwarded(self, forwarding: Forwarding, media_type: str | None) -> bytes:
+        """The encoded fields that an upstream sees of this head. media_type: of the body there"""
+        fields = self._forwarded.get((forwarding, media_type))
+        if fields is None:
+            head = self.head
+            fields = forwarding.fields(
+                head.headers(), head.header("connection"), media_type, self.route.dialect.api
+            )
+            if len(self._forwarded) >= MOST_REMEMBERED:
+                self._forwarded.clear()
+            self._forwarded[forwarding, media_type] = fields
+        return fields

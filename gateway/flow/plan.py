@@ -1,0 +1,79 @@
+"""How the requests of one account for one model at one route run: compiled at the first of them.
+
+A request looks its plan up; everything that does not depend on the request is decided here.
+"""
+
+from dataclasses import replace
+
+from gateway.dialects.base import ForwardOptions, RequestFacts
+from gateway.domain.reservation import Account
+from gateway.domain.usage_facts import RequestLabels
+from gateway.flow.catalog import Catalog, Model, Policy, Route
+from gateway.flow.estimate import SCOPED_FIELDS, default_output, scope_of
+from gateway.ledger.codec.usage_facts import FactsPacker
+
+
+class Plan:
+    """Account, route and model of a request, with what follows from the three.
+
+    facts_packer: packs the facts of their usage events
+    shows_tier:   whether the event names the service tier
+    """
+
+    __slots__ = (
+        "_scoped",
+        "account",
+        "catalog",
+        "facts_packer",
+        "model",
+        "policy",
+        "route",
+        "shows_tier",
+    )
+
+    def __init__(self, catalog: Catalog, account: Account, route: Route, model: Model) -> None:
+        self.catalog = catalog
+        self.account = account
+        self.route = route
+        self.model = model
+        self.policy: Policy = route.policy
+        self.shows_tier = len(model.prices.service_tiers) > 1
+        self._scoped: ForwardOptions | None = None
+        labels = RequestLabels(
+            customer_id=account.customer_id,
+            project_id=account.project_id,
+            key_id=account.key_id,
+            route=route.path,
+            model=model.name,
+            upstream=model.upstream.name,
+            price_version=model.prices.price_version,
+            livemode=account.livemode,
+            tags=dict(account.tags),
+            mode=catalog.mode,
+        )
+        self.facts_packer = FactsPacker(labels)
+
+    def forward_options(self, facts: RequestFacts, lowered: int | None) -> ForwardOptions:
+        """How to write the body out for the upstream.
+
+        The output maximum that the estimate assumed is filled in where the caller gave none and the
+        upstream's own could be higher, or where the gate lowered it. Names that share state at the
+        provider are scoped to the customer.
+        """
+        options = self.model.forward
+        chosen = self.model.chosen_tiers
+        document = facts.document
+        if facts.service_tier is None and len(chosen) == 1 and "service_tier" in document:
+            options = replace(options, service_tier=chosen[0])
+        if lowered is not None:
+            options = replace(options, max_output=lowered, lowers=True)
+        elif facts.output_bound is None and facts.limits_output:
+            if self.policy.default_max_output_tokens is not None:
+                options = replace(options, max_output=default_output(self.model, self.policy))
+        if SCOPED_FIELDS.isdisjoint(document):
+            return options
+        if options is not self.model.forward:
+            return replace(options, customer_scope=scope_of(self.account.customer_id))
+        if self._scoped is None:
+            self._scoped = replace(options, customer_scope=scope_of(self.account.customer_id))
+        return self._scoped

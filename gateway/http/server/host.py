@@ -1,0 +1,109 @@
+"""What a connection and its server need of each other; neither imports the other for it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import IntEnum
+from typing import Protocol
+
+from gateway.http.budget import ByteBudget, Charge
+from gateway.http.interface import Exchange
+from gateway.http.server.limits import ServerLimits
+from gateway.http.server.strictness import Problem
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+class Stage(IntEnum):
+    """Where a connection is; each has its own deadline."""
+
+    IDLE = 0
+    """between requests"""
+    HEAD = 1
+    """a part of a head has arrived"""
+    HANDLING = 2
+    """the handler runs; without a deadline"""
+    BODY = 3
+    """the handler waits for the request's body"""
+    WRITING = 4
+    """the handler waits for a client that reads slowly"""
+    ENDING = 5
+    """the last response was sent; what arrives is discarded"""
+
+
+class Client(Protocol):
+    """A connection, as the server sees it."""
+
+    remote: str
+    address: str
+    stage: Stage
+    deadline: float
+    task: asyncio.Task[None] | None
+
+    def expire(self) -> None:
+        """The stage's deadline has passed."""
+        ...
+
+    def close_idle(self) -> None:
+        """Close the connection if it has no request in hand."""
+        ...
+
+    def shed(self) -> None:
+        """Close the connection, which has no request in hand, in favour of a new one."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        ...
+
+    def read_on(self) -> None:
+        """There is room in the budget again."""
+        ...
+
+
+class Host(Protocol):
+    """What a connection needs of its server."""
+
+    limits: ServerLimits
+    budget: ByteBudget
+    draining: bool
+    openings: dict[int, bytes]
+    """What `opening` has made for the present second, by status."""
+    handler: Handler
+    resting: dict["Client", None]
+    """Connections without a request in hand, the longest first."""
+    starved: set["Client"]
+    """Connections whose bodies wait for room in the budget."""
+    unread: dict["Client", Charge]
+    """Connections whose clients leave their responses unread, the longest first."""
+
+    def admit(self, connection: "Client") -> Problem | None:
+        """Count a new connection; returns why it is refused, or None."""
+        ...
+
+    def forget(self, connection: "Client") -> None:
+        """Stop counting a connection that is lost."""
+        ...
+
+    def begin(self, connection: "Client") -> None:
+        """Count a request that begins."""
+        ...
+
+    def done(self, connection: "Client") -> None:
+        """Count a handler that has returned."""
+        ...
+
+    def opening(self, status: int) -> bytes:
+        """Return the status line and the date field."""
+        ...
+
+    def refusal(self, status: int, message: str) -> bytes:
+        """Count a refusal of the HTTP layer and return the complete response to it."""
+        ...
+
+    def charge_unread(self, connection: "Client", charge: Charge, size: int) -> bool:
+        """Charge bytes that a client leaves unread; False when it has to be cut."""
+        ...
+
+    def note_crash(self, error: Exception) -> None:
+        """Count and log an error that a handler should not have raised."""
+        ...
