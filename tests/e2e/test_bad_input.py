@@ -1,4 +1,4 @@
-"""The bad-input catalogue through the whole gate, on the raw socket: rows about JSON bodies,
+"""The bad-input catalogue through a complete gate, on the raw socket: rows about JSON bodies,
 keys, and usage. (Rows about HTTP itself: tests/flow/test_bad_http.py, same numbers.)
 
 Unless said otherwise a row gets: no upstream call, no debit, no hold, a JSON error.

@@ -72,9 +72,9 @@ async def test_who_asks_for_it_gets_the_cost_as_comments_at_a_stream_s_end(
     event = await gate.one_event()
     frames = answer.text.removesuffix("\n\n").split("\n\n")
     assert frames[-3] == "data: [DONE]"
-    told = dict(frame.removeprefix(": ").split(" ") for frame in frames[-2:])
-    assert nano(told["x-credits-cost"]) == event.amount_nano
-    assert nano(told["x-credits-remaining"]) == event.balance_nano
+    comments = dict(frame.removeprefix(": ").split(" ") for frame in frames[-2:])
+    assert nano(comments["x-credits-cost"]) == event.amount_nano
+    assert nano(comments["x-credits-remaining"]) == event.balance_nano
 
 
 async def test_a_coded_stream_gets_no_comments(gate: Gate, sim: Sim) -> None:

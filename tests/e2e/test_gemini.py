@@ -34,7 +34,7 @@ def config(**more: Any) -> types.GenerateContentConfig:
 
 
 async def charged(gate: Gate, usage: types.GenerateContentResponseUsageMetadata | None) -> Event:
-    """The one event charges what the SDK was told, to the token, and so was the wallet."""
+    """The one event charges what the SDK reports, to the token, and so was the wallet."""
     assert usage is not None
     event = await gate.one_event()
     cached = usage.cached_content_token_count or 0

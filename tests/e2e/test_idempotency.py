@@ -1,4 +1,4 @@
-"""`Idempotency-Key` through the whole gate: one run, one charge, and what a repeat is told."""
+"""`Idempotency-Key` through a complete gate: one run, one charge, and the answer to a repeat."""
 
 import asyncio
 import os
@@ -111,7 +111,7 @@ async def test_what_was_not_charged_may_be_asked_again_by_the_same_name(
     assert failed.status_code == 503
     await gate.settle_all()
     again = await ask(gate, "hi\nsim: status=503", "a")
-    assert again.status_code == 503, "it ran once more"
+    assert again.status_code == 503, "it ran again"
     await gate.settle_all()
     assert sim.provider.served.posts == 2
     denied = await ask(gate, name="b", model="dear", n=5, max_tokens=4096)

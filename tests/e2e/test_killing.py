@@ -44,7 +44,7 @@ async def two_gates(
 
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No gate hears of changes."""
+    """No gate receives announcements of changes."""
 
     async def hear_nothing(*_: Callable[..., None]) -> None:
         await asyncio.Event().wait()
@@ -92,7 +92,7 @@ class Stream:
 
 
 async def kill_wallet(gate: Gate, **terms: Any) -> None:
-    """What `wallet freeze --kill` does in the ledger; nobody is told."""
+    """What `wallet freeze --kill` does in the ledger, without the announcement."""
     wallet = (await gate.store.wallets(["acme"]))["acme"]
     terms = {"killed": True} | terms
     await gate.ledger.account("acme", account_rev=wallet.account_rev + 1, **terms)

@@ -131,9 +131,9 @@ async def test_the_maximum_is_lowered_to_what_the_wallet_pays_and_said(
     async with serve(policy=CLAMP, customers=customers("0.002")) as gate:
         answer = await asked_in(gate, api, stream)
         assert answer.status_code == 200, answer.text
-        told = int(answer.headers["x-credits-max-tokens"])
+        maximum = int(answer.headers["x-credits-max-tokens"])
         [event] = await ended(gate)
-        assert event.usage["output"] == told, "the upstream had it, and stopped there"
+        assert event.usage["output"] == maximum, "the upstream had it, and stopped there"
         assert "clamped" in event.facts["flags"]
         assert event.facts["finish_reason"] != "error"
         assert event.estimated_amount_nano <= 2_000_000 < event.estimated_amount_nano + OUTPUT
@@ -149,11 +149,11 @@ async def test_every_name_of_the_maximum_is_lowered(serve: Serve) -> None:
 async def test_several_choices_share_what_there_is(serve: Serve) -> None:
     async with serve(policy=CLAMP, customers=customers("0.004")) as gate:
         answer = await asked_in(gate, "chat", False, n=3)
-        told = int(answer.headers["x-credits-max-tokens"])
+        maximum = int(answer.headers["x-credits-max-tokens"])
         [event] = await ended(gate)
         assert event.estimated_amount_nano <= 4_000_000
         assert event.estimated_amount_nano + 3 * OUTPUT > 4_000_000
-        assert 200 < told < 333
+        assert 200 < maximum < 333
 
 
 async def test_what_the_wallet_can_pay_is_not_lowered(serve: Serve) -> None:

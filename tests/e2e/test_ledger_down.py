@@ -121,7 +121,7 @@ async def test_running_requests_end_well_and_their_settles_land_later(
         assert answer.text.endswith("data: [DONE]\n\n")
     for answer in answers[3:]:
         assert answer.status_code == 200
-        assert "x-credits-cost" not in answer.headers, "nothing is told that is not so yet"
+        assert "x-credits-cost" not in answer.headers, "nothing is settled yet"
         assert "x-credits-remaining" in answer.headers
     await gate.settle_all()
     assert gate.service.snapshot()["creditgate_settle_journal_entries"]["samples"] == [[[], 6]]

@@ -1,4 +1,4 @@
-"""Who may, how much, until when: limits, keys and networks, through the whole gate."""
+"""Who may, how much, until when: limits, keys and networks, through a complete gate."""
 
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,11 @@ async def test_a_rate_limit_is_429_with_its_scope_and_when_to_come_back(
         assert source in error["message"]
         longest = {"day": 86_400, "week": 7 * 86_400, "month": 31 * 86_400}[given["window"]]
         assert 1 <= int(answer.headers["retry-after"]) <= longest
-        told = error["metadata"]["limit"]
-        assert (told["scope"], told["name"]) == (given["scope"], source.split()[1])
-        assert (told["measure"], told["window"]) == (given["measure"], given["window"])
-        assert told["ceiling"] == int(given["ceiling"])
-        assert told["retry_after_s"] == int(answer.headers["retry-after"])
+        details = error["metadata"]["limit"]
+        assert (details["scope"], details["name"]) == (given["scope"], source.split()[1])
+        assert (details["measure"], details["window"]) == (given["measure"], given["window"])
+        assert details["ceiling"] == int(given["ceiling"])
+        assert details["retry_after_s"] == int(answer.headers["retry-after"])
         too_long = int(answer.headers["retry-after"]) > 120
         assert answer.headers.get("x-should-retry") == ("false" if too_long else None)
         assert sim.provider.served.posts == 2
@@ -112,10 +112,10 @@ async def test_an_anthropic_client_is_told_whose_limit_it_is(serve: Serve) -> No
         error = refused.json()["error"]
         assert error["type"] == "rate_limit_error"
         assert "key k_acme (requests per minute)" in error["message"]
-        told = error["metadata"]["limit"]
-        assert (told["name"], told["rolling"], told["left"]) == ("k_acme", True, 0)
-        assert 55 <= told["retry_after_s"] <= 65, "a window and what is left of its slot"
-        assert refused.headers["retry-after"] == str(told["retry_after_s"])
+        details = error["metadata"]["limit"]
+        assert (details["name"], details["rolling"], details["left"]) == ("k_acme", True, 0)
+        assert 55 <= details["retry_after_s"] <= 65, "a window and what is left of its slot"
+        assert refused.headers["retry-after"] == str(details["retry_after_s"])
 
 
 async def test_credits_show_the_caller_s_limits_as_they_stand(serve: Serve) -> None:

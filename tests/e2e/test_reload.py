@@ -29,7 +29,7 @@ Document = dict[str, Any]
 
 @dataclass(slots=True)
 class Served:
-    """A gate that serves, its file, and the ledger that it stands on."""
+    """A gate that serves, its file, and its ledger."""
 
     running: gate.Gate
     config: Path

@@ -1,5 +1,5 @@
 """Official SDKs with their default retries, many at once, against each refusal: a terminal one is
-never retried, a transient one no sooner than told, and what was charged twice is marked.
+never retried, a transient one no sooner than Retry-After says, and what was charged twice is marked.
 
 Each scenario ends with the identities, and with `verify`, which finds nothing.
 """
@@ -37,7 +37,7 @@ from tests.support.upstreams import Sim
 ATTEMPTS = 3
 """Of one call: the SDKs retry twice."""
 SOON_S = 0.02
-"""How much sooner than told a retry may seem to come, by another clock."""
+"""How much too early a retry may seem to come, by another clock."""
 
 pytestmark = pytest.mark.parametrize(
     "each", [pytest.param(3, id="few"), pytest.param(25, id="many", marks=pytest.mark.long)]
@@ -234,7 +234,7 @@ async def test_429_of_held_credit_is_asked_again_when_told(
 async def test_409_of_one_name_runs_once_and_ends(
     gate: Gate, sim: Sim, arrivals: Arrivals, each: int
 ) -> None:
-    """While the first runs the others are told to wait; then that it is done, and they stop."""
+    """While the first runs the others get Retry-After; then they learn that it is done, and stop."""
     results = await Storm(gate, each).run("hi\nsim: tokens=3 ttft_ms=400", name="order-7")
     assert statuses(results) == [200] * 2 + [409] * (2 * each - 2), "one on each route"
     assert arrivals.counts() == {1, 2}

@@ -83,7 +83,7 @@ async def everything_in(client: redis.asyncio.Redis) -> bytes:
 def clean(where: str, text: str | bytes) -> None:
     said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     for canary in CANARIES:
-        assert canary not in said, f"{canary!r} stands in {where}"
+        assert canary not in said, f"{canary!r} appears in {where}"
 
 
 HEADERS = {

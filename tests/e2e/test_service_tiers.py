@@ -149,11 +149,11 @@ async def test_what_the_provider_may_choose_is_held_at_the_dearest_and_charged_a
     assert dearer > 2 * float(plain.headers["x-credits-reserved"])
     await tiers.settle_all()
     events = {event.facts["request_id"]: event for event in await tiers.events()}
-    told = [
+    charges = [
         (each.amount_nano, each.facts["service_tier"], each.facts["flags"])
         for each in (events[answer.headers["x-request-id"]] for answer in (dear, cheap, mute))
     ]
-    assert told == [(61_000, "priority", []), (30_000, "default", []), (30_000, "default", [])]
+    assert charges == [(61_000, "priority", []), (30_000, "default", []), (30_000, "default", [])]
 
 
 async def test_an_override_is_a_whole_price_so_its_other_tiers_are_not_to_be_had(

@@ -42,7 +42,7 @@ async def ended(process: subprocess.Popen[bytes]) -> int:
 
 
 async def exported(writer: OutboxWriter) -> None:
-    """Wait until the ledger has been told that everything is stored."""
+    """Wait until the ledger has the acknowledgement of everything stored."""
     async with asyncio.timeout(30):
         for shard, last in writer.last.items():
             while (await writer.head(shard)).acked != last:  # noqa: ASYNC110 - seen from outside
@@ -55,7 +55,7 @@ def stored_ids(store: Path) -> list[str]:
 
 
 async def assert_whole(writer: OutboxWriter, store: Path) -> None:
-    """Sink ids are the written ids, each once; the numbering is whole; the ledger knows."""
+    """Sink ids are the written ids, each once; the numbering has no gap; the ledger has the acknowledgement."""
     assert sorted(stored_ids(store)) == sorted(writer.written)
     with SqliteStore.at(store) as reader:
         assert reader.anomalies() == []
