@@ -30,8 +30,8 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from gateway.app.gate import Gate, build_gate
 from gateway.app.roles import Resources
-from gateway.app.service import GateService, build_gate
 from gateway.settings.loading import load_settings
 from loadtest import children, gate
 from loadtest.bench.cells import CELLS, KEY, Cell
@@ -159,7 +159,7 @@ class Bytecodes:
 async def count(config: Path, cell: Cell, store_url: str) -> Bytecodes:
     """Serve in this process; what `_COUNTED` requests took. Raises RuntimeError if any failed."""
     resources = Resources(store_url, str(config.parent / "data"), "worker-1")
-    service: GateService = await build_gate(load_settings(config), resources)
+    service: Gate = await build_gate(load_settings(config), resources)
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     await service.start(sock)

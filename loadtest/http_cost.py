@@ -26,7 +26,8 @@ from typing import cast
 import httptools
 import uvloop
 
-from gateway.http.client.pool import UpstreamPool, upstream_tls
+from gateway.http.client.opening import upstream_tls
+from gateway.http.client.pool import UpstreamPool
 from gateway.http.interface import Exchange, encode_fields
 from gateway.http.server.server import HttpServer
 from loadtest.certificates import write_certificates
@@ -119,12 +120,13 @@ def run_proxy(pipe: Pipe, plain: int, secure: int, ca: Path) -> None:
                 await exchange.answer(200, b"content-type: application/json\r\n", own)
                 return
             fields = [(name.encode(), value.encode()) for name, value in exchange.headers()]
-            answer = await pool.send("POST", exchange.path, fields, body)
+            answer = await pool.send("POST", exchange.path, encode_fields(fields), body)
             pieces = []
             while piece := await answer.read():
                 pieces.append(piece)
             answer.close()
-            await exchange.answer(answer.status, encode_fields(answer.headers), b"".join(pieces))
+            back = encode_fields(answer.headers)
+            await exchange.answer(answer.status, back, b"".join(pieces))
 
         server = HttpServer(handler)
         sock = bound_socket()

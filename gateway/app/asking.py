@@ -44,7 +44,7 @@ class Asked:
     wallets:   of the customers that have one
     given:     (customer_id, operation id) of the starting grants that were given
     kept:      those that were given on other terms
-    prices:    how the configuration's prices stand; None while the ledger has no price book
+    prices:    the state of the configuration's prices; None while the ledger has no price book
     problems:  every reason for which the configuration cannot be taken over
     """
 

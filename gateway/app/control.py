@@ -3,7 +3,7 @@
 A frame is its length (32 bits, big-endian) and a msgpack array: `[number, verb, body]` from
 the supervisor, `[number, ok, body]` from the child. What is not plain data (settings) travels
 pickled inside a body, from the supervisor to the child only: a child's bytes are never
-unpickled. End of file on the channel tells either side that the other is gone.
+unpickled. End of file on the channel means to either side that the other is gone.
 """
 
 import asyncio

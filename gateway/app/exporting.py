@@ -26,8 +26,8 @@ log = structlog.get_logger("exporter")
 
 
 class ExportService:
-    """The exporter's service (`roles.Service`). It has nothing to take over on a reload: what
-    it stands on cannot change while the gate runs."""
+    """The exporter's service (`roles.Service`). A reload changes nothing here: the settings
+    that it uses cannot change while the gate runs."""
 
     def __init__(self, settings: Settings, resources: Resources) -> None:
         endpoint = Endpoint.from_url(resources.ledger_url)

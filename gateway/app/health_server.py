@@ -1,10 +1,13 @@
 """The admin side over HTTP: health for orchestrators, metrics for Prometheus.
 
-Invariants: whatever tells of the business (metrics too: they tell how much is sold) wants the bearer
-token, which is made at the first start and kept in the data folder. Only the health paths
-are open, and they say no more than yes or no. Neither Host nor path is trusted.
+Invariants: everything about the business, including metrics (they show how much is sold), requires
+the bearer token, which is generated at the first start and kept in the data folder. Only the health
+paths are open, and they reveal no more than readiness and its reasons. Neither Host nor path is
+trusted. Open connections are bounded; a new one takes the place of the oldest, so that connections
+that send nothing can neither use up file descriptors nor lock out a health probe.
 """
 
+import asyncio
 import hashlib
 import hmac
 import os
@@ -21,6 +24,8 @@ from gateway.telemetry.exposition import CONTENT_TYPE, render
 from gateway.telemetry.metrics import Snapshot
 
 TOKEN_FILE: Final = "admin.token"  # noqa: S105 - a file's name
+CONNECTIONS_MOST: Final = 64
+"""Open connections of the admin side: probes, scrapers and operators need a few."""
 _OPEN: Final = frozenset({"/healthz", "/readyz"})
 _SAFE_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
@@ -29,8 +34,8 @@ _SAFE_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "
 class Readiness:
     """Whether the gate can gate, and if not, why (one word each).
 
-    degraded: what refuses some requests although the gate is ready
-    notices: what an operator should look at though the gate serves (one word each)
+    degraded: conditions that refuse some requests although the gate is ready
+    notices:  conditions an operator should look at although the gate serves (one word each)
     """
 
     ready: bool
@@ -56,7 +61,7 @@ class AdminSide:
 
 
 def admin_token(data_dir: Path) -> str:
-    """The admin token of this data folder, made on first use and readable by its owner only."""
+    """The admin token of this data folder, generated on first use and readable by its owner only."""
     path = data_dir / TOKEN_FILE
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = secrets.token_urlsafe(32)
@@ -83,7 +88,7 @@ def admin_app(side: AdminSide) -> web.Application:
     ) -> web.StreamResponse:
         if request.path not in _OPEN and not _authorized(request, expected):
             return _answer(
-                {"error": "the admin side wants its bearer token"},
+                {"error": "the admin side requires its bearer token"},
                 401,
                 {"www-authenticate": 'Bearer realm="creditgate admin"'},
             )
@@ -125,14 +130,87 @@ def admin_app(side: AdminSide) -> web.Application:
     return app
 
 
-async def start_admin(side: AdminSide, sock: socket.socket) -> web.AppRunner:
-    """Serve the admin side on a listening socket; `cleanup()` of the result ends it."""
-    runner = web.AppRunner(
-        admin_app(side), access_log=None, keepalive_timeout=15, handle_signals=False
-    )
-    await runner.setup()
-    await web.SockSite(runner, sock, backlog=128).start()
-    return runner
+class AdminServer:
+    """The admin side on a listening socket, from `start` to `close`."""
+
+    def __init__(self, side: AdminSide, *, connections_most: int = CONNECTIONS_MOST) -> None:
+        self._runner = web.AppRunner(
+            admin_app(side), access_log=None, keepalive_timeout=15, handle_signals=False
+        )
+        self._connections_most = connections_most
+        self._open: dict[_Connection, None] = {}
+        self._listener: asyncio.Server | None = None
+
+    @property
+    def connection_count(self) -> int:
+        """Open connections."""
+        return len(self._open)
+
+    async def start(self, sock: socket.socket) -> None:
+        """Serve on a bound socket."""
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._accept, sock=sock, backlog=128)
+
+    async def close(self) -> None:
+        """Accept no more, and end the open connections. Idempotent."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        await self._runner.cleanup()
+
+    def _accept(self) -> "_Connection":
+        if len(self._open) >= self._connections_most:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.abort()
+        assert self._runner.server is not None, "set up before it listens"
+        connection = _Connection(self._runner.server(), self._open)
+        self._open[connection] = None
+        return connection
+
+
+class _Connection(asyncio.Protocol):
+    """Passes everything on to aiohttp's protocol, and leaves the server's list when it is lost.
+
+    Several connections are accepted in one turn of the event loop, before any of them is made: so
+    they count from their creation, and one that is aborted before it is made closes as it is made.
+    """
+
+    def __init__(self, inner: asyncio.Protocol, listed: dict["_Connection", None]) -> None:
+        self._inner = inner
+        self._listed = listed
+        self._transport: asyncio.Transport | None = None
+        self._aborted = False
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._aborted = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._inner.connection_made(transport)
+        if self._aborted:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._listed.pop(self, None)
+        self._inner.connection_lost(exc)
 
 
 def _authorized(request: web.Request, expected: bytes) -> bool:

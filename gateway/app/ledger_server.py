@@ -1,4 +1,4 @@
-"""The server that holds the ledger, as the supervisor sees it: our own, or somebody else's."""
+"""The server that holds the ledger, as the supervisor sees it: embedded or external."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ from gateway.ledger.outbox import Outbox
 log = structlog.get_logger("ledger")
 
 WAIT_FOR_SERVER_S: Final = 15.0
-"""How long a start waits for a server that is being started beside it."""
+"""How long a start waits for a server that starts at the same time."""
 _RETRY_EVERY_S: Final = 0.5
 
 DECLARED: Final[dict[str, Persistence | None]] = {

@@ -1,5 +1,5 @@
 """What the supervisor operates, given as values and functions: it knows neither the shape of
-the settings nor which ledger stands behind the gate."""
+the settings nor the kind of ledger that the gate uses."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class CannotStart(Exception):
 
 
 class ConfigRefused(Exception):
-    """A configuration has problems; every one is told, each as one line."""
+    """A configuration has problems; the message has each as one line."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -59,7 +59,7 @@ class Ledger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to operate by one configuration; made anew on a reload.
+    """How to operate by one configuration; a reload makes a new one.
 
     files:   configuration files whose change means a reload
     fixed:   what cannot change while running, by the name the operator knows it by
@@ -80,11 +80,11 @@ class Plan:
 class Parts:
     """What makes one gate.
 
-    load:          reads the configuration anew; raises ConfigRefused
+    load:          reads the configuration; raises ConfigRefused
     plan:          how to operate by a configuration
     ask:           whether the ledger at a URL and this machine can take a configuration; changes
                    nothing; raises CannotServe, one problem a line
-    write:         brings a configuration's accounts into that ledger; idempotent; raises CannotServe
+    write:         writes a configuration's accounts into that ledger; idempotent; raises CannotServe
     admin_token:   the operator's own; None has one made and kept in the data folder
     admin_routes:  further paths of the admin side, guarded by its token
     notices:       what an operator should know though the gate serves, as word → explanation

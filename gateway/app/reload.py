@@ -45,7 +45,7 @@ class Reloader:
         """The ledger may hold parts of a configuration that is not in force."""
 
     def ask(self) -> None:
-        """Have the configuration read anew, soon."""
+        """Reload the configuration soon."""
         self._asked.set()
 
     async def run(self) -> None:
@@ -90,7 +90,7 @@ class Reloader:
         return ()
 
     async def _write(self, settings: Any) -> tuple[str, ...]:
-        """Bring the accounts into the ledger. If that fails half-way, the ones in force are written
+        """Write the accounts into the ledger. If that fails half-way, the ones in force are written
         again; should the ledger not even take those, the next reload does it."""
         self._half_written = True
         problems = await self._with_ledger(self._parts.write, settings)

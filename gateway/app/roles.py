@@ -21,7 +21,7 @@ class CannotServe(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a service is given beside the settings.
+    """What a service gets in addition to the settings.
 
     ledger_url:   where the ledger is: the embedded one's socket, or the configured URL
     data_dir:     the gate's own folder: journals, the embedded store
@@ -96,13 +96,13 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The first thing that a child is told."""
+    """The first message to a child."""
 
     builder: str
     settings: Any
     resources: Resources
     grace_s: float
-    """How long it may drain when it has to end without being told to (its supervisor died)."""
+    """How long it may drain when it ends unasked (its supervisor died)."""
 
 
 def find_builder(name: str) -> Builder:

@@ -40,7 +40,7 @@ def run_gate(
     *,
     logs: Style | None = None,
 ) -> None:
-    """Operate the gate that a configuration describes until it is told to stop.
+    """Operate the gate that a configuration describes until it is stopped.
 
     Raises CannotStart, ConfigRefused (whatever is wrong with the configuration).
     """
@@ -63,7 +63,7 @@ def parts_for(config: Path, settings: Settings) -> Parts:
         roles=(
             Role(
                 "worker",
-                "gateway.app.service:build_gate",
+                "gateway.app.gate:build_gate",
                 count=settings.listen.workers,
                 listens=True,
                 given=for_worker,
@@ -138,7 +138,7 @@ async def _ask(settings: Settings, ledger_url: str) -> None:
 
 
 async def _write(settings: Settings, ledger_url: str) -> None:
-    """Bring the accounts into the ledger. Raises CannotServe."""
+    """Write the accounts into the ledger. Raises CannotServe."""
     async with _accounts(settings, ledger_url) as (store, ledger, outbox):
         await store.create()
         await ShardWatch(ledger, outbox, settings.events_path, speaks=False).look()

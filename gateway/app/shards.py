@@ -1,6 +1,6 @@
 """Watches whether every shard has what the store has, and shuts one that has not.
 
-A shard that was restored from an older copy looks whole to a process that has just started. So each
+A shard that was restored from an older copy looks complete to a process that has just started. So each
 process learns from the store how far each shard was before it serves, and goes on looking; the
 finding goes into the shard's own record (`freeze`), from where nothing but a repair takes it away.
 """
@@ -49,7 +49,7 @@ class ShardWatch:
         Raises LedgerUnavailable, also where the store cannot be read.
         """
         seen = self._ledger.seen
-        # First the store, then the ledger: so the store cannot be ahead of a ledger that is whole.
+        # First the store, then the ledger: so the store cannot be ahead of a ledger that has lost nothing.
         try:
             seen.note_stored(await asyncio.to_thread(SqliteStore.cursors_at, self._path))
         except StoreMissing as error:

@@ -2,9 +2,12 @@
 
 import contextlib
 import errno
+import os
 import socket
 import time
 from typing import Final
+
+from gateway.app.parts import CannotStart
 
 _BACKLOG: Final = 1024
 _RETRY_FOR_S: Final = 1.5
@@ -13,6 +16,23 @@ _RETRY_FOR_S: Final = 1.5
 
 class PortTaken(Exception):
     """Another program listens there. The message names the address."""
+
+
+def bind(host: str, port: int, count: int, what: str) -> list[socket.socket]:
+    """`listen`, with errors for the operator. what: names the port and its option.
+
+    Raises CannotStart.
+    """
+    try:
+        return listen(host, port, count)
+    except PortTaken as error:
+        raise CannotStart(
+            f"another program listens on {error}: choose another for {what}"
+        ) from error
+    except OSError as error:
+        raise CannotStart(
+            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}"
+        ) from error
 
 
 def listen(host: str, port: int, count: int) -> list[socket.socket]:

@@ -1,6 +1,6 @@
 """The supervisor: start, watch, drain, stop.
 
-Law, in the order of a life:
+Invariants, in the order of a life:
 - the data folder is locked and the sockets are bound before anything is started, so a taken
   port or a second gate on the same data costs nothing;
 - the ledger is started first and stopped last; roles drain in the order that they ask for;
@@ -20,14 +20,15 @@ from typing import Any, Final
 import structlog
 
 from gateway.app.children import Child, Slot, Turn
-from gateway.app.health_server import AdminSide, Readiness, admin_token, start_admin
+from gateway.app.health_server import AdminServer, AdminSide, Readiness, admin_token
 from gateway.app.lock import FolderLock
-from gateway.app.parts import CannotStart, Current, LedgerState, Parts
+from gateway.app.parts import CannotStart, Current, Parts
 from gateway.app.reload import Reloader
 from gateway.app.roles import Assignment, CannotServe, Resources, Role
-from gateway.app.sockets import PortTaken, address_of, listen
+from gateway.app.sockets import address_of, bind
 from gateway.app.tasks import end_tasks
 from gateway.app.watch import changes
+from gateway.app.watching import LedgerWatch, NoticeWatch
 from gateway.telemetry.logs import failure, log_loop_failures
 from gateway.telemetry.metrics import Snapshot, sum_snapshots
 from gateway.telemetry.names import SupervisorMetrics
@@ -36,9 +37,6 @@ log = structlog.get_logger("supervisor")
 
 HURRIED_GRACE_S: Final = 0.5
 """The grace after a second Ctrl-C; a third kills."""
-_LOOK_EVERY_S: Final = 1.0
-_NOTICE_EVERY_S: Final = 2.0
-_LEDGER_ANSWER_WITHIN_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class Running:
 
 
 class Supervisor:
-    """Operates one gate until it is told to stop."""
+    """Operates one gate until it is stopped."""
 
     def __init__(self, settings: Any, parts: Parts) -> None:
         self._parts = parts
@@ -61,8 +59,8 @@ class Supervisor:
         self._metrics = SupervisorMetrics()
         self._turn = Turn()
         self._slots: dict[str, list[Slot]] = {}
-        self._ledger = LedgerState("ledger_unreachable")
-        self._notices: dict[str, str] = {}
+        self._ledger = LedgerWatch(parts.ledger, self._metrics.restarts.labels("ledger"))
+        self._notices = NoticeWatch(parts, self._current)
         self._started = False
         self._stop_asked = asyncio.Event()
         self._signals = 0
@@ -106,7 +104,7 @@ class Supervisor:
         for role, of_role in self._slots.items():
             ready = sum(slot.child is not None for slot in of_role)
             self._metrics.processes_ready.labels(role).set(ready)
-        self._metrics.ledger_up.set(self._ledger.problem is None)
+        self._metrics.ledger_up.set(self._ledger.state.problem is None)
         live = [child.last_snapshot for child in self._children()]
         ended = [slot.ended for slot in self._all_slots()]
         return sum_snapshots([self._metrics.registry.snapshot(), *live], ended)
@@ -121,10 +119,11 @@ class Supervisor:
         listening = [r.name for r in self._parts.roles if r.listens]
         if not any(s.child for name in listening for s in self._slots.get(name, [])):
             why.append("no_worker")
-        if self._ledger.problem is not None:
-            why.append(self._ledger.problem)
-        frozen = tuple(f"shard_{shard}_frozen" for shard in self._ledger.frozen)
-        notices = tuple(sorted(self._notices))
+        state = self._ledger.state
+        if state.problem is not None:
+            why.append(state.problem)
+        frozen = tuple(f"shard_{shard}_frozen" for shard in state.frozen)
+        notices = tuple(sorted(self._notices.present))
         return Readiness(not why, tuple(why), degraded=frozen, notices=notices)
 
     # -- start -------------------------------------------------------------------------
@@ -132,10 +131,10 @@ class Supervisor:
     def _bind(self, held: contextlib.ExitStack) -> tuple[list[socket.socket], socket.socket]:
         count = sum(role.count for role in self._parts.roles if role.listens)
         plan = self._current.plan
-        gate = _listen(plan.host, plan.port, count, "the gate's port (--port)")
+        gate = bind(plan.host, plan.port, count, "the gate's port (--port)")
         for sock in gate:
             held.callback(sock.close)
-        [admin] = _listen(plan.admin_host, plan.admin_port, 1, "the admin port (--admin-port)")
+        [admin] = bind(plan.admin_host, plan.admin_port, 1, "the admin port (--admin-port)")
         held.callback(admin.close)
         return gate, admin
 
@@ -148,7 +147,8 @@ class Supervisor:
         addresses = address_of(gate[0]) if gate else "", address_of(admin)
         token = self._parts.admin_token or admin_token(self._parts.data_dir)
         side = AdminSide(self.readiness, self.metrics, token, self._parts.admin_routes)
-        runner = await start_admin(side, admin)
+        server = AdminServer(side)
+        await server.start(admin)
         keeping: list[asyncio.Task[None]] = []
         watching: list[asyncio.Task[None]] = []
         try:
@@ -162,14 +162,14 @@ class Supervisor:
                 raise CannotStart(
                     f"the ledger did not take the accounts: {failure(error)}"
                 ) from error
-            self._ledger = await self._parts.ledger.look()
+            await self._ledger.look()
             failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             self._make_slots(gate)
             keeping += [asyncio.create_task(s.keep_filled(failed)) for s in self._all_slots()]
             watching += [
-                asyncio.create_task(self._look_at_ledger()),
+                asyncio.create_task(self._ledger.run()),
                 asyncio.create_task(self._look_at_files()),
-                asyncio.create_task(self._look_at_notices()),
+                asyncio.create_task(self._notices.run()),
                 asyncio.create_task(self._reloader.run()),
             ]
             await self._until_started(failed)
@@ -185,7 +185,7 @@ class Supervisor:
                 sock.close()
             await self._drain()
             await asyncio.gather(*keeping, *self._hurries, return_exceptions=True)
-            await runner.cleanup()
+            await server.close()
 
     def _make_slots(self, gate: list[socket.socket]) -> None:
         sockets = iter(gate)
@@ -230,47 +230,6 @@ class Supervisor:
 
     # -- while it runs -------------------------------------------------------------------
 
-    async def _look_at_ledger(self) -> None:
-        died = self._metrics.restarts.labels("ledger")
-        while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            try:
-                async with asyncio.timeout(_LEDGER_ANSWER_WITHIN_S):
-                    state = await self._parts.ledger.look()
-            except TimeoutError:
-                state = LedgerState("ledger_unreachable", "the server does not answer")
-            if state.problem is not None:
-                try:
-                    if await self._parts.ledger.revive():
-                        died.inc()
-                        log.error("process_replaced", replaced="ledger")
-                except Exception as error:
-                    log.error("ledger_does_not_start", **failure(error))
-            if state.problem != self._ledger.problem:
-                if state.problem is None:
-                    log.warning("ledger_reachable", after=self._ledger.problem)
-                else:
-                    log.error(state.problem, detail=state.detail)
-            self._ledger = state
-
-    async def _look_at_notices(self) -> None:
-        """Log what an operator should know when it begins and when it ends."""
-        if self._parts.notices is None:
-            return
-        while True:
-            current = self._current
-            try:
-                found = dict(await self._parts.notices(current.settings, current.ledger_url))
-            except Exception as error:  # the ledger is away: what was known stays
-                log.debug("notices_unknown", **failure(error))
-            else:
-                for word in found.keys() - self._notices.keys():
-                    log.warning(word, detail=found[word])
-                for word in self._notices.keys() - found.keys():
-                    log.info(f"{word}_cleared")
-                self._notices = found
-            await asyncio.sleep(_NOTICE_EVERY_S)
-
     async def _look_at_files(self) -> None:
         async for _ in changes(lambda: self._current.plan.files):
             self._reloader.ask()
@@ -309,19 +268,6 @@ class Supervisor:
         ):
             loop.add_signal_handler(number, handler)
             held.callback(loop.remove_signal_handler, number)
-
-
-def _listen(host: str, port: int, count: int, what: str) -> list[socket.socket]:
-    try:
-        return listen(host, port, count)
-    except PortTaken as error:
-        raise CannotStart(
-            f"another program listens on {error}: choose another for {what}"
-        ) from error
-    except OSError as error:
-        raise CannotStart(
-            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}"
-        ) from error
 
 
 def _has_terminal() -> bool:

@@ -1,4 +1,4 @@
-"""Brings a configuration's customers into the ledger: accounts, starting grants, price book.
+"""Writes a configuration's customers into the ledger: accounts, starting grants, price book.
 
 Idempotent: an account is written only where its terms differ, a starting grant has a permanent
 operation id, a price version is put once. Everything that can refuse the configuration is asked
@@ -36,17 +36,17 @@ _RACED: Final = frozenset({"old_revision", "exists_with_different_parameters"})
 """Refusals of an account's terms that mean that somebody else changed it meanwhile."""
 
 NOT_BROUGHT: Final = (
-    "the shard is shut, so the configuration's customers in it are not brought into the ledger;"
+    "the shard is shut, so the configuration's customers in it are not written;"
     " `creditgate ledger reopen` does it"
 )
 GOES_ON: Final = (
-    "the wallet gets this for ever, though the configuration does not name it any more; to end it,"
-    ' put it back with `amount: "0"`; `creditgate wallet show` tells its name'
+    "the wallet keeps getting this although the configuration no longer has it; to end it, add it"
+    ' again with `amount: "0"`; `creditgate wallet show` shows its name'
 )
 
 
 async def sync_accounts(settings: Settings, ledger: Corrections, store: AccountStore) -> Taken:
-    """Ask, then write what differs; returns how the prices stand.
+    """Ask, then write what differs; returns the state of the prices.
 
     Raises CannotServe when the ledger would refuse any of it, LedgerUnavailable.
     """
@@ -60,7 +60,7 @@ async def write_accounts(
 ) -> Taken:
     """Write what differs, the price book last. Raises CannotServe, LedgerUnavailable.
 
-    Customers of a shard that has lost entries are left out: `ledger reopen` brings them in.
+    Customers of a shard that has lost entries are left out: `ledger reopen` writes them.
     """
     try:
         await store.create()

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 CANCEL_AGAIN_S: Final = 0.2
-"""For a task to end, before it is told again."""
+"""For a task to end, before it is cancelled again."""
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -3,7 +3,7 @@
 import ssl
 
 from gateway.app.roles import CannotServe
-from gateway.http.client.pool import upstream_tls
+from gateway.http.client.opening import upstream_tls
 from gateway.settings.upstreams import UpstreamSection
 
 

@@ -27,7 +27,7 @@ def digest(files: Iterable[Path]) -> bytes:
 async def changes(files: Callable[[], tuple[Path, ...]]) -> AsyncIterator[None]:
     """Yield each time that what the files hold has changed, without end.
 
-    files: asked anew after each change, for a new configuration may name other files
+    files: called after each change, because a new configuration may name other files
     """
     while True:
         watched = files()

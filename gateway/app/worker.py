@@ -47,7 +47,7 @@ class Process:
         self._starting: asyncio.Task[Any] | None = None
         self._grace_s = 0.0
         self._drained = asyncio.Event()
-        self.told_to_end = asyncio.Event()
+        self.drain_ordered = asyncio.Event()
 
     async def start(self, body: bytes) -> None:
         """Build the service that the assignment names and have it serve."""
@@ -92,7 +92,7 @@ class Process:
     async def drain(self, grace_s: float) -> Snapshot:
         """Drain, and answer the last metrics; the process ends right after."""
         await self._drain(grace_s)
-        self.told_to_end.set()
+        self.drain_ordered.set()
         return await self.snapshot(None)
 
     async def drain_unasked(self) -> None:
@@ -130,7 +130,7 @@ def _collect_seldom() -> None:
 
 
 async def run(control: socket.socket, listen: socket.socket | None) -> None:
-    """Serve until told to end, or until the supervisor is gone; drained when this returns."""
+    """Serve until a drain is ordered or the supervisor is gone; drained when this returns."""
     loop = asyncio.get_running_loop()
     log_loop_failures(loop)
     process = Process(listen)
@@ -147,17 +147,17 @@ async def run(control: socket.socket, listen: socket.socket | None) -> None:
         }
     )
     orphaned = asyncio.create_task(server.run(control))
-    told = asyncio.create_task(process.told_to_end.wait())
+    ordered = asyncio.create_task(process.drain_ordered.wait())
     signalled = asyncio.create_task(terminated.wait())
-    await asyncio.wait({orphaned, told, signalled}, return_when=asyncio.FIRST_COMPLETED)
-    if told.done():
+    await asyncio.wait({orphaned, ordered, signalled}, return_when=asyncio.FIRST_COMPLETED)
+    if ordered.done():
         await server.finish()
     else:
         log.warning("drains_unasked", supervisor_gone=orphaned.done())
         await process.drain_unasked()
-    for task in (told, signalled, orphaned):
+    for task in (ordered, signalled, orphaned):
         task.cancel()
-    await asyncio.gather(told, signalled, orphaned, return_exceptions=True)
+    await asyncio.gather(ordered, signalled, orphaned, return_exceptions=True)
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
 """The command `creditgate`. One file per group of commands; each adds itself to `app` here."""
 
 import importlib
-from importlib import metadata
 from typing import Annotated
 
 import typer
+
+from gateway import __version__
 
 app = typer.Typer(
     name="creditgate",
@@ -38,7 +39,7 @@ _GROUPS: tuple[str, ...] = (
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"creditgate {metadata.version('creditgate')}")
+        typer.echo(f"creditgate {__version__}")
         raise typer.Exit
 
 

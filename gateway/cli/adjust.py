@@ -5,25 +5,12 @@ from typing import Annotated
 import typer
 
 from gateway.cli import app
-from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
-from gateway.cli.customers import wallet_of
-from gateway.cli.idempotency import IdempotencyKey
+from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
+from gateway.cli.idempotency import KeyOption
 from gateway.cli.output import AsJson
 from gateway.cli.parameters import idempotency_key, signed_amount
-from gateway.domain.money import format_amount
-from gateway.ledger.operator import Adjusted
-
-_REFUSALS = {
-    "exists_with_different_parameters": (
-        "the key {key} has made another adjustment of {subject} before. Nothing was changed."
-        " Repeat its amount, or use another key"
-    ),
-    "too_many_grants": (
-        "{subject} has 64 grants with something left in them; there is room for the credit when"
-        " one of them is used up or has expired"
-    ),
-    "total_too_large": "all corrections of {subject} together would pass 9,000,000 credits",
-}
+from gateway.operations.adjust import AdjustRequest, adjustment_document
+from gateway.operations.adjust import adjust as adjust_wallet
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -46,32 +33,18 @@ def adjust(
         typer.Option(
             metavar="IDEMPOTENCY_KEY",
             parser=idempotency_key,
-            help="However often this is run, one key adjusts a customer once. Without it one is"
-            " made and printed.",
+            help="Adjusts a customer once per key, however often this is run. Without it one is"
+            " generated and printed.",
         ),
     ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Give or take credit. Given, it repays the overdraft first and never expires; taken, it comes
-    from the grants in the order they are spent, then it is owed."""
-    once = IdempotencyKey(key, "adjusted", customer)
-
-    async def work(context: Context) -> Adjusted:
-        await wallet_of(context, customer)
-        with once.explained(_REFUSALS):
-            return await context.operator.adjust(
-                customer, f"adjust:{customer}:{once.key}", amount, corrects=event, reason=reason
-            )
-
-    adjusted = on_ledger(config, work)
-    balance = format_amount(adjusted.balance_nano)
-    document = {
-        "customer_id": customer,
-        "amount": format_amount(amount),
-        "balance": balance,
-        "event": event,
-        "replayed": adjusted.replayed,
-    }
-    done = f"Adjusted {customer} by {format_amount(amount)} credits."
-    once.tell(document, done, f"balance {balance}", as_json=as_json)
+    """Give or take credit. Given credit repays the overdraft first and never expires; what is taken
+    comes from the grants in the order they are spent, then it is owed."""
+    once = KeyOption(key)
+    request = AdjustRequest(customer, once.key, amount, reason, corrects=event)
+    made = on_ledger(config, lambda backend: adjust_wallet(backend, request))
+    document = adjustment_document(made)
+    done = f"Adjusted {customer} by {document['amount']} credits."
+    once.answer(document, done, f"balance {document['balance']}", as_json=as_json)

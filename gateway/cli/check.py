@@ -1,4 +1,4 @@
-"""`check` and `schema`: is this configuration right, and what may stand in one."""
+"""`check` and `schema`: check a configuration, and print what one may contain."""
 
 import asyncio
 import json

@@ -1,27 +1,26 @@
 """`check --live`: what the ledger would say to a configuration. Changes nothing."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.app.asking import Asked, ask_ledger
+from gateway.app.backend import open_backend
 from gateway.app.run import LEDGER_FOLDER
-from gateway.cli.context import open_context
 from gateway.cli.output import out, plain
-from gateway.cli.price_changes import changes_document, read_tables, show_changes
-from gateway.domain.pricing import PriceTable
+from gateway.cli.pending import print_pending
+from gateway.operations.price_changes import PendingPrices, changes_document, named_prices
 from gateway.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class LiveAnswer:
-    """The ledger's answer. `tables`: the prices that the pending changes name."""
+    """The ledger's answer. pending: the prices that wait to be applied; None for none"""
 
     asked: Asked
-    tables: Mapping[str, PriceTable] = field(default_factory=dict)
+    pending: PendingPrices | None = None
 
     def document(self) -> dict[str, Any]:
-        """The answer for programs."""
+        """The answer as a JSON document."""
         asked = self.asked
         prices = asked.prices
         return {
@@ -32,7 +31,7 @@ class LiveAnswer:
             else {
                 "state": prices.state,
                 "book": prices.number,
-                "changes": changes_document(prices.changes, self.tables),
+                "changes": changes_document(self.pending),
             },
         }
 
@@ -46,19 +45,21 @@ class LiveAnswer:
         prices = asked.prices
         if prices is None:
             out.print("The ledger has no price book yet: the first start activates these prices.")
-        elif prices.state == "pending":
-            show_changes(prices, self.tables)
+        elif self.pending is not None:
+            print_pending(self.pending)
         else:
             word = "scheduled" if prices.state == "scheduled" else "in force"
             out.print(f"The prices are {word} (book {prices.number}).")
 
 
 async def ask_live(settings: Settings) -> LiveAnswer:
-    """Ask the ledger of these settings. Raises what `open_context` raises."""
+    """Ask the ledger of these settings. Raises what `open_backend` raises, and Conflict."""
     if settings.redis.embedded and not (settings.data_dir / LEDGER_FOLDER).is_dir():
         # Starting its server would create it.
         return LiveAnswer(Asked({}, frozenset(), (), None, ()))
-    async with open_context(settings, create=False) as context:
-        asked = await ask_ledger(settings, context.accounts)
-        changes = asked.prices.changes if asked.prices else ()
-        return LiveAnswer(asked, await read_tables(context, settings, changes))
+    async with open_backend(settings, create=False) as backend:
+        asked = await ask_ledger(settings, backend.accounts)
+        prices = asked.prices
+        if prices is None or prices.state != "pending":
+            return LiveAnswer(asked)
+        return LiveAnswer(asked, await named_prices(backend, settings.price_draft(), prices))

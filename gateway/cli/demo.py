@@ -1,12 +1,12 @@
-"""`creditgate demo`: the whole story with a real model, told by the official SDKs.
+"""`creditgate demo`: a walk through the gate with a real model and the official SDKs.
 
-Starts llama.cpp's server with Gemma 3 270M, the gate in front of it on a data folder of its own,
-and walks through what a customer and an operator would do, each step as they would do it: the
-customer through the `openai` and `anthropic` SDKs, the operator through this command line.
+Starts llama.cpp's server with Gemma 3 270M and a gate in front of it, on a temporary data folder, and
+walks through what a customer and an operator would do (`loadtest/demo/story.py`): the customer
+through the `openai` and `anthropic` SDKs, the operator through this command line.
 
-Invariants: it believes only what it has seen. A balance that has not moved by exactly the amounts of the
-events in the store ends it with exit 1, and so does any step that is not as it should be. What it
-has started it stops, however it ends; if it is killed, what it started dies with it.
+Invariants: every step is checked. A balance that has not moved by exactly the amounts of the events
+in the store ends the demo with exit 1, and so does any other failed check. The demo stops what it has
+started, however it ends; if it is killed, the processes it started die with it.
 """
 
 import importlib.util
@@ -25,10 +25,11 @@ import typer
 
 from gateway.app.parts import CannotStart
 from gateway.cli import app
-from gateway.cli.demo_story import DemoFailed, Operator, Story
 from gateway.cli.dev import config_folder, simulated_provider
 from gateway.cli.output import fail, out, plain
 from loadtest import llama
+from loadtest.demo.operator import DemoFailed, Operator
+from loadtest.demo.story import Story
 
 GATE_STARTS_WITHIN_S: Final = 60.0
 GATE_STOPS_WITHIN_S: Final = 60.0
@@ -42,7 +43,7 @@ def demo(
         Path, typer.Option(help="Where the model is assembled once, and kept.")
     ] = Path("data/models"),
 ) -> None:
-    """Tell the whole story with a real model (llama.cpp, Gemma 3 270M) and the official SDKs."""
+    """Walk through the gate with a real model (llama.cpp, Gemma 3 270M) and the official SDKs."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise fail(f"the demo needs {', '.join(missing)}: `make demo` installs them")
@@ -58,7 +59,7 @@ def demo(
             environ = {"LLAMA_URL": llama_url, "SIM_URL": sim_url}
             with _starting("the gate"):
                 url, operator = stack.enter_context(_gate(folder, port, environ))
-            Story(url, operator, folder / "data").tell()
+            Story(url, operator, folder / "data").run()
     except (DemoFailed, CannotStart, llama.LlamaFailed) as failed:
         raise fail(f"The demo failed: {failed}") from None
     except KeyboardInterrupt:
@@ -66,15 +67,13 @@ def demo(
         raise typer.Exit(130) from None
     out.print()
     took_s = time.monotonic() - began
-    out.print(
-        plain(f"That is the whole story, in {took_s:.0f} s; nothing is left running.", "green")
-    )
+    out.print(plain(f"The demo is complete, in {took_s:.0f} s; nothing is left running.", "green"))
     out.print(plain("`make run` starts a gate of your own to play with.", "dim"))
 
 
 @contextmanager
 def _starting(what: str) -> Iterator[None]:
-    """Say what starts, and how long it took."""
+    """Show what starts, and how long it took."""
     began = time.monotonic()
     with out.status(f"starting {what} …"):
         yield
@@ -89,7 +88,7 @@ def _temporary_folder() -> Iterator[str]:
 
 @contextmanager
 def _gate(folder: Path, port: int, environ: dict[str, str]) -> Iterator[tuple[str, Operator]]:
-    """`creditgate serve config/demo.yaml` on a data folder of its own; its URL and its operator.
+    """`creditgate serve config/demo.yaml` on a temporary data folder; its URL and its operator.
 
     Raises DemoFailed.
     """
@@ -103,7 +102,7 @@ def _gate(folder: Path, port: int, environ: dict[str, str]) -> Iterator[tuple[st
         "CREDITGATE_PORT": str(port),
         "CREDITGATE_ADMIN_PORT": "0",
     }
-    # Tied to this process, in a session of its own: Ctrl-C stops it when the story has let go.
+    # Tied to this process, but in a separate session: Ctrl-C must not stop it before the story ends.
     tied = [sys.executable, "-m", "gateway.app.parent", str(os.getpid())]
     serve = ["gateway.cli", "serve", str(config), "--ready-file", str(ready), "--logs", "json"]
     with log.open("w") as written:
@@ -116,7 +115,7 @@ def _gate(folder: Path, port: int, environ: dict[str, str]) -> Iterator[tuple[st
             if child.poll() is not None or time.monotonic() > deadline:
                 raise DemoFailed(f"the gate does not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.05)
-        yield ready.read_text().strip(), Operator(env)
+        yield ready.read_text().strip(), Operator(env, out)
     finally:
         _stop(child)
 

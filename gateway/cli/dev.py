@@ -1,4 +1,4 @@
-"""`dev`: a whole gate on this machine: embedded ledger, simulated provider, two customers."""
+"""`dev`: a complete gate on this machine: embedded ledger, simulated provider, two customers."""
 
 import os
 import select
@@ -69,18 +69,18 @@ def dev(
 
 
 def config_folder() -> Path:
-    """Where the sample configurations lie: in the installed package, or beside it in a checkout."""
+    """Where the sample configurations lie: in the installed package, or next to it in a checkout."""
     installed = Path(__file__).parents[1] / "_config"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "config"
 
 
 @contextmanager
 def simulated_provider(sim: str = "") -> Iterator[str]:
-    """The simulated provider in a process of its own, which dies with ours; yields its URL.
+    """The simulated provider in a child process that ends with this one; yields its URL.
 
     sim: controls of every answer, see `loadtest/faults.py`
 
-    It has a session of its own, so that Ctrl-C does not cut the answers that a drain waits for.
+    It runs in a separate session, so that Ctrl-C does not cut the answers that a drain waits for.
     Raises CannotStart.
     """
     tied = [sys.executable, "-m", "gateway.app.parent", str(os.getpid())]
@@ -108,8 +108,8 @@ async def _show(provider_url: str, settings: Settings, running: Running) -> None
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
         for customer, key in _KEYS.items():
             answer = await client.get("/v1/credits", headers={"authorization": f"Bearer {key}"})
-            told = answer.json()["data"]
-            _say(f"balance of {customer:6}", f"{told['balance']} credits")
+            wallet = answer.json()["data"]
+            _say(f"balance of {customer:6}", f"{wallet['balance']} credits")
     _say("events land in", str(settings.events_path))
     console.print()
     _curl(

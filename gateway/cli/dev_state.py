@@ -1,6 +1,6 @@
-"""Where a running `creditgate dev` is, told in its data folder to other commands.
+"""Where a running `creditgate dev` is, kept in its data folder for other commands.
 
-Invariants: the file speaks of a process; one that is gone is as if there were no file.
+Invariants: the file names a process; once that is gone, the file is ignored.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ class DevGate:
 
 
 def write(data_dir: Path, gate: DevGate) -> None:
-    """Tell where it is."""
+    """Record where it is."""
     staged = data_dir / f".{FILE}.staged"
     staged.write_text(json.dumps(asdict(gate)))
     staged.rename(data_dir / FILE)
@@ -42,7 +42,7 @@ def read(data_dir: Path) -> DevGate | None:
 
 @contextlib.contextmanager
 def kept(data_dir: Path) -> Iterator[None]:
-    """Take back at the end what was told inside."""
+    """Remove at the end what was recorded inside."""
     try:
         yield
     finally:

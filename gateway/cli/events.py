@@ -1,4 +1,4 @@
-"""`events tail` and `events show`: what the store has, as it arrives."""
+"""`events tail` and `events show`: the events in the store, as they arrive."""
 
 import time
 from typing import Annotated
@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 from rich.pretty import Pretty
 
+from gateway.app.backend import open_store
 from gateway.cli import app
-from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, open_store, read_settings
-from gateway.cli.output import AsJson, fail, moment, out, print_json, row, table
+from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, explained, read_settings
+from gateway.cli.output import AsJson, moment, out, print_json, row, table
 from gateway.domain.delivery import StoredEvent
 from gateway.domain.money import format_amount
 from gateway.operations.documents import event_document, usage_text
+from gateway.operations.events import show_event
 
 POLL_S = 0.3
 
@@ -24,9 +26,9 @@ def tail(
     config: ConfigFile = DEFAULT_CONFIG,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 20,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on as events arrive, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Continue as events arrive, until Ctrl-C.")
     ] = False,
-    customer: Annotated[str | None, typer.Option(help="Of one customer only.")] = None,
+    customer: Annotated[str | None, typer.Option(help="Only this customer's.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the latest events, oldest first; with --json one document a line."""
@@ -54,10 +56,9 @@ def show(
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Show one event whole."""
-    stored = open_store(read_settings(config).events_path).event(event_id)
-    if stored is None:
-        raise fail(f"the store has no event {event_id}")
+    """Show one event with all its fields."""
+    with explained(), open_store(read_settings(config).events_path) as store:
+        stored = show_event(store, event_id)
     document = event_document(stored.event, stored.stored_at_ms)
     if as_json:
         print_json(document)

@@ -1,4 +1,4 @@
-"""`export`: the exporter alone, for a gate whose own is switched off or elsewhere."""
+"""`export`: the exporter alone, for a gate that runs without one or on another machine."""
 
 import asyncio
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from gateway.app.backend import open_endpoint
 from gateway.cli import app
-from gateway.cli.context import explained, ledger_endpoint, read_settings
+from gateway.cli.context import explained, read_settings
 from gateway.cli.output import err, plain
 from gateway.exporter.main import run_exporter
 from gateway.exporter.pump import PumpOptions
@@ -25,7 +26,7 @@ def export(
         Path, typer.Argument(envvar="CREDITGATE_CONFIG", help="The configuration of the gate.")
     ] = Path("config/gateway.yaml"),
 ) -> None:
-    """Deliver events from the ledger to the store until SIGTERM or Ctrl-C; then the rest, and end."""
+    """Deliver events from the ledger to the store until SIGTERM or Ctrl-C, then flush and exit."""
     settings = read_settings(file)
     with explained():
         tally = asyncio.run(_export(settings))
@@ -35,7 +36,7 @@ def export(
 
 async def _export(settings: Settings) -> Tally:
     redis = settings.redis
-    with ledger_endpoint(settings) as endpoint:
+    with open_endpoint(settings) as endpoint:
         client = endpoint.client(name="creditgate-exporter", max_connections=128)
         try:
             return await run_exporter(

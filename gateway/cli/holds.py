@@ -1,54 +1,50 @@
-"""`holds list` and `holds release`: what running requests hold, and giving it back by hand."""
+"""`holds list` and `holds release`: the holds of running requests, and returning one by hand."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gateway.cli import app
-from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
-from gateway.cli.customers import wallet_of
-from gateway.cli.output import AsJson, fail, out, plain, print_json, row, table
-from gateway.domain.money import format_amount
-from gateway.ledger.accounts import OpenHold, RedisRunner
-from gateway.ledger.codec.records import Ended
-from gateway.ledger.operations import Ledger
-from gateway.operations.holds import hold_document, release_by_hand
+from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
+from gateway.cli.output import AsJson, out, plain, print_json, row, table
+from gateway.operations.holds import (
+    hold_document,
+    hold_ended_document,
+    list_holds,
+    release_hold,
+)
 
 holds = typer.Typer(help="What running requests hold of their customers' credit.")
 app.add_typer(holds, name="holds", no_args_is_help=True)
 
 _RELEASE_HELP = (
-    "Give a hold back now, charging nothing yet.\n\n"
-    "Nobody has to do this for requests that died: their holds expire by themselves. It is for one"
-    " that runs on and blocks credit. It is not stopped, and it is charged in full when it settles,"
-    " into overdraft if the credit is gone by then: the hold ends as `expired`, with nothing"
-    " charged, and what it settles is a `settle_late`. Releasing it again changes nothing."
+    "Return a hold's credit now and charge nothing yet.\n\n"
+    "Requests that died do not need this: their holds expire by themselves. It is for a request that"
+    " keeps running and blocks credit. The request goes on and is charged in full when it settles,"
+    " into overdraft if the credit is gone by then: the hold ends as `expired`, with nothing charged,"
+    " and the settlement is a `settle_late`. Releasing a hold again changes nothing."
 )
 
 
 @holds.command(name="list")
 def list_(
     customer: Annotated[
-        str | None, typer.Argument(metavar="CUSTOMER", help="Of one customer only.")
+        str | None, typer.Argument(metavar="CUSTOMER", help="Only this customer's.")
     ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """List open holds, the next to expire first. While a request runs, its worker extends its hold."""
 
-    async def work(context: Context) -> tuple[int, list[OpenHold]]:
-        if customer is not None:
-            await wallet_of(context, customer)
-        return await context.accounts.now_ms(), await context.accounts.open_holds(customer)
-
-    now_ms, found = on_ledger(config, work)
+    found = on_ledger(config, lambda backend: list_holds(backend, customer))
+    documents = [hold_document(each.reservation_id, each.reservation) for each in found.holds]
     if as_json:
-        print_json([hold_document(each.reservation_id, each.reservation) for each in found])
+        print_json(documents)
         return
     columns = ("customer", "key", "model", "held", "for", "expires in", "extended")
     shown = table("request", *columns, right=columns[3:], whole=["request"])
-    for each in found:
-        hold, document = each.reservation, hold_document(each.reservation_id, each.reservation)
+    for each, document in zip(found.holds, documents, strict=True):
+        hold = each.reservation
         row(
             shown,
             (
@@ -57,8 +53,8 @@ def list_(
                 hold.key_id,
                 document["model"],
                 document["held"],
-                f"{(now_ms - hold.reserved_at_ms) / 1000:.1f} s",
-                f"{(hold.deadline_ms - now_ms) / 1000:.1f} s",
+                f"{(found.now_ms - hold.reserved_at_ms) / 1000:.1f} s",
+                f"{(hold.deadline_ms - found.now_ms) / 1000:.1f} s",
                 hold.extend_no,
             ),
         )
@@ -74,49 +70,16 @@ def release(
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Give a hold back now; a request that still runs is charged in full when it settles."""
+    """Return a hold's credit now; a request that still runs is charged in full when it settles."""
 
-    async def work(context: Context) -> dict[str, Any]:
-        found = await context.audit.find_reservation(reservation_id)
-        if found is None:
-            raise fail(
-                f"the ledger knows no request {reservation_id}: it never held anything, or it ended"
-                " more than an hour ago"
-            )
-        shard, record = found
-        if isinstance(record, Ended):
-            return _document(reservation_id, record.outcome, record.charged_nano, 0)
-        redis = context.settings.redis
-        ledger = Ledger(
-            RedisRunner(context.client),
-            namespace=redis.namespace,
-            shard_count=redis.shards,
-            seen=context.operator.seen,
-        )
-        ended = await release_by_hand(ledger, shard, reservation_id, record)
-        if ended is None:
-            raise fail(f"the ledger knows no request {reservation_id} any more")
-        given_back = 0 if ended.replayed else record.held_nano
-        return _document(reservation_id, ended.outcome, ended.charged_nano, given_back)
-
-    document = on_ledger(config, work)
+    ended = on_ledger(config, lambda backend: release_hold(backend, reservation_id))
+    document = hold_ended_document(ended)
     if as_json:
         print_json(document)
-    elif document["given_back"] != "0":
-        said = f"Gave back {document['given_back']} credits that {reservation_id} held."
+    elif ended.given_back_nano:
+        said = f"Returned {document['given_back']} credits that {reservation_id} held."
         out.print(plain(said, "bold green"))
         out.print(plain("If it still runs, it is charged when it settles."))
     else:
         ended_as = f"{document['outcome']}, charged {document['charged']} credits"
         out.print(plain(f"{reservation_id} holds nothing: {ended_as}.", "yellow"))
-
-
-def _document(
-    reservation_id: str, outcome: str, charged_nano: int, given_back_nano: int
-) -> dict[str, Any]:
-    return {
-        "reservation_id": reservation_id,
-        "outcome": outcome,
-        "charged": format_amount(charged_nano),
-        "given_back": format_amount(given_back_nano),
-    }

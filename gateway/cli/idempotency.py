@@ -1,61 +1,39 @@
-"""What the commands share that change a wallet once by an idempotency key: grant, adjust, refund."""
+"""`--key` of the commands that change a wallet once per idempotency key: grant, adjust, refund."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.cli.output import err, fail, out, plain, print_json
-from gateway.cli.parameters import new_idempotency_key
-from gateway.ledger.client.errors import LedgerRefusal, LedgerUnavailable
+from gateway.cli.output import err, out, plain, print_json
+from gateway.operations.idempotency import new_idempotency_key
 
 
 @dataclass(slots=True)
-class IdempotencyKey:
-    """One change under one key.
-
-    given:   the caller's key; None makes one, which is printed at the end
-    verb:    what happens, as in "Whether it was …": granted, adjusted, refunded
-    subject: what it happens to
-    """
+class KeyOption:
+    """The key of one change. given: the caller's; None generates one, which is printed at the end"""
 
     given: str | None
-    verb: str
-    subject: str
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.key = self.given or new_idempotency_key()
 
-    @contextmanager
-    def explained(self, refusals: Mapping[str, str]) -> Iterator[None]:
-        """End the command with one line for what the ledger refuses, and for an unknown outcome.
+    def print(self, document: dict[str, Any], done: str, rest: str) -> None:
+        """Print what was done, or that it had been done before.
 
-        refusals: word → sentence, in which {key} and {subject} are filled in
+        document: has `replayed`. done: a sentence. rest: the state now
         """
-        try:
-            yield
-        except LedgerRefusal as refused:
-            said = refusals[refused.word].format(key=self.key, subject=self.subject)
-            raise fail(said) from None
-        except LedgerUnavailable as error:
-            if not error.unknown:
-                raise
-            raise fail(
-                f"{error}. Whether {self.subject} was {self.verb} is not known. Run this again with"
-                f" --key {self.key}: that happens once in all"
-            ) from None
-
-    def tell(self, document: dict[str, Any], done: str, rest: str, *, as_json: bool) -> None:
-        """Print what came of it. document: has `replayed`; rest: how things stand now."""
-        if as_json:
-            print_json({**document, "key": self.key})
-            return
         if document["replayed"]:
-            said = f"The key {self.key} has {self.verb} {self.subject} this before:"
-            out.print(plain(f"{said} nothing was changed.", "yellow"))
+            said = f"The key {self.key} was used for this before: nothing was changed."
+            out.print(plain(said, "yellow"))
         else:
             out.print(plain(done, "bold green"))
         out.print(plain(rest))
         if self.given is None:
-            err.print(plain(f"To repeat this so that it happens once: --key {self.key}", "dim"))
+            err.print(plain(f"To repeat this safely: --key {self.key}", "dim"))
+
+    def answer(self, document: dict[str, Any], done: str, rest: str, *, as_json: bool) -> None:
+        """Print the document as JSON, or the sentences."""
+        if as_json:
+            print_json(document)
+        else:
+            self.print(document, done, rest)

@@ -1,8 +1,7 @@
-"""`loadtest`: load on a gate, judged by targets, told in a report."""
+"""`loadtest`: load on a gate, judged by targets, with a report."""
 
 import asyncio
 import importlib.util
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -10,7 +9,8 @@ import typer
 
 from gateway.cli import app, dev_state
 from gateway.cli.dev import DATA_DIR
-from gateway.cli.output import err, fail, out, plain, print_json
+from gateway.cli.loadtest_compare import print_comparison
+from gateway.cli.output import err, fail, out, plain
 
 _NEEDED: Final = ("hdrh", "jinja2", "matplotlib", "psutil")
 _EXIT: Final = {"met": 0, "none": 0, "missed": 1, "inconclusive": 3}
@@ -150,7 +150,7 @@ def loadtest(
         typer.Option(
             "--report",
             "-o",
-            help="The report; its data goes beside it, as .json.",
+            help="The report; its data goes next to it, as .json.",
             rich_help_panel=_LEFT,
         ),
     ] = None,
@@ -168,10 +168,10 @@ def loadtest(
         bool, typer.Option("--json", help="Print the report's data instead.", rich_help_panel=_LEFT)
     ] = False,
 ) -> None:
-    """Put load on a gate and judge it by targets; leave a report.
+    """Put load on a gate, judge it by targets, and write a report.
 
     Exit 0: the targets are met. 1: missed. 2: the plan is wrong. 3: missed, but the load generator
-    was the limit, so that it says nothing of the gate.
+    was the limit, so that the result says nothing about the gate.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -181,7 +181,7 @@ def loadtest(
             2,
         )
     if compare is not None:
-        _compare(*compare, report, as_json=as_json)
+        print_comparison(*compare, report, as_json=as_json)
         return
     given: dict[str, tuple[tuple[str, ...], Any]] = {
         "URL": (("url",), url),
@@ -213,23 +213,6 @@ def loadtest(
         "--title": (("report", "title"), title),
     }
     raise typer.Exit(_run(plan, given, dev_state.read(data_dir), as_json=as_json))
-
-
-def _compare(before: Path, after: Path, page: str | None, *, as_json: bool) -> None:
-    from loadtest.tester.compare import comparison, shown
-    from loadtest.tester.page import write_comparison
-    from loadtest.tester.report import BadReport, read_report
-
-    try:
-        both = read_report(before), read_report(after)
-    except BadReport as error:
-        raise fail(str(error), 2) from None
-    if as_json:
-        print_json([asdict(row) for row in shown(*both)])
-    else:
-        out.print(comparison(*both))
-    if page is not None:
-        err.print(plain(f"page: {write_comparison(*both, Path(page))}", "bold"))
 
 
 def _run(

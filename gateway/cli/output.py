@@ -21,7 +21,7 @@ from gateway.operations.documents import timestamp
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 WIDE: Final = 200
-"""Columns of what goes into a pipe or a file, unless COLUMNS says so; a terminal has its own."""
+"""Columns of what goes into a pipe or a file, unless COLUMNS is set or stdout is a terminal."""
 
 known = sys.stdout.isatty() or "COLUMNS" in os.environ
 out = Console(highlight=False, width=None if known else WIDE)
@@ -43,7 +43,7 @@ def table(*columns: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -
             column,
             justify="right" if column in numbers else "left",
             no_wrap=column in unbroken,
-            overflow="fold",  # a number that is cut short is another number
+            overflow="fold",  # a truncated number would be another number
         )
     return made
 
@@ -64,7 +64,7 @@ def moment(unix_ms: int) -> str:
 
 
 def fail(message: str, code: int = 1) -> typer.Exit:
-    """Say what went wrong; raise what is returned."""
+    """Print an error; raise what is returned."""
     err.print(plain(message, "red"))
     return typer.Exit(code)
 
@@ -81,9 +81,9 @@ def progress(shown: bool) -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=err, transient=True, disable=not shown) as bars:
         tasks: dict[str, Any] = {}
 
-        def tell(what: str, done: int, total: int) -> None:
+        def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total or None)
             bars.update(tasks[what], completed=done, total=total or None)
 
-        yield tell
+        yield report

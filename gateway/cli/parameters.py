@@ -1,9 +1,8 @@
-"""Reads what is typed on the command line by the same types as the configuration.
+"""Parsers of command-line values, by the same types as the configuration.
 
-What does not fit is a usage error: one sentence, exit code 2.
+A value that does not fit is a usage error: one sentence, exit code 2.
 """
 
-import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -11,25 +10,24 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.domain.money import MoneyError, format_amount, parse_amount
+from gateway.operations.idempotency import KEY_CHARS_MOST, is_idempotency_key
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import Id, MomentMs
 
-MAX_KEY_CHARS = 64
-
 
 def amount(text: str) -> int:
-    """Credits as a decimal, more than nothing; as nano-credits."""
+    """Credits as a decimal, more than 0; as nano-credits."""
     try:
         nano = parse_amount(text)
     except MoneyError as error:
         raise typer.BadParameter(f"{error}. Write credits as a decimal: 12.50") from None
     if nano == 0:
-        raise typer.BadParameter(f"{format_amount(nano)} credits are nothing to grant")
+        raise typer.BadParameter(f"the amount must be more than 0, got {format_amount(nano)}")
     return nano
 
 
 def signed_amount(text: str) -> int:
-    """Credits as a decimal with a sign or without, not nothing; as nano-credits."""
+    """Credits as a decimal with or without a sign, not 0; as nano-credits."""
     try:
         nano = parse_amount(text, signed=True)
     except MoneyError as error:
@@ -60,12 +58,7 @@ identifier = _by(Id)
 
 
 def idempotency_key(text: str) -> str:
-    """What makes an operation happen once."""
-    if not 0 < len(text) <= MAX_KEY_CHARS or not text.isascii() or not text.isprintable():
-        raise typer.BadParameter(f"a key has 1 to {MAX_KEY_CHARS} printable ASCII characters")
+    """An idempotency key."""
+    if not is_idempotency_key(text):
+        raise typer.BadParameter(f"a key has 1 to {KEY_CHARS_MOST} printable ASCII characters")
     return text
-
-
-def new_idempotency_key() -> str:
-    """One that nobody has used."""
-    return f"cli-{secrets.token_hex(8)}"

@@ -1,4 +1,4 @@
-"""`prices`: the price book as operators see it, and the providers' prices as costs."""
+"""`prices`: the price book, and providers' prices as costs."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,14 +7,23 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.cli import app
-from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
-from gateway.cli.lines import rate_text, unit_price
+from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
 from gateway.cli.output import AsJson, fail, moment, out, plain, print_json, row, table
 from gateway.cli.parameters import moment_ms
-from gateway.domain.pricebook import Activation, Book, Schedule
 from gateway.domain.pricing import PriceTable
-from gateway.ledger.pricebook import NothingToUndo, Taken, UnknownBook, UnreadablePrice
-from gateway.operations.documents import timestamp
+from gateway.ledger.pricebook import Taken
+from gateway.operations.backend import Backend
+from gateway.operations.price_books import (
+    BookView,
+    activate_book,
+    activation_document,
+    apply_prices,
+    book_document,
+    roll_back_prices,
+    show_book,
+    taken_document,
+)
+from gateway.operations.price_text import rate_text, unit_price
 from gateway.operations.pricing_import import (
     ImportFailed,
     fragment,
@@ -35,66 +44,18 @@ From = Annotated[
 @prices.command()
 def show(
     number: Annotated[
-        int | None, typer.Option("--book", help="This book, in place of the one in force.")
+        int | None, typer.Option("--book", help="This book instead of the one in force.")
     ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Show a price book and which books are in force when."""
 
-    async def work(context: Context) -> tuple[int, Book, dict[str, PriceTable], Schedule, int]:
-        books = context.accounts.price_books()
-        schedule, now_ms = await books.schedule()
-        current = schedule.at(now_ms)
-        wanted = number if number is not None else current.number if current else None
-        if wanted is None:
-            raise fail("the ledger has no price book yet: start the gate, or `prices apply`")
-        try:
-            book = await books.book(wanted)
-            return wanted, book, await books.tables(book.versions()), schedule, now_ms
-        except (UnknownBook, UnreadablePrice) as error:
-            raise fail(str(error)) from None
-
-    shown, book, tables, schedule, now_ms = on_ledger(config, work)
+    view = on_ledger(config, lambda backend: show_book(backend, number))
     if as_json:
-        print_json(
-            {
-                "book": shown,
-                "state": schedule.state_of(shown, now_ms),
-                "models": {m: _document(tables[v]) for m, v in book.models.items()},
-                "plans": {
-                    plan: {m: _document(tables[v]) for m, v in own.items()}
-                    for plan, own in book.plans.items()
-                },
-                "customers": {
-                    name: {
-                        "plan": own.plan,
-                        "prices": {m: _document(tables[v]) for m, v in own.prices.items()},
-                    }
-                    for name, own in book.customers.items()
-                },
-                "schedule": [_activation(each) for each in schedule.activations],
-            }
-        )
-        return
-    listed = table("whose", "model", "class", "price", "cost", "version", right=("price", "cost"))
-    for model, version in book.models.items():
-        _rows(listed, "", model, tables[version])
-    for plan, own in book.plans.items():
-        for model, version in own.items():
-            _rows(listed, f"plan {plan}", model, tables[version])
-    for name, customer in book.customers.items():
-        for model, version in customer.prices.items():
-            _rows(listed, name, model, tables[version])
-    out.print(plain(f"book {shown}: {schedule.state_of(shown, now_ms)}", "bold"))
-    out.print(listed)
-    history = table("book", "from", "decided", "by", "state")
-    for each in schedule.activations:
-        current = schedule.at(now_ms)
-        state = "in force" if each == current else "to come" if each.from_ms > now_ms else ""
-        begins = moment(each.from_ms) if each.from_ms else "the start"
-        row(history, (each.number, begins, moment(each.decided_ms), each.reason, state))
-    out.print(history)
+        print_json(book_document(view))
+    else:
+        _print_book(view)
 
 
 @prices.command()
@@ -102,15 +63,12 @@ def apply(from_: From = None, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJs
     """Put this configuration's pending prices in force, now or from a moment on."""
     from_ms = moment_ms(from_) if from_ is not None else None
 
-    async def work(context: Context) -> Taken:
-        draft = context.settings.price_draft()
-        await context.accounts.put_prices(draft.tables().values())
-        return await context.accounts.price_books().apply(draft, from_ms)
+    async def work(backend: Backend) -> Taken:
+        return await apply_prices(backend, backend.configured.price_draft(), from_ms)
 
     taken = on_ledger(config, work)
     if as_json:
-        begins = timestamp(taken.from_ms) if taken.from_ms else None
-        print_json({"book": taken.number, "state": taken.state, "from": begins})
+        print_json(taken_document(taken))
         return
     when = f" from {moment(taken.from_ms)}" if taken.state == "scheduled" else " in force"
     out.print(plain(f"book {taken.number}:{when}", "green"))
@@ -126,32 +84,20 @@ def activate(
     """Put a book of the ledger in force again, now or from a moment on."""
     from_ms = moment_ms(from_) if from_ is not None else None
 
-    async def work(context: Context) -> Activation:
-        try:
-            return await context.accounts.price_books().activate(number, from_ms)
-        except UnknownBook as error:
-            raise fail(str(error)) from None
-
-    activation = on_ledger(config, work)
+    activation = on_ledger(config, lambda backend: activate_book(backend, number, from_ms))
     if as_json:
-        print_json(_activation(activation))
+        print_json(activation_document(activation))
     else:
         out.print(plain(f"book {number} is in force from {moment(activation.from_ms)}", "green"))
 
 
 @prices.command()
 def rollback(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Take back the last change: one to come is cancelled, else the book before is in force."""
+    """Undo the last change: cancel one to come, else put the book before it in force."""
 
-    async def work(context: Context) -> Schedule:
-        try:
-            return await context.accounts.price_books().rollback()
-        except NothingToUndo as error:
-            raise fail(str(error)) from None
-
-    schedule = on_ledger(config, work)
+    schedule = on_ledger(config, roll_back_prices)
     if as_json:
-        print_json([_activation(each) for each in schedule.activations])
+        print_json([activation_document(each) for each in schedule.activations])
     else:
         last = schedule.activations[-1]
         out.print(plain(f"book {last.number} is in force from {moment(last.from_ms)}", "green"))
@@ -161,7 +107,7 @@ def rollback(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> No
 def import_(
     models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="Names in the list.")],
     provider: Annotated[
-        str | None, typer.Option(help="Whose, where several providers have one of this name.")
+        str | None, typer.Option(help="The provider, where several have a model of this name.")
     ] = None,
     litellm: Annotated[
         Path | None,
@@ -170,10 +116,10 @@ def import_(
         ),
     ] = None,
     markup: Annotated[
-        str | None, typer.Option(help="Also a price: the cost times this, such as 1.5.")
+        str | None, typer.Option(help="Add a price: the cost times this, such as 1.5.")
     ] = None,
 ) -> None:
-    """Print providers' prices as costs, a piece of YAML for a configuration. Nothing is changed."""
+    """Print providers' prices as costs, as YAML for a configuration. Changes nothing."""
     if markup is not None:
         try:
             TypeAdapter(Markup).validate_python(markup)
@@ -186,21 +132,26 @@ def import_(
     typer.echo(fragment(costs, markup=markup), nl=False)
 
 
-def _activation(activation: Activation) -> dict[str, Any]:
-    return {
-        "book": activation.number,
-        "from": timestamp(activation.from_ms),
-        "decided_at": timestamp(activation.decided_ms),
-        "reason": activation.reason,
-    }
-
-
-def _document(price: PriceTable) -> dict[str, Any]:
-    return {
-        "price_version": price.price_version,
-        "prices": {unit: rate_text(rate) for unit, rate in price.rates.items()},
-        "costs": {unit: unit_price(unit, pico) for unit, pico in price.costs_pico.items()},
-    }
+def _print_book(view: BookView) -> None:
+    book, tables, schedule, now_ms = view.book, view.tables, view.schedule, view.now_ms
+    listed = table("whose", "model", "class", "price", "cost", "version", right=("price", "cost"))
+    for model, version in book.models.items():
+        _rows(listed, "", model, tables[version])
+    for plan, overrides in book.plans.items():
+        for model, version in overrides.items():
+            _rows(listed, f"plan {plan}", model, tables[version])
+    for name, customer in book.customers.items():
+        for model, version in customer.prices.items():
+            _rows(listed, name, model, tables[version])
+    out.print(plain(f"book {view.number}: {schedule.state_of(view.number, now_ms)}", "bold"))
+    out.print(listed)
+    history = table("book", "from", "decided", "by", "state")
+    for each in schedule.activations:
+        current = schedule.at(now_ms)
+        state = "in force" if each == current else "to come" if each.from_ms > now_ms else ""
+        begins = moment(each.from_ms) if each.from_ms else "the start"
+        row(history, (each.number, begins, moment(each.decided_ms), each.reason, state))
+    out.print(history)
 
 
 def _rows(listed: Any, whose: str, model: str, price: PriceTable) -> None:

@@ -1,4 +1,4 @@
-"""`serve`: the gate in front of your own provider, on your own Redis if you name one."""
+"""`serve`: the gate in front of your own provider, on your own Redis if you configure one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ def serve(
 ) -> None:
     """Run the gate until SIGTERM or Ctrl-C; running answers end and are settled first.
 
-    SIGHUP, or a change of the file, takes over a new configuration: whole, or not at all.
+    SIGHUP, or a change of the file, reloads the configuration, completely or not at all.
     """
 
     async def ready(_: Settings, running: Running) -> None:
@@ -61,7 +61,7 @@ def gate_url(running: Running) -> str:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Tell what keeps a gate from starting in words, and exit 1."""
+    """Print what keeps a gate from starting, and exit 1."""
     console = Console(stderr=True)
     try:
         yield

@@ -1,17 +1,17 @@
-"""`signals`: what wallets have announced, and what became of it."""
+"""`signals`: alerts that wallets have raised, and their deliveries."""
 
-import sqlite3
 from typing import Annotated, Literal
 
 import typer
 
+from gateway.app.backend import StoredSignals, open_store
 from gateway.cli import app
-from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, open_store, read_settings
-from gateway.cli.output import AsJson, fail, out, plain, print_json, row, table
-from gateway.exporter.signals import resend as send_again
+from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, explained, read_settings
+from gateway.cli.output import AsJson, out, plain, print_json, row, table
 from gateway.operations.documents import signal_document
+from gateway.operations.signals import list_signals, resend_signal
 
-signals = typer.Typer(help="What wallets have announced: low balance, exhausted, and so on.")
+signals = typer.Typer(help="Alerts that wallets have raised: low balance, exhausted, and so on.")
 app.add_typer(signals, name="signals", no_args_is_help=True)
 
 
@@ -25,12 +25,9 @@ def list_(
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """List the latest signals and their deliveries. Dead ones were given up: `signals resend`."""
+    """List the latest signals and their deliveries. `signals resend` retries dead ones."""
     with open_store(read_settings(config).events_path) as store:
-        found = [
-            signal_document(signal)
-            for signal in store.signals(last, state=state, customer_id=customer)
-        ]
+        found = [signal_document(signal) for signal in list_signals(store, last, state, customer)]
     if as_json:
         print_json(found)
         return
@@ -59,11 +56,8 @@ def resend(
     signal_id: Annotated[str, typer.Argument(help="As `signals list` shows it.")],
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Send a signal again that was delivered or given up, under its own id."""
-    try:
-        found = send_again(read_settings(config).events_path, signal_id)
-    except sqlite3.OperationalError as error:
-        raise fail(f"the store cannot be written: {error}") from None
-    if not found:
-        raise fail(f"there is no signal {signal_id} that was delivered or given up")
-    out.print(plain("It waits to be sent again.", "bold green"))
+    """Send a delivered or dead signal again, under the same id."""
+    queue = StoredSignals(read_settings(config).events_path)
+    with explained():
+        resend_signal(queue, signal_id)
+    out.print(plain("Queued for delivery.", "bold green"))

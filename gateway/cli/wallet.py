@@ -1,52 +1,33 @@
-"""`wallet show|list|grant|void|freeze|thaw`: what customers have, giving them more, taking it back."""
+"""`wallet show|list|grant|void|freeze|thaw`: balances and grants, and changing them."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gateway.cli import app
-from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
-from gateway.cli.customers import wallet_of
-from gateway.cli.idempotency import IdempotencyKey
-from gateway.cli.output import AsJson, fail, out, plain, print_json, row, table
+from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
+from gateway.cli.idempotency import KeyOption
+from gateway.cli.output import AsJson, out, plain, print_json, row, table
 from gateway.cli.parameters import amount as read_amount
 from gateway.cli.parameters import idempotency_key, moment_ms
-from gateway.domain.money import format_amount
-from gateway.domain.reservation import Account, Key
-from gateway.domain.standing import Standing
-from gateway.flow.authentication import account_of
-from gateway.ledger.client.errors import LedgerRefusal
-from gateway.ledger.corrections import Voided
-from gateway.ledger.operator import DEFAULT_PRIORITY, Granted
+from gateway.ledger.operator import DEFAULT_PRIORITY
+from gateway.operations import freeze as status
+from gateway.operations.grant import GrantRequest, grant_document
+from gateway.operations.grant import grant as grant_credit
+from gateway.operations.void import void as void_grant
+from gateway.operations.void import void_document
 from gateway.operations.wallets import (
-    grant_operation_id,
-    void_operation_id,
+    list_wallets,
+    show_wallet,
     wallet_document,
-    wallet_status,
-    wallet_summary,
+    wallet_entry_document,
 )
-from gateway.settings import Settings
-from gateway.settings.compiling import compile_customers, compile_keys
 
 wallet = typer.Typer(help="What customers have: balances, grants, top-ups.")
 app.add_typer(wallet, name="wallet", no_args_is_help=True)
 
 Customer = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id.")]
-
-_REFUSALS = {
-    "exists_with_different_parameters": (
-        "the key {key} has made another grant to {subject} before: the amount, category, priority"
-        " or expiry was another. Nothing was changed. Repeat its terms, or use another key"
-    ),
-    "already_expired": "the grant would be worth nothing: its expiry is over already",
-    "too_many_grants": (
-        "{subject} has 64 grants with something left in them; there is room for the next one when"
-        " one of them is used up or has expired"
-    ),
-    "total_too_large": "all that {subject} was ever granted would pass 9,000,000 credits",
-}
 
 
 class CategoryName(StrEnum):
@@ -62,54 +43,19 @@ class CategoryName(StrEnum):
 def show(customer: Customer, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show one wallet: balance, holds, lifetime sums, and its grants in the order they are spent."""
 
-    async def work(context: Context) -> dict[str, Any]:
-        found = await wallet_of(context, customer)
-        names = await context.audit.grant_names(customer)
-        for each in found.allowances:
-            set_by = context.store.latest_named(f"allowance:{customer}:{each.allowance_id}:set:")
-            if set_by is not None:
-                names.setdefault(each.grant_no, set_by.event.facts["name"])
-        return wallet_document(
-            customer,
-            found,
-            await context.accounts.now_ms(),
-            names=names,
-            groups=context.settings.model_groups,
-            limits=await _standings(context, customer),
-            voided=await context.audit.voided_grants(customer),
-            recurring=_recurring_of(context.settings, customer),
-        )
-
-    document = on_ledger(config, work)
+    view = on_ledger(config, lambda backend: show_wallet(backend, customer))
+    document = wallet_document(view)
     if as_json:
         print_json(document)
     else:
         _print_wallet(document)
 
 
-def _recurring_of(settings: Settings, customer: str) -> list[str]:
-    """Names of what the configuration gives a customer anew each period."""
-    if customer not in settings.customers:
-        return []
-    return [grant.name for grant in settings.recurring_grants(customer)]
-
-
 @wallet.command(name="list")
 def list_(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """List all wallets, and the customers of the configuration that have none yet."""
 
-    async def work(context: Context) -> list[dict[str, Any]]:
-        names = sorted({*await context.accounts.customers(), *context.settings.customers})
-        wallets = await context.accounts.wallets(names)
-        now_ms = await context.accounts.now_ms()
-        return [
-            wallet_summary(name, wallets[name], now_ms)
-            if name in wallets
-            else {"customer_id": name, "status": "no wallet yet"}
-            for name in names
-        ]
-
-    documents = on_ledger(config, work)
+    documents = [wallet_entry_document(each) for each in on_ledger(config, list_wallets)]
     if as_json:
         print_json(documents)
         return
@@ -139,7 +85,7 @@ def grant(
         typer.Option(
             metavar="MOMENT",
             parser=moment_ms,
-            help="What is left of it then is gone: 2027-12-31T00:00:00Z.",
+            help="When the rest of it is forfeited: 2027-12-31T00:00:00Z.",
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="What `wallet show` and `why` call it.")] = None,
@@ -149,41 +95,21 @@ def grant(
         typer.Option(
             metavar="IDEMPOTENCY_KEY",
             parser=idempotency_key,
-            help="Such as the id of the payment. However often this is run, one key grants a"
-            " customer once. Without it one is made and printed.",
+            help="Such as the id of the payment. Grants a customer once per key, however often this is"
+            " run. Without it one is generated and printed.",
         ),
     ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Add credit to a wallet, once by its key. What is owed (the overdraft) is repaid first."""
-    once = IdempotencyKey(key, "granted", customer)
-    facts = {k: v for k, v in {"name": name, "reason": reason}.items() if v is not None}
-
-    async def work(context: Context) -> Granted:
-        await wallet_of(context, customer)
-        with once.explained(_REFUSALS):
-            return await context.operator.grant(
-                customer,
-                grant_operation_id(customer, once.key),
-                amount,
-                category=category.value,
-                priority=priority,
-                expires_at_ms=expires or 0,
-                facts=facts,
-            )
-
-    granted = on_ledger(config, work)
-    balance = format_amount(granted.balance_nano)
-    document = {
-        "customer_id": customer,
-        "amount": format_amount(amount),
-        "balance": balance,
-        "grant": granted.grant_no,
-        "replayed": granted.replayed,
-    }
-    done = f"Granted {customer} {format_amount(amount)} credits."
-    once.tell(document, done, f"balance {balance}", as_json=as_json)
+    once = KeyOption(key)
+    request = GrantRequest(
+        customer, once.key, amount, category.value, priority, expires, name, reason
+    )
+    document = grant_document(on_ledger(config, lambda backend: grant_credit(backend, request)))
+    done = f"Granted {customer} {document['amount']} credits."
+    once.answer(document, done, f"balance {document['balance']}", as_json=as_json)
 
 
 @wallet.command()
@@ -196,31 +122,11 @@ def void(
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Take back what is left of a grant and end it. What running requests hold of it they may still
-    spend; what they give back is gone."""
+    """Take back what is left of a grant and end it. Running requests may still spend what they hold
+    of it; what they return is forfeited."""
 
-    async def work(context: Context) -> Voided:
-        await wallet_of(context, customer)
-        try:
-            return await context.operator.void(
-                customer, void_operation_id(customer, grant_no), grant_no, reason=reason
-            )
-        except LedgerRefusal as refused:
-            if refused.word != "unknown_grant":
-                raise
-            raise fail(
-                f"{customer} has no grant {grant_no} with anything left in it that is not held"
-            ) from None
-
-    voided = on_ledger(config, work)
-    document = {
-        "customer_id": customer,
-        "grant": grant_no,
-        "voided": format_amount(voided.voided_nano),
-        "held": format_amount(voided.held_nano),
-        "balance": format_amount(voided.balance_nano),
-        "replayed": voided.replayed,
-    }
+    voided = on_ledger(config, lambda backend: void_grant(backend, customer, grant_no, reason))
+    document = void_document(voided)
     if as_json:
         print_json(document)
         return
@@ -238,11 +144,12 @@ def void(
 def freeze(
     customer: Customer,
     reason: Annotated[str | None, typer.Option(help="Why; kept on record.")] = None,
-    kill: Annotated[bool, typer.Option("--kill", help="Cut what runs, too.")] = False,
+    kill: Annotated[bool, typer.Option("--kill", help="Cancel running requests, too.")] = False,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Let nothing new run, until `wallet thaw`. What runs may spend what it holds, not more."""
-    _set_status(config, customer, "killed" if kill else "frozen", reason)
+    """Admit nothing new until `wallet thaw`. Running requests may spend what they hold, not more."""
+    change = status.kill if kill else status.freeze
+    _print_status(on_ledger(config, lambda backend: change(backend, customer, reason)))
 
 
 @wallet.command()
@@ -251,56 +158,21 @@ def thaw(
     reason: Annotated[str | None, typer.Option(help="Why; kept on record.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """End a freeze, also one that unusual spending has caused."""
-    _set_status(config, customer, "active", reason)
+    """End a freeze, including one that unusual spending has caused."""
+    _print_status(on_ledger(config, lambda backend: status.thaw(backend, customer, reason)))
 
 
-def _set_status(config: Path, customer: str, status: str, reason: str | None) -> None:
-    facts = {"reason": reason} if reason else {}
-
-    async def work(context: Context) -> bool:
-        found = await wallet_of(context, customer)
-        if status == wallet_status(found):
-            return False
-        try:
-            await context.operator.account(
-                customer,
-                account_rev=found.account_rev + 1,
-                credit_limit_nano=found.credit_limit_nano,
-                billing_day=found.billing_day,
-                frozen=status != "active",
-                killed=status == "killed",
-                facts=facts,
-            )
-        except LedgerRefusal:
-            raise fail(f"{customer} was changed by someone else just now; try again") from None
-        if status == "killed":
-            await context.changes.announce(customer)
-        return True
-
-    changed = on_ledger(config, work)
-    said = f"{customer} is {status}." if changed else f"{customer} was {status} already."
-    out.print(plain(said, "bold green" if changed else "yellow"))
+_STATUS = {
+    "active": "active: it admits requests",
+    "frozen": "frozen: nothing new is admitted",
+    "killed": "frozen and its running requests are cancelled",
+}
 
 
-async def _standings(context: Context, customer_id: str) -> list[Standing]:
-    """How the limits of a customer, its models, its projects and its keys stand."""
-    customer = compile_customers(context.settings).get(customer_id)
-    if customer is None:
-        return []
-    stored = await context.accounts.list_keys(customer_id)
-    keys = [
-        *(key for key in compile_keys(context.settings).values() if key.customer_id == customer_id),
-        *(
-            Key(key.key_id, key.customer_id, key.project_id)
-            for key in stored
-            if key.revoked_at_ms is None
-        ),
-    ]
-    accounts = [account_of(customer, key, 0) for key in keys]
-    everyone = [limit for limit in customer.limits if limit.scope in ("customer", "model")]
-    accounts.insert(0, Account(customer_id, "", customer.shard, 0, limits=tuple(everyone)))
-    return await context.accounts.standings(accounts)
+def _print_status(done: status.StatusSet) -> None:
+    already = "" if done.changed else "already "
+    said = f"Wallet {done.customer_id} is {already}{_STATUS[done.status]}."
+    out.print(plain(said, "bold green" if done.changed else "yellow"))
 
 
 def _print_wallet(document: dict[str, Any]) -> None:
@@ -320,7 +192,7 @@ def _print_wallet(document: dict[str, Any]) -> None:
         if each["configured"]:
             out.print(plain(said))
         else:
-            out.print(plain(f"{said}, which no configuration names any more", "yellow"))
+            out.print(plain(f"{said}, which is no longer configured", "yellow"))
     _print_grants(document)
     _print_limits(document)
 

@@ -1,4 +1,4 @@
-"""`why REQUEST_ID`: one request's whole story."""
+"""`why REQUEST_ID`: everything about one request, as a timeline."""
 
 from typing import Annotated
 
@@ -8,49 +8,31 @@ from rich.padding import Padding
 from rich.table import Table
 
 from gateway.cli import app
-from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, Context, on_ledger
-from gateway.cli.lines import price_columns
+from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
 from gateway.cli.output import AsJson, fail, moment, out, plain, print_json, row, table
 from gateway.domain.money import format_amount
-from gateway.domain.pricing import Rate
 from gateway.ledger.codec.records import Reservation
-from gateway.ledger.refusals import NotedRefusal, find_refusal
+from gateway.ledger.refusals import NotedRefusal
 from gateway.operations.documents import story_document, usage_text
-from gateway.operations.why import Story, Told, explain
+from gateway.operations.price_text import price_columns
+from gateway.operations.why import EventTrace, Story
+from gateway.operations.why import why as explain_request
 
 
 @app.command()
 def why(
-    request_id: Annotated[str, typer.Argument(help="As the answer's x-request-id says.")],
+    request_id: Annotated[str, typer.Argument(help="The response's x-request-id.")],
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Tell why a request was allowed or refused, what it held, what it cost and where its event is."""
+    """Show why a request was allowed or refused, what it held, what it cost and where its event is."""
 
-    async def work(context: Context) -> Story:
-        async def rates(price_version: str) -> dict[str, Rate] | None:
-            found = await context.accounts.prices(price_version)
-            return found[0] if found else None
-
-        async def refusal(wanted: str) -> NotedRefusal | None:
-            namespace = context.settings.redis.namespace
-            return await find_refusal(context.client, wanted, namespace=namespace)
-
-        return await explain(
-            request_id,
-            audit=context.audit,
-            outbox=context.outbox,
-            store=context.store,
-            find_refusal=refusal,
-            find_rates=rates,
-        )
-
-    story = on_ledger(config, work)
+    story = on_ledger(config, lambda backend: explain_request(backend, request_id))
     if as_json:
         print_json(story_document(story))
     if story.decision == "unknown":
         raise fail(
-            f"nothing is known of {request_id}: no event, no hold, and no refusal in the last days"
+            f"nothing is known about {request_id}: no event, no hold, and no refusal in the last days"
             " (refusals of unknown keys are not kept)"
         )
     if not as_json:
@@ -67,14 +49,16 @@ def render(story: Story) -> RenderableType:
     elif story.ended is not None:
         parts.append(_line(story.ended.reserved_at_ms, "allowed"))
         parts.append(_detail(f"held {format_amount(story.ended.held_nano)} credits"))
-    elif story.told:
-        event = story.told[0].event
+    elif story.events:
+        event = story.events[0].event
         parts.append(plain("allowed", "bold green"))
         parts.append(_detail(f"held {format_amount(event.estimated_amount_nano)} credits"))
-    for told in story.told:
-        parts += _corrected(story, told) if told.event.kind == "adjust" else _told(story, told)
-    if len(story.told) > 1:
-        parts.append(plain(f"charged in all: {format_amount(story.charged_nano)} credits", "bold"))
+    for trace in story.events:
+        parts += _corrected(story, trace) if trace.event.kind == "adjust" else _event(story, trace)
+    if len(story.events) > 1:
+        parts.append(
+            plain(f"charged in total: {format_amount(story.charged_nano)} credits", "bold")
+        )
     return Group(*parts)
 
 
@@ -103,12 +87,12 @@ def _running(story: Story, hold: Reservation) -> list[RenderableType]:
         _detail(f"holds {format_amount(hold.held_nano)} credits for {usage_text(hold.estimate)}"),
         _detail(_parts(story, hold.allocations)),
         plain(f"still running; extended {hold.extend_no} times, held until {until}", "yellow"),
-        _detail(f"if it ends without a settle: {usage_text(hold.checkpoint)}"),
+        _detail(f"if it expires it is charged for {usage_text(hold.checkpoint)}"),
     ]
 
 
-def _told(story: Story, told: Told) -> list[RenderableType]:
-    event, facts = told.event, told.event.facts
+def _event(story: Story, trace: EventTrace) -> list[RenderableType]:
+    event, facts = trace.event, trace.event.facts
     amount = format_amount(event.amount_nano)
     parts: list[RenderableType] = [
         _line(event.occurred_at_ms, f"{event.kind}: {amount} credits", "bold"),
@@ -136,41 +120,41 @@ def _told(story: Story, told: Told) -> list[RenderableType]:
             )
         ),
     ]
-    if told.lines:
-        parts.append(Padding(_bill(told), (0, 0, 0, 4)))
+    if trace.lines:
+        parts.append(Padding(_bill(trace), (0, 0, 0, 4)))
     elif event.usage:
         parts.append(_detail(f"{usage_text(event.usage)} at price {event.price_version}"))
     if event.allocations:
         parts.append(_detail(_parts(story, event.allocations)))
     balance = format_amount(event.balance_nano)
-    parts.append(_detail(f"balance after it {balance}; event {event.event_id}"))
-    if told.stored_at_ms is None:
+    parts.append(_detail(f"balance afterwards {balance}; event {event.event_id}"))
+    if trace.stored_at_ms is None:
         parts.append(_detail("not in the store yet: it waits in the outbox", "yellow"))
     else:
-        parts.append(_detail(f"in the store since {moment(told.stored_at_ms)}", "green"))
+        parts.append(_detail(f"in the store since {moment(trace.stored_at_ms)}", "green"))
     return [part for part in parts if part is not _NOTHING]
 
 
-def _corrected(story: Story, told: Told) -> list[RenderableType]:
-    event = told.event
+def _corrected(story: Story, trace: EventTrace) -> list[RenderableType]:
+    event = trace.event
     word = "refunded" if event.event_id.startswith("refund:") else "given back"
     parts = [
         _line(event.occurred_at_ms, f"{word}: {format_amount(event.amount_nano)} credits"),
         _detail(_joined(corrects=event.facts.get("corrects"), reason=event.facts.get("reason"))),
         _detail(_parts(story, event.allocations)),
-        _detail(f"balance after it {format_amount(event.balance_nano)}; event {event.event_id}"),
+        _detail(f"balance afterwards {format_amount(event.balance_nano)}; event {event.event_id}"),
     ]
     return [part for part in parts if part is not _NOTHING]
 
 
-def _bill(told: Told) -> Table:
+def _bill(trace: EventTrace) -> Table:
     bill = table("unit", "quantity", "price", "amount", right=["quantity", "price", "amount"])
-    for line in told.lines:
+    for line in trace.lines:
         row(bill, (line.unit, line.quantity, *price_columns(line)))
-    total = format_amount(told.event.amount_nano)
-    says = {True: "", False: "  ← the lines do not add up to this", None: ""}[told.adds_up]
-    style = "bold red" if told.adds_up is False else "bold"
-    row(bill, ("charged, rounded up", "", told.event.price_version, total + says), style)
+    total = format_amount(trace.event.amount_nano)
+    says = {True: "", False: "  ← the lines do not add up to this", None: ""}[trace.adds_up]
+    style = "bold red" if trace.adds_up is False else "bold"
+    row(bill, ("charged, rounded up", "", trace.event.price_version, total + says), style)
     return bill
 
 

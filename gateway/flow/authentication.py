@@ -207,11 +207,10 @@ class Accounts:
 
     async def _read_revision(self, customer_id: str) -> int | None:
         revision = await self._directory.account_rev(customer_id)
-        if revision is not None:
-            # Of two that read at once, the older answer may come last.
-            if revision > self._revisions.get(customer_id, -1):
-                self._revisions[customer_id] = revision
-                self.revision += 1
+        # Of two that read at once, the older answer may come last.
+        if revision is not None and revision > self._revisions.get(customer_id, -1):
+            self._revisions[customer_id] = revision
+            self.revision += 1
         return revision
 
     def _account(self, key: Key) -> Account:

@@ -45,11 +45,11 @@ from gateway.flow.reservation.reservation import (
 from gateway.http.client.target import join_query
 from gateway.http.cors import is_preflight
 from gateway.http.interface import (
-    Answer,
     BodyError,
     ClientGone,
     Exchange,
     UpstreamError,
+    UpstreamResponse,
     encode_fields,
 )
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -244,10 +244,9 @@ class Flow:
         account = context.account
         assert account is not None
         catalog, route = self.catalog, context.route
-        if route.free:
-            model = catalog.free_model(route, name)
-        else:
-            model = catalog.model_for(name, account.customer_id)
+        customer_id = account.customer_id
+        free = route.free
+        model = catalog.free_model(route, name) if free else catalog.model_for(name, customer_id)
         if model is None or model.of_route is not (route.priced_as is not None):
             raise Refused(
                 "unknown_model",
@@ -255,7 +254,7 @@ class Flow:
                 code="model_not_found",
                 param="model",
             )
-        named = not (route.free and route.upstream is not None)
+        named = not (free and route.upstream is not None)
         if named and account.models is not None and model.name not in account.models:
             raise Refused(
                 "forbidden_model",
@@ -275,7 +274,7 @@ class Flow:
 
     async def _send(
         self, context: RequestContext, known: KnownHead, reservation: Reservation
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """Forward the request and wait for the head of its response. Raises UpstreamError."""
         exchange, plan, facts = context.exchange, context.plan, context.facts
         model, dialect = plan.model, context.route.dialect
@@ -291,6 +290,7 @@ class Flow:
         body = dialect.forward_body(facts, options)
         if exchange.client_gone():
             raise ClientGone
+        owner = "" if context.account is None else context.account.customer_id
         sent_at = context.sent_at = time.monotonic()
         reservation.progress.advance("sent")
         response = await model.upstream.send(
@@ -298,6 +298,7 @@ class Flow:
             target,
             b"%bx-request-id: %b\r\n" % (fields, context.request_id.encode()),
             body,
+            owner=owner,
         )
         self._observer.answered(context, time.monotonic() - sent_at)
         return response

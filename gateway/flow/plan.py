@@ -21,6 +21,7 @@ class Plan:
     """
 
     __slots__ = (
+        "_default",
         "_scoped",
         "account",
         "catalog",
@@ -38,6 +39,7 @@ class Plan:
         self.model = model
         self.policy: Policy = route.policy
         self.shows_tier = len(model.prices.service_tiers) > 1
+        self._default = default_output(model, self.policy)
         self._scoped: ForwardOptions | None = None
         labels = RequestLabels(
             customer_id=account.customer_id,
@@ -67,9 +69,8 @@ class Plan:
             options = replace(options, service_tier=chosen[0])
         if lowered is not None:
             options = replace(options, max_output=lowered, lowers=True)
-        elif facts.output_bound is None and facts.limits_output:
-            if self.policy.default_max_output_tokens is not None:
-                options = replace(options, max_output=default_output(self.model, self.policy))
+        elif facts.output_bound is None and facts.limits_output and self._default is not None:
+            options = replace(options, max_output=self._default)
         if SCOPED_FIELDS.isdisjoint(document):
             return options
         if options is not self.model.forward:

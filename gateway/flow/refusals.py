@@ -29,6 +29,9 @@ TRANSIENT = frozenset(
 """Kinds that a retry may cure; all others carry `x-should-retry: false`, and so does a limit that is
 below what one such request counts."""
 
+UPSTREAM_BUSY_RETRY_S: Final = 1
+"""What is advised when no connection to an upstream is free: one is, as soon as a response ends."""
+
 LONGEST_WAIT_S: Final = 120
 """Nobody should sleep longer than this inside one call; SDKs exist that would sleep for a month."""
 
@@ -248,6 +251,14 @@ def refused_by_upstream(error: UpstreamError) -> Refused:
     if error.timeout:
         message = "The upstream did not answer in time (the gate's limit)."
         return Refused("upstream_timeout", message, reason=reason)
+    if error.cause == "busy":
+        return Refused(
+            "upstream_unreachable",
+            "All connections to the upstream are in use. Try again shortly.",
+            reason=reason,
+            status=503,
+            retry_after_s=UPSTREAM_BUSY_RETRY_S,
+        )
     message = (
         "The upstream closed the connection before completing its response."
         if error.sent

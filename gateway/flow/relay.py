@@ -14,13 +14,13 @@ from contextlib import suppress
 from typing import Final
 
 from gateway.dialects.base import EVENT_STREAM, Answered, form_of, may_be_events
-from gateway.dialects.content_encoding import decoder_for
 from gateway.domain.money import format_amount
+from gateway.flow.blanking import decoder_of
 from gateway.flow.context import RequestContext
 from gateway.flow.reservation.reservation import Reservation
 from gateway.flow.stream import Relayed, cost_fields, relay_stream, remaining_field
 from gateway.flow.tap import Tap, Unmetered
-from gateway.http.interface import Answer, ClientGone, UpstreamAuthError, UpstreamError
+from gateway.http.interface import ClientGone, UpstreamAuthError, UpstreamError, UpstreamResponse
 
 WHOLE_ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 """A response beyond this is streamed on as it comes, without the cost header."""
@@ -37,7 +37,9 @@ START_MAX_BYTES: Final = 1024
 _FROM_UPSTREAM: Final = b"x-error-source: upstream\r\n"
 
 
-async def relay(context: RequestContext, response: Answer, reservation: Reservation) -> None:
+async def relay(
+    context: RequestContext, response: UpstreamResponse, reservation: Reservation
+) -> None:
     """Pass one response on and meter it into the reservation.
 
     `context.broken` is set where the upstream broke a stream off, whose client has been told so.
@@ -68,7 +70,7 @@ async def relay(context: RequestContext, response: Answer, reservation: Reservat
         answered = Answered(status, response.headers, context.sent_at, start)
         meter = dialect.meter_answer(facts, answered, streaming=streaming)
         reservation.facts = meter.facts
-        tap = Tap(meter, decoder_for(head.content_encoding))
+        tap = Tap(meter, decoder_of(response, head.content_encoding))
     if status in AUTH_STATUSES:
         await _discard(response, reservation, tap)
         raise UpstreamAuthError(status)
@@ -134,7 +136,7 @@ async def _relay_large(relayed: Relayed, pieces: list[bytes]) -> None:
     await exchange.end()
 
 
-async def _discard(response: Answer, reservation: Reservation, tap: Tap) -> None:
+async def _discard(response: UpstreamResponse, reservation: Reservation, tap: Tap) -> None:
     """Read a failed response for the usage in it, and pass nothing on."""
     progress = reservation.progress
     progress.flag("upstream_auth")
@@ -150,7 +152,7 @@ async def _discard(response: Answer, reservation: Reservation, tap: Tap) -> None
     tap.finish(broken=progress.stage != "complete")
 
 
-async def _read_start(response: Answer) -> bytes:
+async def _read_start(response: UpstreamResponse) -> bytes:
     """The first bytes of a response, as many as it takes to see what it is. Raises UpstreamError."""
     start = await response.read()
     while start and len(start) < START_MAX_BYTES and may_be_events(start):

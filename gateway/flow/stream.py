@@ -11,7 +11,7 @@ from gateway.flow.headers import ResponseHead
 from gateway.flow.refusals import Refused, refused_by_kill, refused_growth
 from gateway.flow.reservation.reservation import Reservation
 from gateway.flow.tap import Tap
-from gateway.http.interface import Answer, ClientGone, UpstreamError
+from gateway.http.interface import ClientGone, UpstreamError, UpstreamResponse
 
 SETTLE_WAIT_S: Final = 1.0
 """How long a response waits for its settlement, for the sake of the cost that it shows."""
@@ -22,7 +22,7 @@ class Relayed:
     """One response on its way through the gate."""
 
     context: RequestContext
-    response: Answer
+    response: UpstreamResponse
     reservation: Reservation
     tap: Tap
     head: ResponseHead

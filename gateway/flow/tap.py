@@ -1,7 +1,7 @@
 """Where an answer passes its meter on the way to the client."""
 
 from gateway.dialects.base import AnswerFacts, Limit, Meter
-from gateway.dialects.content_encoding import Decoder
+from gateway.flow.blanking import Decoding
 from gateway.http.interface import Exchange
 
 
@@ -11,10 +11,10 @@ class Unmetered(Meter):
     def __init__(self) -> None:
         self.facts = AnswerFacts()
 
-    def feed(self, data: bytes, limit: Limit | None = None) -> bytes:
+    def feed(self, data: bytes, limit: Limit | None = None) -> bytes:  # noqa: ARG002
         return data
 
-    def finish(self, *, broken: bool = False) -> bytes:
+    def finish(self, *, broken: bool = False) -> bytes:  # noqa: ARG002
         return b""
 
 
@@ -26,7 +26,7 @@ class Tap:
 
     __slots__ = ("_coded_piece", "_decoder", "_meter", "coded", "takes_comments")
 
-    def __init__(self, meter: Meter, decoder: Decoder | None) -> None:
+    def __init__(self, meter: Meter, decoder: Decoding | None) -> None:
         self._meter = meter
         self._decoder = decoder
         self._coded_piece = b""

@@ -1,7 +1,7 @@
 """The small HTTP interface between the flow and whichever server and client carry it.
 
-`server/` implements `Exchange` (client side), `client/` implements `Upstream` and `Answer` (provider
-side). The flow knows only what this file defines.
+`server/` implements `Exchange` (client side), `client/` implements `Upstream` and `UpstreamResponse`
+(provider side). The flow knows only what this file defines.
 """
 
 import asyncio
@@ -17,6 +17,8 @@ FRAMING_FIELDS: Final = frozenset(
         b"connection",
         b"content-length",
         b"date",
+        b"expect",
+        b"host",
         b"keep-alive",
         b"proxy-connection",
         b"te",
@@ -25,7 +27,7 @@ FRAMING_FIELDS: Final = frozenset(
         b"upgrade",
     }
 )
-"""Fields that frame a message or describe one connection. Only the server and the client of this
+"""Fields that frame or route a message, or describe one connection. Only the server and the client of this
 package write them (RFC 9112, 6; RFC 9110, 7.6.1)."""
 
 
@@ -212,24 +214,24 @@ class Exchange(ABC):
 
 UpstreamCause = Literal[
     "dns",  # its name does not resolve
-    "refused",  # nobody listens there
-    "unreachable",  # no way to its address
+    "refused",  # nothing listens at its address
+    "unreachable",  # there is no route to its address
     "tls",  # the handshake failed: certificate, name, version
-    "timeout",  # a deadline of the configuration passed
-    "reset",  # it broke the connection
+    "timeout",  # a configured deadline passed
+    "reset",  # it reset the connection
     "closed",  # it closed the connection too early
     "malformed",  # what it sent is not one HTTP response
-    "busy",  # the gate has no connection free
+    "busy",  # no connection became free in time, or too many requests wait for one
     "stopped",  # the gate closed the connection
-    "auth",  # it refused the gate's credential
+    "auth",  # it refused the gate's credential, or showed it
 ]
 """What failed at an upstream: in the log, on the event, and as a metric's label."""
 
 
 class UpstreamError(Exception):
-    """The upstream gave no complete response. The message is the gate's own and names no secret.
+    """The upstream gave no complete response. The message is written here and holds no secret.
 
-    sent: it may have the request
+    sent: the upstream may have received the request
     """
 
     def __init__(self, message: str, *, sent: bool, cause: UpstreamCause) -> None:
@@ -254,30 +256,95 @@ class UpstreamAuthError(UpstreamError):
 
 
 class CancelledUnsent(asyncio.CancelledError):
-    """A send was cancelled before the first byte left: the upstream has heard nothing."""
+    """A send was cancelled before its first byte left: the upstream has not seen the request."""
 
 
-class Answer(Protocol):
-    """An upstream's answer while it arrives."""
+class FieldNames:
+    """The field names of a message, in order and in lower case.
+
+    Responses of an upstream that name the same fields in the same order share one object, so
+    what was concluded from the names can be kept with them.
+    """
+
+    __slots__ = ("index", "memo", "names")
+
+    def __init__(self, names: tuple[bytes, ...]) -> None:
+        self.names = names
+        self.index: dict[bytes, int] = {}
+        """Where each name occurs first; the position is also that of its value."""
+        for at, name in enumerate(names):
+            self.index.setdefault(name, at)
+        self.memo: object | None = None
+        """What the user of the upstream concluded from these names; HTTP never looks at it."""
+
+
+class BodyTransform(Protocol):
+    """Changes a response's body on its way to the reader."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether bytes that were fed wait for those that follow."""
+        ...
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes; returns those to pass on now. Raises UpstreamError."""
+        ...
+
+    def finish(self) -> bytes:
+        """The body has ended; returns what was kept. Idempotent."""
+        ...
+
+
+class UpstreamResponse(Protocol):
+    """An upstream's response while it arrives; its head is complete.
+
+    Hop-by-hop fields (RFC 9110, 7.6.1) are not among its fields.
+    """
 
     status: int
-    headers: list[tuple[bytes, bytes]]
-    """As sent, without hop-by-hop fields."""
+    names: FieldNames
+    values: tuple[bytes, ...]
+    """The fields' values, without whitespace around them; one for each of `names.names`."""
+    transform: BodyTransform | None
+    """Applied to the body as it is read. To be set before anything is read."""
+    raw: bytes
+    """For `inspect` only: the bytes of the head as sent, and of the body those that came with it."""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The fields in order, names in lower case."""
+        ...
 
     @property
     def done(self) -> bool:
-        """Its last byte has come, though perhaps not been read."""
+        """Whether the last byte has arrived, though perhaps not been read."""
+        ...
+
+    @property
+    def in_raw(self) -> bool:
+        """Whether `raw` is the complete response, its body exactly as the reader will see it."""
+        ...
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a field, None when absent; name in lower case."""
+        ...
+
+    def take(self) -> bytes:
+        """Body bytes that have arrived and were not read, without waiting; b"" when there are none.
+
+        When `done`, this is all that is left. Raises UpstreamError only from `transform`.
+        """
         ...
 
     async def read(self) -> bytes:
-        """The next body bytes as they came (all that has arrived), b"" at the end.
+        """The next body bytes (all that has arrived), b"" at the end. One reader at a time.
 
         Raises UpstreamError when the connection breaks or a deadline passes.
         """
         ...
 
     def close(self) -> None:
-        """Give the connection back when the body was read whole, else close it. Idempotent."""
+        """Close the connection unless the last byte has arrived. Idempotent."""
         ...
 
 
@@ -286,10 +353,18 @@ class Upstream(Protocol):
 
     name: str
 
-    async def send(self, method: str, path: str, headers: bytes, body: bytes) -> Answer:
-        """Send a request, wait for the answer's head. Never resends anything that may have
-        reached the upstream. Raises UpstreamError; CancelledUnsent when it is cancelled
-        before anything was sent.
+    async def send(
+        self, method: str, target: str, fields: bytes, body: bytes, *, owner: str = ""
+    ) -> UpstreamResponse:
+        """Send a request once and wait for the head of its response.
+
+        target: origin-form, with its query
+        fields: encoded field lines (`encode_fields`), without those that concern the connection or
+                the framing: the upstream adds Host and Content-Length
+        owner:  whose request it is; connections are shared out fairly among owners
+
+        Raises UpstreamError; CancelledUnsent when it is cancelled before anything was sent. What
+        may have reached the upstream is never sent a second time.
         """
         ...
 

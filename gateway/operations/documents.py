@@ -1,5 +1,5 @@
-"""Answers of the operator's questions as JSON documents. Amounts are decimal strings of credits,
-times RFC 3339 in UTC with milliseconds."""
+"""Results as JSON documents. Amounts are decimal strings of credits, times RFC 3339 in UTC with
+milliseconds."""
 
 import datetime as dt
 from typing import Any
@@ -10,8 +10,8 @@ from gateway.domain.money import format_amount, format_rate
 from gateway.domain.usage import Usage
 from gateway.ledger.codec.records import Ended, Reservation
 from gateway.ledger.refusals import NotedRefusal
-from gateway.operations.verify import Verified
-from gateway.operations.why import PriceLine, Story, Told
+from gateway.operations.drifts import Verified
+from gateway.operations.why import EventTrace, PriceLine, Story
 
 
 def timestamp(unix_ms: int) -> str:
@@ -85,7 +85,7 @@ def story_document(story: Story) -> dict[str, Any]:
         "hold": _hold(story.hold),
         "end": _end(story.ended),
         "grants": {str(no): name for no, name in sorted(story.grants.items())},
-        "events": [_told(told) for told in story.told],
+        "events": [_event_trace(trace) for trace in story.events],
     }
 
 
@@ -118,18 +118,18 @@ def usage_text(usage: Usage) -> str:
     return ", ".join(f"{quantity} {unit}" for unit, quantity in usage.items()) or "nothing"
 
 
-def _told(told: Told) -> dict[str, Any]:
+def _event_trace(trace: EventTrace) -> dict[str, Any]:
     return {
-        **event_document(told.event, told.stored_at_ms),
-        "delivered": told.stored_at_ms is not None,
-        "adds_up": told.adds_up,
+        **event_document(trace.event, trace.stored_at_ms),
+        "delivered": trace.stored_at_ms is not None,
+        "adds_up": trace.adds_up,
         "lines": [
             {
                 "unit": line.unit,
                 "quantity": line.quantity,
                 **line_amounts(line),
             }
-            for line in told.lines
+            for line in trace.lines
         ],
     }
 

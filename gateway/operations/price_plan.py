@@ -2,7 +2,7 @@
 
 Every use is rated by the ledger's own script (`rate`), on counters that begin blank; nothing is
 computed here but sums. Uses from before the period that is asked for are rated too, as far back as
-a price counts, so that its tiers and included units stand where they would have stood.
+a price counts, so that its tiers and included units have counted what they would have counted.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ _LONGEST_MS: Final[Mapping[Window, int]] = {
 }
 
 UnitsOf = Callable[[str], Awaitable[frozenset[str] | None]]
-"""The units that a price version tells apart; None when it is not known any more."""
+"""The units that a price version distinguishes; None when it is not known any more."""
 
 
 class Rater(Protocol):
@@ -101,7 +101,7 @@ class Plan:
 
     lines:     by customer, model and service tier
     customers: a sum each, of the models that have a price; so is `total`
-    untold:    model (and tier) → classes of its new price that an old one did not tell apart: what was used of
+    untold:    model (and tier) → classes of its new price that an old one did not distinguish: what was used of
                them is charged as the class that it was counted as, or not at all
     """
 
@@ -147,7 +147,7 @@ class Planner:
     """Rates uses at the prices of a book.
 
     billing_day_of: the day on which a customer's months begin
-    tell:           is called with how many uses have been rated
+    rated:          called with how many uses have been rated
     """
 
     ledger: Rater
@@ -155,14 +155,14 @@ class Planner:
     tables: Mapping[str, PriceTable]
     billing_day_of: Callable[[str], int]
     units_of: UnitsOf
-    tell: Callable[[int], None] = lambda _: None
+    rated: Callable[[int], None] = lambda _: None
     _done: int = 0
     _units: dict[str, frozenset[str] | None] = field(default_factory=dict)
     _untold: dict[str, frozenset[str]] = field(default_factory=dict)
 
     async def plan(self, uses: Iterable[PastUse], since_ms: int) -> Plan:
-        """Rate all, and add up those that came from `since_ms` on. `uses` come as a
-        `UsageHistory` tells them. Raises LedgerUnavailable; ValueError for what passes the bounds
+        """Rate all, and add up those that came from `since_ms` on. `uses` come in the order
+        of a `UsageHistory`. Raises LedgerUnavailable; ValueError for what passes the bounds
         of a number."""
         lines = []
         for (customer_id, model, tier), some in groupby(uses, _of):
@@ -205,11 +205,11 @@ class Planner:
                 if line.cost_nano is not None:
                     line = replace(line, cost_nano=line.cost_nano + sum(cost))
             self._done += len(batch)
-            self.tell(self._done)
+            self.rated(self._done)
         return line
 
     async def _usage(self, use: PastUse, table: PriceTable) -> Mapping[str, int]:
-        """What was used, as far as it was told: a price that has no price for a request does not
+        """The usage as far as it is known: a price that has no price for a request does not
         count them, though each is one."""
         version = use.price_version or ""
         if version not in self._units:

@@ -1,8 +1,8 @@
 """Providers' prices from public lists, as costs: from the package `genai-prices` (bundled with it,
 offline) and from LiteLLM's `model_prices_and_context_window.json`.
 
-Invariants: decimals stay decimals, exact. A class that this gate has no unit for is left out and told; so
-is a tier by the request's own length, of which the base rate is taken.
+Invariants: decimals stay decimals, exact. A class that this gate has no unit for is left out and reported;
+so is a tier by the request's length, of which the base rate is taken.
 """
 
 from collections.abc import Iterable, Mapping
@@ -52,7 +52,7 @@ class ImportedCost:
     """What a provider bills for one model, in dollars per million of each class. Those of another
     service tier than the default one are named with it, `flex.input`.
 
-    left_out: what the list says beside, and this gate does not take
+    left_out: what the list has as well, and this gate does not support
     """
 
     provider: str

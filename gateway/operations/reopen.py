@@ -1,8 +1,8 @@
-"""Shards that have lost entries: which there are, and how they serve again.
+"""Shards that have lost entries: find them, and reopen them.
 
-The store has what the outbox delivered. What a shard has lost of that is done again, event by
-event, in the shard's own records; what the outbox has and the store has not gets new places. Then
-the shard begins a new epoch, and `verify` says whether everything agrees.
+The store has what the outbox delivered. What a shard has lost of that is replayed, event by event,
+into the shard's records; what the outbox has and the store does not have gets new places. Then the
+shard begins a new epoch, and `verify` checks that everything agrees.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class ShardStatus:
 
 @dataclass(frozen=True, slots=True)
 class NotApplied:
-    """An event that could not be done again, by its id, and why."""
+    """An event that could not be replayed, and why."""
 
     event_id: str
     reason: str
@@ -51,12 +51,12 @@ class NotApplied:
 class Reopened:
     """What became of one shard.
 
-    epoch:       the new one; None when the shard is still shut
-    applied:     events done again. kept: entries that got a new place
-    not_applied: what could not be done again. Without `accept_loss` the shard stays shut for it
-    assumed:     grants whose events do not say their terms (an earlier release wrote them): made with
+    epoch:       the new one; None while the shard is still shut
+    applied:     events replayed. kept: entries that got a new place
+    not_applied: events that could not be replayed. Without `accept_loss` they keep the shard shut
+    assumed:     grants whose events lack their terms (an earlier release wrote them): recreated with
                  priority 100, for every model, without an expiry
-    uncounted:   customers whose limits, tiers and included units do not count what was done again
+    uncounted:   customers whose limits, tiers and included units do not count what was replayed
     """
 
     number: int
@@ -107,11 +107,11 @@ async def reopen(
     accept_loss: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Reopened | None:
-    """Bring one shard back from the store; None when it has lost nothing.
+    """Restore one shard from the store; None when it has lost nothing.
 
-    accept_loss: open it although an event could not be done again
-    progress:    told how many events are done, of how many
-    May be called again after any failure: it goes on where it was. Raises LedgerUnavailable.
+    accept_loss: open it although an event could not be replayed
+    progress:    called with how many events are done, of how many
+    May be called again after any failure: it resumes where it was. Raises LedgerUnavailable.
     """
     done = Reopened(number)
     for _ in range(_ROUNDS):
@@ -128,7 +128,7 @@ async def reopen(
         done.epoch = await desk.repair.reopen(number, stored, places, accept_loss=accept_loss)
         done.kept = len(kept)
         return done
-    raise LedgerUnavailable(f"the store is still taking events of shard {number}; try again")
+    raise LedgerUnavailable(f"the store is still taking events of shard {number}; retry")
 
 
 async def _cursor(store: EventStore, number: int) -> Place:
@@ -143,7 +143,7 @@ async def _apply(
     accept_loss: bool,
     progress: Callable[[int, int], None] | None,
 ) -> bool:
-    """Do again what the shard has lost. False when something cannot be, and that is not accepted."""
+    """Replay what the shard has lost. False when something cannot be, and that is not accepted."""
     number, has = done.number, {entry.event_id for entry in entries}
     reached = (await desk.outbox.heads())[number].acked or START
     for letter in await asyncio.to_thread(desk.store.dead_letters_beyond, number, reached):

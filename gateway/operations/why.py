@@ -1,9 +1,8 @@
-"""`why`: everything that is known of one request, from wherever it lies, as one value.
+"""`why`: everything that is known about one request, from all places, as one value.
 
-Refusals come from the capped stream; a hold from its reservation, an end from its tombstone,
-an event from the store or, not delivered yet, from the outbox. Nothing is computed anew: what
-the ledger charged stands beside the quantities and prices that make it, so that anyone can
-add up.
+Refusals come from the capped stream; a hold from its reservation, an end from its tombstone, an event
+from the store or, if not delivered yet, from the outbox. Nothing is recomputed: the charge comes with
+the quantities and prices behind it, so that anyone can add them up.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,14 +17,15 @@ from gateway.ledger.audit import Audit
 from gateway.ledger.codec.records import Ended, Reservation
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.refusals import NotedRefusal
+from gateway.operations.backend import Backend
 
 Decision = Literal["allowed", "refused", "unknown"]
 FindRefusal = Callable[[str], Awaitable[NotedRefusal | None]]
 FindRates = Callable[[str], Awaitable[Mapping[str, Rate] | None]]
-"""The rates of a price version by unit, None when the book does not know it."""
+"""The rates of a price version by unit; None when the ledger does not have it any more."""
 
 CHARGING: Final = frozenset({"settle", "expire"})
-"""Kinds whose amount is the whole charge of their usage; a late settle's is a difference."""
+"""Kinds whose amount is the full charge of their usage; a late settlement's is a difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def price_line(unit: str, quantity: int, rates: Mapping[str, Rate]) -> PriceLine
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class EventTrace:
     """One event of the request.
 
     stored_at_ms: when the store took it; None while it waits in the outbox
@@ -66,8 +66,8 @@ class Told:
 
     @property
     def adds_up(self) -> bool | None:
-        """Whether the lines, rounded up to whole nano-credits, are the charge; None: nothing to add,
-        or a price that does not say what one request costs."""
+        """Whether the lines, rounded up to a nano-credit, are the charge; None where there is nothing
+        to add, or tiers decide what one request costs."""
         amounts = [line.amount_pico for line in self.lines]
         if not amounts or self.event.kind not in CHARGING:
             return None
@@ -90,35 +90,52 @@ class Story:
     refused: NotedRefusal | None
     hold: Reservation | None
     ended: Ended | None
-    told: tuple[Told, ...]
+    events: tuple[EventTrace, ...]
     grants: Mapping[int, str]
 
     @property
     def decision(self) -> Decision:
         """What was decided before the request ran."""
-        if self.hold or self.ended or self.told:
+        if self.hold or self.ended or self.events:
             return "allowed"
         return "refused" if self.refused else "unknown"
 
     @property
     def charged_nano(self) -> int:
-        """All that this request has cost so far, less what was refunded."""
+        """What this request has cost so far, less refunds."""
         return sum(
-            -told.event.amount_nano if told.event.kind == "adjust" else told.event.amount_nano
-            for told in self.told
+            -each.event.amount_nano if each.event.kind == "adjust" else each.event.amount_nano
+            for each in self.events
         )
 
 
-async def explain(
-    request_id: str,
-    *,
-    audit: Audit,
-    outbox: Outbox,
-    store: EventStore,
-    find_refusal: FindRefusal,
-    find_rates: FindRates,
-) -> Story:
-    """Gather what is known of a request. Raises LedgerUnavailable."""
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where a request leaves traces."""
+
+    audit: Audit
+    outbox: Outbox
+    store: EventStore
+    find_refusal: FindRefusal
+    find_rates: FindRates
+
+
+async def why(backend: Backend, request_id: str) -> Story:
+    """Everything that is known about a request. Raises LedgerUnavailable."""
+
+    async def rates(price_version: str) -> Mapping[str, Rate] | None:
+        found = await backend.accounts.prices(price_version)
+        return found[0] if found else None
+
+    sources = Sources(
+        backend.audit, backend.outbox, backend.store, backend.find_refusal, find_rates=rates
+    )
+    return await explain(sources, request_id)
+
+
+async def explain(sources: Sources, request_id: str) -> Story:
+    """Gather what is known about a request. Raises LedgerUnavailable."""
+    audit, store = sources.audit, sources.store
     found = await audit.find_reservation(request_id)
     record = found[1] if found else None
     # The store is asked after the tombstone was read, and the outbox after the store: what is
@@ -126,12 +143,12 @@ async def explain(
     events = store.of_request(request_id)
     waiting: list[Event] = []
     if found and isinstance(record, Ended) and record.epoch:
-        waiting = await _undelivered(outbox, found[0], record, request_id)
+        waiting = await _undelivered(sources.outbox, found[0], record, request_id)
         events = store.of_request(request_id)
     stored = {item.event.event_id for item in events}
-    told: list[StoredEvent | Event] = [*events]
-    told += (event for event in waiting if event.event_id not in stored)
-    story = [await _tell(item, find_rates) for item in told]
+    found_events: list[StoredEvent | Event] = [*events]
+    found_events += (event for event in waiting if event.event_id not in stored)
+    story = [await _trace(item, sources.find_rates) for item in found_events]
     touched = {no for item in story for no, _ in item.event.allocations}
     if isinstance(record, Reservation):
         touched |= {no for no, _ in record.allocations}
@@ -139,10 +156,10 @@ async def explain(
     names = await audit.grant_names(customer_id) if customer_id and touched - {0} else {}
     return Story(
         request_id=request_id,
-        refused=await find_refusal(request_id),
+        refused=await sources.find_refusal(request_id),
         hold=record if isinstance(record, Reservation) else None,
         ended=record if isinstance(record, Ended) else None,
-        told=tuple(story),
+        events=tuple(story),
         grants={no: names.get(no, f"grant {no}") if no else "credit limit" for no in touched},
     )
 
@@ -158,7 +175,7 @@ async def _undelivered(
     ]
 
 
-async def _tell(item: StoredEvent | Event, find_rates: FindRates) -> Told:
+async def _trace(item: StoredEvent | Event, find_rates: FindRates) -> EventTrace:
     event, stored_at_ms = (
         (item.event, item.stored_at_ms) if isinstance(item, StoredEvent) else (item, None)
     )
@@ -169,10 +186,10 @@ async def _tell(item: StoredEvent | Event, find_rates: FindRates) -> Told:
         for unit, quantity in event.usage.items()
         if rates is not None
     )
-    return Told(event, stored_at_ms, lines)
+    return EventTrace(event, stored_at_ms, lines)
 
 
-def _customer(record: Reservation | Ended | None, story: list[Told]) -> str | None:
+def _customer(record: Reservation | Ended | None, story: list[EventTrace]) -> str | None:
     if isinstance(record, Reservation):
         return record.customer_id
     return story[0].event.customer_id if story else None

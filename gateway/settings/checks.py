@@ -15,6 +15,7 @@ from gateway.dialects.gemini.generate import Gemini, GeminiCountTokens
 from gateway.domain.limits import Limit
 from gateway.domain.money import MAX_AMOUNT_NANO, PICO_PER_NANO
 from gateway.domain.pricebook import Price
+from gateway.domain.suggestions import suggest
 from gateway.domain.usage import DEFAULT_TIER, TOKEN_UNITS
 from gateway.flow.paths import Template
 from gateway.settings.catalogue import Priced, RouteSection
@@ -26,7 +27,7 @@ from gateway.settings.customers import (
     RecurringGrantSection,
 )
 from gateway.settings.prices import PER_UNIT_FIELDS, PricesSection
-from gateway.settings.problems import Finding, Path, Wrong, suggest
+from gateway.settings.problems import Finding, Path, Wrong
 from gateway.settings.root import Settings
 from gateway.settings.servers import is_loopback
 

@@ -13,8 +13,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from gateway.domain.suggestions import suggest
 from gateway.settings.prices import DECIMAL_TAG, SHAPE_TAG
-from gateway.settings.problems import Finding, Path, Wrong, suggest
+from gateway.settings.problems import Finding, Path, Wrong
 
 PYDANTICS_STEPS: Final = frozenset({"[key]", SHAPE_TAG, DECIMAL_TAG})
 

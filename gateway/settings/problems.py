@@ -4,17 +4,14 @@ A message never shows a value that came from the environment, from a file, or fr
 that holds a secret.
 """
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 Path = tuple[str | int, ...]
 """Where a value stands in the document: ("models", "gpt-x", "prices", "input")."""
 
 _BARE = re.compile(r"[\w/@-]+")
-_ENOUGH_NAMES: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +77,3 @@ def show_path(path: Path) -> str:
             name = step if _BARE.fullmatch(step) else f'"{step}"'
             text += f".{name}" if text else name
     return text
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """A hint for a name that is not known: the nearest one, else what there is."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
-    if near:
-        return f"Did you mean {near[0]!r}?"
-    if not names:
-        return "None is defined."
-    more = ", …" if len(names) > _ENOUGH_NAMES else ""
-    return f"Known: {', '.join(names[:_ENOUGH_NAMES])}{more}."

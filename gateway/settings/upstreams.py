@@ -25,6 +25,7 @@ from gateway.settings.scalars import (
 from gateway.settings.servers import check_pair
 
 MaxOutputField = Literal["max_tokens", "max_completion_tokens"]
+PoolKind = Literal["shared", "per_customer"]
 
 HOP_BY_HOP = frozenset(
     {
@@ -124,7 +125,16 @@ class UpstreamSection(Section):
     timeouts: TimeoutsSection = field("Deadlines.", {"connect_ms": 5000}, factory=TimeoutsSection)
     tls: TlsSection = field("TLS.", {"ca_file": "tls/ca.pem"}, factory=TlsSection)
     max_connections: Annotated[int, Whole(1, 100_000)] = field(
-        "Connections of one worker; further requests wait, within `connect_ms`.", 1024, 1024
+        "Connections of one worker; further requests wait, within `connect_ms`. One customer uses at "
+        "most four fifths of them, and less while others wait.",
+        1024,
+        1024,
+    )
+    pool: PoolKind = field(
+        "Who shares connections: `shared`, all customers; `per_customer`, only requests of the same "
+        "customer, for an upstream that is not trusted to end each response where it says.",
+        "per_customer",
+        "shared",
     )
     inject_usage: Switch = field(
         "Ask for the usage of streams (`stream_options.include_usage`); off for an upstream that "

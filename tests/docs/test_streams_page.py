@@ -84,18 +84,18 @@ async def leave(gate: Gate, tokens: int, after: int, most: int) -> str:
 
 async def kill_after(gate: Gate, after: int) -> None:
     """Kill the wallet when so many tokens have come."""
-    live = gate.service._live
+    live = gate.service.live
     await until(lambda: any(run.facts.counted_output == after for run in live))
     wallet = (await gate.store.wallets(["acme"]))["acme"]
     await gate.ledger.account("acme", account_rev=wallet.account_rev + 1, killed=True)
-    gate.service._live.look_at("acme")
+    gate.service.live.look_at("acme")
 
 
 async def stop_after(gate: Gate, after: int) -> None:
     """Stop the gate's running answers, as at the end of the drain grace."""
-    live = gate.service._live
+    live = gate.service.live
     await until(lambda: any(run.facts.counted_output == after for run in live))
-    gate.service._live.stop_running()
+    gate.service.live.stop_running()
 
 
 async def outcome(gate: Gate, upstream: Paused, asked: dict[str, str | None]) -> str:
@@ -127,7 +127,7 @@ async def outcome(gate: Gate, upstream: Paused, asked: dict[str, str | None]) ->
         if answer.status_code != 200:
             return str(answer.status_code)
         fields, text = dict(answer.headers), answer.text
-    await until(lambda: not gate.service._live)
+    await until(lambda: not gate.service.live)
     await gate.settle_all()
     charged = await gate.settled_nano() - before
     told = [f"reserved {fields['x-credits-reserved']}", f"charged {format_amount(charged)}"]

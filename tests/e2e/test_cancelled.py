@@ -105,7 +105,7 @@ async def test_wherever_a_request_ends_nothing_is_held_and_it_is_charged_once_at
     stages: set[str] = set()
     for steps in range(MOST_STEPS):
         exchange = Stepped(bodies[steps % 2])
-        task = asyncio.create_task(gate.service._flow(exchange))
+        task = asyncio.create_task(gate.service.flow(exchange))
         if await run_some_steps(task, steps):
             interrupted += 1
             [*running] = gate.live
@@ -135,7 +135,7 @@ async def test_wherever_a_request_ends_nothing_is_held_and_it_is_charged_once_at
 
 async def test_a_reserve_whose_answer_was_not_awaited_leaves_no_hold(gate: Gate) -> None:
     """Cancelled is unknown: the hold may have been made (ledger.md, script rule 2)."""
-    ledger: Any = gate.service._ledger
+    ledger: Any = gate.service.ledger.reserving
     working = ledger._runner.run
     made = asyncio.Event()
 
@@ -148,7 +148,7 @@ async def test_a_reserve_whose_answer_was_not_awaited_leaves_no_hold(gate: Gate)
 
     ledger._runner.run = run
     body = orjson.dumps({"model": "small", "messages": [{"role": "user", "content": "hi"}]})
-    task = asyncio.create_task(gate.service._flow(Stepped(body)))
+    task = asyncio.create_task(gate.service.flow(Stepped(body)))
     await made.wait()
     assert await gate.held_nano() > 0
     task.cancel()

@@ -39,12 +39,12 @@ async def test_while_the_ledger_is_asked(tmp_path: Path, sim: Sim) -> None:
             posts = sim.provider.served.posts
             os.kill(own.process.pid, signal.SIGSTOP)
             clients = [await ask(gate, stream=stream) for stream in (False, True)]
-            await until(lambda: gate.service._admission.outstanding == 2)
+            await until(lambda: gate.service.ledger.admission.outstanding == 2)
             for client in clients:
                 client.reset()
             await asyncio.sleep(0.05)
             os.kill(own.process.pid, signal.SIGCONT)
-            await until(lambda: gate.service._server.busy_count == 0)
+            await until(lambda: gate.service.server.busy_count == 0)
             await gate.settle_all()
             _, *left = await gate.events()
             assert [(event.kind, event.amount_nano) for event in left] == [("release", 0)] * 2

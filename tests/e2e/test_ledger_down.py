@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import service
+from gateway.app import background
 from gateway.ledger.client.errors import LedgerUnavailable
 from tests.ledger.servers import OwnServer, server
 from tests.support.gate import Gate, digest, running_gate
@@ -37,7 +37,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
 async def gate(
     tmp_path: Path, own: OwnServer, sim: Sim, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gate]:
-    monkeypatch.setattr(service, "REPLAY_EVERY_S", 0.1)
+    monkeypatch.setattr(background, "REPLAY_EVERY_S", 0.1)
     async with running_gate(tmp_path, own.socket, sim.url, ledger_timeout_s=1.0) as running:
         yield running
 
@@ -141,7 +141,7 @@ async def test_running_requests_end_well_and_their_settles_land_later(
 async def test_a_stream_that_outgrows_its_hold_meanwhile_goes_on_and_is_charged(
     tmp_path: Path, own: OwnServer, sim: Sim, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "REPLAY_EVERY_S", 0.1)
+    monkeypatch.setattr(background, "REPLAY_EVERY_S", 0.1)
     policy = {"preset": "balanced", "hold_output_tokens": 20, "checkpoint_interval_ms": 100}
     async with running_gate(
         tmp_path, own.socket, sim.url, policy=policy, ledger_timeout_s=1.0
@@ -161,7 +161,7 @@ async def test_a_stream_that_outgrows_its_hold_meanwhile_goes_on_and_is_charged(
 async def test_a_gate_that_stops_while_the_ledger_is_down_leaves_its_settles_to_its_successor(
     tmp_path: Path, own: OwnServer, sim: Sim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "REPLAY_EVERY_S", 0.1)
+    monkeypatch.setattr(background, "REPLAY_EVERY_S", 0.1)
     async with running_gate(tmp_path, own.socket, sim.url, ledger_timeout_s=1.0) as gate:
         asked = asyncio.create_task(gate.chat("hi\nsim: tokens=9 ttft_ms=400"))
         await asyncio.sleep(0.2)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from gateway.app import service
+from gateway.app import ledger_health
 from tests.ledger.servers import OwnServer, server
 from tests.support.gate import KEY, Gate, digest, running_gate
 from tests.support.until import until
@@ -31,7 +31,7 @@ async def admin(own: OwnServer) -> AsyncIterator[Any]:
 async def gate(
     tmp_path: Path, own: OwnServer, sim: Sim, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gate]:
-    monkeypatch.setattr(service, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(ledger_health, "LOOK_EVERY_S", 0.05)
     async with running_gate(tmp_path, own.socket, sim.url) as running:
         yield running
 

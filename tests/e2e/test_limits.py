@@ -243,7 +243,7 @@ async def test_a_trusted_gateway_names_the_customer_and_upstream_does_not_hear_o
 async def test_a_request_that_comes_while_the_gate_drains_is_503_and_health_still_answers(
     gate: Gate, sim: Sim
 ) -> None:
-    flow: Flow = gate.service._flow
+    flow: Flow = gate.service.flow
     flow.draining = True
     answer = await gate.chat(QUICK)
     assert answer.status_code == 503

@@ -365,7 +365,7 @@ async def test_a_drain_that_runs_out_is_charged_by_policy(
     async with serve(hang, policy={"preset": preset, "drain_max_ms": 100}) as gate:
         if learned:
             for _ in range(50):
-                gate.service._expected.note("acme", "m", 100)
+                gate.service.expected.note("acme", "m", 100)
         await leave(gate, max_tokens=1000)
         event = await paid(gate, price)
         assert set(event.facts["flags"]) == {"client_gone", "undrained"}

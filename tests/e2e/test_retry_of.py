@@ -138,11 +138,11 @@ async def test_a_retry_that_comes_to_another_gate_is_known_there(
         running_gate(tmp_path / "two", valkey_socket, sim.url, empty=False) as two,
     ):
         running = asyncio.create_task(leave(one))
-        await until(lambda: two.service._retries._marks)
+        await until(lambda: two.service.retries._marks)
         assert one.live, "the first is still being read for its usage"
         assert (await two.chat(SLOW)).status_code == 200
         await running
-        await until(lambda: not one.service._retries._marks)
+        await until(lambda: not one.service.retries._marks)
         await one.settle_all()
         first, second = sorted(await settled(two), key=lambda e: str(e.facts["request_id"]))
         assert retries([first, second]) == [None, first.facts["request_id"]]

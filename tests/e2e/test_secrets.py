@@ -200,7 +200,7 @@ async def test_no_canary_anywhere(
             await fail_once(gate, monkeypatch, script, fault)
         await until(lambda: not gate.live)
         await gate.settle_all()
-        await gate.service._refusals.flush()
+        await gate.service.ledger.refusals.flush()
         clean("the metrics", orjson.dumps(gate.service.snapshot()))
         clean("the ledger", await everything_in(valkey))
         for file in (tmp_path / "data").rglob("*"):
@@ -221,7 +221,7 @@ async def fail_once(
 ) -> None:
     """One request whose script of this name fails so."""
     service = gate.service
-    ledger: Any = service._ledger if script == "reserve" else service._delivery.ledger
+    ledger: Any = service.ledger.reserving if script == "reserve" else service.delivery.ledger
     working = ledger._runner.run
     waiting = [fault]
 

@@ -32,7 +32,7 @@ from gateway.flow.reservation.reservation import (
     open_reservation,
 )
 from gateway.flow.retries import Retries
-from gateway.http.interface import Answer, Exchange, RequestHead
+from gateway.http.interface import Exchange, RequestHead, UpstreamResponse
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.scripts import Script
@@ -48,7 +48,9 @@ class Unasked:
 
     name = "sim"
 
-    async def send(self, method: str, path: str, headers: bytes, body: bytes) -> Answer:
+    async def send(
+        self, method: str, target: str, fields: bytes, body: bytes, *, owner: str = ""
+    ) -> UpstreamResponse:
         """Never called."""
         raise NotImplementedError
 

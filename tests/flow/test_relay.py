@@ -248,7 +248,7 @@ async def test_a_drain_reads_the_usage_that_comes_after_the_client_has_gone(
         await leave_after(gate, b"data: ")
         await asyncio.sleep(0.05)
         gone.set()
-        await until(lambda: not gate.service._live)
+        await until(lambda: not gate.service.live)
         event = await ended(gate)
         assert dict(event.usage) == {"input": 7, "output": 3}
         assert set(event.facts["flags"]) == {"client_gone", "drained"}
@@ -262,7 +262,7 @@ async def test_a_drain_that_the_upstream_breaks_charges_what_was_seen(serve: Ser
         await leave_after(gate, b"data: ")
         await asyncio.sleep(0.05)
         gone.set()
-        await until(lambda: not gate.service._live)
+        await until(lambda: not gate.service.live)
         event = await ended(gate)
         assert 1 <= event.usage["output"] < 200, "the fault is the upstream's: no hold is charged"
         assert {"client_gone", "drained", "upstream_failed"} <= set(event.facts["flags"])
@@ -272,7 +272,7 @@ async def test_a_drain_is_bounded_in_time(serve: Serve) -> None:
     policy = {"disconnect_stream": "drain", "drain_max_ms": 100}
     async with serve(frames_until(asyncio.Event()), policy=policy) as gate:
         await leave_after(gate, b"data: ")
-        await until(lambda: not gate.service._live)
+        await until(lambda: not gate.service.live)
         event = await ended(gate)
         assert event.usage["output"] >= 1
         assert "drained" in event.facts["flags"]

@@ -17,8 +17,9 @@ from unittest import mock
 import httpx
 import yaml
 
+from gateway.app.gate import Gate as Service
+from gateway.app.gate import build_gate
 from gateway.app.roles import Resources
-from gateway.app.service import GateService, build_gate
 from gateway.app.sync import sync_accounts
 from gateway.domain.delivery import START, DeadLetter
 from gateway.domain.events import Event
@@ -81,7 +82,7 @@ class Gate:
     """A running gate with helpers that send requests and read its ledger."""
 
     url: str
-    service: GateService
+    service: Service
     settings: Settings
     store: AccountStore
     ledger: Ledger
@@ -98,7 +99,7 @@ class Gate:
     @property
     def live(self) -> LiveReservations:
         """The reservations of requests that run now."""
-        return self.service._live
+        return self.service.live
 
     async def chat(self, content: str = "Hello", **fields: Any) -> httpx.Response:
         """One chat completion; the simulator obeys a last line such as `sim: tokens=5`."""
@@ -130,7 +131,7 @@ class Gate:
 
     async def settle_all(self) -> None:
         """Wait until every pending settlement has reached the ledger."""
-        await self.service._delivery.drain(grace_s=10.0)
+        await self.service.delivery.drain(grace_s=10.0)
 
     async def one_event(self, customer_id: str = "acme") -> Event:
         """The customer's only event, after everything has settled."""

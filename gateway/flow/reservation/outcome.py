@@ -136,9 +136,9 @@ def decide(ended: Ended) -> Outcome:
     """The outcome by the first row that applies."""
     reading = Reading(ended)
     # Nearly all requests are complete and reported: no row above that one applies to them.
-    if ended.stage == "complete" and reading.reported and not ended.model.free:
-        if not (reading.failed or reading.missing):
-            return _reported(reading)
+    plain = reading.reported and not (reading.failed or reading.missing)
+    if plain and ended.stage == "complete" and not ended.model.free:
+        return _reported(reading)
     for row in OUTCOMES:
         if row.applies(reading):
             return row.outcome(reading)
@@ -361,7 +361,7 @@ OUTCOMES: Final[tuple[Row, ...]] = (
         "missing_hold",
         "the same with `missing_usage: hold`",
         "the hold in place of what is missing",
-        lambda of: True,
+        lambda _: True,
         _missing_hold,
     ),
 )

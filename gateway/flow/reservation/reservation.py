@@ -162,9 +162,9 @@ class Reservation:
 
     def keep(self, status: int, media_type: bytes, body: bytes) -> None:
         """Keep the complete response for repeats of this request, if the policy wants that."""
-        if self.idempotency is not None and self.plan.policy.keep_answers:
-            if len(body) <= ANSWER_MAX_BYTES:
-                self.kept = status, media_type.decode("latin-1"), body
+        wanted = self.idempotency is not None and self.plan.policy.keep_answers
+        if wanted and len(body) <= ANSWER_MAX_BYTES:
+            self.kept = status, media_type.decode("latin-1"), body
 
     async def settled_within(self, wait_s: float) -> Settled | None:
         """End now and wait for the ledger's answer, a bounded time; None when it takes longer.

@@ -1,205 +1,216 @@
-"""One connection to an upstream. HTTP/1.1 only (RFC 9112). Its answers are `upstream_answer.py`.
+"""One connection to an upstream. HTTP/1.1 only (RFC 9112).
 
 Invariants:
 
-- A connection carries one request at a time. It goes back to the pool at the moment the
-  answer's last byte has been parsed, if the request was written whole, nothing stood behind that
-  byte and both sides keep alive; in every other case it is closed.
+- A connection carries one request at a time. It returns to the pool at the moment the response's last
+  byte has been read, if the request was written completely, nothing followed that byte and both
+  sides keep alive; in every other case it is closed.
 - Once the first byte of a request was handed to the transport, every failure says `sent=True`:
-  whether the upstream has it is not known, so nobody may send it again.
+  whether the upstream has it is unknown, so nobody may send it a second time.
+- A response that arrives in one piece is complete before its reader wakes: it never refers to the
+  connection, and reading it needs no future.
 - Reading stops while `BUFFER_HIGH_BYTES` wait for the reader; a big body is handed to the
-  transport in slices, each when the one before has left.
-- The parser's callback for a piece of a body is a list's own `append`: of a stream that comes in many
-  chunks at once, none costs a call of ours. They are handed over together after each parse.
+  transport in slices, each when the previous one has left.
 - No timer per request: a deadline is a number on the connection that the pool's sweep looks at.
 """
 
 import asyncio
+import math
+import select
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
-import httptools
-
-from gateway.http.client.response import NEVER, PooledAnswer
+from gateway.http.client.chunks import ChunkDecoder
+from gateway.http.client.head import HeadReader, Layout, Malformed, Values, check_incomplete
+from gateway.http.client.response import BUFFER_HIGH_BYTES, PooledResponse
 from gateway.http.interface import UpstreamCause, UpstreamError
 
-BUFFER_HIGH_BYTES: Final = 256 * 1024
 WHOLE_WRITE_BYTES: Final = 64 * 1024
-HEAD_MOST_BYTES: Final = 64 * 1024
-HEAD_MOST_FIELDS: Final = 128
 INTERIM_MOST: Final = 8
-_NAMES_REMEMBERED: Final = 256
+NEVER: Final = math.inf
 
-_HOP_BY_HOP: Final = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
+_UNTIL_CLOSE: Final = -1
+_CHUNKED: Final = -2
 
 
-@lru_cache(_NAMES_REMEMBERED)
-def _framing_name(name: bytes) -> bytes | None:
-    """The name in lower case, if it is about this connection or this message's framing."""
-    low = name.lower()
-    return low if low in _HOP_BY_HOP or low == b"content-length" else None
+class Home(Protocol):
+    """The pool of a connection, as the connection sees it.
 
+    heads:     reads heads, for all connections of the pool
+    between_s: the deadline between two reads of a body
+    """
 
-class _Malformed(Exception):
-    """The upstream's bytes are not one answer that we accept."""
+    heads: HeadReader
+    between_s: float
+
+    def on_free(self, connection: "UpstreamConnection") -> None:
+        """The connection can carry the next request."""
+        ...
+
+    def on_lost(self, connection: "UpstreamConnection") -> None:
+        """The connection is closed, for whatever reason. Called once."""
+        ...
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """A connection of a pool. The pool gives the timeouts (seconds) and takes it back.
+    """A connection of a pool.
 
-    on_free: called when the connection can carry the next request
-    on_lost: called once when it is closed, for whatever reason
+    owner:      whose request it carries; None while it is idle, and no deadline counts
+    used_by:    whose request it carried last
+    streamed:   the last response was chunked: its server may close without having said so
     """
 
     __slots__ = (
-        "_answer",
-        "_arrived",
         "_bodyless",
-        "_connection_options",
-        "_field_bytes",
-        "_field_count",
-        "_head_bytes",
-        "_head_done",
+        "_chunks",
+        "_home",
         "_interim_count",
         "_keep_alive",
-        "_message_done",
-        "_on_free",
-        "_on_lost",
-        "_parser",
+        "_left",
+        "_partial",
         "_paused_reading",
         "_paused_writing",
-        "_read_timeout_s",
-        "_until_close",
+        "_poll",
+        "_request",
+        "_response",
         "_write_waiter",
         "_written",
         "idle_since",
         "loop",
-        "on_body",
+        "owner",
         "phase_deadline",
         "streamed",
         "total_deadline",
         "transport",
+        "used_by",
     )
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        read_timeout_s: float,
-        on_free: Callable[["UpstreamConnection"], None],
-        on_lost: Callable[["UpstreamConnection"], None],
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, home: Home) -> None:
         self.loop = loop
         self.transport: asyncio.Transport | None = None
+        self.owner: str | None = None
+        self.used_by = ""
+        self.streamed = False
         self.idle_since = 0.0
         self.phase_deadline = NEVER
         self.total_deadline = NEVER
-        self._read_timeout_s = read_timeout_s
-        self._on_free = on_free
-        self._on_lost = on_lost
-        self._parser: httptools.HttpResponseParser | None = None
-        self._answer: PooledAnswer | None = None
+        self._home = home
+        self._request: asyncio.Future[PooledResponse] | None = None
+        self._response: PooledResponse | None = None
+        self._partial: bytearray | None = None
+        self._left = 0
+        """Bytes of the body still to come, or `_UNTIL_CLOSE`, or `_CHUNKED`."""
+        self._chunks: ChunkDecoder | None = None
+        self._bodyless = False
+        self._keep_alive = False
+        self._interim_count = 0
+        self._written = True
         self._write_waiter: asyncio.Future[None] | None = None
         self._paused_reading = False
         self._paused_writing = False
-        self._arrived: list[bytes] = []
-        self.on_body = self._arrived.append
-        self._begin(bodyless=False)
-
-    def _begin(self, *, bodyless: bool) -> None:
-        self._bodyless = bodyless
-        self._head_done = False
-        self._message_done = False
-        self._keep_alive = False
-        self._until_close = True
-        self._written = False
-        self._head_bytes = 0
-        self._field_bytes = 0
-        self._field_count = 0
-        self._interim_count = 0
-        self._connection_options: bytes | None = None
-        self.streamed = False
-        """The last answer was chunked: its server may close without having said so."""
+        self._poll: Callable[[int], list[tuple[int, int]]] | None = None
 
     @property
     def usable(self) -> bool:
         """Whether a request may be written: nothing on this side knows of an end."""
         return self.transport is not None and not self.transport.is_closing()
 
-    # The pool's and the reader's side
+    def is_quiet(self) -> bool:
+        """Whether the connection is usable and its socket has nothing to read.
 
-    async def request(
-        self,
-        head: bytes,
-        body: bytes,
-        *,
-        bodyless: bool,
-        head_deadline: float,
-        total_deadline: float,
-    ) -> PooledAnswer:
-        """Write a request and wait for the answer's head. Raises UpstreamError(sent=True).
-
-        bodyless: the answer has no body whatever its head says (HEAD)
+        What an idle connection has to read is its end, or bytes sent behind the last response: taken
+        for a response they would answer the next request. The loop may not have seen them yet.
         """
         transport = self.transport
-        assert transport is not None
-        assert self._answer is None, "one request at a time"
-        self._begin(bodyless=bodyless)
-        self._answer = answer = PooledAnswer(self)
+        if transport is None or transport.is_closing():
+            return False
+        poll = self._poll
+        if poll is None:
+            poller = select.poll()
+            poller.register(
+                transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP
+            )
+            poll = self._poll = poller.poll
+        return not poll(0)
+
+    # The pool's side
+
+    def start(
+        self, data: bytes, head_deadline: float, total_deadline: float, *, bodyless: bool
+    ) -> "asyncio.Future[PooledResponse]":
+        """Write a request, or its beginning; the result is the response once its head is read.
+
+        bodyless: the response has no body whatever its head says (HEAD)
+        """
+        assert self._request is None, "one request at a time"
+        assert self.transport is not None
+        self._request = request = self.loop.create_future()
+        self._bodyless = bodyless
         self.phase_deadline = head_deadline
         self.total_deadline = total_deadline
-        try:
-            if len(body) <= WHOLE_WRITE_BYTES:
-                transport.write(head + body if body else head)
-                self._written = True
-            else:
-                await self._write_slices(transport, head, body)
-            while answer.status == 0 and answer.error is None:
-                await answer.news()
-        except BaseException:
-            answer.close()
-            raise
-        # By now this connection may already serve another request: only `answer` is ours.
-        if answer.status == 0:
-            assert answer.error is not None
-            raise answer.error
-        if self._answer is answer:
-            self.phase_deadline = NEVER
-        return answer
+        self.transport.write(data)
+        return request
 
-    async def _write_slices(self, transport: asyncio.Transport, head: bytes, body: bytes) -> None:
-        transport.write(head)
+    async def write_body(self, body: bytes) -> None:
+        """Write the body of the request that was started, slice by slice."""
+        request, transport = self._request, self.transport
+        if request is None or transport is None:
+            return
+        self._written = False
         view = memoryview(body)
-        answer = self._answer
-        assert answer is not None
         for offset in range(0, len(body), WHOLE_WRITE_BYTES):
-            if self._paused_writing and self._answer is answer:
+            if self._paused_writing and self._request is request:
                 self._write_waiter = self.loop.create_future()
                 try:
                     await self._write_waiter
                 finally:
                     self._write_waiter = None
-            # RFC 9112, 9.5: a final answer of an error kind before the body's end means that the
-            # rest will not be read. Other early answers may wait for it, so it goes on.
-            if self._answer is not answer or answer.status >= 400:
+            # RFC 9112, 9.5: an error response before the body's end means that the rest will not be
+            # read. Other early responses may wait for it, so writing goes on.
+            if self._request is not request:
+                return
+            if self._response is not None and self._response.status >= 400:
                 return
             transport.write(view[offset : offset + WHOLE_WRITE_BYTES])
         self._written = True
 
-    def expect_more(self) -> None:
-        """The reader waits for the next bytes: the deadline between bytes runs."""
-        self.phase_deadline = self.loop.time() + self._read_timeout_s
+    def abandon(self, request: "asyncio.Future[PooledResponse]") -> None:
+        """The caller gave up on this request; the connection may serve another by now."""
+        if not request.done() or request.cancelled():
+            if self._request is request:
+                self.fail("closed by the gate before its response", "stopped")
+        elif request.exception() is None:
+            request.result().close()
+
+    def fail(self, message: str, cause: UpstreamCause) -> None:
+        """Close at once; a request in progress fails. Idempotent."""
+        request, self._request = self._request, None
+        response, self._response = self._response, None
+        if request is not None:
+            error = UpstreamError(message, sent=True, cause=cause)
+            if response is not None:
+                response.fail(error)
+            elif not request.done():
+                request.set_exception(error)
+            self._wake_writer()
+        if self.transport is not None:
+            self.transport.abort()
+
+    def expire(self) -> None:
+        """A deadline has passed."""
+        phase = "before its head" if self._response is None else "between bytes"
+        self.fail(f"the response took too long {phase}", "timeout")
+
+    # The response's side, see `Carrier`
+
+    def wait(self) -> "asyncio.Future[None]":
+        """Start the deadline between bytes."""
+        self.phase_deadline = self.loop.time() + self._home.between_s
+        return self.loop.create_future()
+
+    def waited(self) -> None:
+        """Stop the deadline between bytes."""
+        self.phase_deadline = NEVER
 
     def resume(self) -> None:
         """The reader has taken everything."""
@@ -208,82 +219,47 @@ class UpstreamConnection(asyncio.Protocol):
             if self.transport is not None:
                 self.transport.resume_reading()
 
-    def fail(self, message: str, cause: UpstreamCause) -> None:
-        """Close at once; a request under way fails. Idempotent."""
-        answer, self._answer = self._answer, None
-        self.phase_deadline = self.total_deadline = NEVER
-        if answer is not None:
-            answer.fail(UpstreamError(message, sent=True, cause=cause))
-            self._wake_writer()
-        if self.transport is not None:
-            self.transport.abort()
-
-    def expire(self) -> None:
-        """A deadline has passed."""
-        phase = "between bytes" if self._head_done else "before its head"
-        self.fail(f"the response took too long {phase}", "timeout")
-
-    def _wake_writer(self) -> None:
-        waiter = self._write_waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+    def stop(self) -> None:
+        """The reader wants no more of the response."""
+        self.fail("closed by the gate before its end", "stopped")
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._parser = httptools.HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:
-        answer = self._answer
-        if answer is None:
-            # Nothing was asked: a late error page, or an attempt to slip in an answer.
-            self.fail("spoke unasked", "malformed")
+        request = self._request
+        if request is None:
+            # Nothing was asked: a late error page, or an attempt to slip in a response.
+            self.fail("sent bytes that nobody asked for", "malformed")
             return
-        if not self._head_done:
-            self._head_bytes += len(data)
         try:
-            assert self._parser is not None
-            self._parser.feed_data(data)
-            if self._arrived:
-                self._hand_over(answer)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if self._arrived:
-                self._hand_over(answer)
-            # A parser that fails behind a whole message: the answer stands, the connection not.
-            if self._message_done:
-                self._finish(reusable=False)
+            response = self._response
+            if response is None:
+                self._read_head(data, request)
+            elif self._left == _CHUNKED:
+                self._read_chunks(data, response)
             else:
-                self.fail("sent a malformed response", "malformed")
-            return
-        if self._message_done:
-            self._finish(reusable=self._written and self._keep_alive)
-        elif not self._head_done and self._head_bytes > HEAD_MOST_BYTES:
-            self.fail("sent too large a head", "malformed")
-
-    def _hand_over(self, answer: PooledAnswer) -> None:
-        """Give the reader the pieces of body that the parser has found."""
-        waiting = 0 if self._bodyless else answer.feed(self._arrived)
-        self._arrived.clear()
-        if waiting > BUFFER_HIGH_BYTES and not self._paused_reading and self.transport is not None:
-            self._paused_reading = True
-            self.transport.pause_reading()
+                self._read_body(data, response)
+        except Malformed:
+            self.fail("sent a malformed response", "malformed")
 
     def eof_received(self) -> bool:
         # RFC 9112, 6.3, rule 8: without a length the body ends with the connection.
-        if self._answer is not None and self._head_done and self._until_close:
+        if self._response is not None and self._left == _UNTIL_CLOSE:
             self._finish(reusable=False)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        self._parser = None
-        where = "in the middle of its response" if self._head_done else "before it responded"
+        where = "before it responded" if self._response is None else "in the middle of its response"
         if exc is None:
             self.fail(f"closed the connection {where}", "closed")
         else:
             self.fail(f"reset the connection {where}", "reset")
-        self._on_lost(self)
+        self._chunks = self._poll = None
+        self._home.on_lost(self)
 
     def pause_writing(self) -> None:
         self._paused_writing = True
@@ -292,83 +268,157 @@ class UpstreamConnection(asyncio.Protocol):
         self._paused_writing = False
         self._wake_writer()
 
-    # The parser's callbacks
+    def _wake_writer(self) -> None:
+        waiter = self._write_waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
-    def on_message_begin(self) -> None:
-        if self._message_done and not self._bodyless:
-            raise _Malformed("a second answer to one request")
+    # Reading
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._field_count += 1
-        self._field_bytes += len(name) + len(value)
-        if self._field_count > HEAD_MOST_FIELDS or self._field_bytes > HEAD_MOST_BYTES:
-            raise _Malformed("too many fields")
-        if self._head_done:
-            return  # a trailer: dropped
-        framing = _framing_name(name)
-        if framing is not None:
-            if framing == b"content-length":
-                self._until_close = False
-            else:
-                if framing == b"transfer-encoding":
-                    if value.lower() != b"chunked":
-                        raise _Malformed("a transfer coding that we did not ask for")
-                    self._until_close = False
-                    self.streamed = True
-                elif framing == b"connection":
-                    self._connection_options = value.lower()
+    def _read_head(self, data: bytes, request: "asyncio.Future[PooledResponse]") -> None:
+        if self._partial is not None:
+            data = self._join(data)
+            if not data:
                 return
-        assert self._answer is not None
-        self._answer.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        assert self._parser is not None
-        answer = self._answer
-        if answer is None:
-            raise _Malformed("closed meanwhile")
-        status = self._parser.get_status_code()
-        if status < 200:
-            # RFC 9110, 15.2: interim answers are skipped; 101 was never asked for.
+        while True:
+            head = self._home.heads.read(data)
+            if head is None:
+                self._keep_partial(data)
+                return
+            layout, values, end = head
+            if layout.status >= 200:
+                break
+            # RFC 9110, 15.2: interim responses are skipped; 101 was never asked for.
             self._interim_count += 1
-            if status == 101 or self._interim_count > INTERIM_MOST:
-                raise _Malformed("interim answers that we did not ask for")
-            answer.headers.clear()
-            self._until_close = True
-            self._connection_options = None
+            if layout.status == 101 or self._interim_count > INTERIM_MOST:
+                raise Malformed("interim responses that were not asked for")
+            data = data[end:]
+            if not data:
+                return
+        if layout.bodyless or self._bodyless:
+            left = 0
+        elif layout.length_at >= 0:
+            left = int(values[layout.length_at])
+        else:
+            self._begin_body(layout, values, data, end)
             return
-        options = self._connection_options
-        if options is not None and options not in (b"keep-alive", b"close"):
-            named = {option.strip() for option in options.split(b",")}
-            answer.headers[:] = [f for f in answer.headers if f[0].lower() not in named]
-        answer.status = status
-        self._head_done = True
-        if self._bodyless:
-            # The parser cannot be told: it would wait for the body that the head speaks of.
-            self._message_done = True
-        elif status == 204 or status == 304:
-            self._until_close = False
-        answer.wake()
-        self._wake_writer()
+        behind = len(data) - end - left
+        if behind < 0:
+            self._begin_body(layout, values, data, end)
+            return
+        response = PooledResponse(layout, values, None, [data[end : end + left]] if left else [])
+        response.raw = data
+        response.in_raw = True
+        if behind == 0 and layout.keep_alive and self._written:
+            # What `_finish` does, for the usual case.
+            self._request = None
+            self._interim_count = 0
+            self._home.on_free(self)
+        else:
+            self._finish(reusable=False)
+        if not request.done():
+            request.set_result(response)
 
-    def on_message_complete(self) -> None:
-        if self._head_done:
-            assert self._parser is not None
-            self._message_done = True
-            # The parser forgets how the message was framed right after this callback.
-            self._keep_alive = self._parser.should_keep_alive() and not self._bodyless
+    def _begin_body(self, layout: Layout, values: Values, data: bytes, end: int) -> None:
+        """The head of a response is read, whose body has not arrived completely, or is not known to."""
+        request = self._request
+        assert request is not None
+        body = data[end:]
+        self._response = response = PooledResponse(layout, values, self, [])
+        response.raw = data
+        self._keep_alive = layout.keep_alive
+        self.phase_deadline = NEVER
+        if not request.done():
+            request.set_result(response)
+        self._wake_writer()
+        if layout.chunked:
+            self._left = _CHUNKED
+            self.streamed = True
+            if self._chunks is None:
+                self._chunks = ChunkDecoder()
+            self._chunks.begin()
+            if body:
+                self._read_chunks(body, response)
+            return
+        at = layout.length_at
+        self._left = int(values[at]) if at >= 0 else _UNTIL_CLOSE
+        if body:
+            self._read_body(body, response)
+
+    def _read_body(self, data: bytes, response: PooledResponse) -> None:
+        left = self._left
+        if left >= 0:
+            left -= len(data)
+            if left <= 0:
+                response.feed(data if left == 0 else data[:left])
+                self._finish(reusable=left == 0 and self._keep_alive and self._written)
+                return
+            self._left = left
+        response.feed(data)
+        if response.size > BUFFER_HIGH_BYTES:
+            self._pause()
+
+    def _read_chunks(self, data: bytes, response: PooledResponse) -> None:
+        chunks = self._chunks
+        assert chunks is not None
+        clean = True
+        try:
+            chunks.feed(data)
+        except Malformed:
+            # What came before is passed on; behind a complete body the response is good all the same.
+            clean = False
+        pieces = chunks.pieces
+        if pieces:
+            response.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            pieces.clear()
+            if response.size > BUFFER_HIGH_BYTES:
+                self._pause()
+        if chunks.done:
+            self._finish(reusable=clean and self._keep_alive and self._written)
+        elif not clean:
+            raise Malformed("chunks that cannot be read")
+
+    def _pause(self) -> None:
+        if not self._paused_reading and self.transport is not None:
+            self._paused_reading = True
+            self.transport.pause_reading()
 
     def _finish(self, *, reusable: bool) -> None:
-        answer, self._answer = self._answer, None
-        self.phase_deadline = self.total_deadline = NEVER
-        self.resume()
-        if answer is not None:
-            answer.finish()
-        self._wake_writer()
-        if self.transport is None:
+        self._request = None
+        response = self._response
+        if response is not None:
+            self._response = None
+            response.finish()
+            self.resume()
+        self._interim_count = 0
+        if self._write_waiter is not None:
+            self._wake_writer()
+        transport = self.transport
+        if transport is None:
             return
-        if reusable and not self.transport.is_closing():
-            self._on_free(self)
+        if reusable and not transport.is_closing():
+            self._home.on_free(self)
         elif self._written:
-            self.transport.close()
+            transport.close()
         else:
-            self.transport.abort()  # close would wait for a body that nobody reads
+            transport.abort()  # close would wait for a body that nobody reads
+
+    # A head in several pieces
+
+    def _join(self, data: bytes) -> bytes:
+        """The head so far, if its end has arrived; else b"". Raises Malformed."""
+        partial = self._partial
+        assert partial is not None
+        seen = len(partial)
+        partial += data
+        if partial.find(b"\r\n\r\n", max(seen - 3, 0)) < 0:
+            check_incomplete(partial, seen)
+            return b""
+        self._partial = None
+        return bytes(partial)
+
+    def _keep_partial(self, data: bytes) -> None:
+        if b"\r\n\r\n" in data:
+            raise Malformed("not a head of HTTP/1.1")
+        check_incomplete(data, 0)
+        self._partial = bytearray(data)

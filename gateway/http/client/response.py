@@ -1,101 +1,167 @@
-"""An answer of an upstream while it arrives: the reader's side of one connection.
+"""A response of an upstream while it arrives: the reader's side of one connection.
 
-Invariants: what has arrived is readable before the error that cut it; an answer lets go of its
-connection at its last byte, for that connection may carry another request at once; the deadline
-between bytes runs only while the reader waits.
+Invariants:
+
+- What has arrived can be read before the error that cut it.
+- A response drops its connection at its last byte, for that may carry another request at once.
+- The deadline between bytes runs only while the reader waits.
 """
 
 import asyncio
-import math
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-from gateway.http.interface import UpstreamError
+from gateway.http.client.head import Layout, Values
+from gateway.http.interface import BodyTransform, UpstreamError
 
-if TYPE_CHECKING:
-    from gateway.http.client.connection import UpstreamConnection
-
-NEVER: Final = math.inf
+BUFFER_HIGH_BYTES: Final = 256 * 1024
+"""When more than this waits for the reader, the connection stops reading."""
 
 
-class PooledAnswer:
-    """An `Answer` while it arrives. It outlives its connection, which may serve another by then."""
+class Carrier(Protocol):
+    """The connection that carries a response, as the response sees it."""
 
-    __slots__ = ("_connection", "_pieces", "_size", "_waiter", "done", "error", "headers", "status")
+    def wait(self) -> "asyncio.Future[None]":
+        """Start the deadline between bytes; returns what `wake` will resolve."""
+        ...
 
-    def __init__(self, connection: "UpstreamConnection") -> None:
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.done = False
+    def waited(self) -> None:
+        """Stop the deadline between bytes."""
+        ...
+
+    def resume(self) -> None:
+        """The reader has taken everything: read on if reading was paused."""
+        ...
+
+    def stop(self) -> None:
+        """Close the connection in the middle of its response."""
+        ...
+
+
+class PooledResponse:
+    """An `UpstreamResponse`. It outlives its connection, which may serve another request by then."""
+
+    __slots__ = (
+        "_carrier",
+        "_pieces",
+        "_waiter",
+        "complete",
+        "error",
+        "in_raw",
+        "names",
+        "raw",
+        "size",
+        "status",
+        "transform",
+        "values",
+    )
+
+    def __init__(
+        self, layout: Layout, values: Values, carrier: Carrier | None, pieces: list[bytes]
+    ) -> None:
+        """carrier: None when all of it has arrived; pieces: of the body that came with the head"""
+        self.status = layout.status
+        self.names = layout.names
+        self.values = values if layout.select is None else layout.select(values)
+        self.transform: BodyTransform | None = None
+        self.raw = b""
+        self.in_raw = False
+        self.complete = carrier is None
+        """The last byte of the body has arrived."""
         self.error: UpstreamError | None = None
-        self._connection: UpstreamConnection | None = connection
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self.size = 0
+        """Body bytes that wait for the reader of a response that still arrives."""
+        self._carrier = carrier
+        self._pieces = pieces
         self._waiter: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        state = "failed" if self.error else "whole" if self.done else "arriving"
-        return f"<PooledAnswer {self.status} {state}, {self._size} bytes waiting>"
+        state = "failed" if self.error else "complete" if self.complete else "arriving"
+        return f"<PooledResponse {self.status} {state}, {self.size} bytes waiting>"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """See `UpstreamResponse.headers`."""
+        return list(zip(self.names.names, self.values, strict=True))
+
+    @property
+    def done(self) -> bool:
+        """See `UpstreamResponse.done`."""
+        return self.complete and (self.transform is None or not self.transform.keeps)
+
+    def header(self, name: bytes) -> bytes | None:
+        """See `UpstreamResponse.header`."""
+        at = self.names.index.get(name)
+        return None if at is None else self.values[at]
+
+    def take(self) -> bytes:
+        """See `UpstreamResponse.take`."""
+        pieces = self._pieces
+        if pieces:
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
+            size, self.size = self.size, 0
+            if size > BUFFER_HIGH_BYTES and self._carrier is not None:
+                self._carrier.resume()
+        else:
+            data = b""
+        transform = self.transform
+        if transform is not None:
+            if data:
+                data = transform.feed(data)
+            if self.complete:
+                data += transform.finish()
+        return data
 
     async def read(self) -> bytes:
-        """All body bytes that have arrived, b"" at the end. One reader. Raises UpstreamError."""
+        """See `UpstreamResponse.read`."""
         while True:
-            pieces = self._pieces
-            if pieces:
-                data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                pieces.clear()
-                self._size = 0
-                if self._connection is not None:
-                    self._connection.resume()
+            if self.complete:
+                return self.take()
+            # A transform may keep all of it.
+            if self._pieces and (data := self.take()):
                 return data
             if self.error is not None:
                 raise self.error
-            if self.done:
-                return b""
-            connection = self._connection
-            assert connection is not None, "an answer without an end has a connection"
-            connection.expect_more()
+            carrier = self._carrier
+            assert carrier is not None, "a response without an end has a connection"
+            assert self._waiter is None, "a response has one reader"
+            self._waiter = carrier.wait()
             try:
-                await self.news()
+                await self._waiter
             finally:
-                if self._connection is connection:
-                    connection.phase_deadline = NEVER
-
-    async def news(self) -> None:
-        """Wait for the next thing to happen: the head, body bytes, the end, an error."""
-        assert self._waiter is None, "an answer has one reader"
-        assert self._connection is not None, "nothing more will happen to this answer"
-        self._waiter = self._connection.loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+                self._waiter = None
+                if self._carrier is carrier:
+                    carrier.waited()
 
     def close(self) -> None:
-        """Stop here: a connection that still carries this answer is closed. Idempotent."""
-        connection = self._connection
-        if connection is not None:
-            connection.fail("closed by the gate before its end", "stopped")
+        """See `UpstreamResponse.close`."""
+        if self._carrier is not None:
+            self._carrier.stop()
 
     # The connection's side
 
-    def feed(self, pieces: list[bytes]) -> int:
-        """Take pieces of the body; returns how many bytes wait for the reader."""
-        self._pieces += pieces
-        self._size += len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
-        self.wake()
-        return self._size
+    def feed(self, piece: bytes) -> None:
+        """Add a piece of the body."""
+        self._pieces.append(piece)
+        self.size += len(piece)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def finish(self) -> None:
-        self.done = True
-        self._connection = None
+        """The last byte has arrived."""
+        self.complete = True
+        self._carrier = None
         self.wake()
 
     def fail(self, error: UpstreamError) -> None:
+        """No more will arrive."""
         self.error = error
-        self._connection = None
+        self._carrier = None
         self.wake()
 
     def wake(self) -> None:
+        """Let the reader look again."""
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

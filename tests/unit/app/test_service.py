@@ -18,10 +18,11 @@ import redis.asyncio
 import yaml
 from structlog.testing import capture_logs
 
-from gateway.app import service as module
+from gateway.app import background as module
+from gateway.app.gate import Gate as Service
+from gateway.app.gate import build_gate
 from gateway.app.roles import CannotServe, Resources
 from gateway.app.run import _write
-from gateway.app.service import GateService, build_gate
 from gateway.domain.reservation import Hold
 from gateway.flow.reservation.pending_settlement import PendingSettlement
 from gateway.ledger.journal import SettleJournal
@@ -96,7 +97,7 @@ async def test_a_stream_ends_on_the_upstream_it_began_on_and_its_pool_is_forgott
     async with running_gate(tmp_path, valkey_socket, sim.url) as gate:
         running = asyncio.create_task(gate.chat("hi\nsim: tokens=30 itl_ms=10", stream=True))
         await until(lambda: sim.provider.served.posts == 1)
-        pools = [gate.service._pools["sim"][1]]
+        pools = [gate.service.configuration.current.pools["sim"][1]]
         pools[0]._idle_s = 0.1
         async with sim_provider() as other:
             await take_over(gate, changed(gate, tmp_path, other.url))
@@ -105,7 +106,7 @@ async def test_a_stream_ends_on_the_upstream_it_began_on_and_its_pool_is_forgott
             assert (await running).text.endswith("data: [DONE]\n\n")
             await until(lambda: pools[0].open_count == 0)
             pools.clear()
-            await until(lambda: gc.collect() >= 0 and len(gate.service._every_pool) == 1)
+            await until(lambda: gc.collect() >= 0 and len(gate.service.pools) == 1)
 
 
 async def test_what_does_not_change_keeps_its_connections(
@@ -113,10 +114,10 @@ async def test_what_does_not_change_keeps_its_connections(
 ) -> None:
     async with running_gate(tmp_path, valkey_socket, sim.url) as gate:
         await gate.chat(QUICK)
-        before = gate.service._pools["sim"][1]
+        before = gate.service.configuration.current.pools["sim"][1]
         await take_over(gate, changed(gate, tmp_path, sim.url, policy={"preset": "strict"}))
         await gate.chat(QUICK)
-        assert gate.service._pools["sim"][1] is before
+        assert gate.service.configuration.current.pools["sim"][1] is before
         assert before.open_count == 1
 
 
@@ -141,9 +142,9 @@ async def test_certificates_with_new_contents_make_a_new_pool(
         assert settings.digest != gate.settings.digest
         await take_over(gate, settings)
         assert (await gate.chat(QUICK)).status_code == 200
-        before = gate.service._pools["sim"][1]
+        before = gate.service.configuration.current.pools["sim"][1]
         await take_over(gate, changed(gate, tmp_path, sim_tls.url, upstreams=upstreams))
-        assert gate.service._pools["sim"][1] is before
+        assert gate.service.configuration.current.pools["sim"][1] is before
 
 
 async def test_certificates_that_cannot_be_used_are_refused_and_the_present_stays(
@@ -382,7 +383,7 @@ def gone(path: Path) -> bool:
     return not path.exists()
 
 
-async def second_worker(gate: Gate, folder: Path, number: int) -> GateService:
+async def second_worker(gate: Gate, folder: Path, number: int) -> Service:
     """Another worker of the same gate, on a port of its own."""
     url = gate.settings.redis.connection_url()
     assert url is not None
@@ -394,8 +395,8 @@ async def second_worker(gate: Gate, folder: Path, number: int) -> GateService:
 
 async def unsettled(gate: Gate) -> dict[str, Any]:
     """A hold, and the settle of it that a dead worker had journaled."""
-    account = next(iter(gate.service._flow.accounts._accounts.values()))
-    prices = gate.service._flow.catalog.models["small"].prices
+    account = next(iter(gate.service.flow.accounts._accounts.values()))
+    prices = gate.service.flow.catalog.models["small"].prices
     request_id = os.urandom(8).hex()
     facts = msgpack.packb({"customer_id": account.customer_id, "request_id": request_id})
     hold = await gate.ledger.reserve(
@@ -422,7 +423,7 @@ async def unsettled(gate: Gate) -> dict[str, Any]:
     ).as_record()
 
 
-async def test_background_work_that_fails_is_logged_and_begins_anew(
+async def test_background_work_that_fails_is_logged_and_is_restarted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "RESTART_AFTER_S", 0.001)
@@ -436,7 +437,7 @@ async def test_background_work_that_fails_is_logged_and_begins_anew(
         await asyncio.Event().wait()
 
     with capture_logs() as logs:
-        task = asyncio.create_task(module._forever(work))
+        task = asyncio.create_task(module.forever(work))
         await until(lambda: begun == 3)
         await asyncio.sleep(0.01)
     assert not task.done()

@@ -1,6 +1,7 @@
 """`creditgate check` and `creditgate schema`."""
 
 import json
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import gateway
 import gateway.cli.check
 from gateway.cli import app
 from gateway.settings.reference import reference_text
@@ -129,6 +131,11 @@ def test_live_starts_no_ledger_where_there_is_none(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_has_one_source() -> None:
     code, said = run("--version")
-    assert (code, said) == (0, f"creditgate {metadata.version('creditgate')}\n")
+    assert (code, said) == (0, f"creditgate {gateway.__version__}\n")
+    project = tomllib.loads((CONFIG.parent / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    assert "version" not in project["project"]
+    assert project["tool"]["hatch"]["version"] == {"path": "gateway/__init__.py"}
+    assert metadata.version("creditgate") == gateway.__version__, "the environment is stale"

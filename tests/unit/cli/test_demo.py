@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 import gateway.cli.demo
 from gateway.cli import app
-from gateway.cli.demo_story import DemoFailed, Operator
+from gateway.cli.output import out
+from loadtest.demo.operator import DemoFailed, Operator
 from tests.unit.app.conftest import alive, until
 
 ROOT = Path(__file__).parents[3]
@@ -76,13 +77,13 @@ def demo(tmp_path: Path, cache: Path) -> Iterator[Demo]:
 
 
 @with_the_model
-def test_the_whole_story_is_told_and_adds_up(demo: Demo) -> None:
+def test_every_step_of_the_story_adds_up(demo: Demo) -> None:
     assert demo.process.wait(WHOLE_STORY_S) == 0, demo.said
     said = demo.said
     assert "The capital of France is Paris." in said
     assert said.count("the event says") == 6, "each request of the story, to the unit"
     assert "402, sent 1 time" in said
-    assert "The key payment-1 has granted pocket this before: nothing was changed." in said
+    assert "The key payment-1 was used for this before: nothing was changed." in said
     assert "refused with 402: insufficient_credits" in said
     assert "charged, rounded up" in said
     assert "No drift." in said
@@ -137,6 +138,6 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_an_operator_s_command_that_fails_fails_the_demo(tmp_path: Path) -> None:
-    operator = Operator({**os.environ, "CREDITGATE_CONFIG": str(tmp_path / "none.yaml")})
+    operator = Operator({**os.environ, "CREDITGATE_CONFIG": str(tmp_path / "none.yaml")}, out)
     with pytest.raises(DemoFailed, match="creditgate wallet ended with 1"):
         operator.run("wallet", "show", "demo")

@@ -128,7 +128,7 @@ async def test_why_tells_the_story_and_fails_for_a_stranger(bank: Bank, config: 
     assert json.loads(out)["charged"] == "0.000000059"
     code, _, err = await run(config, "why", "r2")
     assert code == 1
-    assert "nothing is known of r2" in err
+    assert "nothing is known about r2" in err
 
 
 async def test_verify_exits_0_when_clean_and_1_on_drift(bank: Bank, config: Path) -> None:

@@ -126,5 +126,5 @@ async def test_where_gates_take_no_keys_none_is_made(
     auth = {"keys": False, "trusted_header": trusted}
     async with running_gate(tmp_path, valkey_socket, sim.url, auth=auth) as gate:
         desk = Desk(tmp_path / "gateway.yaml")
-        assert "gates take no API keys" in await desk.refused("key", "create", "acme")
+        assert "API keys are disabled" in await desk.refused("key", "create", "acme")
         assert await gate.store.list_keys() == []

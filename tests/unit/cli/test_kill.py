@@ -24,7 +24,7 @@ def stream(gate: Gate, key: str) -> "asyncio.Task[httpx.Response]":
 
 async def running(gate: Gate, count: int) -> None:
     """Until so many stream."""
-    live = gate.service._live
+    live = gate.service.live
     await until(lambda: sum(run.facts.counted_output > 0 for run in live) == count)
 
 
@@ -32,25 +32,28 @@ async def test_a_freeze_that_kills_cuts_what_runs(gate: Gate, desk: Desk) -> Non
     answer = stream(gate, KEY)
     await running(gate, 1)
     said = await desk.run("wallet", "freeze", "acme", "--kill", "--reason", "abuse")
-    assert (said.code, said.out) == (0, "acme is killed.")
+    assert (said.code, said.out) == (
+        0,
+        "Wallet acme is frozen and its running requests are cancelled.",
+    )
     assert '"reason":"wallet_killed"' in (await asyncio.wait_for(answer, 30)).text
     assert (await gate.chat("hi")).status_code == 402
     shown = await desk.ask("wallet", "show", "acme")
     assert (shown["status"], shown["held"]) == ("killed", "0")
     again = await desk.run("wallet", "freeze", "acme", "--kill")
-    assert again.out == "acme was killed already."
-    assert (await desk.run("wallet", "thaw", "acme")).out == "acme is active."
+    assert "already frozen" in again.out
+    assert "is active" in (await desk.run("wallet", "thaw", "acme")).out
     assert (await gate.chat("hi\nsim: tokens=3")).status_code == 200
 
 
 async def test_who_is_frozen_can_be_killed_and_who_is_killed_frozen(gate: Gate, desk: Desk) -> None:
     answer = stream(gate, KEY)
     await running(gate, 1)
-    assert (await desk.run("wallet", "freeze", "acme")).out == "acme is frozen."
+    assert "is frozen: " in (await desk.run("wallet", "freeze", "acme")).out
     assert not answer.done()
-    assert (await desk.run("wallet", "freeze", "acme", "--kill")).out == "acme is killed."
+    assert "cancelled" in (await desk.run("wallet", "freeze", "acme", "--kill")).out
     await asyncio.wait_for(answer, 30)
-    assert (await desk.run("wallet", "freeze", "acme")).out == "acme is frozen."
+    assert "is frozen: " in (await desk.run("wallet", "freeze", "acme")).out
 
 
 async def test_a_key_that_is_revoked_with_a_kill_takes_its_answers_with_it(

@@ -94,9 +94,9 @@ async def test_a_key_used_for_other_terms_is_refused_and_changes_nothing(
 
 async def test_freeze_and_thaw_say_what_shall_be(gate: Gate, desk: Desk) -> None:
     for verb, word in (("freeze", "frozen"), ("thaw", "active")):
-        assert f"acme is {word}." in (await desk.run("wallet", verb, "acme")).out
+        assert f"acme is {word}: " in (await desk.run("wallet", verb, "acme")).out
         before = await everything(gate)
-        assert f"acme was {word} already." in (await desk.run("wallet", verb, "acme")).out
+        assert f"acme is already {word}: " in (await desk.run("wallet", verb, "acme")).out
         assert await everything(gate) == before
 
 
@@ -139,7 +139,7 @@ async def test_a_lost_answer_to_a_key_says_how_to_be_rid_of_it(
     (tmp_path / "relayed.yaml").write_text(yaml.safe_dump(config))
     err = await Desk(tmp_path / "relayed.yaml").refused("key", "create", "acme", "--id", "k-lost")
     assert relay.replies_cut > 0
-    assert "Whether the key k-lost was made is not known" in err
+    assert "Whether the key k-lost was created is not known" in err
     assert "creditgate key revoke k-lost" in err
     await relay.close()
     assert (await desk.ask("key", "revoke", "k-lost"))["revoked_at"] is not None

@@ -72,7 +72,7 @@ async def test_a_delivered_signal_is_sent_again_under_its_own_id(shop: Shop, des
         await until(lambda: shop.count("delivered") == 1)
     [listed] = await desk.ask("signals", "list", "--state", "delivered")
     said = await desk.run("signals", "resend", listed["signal_id"])
-    assert (said.code, said.out) == (0, "It waits to be sent again.")
+    assert (said.code, said.out) == (0, "Queued for delivery.")
     err = await desk.refused("signals", "resend", listed["signal_id"])
     assert err == f"there is no signal {listed['signal_id']} that was delivered or given up"
     async with shop.courier():

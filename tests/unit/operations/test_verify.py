@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from gateway.cli.context import open_store
+from gateway.app.backend import open_store
 from gateway.exporter.main import Exporter
 from gateway.exporter.pump import PumpOptions
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
-from gateway.operations.verify import Verified, verify
+from gateway.operations.drifts import Verified
+from gateway.operations.verify import verify
 from tests.support.bank import CREDIT, Bank
 
 QUICK = PumpOptions(block_ms=10, linger_s=0.005, watch_s=0.1)
@@ -73,12 +74,12 @@ async def test_a_true_ledger_is_clean_before_during_and_after_delivery(
     busy: Bank, path: Path
 ) -> None:
     before = await look(busy, path)
-    assert before.drifts == []
+    assert before.drifts == ()
     assert (before.wallets, before.holds) == (5, 5)
     assert before.events_in_outbox > 0
     await export(busy, path)
     after = await look(busy, path)
-    assert after.drifts == []
+    assert after.drifts == ()
     assert after.events_in_outbox == 0
     assert after.events_stored == before.events_stored + before.events_in_outbox
     assert after.ended == before.ended == 12
@@ -109,9 +110,9 @@ async def test_a_ledger_at_work_is_clean_at_every_look(bank: Bank, path: Path) -
     working = False
     await asyncio.gather(*workers)
     await exporter.drain(10)
-    assert drifts == [[]] * 8
+    assert drifts == [()] * 8
     last = await look(bank, path)
-    assert last.drifts == []
+    assert last.drifts == ()
     assert last.events_stored > 100
 
 
@@ -119,7 +120,7 @@ async def test_a_store_that_has_not_begun_is_no_drift(bank: Bank, path: Path) ->
     await bank.open("c0")
     await bank.spend("c0", "r1")
     verified = await look(bank, path)
-    assert verified.drifts == []
+    assert verified.drifts == ()
     assert verified.events_in_outbox == 3  # account, grant, settle
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
-from gateway.cli.context import open_store
+from gateway.app.backend import open_store
 from gateway.cli.output import err
 from gateway.cli.why import render
 from gateway.domain.pricing import Rate, Tier, compile_prices, per_unit
@@ -13,7 +13,7 @@ from gateway.exporter.main import Exporter
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.refusals import NotedRefusal, RefusalLog, RefusedRequest, find_refusal
 from gateway.operations.documents import story_document
-from gateway.operations.why import PriceLine, Story, explain
+from gateway.operations.why import PriceLine, Sources, Story, explain
 from tests.support.bank import Bank
 
 
@@ -36,14 +36,8 @@ async def ask(bank: Bank, path: Path, request_id: str) -> Story:
         return await find_refusal(bank.client, wanted)
 
     with open_store(path) as store:
-        return await explain(
-            request_id,
-            audit=bank.audit,
-            outbox=bank.outbox,
-            store=store,
-            find_refusal=refusal,
-            find_rates=rates,
-        )
+        sources = Sources(bank.audit, bank.outbox, store, refusal, rates)
+        return await explain(sources, request_id)
 
 
 async def export(bank: Bank, path: Path) -> None:
@@ -82,13 +76,13 @@ async def test_a_settled_request_waits_in_the_outbox_and_then_lies_in_the_store(
     await bank.open("acme")
     await bank.spend("acme", "r1", output=7)
     waiting = await ask(bank, path, "r1")
-    assert [told.stored_at_ms for told in waiting.told] == [None]
+    assert [told.stored_at_ms for told in waiting.events] == [None]
     assert "it waits in the outbox" in shown(waiting)
     await export(bank, path)
     story = await ask(bank, path, "r1")
-    ((told),) = story.told
+    ((told),) = story.events
     assert told.stored_at_ms is not None
-    assert told.event == waiting.told[0].event
+    assert told.event == waiting.events[0].event
     assert told.lines == (PriceLine("input", 10, 2000), PriceLine("output", 7, 5500))
     assert told.event.amount_nano == story.charged_nano == 20 + 39  # 38.5 rounded up once
     assert told.adds_up is True
@@ -105,7 +99,7 @@ async def test_a_released_request_costs_nothing(bank: Bank, path: Path) -> None:
     await bank.open("acme")
     await bank.release("acme", await bank.reserve("acme", "r1"))
     story = await ask(bank, path, "r1")
-    assert [told.event.kind for told in story.told] == ["release"]
+    assert [told.event.kind for told in story.events] == ["release"]
     assert story.charged_nano == 0
     assert "status 500" in shown(story)
 
@@ -116,10 +110,10 @@ async def test_an_expiry_and_its_late_settle_are_one_story(bank: Bank, path: Pat
     await bank.expire("acme", hold)
     await bank.settle("acme", hold, output=100)
     story = await ask(bank, path, "r1")
-    assert [told.event.kind for told in story.told] == ["expire", "settle_late"]
-    assert [told.adds_up for told in story.told] == [True, None]
+    assert [told.event.kind for told in story.events] == ["expire", "settle_late"]
+    assert [told.adds_up for told in story.events] == [True, None]
     assert story.charged_nano == 20 + 550
-    assert "charged in all: 0.00000057 credits" in shown(story)
+    assert "charged in total: 0.00000057 credits" in shown(story)
 
 
 async def test_a_refusal_tells_reason_and_amounts(bank: Bank, path: Path) -> None:
@@ -151,7 +145,7 @@ async def test_a_price_that_is_not_kept_leaves_the_quantities(bank: Bank, path: 
     await bank.spend("acme", "r1")
     await bank.client.delete("{cg}:prices")
     story = await ask(bank, path, "r1")
-    assert story.told[0].lines == ()
+    assert story.events[0].lines == ()
     assert "10 input, 7 output at price p_" in shown(story)
 
 
@@ -185,7 +179,7 @@ async def test_lines_of_a_price_with_tiers_claim_nothing(bank: Bank, path: Path)
     await bank.open("acme")
     await bank.spend("acme", "r1", output=7)
     story = await ask(bank, path, "r1")
-    ((told),) = story.told
+    ((told),) = story.events
     assert told.lines == (PriceLine("input", 10, 2000), PriceLine("output", 7, None))
     assert told.adds_up is None
     assert "output 7 by tiers" in " ".join(shown(story).split())
@@ -209,7 +203,7 @@ async def test_a_service_tier_is_told_at_its_own_price(bank: Bank, path: Path) -
         reserved_at_ms=hold.reserved_at_ms,
     )
     story = await ask(bank, path, "r1")
-    ((told),) = story.told
+    ((told),) = story.events
     assert told.event.usage == {"input": 10, "output": 7}
     assert told.lines == (PriceLine("flex.input", 10, 1000), PriceLine("flex.output", 7, 3000))
     assert told.adds_up is True

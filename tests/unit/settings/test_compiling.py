@@ -5,7 +5,7 @@ import hashlib
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import MediaTokens
 from gateway.domain.reservation import shard_of
-from gateway.http.interface import Answer
+from gateway.http.interface import UpstreamResponse
 from gateway.settings.compiling import (
     compile_customers,
     compile_keys,
@@ -26,7 +26,9 @@ class NamedUpstream:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    async def send(self, method: str, path: str, headers: bytes, body: bytes) -> Answer:
+    async def send(
+        self, method: str, target: str, fields: bytes, body: bytes, *, owner: str = ""
+    ) -> UpstreamResponse:
         raise AssertionError("nothing is sent")
 
     async def close(self) -> None:

@@ -18,7 +18,7 @@ import zstandard
 
 from gateway.dialects import DIALECTS
 from gateway.flow.refusals import Refused
-from gateway.flow.request_body import read_asked
+from gateway.flow.request_body import read_asked, read_body_head
 from gateway.http.interface import BodyError, Exchange
 from gateway.http.server.limits import ServerLimits
 from gateway.http.server.server import HttpServer
@@ -62,7 +62,9 @@ class Gate:
         if keys == ["Bearer broke"]:
             return 402
         try:
-            asked = await read_asked(exchange, DIALECTS["generic"], BODY_LIMIT_BYTES)
+            asked = await read_asked(
+                exchange, read_body_head(exchange, DIALECTS["generic"]), BODY_LIMIT_BYTES
+            )
         except (BodyError, Refused) as error:
             return STATUS_OF_KIND[error.kind]
         self.bodies.append(asked.body)

@@ -7,7 +7,7 @@ from gateway.domain.events import Event, EventKind
 from gateway.exporter.sink import Batch
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
-from gateway.operations.corrections import NotRefundable, charged_by
+from gateway.operations.refund import NotRefundable, charged_by
 
 HOUR_MS = 3_600_000
 

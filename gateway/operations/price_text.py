@@ -1,4 +1,4 @@
-"""How prices, and the lines of a bill, are shown."""
+"""Prices and the lines of a bill, in words."""
 
 from gateway.domain.money import format_amount, format_rate
 from gateway.domain.pricing import Rate

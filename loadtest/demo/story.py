@@ -1,14 +1,12 @@
-"""What the demo tells, step by step, and what it makes sure of at each.
+"""The steps of the demo, and the check that each one makes.
 
-The customer asks through the official SDKs as any program would; the operator's commands are run
-as processes, as typed at a shell. Balances are what key holders see (`GET /v1/credits`), events
+The customer sends requests through the official SDKs as any program would; the operator's commands
+run as processes, as typed at a shell. Balances are what key holders see (`GET /v1/credits`), events
 what the store holds.
 """
 
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, cast
@@ -16,11 +14,11 @@ from typing import Any, Final, cast
 import httpx
 from rich.rule import Rule
 
-from gateway.cli.context import open_store
-from gateway.cli.output import out, plain
 from gateway.domain.delivery import StoredEvent
 from gateway.domain.events import USAGE_KINDS
 from gateway.domain.money import format_amount, parse_amount
+from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
+from loadtest.demo.operator import DemoFailed, Operator, plain
 
 DEMO_KEY: Final = "sk-demo"
 POCKET_KEY: Final = "sk-pocket"
@@ -31,42 +29,6 @@ END_OF_TURN: Final = "<|im_end|>"
 """What this model, which has no chat template of its own, writes where its turn ends."""
 SETTLED_WITHIN_S: Final = 20.0
 MOST_REQUESTS: Final = 200
-LOG_WIDTH: Final = 132
-"""Columns of tables where the output is no terminal."""
-
-
-class DemoFailed(Exception):
-    """A step did not do what the story says."""
-
-
-class Operator:
-    """The operator's command line on the demo's gate."""
-
-    def __init__(self, environ: dict[str, str]) -> None:
-        width = out.width if out.is_terminal else LOG_WIDTH
-        self._environ = {**environ, "COLUMNS": str(width)}
-        if out.is_terminal:
-            self._environ["FORCE_COLOR"] = "1"
-
-    def run(self, *words: str) -> str:
-        """Run `creditgate WORDS`, show it and what it prints. Raises DemoFailed unless it exits 0."""
-        typed = " ".join(f'"{word}"' if " " in word else word for word in words)
-        out.print(plain("$ ", "dim") + plain(f"creditgate {typed}", "bold"), soft_wrap=True)
-        done = subprocess.run(  # noqa: S603 - our own command
-            [sys.executable, "-m", "gateway.cli", *words],
-            env=self._environ,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        out.file.write(done.stdout)  # it is coloured already, if at all
-        out.file.flush()
-        if done.returncode != 0:
-            raise DemoFailed(
-                f"creditgate {words[0]} ended with {done.returncode}: {done.stderr.strip()}"
-            )
-        return done.stdout
 
 
 class Story:
@@ -78,6 +40,7 @@ class Story:
         import openai
 
         self._operator = operator
+        self._out = operator.console
         self._store_path = data_dir / "events.db"
         self._credits = f"{url}/v1/credits"
         self._openai = openai.OpenAI(base_url=f"{url}/v1", api_key=DEMO_KEY)
@@ -90,45 +53,45 @@ class Story:
         )
         self._paid_id = self._refused_id = ""
 
-    def tell(self) -> None:
-        """Every step. Raises DemoFailed at the first that is not as it should be."""
+    def run(self) -> None:
+        """Run every step. Raises DemoFailed at the first whose check fails."""
         import anthropic
         import openai
 
         try:
-            self._tell()
+            self._run()
         except (openai.OpenAIError, anthropic.AnthropicError, httpx.HTTPError) as error:
             raise DemoFailed(f"{type(error).__name__}: {error}") from error
 
-    def _tell(self) -> None:
+    def _run(self) -> None:
         run = self._operator.run
-        _step("The customer's wallet, before anything runs")
+        self._step("The customer's wallet, before anything runs")
         run("wallet", "show", "demo")
-        _step("A chat, with OpenAI's SDK")
+        self._step("A chat, with OpenAI's SDK")
         self._charged(self._chat)
-        _step("A stream")
+        self._step("A stream")
         self._charged(self._stream)
-        _step("A message, with Anthropic's SDK")
+        self._step("A message, with Anthropic's SDK")
         self._charged(self._message)
-        _step("The Responses API")
+        self._step("The Responses API")
         self._charged(self._response)
-        _step("Embeddings (of the simulated provider)")
+        self._step("Embeddings (of the simulated provider)")
         self._charged(self._embed)
-        _step("A small wallet runs out: 402, and the SDK does not try again")
+        self._step("A small wallet runs out: 402, and the SDK does not try again")
         self._run_out()
-        _step("The operator tops it up, and it works again")
+        self._step("The operator tops it up, and it works again")
         self._top_up()
-        _step("Every request is one event in the store")
+        self._step("Every request is one event in the store")
         self._wait_settled(POCKET_KEY, "pocket")
         run("events", "tail", "-n", "8")
-        _step("Why was that chat allowed, and what did it cost?")
+        self._step("Why was that chat allowed, and what did it cost?")
         run("why", self._paid_id)
-        _step("Why was that other one refused?")
+        self._step("Why was that other one refused?")
         run("why", self._refused_id)
-        _step("Do all wallets, all shards and the store agree, to the last unit?")
+        self._step("Do all wallets, all shards and the store agree, to the last unit?")
         run("verify")
 
-    # What the customer does
+    # The customer's side
 
     def _chat(self) -> None:
         raw = self._openai.chat.completions.with_raw_response.create(
@@ -140,11 +103,11 @@ class Story:
         )
         self._paid_id = raw.headers["x-request-id"]
         said = raw.parse()
-        _said(said.choices[0].message.content)
+        self._said(said.choices[0].message.content)
         assert said.usage is not None
-        _used(said.usage.prompt_tokens, said.usage.completion_tokens)
+        self._used(said.usage.prompt_tokens, said.usage.completion_tokens)
         shown = [f"{k}: {v}" for k, v in raw.headers.items() if k.startswith("x-credits-")]
-        out.print(plain("\n".join(shown), "dim"))
+        self._out.print(plain("\n".join(shown), "dim"))
 
     def _stream(self) -> None:
         chunks = self._openai.chat.completions.create(
@@ -157,8 +120,8 @@ class Story:
         )
         for chunk in chunks:
             for choice in chunk.choices:
-                out.print(plain(choice.delta.content or "", "green"), end="", soft_wrap=True)
-        out.print()
+                self._out.print(plain(choice.delta.content or "", "green"), end="", soft_wrap=True)
+        self._out.print()
 
     def _message(self) -> None:
         said = self._anthropic.messages.create(
@@ -168,8 +131,8 @@ class Story:
             extra_body={"temperature": 0},
             messages=_ask("What is the capital of Italy?"),
         )
-        _said("".join(block.text for block in said.content if block.type == "text"))
-        _used(said.usage.input_tokens, said.usage.output_tokens)
+        self._said("".join(block.text for block in said.content if block.type == "text"))
+        self._used(said.usage.input_tokens, said.usage.output_tokens)
 
     def _response(self) -> None:
         said = self._openai.responses.create(
@@ -178,14 +141,14 @@ class Story:
             temperature=0,
             input=_ask("What is the capital of Japan?", in_parts=True),
         )
-        _said(said.output_text.partition(END_OF_TURN)[0])
+        self._said(said.output_text.partition(END_OF_TURN)[0])
         assert said.usage is not None
-        _used(said.usage.input_tokens, said.usage.output_tokens)
+        self._used(said.usage.input_tokens, said.usage.output_tokens)
 
     def _embed(self) -> None:
         said = self._openai.embeddings.create(model=EMBEDDINGS, input=["one text", "another"])
-        _said(f"{len(said.data)} vectors of {len(said.data[0].embedding)} numbers")
-        _used(said.usage.prompt_tokens, 0)
+        self._said(f"{len(said.data)} vectors of {len(said.data[0].embedding)} numbers")
+        self._used(said.usage.prompt_tokens, 0)
 
     def _ask_from_pocket(self) -> None:
         self._pocket.chat.completions.create(
@@ -196,7 +159,7 @@ class Story:
         import openai
 
         before, position = self._balance(POCKET_KEY), self._position("pocket")
-        out.print(plain(f"the balance of pocket is {format_amount(before)}"))
+        self._out.print(plain(f"the balance of pocket is {format_amount(before)}"))
         for number in range(1, MOST_REQUESTS):
             self._sent = 0
             try:
@@ -208,34 +171,34 @@ class Story:
                     ) from refused
                 self._refused_id = refused.response.headers["x-request-id"]
                 answered = f"request {number}: {refused.status_code}, sent {self._sent} time"
-                out.print(plain(answered, "bold red"))
-                out.print(plain(refused.message, "red"))
+                self._out.print(plain(answered, "bold red"))
+                self._out.print(plain(refused.message, "red"))
                 self._compare("pocket", before, position, self._wait_settled(POCKET_KEY, "pocket"))
                 return
-            out.print(plain(f"request {number}: 200", "green"))
+            self._out.print(plain(f"request {number}: 200", "green"))
         raise DemoFailed(f"the small wallet has not run out after {MOST_REQUESTS} requests")
 
     def _top_up(self) -> None:
         top_up = ("wallet", "grant", "pocket", "0.05", "--name", "top-up", "--key", "payment-1")
         self._operator.run(*top_up)
         granted = self._balance(POCKET_KEY)
-        out.print(plain("\nThe same payment, told once more, grants nothing more:", "dim"))
+        self._out.print(plain("\nThe same payment again grants nothing more:", "dim"))
         self._operator.run(*top_up)
         if self._balance(POCKET_KEY) != granted:
             raise DemoFailed("a top-up with the same key was granted twice")
         position = self._position("pocket")
         self._ask_from_pocket()
-        out.print(plain("\nthe same request: 200", "bold green"))
+        self._out.print(plain("\nthe same request: 200", "bold green"))
         self._compare("pocket", granted, position, self._wait_settled(POCKET_KEY, "pocket"))
         self._operator.run("wallet", "show", "pocket")
 
     def _count(self, _: httpx.Request) -> None:
         self._sent += 1
 
-    # What must be true
+    # Checks
 
     def _charged(self, ask: Callable[[], None]) -> None:
-        """Run a request of the demo's customer; its balance must move by what is in the store."""
+        """Run a request of the demo's customer; its balance must move by what the store records."""
         before, position = self._balance(DEMO_KEY), self._position("demo")
         ask()
         self._compare("demo", before, position, self._wait_settled(DEMO_KEY, "demo", position))
@@ -245,7 +208,7 @@ class Story:
         charged = sum(stored.event.amount_nano for stored in events)
         moved = f"balance {format_amount(before)} → {format_amount(after)}: "
         says = f"{len(events)} events say" if len(events) > 1 else "the event says"
-        out.print(
+        self._out.print(
             plain(moved)
             + plain(f"{format_amount(before - after)} less", "bold")
             + plain(f", and {says} {format_amount(charged)}")
@@ -280,8 +243,7 @@ class Story:
         return cast("dict[str, str]", answer.raise_for_status().json()["data"])
 
     def _latest(self, customer: str) -> StoredEvent | None:
-        with closing(open_store(self._store_path)) as store:
-            return next(iter(store.latest(1, customer_id=customer)), None)
+        return next(iter(self._stored(1, customer)), None)
 
     def _position(self, customer: str) -> int:
         latest = self._latest(customer)
@@ -289,20 +251,34 @@ class Story:
 
     def _events(self, customer: str, position: int) -> list[StoredEvent]:
         """The customer's usage events beyond a position of the store."""
-        with closing(open_store(self._store_path)) as store:
-            found = store.latest(10 * MOST_REQUESTS, customer_id=customer, after=position)
+        found = self._stored(10 * MOST_REQUESTS, customer, after=position)
         return [stored for stored in found if stored.event.kind in USAGE_KINDS]
 
+    def _stored(self, limit: int, customer: str, after: int = 0) -> Sequence[StoredEvent]:
+        """The customer's latest events; none while nothing has been exported yet."""
+        try:
+            with closing(SqliteStore.at(self._store_path)) as store:
+                return store.latest(limit, customer_id=customer, after=after)
+        except StoreMissing:
+            return ()
 
-def _step(title: str) -> None:
-    out.print()
-    out.print(Rule(plain(title, "bold"), align="left"))
+    # What is printed
+
+    def _step(self, title: str) -> None:
+        self._out.print()
+        self._out.print(Rule(plain(title, "bold"), align="left"))
+
+    def _said(self, text: str | None) -> None:
+        self._out.print(plain((text or "").strip(), "green"))
+
+    def _used(self, input_tokens: int, output_tokens: int) -> None:
+        self._out.print(plain(f"{input_tokens} tokens in, {output_tokens} out", "dim"))
 
 
 def _ask(question: str, *, in_parts: bool = False) -> Any:
-    """A question after one that was answered: so small a model needs to be shown.
+    """A question after one that was answered: a model this small needs an example.
 
-    in_parts: the answer as the Responses API has it
+    in_parts: the answer in the Responses API's form
     """
     shown = "The capital of Spain is Madrid."
     answer: Any = [{"type": "output_text", "text": shown}] if in_parts else shown
@@ -311,11 +287,3 @@ def _ask(question: str, *, in_parts: bool = False) -> Any:
         {"role": "assistant", "content": answer, **({"type": "message"} if in_parts else {})},
         {"role": "user", "content": question},
     ]
-
-
-def _said(text: str | None) -> None:
-    out.print(plain((text or "").strip(), "green"))
-
-
-def _used(input_tokens: int, output_tokens: int) -> None:
-    out.print(plain(f"{input_tokens} tokens in, {output_tokens} out", "dim"))

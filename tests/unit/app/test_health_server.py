@@ -1,5 +1,6 @@
 """The admin side on a real socket."""
 
+import asyncio
 import socket
 import stat
 from collections.abc import AsyncIterator
@@ -9,8 +10,9 @@ import httpx
 import pytest
 from aiohttp import web
 
-from gateway.app.health_server import AdminSide, Readiness, admin_token, start_admin
+from gateway.app.health_server import AdminServer, AdminSide, Readiness, admin_token
 from gateway.telemetry.metrics import Registry, Snapshot
+from tests.support.until import until
 
 TOKEN = "t0ken-of-the-operator"
 READY: list[Readiness] = []
@@ -35,12 +37,12 @@ async def admin() -> AsyncIterator[httpx.AsyncClient]:
     READY[:] = [Readiness(True)]
     sock = socket.create_server(("127.0.0.1", 0))
     routes = [web.get("/why", secret), web.get("/breaks", breaks)]
-    side = AdminSide(lambda: READY[0], metrics, TOKEN, routes)
-    runner = await start_admin(side, sock)
+    server = AdminServer(AdminSide(lambda: READY[0], metrics, TOKEN, routes))
+    await server.start(sock)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
         yield client
-    await runner.cleanup()
+    await server.close()
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -127,3 +129,28 @@ def test_token_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> No
     assert stat.S_IMODE((folder / "admin.token").stat().st_mode) == 0o600
     assert [path.name for path in folder.iterdir()] == ["admin.token"]
     assert admin_token(tmp_path / "other") != first
+
+
+async def test_connections_are_bounded_and_the_newest_is_served() -> None:
+    """Connections that send nothing neither pile up nor lock out a probe."""
+    READY[:] = [Readiness(True)]
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = AdminServer(AdminSide(lambda: READY[0], metrics, TOKEN), connections_most=4)
+    await server.start(sock)
+    port = sock.getsockname()[1]
+    # All at once: many are accepted within one turn of the event loop.
+    silent = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(20)))
+    closed = [asyncio.create_task(reader.read()) for reader, _ in silent]
+    await until(lambda: sum(task.done() for task in closed) == 16)
+    assert server.connection_count == 4
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        for _ in range(2):
+            assert (await client.get("/healthz")).status_code == 200
+        assert server.connection_count == 4
+        await until(lambda: sum(task.done() for task in closed) == 17)
+    await until(lambda: server.connection_count == 3)
+    await server.close()
+    await asyncio.gather(*closed, return_exceptions=True)
+    for _, writer in silent:
+        writer.close()
+    assert server.connection_count == 0

@@ -1,0 +1,201 @@
+"""From a configuration to what operations work on: the open ledger and event store.
+
+The embedded ledger has one server: an operation connects to the one that a running gate has, and where
+none runs starts it for as long as the operation takes.
+"""
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.app.private import UMASK
+from gateway.app.roles import CannotServe
+from gateway.app.run import LEDGER_FOLDER
+from gateway.app.sync import sync_accounts
+from gateway.domain.pricebook import Draft
+from gateway.domain.reservation import Account, Key
+from gateway.exporter.signals import resend
+from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
+from gateway.flow.authentication import account_of, key_digest
+from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.audit import Audit
+from gateway.ledger.changes import Changes
+from gateway.ledger.client.embedded import EmbeddedLedger, running_socket
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.fitness import Trouble, find_trouble
+from gateway.ledger.corrections import Corrections
+from gateway.ledger.operations import Ledger
+from gateway.ledger.outbox import Outbox
+from gateway.ledger.outbox_watermark import OutboxWatermark
+from gateway.ledger.refusals import NotedRefusal, find_refusal
+from gateway.ledger.repair import Repair
+from gateway.operations.backend import Backend, ConfiguredKey
+from gateway.operations.errors import OperationError
+from gateway.settings import Settings
+from gateway.settings.compiling import compile_customers, compile_keys
+
+TIMEOUT_S: Final = 30.0
+"""For one answer of the ledger."""
+
+
+class ConfiguredBySettings:
+    """`operations.backend.Configured` over settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @property
+    def customer_ids(self) -> Collection[str]:
+        """Every configured customer."""
+        return self._settings.customers.keys()
+
+    @property
+    def model_groups(self) -> Mapping[str, int]:
+        """Model groups by name, with their numbers."""
+        return self._settings.model_groups
+
+    def api_keys(self) -> Sequence[ConfiguredKey]:
+        """Every configured API key."""
+        return [
+            ConfiguredKey(key.key_id, customer_id, key.project, key.sha256)
+            for customer_id, key in self._settings.api_keys()
+        ]
+
+    def hash_key(self, secret: str) -> str | None:
+        """The hash under which gates look a key up; None where API keys are disabled."""
+        if not self._settings.auth.keys:
+            return None
+        return key_digest(self._settings.pepper())(secret)
+
+    def recurring_grants(self, customer_id: str) -> Sequence[str]:
+        """Names of a customer's recurring grants."""
+        if customer_id not in self._settings.customers:
+            return ()
+        return [grant.name for grant in self._settings.recurring_grants(customer_id)]
+
+    def billing_day(self, customer_id: str) -> int | None:
+        """The day on which a customer's months begin; None for one that is not configured."""
+        if customer_id not in self._settings.customers:
+            return None
+        return self._settings.billing_day(customer_id)
+
+    def limited_accounts(self, customer_id: str, stored: Sequence[Key]) -> Sequence[Account]:
+        """Accounts that together have every limit of a customer; none for one not configured."""
+        customer = compile_customers(self._settings).get(customer_id)
+        if customer is None:
+            return ()
+        configured = compile_keys(self._settings).values()
+        keys = [*(key for key in configured if key.customer_id == customer_id), *stored]
+        everyone = [limit for limit in customer.limits if limit.scope in ("customer", "model")]
+        return [
+            Account(customer_id, "", customer.shard, 0, limits=tuple(everyone)),
+            *(account_of(customer, key, 0) for key in keys),
+        ]
+
+    def price_draft(self) -> Draft:
+        """The configuration's prices."""
+        return self._settings.price_draft()
+
+
+@asynccontextmanager
+async def open_backend(settings: Settings, *, create: bool = True) -> AsyncIterator[Backend]:
+    """The ledger and the store of these settings.
+
+    create: record how the ledger is created, or check that it was created so
+    Raises LedgerUnavailable, EmbeddedLedgerError, BadLedgerUrl, OtherLedger, StoreMissing.
+    """
+    with open_endpoint(settings) as endpoint, open_store(settings.events_path) as store:
+        client = endpoint.client(name="creditgate-cli", timeout_s=TIMEOUT_S)
+        try:
+            # A shard that has less than the store must not be written to; see `OutboxWatermark`.
+            watermark = OutboxWatermark(SqliteStore.cursors_at(settings.events_path))
+            backend = _backend(settings, client, store, watermark)
+            if create:
+                await backend.accounts.create()
+            yield backend
+        finally:
+            await client.aclose()
+
+
+@contextmanager
+def open_endpoint(settings: Settings) -> Iterator[Endpoint]:
+    """Where the ledger is; the embedded one is started if nobody runs it.
+
+    Raises EmbeddedLedgerError, BadLedgerUrl.
+    """
+    url = settings.redis.connection_url()
+    if url is not None:
+        yield Endpoint.from_url(url)
+        return
+    folder = settings.data_dir / LEDGER_FOLDER
+    socket = running_socket(folder)
+    if socket is not None:
+        yield Endpoint.from_socket(socket)
+        return
+    os.umask(UMASK)  # the embedded ledger may create the data folder
+    with EmbeddedLedger(folder) as server:
+        yield server.endpoint
+
+
+def open_store(path: Path) -> SqliteStore:
+    """The embedded store; an empty one where nothing has been exported yet."""
+    try:
+        return SqliteStore.at(path)
+    except StoreMissing:
+        return SqliteStore.empty()
+
+
+class StoredSignals:
+    """`operations.signals.SignalQueue` over the embedded store."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def resend(self, signal_id: str) -> bool:
+        """Queue a delivered or dead signal; False when there is none such. Raises OperationError."""
+        try:
+            return resend(self._path, signal_id)
+        except sqlite3.OperationalError as error:
+            raise OperationError(f"the store cannot be written: {error}") from error
+
+
+def _backend(
+    settings: Settings, client: Any, store: SqliteStore, watermark: OutboxWatermark
+) -> Backend:
+    redis, runner = settings.redis, RedisRunner(client)
+    names: Any = {"namespace": redis.namespace, "shard_count": redis.shards}
+    accounts = AccountStore(client, **names)
+    corrections = Corrections(runner, seen=watermark, **names)
+
+    async def noted_refusal(request_id: str) -> NotedRefusal | None:
+        return await find_refusal(client, request_id, namespace=redis.namespace)
+
+    async def trouble() -> Trouble | None:
+        return await find_trouble(client)
+
+    async def write_customers() -> str | None:
+        try:
+            await sync_accounts(settings, corrections, accounts)
+        except CannotServe as refused:
+            return str(refused)
+        return None
+
+    return Backend(
+        configured=ConfiguredBySettings(settings),
+        accounts=accounts,
+        wallets=corrections,
+        corrections=corrections,
+        reservations=Ledger(runner, seen=watermark, **names),
+        reservations_at=lambda now_ms: Ledger(runner, clock_ms=lambda: now_ms, **names),
+        repair=Repair(runner, **names),
+        audit=Audit(client, accounts.keys),
+        outbox=Outbox(client, redis.shards, namespace=redis.namespace),
+        changes=Changes(client, namespace=redis.namespace),
+        store=store,
+        find_refusal=noted_refusal,
+        find_trouble=trouble,
+        write_customers=write_customers,
+    )

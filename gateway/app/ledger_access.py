@@ -1,0 +1,113 @@
+"""A worker's connections to the ledger, and the objects that speak over them."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.app.roles import CannotServe, Resources
+from gateway.app.shards import KeyDirectory, ShardWatch
+from gateway.ledger.accounts import AccountStore
+from gateway.ledger.changes import Changes
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.runner import CoalescingRunner
+from gateway.ledger.following import Moves
+from gateway.ledger.operations import Ledger, OutboxWatermark
+from gateway.ledger.outbox import Outbox
+from gateway.ledger.refusals import RefusalLog
+from gateway.ledger.unanswered import UnansweredLog
+from gateway.settings import Settings
+
+QUERY_TIMEOUT_S: Final = 1.0
+"""For what a request asks of the ledger off the hot path: keys, revisions, balances."""
+
+CLOSE_S: Final = 0.3
+"""For a connection to answer what is outstanding before it is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerAccess:
+    """Everything a worker has open at the ledger.
+
+    Reserves and settlements have a connection each, so that a burst of settlements never delays an
+    admission. Everything else goes over `client`, a pool of ordinary connections.
+
+    reserving, settling: the ledger over the one and the other connection
+    posting:             connections of `unanswered` alone, for its reads block
+    moves:               counts failovers that were noticed
+    """
+
+    admission: CoalescingRunner
+    settlement: CoalescingRunner
+    client: Any
+    posting: Any
+    moves: Moves
+    reserving: Ledger
+    settling: Ledger
+    accounts: AccountStore
+    shards: ShardWatch
+    keys: KeyDirectory
+    changes: Changes
+    refusals: RefusalLog
+    unanswered: UnansweredLog
+
+    async def close(self) -> None:
+        """Close every connection, once nothing is sent any more. Idempotent."""
+        await self.admission.close(CLOSE_S)
+        await self.settlement.close(CLOSE_S)
+        await self.client.aclose()
+        await self.posting.aclose()
+
+
+async def open_ledger(settings: Settings, resources: Resources) -> LedgerAccess:
+    """Connect, and learn how far the store says that each shard has got. Raises CannotServe."""
+    access = _access(settings, resources)
+    try:
+        await access.admission.start()
+        await access.settlement.start()
+        await access.shards.look()
+    except LedgerUnavailable as error:
+        await access.close()
+        raise CannotServe(str(error)) from error
+    return access
+
+
+def _access(settings: Settings, resources: Resources) -> LedgerAccess:
+    endpoint = Endpoint.from_url(resources.ledger_url)
+    redis, process = settings.redis, resources.process
+    admission = CoalescingRunner(endpoint, name=f"{process}-admission")
+    settlement = CoalescingRunner(endpoint, name=f"{process}-settlement")
+    client = endpoint.client(
+        name=process, timeout_s=QUERY_TIMEOUT_S, pool_wait_s=QUERY_TIMEOUT_S / 2
+    )
+    posting = endpoint.client(name=f"{process}-unanswered", max_connections=2)
+    seen = OutboxWatermark()  # the shard watch fills in what the store has
+    reserving = Ledger(
+        admission,
+        namespace=redis.namespace,
+        shard_count=redis.shards,
+        max_backlog=settings.export.max_backlog_events,
+        seen=seen,
+    )
+    settling = Ledger(settlement, namespace=redis.namespace, shard_count=redis.shards, seen=seen)
+    accounts = AccountStore(client, namespace=redis.namespace, shard_count=redis.shards)
+    shards = ShardWatch(
+        reserving,
+        Outbox(client, redis.shards, namespace=redis.namespace),
+        settings.events_path,
+        speaks=False,
+    )
+    return LedgerAccess(
+        admission=admission,
+        settlement=settlement,
+        client=client,
+        posting=posting,
+        moves=endpoint.moves,
+        reserving=reserving,
+        settling=settling,
+        accounts=accounts,
+        shards=shards,
+        keys=KeyDirectory(accounts, lambda: shards.closed),
+        changes=Changes(client, namespace=redis.namespace),
+        refusals=RefusalLog(client, namespace=redis.namespace),
+        unanswered=UnansweredLog(posting, namespace=redis.namespace),
+    )

@@ -1,0 +1,84 @@
+"""What the supervisor watches while the gate serves: the ledger's server, and operator notices."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from gateway.app.parts import Current, Ledger, LedgerState, Parts
+from gateway.telemetry.logs import failure
+from gateway.telemetry.metrics import Counter
+
+log = structlog.get_logger("supervisor")
+
+LOOK_EVERY_S: Final = 1.0
+NOTICE_EVERY_S: Final = 2.0
+ANSWER_WITHIN_S: Final = 3.0
+
+
+class LedgerWatch:
+    """Looks at the ledger's server, restarts an embedded one that died, logs what changes."""
+
+    def __init__(self, ledger: Ledger, restarts: Counter) -> None:
+        self.state = LedgerState("ledger_unreachable")
+        self._ledger = ledger
+        self._restarts = restarts
+
+    async def look(self) -> None:
+        """Look once, without logging."""
+        self.state = await self._ledger.look()
+
+    async def run(self) -> None:
+        """Look without end."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                async with asyncio.timeout(ANSWER_WITHIN_S):
+                    state = await self._ledger.look()
+            except TimeoutError:
+                state = LedgerState("ledger_unreachable", "the server does not answer")
+            if state.problem is not None:
+                await self._revive()
+            if state.problem != self.state.problem:
+                if state.problem is None:
+                    log.warning("ledger_reachable", after=self.state.problem)
+                else:
+                    log.error(state.problem, detail=state.detail)
+            self.state = state
+
+    async def _revive(self) -> None:
+        try:
+            if await self._ledger.revive():
+                self._restarts.inc()
+                log.error("process_replaced", replaced="ledger")
+        except Exception as error:
+            log.error("ledger_does_not_start", **failure(error))
+
+
+class NoticeWatch:
+    """Logs each notice when its condition begins and when it ends."""
+
+    def __init__(self, parts: Parts, current: Current) -> None:
+        self.present: Mapping[str, str] = {}
+        """Notices as word → explanation."""
+        self._find = parts.notices
+        self._current = current
+
+    async def run(self) -> None:
+        """Look without end; returns at once where there is nothing to ask."""
+        if self._find is None:
+            return
+        while True:
+            current = self._current
+            try:
+                found = dict(await self._find(current.settings, current.ledger_url))
+            except Exception as error:  # the ledger is unreachable: what was known stays
+                log.debug("notices_unknown", **failure(error))
+            else:
+                for word in found.keys() - self.present.keys():
+                    log.warning(word, detail=found[word])
+                for word in self.present.keys() - found.keys():
+                    log.info(f"{word}_cleared")
+                self.present = found
+            await asyncio.sleep(NOTICE_EVERY_S)

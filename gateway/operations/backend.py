@@ -1,0 +1,104 @@
+"""What operations work on: the open ledger, the event store, and the configuration as values."""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.domain.delivery import EventStore, StoredEvent
+from gateway.domain.history import UsageHistory
+from gateway.domain.pricebook import Draft
+from gateway.domain.reservation import Account, Key
+from gateway.ledger.accounts import AccountStore
+from gateway.ledger.audit import Audit
+from gateway.ledger.changes import Changes
+from gateway.ledger.client.fitness import Trouble
+from gateway.ledger.corrections import Corrections
+from gateway.ledger.operations import Ledger
+from gateway.ledger.outbox import Outbox
+from gateway.ledger.refusals import NotedRefusal
+from gateway.ledger.repair import Repair
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredKey:
+    """An API key that a configuration file names."""
+
+    key_id: str
+    customer_id: str
+    project_id: str | None
+    digest: str
+
+
+class Configured(Protocol):
+    """What operations need of the configuration. Nothing is computed before it is asked for."""
+
+    @property
+    def customer_ids(self) -> Collection[str]:
+        """Every configured customer."""
+        ...
+
+    @property
+    def model_groups(self) -> Mapping[str, int]:
+        """Model groups by name: the number that grants know them by, from 1."""
+        ...
+
+    def api_keys(self) -> Sequence[ConfiguredKey]:
+        """Every configured API key."""
+        ...
+
+    def hash_key(self, secret: str) -> str | None:
+        """The hash under which gates look a key up; None where API keys are disabled."""
+        ...
+
+    def recurring_grants(self, customer_id: str) -> Sequence[str]:
+        """Names of the grants that the configuration renews for a customer each period."""
+        ...
+
+    def billing_day(self, customer_id: str) -> int | None:
+        """The day on which a customer's months begin; None for one that is not configured."""
+        ...
+
+    def limited_accounts(self, customer_id: str, stored: Sequence[Key]) -> Sequence[Account]:
+        """Accounts that together have every limit of a customer: of itself, its models, its
+        projects and its keys. stored: its valid keys that no file names. None if not configured."""
+        ...
+
+    def price_draft(self) -> Draft:
+        """The configuration's prices. Slow where there are many customers."""
+        ...
+
+
+class Store(EventStore, UsageHistory, Protocol):
+    """The event store, as far as operations read it."""
+
+    def latest_named(self, prefix: str) -> StoredEvent | None:
+        """The last event that arrived of those whose id begins so."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """An open ledger and store.
+
+    wallets, corrections: the verbs that change wallets, and those that correct them
+    reservations:    the verbs of holds; `reservations_at(unix_ms)` the same by a fixed clock, for which
+                     the windows of limits are packed
+    find_refusal:    a refusal that was noted in the last days, by the request's id
+    find_trouble:    what is wrong with the ledger's server; None for nothing
+    write_customers: writes the configuration's customers into the ledger; returns why it could not
+    """
+
+    configured: Configured
+    accounts: AccountStore
+    wallets: Corrections
+    corrections: Corrections
+    reservations: Ledger
+    reservations_at: Callable[[int], Ledger]
+    repair: Repair
+    audit: Audit
+    outbox: Outbox
+    changes: Changes
+    store: Store
+    find_refusal: Callable[[str], Awaitable[NotedRefusal | None]]
+    find_trouble: Callable[[], Awaitable[Trouble | None]]
+    write_customers: Callable[[], Awaitable[str | None]]

@@ -1,0 +1,71 @@
+"""`freeze`, `thaw`, `kill`: whether a wallet admits requests, and whether running ones go on."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.ledger.client.errors import LedgerRefusal
+from gateway.ledger.codec.records import Wallet
+from gateway.operations.backend import Backend
+from gateway.operations.customers import wallet_of
+from gateway.operations.errors import Conflict
+
+WalletStatus = Literal["active", "frozen", "killed"]
+"""active; frozen: nothing new is admitted; killed: running requests are cancelled as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSet:
+    """A wallet's status. changed: false where it was the same before."""
+
+    customer_id: str
+    status: WalletStatus
+    changed: bool
+
+
+async def freeze(backend: Backend, customer_id: str, reason: str | None = None) -> StatusSet:
+    """Admit nothing new until `thaw`. Running requests may spend what they hold, not more.
+
+    Raises NotFound, Conflict, LedgerUnavailable; so do the other two.
+    """
+    return await _set_status(backend, customer_id, "frozen", reason)
+
+
+async def kill(backend: Backend, customer_id: str, reason: str | None = None) -> StatusSet:
+    """Freeze, and cancel running requests on every gate."""
+    done = await _set_status(backend, customer_id, "killed", reason)
+    if done.changed:
+        await backend.changes.announce(customer_id)
+    return done
+
+
+async def thaw(backend: Backend, customer_id: str, reason: str | None = None) -> StatusSet:
+    """End a freeze, whether an operator or unusual spending has caused it."""
+    return await _set_status(backend, customer_id, "active", reason)
+
+
+def wallet_status(wallet: Wallet) -> WalletStatus:
+    """The status of a wallet."""
+    return "killed" if wallet.killed else "frozen" if wallet.frozen else "active"
+
+
+async def _set_status(
+    backend: Backend, customer_id: str, status: WalletStatus, reason: str | None
+) -> StatusSet:
+    wallet = await wallet_of(backend, customer_id)
+    if status == wallet_status(wallet):
+        return StatusSet(customer_id, status, changed=False)
+    try:
+        await backend.wallets.account(
+            customer_id,
+            account_rev=wallet.account_rev + 1,
+            credit_limit_nano=wallet.credit_limit_nano,
+            billing_day=wallet.billing_day,
+            frozen=status != "active",
+            killed=status == "killed",
+            facts={"reason": reason} if reason else {},
+        )
+    except LedgerRefusal as refused:
+        raise Conflict(
+            f"{customer_id} was changed by someone else at the same time; retry"
+        ) from refused
+    return StatusSet(customer_id, status, changed=True)

@@ -1,0 +1,145 @@
+"""API keys that no configuration file names: create, list, revoke.
+
+A key's secret exists in the answer to `create_key` alone; the ledger keeps its hash.
+"""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from gateway.domain.suggestions import suggest
+from gateway.ledger.accounts import StoredKey
+from gateway.ledger.client.errors import LedgerRefusal, LedgerUnavailable
+from gateway.operations.backend import Backend, ConfiguredKey
+from gateway.operations.customers import check_configured
+from gateway.operations.documents import timestamp
+from gateway.operations.errors import Conflict, NotFound, OutcomeUnknown
+
+PREFIX: Final = "sk-cg-"
+_SECRET_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """A key as lists show it. Times in Unix ms, None for a key of the configuration."""
+
+    key_id: str
+    customer_id: str
+    project_id: str | None
+    kept_in: Literal["ledger", "configuration"]
+    digest: str
+    created_at_ms: int | None = None
+    revoked_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCreated:
+    """A new key. secret: what the customer sends; it cannot be read again."""
+
+    secret: str
+    entry: KeyEntry
+
+
+async def create_key(
+    backend: Backend, customer_id: str, project_id: str | None = None, key_id: str | None = None
+) -> KeyCreated:
+    """Create a key, valid at once on every gate. key_id: None takes one from the hash.
+
+    Raises NotFound, Conflict, OutcomeUnknown, LedgerUnavailable.
+    """
+    configured = backend.configured
+    check_configured(configured, customer_id)
+    secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+    digest = configured.hash_key(secret)
+    if digest is None:
+        raise Conflict(
+            "API keys are disabled: `auth.keys` is false in the configuration, so gates accept none"
+        )
+    name = key_id or f"k_{digest[:16]}"
+    if any(each.key_id == name for each in configured.api_keys()):
+        raise Conflict(f"there is a key {name} in the configuration already")
+    try:
+        stored = await backend.accounts.add_key(digest, name, customer_id, project_id)
+    except ValueError as taken:
+        raise Conflict(str(taken)) from taken
+    except LedgerUnavailable as error:
+        raise OutcomeUnknown(
+            f"{error}. Whether the key {name} was created is not known, and its secret is lost. When"
+            f" the ledger is reachable again: revoke it (`creditgate key revoke {name}`) if the list"
+            " of keys has it, then create another one"
+        ) from error
+    return KeyCreated(secret, _of_ledger(stored))
+
+
+async def list_keys(backend: Backend, customer_id: str | None = None) -> list[KeyEntry]:
+    """Keys of one customer or of all: the configuration's, then the ledger's, revoked ones included.
+
+    Raises NotFound, LedgerUnavailable.
+    """
+    found = [
+        _of_configuration(each)
+        for each in backend.configured.api_keys()
+        if customer_id in (None, each.customer_id)
+    ]
+    found += map(_of_ledger, await backend.accounts.list_keys(customer_id))
+    if not found and customer_id is not None:
+        check_configured(backend.configured, customer_id)
+    return found
+
+
+async def revoke_key(backend: Backend, key_id: str, *, kill: bool = False) -> KeyEntry:
+    """Revoke a key permanently: its next paid request is refused on every gate.
+
+    kill: cancel its running requests as well
+    Revoking a key again changes nothing. Raises NotFound, Conflict, LedgerUnavailable.
+    """
+    accounts = backend.accounts
+    try:
+        revoked = await accounts.revoke_key(backend.wallets, key_id, kill=kill)
+    except LedgerRefusal as refused:
+        if refused.word != "unknown_account":
+            raise
+        # Its customer has no wallet, so that no gate can have admitted it: none needs to be notified.
+        revoked = next(each for each in await accounts.list_keys() if each.key_id == key_id)
+    if revoked is not None:
+        if kill:
+            await backend.changes.announce(revoked.customer_id)
+        return _of_ledger(revoked)
+    for each in backend.configured.api_keys():
+        if each.key_id == key_id:
+            raise Conflict(
+                f"{key_id} is kept in the configuration, under customers.{each.customer_id}: remove it"
+                " there. A running gate reloads the file by itself"
+            )
+    ids = [each.key_id for each in await accounts.list_keys()]
+    raise NotFound(f"there is no key {key_id}. {suggest(key_id, ids)}")
+
+
+def key_document(entry: KeyEntry) -> dict[str, Any]:
+    """A key as a JSON document, without its secret."""
+    created_ms, revoked_ms = entry.created_at_ms, entry.revoked_at_ms
+    return {
+        "key_id": entry.key_id,
+        "customer_id": entry.customer_id,
+        "project_id": entry.project_id,
+        "kept_in": entry.kept_in,
+        "sha256": entry.digest,
+        "created_at": None if created_ms is None else timestamp(created_ms),
+        "revoked_at": None if revoked_ms is None else timestamp(revoked_ms),
+    }
+
+
+def _of_configuration(key: ConfiguredKey) -> KeyEntry:
+    return KeyEntry(key.key_id, key.customer_id, key.project_id, "configuration", key.digest)
+
+
+def _of_ledger(key: StoredKey) -> KeyEntry:
+    return KeyEntry(
+        key.key_id,
+        key.customer_id,
+        key.project_id,
+        "ledger",
+        key.digest,
+        key.created_at_ms,
+        key.revoked_at_ms,
+    )

@@ -1,0 +1,114 @@
+"""The price book: show one, apply a configuration's prices, activate another, roll back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.domain.pricebook import Activation, Book, Draft, Schedule
+from gateway.domain.pricing import PriceTable
+from gateway.ledger.pricebook import NothingToUndo, Taken, UnknownBook, UnreadablePrice
+from gateway.operations.backend import Backend
+from gateway.operations.documents import timestamp
+from gateway.operations.errors import Conflict, NotFound
+from gateway.operations.price_text import rate_text, unit_price
+
+
+@dataclass(frozen=True, slots=True)
+class BookView:
+    """A price book with its prices, and which books are in force when.
+
+    tables: every price of the book, by version. now_ms: the ledger's clock, Unix ms
+    """
+
+    number: int
+    book: Book
+    tables: Mapping[str, PriceTable]
+    schedule: Schedule
+    now_ms: int
+
+
+async def show_book(backend: Backend, number: int | None = None) -> BookView:
+    """A price book; None for the one in force. Raises NotFound, Conflict, LedgerUnavailable."""
+    books = backend.accounts.price_books()
+    schedule, now_ms = await books.schedule()
+    current = schedule.at(now_ms)
+    wanted = number if number is not None else current.number if current else None
+    if wanted is None:
+        raise NotFound("the ledger has no price book yet: start the gate, or `prices apply`")
+    try:
+        book = await books.book(wanted)
+        tables = await books.tables(book.versions())
+    except UnknownBook as error:
+        raise NotFound(str(error)) from error
+    except UnreadablePrice as error:
+        raise Conflict(str(error)) from error
+    return BookView(wanted, book, tables, schedule, now_ms)
+
+
+async def apply_prices(backend: Backend, draft: Draft, from_ms: int | None = None) -> Taken:
+    """Put a draft's prices in force. from_ms: Unix ms; None for now. Raises LedgerUnavailable."""
+    await backend.accounts.put_prices(draft.tables().values())
+    return await backend.accounts.price_books().apply(draft, from_ms)
+
+
+async def activate_book(backend: Backend, number: int, from_ms: int | None = None) -> Activation:
+    """Put a book of the ledger in force again. Raises NotFound, LedgerUnavailable."""
+    try:
+        return await backend.accounts.price_books().activate(number, from_ms)
+    except UnknownBook as error:
+        raise NotFound(str(error)) from error
+
+
+async def roll_back_prices(backend: Backend) -> Schedule:
+    """Undo the last change: cancel one to come, else put the book before in force.
+
+    Raises Conflict, LedgerUnavailable.
+    """
+    try:
+        return await backend.accounts.price_books().rollback()
+    except NothingToUndo as error:
+        raise Conflict(str(error)) from error
+
+
+def book_document(view: BookView) -> dict[str, Any]:
+    """A price book as a JSON document."""
+
+    def prices(overrides: Mapping[str, str]) -> dict[str, Any]:
+        return {model: _price(view.tables[version]) for model, version in overrides.items()}
+
+    book = view.book
+    return {
+        "book": view.number,
+        "state": view.schedule.state_of(view.number, view.now_ms),
+        "models": prices(book.models),
+        "plans": {plan: prices(overrides) for plan, overrides in book.plans.items()},
+        "customers": {
+            name: {"plan": customer.plan, "prices": prices(customer.prices)}
+            for name, customer in book.customers.items()
+        },
+        "schedule": [activation_document(each) for each in view.schedule.activations],
+    }
+
+
+def activation_document(activation: Activation) -> dict[str, Any]:
+    """From when a book is in force, as a JSON document."""
+    return {
+        "book": activation.number,
+        "from": timestamp(activation.from_ms),
+        "decided_at": timestamp(activation.decided_ms),
+        "reason": activation.reason,
+    }
+
+
+def taken_document(taken: Taken) -> dict[str, Any]:
+    """What became of applied prices, as a JSON document."""
+    begins = timestamp(taken.from_ms) if taken.from_ms else None
+    return {"book": taken.number, "state": taken.state, "from": begins}
+
+
+def _price(price: PriceTable) -> dict[str, Any]:
+    return {
+        "price_version": price.price_version,
+        "prices": {unit: rate_text(rate) for unit, rate in price.rates.items()},
+        "costs": {unit: unit_price(unit, pico) for unit, pico in price.costs_pico.items()},
+    }

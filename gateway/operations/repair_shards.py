@@ -1,0 +1,85 @@
+"""Reopen every shard that has lost entries, restore the configured customers, and verify."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.operations.backend import Backend
+from gateway.operations.documents import verified_document
+from gateway.operations.drifts import Verified
+from gateway.operations.errors import NotFound
+from gateway.operations.reopen import Desk, Reopened, ledger_status, reopen
+from gateway.operations.verify import Progress, verify
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What a repair did.
+
+    not_written: why the configuration's customers could not be written into the ledger; None if they
+                 were, or nothing was reopened
+    """
+
+    shards: Sequence[Reopened]
+    not_written: str | None
+    verified: Verified
+
+    @property
+    def clean(self) -> bool:
+        """Whether all is well: every shard open, nothing lost, no drift."""
+        opened = all(shard.epoch is not None for shard in self.shards)
+        lost = any(shard.not_applied for shard in self.shards)
+        return opened and not lost and self.verified.clean and self.not_written is None
+
+
+async def repair_shards(
+    backend: Backend, shard: int | None, progress: Progress, *, accept_loss: bool = False
+) -> Repaired:
+    """Replay from the store what shards have lost, reopen them, and verify.
+
+    shard:       one; None for all that have lost entries
+    accept_loss: reopen a shard although some of its events cannot be replayed
+    May be repeated after any failure. Raises NotFound, LedgerUnavailable.
+    """
+    count = backend.accounts.keys.shard_count
+    if shard is not None and shard >= count:
+        raise NotFound(f"there is no shard {shard}: the ledger has {count}")
+    desk = Desk(backend.repair, backend.audit, backend.outbox, backend.store)
+    reopened = []
+    for each in await ledger_status(backend.outbox, backend.store):
+        if each.state == "open" or shard not in (None, each.number):
+            continue
+        name = f"shard {each.number}"
+
+        def done(at: int, of: int, name: str = name) -> None:
+            progress(name, at, of)
+
+        result = await reopen(desk, each.number, accept_loss=accept_loss, progress=done)
+        if result is not None:
+            reopened.append(result)
+    not_written = None
+    if any(each.epoch is not None for each in reopened):
+        # A gate that started while the shard was shut has left its customers out.
+        not_written = await backend.write_customers()
+    verified = await verify(backend.audit, backend.outbox, backend.store, progress)
+    return Repaired(reopened, not_written, verified)
+
+
+def repaired_document(repaired: Repaired) -> dict[str, Any]:
+    """What a repair did, as a JSON document."""
+    return {
+        "shards": [
+            {
+                "shard": shard.number,
+                "epoch": shard.epoch,
+                "applied": shard.applied,
+                "kept": shard.kept,
+                "not_applied": {each.event_id: each.reason for each in shard.not_applied},
+                "assumed": shard.assumed,
+                "uncounted": sorted(shard.uncounted),
+            }
+            for shard in repaired.shards
+        ],
+        "not_brought": repaired.not_written,
+        "verified": verified_document(repaired.verified),
+    }
