@@ -28,15 +28,20 @@ LOCK := $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
     --no-emit-index-url --no-header --no-annotate --no-strip-extras --python-version 3.11
 NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so
 PYTEST_ARGS ?=
+# Each process begins with one half, so files stay together; who is done takes from the other.
+PARALLEL := -n 2 --dist worksteal
 ARGS ?=
 
-.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew hostile kill-test oracle meter-test mutants clients image-steps lint-docker clean
+.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew hostile kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
 
 test: $(STAMPS)/dev ## run the tests; servers they need come from the registry too
-	@$(BIN)/python -m pytest -n 2 -m "not debian" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not debian and not long" $(PYTEST_ARGS)
+
+test-long: $(STAMPS)/dev ## what `make test` leaves out: the wheel, the demo, storms of clients, mutants
+	@$(BIN)/python -m pytest $(PARALLEL) -m "long and not debian" $(PYTEST_ARGS)
 
 demo: $(STAMPS)/demo ## the complete story with a real model and the official SDKs
 	@$(BIN)/creditgate demo $(ARGS)
@@ -45,7 +50,7 @@ loadtest: $(STAMPS)/loadtest ## put load on the gate that `make run` started (do
 	@$(BIN)/creditgate loadtest $(ARGS)
 
 check: lint ## format, lint, types, imports, and the fast tests
-	$(BIN)/python -m pytest -n 2 -m "not slow and not model and not debian" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not long and not model and not debian" $(PYTEST_ARGS)
 
 lint: $(STAMPS)/dev ## what `check` does without running the code
 	$(BIN)/ruff format --check .
@@ -69,7 +74,7 @@ test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has
 	    apt-get update -qq; \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 	fi
-	@$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not long" $(PYTEST_ARGS)
 
 # A peer that cannot be installed is left out, and the benchmark says so.
 bench: $(VENV)-bench/stamp ## compare the gate with its peers in one run, against its targets (docs/explanation/benchmark.md)
@@ -109,14 +114,20 @@ skew: $(STAMPS)/dev ## hot wallets and the busiest of N servers, simulated (docs
 	@$(BIN)/python -m loadtest.growth.skew $(ARGS)
 
 kill-test: $(STAMPS)/dev ## kill workers and the exporter 100 times under load, then verify
-	@CREDITGATE_KILLS=$${CREDITGATE_KILLS:-100} $(BIN)/python -m pytest -m slow -k kill $(PYTEST_ARGS)
+	@export CREDITGATE_KILLS=$${CREDITGATE_KILLS:-100}; \
+	    CREDITGATE_EXPORTER_KILLS=$${CREDITGATE_EXPORTER_KILLS:-$$CREDITGATE_KILLS} \
+	    $(BIN)/python -m pytest -n 0 tests/e2e/test_kills.py tests/unit/exporter/test_kills.py $(PYTEST_ARGS)
+
+overspend: $(STAMPS)/dev ## 500 requests at once on credit for 100, round after round, over 4 workers
+	@CREDITGATE_OVERSPEND_ROUNDS=$${CREDITGATE_OVERSPEND_ROUNDS:-50} \
+	    $(BIN)/python -m pytest -n 0 tests/e2e/test_no_overspend.py $(PYTEST_ARGS)
 
 oracle: $(STAMPS)/dev ## 100,000 random operations on the scripts, compared with a model in exact integers
 	@CREDITGATE_ORACLE_STEPS=$${CREDITGATE_ORACLE_STEPS:-100000} $(BIN)/python -m pytest -n 0 -s \
 	    tests/ledger/test_oracle.py $(PYTEST_ARGS)
 
-meter-test: $(STAMPS)/dev ## the meter against a model of provider responses, for MINUTES
-	@CREDITGATE_METER_MINUTES=$(MINUTES) $(BIN)/python -m pytest -n 2 tests/unit/dialects/test_provider_model.py $(PYTEST_ARGS)
+meter-test: $(STAMPS)/dev ## the meter beside a model of provider answers, for MINUTES
+	@CREDITGATE_METER_MINUTES=$(MINUTES) $(BIN)/python -m pytest $(PARALLEL) tests/unit/dialects/test_provider_model.py $(PYTEST_ARGS)
 
 mutants: $(STAMPS)/dev ## judge the tests by scripts with one place changed (docs/explanation/mutants.md)
 	@$(BIN)/python -m tests.mutants $(ARGS)

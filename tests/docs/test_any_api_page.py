@@ -46,7 +46,7 @@ async def test_an_example_is_what_a_gate_holds_and_charges(
                 match = LINE.fullmatch(line)
                 assert match is not None, line
                 method, path, body, status, told, held, charged, refused = match.groups()
-                api.status, api.told = int(status or 200), told
+                api.status, api.json_body = int(status or 200), told
                 heard = len(api.heard)
                 before = await gate.settled_nano()
                 answer = await ask(gate, method, path, body)

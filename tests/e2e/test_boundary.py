@@ -1,11 +1,12 @@
-"""The border through the whole gate, on raw sockets at both ends: what a request carries upstream,
-what an answer carries back, and what the gate says itself."""
+"""The HTTP boundary through a complete gate, on raw sockets at both ends: what a request carries
+upstream, what a response carries back, and the gate's own responses."""
 
 import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Provider:
 
 
 @asynccontextmanager
-async def border(
+async def boundary(
     tmp_path: Path, valkey_socket: Path, *, path: str = "", **changes: Any
 ) -> AsyncIterator[tuple[Gate, Provider]]:
     """A gate in front of such a provider. path: of its base URL; `upstream`: its further settings."""
@@ -76,12 +77,12 @@ async def send(
     fields: tuple[tuple[str, str], ...] = (("Authorization", f"Bearer {KEY}"),),
     body: bytes | None = None,
 ) -> RawAnswer:
-    """One request as it stands."""
+    """Send these very bytes; a body gets a Content-Length unless it is already framed."""
     if body is None:
         body = json.dumps(ASKED).encode() if method == "POST" else b""
     lines = [f"{method} {target} HTTP/1.1", "Host: gate.example"]
     lines += [f"{name}: {value}" for name, value in fields]
-    if body:
+    if body and "Transfer-Encoding" not in dict(fields):
         lines.append(f"Content-Length: {len(body)}")
     client = await RawClient.connect(int(gate.url.rpartition(":")[2]))
     client.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
@@ -100,7 +101,7 @@ async def test_45_no_header_that_prices_or_routes_reaches_the_upstream(
     tmp_path: Path, valkey_socket: Path
 ) -> None:
     assert len(PROBED_HEADERS) >= 100
-    async with border(tmp_path, valkey_socket) as (gate, provider):
+    async with boundary(tmp_path, valkey_socket) as (gate, provider):
         paths = {
             "/v1/chat/completions": ASKED,
             "/v1/messages": ASKED,
@@ -126,7 +127,7 @@ async def test_45_what_the_configuration_names_reaches_it(
 ) -> None:
     named = ["x-vllm-priority", "x-title"]
     upstream = {"forward_headers": named, "allowed_betas": ["context-1m-2025-08-07"]}
-    async with border(tmp_path, valkey_socket, upstream=upstream) as (gate, provider):
+    async with boundary(tmp_path, valkey_socket, upstream=upstream) as (gate, provider):
         sent = (
             ("X-vLLM-Priority", "0"),
             ("X-Title", "t"),
@@ -146,7 +147,7 @@ async def test_a_base_url_with_its_version_and_a_query_of_the_operator(
     tmp_path: Path, valkey_socket: Path
 ) -> None:
     upstream = {"query": {"api-version": "2025-04-01-preview"}}
-    async with border(tmp_path, valkey_socket, path="/openai/v1/", upstream=upstream) as (
+    async with boundary(tmp_path, valkey_socket, path="/openai/v1/", upstream=upstream) as (
         gate,
         provider,
     ):
@@ -156,36 +157,28 @@ async def test_a_base_url_with_its_version_and_a_query_of_the_operator(
         assert line == b"POST /openai/v1/chat/completions?api-version=2025-04-01-preview HTTP/1.1"
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-async def test_21_a_coded_body_is_forwarded_decoded(
-    tmp_path: Path, valkey_socket: Path, chunked: bool
-) -> None:
-    async with border(tmp_path, valkey_socket) as (gate, provider):
+async def test_21_a_coded_body_is_forwarded_decoded(tmp_path: Path, valkey_socket: Path) -> None:
+    async with boundary(tmp_path, valkey_socket) as (gate, provider):
         long = [{"role": "user", "content": "x" * 100_000}]
         body = gzip.compress(json.dumps({**ASKED, "messages": long}).encode())
-        fields: tuple[tuple[str, str], ...] = (KEYED, ("Content-Encoding", "gzip"))
-        if chunked:
-            client = await RawClient.connect(int(gate.url.rpartition(":")[2]))
-            client.send(
-                f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n"
-                "Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
-                + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-            )
-            answer = await client.answer()
-            await client.close()
-        else:
-            answer = await send(gate, fields=fields, body=body)
-        assert answer.status == 200, answer.body
-        assert json.loads(provider.last.body)["max_tokens"] == 8
-        assert "content-encoding" not in dict(provider.last.fields)
-        event = await gate.one_event()
-        assert event.estimated_amount_nano > 100_000 * 1000, "the decoded text is held"
+        coded = ("Content-Encoding", "gzip")
+        chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        for answer in (
+            await send(gate, fields=(KEYED, coded), body=body),
+            await send(gate, fields=(KEYED, coded, ("Transfer-Encoding", "chunked")), body=chunked),
+        ):
+            assert answer.status == 200, answer.body
+            assert json.loads(provider.last.body)["max_tokens"] == 8
+            assert "content-encoding" not in dict(provider.last.fields)
+        await gate.settle_all()
+        for event in await gate.events():
+            assert event.estimated_amount_nano > 100_000 * 1000, "the decoded text is held"
 
 
 async def test_23_an_unknown_coding_says_which_are_known(
     tmp_path: Path, valkey_socket: Path
 ) -> None:
-    async with border(tmp_path, valkey_socket) as (gate, provider):
+    async with boundary(tmp_path, valkey_socket) as (gate, provider):
         answer = await send(gate, fields=(KEYED, ("Content-Encoding", "gzip, gzip")))
         assert answer.status == 415
         assert answer.headers["accept-encoding"] == "gzip, deflate, br, zstd"
@@ -199,7 +192,7 @@ async def test_only_what_describes_the_answer_comes_back(
     tmp_path: Path, valkey_socket: Path
 ) -> None:
     upstream = {"return_headers": ["x-model-version"]}
-    async with border(tmp_path, valkey_socket, upstream=upstream) as (gate, provider):
+    async with boundary(tmp_path, valkey_socket, upstream=upstream) as (gate, provider):
         provider.fields += [
             b"retry-after: 3",
             b"openai-processing-ms: 12",
@@ -231,55 +224,60 @@ async def test_only_what_describes_the_answer_comes_back(
         assert answer.headers["x-credits-remaining"] != "99"
 
 
-@pytest.mark.parametrize("status", [b"401 Unauthorized", b"403 Forbidden"])
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/v1/chat/completions", "openai"),
-        ("/v1/messages", "anthropic"),
-        ("/v1/messages/count_tokens", "anthropic"),
-        ("/v1beta/models/small:generateContent", "gemini"),
-    ],
-)
+KIND_OF_PATH = {
+    "/v1/chat/completions": "openai",
+    "/v1/messages": "anthropic",
+    "/v1/messages/count_tokens": "anthropic",
+    "/v1beta/models/small:generateContent": "gemini",
+}
+
+
 async def test_a_refused_credential_of_the_gate_is_502_in_the_gate_s_words(
     tmp_path: Path,
     valkey_socket: Path,
     capfd: pytest.CaptureFixture[str],
-    status: bytes,
-    path: str,
-    kind: str,
+    subtests: pytest.Subtests,
 ) -> None:
-    async with border(tmp_path, valkey_socket) as (gate, provider):
-        provider.status = status
+    async with boundary(tmp_path, valkey_socket) as (gate, provider):
         provider.fields.append(b"www-authenticate: Bearer realm=provider")
         provider.pieces = [b'{"error":{"message":"Bad key ' + CREDENTIAL.encode() + b'"}}']
-        body: dict[str, Any] = ASKED
-        if kind == "gemini":
-            body = {"contents": [{"parts": [{"text": "hi"}]}]}
-        answer = await send(gate, target=path, body=json.dumps(body).encode())
-        assert (answer.status, answer.headers["x-should-retry"]) == (502, "false")
-        assert "www-authenticate" not in answer.headers
-        assert b"Bad key" not in answer.body
-        document = json.loads(answer.body)
-        if kind == "openai":
-            assert document["error"]["code"] == "upstream_auth"
-        elif kind == "anthropic":
-            assert document["error"]["type"] == "api_error"
-            assert answer.headers["request-id"] == answer.headers["x-request-id"]
-        else:
-            assert document["error"]["status"] == "UNAVAILABLE"
-        event = await gate.one_event()
-        assert (event.kind, event.amount_nano) == ("release", 0)
-        assert "upstream_auth" in event.facts["flags"]
+        statuses = (b"401 Unauthorized", b"403 Forbidden")
+        for status, (path, kind) in product(statuses, KIND_OF_PATH.items()):
+            with subtests.test(f"{status!r} {path}"):
+                provider.status = status
+                body = {"contents": [{"parts": [{"text": "hi"}]}]} if kind == "gemini" else ASKED
+                answer = await send(gate, target=path, body=json.dumps(body).encode())
+                refused_in_words(answer, kind)
+        await gate.settle_all()
+        events = await gate.events()
+        assert len(events) == 8
+        for event in events:
+            assert (event.kind, event.amount_nano) == ("release", 0)
+            assert "upstream_auth" in event.facts["flags"]
     logged = "".join(capfd.readouterr())
     assert "upstream_auth_failed" in logged
     assert CREDENTIAL not in logged
 
 
+def refused_in_words(answer: RawAnswer, kind: str) -> None:
+    """502 in the caller's dialect, with nothing of the upstream's."""
+    assert (answer.status, answer.headers["x-should-retry"]) == (502, "false")
+    assert "www-authenticate" not in answer.headers
+    assert b"Bad key" not in answer.body
+    document = json.loads(answer.body)
+    if kind == "openai":
+        assert document["error"]["code"] == "upstream_auth"
+    elif kind == "anthropic":
+        assert document["error"]["type"] == "api_error"
+        assert answer.headers["request-id"] == answer.headers["x-request-id"]
+    else:
+        assert document["error"]["status"] == "UNAVAILABLE"
+
+
 async def test_a_refused_credential_is_502_also_when_the_answer_breaks_off(
     tmp_path: Path, valkey_socket: Path
 ) -> None:
-    async with border(tmp_path, valkey_socket) as (gate, provider):
+    async with boundary(tmp_path, valkey_socket) as (gate, provider):
 
         async def break_off(
             _: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -294,27 +292,28 @@ async def test_a_refused_credential_is_502_also_when_the_answer_breaks_off(
         assert (event.kind, event.amount_nano) == ("release", 0)
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("status", [b"200 OK", b"400 Bad Request", b"500 Oops"])
 async def test_the_credential_is_blanked_wherever_it_is_echoed(
-    tmp_path: Path, valkey_socket: Path, status: bytes, stream: bool
+    tmp_path: Path, valkey_socket: Path, subtests: pytest.Subtests
 ) -> None:
-    async with border(tmp_path, valkey_socket) as (gate, provider):
-        provider.status = status
-        provider.fields = [
-            b"content-type: " + (b"text/event-stream" if stream else b"application/json"),
-            b"content-language: " + CREDENTIAL.encode(),
-        ]
-        chunk = {"choices": [{"index": 0, "delta": {"content": f"it is {CREDENTIAL}!"}}]}
-        whole = {**CHAT, "system_fingerprint": f"Bearer {CREDENTIAL}"}
-        text = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n" if stream else json.dumps(whole)
-        at = text.index(CREDENTIAL) + 7
-        provider.pieces = [text[:at].encode(), text[at:].encode()]
-        answer = await send(gate, body=json.dumps({**ASKED, "stream": stream}).encode())
-        assert answer.status == int(status[:3])
-        assert CREDENTIAL.encode() not in answer.body
-        assert b"*" * len(CREDENTIAL) in answer.body
-        assert answer.headers["content-language"] == "*" * len(CREDENTIAL)
+    chunk = {"choices": [{"index": 0, "delta": {"content": f"it is {CREDENTIAL}!"}}]}
+    document = {**CHAT, "system_fingerprint": f"Bearer {CREDENTIAL}"}
+    async with boundary(tmp_path, valkey_socket) as (gate, provider):
+        for status, stream in product((b"200 OK", b"400 Bad Request", b"500 Oops"), (False, True)):
+            with subtests.test(f"{status!r} {stream=}"):
+                provider.status = status
+                provider.fields = [
+                    b"content-type: " + (b"text/event-stream" if stream else b"application/json"),
+                    b"content-language: " + CREDENTIAL.encode(),
+                ]
+                events = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
+                text = events if stream else json.dumps(document)
+                at = text.index(CREDENTIAL) + 7
+                provider.pieces = [text[:at].encode(), text[at:].encode()]
+                answer = await send(gate, body=json.dumps({**ASKED, "stream": stream}).encode())
+                assert answer.status == int(status[:3])
+                assert CREDENTIAL.encode() not in answer.body
+                assert b"*" * len(CREDENTIAL) in answer.body
+                assert answer.headers["content-language"] == "*" * len(CREDENTIAL)
 
 
 # What the gate says itself
@@ -325,7 +324,7 @@ async def test_44_the_same_key_in_every_place_is_one_key(
 ) -> None:
     gemini = "/v1beta/models/small:generateContent"
     asked = json.dumps({"contents": [{"parts": [{"text": "hi"}]}]}).encode()
-    async with border(tmp_path, valkey_socket) as (gate, provider):
+    async with boundary(tmp_path, valkey_socket) as (gate, provider):
         for fields in (
             (KEYED, ("x-api-key", KEY)),
             (KEYED, ("x-api-key", "")),
@@ -347,7 +346,7 @@ async def test_44_the_same_key_in_every_place_is_one_key(
 
 
 async def test_gemini_s_list_of_models(tmp_path: Path, valkey_socket: Path) -> None:
-    async with border(tmp_path, valkey_socket) as (gate, _):
+    async with boundary(tmp_path, valkey_socket) as (gate, _):
         listed = json.loads((await send(gate, "GET", "/v1beta/models?pageSize=50")).body)
         by_name = {model["name"]: model for model in listed["models"]}
         assert by_name.keys() == {"models/small", "models/dear"}
@@ -363,7 +362,7 @@ async def test_gemini_s_list_of_models(tmp_path: Path, valkey_socket: Path) -> N
 async def test_an_unknown_path_is_answered_in_the_dialect_that_it_suggests(
     tmp_path: Path, valkey_socket: Path
 ) -> None:
-    async with border(tmp_path, valkey_socket) as (gate, _):
+    async with boundary(tmp_path, valkey_socket) as (gate, _):
         gemini = await send(gate, "GET", "/v1beta/files")
         assert json.loads(gemini.body)["error"]["status"] == "NOT_FOUND"
         for path, fields in (
@@ -381,7 +380,7 @@ async def test_an_unknown_path_is_answered_in_the_dialect_that_it_suggests(
 async def test_405_says_what_is_allowed_in_the_path_s_dialect(
     tmp_path: Path, valkey_socket: Path
 ) -> None:
-    async with border(tmp_path, valkey_socket) as (gate, _):
+    async with boundary(tmp_path, valkey_socket) as (gate, _):
         chat = await send(gate, "GET", "/v1/chat/completions")
         assert (chat.status, chat.headers["allow"]) == (405, "POST")
         models = await send(gate, "DELETE", "/v1/models")
@@ -393,7 +392,7 @@ async def test_405_says_what_is_allowed_in_the_path_s_dialect(
 
 
 async def test_anthropic_s_name_of_the_request_id(tmp_path: Path, valkey_socket: Path) -> None:
-    async with border(tmp_path, valkey_socket) as (gate, _):
+    async with boundary(tmp_path, valkey_socket) as (gate, _):
         messages = await send(gate, target="/v1/messages")
         assert messages.headers["request-id"] == messages.headers["x-request-id"]
         assert "request-id" not in (await send(gate)).headers
@@ -408,7 +407,7 @@ PREFLIGHT = (
 
 
 async def test_cors_is_off_unless_configured(tmp_path: Path, valkey_socket: Path) -> None:
-    async with border(tmp_path, valkey_socket) as (gate, _):
+    async with boundary(tmp_path, valkey_socket) as (gate, _):
         preflight = await send(gate, "OPTIONS", fields=PREFLIGHT)
         assert preflight.status == 405
         answer = await send(gate, fields=(KEYED, PAGE))
@@ -417,7 +416,7 @@ async def test_cors_is_off_unless_configured(tmp_path: Path, valkey_socket: Path
 
 async def test_cors_for_listed_origins(tmp_path: Path, valkey_socket: Path) -> None:
     cors = {"origins": ["https://app.example.com", "http://localhost:5173"]}
-    async with border(tmp_path, valkey_socket, cors=cors) as (gate, provider):
+    async with boundary(tmp_path, valkey_socket, cors=cors) as (gate, provider):
         preflight = await send(gate, "OPTIONS", fields=PREFLIGHT)
         assert (preflight.status, preflight.body) == (204, b"")
         allowed = preflight.headers
@@ -457,7 +456,7 @@ async def test_the_customer_s_own_limits_are_told_by_openai_s_names(
             ],
         }
     }
-    async with border(tmp_path, valkey_socket, customers=customers) as (gate, provider):
+    async with boundary(tmp_path, valkey_socket, customers=customers) as (gate, provider):
         provider.fields.append(b"x-ratelimit-limit-requests: 30000")
         for _ in range(2):
             answer = await send(gate)

@@ -1,4 +1,4 @@
-"""`Idempotency-Key` through the whole gate: one run, one charge, and what a repeat is told."""
+"""`Idempotency-Key` through a complete gate: one run, one charge, and the answer to a repeat."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from gateway.domain.money import format_amount
 from gateway.exporter.sink import Batch
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.flow.kept_responses import ANSWER_MAX_BYTES
-from tests.support.gate import KEY, SHARDS, Gate, digest, running_gate
+from tests.support.gate import KEY, SHARDS, Gate, Serve, digest, running_gate
 from tests.support.rawhttp import RawClient
 from tests.support.until import until
 from tests.support.upstreams import Sim
@@ -85,7 +85,7 @@ async def test_anthropic_callers_are_told_in_their_own_dialect(gate: Gate, sim: 
 
 async def test_while_the_first_runs_a_repeat_is_told_to_come_later(gate: Gate, sim: Sim) -> None:
     first = asyncio.create_task(ask(gate, "hi\nsim: tokens=3 ttft_ms=600"))
-    await until(lambda: len(gate.service.live) == 1)
+    await until(lambda: len(gate.live) == 1)
     repeat = await ask(gate, "hi\nsim: tokens=3 ttft_ms=600")
     assert repeat.status_code == 409
     assert error_of(repeat)["code"] == "request_in_progress"
@@ -111,7 +111,7 @@ async def test_what_was_not_charged_may_be_asked_again_by_the_same_name(
     assert failed.status_code == 503
     await gate.settle_all()
     again = await ask(gate, "hi\nsim: status=503", "a")
-    assert again.status_code == 503, "it ran once more"
+    assert again.status_code == 503, "it ran again"
     await gate.settle_all()
     assert sim.provider.served.posts == 2
     denied = await ask(gate, name="b", model="dear", n=5, max_tokens=4096)
@@ -227,10 +227,8 @@ async def test_a_kept_answer_is_given_again_word_by_word(
         assert (tmp_path / "data" / "answers.db").stat().st_mode & 0o077 == 0
 
 
-async def test_a_client_that_left_gets_the_answer_it_has_paid_for(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
-    async with running_gate(tmp_path, valkey_socket, sim.url, **KEEPING) as gate:
+async def test_a_client_that_left_gets_the_answer_it_has_paid_for(serve: Serve, sim: Sim) -> None:
+    async with serve(**KEEPING) as gate:
         slow = "hi\nsim: tokens=3 ttft_ms=400"
         with pytest.raises(httpx.ReadTimeout):
             async with httpx.AsyncClient(
@@ -239,7 +237,7 @@ async def test_a_client_that_left_gets_the_answer_it_has_paid_for(
                 await hasty.post(
                     "/v1/chat/completions", json=chat(slow), headers={**gate.headers, **NAMED}
                 )
-        await until(lambda: not gate.service.live, within_s=5)
+        await until(lambda: not gate.live, within_s=5)
         event = await gate.one_event()
         assert event.amount_nano > 0
         repeat = await ask(gate, slow)
@@ -253,9 +251,9 @@ async def test_a_client_that_left_gets_the_answer_it_has_paid_for(
     ("content", "fields"), [(QUICK, {"stream": True}), ("hi\nsim: tokens=4000", {"n": 8})]
 )
 async def test_streams_and_large_answers_are_not_kept(
-    tmp_path: Path, valkey_socket: Path, sim: Sim, content: str, fields: dict[str, Any]
+    serve: Serve, sim: Sim, content: str, fields: dict[str, Any]
 ) -> None:
-    async with running_gate(tmp_path, valkey_socket, sim.url, **KEEPING) as gate:
+    async with serve(**KEEPING) as gate:
         first = await ask(gate, content, **fields)
         assert first.status_code == 200
         assert fields.get("stream") or len(first.content) > ANSWER_MAX_BYTES

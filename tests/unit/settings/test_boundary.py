@@ -1,4 +1,4 @@
-"""What the configuration says of the border: headers that pass, queries, pages, base URLs."""
+"""The HTTP boundary in the configuration: headers that pass, queries, pages, base URLs."""
 
 import pytest
 
