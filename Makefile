@@ -19,6 +19,8 @@ EDITABLE := $(INSTALL) -r requirements-build.lock && \
     $(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
 CONSISTENT := $(PIP) check >/dev/null || { $(PIP) check; \
     echo "the environment does not agree with itself; \`make clean\` and repeat the command" >&2; exit 1; }
+PEERS := tensorzero ferrogw hardcap litellm litellm-current
+BENCH_PYTHON ?=
 PORTKEY := loadtest/peers/portkey
 CLIENTS := tests/clients
 NPM_ARGS := --ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund --loglevel error
@@ -28,7 +30,7 @@ NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew kill-test oracle meter-test mutants clients image-steps lint-docker clean
+.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew hostile kill-test oracle meter-test mutants clients image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -70,23 +72,25 @@ test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has
 	@$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 # A peer that cannot be installed is left out, and the benchmark says so.
-bench: $(STAMPS)/dev ## the gate compared with its peers in one run, against its targets (docs/explanation/benchmark.md)
+bench: $(VENV)-bench/stamp ## compare the gate with its peers in one run, against its targets (docs/explanation/benchmark.md)
 	@if [ ! -e $(NGINX_LUA) ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing nginx with its Lua module"; \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
 	        --no-install-recommends nginx libnginx-mod-http-lua lua-cjson >/dev/null; } || true; \
 	fi
-	@for peer in hardcap litellm portkey; do \
+	@for peer in $(PEERS) portkey; do \
 	    $(MAKE) --no-print-directory $(VENV)-$$peer/stamp || echo "could not install $$peer" >&2; \
 	done
-	@$(BIN)/python -m loadtest.bench --hardcap $(VENV)-hardcap/bin/python \
-	    --litellm $(VENV)-litellm/bin/python --portkey $(VENV)-portkey $(ARGS)
+	@$(VENV)-bench/bin/python -m loadtest.bench --peers $(VENV) $(ARGS)
 
 gate-cost: $(STAMPS)/dev ## what a request costs a worker: ARGS="--against CHECKOUT", "--bytecodes" (docs/explanation/performance.md)
 	@$(BIN)/python -m loadtest.gate_cost $(ARGS)
 
-accuracy: $(STAMPS)/dev $(VENV)-hardcap/stamp ## budgets under many streams, compared with hardcap (docs/explanation/accuracy.md)
-	@$(BIN)/python -m loadtest.accuracy --hardcap $(VENV)-hardcap/bin/python $(ARGS)
+accuracy: $(VENV)-bench/stamp ## how exactly budgets hold under many streams, with peers (docs/explanation/accuracy.md)
+	@for peer in hardcap tensorzero; do \
+	    $(MAKE) --no-print-directory $(VENV)-$$peer/stamp || echo "could not install $$peer" >&2; \
+	done
+	@$(VENV)-bench/bin/python -m loadtest.accuracy --peers $(VENV) $(ARGS)
 
 ledger-cost: $(STAMPS)/dev ## CPU of the ledger's server for a reserve and a settle (docs/explanation/accuracy.md)
 	@$(BIN)/python -m loadtest.ledger_cost $(ARGS)
@@ -97,6 +101,9 @@ growth: $(STAMPS)/dev ## what a request costs as customers, holds, events and mo
 MINUTES ?= 60
 soak: $(STAMPS)/dev ## a mixed load for MINUTES: no drift, no growing memory
 	@$(BIN)/python -m loadtest.growth.soak --minutes $(MINUTES) $(ARGS)
+
+hostile: $(STAMPS)/dev ## attacks on a running gate, and what they cost everybody else: ARGS="--share 0.2"
+	@$(BIN)/python -m loadtest.hostile $(ARGS)
 
 skew: $(STAMPS)/dev ## hot wallets and the busiest of N servers, simulated (docs/explanation/scale.md)
 	@$(BIN)/python -m loadtest.growth.skew $(ARGS)
@@ -133,6 +140,9 @@ lock: ## rewrite the locks from pyproject.toml
 	$(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
 	echo "hardcap==0.1.0" | $(LOCK) - -o requirements-hardcap.lock
 	echo "litellm[proxy]==1.106.2" | $(LOCK) - -o requirements-litellm.lock
+	echo "litellm[proxy]>1.106.2,!=1.107.*" | $(LOCK) - -o requirements-litellm-current.lock
+	echo "tensorzero==2026.6.0" | $(LOCK) - -o requirements-tensorzero.lock
+	echo "ferrogw==1.5.10" | $(LOCK) - -o requirements-ferrogw.lock
 	@if command -v npm >/dev/null; then \
 	    for folder in $(PORTKEY) $(CLIENTS); do \
 	        (cd $$folder && npm install --package-lock-only $(NPM_ARGS)); \
@@ -163,7 +173,7 @@ lint-docker: $(STAMPS)/dev ## lint the Dockerfile
 	$(BIN)/hadolint Dockerfile
 
 clean: ## remove what the targets above made, except the data folder
-	rm -rf $(VENV) $(VENV)-lock $(VENV)-hardcap $(VENV)-litellm $(VENV)-portkey $(VENV)-clients build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-bench $(VENV)-interpreter $(addprefix $(VENV)-,$(PEERS) portkey clients) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # -- the environment: one folder, one stamp for each lock that it holds ---------------------
 
@@ -201,14 +211,29 @@ $(STAMPS)/dev: requirements-dev.lock requirements-build.lock pyproject.toml | $(
 	@$(CONSISTENT)
 	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/run $(STAMPS)/demo && touch $(STAMPS)/loadtest
 
-# Peers that the gate is compared with; nothing of them is installed into the gate's environment.
-$(VENV)-hardcap/stamp $(VENV)-litellm/stamp: $(VENV)-%/stamp: requirements-%.lock
-	@echo "installing $*, to compare the gate with it"
-	@$(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
-	    --require-hashes --no-deps -r $<
-	@$(@D)/bin/python -m pip --disable-pip-version-check check
+# Every Python contender of a benchmark, the gate too, runs on the same interpreter: the best one here,
+# or BENCH_PYTHON. The file changes only when the choice does, and then the environments are made again.
+$(VENV)-interpreter: $(STAMPS)/dev FORCE
+	@$(BIN)/python -m loadtest.interpreters $(if $(BENCH_PYTHON),--python $(BENCH_PYTHON)) --write $@
+
+FORCE:
+
+# Debian's Python may lack venv and pip: uv makes the environment, and this one's pip fills it.
+define ISOLATED
+	@$(BIN)/uv venv --quiet --clear --python "$$(cat $(VENV)-interpreter)" $(@D)
+	@$(PIP) --python $(@D)/bin/python install --quiet --require-hashes --no-deps -r $<
+	@$(PIP) --python $(@D)/bin/python check
 	@touch $@
+endef
+
+$(VENV)-bench/stamp: requirements-loadtest.lock $(VENV)-interpreter
+	@echo "installing what the gate and the benchmarks need"
+	$(ISOLATED)
+
+# Each peer has a separate environment: nothing of theirs is installed next to the gate.
+$(PEERS:%=$(VENV)-%/stamp): $(VENV)-%/stamp: requirements-%.lock $(VENV)-interpreter
+	@echo "installing $*, a peer to compare with"
+	$(ISOLATED)
 
 $(VENV)-portkey/stamp: $(PORTKEY)/package.json $(PORTKEY)/package-lock.json
 	@command -v npm >/dev/null || { echo "Portkey needs npm (Debian: nodejs npm)" >&2; exit 1; }

@@ -26,7 +26,7 @@ from gateway.ledger.outbox import Outbox
 from gateway.settings import Settings, SettingsError, load_settings
 from gateway.telemetry.logs import Style, configure_logs
 
-_RELOADED: Final = {"listen": {"drain_grace_ms", "max_body_bytes"}}
+_RELOADED: Final = {"listen": {"drain_grace_ms", "max_body_bytes", "max_json_values"}}
 """Of the sections that are fixed while the gate runs, the settings that are not."""
 _FIXED_SECTIONS: Final = ("listen", "admin", "redis", "store", "export")
 

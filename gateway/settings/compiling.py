@@ -238,6 +238,7 @@ def _route(
             extra_fields=frozenset(route.extra_fields),
             allow_stateful_ids=route.allow_stateful_ids,
             min_audio_bytes_per_second=route.min_audio_bytes_per_second,
+            max_json_values=settings.listen.max_json_values,
         ),
         policy=knobs.flow(),
         free=route.free,

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
+from gateway.dialects.reading.value_count import MAX_JSON_VALUES
 from gateway.flow.authentication import KEY_FIELDS
 from gateway.http.cors import ANY as ANY_ORIGIN
 from gateway.ledger.client.endpoint import BadLedgerUrl, Endpoint
@@ -48,6 +49,12 @@ class ListenSection(Section):
         4_194_304,
         4_194_304,
     )
+    max_json_values: Annotated[int, Whole(1000, 10_000_000)] = field(
+        "Most values (objects, lists and what is in them) of a JSON request body; a body with more is"
+        " refused with 400 before it is parsed. Parsing 100,000 pauses a worker for 20 ms at most.",
+        MAX_JSON_VALUES,
+        MAX_JSON_VALUES,
+    )
     header_timeout_ms: Milliseconds = field(
         "From the first byte of a request to the end of its headers.", 10_000, 10_000
     )
@@ -66,6 +73,13 @@ class ListenSection(Section):
         "Connections from one address per worker. Raise it behind a load balancer.",
         10_000,
         1024,
+    )
+    max_buffered_bytes: Annotated[int, Whole(1_048_576, 1 << 40)] = field(
+        "Bytes that one worker buffers of unfinished request bodies and unread responses, at most "
+        "half of it for one key. Beyond it bodies are refused with 503, and the clients that have "
+        "left their responses unread for longest are cut. At least twice `max_body_bytes` is taken.",
+        536_870_912,
+        268_435_456,
     )
     drain_grace_ms: Milliseconds = field(
         "How long running responses may take to finish after SIGTERM; then they are cut and "
