@@ -241,7 +241,7 @@ $(VENV)-bench/stamp: requirements-loadtest.lock $(VENV)-interpreter
 	@echo "installing what the gate and the benchmarks need"
 	$(ISOLATED)
 
-# Peers have environments of their own: nothing of theirs is installed next to the gate.
+# Each peer has a separate environment: nothing of theirs is installed next to the gate.
 $(PEERS:%=$(VENV)-%/stamp): $(VENV)-%/stamp: requirements-%.lock $(VENV)-interpreter
 	@echo "installing $*, a peer to compare with"
 	$(ISOLATED)
