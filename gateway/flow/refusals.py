@@ -14,8 +14,8 @@ RETRY_AFTER_S = {
     "credit_held": 2,
     "conflict": 2,
     "ledger_unavailable": 1,
-    "shutting_down": 1,
     "overloaded": 1,
+    "shutting_down": 1,
 }
 """What a transient refusal advises when the ledger does not know better."""
 
@@ -24,8 +24,8 @@ TRANSIENT = frozenset(
         "credit_held",
         "rate_limited",
         "ledger_unavailable",
-        "shutting_down",
         "overloaded",
+        "shutting_down",
         "conflict",
         "timeout",
         "upstream_unreachable",

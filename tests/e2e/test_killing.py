@@ -44,7 +44,7 @@ async def two_gates(
 
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No gate hears of changes."""
+    """No gate receives announcements of changes."""
 
     async def hear_nothing(*_: Callable[..., None]) -> None:
         await asyncio.Event().wait()
@@ -92,7 +92,7 @@ class Stream:
 
 
 async def kill_wallet(gate: Gate, **terms: Any) -> None:
-    """What `wallet freeze --kill` does in the ledger; nobody is told."""
+    """What `wallet freeze --kill` does in the ledger, without the announcement."""
     wallet = (await gate.store.wallets(["acme"]))["acme"]
     terms = {"killed": True} | terms
     await gate.ledger.account("acme", account_rev=wallet.account_rev + 1, **terms)
@@ -105,7 +105,7 @@ async def announce(gate: Gate) -> None:
 async def ended(*gates: Gate) -> list[Event]:
     """Every request has one event, nothing is held, and the wallet was charged what they say."""
     for gate in gates:
-        await until(lambda gate=gate: not gate.service.live)  # type: ignore[misc]
+        await until(lambda gate=gate: not gate.live)  # type: ignore[misc]
         await gate.settle_all()
     events = await gates[0].events()
     assert len({event.reservation_id for event in events}) == len(events)
@@ -130,7 +130,7 @@ async def test_the_next_request_is_refused_by_every_worker_that_has_heard_nothin
                 assert (await ask(gate, key)).status_code == 200
         posts = sim.provider.served.posts
         if how == "revoked":
-            await gates[0].store.revoke_key(gates[0].ledger, "k_other")
+            await gates[0].store.revoke_key(gates[0].ledger.wallets, "k_other")
         else:
             await kill_wallet(gates[0], frozen=True, killed=how == "killed")
         for gate in gates:
@@ -187,7 +187,7 @@ async def test_a_killed_key_s_streams_are_cut_and_no_others(
     async with two_gates(tmp_path, valkey_socket, sim, LATE if heard else SOON) as gates:
         killed = [await Stream(gate, OTHER_KEY).begun() for gate in gates]
         other = await Stream(gates[0], KEY).begun()
-        await gates[0].store.revoke_key(gates[0].ledger, "k_other", kill=True)
+        await gates[0].store.revoke_key(gates[0].ledger.wallets, "k_other", kill=True)
         if heard:
             await announce(gates[0])
         for stream in killed:
@@ -207,7 +207,7 @@ async def test_revoked_or_frozen_without_a_kill_lets_streams_run(
 ) -> None:
     async with two_gates(tmp_path, valkey_socket, sim, SOON) as gates:
         stream = await Stream(gates[0], OTHER_KEY, "hi\nsim: tokens=200 itl_ms=5").begun()
-        await gates[0].store.revoke_key(gates[0].ledger, "k_other")
+        await gates[0].store.revoke_key(gates[0].ledger.wallets, "k_other")
         await kill_wallet(gates[0], frozen=True, killed=False)
         await asyncio.wait_for(stream.task, 30)
         [event] = await ended(*gates)
@@ -239,7 +239,7 @@ async def test_what_the_upstream_never_heard_of_is_released(
         pool = gates[0].service.configuration.current.pools["sim"][1]
         pool._connections_most = 0
         asked = asyncio.create_task(gates[0].chat("hi", max_tokens=50))
-        await until(lambda: len(gates[0].service.live) == 1)
+        await until(lambda: len(gates[0].live) == 1)
         await kill_wallet(gates[0])
         await announce(gates[0])
         assert (await asked).status_code == 402
