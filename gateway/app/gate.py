@@ -71,6 +71,7 @@ class Gate:
     def commit(self) -> None:
         """Serve new requests by what was prepared."""
         self.configuration.commit()
+        self.server.forget_heads()
 
     def abort(self) -> None:
         """Drop what was prepared."""

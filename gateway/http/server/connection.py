@@ -76,9 +76,10 @@ class Connection(Receiver):
 
     async def _serve(self) -> None:
         try:
-            while (exchange := self._exchange) is not None:
-                await self._handle(exchange)
-                while self._exchange is None and self.stage is not _ENDING:
+            # No variable here keeps the exchange: what the flow noted in its head may be large.
+            while self._has_request():
+                await self._handle()
+                while not self._has_request() and self.stage is not _ENDING:
                     await self._wait()
         except CancelledError:
             # Between requests a cancellation was meant for the handler that has just returned.
@@ -87,7 +88,12 @@ class Connection(Receiver):
         finally:
             self.task = None
 
-    async def _handle(self, exchange: ServedExchange) -> None:
+    def _has_request(self) -> bool:
+        return self._exchange is not None
+
+    async def _handle(self) -> None:
+        exchange = self._exchange
+        assert exchange is not None
         host = self._host
         failed = False
         try:
@@ -278,6 +284,10 @@ class Connection(Receiver):
         """Close the connection if it has no request in hand."""
         if self.stage is _IDLE or self.stage is Stage.HEAD:
             self._end(linger=False)
+
+    def forget_head(self) -> None:
+        """Parse the next head, whatever it equals."""
+        self._remembered = None
 
     def shed(self) -> None:
         """Close the connection, which has no request in hand, in favour of a new one."""

@@ -50,6 +50,10 @@ class Client(Protocol):
         """Close the connection if it has no request in hand."""
         ...
 
+    def forget_head(self) -> None:
+        """Parse the next head, whatever it equals."""
+        ...
+
     def shed(self) -> None:
         """Close the connection, which has no request in hand, in favour of a new one."""
         ...

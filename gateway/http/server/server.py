@@ -112,6 +112,12 @@ class HttpServer:
         )
         self._sweep(loop)
 
+    def forget_heads(self) -> None:
+        """Forget the remembered heads, with what the flow noted in them: after a reload."""
+        self.heads = HeadMemory()
+        for connection in self._connections:
+            connection.forget_head()
+
     def stop_accepting(self) -> None:
         """Close the listening socket; open connections go on. Idempotent."""
         if self._listener is not None:
