@@ -23,9 +23,9 @@ from gateway.domain.delivery import START, DeadLetter
 from gateway.domain.events import Event
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.endpoint import Endpoint
-from gateway.ledger.operations import Ledger
 from gateway.ledger.outbox import Outbox
 from gateway.settings import Settings, load_settings
+from tests.support.loose_ledger import LooseLedger
 
 KEY = "sk-test-customer"
 BROKE_KEY = "sk-test-broke"
@@ -79,7 +79,7 @@ class Gate:
     service: Service
     settings: Settings
     store: AccountStore
-    ledger: Ledger
+    ledger: LooseLedger
     outbox: Outbox
     runner: RedisRunner
     client: httpx.AsyncClient
@@ -114,9 +114,9 @@ class Gate:
             and entry.reservation_id is not None
         ]
 
-    def ledger_at(self, now_ms: int) -> Ledger:
+    def ledger_at(self, now_ms: int) -> LooseLedger:
         """The same ledger by another clock."""
-        return Ledger(self.runner, shard_count=SHARDS, clock_ms=lambda: now_ms)
+        return LooseLedger(self.runner, shard_count=SHARDS, clock_ms=lambda: now_ms)
 
     async def settle_all(self) -> None:
         """Wait until nothing is on its way to the ledger any more."""
@@ -156,8 +156,8 @@ async def running_gate(
         await redis_client.flushall()
     store = AccountStore(redis_client, shard_count=SHARDS)
     runner = RedisRunner(redis_client)
-    ledger = Ledger(runner, shard_count=SHARDS)
-    await sync_accounts(settings, ledger, store)
+    ledger = LooseLedger(runner, shard_count=SHARDS)
+    await sync_accounts(settings, ledger.wallets, store)
     service = await build_gate(settings, Resources(ledger_url, str(tmp_path / "data"), "worker-0"))
     sock = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
