@@ -139,7 +139,10 @@ async def unfinished_bodies(arena: Arena, share: float) -> Found:
 
 
 async def free_route(arena: Arena, share: float) -> Found:
-    """Requests to a free route whose clients leave while the upstream hangs."""
+    """Requests to a free route whose clients leave while the upstream hangs.
+
+    How long the upstream is read on is the policy's `disconnect_json`: what is left is only shown.
+    """
     found: Found = Counter()
     body = chat(NARROW, "sim: hang=before_head")
     asked = request("POST", COUNT, BROKE, body, "anthropic-version: 2023-06-01")
@@ -230,7 +233,7 @@ ATTACKS: Final = (
     Attack("idle connections", idle_connections),
     Attack("unread streams", unread_streams),
     Attack("unfinished bodies", unfinished_bodies, _only("waiting", "402", "408", "429", "503")),
-    Attack("free route", free_route, _only("left", "402", "429", "503")),
+    Attack("free route", free_route, _only("left", "still upstream", "402", "429", "503")),
     Attack("bytes behind an answer", bytes_behind, _only("200", "502"), STRAY, HONEST.encode()),
     Attack("one customer's slow requests", slow_requests, None, NARROW),
     Attack("credits storm", credits_storm, _only("200", "429"), day_events=200_000),
