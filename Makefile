@@ -28,24 +28,29 @@ LOCK := $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
     --no-emit-index-url --no-header --no-annotate --no-strip-extras --python-version 3.11
 NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so
 PYTEST_ARGS ?=
+# Each process begins with one half, so files stay together; who is done takes from the other.
+PARALLEL := -n 2 --dist worksteal
 ARGS ?=
 
-.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew hostile kill-test oracle meter-test mutants clients image-steps lint-docker clean
+.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew hostile kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
 
 test: $(STAMPS)/dev ## run the tests; servers they need come from the registry too
-	@$(BIN)/python -m pytest -n 2 -m "not debian" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not debian and not long" $(PYTEST_ARGS)
 
-demo: $(STAMPS)/demo ## the whole story with a real model and the official SDKs
+test-long: $(STAMPS)/dev ## what `make test` leaves out: the wheel, the demo, storms of clients, mutants
+	@$(BIN)/python -m pytest $(PARALLEL) -m "long and not debian" $(PYTEST_ARGS)
+
+demo: $(STAMPS)/demo ## the complete story with a real model and the official SDKs
 	@$(BIN)/creditgate demo $(ARGS)
 
-loadtest: $(STAMPS)/loadtest ## put load on the gate that `make run` started (docs/loadtest.md)
+loadtest: $(STAMPS)/loadtest ## put load on the gate that `make run` started (docs/how-to/loadtest.md)
 	@$(BIN)/creditgate loadtest $(ARGS)
 
 check: lint ## format, lint, types, imports, and the fast tests
-	$(BIN)/python -m pytest -n 2 -m "not slow and not model and not debian" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not long and not model and not debian" $(PYTEST_ARGS)
 
 lint: $(STAMPS)/dev ## what `check` does without running the code
 	$(BIN)/ruff format --check .
@@ -69,10 +74,10 @@ test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has
 	    apt-get update -qq; \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 	fi
-	@$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not long" $(PYTEST_ARGS)
 
 # A peer that cannot be installed is left out, and the benchmark says so.
-bench: $(VENV)-bench/stamp ## compare the gate with its peers in one run, against its targets (docs/benchmark.md)
+bench: $(VENV)-bench/stamp ## compare the gate with its peers in one run, against its targets (docs/explanation/benchmark.md)
 	@if [ ! -e $(NGINX_LUA) ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing nginx with its Lua module"; \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
@@ -83,51 +88,58 @@ bench: $(VENV)-bench/stamp ## compare the gate with its peers in one run, agains
 	done
 	@$(VENV)-bench/bin/python -m loadtest.bench --peers $(VENV) $(ARGS)
 
-gate-cost: $(STAMPS)/dev ## what a request costs a worker: ARGS="--against CHECKOUT", "--bytecodes" (docs/performance.md)
+gate-cost: $(STAMPS)/dev ## what a request costs a worker: ARGS="--against CHECKOUT", "--bytecodes" (docs/explanation/performance.md)
 	@$(BIN)/python -m loadtest.gate_cost $(ARGS)
 
-accuracy: $(VENV)-bench/stamp ## how exactly budgets hold under many streams, with peers (docs/accuracy.md)
+accuracy: $(VENV)-bench/stamp ## how exactly budgets hold under many streams, with peers (docs/explanation/accuracy.md)
 	@for peer in hardcap tensorzero; do \
 	    $(MAKE) --no-print-directory $(VENV)-$$peer/stamp || echo "could not install $$peer" >&2; \
 	done
 	@$(VENV)-bench/bin/python -m loadtest.accuracy --peers $(VENV) $(ARGS)
 
-ledger-cost: $(STAMPS)/dev ## CPU of the ledger's server for a reserve and a settle (docs/accuracy.md)
+ledger-cost: $(STAMPS)/dev ## CPU of the ledger's server for a reserve and a settle (docs/explanation/accuracy.md)
 	@$(BIN)/python -m loadtest.ledger_cost $(ARGS)
 
-growth: $(STAMPS)/dev ## what a request costs as customers, holds, events and more grow (docs/growth.md)
+growth: $(STAMPS)/dev ## what a request costs as customers, holds, events and more grow (docs/explanation/growth.md)
 	@$(BIN)/python -m loadtest.growth $(ARGS)
 
 MINUTES ?= 60
-soak: $(STAMPS)/dev ## a mixed load for MINUTES: nothing may drift, no memory may grow
+soak: $(STAMPS)/dev ## a mixed load for MINUTES: no drift, no growing memory
 	@$(BIN)/python -m loadtest.growth.soak --minutes $(MINUTES) $(ARGS)
 
 hostile: $(STAMPS)/dev ## attacks on a running gate, and what they cost everybody else: ARGS="--share 0.2"
 	@$(BIN)/python -m loadtest.hostile $(ARGS)
 
-skew: $(STAMPS)/dev ## hot wallets and the busiest of N servers, simulated (docs/scale.md)
+skew: $(STAMPS)/dev ## hot wallets and the busiest of N servers, simulated (docs/explanation/scale.md)
 	@$(BIN)/python -m loadtest.growth.skew $(ARGS)
 
 kill-test: $(STAMPS)/dev ## kill workers and the exporter 100 times under load, then verify
-	@CREDITGATE_KILLS=$${CREDITGATE_KILLS:-100} $(BIN)/python -m pytest -m slow -k kill $(PYTEST_ARGS)
+	@export CREDITGATE_KILLS=$${CREDITGATE_KILLS:-100}; \
+	    CREDITGATE_EXPORTER_KILLS=$${CREDITGATE_EXPORTER_KILLS:-$$CREDITGATE_KILLS} \
+	    $(BIN)/python -m pytest -n 0 tests/e2e/test_kills.py tests/unit/exporter/test_kills.py $(PYTEST_ARGS)
 
-oracle: $(STAMPS)/dev ## 100,000 random operations on the scripts beside the model in exact integers
+overspend: $(STAMPS)/dev ## 500 requests at once on credit for 100, round after round, over 4 workers
+	@CREDITGATE_OVERSPEND_ROUNDS=$${CREDITGATE_OVERSPEND_ROUNDS:-50} \
+	    $(BIN)/python -m pytest -n 0 tests/e2e/test_no_overspend.py $(PYTEST_ARGS)
+
+oracle: $(STAMPS)/dev ## 100,000 random operations on the scripts, compared with a model in exact integers
 	@CREDITGATE_ORACLE_STEPS=$${CREDITGATE_ORACLE_STEPS:-100000} $(BIN)/python -m pytest -n 0 -s \
 	    tests/ledger/test_oracle.py $(PYTEST_ARGS)
 
 meter-test: $(STAMPS)/dev ## the meter beside a model of provider answers, for MINUTES
-	@CREDITGATE_METER_MINUTES=$(MINUTES) $(BIN)/python -m pytest -n 2 tests/unit/dialects/test_provider_model.py $(PYTEST_ARGS)
+	@CREDITGATE_METER_MINUTES=$(MINUTES) $(BIN)/python -m pytest $(PARALLEL) tests/unit/dialects/test_provider_model.py $(PYTEST_ARGS)
 
-mutants: $(STAMPS)/dev ## judge the tests by scripts with one place changed (docs/mutants.md)
+mutants: $(STAMPS)/dev ## judge the tests by scripts with one place changed (docs/explanation/mutants.md)
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
 clients: $(STAMPS)/dev $(VENV)-clients/stamp ## coding agents and SDKs from npm, unmodified, call tools through the gate
 	@CREDITGATE_CLIENTS=$(abspath $(VENV)-clients) $(BIN)/python -m pytest -n 0 \
 	    tests/e2e/test_tool_calls.py $(CLIENTS)/through_the_gate.py $(PYTEST_ARGS)
 
-docs: $(STAMPS)/dev ## rewrite the generated pages: configuration reference and its schema
+docs: $(STAMPS)/dev ## rewrite the generated pages: configuration and its schema, commands, metrics, log events
 	$(BIN)/creditgate schema > config/schema.json
-	$(BIN)/creditgate schema --reference > docs/configuration.md
+	$(BIN)/creditgate schema --reference > docs/reference/configuration.md
+	$(BIN)/python -m gateway.cli.reference_pages docs/reference
 
 lock: ## rewrite the locks from pyproject.toml
 	$(PYTHON) -m venv $(VENV)-lock
@@ -236,7 +248,7 @@ $(PEERS:%=$(VENV)-%/stamp): $(VENV)-%/stamp: requirements-%.lock $(VENV)-interpr
 
 $(VENV)-portkey/stamp: $(PORTKEY)/package.json $(PORTKEY)/package-lock.json
 	@command -v npm >/dev/null || { echo "Portkey needs npm (Debian: nodejs npm)" >&2; exit 1; }
-	@echo "installing Portkey's gateway, to be measured beside the gate"
+	@echo "installing Portkey's gateway, to compare the gate with it"
 	@mkdir -p $(@D) && cp $^ $(@D)/
 	@cd $(@D) && npm ci --omit=dev $(NPM_ARGS)
 	@touch $@

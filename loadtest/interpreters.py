@@ -3,7 +3,7 @@
     python -m loadtest.interpreters [--write FILE]     prints the one to benchmark with
 
 An interpreter built with PGO and LTO runs the same program 15 to 20 % faster than one built without
-(docs/performance.md), so that contenders are comparable only on the same kind of build.
+(docs/explanation/performance.md), so that contenders are comparable only on the same kind of build.
 
 Only the standard library is imported: this runs before anything is installed.
 """

@@ -55,6 +55,13 @@ async def valkey(valkey_socket: Path) -> AsyncIterator[redis.asyncio.Redis]:
     await asyncio.sleep(0)
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep the exit status for `.ci/run`: it reruns failed tests, not a run that broke off."""
+    cache = session.config.cache
+    if cache is not None and not hasattr(session.config, "workerinput"):
+        cache.set("creditgate/exit_status", int(exitstatus))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI a skipped test is a failed one: what is skipped there is tested nowhere."""

@@ -346,7 +346,6 @@ RefusalKind = Literal[
     "ledger_unavailable",  # 503 + Retry-After
     "overloaded",  # 503 + Retry-After
     "shutting_down",  # 503 + Retry-After
-    "overloaded",  # 503 + Retry-After
     "upstream_unreachable",  # 502
     "upstream_auth",  # 502, will not pass
     "upstream_timeout",  # 504

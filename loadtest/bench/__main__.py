@@ -1,4 +1,4 @@
-"""Entry point of `make bench` (docs/benchmark.md): arguments, progress, tables and the JSON file.
+"""Entry point of `make bench` (docs/explanation/benchmark.md): arguments, progress, tables and the JSON file.
 
 python -m loadtest.bench [--quick] [--target gate --target nginx+lua] [--cell "JSON c=32"]
 """

@@ -77,7 +77,7 @@ class Run:
 
 
 def figures(run: Run) -> list[Figure]:
-    """Every target with its value, in the order of docs/performance.md."""
+    """Every target with its value, in the order of docs/explanation/performance.md."""
     lua, zero = (
         [_cpu(run.report, *row) for row in CPU if row[2] == peers] for peers in (_LUA, _ZERO)
     )

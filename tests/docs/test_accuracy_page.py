@@ -1,4 +1,4 @@
-"""docs/accuracy.md says what is measured: its numbers are those of the scenario and the targets."""
+"""docs/explanation/accuracy.md says what is measured: its numbers are those of the scenario and the targets."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from loadtest.accuracy.peers import contenders
 from loadtest.accuracy.report import TARGETS
 from loadtest.accuracy.scenario import INPUT_TOKENS, PROMPT, Scenario
 
-PAGE = (Path(__file__).parents[2] / "docs" / "accuracy.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "accuracy.md").read_text()
 
 
 def numbers(line: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""docs/benchmark.md says what is measured: contenders, workloads, sizes and limits are the program's."""
+"""docs/explanation/benchmark.md says what is measured: contenders, workloads, sizes and limits are the program's."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.support.upstreams import tls_files
 __all__ = ["tls_files"]
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "benchmark.md").read_text()
+PAGE = (ROOT / "docs" / "explanation" / "benchmark.md").read_text()
 
 
 def section(title: str) -> str:
@@ -94,7 +94,7 @@ def test_the_page_states_the_sizes_of_the_full_and_of_the_quick_form() -> None:
 
 
 def test_the_performance_page_states_the_targets_that_judge() -> None:
-    page = (ROOT / "docs" / "performance.md").read_text()
+    page = (ROOT / "docs" / "explanation" / "performance.md").read_text()
     table = page.partition("\n## Targets\n")[2].partition("\n## ")[0]
     stated = re.findall(r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE)[1:]
     judged = [

@@ -1,4 +1,4 @@
-"""The bad-input catalogue through the whole gate, on the raw socket: rows about JSON bodies,
+"""The bad-input catalogue through a complete gate, on the raw socket: rows about JSON bodies,
 keys, and usage. (Rows about HTTP itself: tests/flow/test_bad_http.py, same numbers.)
 
 Unless said otherwise a row gets: no upstream call, no debit, no hold, a JSON error.
@@ -6,12 +6,12 @@ Unless said otherwise a row gets: no upstream call, no debit, no hold, a JSON er
 
 import asyncio
 import json
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 import pytest
 
-from tests.support.gate import BROKE_KEY, KEY, Gate, running_gate
+from tests.support.gate import BROKE_KEY, KEY, Gate, Serve
 from tests.support.rawhttp import RawAnswer, RawClient
 from tests.support.until import until
 from tests.support.upstreams import Sim
@@ -113,7 +113,7 @@ async def test_row_47_a_name_of_a_request_is_used_once(gate: Gate, sim: Sim) -> 
     named = b"Idempotency-Key: order-7\r\n"
     slow = [{"role": "user", "content": "hi\nsim: tokens=2 ttft_ms=500"}]
     running = asyncio.create_task(send(gate, chat(messages=slow), fields=named))
-    await until(lambda: len(gate.service.live) == 1)
+    await until(lambda: len(gate.live) == 1)
     other = await send(gate, GOOD, fields=named)
     same = await send(gate, chat(messages=slow), fields=named)
     assert (other.status, other.headers["x-should-retry"]) == (422, "false")
@@ -130,61 +130,60 @@ async def test_row_47_a_name_of_a_request_is_used_once(gate: Gate, sim: Sim) -> 
     assert len(await gate.events()) == 1
 
 
-@pytest.mark.parametrize(("body", "status"), [pytest.param(b, s, id=i) for i, b, s in BODIES])
 async def test_a_bad_body_is_refused_in_words_and_nothing_moves(
-    gate: Gate, sim: Sim, body: bytes, status: int
+    gate: Gate, sim: Sim, subtests: pytest.Subtests
 ) -> None:
-    answer = await send(gate, body)
-    assert answer.status == status, answer.body
-    error = json.loads(answer.body)["error"]
-    assert error["message"]
-    assert "Traceback" not in error["message"]
-    assert answer.headers["x-should-retry"] == "false"
-    await nothing_moved(gate, sim)
+    for row, body, status in BODIES:
+        with subtests.test(row):
+            answer = await send(gate, body)
+            assert answer.status == status, answer.body
+            error = json.loads(answer.body)["error"]
+            assert error["message"]
+            assert "Traceback" not in error["message"]
+            assert answer.headers["x-should-retry"] == "false"
+            await nothing_moved(gate, sim)
 
 
-RESPONSES: list[tuple[str, dict[str, Any], int]] = [
-    ("49 previous_response_id", {"previous_response_id": "resp_1"}, 400),
-    ("49 conversation", {"conversation": "conv_1"}, 400),
-    (
-        "49 an input file id",
-        {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
-        400,
+FILE_PART = {"type": "input_file", "file_id": "f"}
+RESPONSES: list[tuple[str, dict[str, Any]]] = [
+    ("49 previous_response_id", {"previous_response_id": "resp_1"}),
+    ("49 conversation", {"conversation": "conv_1"}),
+    ("49 an input file id", {"input": [{"role": "user", "content": [FILE_PART]}]}),
+    ("50 background", {"background": True}),
+    *(
+        (f"51 {kind}", {"tools": [{"type": kind, **more}]})
+        for kind, more in (
+            ("web_search", {}),
+            ("file_search", {"vector_store_ids": ["vs"]}),
+            ("code_interpreter", {"container": {"type": "auto"}}),
+            ("image_generation", {}),
+            ("mcp", {"server_url": "http://x"}),
+        )
     ),
-    ("50 background", {"background": True}, 400),
-    ("51 web_search", {"tools": [{"type": "web_search"}]}, 400),
-    ("51 file_search", {"tools": [{"type": "file_search", "vector_store_ids": ["vs"]}]}, 400),
-    (
-        "51 code_interpreter",
-        {"tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]},
-        400,
-    ),
-    ("51 image_generation", {"tools": [{"type": "image_generation"}]}, 400),
-    ("51 mcp", {"tools": [{"type": "mcp", "server_url": "http://x"}]}, 400),
 ]
 
 
-@pytest.mark.parametrize(("fields", "status"), [pytest.param(f, s, id=i) for i, f, s in RESPONSES])
-async def test_what_makes_the_bound_a_lie_is_refused(
-    gate: Gate, sim: Sim, fields: dict[str, Any], status: int
+async def test_a_response_that_the_estimate_cannot_bound_is_refused(
+    gate: Gate, sim: Sim, subtests: pytest.Subtests
 ) -> None:
-    body = {"model": "small", "input": "hi", "max_output_tokens": 16, **fields}
-    answer = await send(gate, json.dumps(body).encode(), path="/v1/responses")
-    assert answer.status == status, answer.body
-    assert json.loads(answer.body)["error"]["message"]
-    await nothing_moved(gate, sim)
+    for row, fields in RESPONSES:
+        with subtests.test(row):
+            body = {"model": "small", "input": "hi", "max_output_tokens": 16, **fields}
+            answer = await send(gate, json.dumps(body).encode(), path="/v1/responses")
+            assert answer.status == 400, answer.body
+            assert json.loads(answer.body)["error"]["message"]
+            await nothing_moved(gate, sim)
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/batches", "/v1/files", "/v1/fine_tuning/jobs", "/v1/images", "/"]
-)
 async def test_41_an_endpoint_that_no_route_names_is_404_and_never_free(
-    gate: Gate, sim: Sim, path: str
+    gate: Gate, sim: Sim, subtests: pytest.Subtests
 ) -> None:
-    answer = await send(gate, GOOD, path=path)
-    assert answer.status == 404
-    assert json.loads(answer.body)["error"]["message"]
-    await nothing_moved(gate, sim)
+    for path in ("/v1/batches", "/v1/files", "/v1/fine_tuning/jobs", "/v1/images", "/"):
+        with subtests.test(path):
+            answer = await send(gate, GOOD, path=path)
+            assert answer.status == 404
+            assert json.loads(answer.body)["error"]["message"]
+            await nothing_moved(gate, sim)
 
 
 async def test_32_of_two_output_maxima_the_larger_is_reserved(gate: Gate, sim: Sim) -> None:
@@ -219,12 +218,10 @@ async def test_35_usage_is_asked_for_and_its_chunk_hidden(gate: Gate, sim: Sim) 
     assert event.usage["output"] == 3
 
 
-async def test_43_an_image_url_is_passed_on_and_never_fetched(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_43_an_image_url_is_passed_on_and_never_fetched(serve: Serve, sim: Sim) -> None:
     part = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest"}}
     policy = {"media_tokens": {"image": 100}}
-    async with running_gate(tmp_path, valkey_socket, sim.url, policy=policy) as gate:
+    async with serve(policy=policy) as gate:
         answer = await send(gate, with_part(part))
         assert answer.status == 200, "the simulated provider was asked, nobody else"
     [row] = sim.provider.served.rows
@@ -275,39 +272,36 @@ async def test_45_what_only_the_operator_may_say_is_stripped(gate: Gate, sim: Si
     assert KEY not in json.dumps(seen)
 
 
-@pytest.mark.parametrize("key", ["x\x01y", "k" * 7000, "schl\u00fcssel", "sk-unknown", "", " "])
-async def test_46_a_key_that_is_none_is_401_in_words(gate: Gate, sim: Sim, key: str) -> None:
-    client = await RawClient.connect(port_of(gate))
+async def test_46_a_key_that_is_none_is_401_in_words(
+    gate: Gate, sim: Sim, subtests: pytest.Subtests
+) -> None:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "
-    client.send(head + key.encode("utf-8") + b"\r\nContent-Length: %d\r\n\r\n" % len(GOOD) + GOOD)
-    answer = await client.answer()
-    assert answer.status in (400, 401)
-    assert json.loads(answer.body)["error"]["message"]
-    await client.close()
-    await nothing_moved(gate, sim)
+    for key in ("x\x01y", "k" * 7000, "schl\u00fcssel", "sk-unknown", "", " "):
+        with subtests.test(repr(key[:20])):
+            client = await RawClient.connect(port_of(gate))
+            length = b"\r\nContent-Length: %d\r\n\r\n" % len(GOOD)
+            client.send(head + key.encode("utf-8") + length + GOOD)
+            answer = await client.answer()
+            assert answer.status in (400, 401)
+            assert json.loads(answer.body)["error"]["message"]
+            await client.close()
+            await nothing_moved(gate, sim)
 
 
-@pytest.mark.parametrize("problem", ["negative", "huge"])
-async def test_48_absurd_usage_is_a_capped_estimate_flagged_in_one_event(
-    gate: Gate, sim: Sim, problem: str
+async def test_48_absurd_or_missing_usage_is_flagged_in_one_capped_event(
+    gate: Gate, sim: Sim, subtests: pytest.Subtests
 ) -> None:
-    answer = await gate.chat(f"hi\nsim: tokens=5 usage={problem}", max_tokens=8)
-    assert answer.status_code == 200
-    [event] = await settled(gate)
-    assert "usage_absurd" in event.facts["flags"]
-    assert event.facts["usage_source"] == "estimated"
-    assert 0 < event.amount_nano <= event.estimated_amount_nano
-
-
-@pytest.mark.parametrize("problem", ["missing", "null"])
-async def test_48_missing_usage_is_counted_flagged_in_one_event(
-    gate: Gate, sim: Sim, problem: str
-) -> None:
-    answer = await gate.chat(f"hi\nsim: tokens=5 usage={problem}", max_tokens=8)
-    assert answer.status_code == 200
-    [event] = await settled(gate)
-    assert "usage_missing" in event.facts["flags"]
-    assert 0 < event.amount_nano <= event.estimated_amount_nano
+    for problem, flag, source in (
+        ("negative", "usage_absurd", "estimated"),
+        ("huge", "usage_absurd", "estimated"),
+        ("missing", "usage_missing", "counted"),
+        ("null", "usage_missing", "counted"),
+    ):
+        with subtests.test(problem):
+            event = await charge_of(gate, f"hi\nsim: tokens=5 usage={problem}", max_tokens=8)
+            assert flag in event.facts["flags"]
+            assert event.facts["usage_source"] == source
+            assert 0 < event.amount_nano <= event.estimated_amount_nano
 
 
 async def test_52_a_list_of_prompts_multiplies_the_bound(gate: Gate, sim: Sim) -> None:
@@ -330,16 +324,15 @@ async def test_53_an_image_by_url_is_refused_where_nothing_bounds_it(gate: Gate,
     await nothing_moved(gate, sim)
 
 
-@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
-@pytest.mark.parametrize("stream", [False, True])
 async def test_54_a_coded_answer_is_metered_all_the_same(
-    gate: Gate, sim: Sim, coding: str, stream: bool
+    gate: Gate, sim: Sim, subtests: pytest.Subtests
 ) -> None:
-    answer = await gate.chat(f"hi\nsim: tokens=7 coding={coding}", stream=stream, max_tokens=8)
-    assert answer.status_code == 200
-    [event] = await settled(gate)
-    assert event.facts["usage_source"] == "provider_reported"
-    assert event.usage["output"] == 7
+    for coding, stream in product(("gzip", "br", "zstd"), (False, True)):
+        with subtests.test(f"{coding}, {stream=}"):
+            content = f"hi\nsim: tokens=7 coding={coding}"
+            event = await charge_of(gate, content, stream=stream, max_tokens=8)
+            assert event.facts["usage_source"] == "provider_reported"
+            assert event.usage["output"] == 7
 
 
 async def test_17_expect_continue_without_credit_is_402_and_no_100(gate: Gate, sim: Sim) -> None:
@@ -366,3 +359,11 @@ async def settled(gate: Gate) -> list[Any]:
     await gate.settle_all()
     assert await gate.held_nano() == 0
     return await gate.events()
+
+
+async def charge_of(gate: Gate, content: str, **fields: Any) -> Any:
+    """The event of one answered chat."""
+    answer = await gate.chat(content, **fields)
+    assert answer.status_code == 200
+    events = {event.facts["request_id"]: event for event in await settled(gate)}
+    return events[answer.headers["x-request-id"]]

@@ -108,7 +108,7 @@ async def test_wherever_a_request_ends_nothing_is_held_and_it_is_charged_once_at
         task = asyncio.create_task(gate.service.flow(exchange))
         if await run_some_steps(task, steps):
             interrupted += 1
-            [*running] = gate.service.live
+            [*running] = gate.live
             stages.update(run.progress.stage for run in running)
             if how == "left":
                 exchange.leave()
@@ -117,7 +117,7 @@ async def test_wherever_a_request_ends_nothing_is_held_and_it_is_charged_once_at
         await asyncio.wait([task], timeout=5)
         assert task.done()
         await gate.settle_all()
-        assert gate.service.live == set()
+        assert gate.live == set()
         assert await gate.held_nano() == 0, f"after {steps} steps"
     assert interrupted > 10, "it was cut in the middle, again and again"
     assert "sent" in stages

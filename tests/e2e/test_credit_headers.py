@@ -1,12 +1,10 @@
 """What an answer says of credit: in headers, and in comments at the end of a stream."""
 
-from pathlib import Path
-
 import anthropic
 import openai
 import pytest
 
-from tests.support.gate import KEY, Gate, running_gate
+from tests.support.gate import KEY, Gate, Serve
 from tests.support.upstreams import Sim
 
 TRAILER = {"x-credits-trailer": "1"}
@@ -40,10 +38,10 @@ async def test_a_stream_says_what_is_left_beside_its_hold(gate: Gate, sim: Sim) 
 
 
 async def test_an_answer_that_is_not_settled_first_says_what_is_left_beside_its_hold(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
+    serve: Serve,
 ) -> None:
     policy = {"preset": "balanced", "answer_cost_header": False}
-    async with running_gate(tmp_path, valkey_socket, sim.url, policy=policy) as gate:
+    async with serve(policy=policy) as gate:
         answer = await gate.chat("hi\nsim: tokens=5", max_tokens=8)
         reserved = nano(answer.headers["x-credits-reserved"])
         assert nano(answer.headers["x-credits-remaining"]) == 10 * 10**9 - reserved
@@ -74,9 +72,9 @@ async def test_who_asks_for_it_gets_the_cost_as_comments_at_a_stream_s_end(
     event = await gate.one_event()
     frames = answer.text.removesuffix("\n\n").split("\n\n")
     assert frames[-3] == "data: [DONE]"
-    told = dict(frame.removeprefix(": ").split(" ") for frame in frames[-2:])
-    assert nano(told["x-credits-cost"]) == event.amount_nano
-    assert nano(told["x-credits-remaining"]) == event.balance_nano
+    comments = dict(frame.removeprefix(": ").split(" ") for frame in frames[-2:])
+    assert nano(comments["x-credits-cost"]) == event.amount_nano
+    assert nano(comments["x-credits-remaining"]) == event.balance_nano
 
 
 async def test_a_coded_stream_gets_no_comments(gate: Gate, sim: Sim) -> None:

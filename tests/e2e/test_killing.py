@@ -44,7 +44,7 @@ async def two_gates(
 
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No gate hears of changes."""
+    """No gate receives announcements of changes."""
 
     async def hear_nothing(*_: Callable[..., None]) -> None:
         await asyncio.Event().wait()
@@ -92,7 +92,7 @@ class Stream:
 
 
 async def kill_wallet(gate: Gate, **terms: Any) -> None:
-    """What `wallet freeze --kill` does in the ledger; nobody is told."""
+    """What `wallet freeze --kill` does in the ledger, without the announcement."""
     wallet = (await gate.store.wallets(["acme"]))["acme"]
     terms = {"killed": True} | terms
     await gate.ledger.account("acme", account_rev=wallet.account_rev + 1, **terms)
@@ -105,7 +105,7 @@ async def announce(gate: Gate) -> None:
 async def ended(*gates: Gate) -> list[Event]:
     """Every request has one event, nothing is held, and the wallet was charged what they say."""
     for gate in gates:
-        await until(lambda gate=gate: not gate.service.live)  # type: ignore[misc]
+        await until(lambda gate=gate: not gate.live)  # type: ignore[misc]
         await gate.settle_all()
     events = await gates[0].events()
     assert len({event.reservation_id for event in events}) == len(events)
@@ -239,7 +239,7 @@ async def test_what_the_upstream_never_heard_of_is_released(
         pool = gates[0].service.configuration.current.pools["sim"][1]
         pool._connections_most = 0
         asked = asyncio.create_task(gates[0].chat("hi", max_tokens=50))
-        await until(lambda: len(gates[0].service.live) == 1)
+        await until(lambda: len(gates[0].live) == 1)
         await kill_wallet(gates[0])
         await announce(gates[0])
         assert (await asked).status_code == 402

@@ -1,14 +1,13 @@
 """The end of a wallet's credit: a stream that begins with what is left, and a clamped maximum."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
 from gateway.domain.events import Event
-from tests.support.gate import KEY, Gate, digest, running_gate
+from tests.support.gate import KEY, Gate, Serve, digest
 from tests.support.until import until
 from tests.support.upstreams import Sim
 
@@ -26,7 +25,7 @@ def customers(amount: str) -> dict[str, Any]:
 
 
 async def ended(gate: Gate) -> list[Event]:
-    await until(lambda: not gate.service.live)
+    await until(lambda: not gate.live)
     await gate.settle_all()
     events = await gate.events()
     assert await gate.held_nano() == 0
@@ -45,12 +44,10 @@ async def balance(gate: Gate) -> int:
 
 
 async def test_the_last_stream_begins_with_what_is_left_and_uses_it_to_the_token(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
+    serve: Serve,
 ) -> None:
     policy = {"preset": "balanced", "hold_output_tokens": 1000}
-    async with running_gate(
-        tmp_path, valkey_socket, sim.url, policy=policy, customers=customers("0.002")
-    ) as gate:
+    async with serve(policy=policy, customers=customers("0.002")) as gate:
         answer = await gate.chat("hi\nsim: tokens=2000 itl_ms=1", stream=True)
         assert '"finish_reason":"error"' in answer.text
         [event] = await ended(gate)
@@ -62,13 +59,9 @@ async def test_the_last_stream_begins_with_what_is_left_and_uses_it_to_the_token
         assert again.status_code == 402, "less than the least"
 
 
-async def test_one_that_needs_less_leaves_the_rest_to_the_next(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_one_that_needs_less_leaves_the_rest_to_the_next(serve: Serve) -> None:
     policy = {"preset": "balanced", "hold_output_tokens": 1000}
-    async with running_gate(
-        tmp_path, valkey_socket, sim.url, policy=policy, customers=customers("0.002")
-    ) as gate:
+    async with serve(policy=policy, customers=customers("0.002")) as gate:
         for _ in range(3):
             answer = await gate.chat("hi\nsim: tokens=100", stream=True)
             assert answer.status_code == 200
@@ -77,12 +70,10 @@ async def test_one_that_needs_less_leaves_the_rest_to_the_next(
 
 
 async def test_while_another_runs_a_request_is_told_to_wait_not_to_pay(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
+    serve: Serve, sim: Sim
 ) -> None:
     policy = {"preset": "balanced", "hold_output_tokens": 1000}
-    async with running_gate(
-        tmp_path, valkey_socket, sim.url, policy=policy, customers=customers("0.002")
-    ) as gate:
+    async with serve(policy=policy, customers=customers("0.002")) as gate:
         first = asyncio.create_task(gate.chat("hi\nsim: tokens=100 itl_ms=5", stream=True))
         await until(lambda: sim.provider.served.posts == 1)
         refused = await gate.chat("hi\nsim: tokens=5", stream=True)
@@ -94,12 +85,10 @@ async def test_while_another_runs_a_request_is_told_to_wait_not_to_pay(
 
 @pytest.mark.parametrize("policy", [{"preset": "strict"}, {"preset": "balanced"}])
 async def test_what_promises_its_whole_bound_is_refused_as_ever(
-    tmp_path: Path, valkey_socket: Path, sim: Sim, policy: dict[str, Any]
+    serve: Serve, sim: Sim, policy: dict[str, Any]
 ) -> None:
     stream = policy["preset"] == "strict"  # and balanced holds all of a JSON answer
-    async with running_gate(
-        tmp_path, valkey_socket, sim.url, policy=policy, customers=customers("0.002")
-    ) as gate:
+    async with serve(policy=policy, customers=customers("0.002")) as gate:
         assert (await gate.chat("hi", stream=stream, max_tokens=1000)).status_code == 402
         assert sim.provider.served.posts == 0
 
@@ -137,50 +126,38 @@ async def asked_in(gate: Gate, api: str, stream: bool, **fields: Any) -> Any:
     "api", ["chat", "chat_completion_tokens", "completions", "responses", "messages"]
 )
 async def test_the_maximum_is_lowered_to_what_the_wallet_pays_and_said(
-    tmp_path: Path, valkey_socket: Path, sim: Sim, api: str, stream: bool
+    serve: Serve, api: str, stream: bool
 ) -> None:
-    async with running_gate(
-        tmp_path, valkey_socket, sim.url, policy=CLAMP, customers=customers("0.002")
-    ) as gate:
+    async with serve(policy=CLAMP, customers=customers("0.002")) as gate:
         answer = await asked_in(gate, api, stream)
         assert answer.status_code == 200, answer.text
-        told = int(answer.headers["x-credits-max-tokens"])
+        maximum = int(answer.headers["x-credits-max-tokens"])
         [event] = await ended(gate)
-        assert event.usage["output"] == told, "the upstream had it, and stopped there"
+        assert event.usage["output"] == maximum, "the upstream had it, and stopped there"
         assert "clamped" in event.facts["flags"]
         assert event.facts["finish_reason"] != "error"
         assert event.estimated_amount_nano <= 2_000_000 < event.estimated_amount_nano + OUTPUT
 
 
-async def test_every_name_of_the_maximum_is_lowered(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
-    async with running_gate(
-        tmp_path, valkey_socket, sim.url, policy=CLAMP, customers=customers("0.002")
-    ) as gate:
+async def test_every_name_of_the_maximum_is_lowered(serve: Serve) -> None:
+    async with serve(policy=CLAMP, customers=customers("0.002")) as gate:
         answer = await asked_in(gate, "chat", False, max_completion_tokens=2500)
         [event] = await ended(gate)
         assert event.usage["output"] == int(answer.headers["x-credits-max-tokens"])
 
 
-async def test_several_choices_share_what_there_is(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
-    async with running_gate(
-        tmp_path, valkey_socket, sim.url, policy=CLAMP, customers=customers("0.004")
-    ) as gate:
+async def test_several_choices_share_what_there_is(serve: Serve) -> None:
+    async with serve(policy=CLAMP, customers=customers("0.004")) as gate:
         answer = await asked_in(gate, "chat", False, n=3)
-        told = int(answer.headers["x-credits-max-tokens"])
+        maximum = int(answer.headers["x-credits-max-tokens"])
         [event] = await ended(gate)
         assert event.estimated_amount_nano <= 4_000_000
         assert event.estimated_amount_nano + 3 * OUTPUT > 4_000_000
-        assert 200 < told < 333
+        assert 200 < maximum < 333
 
 
-async def test_what_the_wallet_can_pay_is_not_lowered(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
-    async with running_gate(tmp_path, valkey_socket, sim.url, policy=CLAMP) as gate:
+async def test_what_the_wallet_can_pay_is_not_lowered(serve: Serve) -> None:
+    async with serve(policy=CLAMP) as gate:
         answer = await asked_in(gate, "chat", True)
         assert "x-credits-max-tokens" not in answer.headers
         [event] = await ended(gate)
@@ -188,28 +165,20 @@ async def test_what_the_wallet_can_pay_is_not_lowered(
 
 
 async def test_less_than_the_least_is_402_and_the_upstream_hears_nothing(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
+    serve: Serve, sim: Sim
 ) -> None:
-    async with running_gate(
-        tmp_path, valkey_socket, sim.url, policy=CLAMP, customers=customers("0.00024")
-    ) as gate:
+    async with serve(policy=CLAMP, customers=customers("0.00024")) as gate:
         assert (await asked_in(gate, "chat", False)).status_code == 402
         assert sim.provider.served.posts == 0
 
 
-async def test_without_the_policy_nothing_is_ever_lowered(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
-    async with running_gate(tmp_path, valkey_socket, sim.url, customers=customers("0.002")) as gate:
+async def test_without_the_policy_nothing_is_ever_lowered(serve: Serve) -> None:
+    async with serve(customers=customers("0.002")) as gate:
         assert (await asked_in(gate, "chat", False)).status_code == 402
 
 
-async def test_the_official_sdk_sees_a_clamped_answer_end_by_its_length(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
-    async with running_gate(
-        tmp_path, valkey_socket, sim.url, policy=CLAMP, customers=customers("0.002")
-    ) as gate:
+async def test_the_official_sdk_sees_a_clamped_answer_end_by_its_length(serve: Serve) -> None:
+    async with serve(policy=CLAMP, customers=customers("0.002")) as gate:
         client = openai.AsyncOpenAI(base_url=f"{gate.url}/v1", api_key=KEY, max_retries=0)
         raw = await client.chat.completions.with_raw_response.create(
             model="small", max_tokens=3000, messages=[{"role": "user", "content": ASKED}]
@@ -223,11 +192,9 @@ async def test_the_official_sdk_sees_a_clamped_answer_end_by_its_length(
 # What is expected
 
 
-async def test_a_stream_holds_what_answers_were_once_enough_have_ended(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_a_stream_holds_what_answers_were_once_enough_have_ended(serve: Serve) -> None:
     policy = {"preset": "balanced", "hold_output_tokens": 2000}
-    async with running_gate(tmp_path, valkey_socket, sim.url, policy=policy) as gate:
+    async with serve(policy=policy) as gate:
         reserved = []
         for count in (50, 1):
             for _ in range(count):

@@ -79,11 +79,11 @@ async def test_while_the_upstream_is_being_connected_to(
             tmp_path, valkey_socket, url, upstreams=upstreams, policy=policy
         ) as gate:
             clients = [await ask(gate, stream=stream) for stream in (False, True)]
-            await until(lambda: len(gate.service.live) == 2)
+            await until(lambda: len(gate.live) == 2)
             await asyncio.sleep(0.05)
             for client in clients:
                 client.reset()
-            await until(lambda: not gate.service.live, within_s=3)
+            await until(lambda: not gate.live, within_s=3)
             events = await gate.events()
             assert [(event.kind, event.amount_nano) for event in events] == [("release", 0)] * 2
             assert await gate.held_nano() == 0

@@ -38,7 +38,7 @@ async def gate(
     tmp_path: Path, own: OwnServer, sim: Sim, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gate]:
     monkeypatch.setattr(background, "REPLAY_EVERY_S", 0.1)
-    async with running_gate(tmp_path, own.socket, sim.url) as running:
+    async with running_gate(tmp_path, own.socket, sim.url, ledger_timeout_s=1.0) as running:
         yield running
 
 
@@ -121,7 +121,7 @@ async def test_running_requests_end_well_and_their_settles_land_later(
         assert answer.text.endswith("data: [DONE]\n\n")
     for answer in answers[3:]:
         assert answer.status_code == 200
-        assert "x-credits-cost" not in answer.headers, "nothing is told that is not so yet"
+        assert "x-credits-cost" not in answer.headers, "nothing is settled yet"
         assert "x-credits-remaining" in answer.headers
     await gate.settle_all()
     assert gate.service.snapshot()["creditgate_settle_journal_entries"]["samples"] == [[[], 6]]
@@ -143,7 +143,9 @@ async def test_a_stream_that_outgrows_its_hold_meanwhile_goes_on_and_is_charged(
 ) -> None:
     monkeypatch.setattr(background, "REPLAY_EVERY_S", 0.1)
     policy = {"preset": "balanced", "hold_output_tokens": 20, "checkpoint_interval_ms": 100}
-    async with running_gate(tmp_path, own.socket, sim.url, policy=policy) as gate:
+    async with running_gate(
+        tmp_path, own.socket, sim.url, policy=policy, ledger_timeout_s=1.0
+    ) as gate:
         asked = asyncio.create_task(gate.chat("hi\nsim: tokens=200 itl_ms=5", stream=True))
         await asyncio.sleep(0.2)
         await go_down(own, how)
@@ -160,7 +162,7 @@ async def test_a_gate_that_stops_while_the_ledger_is_down_leaves_its_settles_to_
     tmp_path: Path, own: OwnServer, sim: Sim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(background, "REPLAY_EVERY_S", 0.1)
-    async with running_gate(tmp_path, own.socket, sim.url) as gate:
+    async with running_gate(tmp_path, own.socket, sim.url, ledger_timeout_s=1.0) as gate:
         asked = asyncio.create_task(gate.chat("hi\nsim: tokens=9 ttft_ms=400"))
         await asyncio.sleep(0.2)
         await go_down(own, "killed")

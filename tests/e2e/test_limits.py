@@ -1,4 +1,4 @@
-"""Who may, how much, until when: limits, keys and networks, through the whole gate."""
+"""Who may, how much, until when: limits, keys and networks, through a complete gate."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.flow.handler import Flow
-from tests.support.gate import KEY, Gate, digest, running_gate
+from tests.support.gate import KEY, Gate, Serve, digest
 from tests.support.upstreams import Sim
 
 QUICK = "hi\nsim: tokens=3"
@@ -36,9 +36,9 @@ def limit(measure: str, ceiling: str, window: str | None = None, scope: str = "c
     ],
 )
 async def test_a_rate_limit_is_429_with_its_scope_and_when_to_come_back(
-    tmp_path: Path, valkey_socket: Path, sim: Sim, given: dict[str, Any], source: str
+    serve: Serve, sim: Sim, given: dict[str, Any], source: str
 ) -> None:
-    async with running_gate(tmp_path, valkey_socket, sim.url, customers=customers(given)) as gate:
+    async with serve(customers=customers(given)) as gate:
         statuses = []
         for _ in range(3):
             answer = await gate.chat(f"{QUICK} input=100", max_tokens=10)
@@ -51,21 +51,19 @@ async def test_a_rate_limit_is_429_with_its_scope_and_when_to_come_back(
         assert source in error["message"]
         longest = {"day": 86_400, "week": 7 * 86_400, "month": 31 * 86_400}[given["window"]]
         assert 1 <= int(answer.headers["retry-after"]) <= longest
-        told = error["metadata"]["limit"]
-        assert (told["scope"], told["name"]) == (given["scope"], source.split()[1])
-        assert (told["measure"], told["window"]) == (given["measure"], given["window"])
-        assert told["ceiling"] == int(given["ceiling"])
-        assert told["retry_after_s"] == int(answer.headers["retry-after"])
+        details = error["metadata"]["limit"]
+        assert (details["scope"], details["name"]) == (given["scope"], source.split()[1])
+        assert (details["measure"], details["window"]) == (given["measure"], given["window"])
+        assert details["ceiling"] == int(given["ceiling"])
+        assert details["retry_after_s"] == int(answer.headers["retry-after"])
         too_long = int(answer.headers["retry-after"]) > 120
         assert answer.headers.get("x-should-retry") == ("false" if too_long else None)
         assert sim.provider.served.posts == 2
 
 
-async def test_a_spend_limit_is_402_although_there_is_credit(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_a_spend_limit_is_402_although_there_is_credit(serve: Serve) -> None:
     limits = customers(limit("spend", "0.0002", "day"))
-    async with running_gate(tmp_path, valkey_socket, sim.url, customers=limits) as gate:
+    async with serve(customers=limits) as gate:
         answer = await gate.chat(QUICK, max_tokens=100)
         assert answer.status_code == 402
         metadata = answer.json()["error"]["metadata"]
@@ -80,11 +78,9 @@ async def test_a_spend_limit_is_402_although_there_is_credit(
         assert 0 < int(answer.headers["retry-after"]) <= 86_400
 
 
-async def test_a_spend_limit_that_running_requests_hold_is_429(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_a_spend_limit_that_running_requests_hold_is_429(serve: Serve) -> None:
     limits = customers(limit("spend", "0.0006", "day"))
-    async with running_gate(tmp_path, valkey_socket, sim.url, customers=limits) as gate:
+    async with serve(customers=limits) as gate:
         stream = {
             "model": "small",
             "stream": True,
@@ -101,11 +97,9 @@ async def test_a_spend_limit_that_running_requests_hold_is_429(
             await running.aread()
 
 
-async def test_an_anthropic_client_is_told_whose_limit_it_is(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_an_anthropic_client_is_told_whose_limit_it_is(serve: Serve) -> None:
     limits = customers(limit("requests", "1", "minute", "key"))
-    async with running_gate(tmp_path, valkey_socket, sim.url, customers=limits) as gate:
+    async with serve(customers=limits) as gate:
         message = {
             "model": "small",
             "max_tokens": 5,
@@ -118,22 +112,20 @@ async def test_an_anthropic_client_is_told_whose_limit_it_is(
         error = refused.json()["error"]
         assert error["type"] == "rate_limit_error"
         assert "key k_acme (requests per minute)" in error["message"]
-        told = error["metadata"]["limit"]
-        assert (told["name"], told["rolling"], told["left"]) == ("k_acme", True, 0)
-        assert 55 <= told["retry_after_s"] <= 65, "a window and what is left of its slot"
-        assert refused.headers["retry-after"] == str(told["retry_after_s"])
+        details = error["metadata"]["limit"]
+        assert (details["name"], details["rolling"], details["left"]) == ("k_acme", True, 0)
+        assert 55 <= details["retry_after_s"] <= 65, "a window and what is left of its slot"
+        assert refused.headers["retry-after"] == str(details["retry_after_s"])
 
 
-async def test_credits_show_the_caller_s_limits_as_they_stand(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_credits_show_the_caller_s_limits_as_they_stand(serve: Serve) -> None:
     given = (
         limit("requests", "5", "minute", "key"),
         limit("spend", "1.00", "day"),
         {"scope": "model", "model": "dear", "measure": "requests", "window": "day", "ceiling": 3},
         limit("concurrent", "2"),
     )
-    async with running_gate(tmp_path, valkey_socket, sim.url, customers=customers(*given)) as gate:
+    async with serve(customers=customers(*given)) as gate:
         await gate.chat(QUICK)
         event = await gate.one_event()
         shown = (await gate.client.get("/v1/credits", headers=gate.headers)).json()["data"]
@@ -148,12 +140,10 @@ async def test_credits_show_the_caller_s_limits_as_they_stand(
         assert (dear["scope"], dear["name"], dear["used"], dear["left"]) == ("model", "dear", 0, 3)
 
 
-async def test_a_model_s_limit_stops_that_model_alone(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_a_model_s_limit_stops_that_model_alone(serve: Serve) -> None:
     given = {"scope": "model", "models": ["dear"], "measure": "requests", "window": "day"}
     limits = customers({**given, "ceiling": 1})
-    async with running_gate(tmp_path, valkey_socket, sim.url, customers=limits) as gate:
+    async with serve(customers=limits) as gate:
         assert (await gate.chat(QUICK, model="dear", max_tokens=5)).status_code == 200
         await gate.settle_all()
         refused = await gate.chat(QUICK, model="dear", max_tokens=5)
@@ -163,11 +153,9 @@ async def test_a_model_s_limit_stops_that_model_alone(
         assert (await gate.chat(QUICK, model="small")).status_code == 200
 
 
-async def test_a_concurrency_limit_opens_again_when_a_request_ends(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_a_concurrency_limit_opens_again_when_a_request_ends(serve: Serve) -> None:
     limits = customers(limit("concurrent", "1"))
-    async with running_gate(tmp_path, valkey_socket, sim.url, customers=limits) as gate:
+    async with serve(customers=limits) as gate:
         async with gate.client.stream(
             "POST",
             "/v1/chat/completions",
@@ -187,14 +175,10 @@ async def test_a_concurrency_limit_opens_again_when_a_request_ends(
         assert (await gate.chat(QUICK)).status_code == 200
 
 
-async def test_openai_s_own_status_for_an_empty_account_is_a_switch(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_openai_s_own_status_for_an_empty_account_is_a_switch(serve: Serve) -> None:
     policy = {"preset": "balanced", "insufficient_status": 429}
     nobody = customers(grants=[])
-    async with running_gate(
-        tmp_path, valkey_socket, sim.url, policy=policy, customers=nobody
-    ) as gate:
+    async with serve(policy=policy, customers=nobody) as gate:
         answer = await gate.chat(QUICK)
         assert answer.status_code == 429
         assert answer.json()["error"]["type"] == "insufficient_quota"
@@ -239,11 +223,11 @@ async def test_a_revoked_key_is_401_at_the_next_request_whatever_it_asks(
 
 
 async def test_a_trusted_gateway_names_the_customer_and_upstream_does_not_hear_of_it(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
+    serve: Serve,
 ) -> None:
     trusted = {"customer": "x-customer", "project": "x-project", "networks": ["127.0.0.0/8"]}
     auth = {"keys": True, "trusted_header": trusted}
-    async with running_gate(tmp_path, valkey_socket, sim.url, auth=auth) as gate:
+    async with serve(auth=auth) as gate:
         body = {"model": "small", "messages": [{"role": "user", "content": QUICK}]}
         said = {"x-customer": "acme", "x-project": "p1"}
         answer = await gate.client.post("/v1/chat/completions", json=body, headers=said)
@@ -270,11 +254,9 @@ async def test_a_request_that_comes_while_the_gate_drains_is_503_and_health_stil
     assert sim.provider.served.posts == 0
 
 
-async def test_the_policy_s_output_maximum_is_told_to_the_upstream(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_the_policy_s_output_maximum_is_told_to_the_upstream(serve: Serve) -> None:
     policy = {"preset": "balanced", "default_max_output_tokens": 20}
-    async with running_gate(tmp_path, valkey_socket, sim.url, policy=policy) as gate:
+    async with serve(policy=policy) as gate:
         answer = await gate.chat("hi\nsim: tokens=500")
         event = await gate.one_event()
         assert event.usage["output"] == 20, "what was bounded is what can come"
@@ -296,12 +278,10 @@ async def test_a_changed_credit_limit_reaches_a_gate_that_was_not_told(
     assert frozen.json()["error"]["metadata"]["reason"] == "wallet_frozen"
 
 
-async def test_models_of_a_key_are_all_that_it_sees_and_may_use(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_models_of_a_key_are_all_that_it_sees_and_may_use(serve: Serve) -> None:
     key = {"id": "k_acme", "sha256": digest(KEY), "models": ["small"]}
     only = customers(keys=[key])
-    async with running_gate(tmp_path, valkey_socket, sim.url, customers=only) as gate:
+    async with serve(customers=only) as gate:
         refused = await gate.chat(QUICK, model="dear")
         assert refused.status_code == 403
         shown = (await gate.client.get("/v1/models", headers=gate.headers)).json()["data"]

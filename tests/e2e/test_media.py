@@ -1,5 +1,5 @@
 """Images, speech and transcriptions through the gate: the official SDK on real sockets, the worked
-examples of docs/media.md, and the rows 39 and 40 of the bad-input catalogue."""
+examples of docs/how-to/media.md, and the rows 39 and 40 of the bad-input catalogue."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from tests.support.gate import BROKE_KEY, KEY, Gate, running_gate
 from tests.support.media_api import MediaApi, media_api
 from tests.support.rawhttp import RawAnswer, RawClient
 
-PAGE = (Path(__file__).parents[2] / "docs" / "media.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "media.md").read_text()
 EXAMPLES = dict(re.findall(r"^- (.*) → ([\d.]+)$", PAGE, re.MULTILINE))
 SOUND = b"RIFF" + b"\0" * 49_996
 
@@ -163,15 +163,20 @@ async def test_a_streamed_transcript_reports_its_tokens(gate: Gate, api: MediaAp
     assert event.usage == {"input": 14, "output": 5}
 
 
-@pytest.mark.parametrize("seconds", [-1, "a while", 10**9])
 async def test_48_absurd_seconds_are_a_capped_estimate(
-    gate: Gate, api: MediaApi, seconds: Any
+    gate: Gate, api: MediaApi, subtests: pytest.Subtests
 ) -> None:
-    api.usage = {"type": "duration", "seconds": seconds}
-    await client_of(gate).audio.transcriptions.create(model="listener", file=("a.wav", SOUND))
-    event = await gate.one_event()
-    assert event.facts["flags"] == ["usage_absurd"]
-    assert 0 < event.amount_nano <= event.estimated_amount_nano
+    client = client_of(gate)
+    absurd: list[Any] = [-1, "a while", 10**9]
+    for count, seconds in enumerate(absurd, 1):
+        with subtests.test(str(seconds)):
+            api.usage = {"type": "duration", "seconds": seconds}
+            await client.audio.transcriptions.create(model="listener", file=("a.wav", SOUND))
+            await gate.settle_all()
+            event = (await gate.events())[-1]
+            assert len(await gate.events()) == count
+            assert event.facts["flags"] == ["usage_absurd"]
+            assert 0 < event.amount_nano <= event.estimated_amount_nano
 
 
 async def test_who_cannot_pay_is_refused_before_anything_is_made(gate: Gate, api: MediaApi) -> None:
@@ -275,36 +280,39 @@ async def nothing_moved(gate: Gate, api: MediaApi) -> None:
     assert (await gate.held_nano(), await gate.settled_nano()) == (0, 0)
 
 
-@pytest.mark.parametrize(("body", "status"), [pytest.param(b, s, id=i) for i, b, s in FORMS])
 async def test_39_a_form_that_has_no_one_reading_is_refused(
-    gate: Gate, api: MediaApi, body: bytes, status: int
+    gate: Gate, api: MediaApi, subtests: pytest.Subtests
 ) -> None:
-    answer = await send_form(gate, body)
-    assert answer.status == status, answer.body
-    assert json.loads(answer.body)["error"]["message"]
-    await nothing_moved(gate, api)
+    for row, body, status in FORMS:
+        with subtests.test(row):
+            answer = await send_form(gate, body)
+            assert answer.status == status, answer.body
+            assert json.loads(answer.body)["error"]["message"]
+            await nothing_moved(gate, api)
 
 
-@pytest.mark.parametrize(
-    ("content_type", "status"),
-    [
-        (b"multipart/form-data", 400),
-        (b"multipart/form-data; boundary=", 400),
-        (b"multipart/form-data; boundary=" + b"B" * 71, 400),
-        (b'multipart/form-data; boundary="B\\""', 400),
-        (b"multipart/form-data; boundary=B; boundary=C", 400),
-        (b"multipart/form-data; charset=x; boundary=B", 400),
-        (b"multipart/form-data; boundary=B\r\nContent-Type: multipart/form-data; boundary=C", 400),
-        (b"multipart/mixed; boundary=B", 415),
-        (b"application/json", 415),
-    ],
-)
+FORM_TYPE = b"multipart/form-data; "
+TYPES: list[tuple[bytes, int]] = [
+    (b"multipart/form-data", 400),
+    (FORM_TYPE + b"boundary=", 400),
+    (FORM_TYPE + b"boundary=" + b"B" * 71, 400),
+    (FORM_TYPE + b'boundary="B\\""', 400),
+    (FORM_TYPE + b"boundary=B; boundary=C", 400),
+    (FORM_TYPE + b"charset=x; boundary=B", 400),
+    (FORM_TYPE + b"boundary=B\r\nContent-Type: multipart/form-data; boundary=C", 400),
+    (b"multipart/mixed; boundary=B", 415),
+    (b"application/json", 415),
+]
+
+
 async def test_39_a_boundary_has_one_reading(
-    gate: Gate, api: MediaApi, content_type: bytes, status: int
+    gate: Gate, api: MediaApi, subtests: pytest.Subtests
 ) -> None:
-    answer = await send_form(gate, MODEL + file() + END, content_type)
-    assert answer.status == status, answer.body
-    await nothing_moved(gate, api)
+    for content_type, status in TYPES:
+        with subtests.test(repr(content_type)):
+            answer = await send_form(gate, MODEL + file() + END, content_type)
+            assert answer.status == status, answer.body
+            await nothing_moved(gate, api)
 
 
 async def send_chunked(
@@ -325,24 +333,24 @@ async def send_chunked(
     return answer
 
 
-@pytest.mark.parametrize(
-    "content_type",
-    [
-        b"multipart/form-data; boundary=B",
-        b"multipart/form-data; charset=utf-8; boundary=B",
-        b'Multipart/Form-Data;boundary="B"; charset="UTF-8"',
-    ],
-)
 async def test_40_a_chunked_form_with_part_headers_and_a_charset_is_read(
-    gate: Gate, api: MediaApi, content_type: bytes
+    gate: Gate, api: MediaApi, subtests: pytest.Subtests
 ) -> None:
     plain = b"Content-Type: text/plain; charset=UTF-8\r\nContent-Length: 5\r\n"
     odd = b"Content-Transfer-Encoding: 8bit\r\nX-A: b\r\n"
     body = MODEL + field("prompt", b"Hello", plain + odd) + file() + END
-    answer = await send_chunked(gate, body, content_type)
-    assert answer.status == 200, answer.body
-    event = await gate.one_event()
-    assert event.facts["model"] == "listener"
+    types = (
+        FORM_TYPE + b"boundary=B",
+        FORM_TYPE + b"charset=utf-8; boundary=B",
+        b'Multipart/Form-Data;boundary="B"; charset="UTF-8"',
+    )
+    for count, content_type in enumerate(types, 1):
+        with subtests.test(repr(content_type)):
+            answer = await send_chunked(gate, body, content_type)
+            assert answer.status == 200, answer.body
+            await gate.settle_all()
+            models = [event.facts["model"] for event in await gate.events()]
+            assert models == ["listener"] * count
 
 
 async def test_40_a_chunked_form_over_the_limit_is_413(gate: Gate, api: MediaApi) -> None:
@@ -367,28 +375,41 @@ async def test_24_a_form_over_the_limit_is_413(gate: Gate, api: MediaApi) -> Non
     await nothing_moved(gate, api)
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/v1/images/generations", {"model": "painter"}),
-        ("/v1/images/generations", {"model": "painter", "prompt": "x", "n": 0}),
-        ("/v1/images/generations", {"model": "painter", "prompt": "x", "n": "2"}),
-        ("/v1/images/generations", {"model": "painter", "prompt": "x", "stream": True}),
-        ("/v1/images/generations", {"model": "painter", "prompt": "x", "partial_images": 3}),
-        ("/v1/images/generations", {"model": "painter", "prompt": "x", "background": True}),
-        ("/v1/audio/speech", {"model": "reader", "voice": "v"}),
-        ("/v1/audio/speech", {"model": "reader", "voice": "v", "input": ["a"]}),
-        ("/v1/audio/speech", {"model": "reader", "voice": "v", "input": "a", "Input": "b"}),
-        ("/v1/audio/speech", {"model": "reader", "voice": "v", "input": "a", "n": 5}),
-    ],
-)
+PICTURE = {"model": "painter", "prompt": "x"}
+SPEECH = {"model": "reader", "voice": "v"}
+UNBOUNDED: list[tuple[str, dict[str, Any]]] = [
+    *(
+        ("/v1/images/generations", body)
+        for body in (
+            {"model": "painter"},
+            {**PICTURE, "n": 0},
+            {**PICTURE, "n": "2"},
+            {**PICTURE, "stream": True},
+            {**PICTURE, "partial_images": 3},
+            {**PICTURE, "background": True},
+        )
+    ),
+    *(
+        ("/v1/audio/speech", body)
+        for body in (
+            SPEECH,
+            {**SPEECH, "input": ["a"]},
+            {**SPEECH, "input": "a", "Input": "b"},
+            {**SPEECH, "input": "a", "n": 5},
+        )
+    ),
+]
+
+
 async def test_what_has_no_bound_is_refused(
-    gate: Gate, api: MediaApi, path: str, body: dict[str, Any]
+    gate: Gate, api: MediaApi, subtests: pytest.Subtests
 ) -> None:
-    answer = await gate.post(path, body)
-    assert answer.status_code == 400
-    assert answer.json()["error"]["message"]
-    await nothing_moved(gate, api)
+    for path, body in UNBOUNDED:
+        with subtests.test(str(body)):
+            answer = await gate.post(path, body)
+            assert answer.status_code == 400
+            assert answer.json()["error"]["message"]
+            await nothing_moved(gate, api)
 
 
 async def test_47_a_form_s_retry_is_the_same_under_another_boundary(

@@ -100,7 +100,7 @@ async def chat(gate: Gate, **fields: Any) -> httpx.Response:
 
 async def paid(gate: Gate, price: float) -> Event:
     """The one event charges this, and so was the wallet; nothing is held."""
-    await until(lambda: not gate.service.live)
+    await until(lambda: not gate.live)
     event = await gate.one_event()
     assert event.amount_nano == round(price * CREDIT) == await gate.settled_nano()
     assert await gate.held_nano() == 0
@@ -341,7 +341,7 @@ async def leave(gate: Gate, **fields: Any) -> None:
         + b"Content-Length: %d\r\n\r\n" % len(content)
         + content
     )
-    await until(lambda: any(run.progress.stage == "sent" for run in gate.service.live))
+    await until(lambda: any(run.progress.stage == "sent" for run in gate.live))
     await asyncio.sleep(0.02)
     client.reset()
 

@@ -18,7 +18,7 @@ from loadtest import gate as gates
 from tests.support.gate import digest
 from tests.support.upstreams import sim_provider
 
-ROUNDS = int(os.environ.get("CREDITGATE_OVERSPEND_ROUNDS", "8"))
+ROUNDS = int(os.environ.get("CREDITGATE_OVERSPEND_ROUNDS", "2"))
 REQUESTS, PAID, WORKERS = 500, 100, 4
 OUTPUT_TOKENS, INPUT_RATE_NANO, OUTPUT_RATE_NANO = 8, 500, 2000
 RICH = "sk-rich"

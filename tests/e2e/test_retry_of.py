@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from gateway.domain.events import Event
-from tests.support.gate import KEY, Gate, running_gate
+from tests.support.gate import KEY, Gate, Serve, running_gate
 from tests.support.until import until
 from tests.support.upstreams import Sim
 
@@ -22,14 +22,14 @@ def chat(content: str, **fields: Any) -> dict[str, Any]:
 
 async def leave(gate: Gate, content: str = SLOW, *, within_s: float = 0.15, **fields: Any) -> None:
     """Ask, and close the connection before the answer has come."""
-    live = len(gate.service.live)
+    live = len(gate.live)
     patience = httpx.Timeout(10, read=within_s)
     async with httpx.AsyncClient(base_url=gate.url, timeout=patience) as hasty:
         with pytest.raises(httpx.TimeoutException):
             await hasty.post(
                 "/v1/chat/completions", json=chat(content, **fields), headers=gate.headers
             )
-    await until(lambda: len(gate.service.live) <= live, within_s=5)
+    await until(lambda: len(gate.live) <= live, within_s=5)
 
 
 async def settled(gate: Gate) -> list[Event]:
@@ -81,16 +81,18 @@ async def test_a_stream_that_the_upstream_broke_off_was_charged_and_is_retried(
     ]
 
 
-async def test_what_was_released_is_not_named(gate: Gate, sim: Sim) -> None:
+async def test_what_was_released_is_not_named(serve: Serve, sim: Sim) -> None:
     """An upstream that cannot, and one that never answers: nothing was charged."""
-    for failing in ("hi\nsim: status=503", "hi\nsim: hang=before_head"):
-        for _ in range(2):
-            assert (await gate.chat(failing)).status_code in (503, 504)
-    await gate.settle_all()
-    events = await gate.events()
-    assert [event.kind for event in events] == ["release"] * 4
-    assert retries(events) == [None] * 4
-    assert await gate.store._client.exists("{cg}:unanswered") == 0, "nobody had to be told"
+    upstreams = {"sim": {"base_url": sim.url, "timeouts": {"head_ms": 300}}}
+    async with serve(upstreams=upstreams) as gate:
+        for failing in ("hi\nsim: status=503", "hi\nsim: hang=before_head"):
+            for _ in range(2):
+                assert (await gate.chat(failing)).status_code in (503, 504)
+        await gate.settle_all()
+        events = await gate.events()
+        assert [event.kind for event in events] == ["release"] * 4
+        assert retries(events) == [None] * 4
+        assert await gate.store._client.exists("{cg}:unanswered") == 0, "nothing to share"
 
 
 async def test_a_stream_that_ends_with_its_client_leaving_on_the_last_frame_was_answered(
@@ -107,7 +109,7 @@ async def test_a_stream_that_ends_with_its_client_leaving_on_the_last_frame_was_
                 break
         await stream.close()
         await client.close()
-        await until(lambda: not gate.service.live)
+        await until(lambda: not gate.live)
     assert retries(await settled(gate)) == [None, None]
 
 
@@ -120,7 +122,7 @@ async def test_the_official_sdk_that_lost_patience_is_charged_for_each_and_each_
             model="small", max_tokens=8, messages=[{"role": "user", "content": SLOW}]
         )
     await sdk.close()
-    await until(lambda: not gate.service.live, within_s=5)
+    await until(lambda: not gate.live, within_s=5)
     events = sorted(await settled(gate), key=lambda event: event.facts["request_id"])
     ids = [event.facts["request_id"] for event in events]
     assert sim.provider.served.posts == len(events) == 3
@@ -137,7 +139,7 @@ async def test_a_retry_that_comes_to_another_gate_is_known_there(
     ):
         running = asyncio.create_task(leave(one))
         await until(lambda: two.service.retries._marks)
-        assert one.service.live, "the first is still being read for its usage"
+        assert one.live, "the first is still being read for its usage"
         assert (await two.chat(SLOW)).status_code == 200
         await running
         await until(lambda: not one.service.retries._marks)

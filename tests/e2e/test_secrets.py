@@ -83,7 +83,7 @@ async def everything_in(client: redis.asyncio.Redis) -> bytes:
 def clean(where: str, text: str | bytes) -> None:
     said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     for canary in CANARIES:
-        assert canary not in said, f"{canary!r} stands in {where}"
+        assert canary not in said, f"{canary!r} appears in {where}"
 
 
 HEADERS = {
@@ -198,7 +198,7 @@ async def test_no_canary_anywhere(
             ("settle", LedgerUnavailable(PROMPT)),
         ):
             await fail_once(gate, monkeypatch, script, fault)
-        await until(lambda: not gate.service.live)
+        await until(lambda: not gate.live)
         await gate.settle_all()
         await gate.service.ledger.refusals.flush()
         clean("the metrics", orjson.dumps(gate.service.snapshot()))

@@ -3,12 +3,14 @@ its event says. The simulated provider answers in the tier that the test has it 
 """
 
 from collections.abc import AsyncIterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from gateway.domain.events import Event
 from tests.e2e.test_sdks import anthropic_client, openai_client
 from tests.support.gate import Gate, digest, running_gate
 from tests.support.upstreams import Sim
@@ -78,46 +80,52 @@ def said(tier: str) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(
-    ("asked", "served", "charged_in", "nano", "cost"),
-    [
-        ("default", "default", "default", 30_000, 3_000),
-        ("flex", "flex", "flex", 15_000, 1_500),
-        ("priority", "priority", "priority", 61_000, 6_000),
-        ("priority", "default", "default", 30_000, 3_000),  # not served so, not charged so
-        ("flex", "default", "flex", 15_000, 1_500),  # the caller asked for the cheap one
-        ("flex", "priority", "flex", 15_000, 1_500),
-        ("default", "scale", "default", 30_000, 3_000),  # a tier without a price
-        ("auto", "default", "default", 30_000, 3_000),
-        ("auto", "priority", "default", 30_000, 3_000),  # `auto` was sent as `default`
-        ("priority", "", "priority", 61_000, 6_000),  # an answer that does not say
-        ("priority", "auto", "priority", 61_000, 6_000),  # nor does one that echoes this
-    ],
-)
+TIERS: list[tuple[Any, str, str, int, int]] = [
+    # asked for, served in, charged in, nano-credits charged, nano-credits of cost
+    ("default", "default", "default", 30_000, 3_000),
+    ("flex", "flex", "flex", 15_000, 1_500),
+    ("priority", "priority", "priority", 61_000, 6_000),
+    ("priority", "default", "default", 30_000, 3_000),  # not served so, not charged so
+    ("flex", "default", "flex", 15_000, 1_500),  # the caller asked for the cheap one
+    ("flex", "priority", "flex", 15_000, 1_500),
+    ("default", "scale", "default", 30_000, 3_000),  # a tier without a price
+    ("auto", "default", "default", 30_000, 3_000),
+    ("auto", "priority", "default", 30_000, 3_000),  # `auto` was sent as `default`
+    ("priority", "", "priority", 61_000, 6_000),  # an answer that does not say
+    ("priority", "auto", "priority", 61_000, 6_000),  # nor does one that echoes this
+]
+
+
 async def test_a_request_is_charged_in_the_tier_that_served_it_and_never_above_what_it_asked_for(
-    tiers: Gate, stream: bool, asked: Any, served: str, charged_in: str, nano: int, cost: int
+    tiers: Gate, subtests: pytest.Subtests
 ) -> None:
     chat = openai_client(tiers).chat.completions
-    if stream:
-        answer = await chat.create(
-            model="small", service_tier=asked, messages=said(served), stream=True
-        )
-        [_ async for _ in answer]
-    else:
-        await chat.create(model="small", service_tier=asked, messages=said(served))
-    event = await tiers.one_event()
-    assert (event.amount_nano, event.cost_nano) == (nano, cost)
-    assert (event.usage["input"], event.usage["output"]) == (10, 5)
-    assert event.facts["service_tier"] == charged_in
-    expected = asked if asked != "auto" else "default"
-    assert ("service_tier_changed" in event.facts["flags"]) == (
-        served not in ("", "auto", expected)
-    )
-    other = None if served in ("", "auto", charged_in) else served
-    assert event.facts.get("response_service_tier") == other
-    assert await tiers.settled_nano() == nano
-    assert await tiers.held_nano() == 0
+    for stream, (asked, served, charged_in, nano, cost) in product((False, True), TIERS):
+        with subtests.test(f"{asked=} {served=} {stream=}"):
+            before_nano = await tiers.settled_nano()
+            answer = await chat.create(
+                model="small", service_tier=asked, messages=said(served), stream=stream
+            )
+            if stream:
+                [_ async for _ in answer]
+            event = await last_event(tiers)
+            assert (event.amount_nano, event.cost_nano) == (nano, cost)
+            assert (event.usage["input"], event.usage["output"]) == (10, 5)
+            assert event.facts["service_tier"] == charged_in
+            expected = asked if asked != "auto" else "default"
+            assert ("service_tier_changed" in event.facts["flags"]) == (
+                served not in ("", "auto", expected)
+            )
+            other = None if served in ("", "auto", charged_in) else served
+            assert event.facts.get("response_service_tier") == other
+            assert await tiers.settled_nano() - before_nano == nano
+            assert await tiers.held_nano() == 0
+
+
+async def last_event(gate: Gate) -> Event:
+    """The newest event, once all has settled."""
+    await gate.settle_all()
+    return (await gate.events())[-1]
 
 
 async def test_the_hold_is_at_the_price_of_what_was_asked_for(tiers: Gate) -> None:
@@ -141,11 +149,11 @@ async def test_what_the_provider_may_choose_is_held_at_the_dearest_and_charged_a
     assert dearer > 2 * float(plain.headers["x-credits-reserved"])
     await tiers.settle_all()
     events = {event.facts["request_id"]: event for event in await tiers.events()}
-    told = [
+    charges = [
         (each.amount_nano, each.facts["service_tier"], each.facts["flags"])
         for each in (events[answer.headers["x-request-id"]] for answer in (dear, cheap, mute))
     ]
-    assert told == [(61_000, "priority", []), (30_000, "default", []), (30_000, "default", [])]
+    assert charges == [(61_000, "priority", []), (30_000, "default", []), (30_000, "default", [])]
 
 
 async def test_an_override_is_a_whole_price_so_its_other_tiers_are_not_to_be_had(
@@ -165,16 +173,17 @@ async def test_an_override_is_a_whole_price_so_its_other_tiers_are_not_to_be_had
     assert event.facts["flags"] == ["service_tier_changed"]
 
 
-@pytest.mark.parametrize("tier", ["scale", "performance", "Flex", "turbo", "", 7, ["flex"]])
 async def test_a_tier_without_a_price_is_refused_with_those_that_have_one(
-    tiers: Gate, sim: Sim, tier: Any
+    tiers: Gate, sim: Sim, subtests: pytest.Subtests
 ) -> None:
-    answer = await tiers.chat("Hello", service_tier=tier)
-    assert answer.status_code == 400
-    error = answer.json()["error"]
-    assert error["param"] == "service_tier"
-    if isinstance(tier, str):
-        assert 'Send one of "auto", "default", "flex", "priority"' in error["message"]
+    for tier in ("scale", "performance", "Flex", "turbo", "", 7, ["flex"]):
+        with subtests.test(repr(tier)):
+            answer = await tiers.chat("Hello", service_tier=tier)
+            assert answer.status_code == 400
+            error = answer.json()["error"]
+            assert error["param"] == "service_tier"
+            if isinstance(tier, str):
+                assert 'Send one of "auto", "default", "flex", "priority"' in error["message"]
     plain = await tiers.chat("Hello", model="plain", service_tier="flex")
     assert plain.status_code == 400
     assert '"auto", "default", or leave it out' in plain.json()["error"]["message"]
@@ -194,32 +203,29 @@ async def test_responses_and_embeddings_say_their_tier_too(tiers: Gate) -> None:
     assert (event.amount_nano, event.facts["service_tier"]) == (15_000, "flex")
 
 
-@pytest.mark.parametrize(
-    ("model", "asked", "served", "nano", "charged_in"),
-    [
-        ("small", "auto", "standard", 30_000, "default"),
-        ("small", "standard_only", "standard", 30_000, "default"),
-        ("small", "auto", "priority", 30_000, "default"),
-        ("chosen", "auto", "priority", 61_000, "priority"),
-        ("chosen", "standard_only", "standard", 30_000, "default"),
-    ],
-)
-@pytest.mark.parametrize("stream", [False, True])
-async def test_anthropic_s_words_for_the_same(
-    tiers: Gate, stream: bool, model: str, asked: Any, served: str, nano: int, charged_in: str
-) -> None:
+ANTHROPIC_TIERS: list[tuple[str, Any, str, int, str]] = [
+    # model, asked for, served in, nano-credits charged, charged in
+    ("small", "auto", "standard", 30_000, "default"),
+    ("small", "standard_only", "standard", 30_000, "default"),
+    ("small", "auto", "priority", 30_000, "default"),
+    ("chosen", "auto", "priority", 61_000, "priority"),
+    ("chosen", "standard_only", "standard", 30_000, "default"),
+]
+
+
+async def test_anthropic_s_words_for_the_same(tiers: Gate, subtests: pytest.Subtests) -> None:
     messages = anthropic_client(tiers).messages
-    wanted: dict[str, Any] = {"model": model, "max_tokens": 20, "service_tier": asked}
-    if stream:
-        async for _ in await messages.create(**wanted, messages=said(served), stream=True):
-            pass
-    else:
-        await messages.create(**wanted, messages=said(served))
-    event = await tiers.one_event()
-    assert (event.amount_nano, event.facts["service_tier"]) == (nano, charged_in)
-    assert ("service_tier_changed" in event.facts["flags"]) == (
-        served == "priority" and charged_in == "default"
-    )
+    for stream, (model, asked, served, nano, charged_in) in product((False, True), ANTHROPIC_TIERS):
+        with subtests.test(f"{model} {asked=} {served=} {stream=}"):
+            wanted: dict[str, Any] = {"model": model, "max_tokens": 20, "service_tier": asked}
+            answer = await messages.create(**wanted, messages=said(served), stream=stream)
+            if stream:
+                [_ async for _ in answer]
+            event = await last_event(tiers)
+            assert (event.amount_nano, event.facts["service_tier"]) == (nano, charged_in)
+            assert ("service_tier_changed" in event.facts["flags"]) == (
+                served == "priority" and charged_in == "default"
+            )
 
 
 async def test_a_key_sees_what_it_may_ask_for(tiers: Gate) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gate import Gate, gate_config, running_gate
+from tests.support.gate import Gate, Serve, gate_config, running_gate
 from tests.support.upstreams import Sim
 
 CONTEXT = 1_000_000
@@ -69,10 +69,10 @@ async def test_the_operator_s_number_takes_the_place_of_the_context(
 
 @pytest.mark.parametrize("reference", [None, 5000])
 async def test_the_number_for_all_kinds_still_works(
-    tmp_path: Path, valkey_socket: Path, sim: Sim, reference: int | None
+    serve: Serve, sim: Sim, reference: int | None
 ) -> None:
     policy = {} if reference is None else {"reference_tokens": reference}
-    async with running_gate(tmp_path, valkey_socket, sim.url, policy=policy) as gate:
+    async with serve(policy=policy) as gate:
         answer = await gate.post(GENERATE, film_of(4000))
         if reference is None:
             assert answer.status_code == 400

@@ -32,11 +32,11 @@ async def failed(
         stream = "after" in content or "cut" in content
         answer = await gate.chat(content, stream=stream)
         event = await gate.one_event()
-        told = await Desk(tmp_path / "gateway.yaml").run("why", event.facts["request_id"])
+        explained = await Desk(tmp_path / "gateway.yaml").run("why", event.facts["request_id"])
         [(labels, count)] = gate.service.snapshot()["creditgate_upstream_failures_total"]["samples"]
         assert count == 1
         line = await logged(gate, capfd)
-    return answer.status_code, event, line, labels[1], told.out
+    return answer.status_code, event, line, labels[1], explained.out
 
 
 async def logged(gate: Gate, capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -85,13 +85,13 @@ async def test_it_is_said_everywhere_what_failed(
 ) -> None:
     plain = sim.url.removeprefix("http://")
     url = url.replace("SIM", sim.url).replace("TLS", sim_tls.url).replace("PLAIN", plain)
-    got, event, line, counted, told = await failed(
+    got, event, line, counted, explained = await failed(
         tmp_path, valkey_socket, url, capfd, content, **upstream
     )
     assert got == status
     assert event.facts["upstream_error"] == cause
     assert counted == cause
     assert words in line["upstream_error"]
-    assert f"upstream error {cause}" in told
+    assert f"upstream error {cause}" in explained
     if status != 200:
         assert line["reason"] == f"upstream_{cause}"

@@ -1,6 +1,6 @@
 """Every way out of a request ends in one terminal event, and the money is right.
 
-The rows are those of the table in docs/flow.md. After each test nothing is held and the wallet
+The rows are those of the table in docs/reference/outcomes.md. After each test nothing is held and the wallet
 was charged exactly what its events say.
 """
 
@@ -15,7 +15,7 @@ import pytest
 from gateway.domain.events import Event
 from gateway.domain.reservation import Account
 from gateway.ledger.codec.records import DueReservation
-from tests.support.gate import BROKE_KEY, KEY, Gate, digest, running_gate
+from tests.support.gate import BROKE_KEY, KEY, Gate, Serve, digest, running_gate
 from tests.support.rawhttp import RawClient
 from tests.support.upstreams import Sim
 
@@ -121,12 +121,10 @@ async def test_a_broken_json_answer_is_502_and_released(gate: Gate, sim: Sim, ho
 
 
 @pytest.mark.parametrize("how", ["before_head", "after_head"])
-async def test_an_upstream_that_hangs_is_504_and_released(
-    tmp_path: Path, valkey_socket: Path, sim: Sim, how: str
-) -> None:
+async def test_an_upstream_that_hangs_is_504_and_released(serve: Serve, sim: Sim, how: str) -> None:
     timeouts = {"connect_ms": 500, "head_ms": 300, "between_bytes_ms": 300}
     upstreams = {"sim": {"base_url": sim.url, "timeouts": timeouts}}
-    async with running_gate(tmp_path, valkey_socket, sim.url, upstreams=upstreams) as gate:
+    async with serve(upstreams=upstreams) as gate:
         answer = await gate.chat(f"hi\nsim: hang={how}")
         assert answer.status_code == 504
         event = await ended(gate)
@@ -195,10 +193,10 @@ async def test_a_client_that_leaves_before_a_json_answer_pays_for_it(gate: Gate,
     ("policy", "charged"), [("charge_input", 0), ("charge_hold", 4096), ("drain", 40)]
 )
 async def test_the_route_s_policy_says_what_a_client_pays_that_leaves_a_stream(
-    tmp_path: Path, valkey_socket: Path, sim: Sim, policy: str, charged: int
+    serve: Serve, policy: str, charged: int
 ) -> None:
     settings = {**BALANCED, "disconnect_stream": policy}
-    async with running_gate(tmp_path, valkey_socket, sim.url, policy=settings) as gate:
+    async with serve(policy=settings) as gate:
         client = await RawClient.connect(int(gate.url.rpartition(":")[2]))
         sent = httpx.Request(
             "POST", "http://a/", json=body("hi\nsim: tokens=40 itl_ms=10", stream=True)
@@ -220,11 +218,9 @@ async def test_the_route_s_policy_says_what_a_client_pays_that_leaves_a_stream(
         assert event.usage.get("output", 0) == charged
 
 
-async def test_a_stream_of_a_funded_customer_outgrows_its_first_hold(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_a_stream_of_a_funded_customer_outgrows_its_first_hold(serve: Serve) -> None:
     policy = {**BALANCED, "hold_output_tokens": 50}
-    async with running_gate(tmp_path, valkey_socket, sim.url, policy=policy) as gate:
+    async with serve(policy=policy) as gate:
         answer = await gate.chat("hi\nsim: tokens=400 itl_ms=2", stream=True)
         assert answer.text.endswith("data: [DONE]\n\n")
         event = await ended(gate)
@@ -284,16 +280,14 @@ async def test_a_broke_customer_is_402_and_the_upstream_hears_nothing(gate: Gate
     assert await gate.events("broke") == []
 
 
-async def test_credit_that_other_requests_hold_is_429_and_comes_back(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_credit_that_other_requests_hold_is_429_and_comes_back(serve: Serve) -> None:
     customers = {
         "acme": {
             "grants": [{"name": "start", "amount": "0.02", "category": "paid"}],
             "keys": [{"id": "k_acme", "sha256": digest(KEY)}],
         }
     }
-    async with running_gate(tmp_path, valkey_socket, sim.url, customers=customers) as gate:
+    async with serve(customers=customers) as gate:
         running = asyncio.create_task(gate.chat("hi\nsim: tokens=3 ttft_ms=700"))
         await asyncio.sleep(0.3)
         blocked = await gate.chat("hi")
@@ -306,11 +300,9 @@ async def test_credit_that_other_requests_hold_is_429_and_comes_back(
         assert (await gate.chat("hi\nsim: tokens=3")).status_code == 200
 
 
-async def test_the_hold_of_a_gate_that_died_expires_and_charges_its_input(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_the_hold_of_a_gate_that_died_expires_and_charges_its_input(serve: Serve) -> None:
     policy = {**BALANCED, "hold_ttl_ms": 30_000, "checkpoint_interval_ms": 200}
-    async with running_gate(tmp_path, valkey_socket, sim.url, policy=policy) as gate:
+    async with serve(policy=policy) as gate:
         running = asyncio.create_task(gate.chat("hi\nsim: tokens=60 itl_ms=40", stream=True))
         await asyncio.sleep(1.2)
         held = await gate.held_nano()

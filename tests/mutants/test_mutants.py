@@ -148,7 +148,7 @@ def test_the_list_names_mutants_that_there_are() -> None:
     assert set(listed) <= names
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_sample_of_mutants_is_noticed_but_for_those_listed(tmp_path: Path) -> None:
     size = os.environ.get("CREDITGATE_MUTANTS", "30")

@@ -1,4 +1,4 @@
-"""The exporter beside a gate, as the supervisor runs it, and waiting for what it delivers."""
+"""Runs the exporter with a gate, as the supervisor does, and waits for what it delivers."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +13,7 @@ from tests.support.until import until
 
 @asynccontextmanager
 async def exporting(gate: Gate) -> AsyncIterator[ExportService]:
-    """The exporter beside a gate, as the supervisor runs it."""
+    """Run the exporter of this gate until the block ends."""
     url, data = gate.settings.redis.connection_url(), str(gate.settings.data_dir)
     assert url is not None
     service = await build_exporter(gate.settings, Resources(url, data, "exporter-0"))
@@ -29,7 +29,7 @@ def stored(gate: Gate) -> dict[int, Place]:
 
 
 async def delivered(gate: Gate) -> None:
-    """Until the store has all that the outbox had."""
+    """Wait until the store has every entry that the outbox had."""
     await gate.settle_all()
 
     async def all_of_it() -> bool:

@@ -1,16 +1,18 @@
-"""A whole gate inside the test's process: real settings, ledger, sockets, flow; no supervisor.
+"""A complete gate inside the test's process: real settings, ledger, sockets, flow; no supervisor.
 
-`async with running_gate(tmp_path, valkey_url, sim.url) as gate:` serves on a free port. What the
-supervisor would do beside it (accounts, export) the helper does when asked.
+`async with running_gate(tmp_path, valkey_socket, sim.url) as gate:` serves on a free port. It writes
+the accounts, as the supervisor would; `tests/support/delivering.py` adds the exporter.
 """
 
 import hashlib
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import yaml
@@ -21,8 +23,10 @@ from gateway.app.roles import Resources
 from gateway.app.sync import sync_accounts
 from gateway.domain.delivery import START, DeadLetter
 from gateway.domain.events import Event
+from gateway.flow.reservation.live import LiveReservations
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.outbox import Outbox
 from gateway.settings import Settings, load_settings
 from tests.support.loose_ledger import LooseLedger
@@ -30,10 +34,12 @@ from tests.support.loose_ledger import LooseLedger
 KEY = "sk-test-customer"
 BROKE_KEY = "sk-test-broke"
 SHARDS = 4
+# httpx reads the system's certificates for each client (40 ms), also for plain HTTP.
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def digest(key: str) -> str:
-    """How a key stands in the configuration."""
+    """The form of a key in the configuration."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -73,7 +79,7 @@ def gate_config(sim_url: str, data_dir: Path, ledger_url: str, **changes: Any) -
 
 @dataclass(slots=True)
 class Gate:
-    """A running gate and what a test asks of it."""
+    """A running gate with helpers that send requests and read its ledger."""
 
     url: str
     service: Service
@@ -89,6 +95,11 @@ class Gate:
             "content-type": "application/json",
         }
     )
+
+    @property
+    def live(self) -> LiveReservations:
+        """The reservations of requests that run now."""
+        return self.service.live
 
     async def chat(self, content: str = "Hello", **fields: Any) -> httpx.Response:
         """One chat completion; the simulator obeys a last line such as `sim: tokens=5`."""
@@ -119,7 +130,7 @@ class Gate:
         return LooseLedger(self.runner, shard_count=SHARDS, clock_ms=lambda: now_ms)
 
     async def settle_all(self) -> None:
-        """Wait until nothing is on its way to the ledger any more."""
+        """Wait until every pending settlement has reached the ledger."""
         await self.service.delivery.drain(grace_s=10.0)
 
     async def one_event(self, customer_id: str = "acme") -> Event:
@@ -143,13 +154,17 @@ async def running_gate(
 ) -> AsyncIterator[Gate]:
     """Serve a gate on a free port; drained and closed at the end.
 
-    `empty=False` leaves in the ledger what is there; `ledger_url` stands for the socket; other
-    `changes` replace whole sections.
+    `empty=False` leaves in the ledger what is there; `ledger_url` replaces the socket;
+    `ledger_timeout_s` bounds each ledger command: long, because a busy machine can stand still for
+    more than the second that a gate allows, and its 503 makes SDKs retry. Other `changes` replace
+    whole sections.
     """
     empty = changes.pop("empty", True)
+    ledger_timeout_s = changes.pop("ledger_timeout_s", 20.0)
     ledger_url = changes.pop("ledger_url", f"unix://{valkey_socket}")
     file = tmp_path / "gateway.yaml"
-    file.write_text(yaml.safe_dump(gate_config(sim_url, tmp_path / "data", ledger_url, **changes)))
+    config = gate_config(sim_url, tmp_path / "data", ledger_url, **changes)
+    file.write_text(yaml.dump(config, Dumper=yaml.CSafeDumper))
     settings = load_settings(file)
     redis_client = Endpoint.from_url(ledger_url).client(name="test")
     if empty:
@@ -158,15 +173,22 @@ async def running_gate(
     runner = RedisRunner(redis_client)
     ledger = LooseLedger(runner, shard_count=SHARDS)
     await sync_accounts(settings, ledger.wallets, store)
-    service = await build_gate(settings, Resources(ledger_url, str(tmp_path / "data"), "worker-0"))
+    defaults = CoalescingRunner.__init__.__kwdefaults__
+    with mock.patch.dict(defaults, timeout_s=ledger_timeout_s):
+        resources = Resources(ledger_url, str(tmp_path / "data"), "worker-0")
+        service = await build_gate(settings, resources)
     sock = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     await service.start(sock)
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=30, verify=PLAIN) as client:
             yield Gate(
                 url, service, settings, store, ledger, Outbox(redis_client, SHARDS), runner, client
             )
     finally:
         await service.drain(5.0)
         await redis_client.aclose()
+
+
+Serve = Callable[..., AbstractAsyncContextManager[Gate]]
+"""`running_gate` for one test's folder, ledger and provider: see the fixture `serve`."""

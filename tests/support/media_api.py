@@ -1,5 +1,5 @@
 """OpenAI's images and audio on a free port: answers in the documented shapes, forms read by another
-parser than the gate's. What it answers beside is set by the test."""
+parser than the gate's. The test sets the rest of its answers."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from aiohttp import BodyPartReader, web
 
 @dataclass
 class MediaApi:
-    """usage: told with an answer; images: how many come (None: as many as asked for)."""
+    """usage: reported with an answer; images: how many come (None: as many as requested)."""
 
     url: str = ""
     usage: Any = None
@@ -59,7 +59,7 @@ class MediaApi:
         async for part in reader:
             assert isinstance(part, BodyPartReader)
             assert part.name is not None
-            assert part.name not in form, "a part stands twice"
+            assert part.name not in form, "a part comes twice"
             if part.filename is None:
                 form[part.name] = await part.text()
             else:

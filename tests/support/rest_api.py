@@ -21,14 +21,14 @@ class Heard:
 
 @dataclass
 class RestApi:
-    """status and take_s are of every answer; drawn is what a rendering tells (None: nothing),
-    told the body of a JSON answer (None: one of its own), cut breaks an export off."""
+    """status and take_s apply to every answer; drawn is the header of a rendering (None: absent),
+    json_body the body of a JSON answer (None: a default), cut breaks an export off."""
 
     url: str = ""
     status: int = 200
     take_s: float = 0.0
     drawn: str | None = "3"
-    told: str | None = None
+    json_body: str | None = None
     cut: bool = False
     heard: list[Heard] = field(default_factory=list)
 
@@ -57,8 +57,8 @@ class RestApi:
         if request.method == "DELETE":
             return web.Response(status=204)
         document = {"path": request.path, "heard": len(self.heard)}
-        told = json.dumps(document) if self.told is None else self.told
-        return web.Response(status=self.status, body=told, content_type="application/json")
+        text = json.dumps(document) if self.json_body is None else self.json_body
+        return web.Response(status=self.status, body=text, content_type="application/json")
 
 
 @asynccontextmanager

@@ -292,7 +292,6 @@ _SHAPES: Final[Mapping[RefusalKind, tuple[int, str]]] = {
     "ledger_unavailable": (503, "overloaded_error"),
     "overloaded": (503, "overloaded_error"),
     "shutting_down": (503, "overloaded_error"),
-    "overloaded": (503, "overloaded_error"),
     "upstream_unreachable": (502, "api_error"),
     "upstream_auth": (502, "api_error"),
     "upstream_timeout": (504, "timeout_error"),

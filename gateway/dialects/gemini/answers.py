@@ -32,7 +32,6 @@ _SHAPES: Final[Mapping[RefusalKind, tuple[int, str]]] = {
     "ledger_unavailable": (503, "UNAVAILABLE"),
     "overloaded": (503, "UNAVAILABLE"),
     "shutting_down": (503, "UNAVAILABLE"),
-    "overloaded": (503, "UNAVAILABLE"),
     "upstream_unreachable": (502, "UNAVAILABLE"),
     "upstream_auth": (502, "UNAVAILABLE"),
     "upstream_timeout": (504, "DEADLINE_EXCEEDED"),

@@ -31,7 +31,6 @@ _SHAPES: Final[Mapping[RefusalKind, tuple[int, str, str | None]]] = {
     "ledger_unavailable": (503, "api_error", "ledger_unavailable"),
     "overloaded": (503, "api_error", "overloaded"),
     "shutting_down": (503, "api_error", "shutting_down"),
-    "overloaded": (503, "api_error", "overloaded"),
     "upstream_unreachable": (502, "api_error", "upstream_unreachable"),
     "upstream_auth": (502, "api_error", "upstream_auth"),
     "upstream_timeout": (504, "api_error", "upstream_timeout"),

@@ -82,7 +82,20 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
     started.end()
 
 
-def test_the_printed_lines_work_as_they_stand(dev: Dev) -> None:
+def test_one_gate_is_found_by_a_second_by_a_load_test_and_by_its_printed_lines(
+    dev: Dev, subtests: pytest.Subtests
+) -> None:
+    """In this order: the first two charge nothing."""
+    for step in (
+        a_second_one_on_the_same_data_says_so_and_harms_nothing,
+        a_load_test_finds_the_gate_and_everything_around_it,
+        the_printed_lines_work_as_they_stand,
+    ):
+        with subtests.test(step.__name__):
+            step(dev)
+
+
+def the_printed_lines_work_as_they_stand(dev: Dev) -> None:
     assert dev.balance() == "10"
     chat = json.loads(dev.paste("a chat"))
     assert chat["usage"]["completion_tokens"] > 0
@@ -121,7 +134,7 @@ def test_kill_9_leaves_no_process_and_no_second_server_on_the_data(dev: Dev) -> 
     again.end()
 
 
-def test_a_second_one_on_the_same_data_says_so_and_harms_nothing(dev: Dev) -> None:
+def a_second_one_on_the_same_data_says_so_and_harms_nothing(dev: Dev) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "gateway.cli", "dev", "--port", "0", "--admin-port", "0"],
         cwd=dev.folder,
@@ -138,19 +151,9 @@ def test_a_second_one_on_the_same_data_says_so_and_harms_nothing(dev: Dev) -> No
     assert dev.balance() == "10"
 
 
-def test_a_load_test_finds_the_gate_and_everything_around_it(dev: Dev) -> None:
-    words = (
-        "--rate",
-        "20",
-        "-d",
-        "2s",
-        "--warmup",
-        "0s",
-        "-t",
-        "added p50<60s",
-        "-t",
-        "errors<50%",
-    )
+def a_load_test_finds_the_gate_and_everything_around_it(dev: Dev) -> None:
+    targets = ("-t", "added p50<60s", "-t", "errors<50%")
+    words = ("--rate", "20", "-d", "2s", "--warmup", "0s", *targets)
     done = subprocess.run(
         [sys.executable, "-m", "gateway.cli", "loadtest", *words],
         cwd=dev.folder,

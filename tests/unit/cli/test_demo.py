@@ -24,7 +24,7 @@ WHOLE_STORY_S = 240
 
 def with_the_model(test: Callable[..., None]) -> Callable[..., None]:
     """Marks a test that starts llama.cpp."""
-    for mark in (pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(2 * WHOLE_STORY_S)):
+    for mark in (pytest.mark.long, pytest.mark.model, pytest.mark.timeout(2 * WHOLE_STORY_S)):
         test = mark(test)
     return test
 

@@ -28,6 +28,8 @@ from tests.support.upstreams import Sim
 from .desk import Desk
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
+SOON_S = 60
+"""For a program with three processes, on a machine that does other work too."""
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
 
 
@@ -221,6 +223,7 @@ async def test_what_cannot_be_done_again_is_named_and_keeps_the_shard_shut(
         await client.aclose()
 
 
+@pytest.mark.timeout(5 * SOON_S)
 async def test_a_killed_worker_s_successor_is_503_too_and_reopening_reaches_it(
     tmp_path: Path, own: OwnServer, sim: Sim
 ) -> None:
@@ -269,7 +272,7 @@ class Program:
         async def does() -> bool:
             return await self.chat() == status
 
-        await until(does, 30)
+        await until(does, SOON_S)
 
     def worker(self) -> psutil.Process:
         children = psutil.Process(self.process.pid).children()
@@ -295,12 +298,12 @@ async def program_tells_the_story(program: Program, own: OwnServer, folder: Path
         with open_store(store) as opened:  # empty until the exporter has created it
             return sum(each.event.kind == "settle" for each in opened.latest(100)) >= 4
 
-    await until(delivered_all)
+    await until(delivered_all, SOON_S)
     await asyncio.to_thread(restore, own)
     await program.answers(503)
     killed = program.worker()
     killed.kill()
-    await until(lambda: not killed.is_running() or killed.status() == psutil.STATUS_ZOMBIE)
+    await until(lambda: not killed.is_running() or killed.status() == psutil.STATUS_ZOMBIE, SOON_S)
     await program.answers(503)
     assert (await program.admin())["degraded"]
     reopened = await desk.run("ledger", "reopen")
@@ -311,4 +314,4 @@ async def program_tells_the_story(program: Program, own: OwnServer, folder: Path
     async def is_whole() -> bool:
         return "degraded" not in await program.admin()
 
-    await until(is_whole)
+    await until(is_whole, SOON_S)

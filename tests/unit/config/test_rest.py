@@ -1,6 +1,5 @@
 """config/rest.yaml, served end to end before a plain REST API: what the sample's comments say."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import yaml
 from gateway.domain.events import Event
 from tests.support.gate import Gate, running_gate
 from tests.support.rest_api import RestApi, rest_api
+from tests.support.until import until
 
 CONFIG = Path(__file__).parents[3] / "config" / "rest.yaml"
 
@@ -103,26 +103,24 @@ async def test_a_request_that_says_nothing_is_held_at_its_default(gate: Gate, ap
     await last(gate)
 
 
-@pytest.mark.parametrize(
-    ("drawn", "flag", "tiles"),
-    [
+async def test_what_the_answer_should_tell_and_does_not_is_charged_at_its_bound(
+    gate: Gate, api: RestApi, subtests: pytest.Subtests
+) -> None:
+    for drawn, flag, tiles in (
         (None, "usage_missing", 10),
         ("many", "usage_absurd", 10),
         ("-1", "usage_absurd", 10),
         ("1001", "usage_absurd", 10),
         ("1000", None, 1000),
         ("2.5", None, 3),
-    ],
-)
-async def test_what_the_answer_should_tell_and_does_not_is_charged_at_its_bound(
-    gate: Gate, api: RestApi, drawn: str | None, flag: str | None, tiles: int
-) -> None:
-    api.drawn = drawn
-    await ask(gate, "POST", "/v1/maps/m-1/render", json={"tiles": 10})
-    event = await last(gate)
-    assert event.usage["item"] == tiles
-    assert event.facts["flags"] == ([flag] if flag else [])
-    assert event.facts["usage_source"] == ("estimated" if flag else "provider_reported")
+    ):
+        with subtests.test(f"{drawn=}"):
+            api.drawn = drawn
+            await ask(gate, "POST", "/v1/maps/m-1/render", json={"tiles": 10})
+            event = await last(gate)
+            assert event.usage["item"] == tiles
+            assert event.facts["flags"] == ([flag] if flag else [])
+            assert event.facts["usage_source"] == ("estimated" if flag else "provider_reported")
 
 
 async def test_one_path_has_a_price_for_each_method(gate: Gate, api: RestApi) -> None:
@@ -146,15 +144,13 @@ async def test_one_path_has_a_price_for_each_method(gate: Gate, api: RestApi) ->
     assert "DELETE, GET, PATCH, PUT" in refused.text
 
 
-@pytest.mark.parametrize("status", [301, 404, 500])
-async def test_an_answer_that_is_no_success_is_not_charged(
-    gate: Gate, api: RestApi, status: int
-) -> None:
-    api.status = status
-    answer = await ask(gate, "GET", "/v1/maps/7")
-    assert answer.status_code == status
-    event = await last(gate)
-    assert (event.kind, event.amount_nano) == ("release", 0)
+async def test_an_answer_that_is_no_success_is_not_charged(gate: Gate, api: RestApi) -> None:
+    for status in (301, 404, 500):
+        api.status = status
+        answer = await ask(gate, "GET", "/v1/maps/7")
+        assert answer.status_code == status
+        event = await last(gate)
+        assert (event.kind, event.amount_nano) == ("release", 0)
 
 
 async def test_an_export_is_charged_by_its_bytes(gate: Gate, api: RestApi) -> None:
@@ -187,7 +183,7 @@ async def test_a_client_that_leaves_still_pays_for_what_was_done(gate: Gate, api
     api.take_s = 1.05
     with pytest.raises(httpx.ReadTimeout):
         await ask(gate, "POST", "/v1/directions", content=b"from a to b", timeout=0.2)
-    await asyncio.sleep(1.2)
+    await until(lambda: not gate.live)
     event = await last(gate)
     assert (event.kind, event.usage) == ("settle", {"second": 2})
 
@@ -200,92 +196,50 @@ async def test_who_cannot_pay_is_refused_before_the_api_hears_of_it(
     assert api.heard == []
 
 
+BATCH, RENDER = "POST /v1/geocode/batch", "POST /v1/maps/7/render"
+FORM = {"content": b"a=1", "headers": {"content-type": "application/x-www-form-urlencoded"}}
 NOT_TILES: list[Any] = [-1, "3", True, [], None, 65, 1e300]
-BAD: list[tuple[str, str, str, dict[str, Any], int, str | None]] = [
-    ("no addresses", "POST", "/v1/geocode/batch", {"json": {}}, 400, "/addresses"),
-    ("no body", "POST", "/v1/geocode/batch", {}, 400, None),
-    (
-        "addresses number",
-        "POST",
-        "/v1/geocode/batch",
-        {"json": {"addresses": 3}},
-        400,
-        "/addresses",
-    ),
-    (
-        "too many addresses",
-        "POST",
-        "/v1/geocode/batch",
-        {"json": {"addresses": ["a"] * 1001}},
-        400,
-        "/addresses",
-    ),
-    (
-        "addresses twice",
-        "POST",
-        "/v1/geocode/batch",
-        {"content": b'{"addresses":["a"],"addresses":["a","b"]}'},
-        400,
-        "addresses",
-    ),
-    (
-        "Addresses beside",
-        "POST",
-        "/v1/geocode/batch",
-        {"json": {"addresses": ["a"], "Addresses": ["a", "b"]}},
-        400,
-        "/addresses",
-    ),
-    ("Tiles alone", "POST", "/v1/maps/7/render", {"json": {"Tiles": 60}}, 400, "/tiles"),
-    *(
-        (f"tiles {value!r}", "POST", "/v1/maps/7/render", {"json": {"tiles": value}}, 400, "/tiles")
-        for value in NOT_TILES
-    ),
-    (
-        "a form where JSON is priced",
-        "POST",
-        "/v1/geocode/batch",
-        {"content": b"a=1", "headers": {"content-type": "application/x-www-form-urlencoded"}},
-        415,
-        None,
-    ),
-    ("an unknown parameter", "GET", "/v1/geocode?address=a&tiles=9", {}, 400, "tiles"),
-    ("a parameter in disguise", "GET", "/v1/geocode?addres%73=a", {}, 400, None),
-    ("a semicolon", "GET", "/v1/geocode?address=a;tiles=9", {}, 400, None),
-    ("a key in the query", "GET", "/v1/geocode?address=a&key=sk-demo", {}, 400, "key"),
-    ("a query where none is known", "GET", "/v1/maps/7?x=1", {}, 400, "x"),
-    ("an escaped placeholder", "GET", "/v1/maps/a%20b", {}, 404, None),
-    ("an escaped slash", "GET", "/v1/maps/a%2fb", {}, 400, None),
-    ("an empty placeholder", "GET", "/v1/maps//render", {}, 404, None),
-    ("dots for a placeholder", "GET", "/v1/maps/../render", {}, 404, None),
-    ("one segment more", "GET", "/v1/maps/7/8", {}, 404, None),
-    ("a trailing slash", "GET", "/v1/maps/7/", {}, 404, None),
-    ("a colon", "GET", "/v1/maps/7:x", {}, 404, None),
+BAD: list[tuple[str, dict[str, Any], int, str | None]] = [
+    # request, body, status, the parameter that is named
+    (BATCH, {"json": {}}, 400, "/addresses"),
+    (BATCH, {}, 400, None),
+    (BATCH, {"json": {"addresses": 3}}, 400, "/addresses"),
+    (BATCH, {"json": {"addresses": ["a"] * 1001}}, 400, "/addresses"),
+    (BATCH, {"content": b'{"addresses":["a"],"addresses":["a","b"]}'}, 400, "addresses"),
+    (BATCH, {"json": {"addresses": ["a"], "Addresses": ["a", "b"]}}, 400, "/addresses"),
+    (RENDER, {"json": {"Tiles": 60}}, 400, "/tiles"),
+    *((RENDER, {"json": {"tiles": value}}, 400, "/tiles") for value in NOT_TILES),
+    (BATCH, FORM, 415, None),
+    ("GET /v1/geocode?address=a&tiles=9", {}, 400, "tiles"),
+    ("GET /v1/geocode?addres%73=a", {}, 400, None),
+    ("GET /v1/geocode?address=a;tiles=9", {}, 400, None),
+    ("GET /v1/geocode?address=a&key=sk-demo", {}, 400, "key"),
+    ("GET /v1/maps/7?x=1", {}, 400, "x"),  # a query where none is known
+    ("GET /v1/maps/a%20b", {}, 404, None),
+    ("GET /v1/maps/a%2fb", {}, 400, None),
+    ("GET /v1/maps//render", {}, 404, None),
+    ("GET /v1/maps/../render", {}, 404, None),
+    ("GET /v1/maps/7/8", {}, 404, None),
+    ("GET /v1/maps/7/", {}, 404, None),
+    ("GET /v1/maps/7:x", {}, 404, None),
 ]
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "options", "status", "param"), [pytest.param(*b, id=i) for i, *b in BAD]
-)
 async def test_what_cannot_be_priced_is_refused_and_nothing_moves(
-    gate: Gate,
-    api: RestApi,
-    method: str,
-    path: str,
-    options: dict[str, Any],
-    status: int,
-    param: str | None,
+    gate: Gate, api: RestApi, subtests: pytest.Subtests
 ) -> None:
-    answer = await ask(gate, method, path, **options)
-    assert answer.status_code == status, answer.text
-    error = answer.json()["error"]
-    assert error["message"]
-    assert error["param"] == param
-    assert "sk-demo" not in answer.text
-    await gate.settle_all()
-    assert api.heard == []
-    assert await gate.events() == []
-    assert (await gate.held_nano(), await gate.settled_nano()) == (0, 0)
+    for request, options, status, param in BAD:
+        with subtests.test(f"{request} {str(options)[:60]}"):
+            answer = await ask(gate, *request.split(), **options)
+            assert answer.status_code == status, answer.text
+            error = answer.json()["error"]
+            assert error["message"]
+            assert error["param"] == param
+            assert "sk-demo" not in answer.text
+            await gate.settle_all()
+            assert api.heard == []
+            assert await gate.events() == []
+            assert (await gate.held_nano(), await gate.settled_nano()) == (0, 0)
 
 
 async def test_a_route_s_price_is_no_model_that_a_request_could_name(

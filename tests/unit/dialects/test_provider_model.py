@@ -15,7 +15,7 @@ from gateway.dialects.base import Answered, ReadOptions
 from tests.support.metering import Case, asked_of, charge, rate
 from tests.unit.dialects.provider_model import Truth, Writer
 
-SEEDS = int(os.environ.get("CREDITGATE_METER_SEEDS", "2000"))
+SEEDS = int(os.environ.get("CREDITGATE_METER_SEEDS", "1000"))
 MINUTES = float(os.environ.get("CREDITGATE_METER_MINUTES", "0"))
 MOST_BYTES = 12_000_000
 WORKERS = 4

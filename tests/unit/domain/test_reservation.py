@@ -1,4 +1,4 @@
-"""Where a customer lives, for ever."""
+"""The shard of a customer, which never changes."""
 
 from gateway.domain.reservation import SETTLE_MAX_AGE_MS, TOMBSTONE_TTL_MS, shard_of
 

@@ -33,7 +33,7 @@ QUICK = PumpOptions(
 
 
 class Memory(Sink):
-    """A sink in memory that does as it is told."""
+    """A sink in memory that follows its script."""
 
     name: ClassVar[str] = "memory"
 
@@ -53,13 +53,13 @@ class Memory(Sink):
     async def write(self, batch: Batch) -> Written:
         if self.down:
             self.down -= 1
-            raise SinkUnavailable("told so")
+            raise SinkUnavailable("as scripted")
         failed = []
         for event in batch.events:
             left = self.rejects.get(event.event_id, 0)
             if left:
                 self.rejects[event.event_id] = left - 1
-                failed.append(Failure(event, "told so", retry=left > 0))
+                failed.append(Failure(event, "as scripted", retry=left > 0))
         self.batches.append(batch)
         if not failed:
             self.cursors = {**self.cursors, **batch.ends}
@@ -185,7 +185,7 @@ async def test_an_event_refused_for_good_is_buried_at_once(
     sink.rejects[writer.written[2]] = -1
     await drained(pump)
     ((letter),) = sink.batches[-1].dead
-    assert (letter.event_id, letter.reason) == (writer.written[2], "told so")
+    assert (letter.event_id, letter.reason) == (writer.written[2], "as scripted")
     assert (pump.tally.delivered, pump.tally.dead_letters) == (5, 1)
     assert (await writer.head(2)).acked == Place(1, 0)
 
@@ -264,7 +264,7 @@ async def test_a_replaced_store_is_noticed(pump: Pump, sink: Memory, writer: Out
 async def test_a_ledger_that_lost_a_tail_is_noticed_at_the_start(
     writer: OutboxWriter, tmp_path: Path
 ) -> None:
-    """It numbers its next events anew: they stay in the outbox, and the shard takes nothing more."""
+    """It numbers its next events from the start: they stay in the outbox, and the shard takes nothing more."""
     path = tmp_path / "events.db"
     outbox = Outbox(writer.client, 4)
     for _ in range(5):
@@ -357,7 +357,7 @@ async def test_an_acknowledgement_that_fails_is_given_again(
         async def ack(self, shard: int, epoch: int, seq: int) -> None:
             self.refusals -= 1
             if self.refusals >= 0:
-                raise LedgerUnavailable("told so", unknown=True)
+                raise LedgerUnavailable("as scripted", unknown=True)
             await super().ack(shard, epoch, seq)
 
     await writer.write_many(8)

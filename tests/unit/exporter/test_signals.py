@@ -1,4 +1,4 @@
-"""Signals from the store to a real receiver that fails, hangs, and is told again."""
+"""Alerts from the store to a real receiver that fails, hangs, and gets them again."""
 
 import asyncio
 import io

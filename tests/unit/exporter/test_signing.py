@@ -36,9 +36,9 @@ def test_a_secret_that_is_no_base64_is_refused_without_being_shown() -> None:
 
 
 def test_the_id_is_the_idempotency_key() -> None:
-    told = headers([b"k"], "sig_1", 7, b"{}")
-    assert told["idempotency-key"] == told["webhook-id"] == "sig_1"
-    assert (told["webhook-timestamp"], told["content-type"]) == (
+    sent = headers([b"k"], "sig_1", 7, b"{}")
+    assert sent["idempotency-key"] == sent["webhook-id"] == "sig_1"
+    assert (sent["webhook-timestamp"], sent["content-type"]) == (
         "7",
         "application/cloudevents+json",
     )

@@ -41,7 +41,7 @@ yet, and the gate's count of it is a quarter of its bound, 13 in place of 11."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["balanced", "generous"])
+@pytest.mark.parametrize("name", ["balanced", pytest.param("generous", marks=pytest.mark.long)])
 async def test_a_budget_is_kept_to_the_token_under_concurrent_streams(name: Preset) -> None:
     [contender] = [one for one in OURS if one.name == name]
     outcome = await asyncio.to_thread(run, contender, SHORT, 0)

@@ -15,7 +15,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     gate_cost.main()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_checkouts_are_measured_side_by_side(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The wheel, built and installed into an empty environment away from the checkout, is whole."""
+"""The wheel, built and installed into an empty environment away from the checkout, is complete."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 EVERY_MODULE = """
 import importlib, importlib.metadata, pkgutil
@@ -98,9 +98,9 @@ def test_everything_loads_from_the_installed_package(
 
 
 def test_the_command_answers(run_installed: Callable[..., str]) -> None:
-    told = run_installed("creditgate", "--help")
+    printed = run_installed("creditgate", "--help")
     for command in ("dev", "serve", "check"):
-        assert command in told
+        assert command in printed
 
 
 def test_nothing_that_only_builds_or_tests_is_installed(run_installed: Callable[..., str]) -> None:

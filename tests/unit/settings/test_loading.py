@@ -129,7 +129,7 @@ def test_a_mistake_does_not_hide_that_something_else_does_not_fit(problems: Prob
 
 
 def test_what_hangs_on_a_mistake_is_not_told_as_another(problems: Problems) -> None:
-    """The upstream is wrong inside, yet it is there: the model that names it is not told."""
+    """The upstream is wrong inside, yet it is there: the model that names it has no error."""
     start = RIGHT.replace("http://127.0.0.1:9", "nowhere")
     assert [p.path for p in problems(start=start)] == ["upstreams.sim.base_url"]
 

@@ -1,4 +1,4 @@
-"""What is compiled from the whole configuration."""
+"""What is compiled from the complete configuration."""
 
 import pytest
 

@@ -18,7 +18,7 @@ NOWHERE = Path("/nonexistent")
 PEERS = ("tensorzero", "ferrogw", "hardcap", "litellm", "litellm current", "portkey")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_short_run_measures_the_gate_and_says_which_peers_are_missing(tmp_path: Path) -> None:
     workloads = (JSON_32, BURST, JSON_RATE, JSON_LARGE)

@@ -13,7 +13,7 @@ def nobody(_: str) -> None:
     """Nobody watches."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_streams_are_open_while_memory_is_read(tmp_path: Path) -> None:
     found = await asyncio.to_thread(gate.streams, 250, nobody)
     assert found.report["streams"] == [0, 250]
@@ -23,7 +23,7 @@ async def test_streams_are_open_while_memory_is_read(tmp_path: Path) -> None:
     assert "KiB a stream" in (tmp_path / "streams.svg").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_configuration_of_more_customers_makes_more_wallets() -> None:
     found = await asyncio.to_thread(gate.configured, 1000, nobody)
     few, many = found.report["configurations"]
@@ -32,7 +32,7 @@ async def test_a_configuration_of_more_customers_makes_more_wallets() -> None:
     assert many["uss_bytes"]["worker"] > few["uss_bytes"]["worker"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_the_walk_is_measured_on_wallets_that_are_there() -> None:
     found = await asyncio.to_thread(gate.walk, 1000, nobody)
     (walked,) = found.report["walks"]
