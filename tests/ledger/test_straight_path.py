@@ -1,0 +1,78 @@
+"""The straight path of reserve and settle answers what is plain, up to its boundaries, and nothing else.
+
+Each script is cut behind its straight path: what falls through answers `general`.
+"""
+
+from typing import Any
+
+import pytest
+import redis.asyncio
+
+from gateway.ledger.accounts import RedisRunner
+from gateway.ledger.client.scripts import Prelude, Script, load_scripts, lua_folder, read_prelude
+from tests.ledger.raw import NAMES, Raw, limit, vector
+
+
+class Straight(Raw):
+    """Calls whose general path answers `general`."""
+
+    async def straight(self, verb: str, rid: str = "r1", /, **changed: Any) -> list[Any]:
+        source = (lua_folder() / f"{verb}.lua").read_text().partition("-- general\n")[0]
+        text = Prelude(read_prelude(lua_folder())).link(source + "return { 'general' }\n").encode()
+        sha = (await self.client.script_load(text)).encode()
+        keys = [NAMES[name] for name in ("due", "out", "shard", "account")]
+        call = Script(verb, text, sha), [*keys, b"{cg:0}:r:" + rid.encode()[:99]]
+        reply = await RedisRunner(self.client).run(*call, self._args(verb, rid, changed))
+        return [word.decode() if isinstance(word, bytes) else word for word in reply]
+
+
+@pytest.fixture
+async def raw(valkey: redis.asyncio.Redis) -> Straight:
+    raw = Straight(valkey)
+    await raw.open()
+    return raw
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"estimate": vector(1000, 0)}, {"backlog": 5}, {"cost_rows": Raw.ROWS}]
+)
+async def test_a_plain_reserve_goes_straight(raw: Straight, said: dict[str, Any]) -> None:
+    assert (await raw.straight("reserve", **said))[0] == "held"
+
+
+async def test_an_id_of_the_greatest_length_goes_straight(raw: Straight) -> None:
+    assert (await raw.straight("reserve", "r" * 200))[0] == "held"
+    assert await raw.straight("reserve", "r" * 201) == ["general"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"estimate": vector(1001, 0)}, {"estimate": vector(0, 0)}, {"backlog": 1}, {"rev": 2},
+        {"epoch": 2}, {"count": 9, "epoch": 1}, {"limits": limit()}, {"tokens": -1}, {"ttl": 0},
+        {"tokens": 0.5}, {"price_rows": b""},
+    ],
+)  # fmt: skip
+async def test_what_is_not_plain_falls_through(raw: Straight, said: dict[str, Any]) -> None:
+    assert await raw.straight("reserve", **said) == ["general"]
+
+
+@pytest.mark.parametrize("units", [1, 99, 100])
+async def test_a_settle_that_its_hold_covers_goes_straight(raw: Straight, units: int) -> None:
+    assert (await raw("reserve"))[0] == "held"
+    assert (await raw.straight("settle", used=vector(units, 0)))[:2] == ["settled", units]
+
+
+@pytest.mark.parametrize("said", [{"used": vector(101, 0)}, {"used": vector(0, 0)}, {"epoch": 2}])
+async def test_a_settle_beyond_its_hold_falls_through(raw: Straight, said: dict[str, Any]) -> None:
+    assert (await raw("reserve"))[0] == "held"
+    assert await raw.straight("settle", **said) == ["general"]
+
+
+def test_two_scripts_have_a_straight_path() -> None:
+    have = {
+        name
+        for name in load_scripts()
+        if "\n-- general\n" in (lua_folder() / f"{name}.lua").read_text()
+    }
+    assert have == {"reserve", "settle"}
