@@ -19,6 +19,8 @@ EDITABLE := $(INSTALL) -r requirements-build.lock && \
     $(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
 CONSISTENT := $(PIP) check >/dev/null || { $(PIP) check; \
     echo "the environment does not agree with itself; \`make clean\` and repeat the command" >&2; exit 1; }
+PEERS := tensorzero ferrogw hardcap litellm litellm-current
+BENCH_PYTHON ?=
 PORTKEY := loadtest/peers/portkey
 CLIENTS := tests/clients
 NPM_ARGS := --ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund --loglevel error
@@ -30,7 +32,7 @@ PYTEST_ARGS ?=
 PARALLEL := -n 2 --dist worksteal
 ARGS ?=
 
-.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
+.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew hostile kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -41,10 +43,10 @@ test: $(STAMPS)/dev ## run the tests; servers they need come from the registry t
 test-long: $(STAMPS)/dev ## what `make test` leaves out: the wheel, the demo, storms of clients, mutants
 	@$(BIN)/python -m pytest $(PARALLEL) -m "long and not debian" $(PYTEST_ARGS)
 
-demo: $(STAMPS)/demo ## the whole story with a real model and the official SDKs
+demo: $(STAMPS)/demo ## the complete story with a real model and the official SDKs
 	@$(BIN)/creditgate demo $(ARGS)
 
-loadtest: $(STAMPS)/loadtest ## put load on the gate that `make run` started (docs/loadtest.md)
+loadtest: $(STAMPS)/loadtest ## put load on the gate that `make run` started (docs/how-to/loadtest.md)
 	@$(BIN)/creditgate loadtest $(ARGS)
 
 check: lint ## format, lint, types, imports, and the fast tests
@@ -75,35 +77,40 @@ test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not long" $(PYTEST_ARGS)
 
 # A peer that cannot be installed is left out, and the benchmark says so.
-bench: $(STAMPS)/dev ## the gate beside its peers in one run, against its targets (docs/benchmark.md)
+bench: $(VENV)-bench/stamp ## compare the gate with its peers in one run, against its targets (docs/explanation/benchmark.md)
 	@if [ ! -e $(NGINX_LUA) ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing nginx with its Lua module"; \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
 	        --no-install-recommends nginx libnginx-mod-http-lua lua-cjson >/dev/null; } || true; \
 	fi
-	@for peer in hardcap litellm portkey; do \
+	@for peer in $(PEERS) portkey; do \
 	    $(MAKE) --no-print-directory $(VENV)-$$peer/stamp || echo "could not install $$peer" >&2; \
 	done
-	@$(BIN)/python -m loadtest.bench --hardcap $(VENV)-hardcap/bin/python \
-	    --litellm $(VENV)-litellm/bin/python --portkey $(VENV)-portkey $(ARGS)
+	@$(VENV)-bench/bin/python -m loadtest.bench --peers $(VENV) $(ARGS)
 
-gate-cost: $(STAMPS)/dev ## what a request costs a worker: ARGS="--against CHECKOUT", "--bytecodes" (docs/performance.md)
+gate-cost: $(STAMPS)/dev ## what a request costs a worker: ARGS="--against CHECKOUT", "--bytecodes" (docs/explanation/performance.md)
 	@$(BIN)/python -m loadtest.gate_cost $(ARGS)
 
-accuracy: $(STAMPS)/dev $(VENV)-hardcap/stamp ## budgets under many streams, beside hardcap (docs/accuracy.md)
-	@$(BIN)/python -m loadtest.accuracy --hardcap $(VENV)-hardcap/bin/python $(ARGS)
+accuracy: $(VENV)-bench/stamp ## how exactly budgets hold under many streams, with peers (docs/explanation/accuracy.md)
+	@for peer in hardcap tensorzero; do \
+	    $(MAKE) --no-print-directory $(VENV)-$$peer/stamp || echo "could not install $$peer" >&2; \
+	done
+	@$(VENV)-bench/bin/python -m loadtest.accuracy --peers $(VENV) $(ARGS)
 
-ledger-cost: $(STAMPS)/dev ## CPU of the ledger's server for a reserve and a settle (docs/accuracy.md)
+ledger-cost: $(STAMPS)/dev ## CPU of the ledger's server for a reserve and a settle (docs/explanation/accuracy.md)
 	@$(BIN)/python -m loadtest.ledger_cost $(ARGS)
 
-growth: $(STAMPS)/dev ## what a request costs as customers, holds, events and more grow (docs/growth.md)
+growth: $(STAMPS)/dev ## what a request costs as customers, holds, events and more grow (docs/explanation/growth.md)
 	@$(BIN)/python -m loadtest.growth $(ARGS)
 
 MINUTES ?= 60
-soak: $(STAMPS)/dev ## a mixed load for MINUTES: nothing may drift, no memory may grow
+soak: $(STAMPS)/dev ## a mixed load for MINUTES: no drift, no growing memory
 	@$(BIN)/python -m loadtest.growth.soak --minutes $(MINUTES) $(ARGS)
 
-skew: $(STAMPS)/dev ## hot wallets and the busiest of N servers, simulated (docs/scale.md)
+hostile: $(STAMPS)/dev ## attacks on a running gate, and what they cost everybody else: ARGS="--share 0.2"
+	@$(BIN)/python -m loadtest.hostile $(ARGS)
+
+skew: $(STAMPS)/dev ## hot wallets and the busiest of N servers, simulated (docs/explanation/scale.md)
 	@$(BIN)/python -m loadtest.growth.skew $(ARGS)
 
 kill-test: $(STAMPS)/dev ## kill workers and the exporter 100 times under load, then verify
@@ -115,23 +122,24 @@ overspend: $(STAMPS)/dev ## 500 requests at once on credit for 100, round after 
 	@CREDITGATE_OVERSPEND_ROUNDS=$${CREDITGATE_OVERSPEND_ROUNDS:-50} \
 	    $(BIN)/python -m pytest -n 0 tests/e2e/test_no_overspend.py $(PYTEST_ARGS)
 
-oracle: $(STAMPS)/dev ## 100,000 random operations on the scripts beside the model in exact integers
+oracle: $(STAMPS)/dev ## 100,000 random operations on the scripts, compared with a model in exact integers
 	@CREDITGATE_ORACLE_STEPS=$${CREDITGATE_ORACLE_STEPS:-100000} $(BIN)/python -m pytest -n 0 -s \
 	    tests/ledger/test_oracle.py $(PYTEST_ARGS)
 
 meter-test: $(STAMPS)/dev ## the meter beside a model of provider answers, for MINUTES
 	@CREDITGATE_METER_MINUTES=$(MINUTES) $(BIN)/python -m pytest $(PARALLEL) tests/unit/dialects/test_provider_model.py $(PYTEST_ARGS)
 
-mutants: $(STAMPS)/dev ## judge the tests by scripts with one place changed (docs/mutants.md)
+mutants: $(STAMPS)/dev ## judge the tests by scripts with one place changed (docs/explanation/mutants.md)
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
 clients: $(STAMPS)/dev $(VENV)-clients/stamp ## coding agents and SDKs from npm, unmodified, call tools through the gate
 	@CREDITGATE_CLIENTS=$(abspath $(VENV)-clients) $(BIN)/python -m pytest -n 0 \
 	    tests/e2e/test_tool_calls.py $(CLIENTS)/through_the_gate.py $(PYTEST_ARGS)
 
-docs: $(STAMPS)/dev ## rewrite the generated pages: configuration reference and its schema
+docs: $(STAMPS)/dev ## rewrite the generated pages: configuration and its schema, commands, metrics, log events
 	$(BIN)/creditgate schema > config/schema.json
-	$(BIN)/creditgate schema --reference > docs/configuration.md
+	$(BIN)/creditgate schema --reference > docs/reference/configuration.md
+	$(BIN)/python -m gateway.cli.reference_pages docs/reference
 
 lock: ## rewrite the locks from pyproject.toml
 	$(PYTHON) -m venv $(VENV)-lock
@@ -143,6 +151,9 @@ lock: ## rewrite the locks from pyproject.toml
 	$(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
 	echo "hardcap==0.1.0" | $(LOCK) - -o requirements-hardcap.lock
 	echo "litellm[proxy]==1.106.2" | $(LOCK) - -o requirements-litellm.lock
+	echo "litellm[proxy]>1.106.2,!=1.107.*" | $(LOCK) - -o requirements-litellm-current.lock
+	echo "tensorzero==2026.6.0" | $(LOCK) - -o requirements-tensorzero.lock
+	echo "ferrogw==1.5.10" | $(LOCK) - -o requirements-ferrogw.lock
 	@if command -v npm >/dev/null; then \
 	    for folder in $(PORTKEY) $(CLIENTS); do \
 	        (cd $$folder && npm install --package-lock-only $(NPM_ARGS)); \
@@ -173,7 +184,7 @@ lint-docker: $(STAMPS)/dev ## lint the Dockerfile
 	$(BIN)/hadolint Dockerfile
 
 clean: ## remove what the targets above made, save the data folder
-	rm -rf $(VENV) $(VENV)-lock $(VENV)-hardcap $(VENV)-litellm $(VENV)-portkey $(VENV)-clients build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-bench $(VENV)-interpreter $(addprefix $(VENV)-,$(PEERS) portkey clients) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # -- the environment: one folder, one stamp for each lock that it holds ---------------------
 
@@ -211,18 +222,33 @@ $(STAMPS)/dev: requirements-dev.lock requirements-build.lock pyproject.toml | $(
 	@$(CONSISTENT)
 	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/run $(STAMPS)/demo && touch $(STAMPS)/loadtest
 
-# Peers that the gate is measured beside; nothing of them comes into the gate's own environment.
-$(VENV)-hardcap/stamp $(VENV)-litellm/stamp: $(VENV)-%/stamp: requirements-%.lock
-	@echo "installing $*, to be measured beside the gate"
-	@$(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
-	    --require-hashes --no-deps -r $<
-	@$(@D)/bin/python -m pip --disable-pip-version-check check
+# Every Python contender of a benchmark, the gate too, runs on the same interpreter: the best one here,
+# or BENCH_PYTHON. The file changes only when the choice does, and then the environments are made again.
+$(VENV)-interpreter: $(STAMPS)/dev FORCE
+	@$(BIN)/python -m loadtest.interpreters $(if $(BENCH_PYTHON),--python $(BENCH_PYTHON)) --write $@
+
+FORCE:
+
+# Debian's Python may lack venv and pip: uv makes the environment, and this one's pip fills it.
+define ISOLATED
+	@$(BIN)/uv venv --quiet --clear --python "$$(cat $(VENV)-interpreter)" $(@D)
+	@$(PIP) --python $(@D)/bin/python install --quiet --require-hashes --no-deps -r $<
+	@$(PIP) --python $(@D)/bin/python check
 	@touch $@
+endef
+
+$(VENV)-bench/stamp: requirements-loadtest.lock $(VENV)-interpreter
+	@echo "installing what the gate and the benchmarks need"
+	$(ISOLATED)
+
+# Peers have environments of their own: nothing of theirs is installed next to the gate.
+$(PEERS:%=$(VENV)-%/stamp): $(VENV)-%/stamp: requirements-%.lock $(VENV)-interpreter
+	@echo "installing $*, a peer to compare with"
+	$(ISOLATED)
 
 $(VENV)-portkey/stamp: $(PORTKEY)/package.json $(PORTKEY)/package-lock.json
 	@command -v npm >/dev/null || { echo "Portkey needs npm (Debian: nodejs npm)" >&2; exit 1; }
-	@echo "installing Portkey's gateway, to be measured beside the gate"
+	@echo "installing Portkey's gateway, to compare the gate with it"
 	@mkdir -p $(@D) && cp $^ $(@D)/
 	@cd $(@D) && npm ci --omit=dev $(NPM_ARGS)
 	@touch $@

@@ -87,6 +87,11 @@ def _listens(path: Path) -> bool:
         return probe.connect_ex(str(path)) == 0
 
 
+def environment(added: Mapping[str, str] | None) -> dict[str, str]:
+    """Return this process' environment with these variables added."""
+    return {**os.environ, **(added or {})}
+
+
 class NotStarted(Exception):
     """A server did not start; the message holds the end of its log."""
 
@@ -113,7 +118,7 @@ def answering(
         stdout=log,
         stderr=log,
         cwd=folder,
-        env={**os.environ, **(environ or {})},
+        env=environment(environ),
         start_new_session=True,
     ) as process:
         deadline_s = time.monotonic() + ready_s

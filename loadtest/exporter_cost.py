@@ -22,8 +22,8 @@ from gateway.exporter.pump import PumpOptions
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.accounts import RedisRunner
 from gateway.ledger.client.endpoint import Endpoint
-from gateway.ledger.operator import OperatorLedger
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.shards import Shards
 
 SHARDS = 64
 
@@ -82,7 +82,7 @@ async def measure(socket: Path, store: Path, events: int, batch: int) -> tuple[f
         await client.eval(FILL, 2, *keys, each, shard, body)
     exporter = Exporter(
         Outbox(client, SHARDS),
-        OperatorLedger(RedisRunner(client)),
+        Shards(RedisRunner(client)),
         SqliteSink(store),
         PumpOptions(batch_limit=batch, linger_s=0.0),
     )

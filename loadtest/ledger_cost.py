@@ -39,7 +39,11 @@ from gateway.domain.reservation import Account, Hold
 from gateway.ledger.client.embedded import server_environment
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.runner import CoalescingRunner
-from gateway.ledger.operations import Ledger
+from gateway.ledger.codec.calls import ReserveCall, SettleCall
+from gateway.ledger.codec.operations import AccountTerms, NewGrant
+from gateway.ledger.reservations import Reservations
+from gateway.ledger.shards import Shards
+from gateway.ledger.wallets import Wallets
 from loadtest.figures import Figure, table_of
 
 CUSTOMERS: Final = 64
@@ -151,7 +155,7 @@ class Pairs:
 
     def __init__(
         self,
-        ledger: Ledger,
+        shards: Shards,
         name: str,
         limits: tuple[Limit, ...],
         grants: int,
@@ -159,36 +163,39 @@ class Pairs:
         accounts: Sequence[Account] = (),
     ) -> None:
         """accounts: in turn, in place of some of its own"""
-        self._ledger = ledger
+        self._reservations = Reservations(shards)
+        self._wallets = Wallets(shards)
         self._name = name
         self._grants = grants
         self._number = 0
         self._table = table or prices()
-        self._accounts = accounts or [
+        every = accounts or [
             Account(
                 customer_id=f"{name}-{number}",
                 key_id="k_bench",
-                shard=ledger.keys.shard_of(f"{name}-{number}"),
+                shard=shards.keys.shard_of(f"{name}-{number}"),
                 account_rev=1,
                 project_id="team",
                 limits=limits,
             )
             for number in range(CUSTOMERS)
         ]
+        self._accounts = [shards.pack(account) for account in every]
 
     async def prepare(self) -> None:
         """Accounts and their grants."""
-        for account in self._accounts:
-            await self._ledger.account(account.customer_id, account_rev=1)
+        for packed in self._accounts:
+            customer_id = packed.account.customer_id
+            await self._wallets.account(customer_id, AccountTerms(1))
             for number in range(self._grants):
-                await self._ledger.grant(
-                    account.customer_id, f"g{number}", 10_000 * NANO_PER_CREDIT, priority=number
-                )
+                grant = NewGrant(10_000 * NANO_PER_CREDIT, priority=number)
+                await self._wallets.grant(customer_id, f"g{number}", grant)
 
     async def one(self) -> None:
         """One pair: 1,000 tokens in, 4,096 held, 300 used."""
         self._number = number = self._number + 1
-        account = self._accounts[number % len(self._accounts)]
+        packed = self._accounts[number % len(self._accounts)]
+        account = packed.account
         request_id = f"{self._name}{number:028x}"
         table = self._table
         facts = packb(
@@ -207,32 +214,36 @@ class Pairs:
                 "livemode": True,
             }
         )
-        hold = await self._ledger.reserve(
-            account,
-            request_id,
-            table,
-            table.vector({"request": 1, "input": 1000, "output": 4096}),
-            table.vector({"request": 1, "input": 1000}),
-            facts,
-            tokens=5096,
-            ttl_ms=60_000,
+        hold = await self._reservations.reserve(
+            packed,
+            ReserveCall(
+                request_id,
+                table,
+                table.vector({"request": 1, "input": 1000, "output": 4096}),
+                table.vector({"request": 1, "input": 1000}),
+                facts,
+                tokens=5096,
+                ttl_ms=60_000,
+            ),
         )
         assert isinstance(hold, Hold), hold
-        await self._ledger.settle(
-            account,
-            request_id,
-            table,
-            table.vector({"request": 1, "input": 200, "cache_read": 800, "output": 300}),
-            facts,
-            tokens=1300,
-            reserved_at_ms=hold.reserved_at_ms,
+        await self._reservations.settle(
+            packed,
+            SettleCall(
+                request_id,
+                table,
+                table.vector({"request": 1, "input": 200, "cache_read": 800, "output": 300}),
+                facts,
+                tokens=1300,
+                reserved_at_ms=hold.reserved_at_ms,
+            ),
         )
 
 
-def _pairs(ledger: Ledger, case: Case) -> Pairs:
+def _pairs(shards: Shards, case: Case) -> Pairs:
     name = "".join(c for c in case.name if c.isalnum() and c.isascii())
     limits = WINDOWED if case.scopes == THREE else ()
-    return Pairs(ledger, name, limits, case.grants, tiered_prices() if case.tiers else None)
+    return Pairs(shards, name, limits, case.grants, tiered_prices() if case.tiers else None)
 
 
 async def measure(
@@ -249,8 +260,8 @@ async def measure(
     server = f"{about.get('server_name', 'redis')} {about.get('valkey_version') or about['redis_version']}"
     samples: dict[tuple[int, Case | None], list[float]] = {}
     async with CoalescingRunner(Endpoint.from_socket(socket), name="bench") as runner:
-        ledger = Ledger(runner)
-        kinds = {case: _pairs(ledger, case) for case in CASES}
+        shards = Shards(runner)
+        kinds = {case: _pairs(shards, case) for case in CASES}
         for kind in kinds.values():
             await kind.prepare()
             await kind.one()

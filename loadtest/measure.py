@@ -15,6 +15,7 @@ import redis
 QUIET_FOREIGN_SHARE: Final = 0.10
 """Most CPU that programs outside the measurement may take, as a share of one core."""
 _LEAST_QUIET: Final = 3
+_SCRIPTS: Final = ("cmdstat_evalsha", "cmdstat_fcall")
 
 
 def cpu_s(pids: Iterable[int]) -> float:
@@ -58,11 +59,12 @@ NOTHING_SPENT: Final = RedisCost(0.0, 0, 0.0)
 def redis_cost(client: "redis.Redis") -> RedisCost:
     """Read a Redis's own accounting (INFO cpu, commandstats)."""
     cpu = client.info("cpu")
-    scripts = client.info("commandstats").get("cmdstat_evalsha", {})
+    stats = client.info("commandstats")
+    scripts = [stats[name] for name in _SCRIPTS if name in stats]
     return RedisCost(
         cpu_s=cpu["used_cpu_user"] + cpu["used_cpu_sys"],
-        script_calls=scripts.get("calls", 0),
-        script_s=scripts.get("usec", 0) / 1e6,
+        script_calls=sum(each["calls"] for each in scripts),
+        script_s=sum(each["usec"] for each in scripts) / 1e6,
     )
 
 

@@ -26,6 +26,8 @@ class Shot:
 Source = Callable[[int], Shot | None]
 """The n-th request, from 0; None ends the load."""
 
+CHAT_PATH: Final = "/v1/chat/completions"
+
 CLIENT_HEADERS: Final[Mapping[str, str]] = {
     "accept": "application/json",
     "accept-encoding": "gzip, deflate",

@@ -74,7 +74,7 @@ local function add_grant(a, category, priority, bits, amount, effective_at, expi
   a[NEXT_GRANT_NO] = no + 1
   local rank = { 4, 1, 2, 3 } -- by category
   local key = { priority, expires_at == 0 and MAX_AMOUNT or expires_at, rank[category], effective_at, no }
-  local at = HEADER + 1 + 10 * a[N_GRANTS]
+  local at = first_period(a)
   for g = HEADER + 1, at - 10, 10 do
     local other = { a[g + PRIORITY], a[g + EXPIRES_AT] == 0 and MAX_AMOUNT or a[g + EXPIRES_AT],
       rank[a[g + CATEGORY]], a[g + EFFECTIVE_AT], a[g + NO] }
@@ -90,7 +90,7 @@ local function add_grant(a, category, priority, bits, amount, effective_at, expi
   if expires_at > 0 then
     local next_at = expires_at
     if a[N_SIGNALS] > 0 and category ~= 3 then -- before it expires it is announced
-      local s = signals_at(a)
+      local s = first_signal(a)
       local told_at = expires_at - sunpack('<d', a[s + S_PACKED], 3)
       if told_at >= now then
         next_at, a[s + S_AT] = told_at, math.min(a[s + S_AT], told_at)
@@ -110,7 +110,7 @@ local function drop_exhausted(a)
       to = to + 10
     end
   end
-  local gone, size = HEADER + 1 + 10 * a[N_GRANTS] - to, #a
+  local gone, size = first_period(a) - to, #a
   for i = to, size do a[i] = a[i + gone] end
   a[N_GRANTS] = a[N_GRANTS] - gone / 10
 end
@@ -136,11 +136,10 @@ end
 
 -- What time alone has done by `now` (README, Time): grants expire, allowances open. Adds what
 -- `tell` shall write: kind, moved, amount, balance after, part of the event id, facts.
--- rare: once a period
 local function catch_up(a, now, told)
   local next_at = MAX_AMOUNT
   local _, _, balance = credit(a, 0, now)
-  local first = HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS]
+  local first = first_allowance(a)
   for g = HEADER + 1, HEADER + 10 * a[N_GRANTS], 10 do
     local no, expires_at, left = a[g + NO], a[g + EXPIRES_AT], a[g + REMAINING] - a[g + GRANT_HELD]
     if expires_at > 0 and left > 0 then
@@ -156,27 +155,27 @@ local function catch_up(a, now, told)
     end
   end
   for i = 0, a[N_ALLOWANCES] - 1 do
-    local w = HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS] + 12 * i
+    local w = first_allowance(a) + 12 * i
     if now >= a[w + A_END] then
       drop_exhausted(a)
-      w = HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS] + 12 * i
+      w = first_allowance(a) + 12 * i
       local rolled = math.min(a[w + A_CARRY], a[w + A_ROLLOVER])
       local amount = a[w + A_AMOUNT] + rolled
       if a[N_GRANTS] < MAX_GRANTS and a[GRANTED] + amount <= MAX_AMOUNT then
         local day = a[w + A_DAY] > 0 and a[w + A_DAY] or a[BILLING_DAY]
-        local start, ends = borders(a[w + A_KIND], now, day)
+        local start, ends = period_boundaries(a[w + A_KIND], now, day)
         local id, moved = a[w], {}
         a[w + A_START], a[w + A_END], a[w + A_CARRY], a[w + A_GRANT] = start, ends, 0, a[NEXT_GRANT_NO]
         credit_grant(a, a[w + A_CATEGORY], a[w + A_PRIORITY], a[w + A_BITS], amount, 0, ends, now, moved)
         balance = balance + amount
         told[#told + 1] = { 'grant', moved, amount, balance, format('%.0f:%.0f', id, start),
           { allowance_id = id, period_start_ms = start, period_end_ms = ends, rolled_over_nano = rolled } }
-        w = HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS] + 12 * i
+        w = first_allowance(a) + 12 * i
       end
     end
     next_at = math.min(next_at, a[w + A_END])
   end
-  if a[N_SIGNALS] > 0 then next_at = math.min(next_at, a[signals_at(a) + S_AT]) end
+  if a[N_SIGNALS] > 0 then next_at = math.min(next_at, a[first_signal(a) + S_AT]) end
   a[SWEEP_AT] = next_at
 end
 
@@ -194,7 +193,6 @@ end
 
 -- Gives back what a step of a volume tier makes of a negative charge: an adjustment that names the
 -- event. Overdraft first, then a grant of its own, burned last.
--- rare: once a tier
 local function reprice(a, amount, id, event_id, now, balance, told)
   local moved = {}
   credit_back(a, amount, 255, now, moved)
@@ -207,7 +205,7 @@ end
 -- its order, then unheld credit, then overdraft. Returns who paid.
 local function spend_hold(a, h, raw, charge, now)
   local paid, left, n = { nil, nil }, charge, 2 * h[H_ALLOCATIONS]
-  local allocations = { sunpack('<' .. rep('d', n), raw, h[H_NEXT]) }
+  local allocations = { sunpack('<' .. rep('d', n), raw, offset_of_allocations(h)) }
   for i = 1, n, 2 do
     local no, amount = allocations[i], allocations[i + 1]
     if no == 0 then
@@ -232,7 +230,6 @@ end
 
 -- Gives back what an expiry charged too much: overdraft first, then the grants that paid, last one
 -- first; what is left of neither becomes a grant of its own, burned last.
--- rare: of late settles
 local function give_back(a, amount, e, raw, now, list)
   local repaid = a[OVERDRAFT] < amount and a[OVERDRAFT] or amount
   if repaid > 0 then
@@ -240,7 +237,7 @@ local function give_back(a, amount, e, raw, now, list)
     note(list, 0, 0 - repaid)
     amount = amount - repaid
   end
-  local paid = { sunpack('<' .. rep('dd', e[E_ALLOCATIONS]), raw, e[E_NEXT]) }
+  local paid = { sunpack('<' .. rep('dd', e[E_ALLOCATIONS]), raw, ended_offset_of_allocations(e)) }
   for i = 2 * e[E_ALLOCATIONS] - 1, 1, -2 do
     local g = amount > 0 and find_grant(a, paid[i])
     if g then
@@ -256,10 +253,9 @@ local function give_back(a, amount, e, raw, now, list)
 end
 
 -- Takes a hold off what it rests on, without charging anyone.
--- rare: of repairs
 local function leave_grants(a, h, raw)
   local n = 2 * h[H_ALLOCATIONS]
-  local allocations = { sunpack('<' .. rep('d', n), raw, h[H_NEXT]) }
+  local allocations = { sunpack('<' .. rep('d', n), raw, offset_of_allocations(h)) }
   for i = 1, n, 2 do
     local g = find_grant(a, allocations[i]) -- a grant that is held is never dropped
     if g then

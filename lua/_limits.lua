@@ -22,7 +22,6 @@ end
 -- A new counter, and a ring for it if it is rolling: `length` of a slot. What has not moved for 33
 -- days counts in no window any more (the longest are 31 days, and thirteen slots of a rolling month),
 -- and goes. Nil when there is no room.
--- rare: once for each counter
 local function new_counter(record, scope, id, window, length, now)
   local field, last, rings = scope == 0 and N_COUNTERS or 3, #record, ''
   local to = last + 1 - 4 * record[field]
@@ -47,7 +46,6 @@ end
 
 -- Moves a rolling counter so many slots on, puts what its present slot was into its ring, and drops
 -- what counts no more. Returns what the ring's slots have used and hold now.
--- rare: once a slot
 local function turn_ring(record, c, ring, steps)
   local slots = rep('\0', 16 * math.min(steps - 1, 12))
   if steps <= 12 then
@@ -62,7 +60,6 @@ end
 
 -- Adds to a slot of a rolling counter's ring. False when the slot counts no more, or the counter has
 -- no ring.
--- rare: of holds that were made some slots before
 local function count_past(record, c, window, used, held)
   local ring, length, all_used, all_held = find_ring(record, record[c])
   local back = ring and (record[c + WINDOW] - window) / length
@@ -76,7 +73,6 @@ local function count_past(record, c, window, used, held)
 end
 
 -- When so much of what a rolling counter has used will count no more.
--- rare: of refusals
 local function until_aged(record, c, ring, over)
   local _, length = sunpack('<Id', record.rings, ring)
   for back = 12, 1, -1 do
@@ -115,6 +111,7 @@ local function count_in(scopes, rows, now, amount, tokens)
     end
     local c = find_counter(record, scope, id)
     if not c then
+      -- uses: new_counter
       c = new_counter(record, scope, id, window, following == 0 and before, now)
       if not c then return nil, { 'bad_limits' } end
     end
@@ -123,6 +120,7 @@ local function count_in(scopes, rows, now, amount, tokens)
       ring, length, used, held = find_ring(record, id)
       if length ~= before then return nil, { 'bad_limits' } end
       if record[c + WINDOW] < window then
+        -- uses: turn_ring
         used, held = turn_ring(record, c, ring, (window - record[c + WINDOW]) / length)
       end
     end
@@ -137,6 +135,7 @@ local function count_in(scopes, rows, now, amount, tokens)
     if ring then left = left - used - held end
     if adds > left then
       local over = record[c + USED] + (used or 0) + adds - ceiling
+      -- uses: until_aged
       local wait = adds > ceiling and ENDLESS or over <= 0 and 0
         or ring and until_aged(record, c, ring, over) - now or ends < ENDLESS and ends - now or ENDLESS
       if wait > longest then
@@ -166,6 +165,7 @@ local function count_more(scopes, limits, amount, tokens)
     if c then
       local ring, _, used, held = find_ring(record, limits[i + 2])
       local counts = record[c + USED] + record[c + COUNTER_HELD] + (ring and used + held or 0)
+      -- uses: count_past
       if record[c + WINDOW] == limits[i + 3] then
         record[c + COUNTER_HELD] = record[c + COUNTER_HELD] + adds
       elseif not (ring and count_past(record, c, limits[i + 3], 0, adds)) then
@@ -187,7 +187,7 @@ end
 local function count_out(scopes, h, raw, charge, requests, tokens)
   local n = h[H_LIMITS]
   if n == 0 then return {} end
-  local rows = { sunpack('<' .. rep('BBIddd', n), raw, h[H_NEXT] + 16 * h[H_ALLOCATIONS]) }
+  local rows = { sunpack('<' .. rep('BBIddd', n), raw, offset_of_limits(h)) }
   rows[6 * n + 1] = nil
   for i = 1, 6 * n, 6 do
     local scope, measure = rows[i], rows[i + 1]
@@ -199,6 +199,7 @@ local function count_out(scopes, h, raw, charge, requests, tokens)
       record[c + COUNTER_HELD] = record[c + COUNTER_HELD] - rows[i + 5]
       record[c + USED] = math.min(record[c + USED] + used, MAX_AMOUNT)
     elseif c and record.rings then
+      -- uses: count_past
       count_past(record, c, rows[i + 3], used, 0 - rows[i + 5])
     end
     rows[i + 5] = used
@@ -207,10 +208,9 @@ local function count_out(scopes, h, raw, charge, requests, tokens)
 end
 
 -- Corrects the counters by what a late settle used beyond what its expiry counted.
--- rare: of late settles
 local function count_late(scopes, e, raw, charge, tokens)
   local n = e[E_LIMITS]
-  local rows = { sunpack('<' .. rep('BBIddd', n), raw, e[E_NEXT] + 16 * e[E_ALLOCATIONS]) }
+  local rows = { sunpack('<' .. rep('BBIddd', n), raw, ended_offset_of_limits(e)) }
   for i = 1, 6 * n, 6 do
     local measure, record = rows[i + 1], scopes[rows[i]]
     local used = measure == SPEND and charge or measure == TOKENS and tokens
@@ -218,6 +218,7 @@ local function count_late(scopes, e, raw, charge, tokens)
     if c and record[c + WINDOW] == rows[i + 3] then
       record[c + USED] = math.min(record[c + USED] + used - rows[i + 5], MAX_AMOUNT)
     elseif c then
+      -- uses: count_past
       count_past(record, c, rows[i + 3], used - rows[i + 5], 0)
     end
   end

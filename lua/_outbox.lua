@@ -11,7 +11,6 @@ local function emit(out, shard, kind, event_id, now, amount, held, cost, balance
 end
 
 -- Writes what `catch_up` and `reprice` collected. The customer's id stands in the account's key.
--- rare, as `catch_up`:
 local function tell(out, shard, account_key, now, told)
   local customer = string.match(account_key, '^{[^}]*}:a:(.*)$')
   for _, entry in ipairs(told) do

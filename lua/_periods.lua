@@ -3,7 +3,7 @@
 
 -- Start and end of the period of `now`, UTC, in Unix ms. A month begins on `day`, or on the last day
 -- of a shorter month.
-local function borders(kind, now, day)
+local function period_boundaries(kind, now, day)
   if kind == 6 then return 0, MAX_AMOUNT end
   if kind < 5 then
     local length, from = kind == 1 and 60000 or kind == 2 and 3600000 or 86400000, 0
@@ -31,7 +31,7 @@ end
 -- A period's counter, and the field that counts the period which began at `start`; nil for one of
 -- neither this period nor the one before.
 local function find_period(a, id, start)
-  local first = HEADER + 1 + 10 * a[N_GRANTS]
+  local first = first_period(a)
   for p = first, first + 7 * (a[N_PERIODS] - 1), 7 do
     if a[p] == id then
       if a[p + P_START] == start then return p, p + P_USED end
@@ -41,11 +41,10 @@ local function find_period(a, id, start)
 end
 
 -- A period's counter in the period of `now`, made or moved on; `p` is where it stands, if it does.
--- rare: once a period
 local function begin_period(a, p, id, kind, now)
-  local start, ends = borders(kind, now, a[BILLING_DAY])
+  local start, ends = period_boundaries(kind, now, a[BILLING_DAY])
   if not p then
-    p = HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS]
+    p = first_allowance(a)
     insert(a, p, { id, start, ends, 0, 0, 0, 0 })
     a[N_PERIODS] = a[N_PERIODS] + 1
     return p
@@ -59,11 +58,11 @@ end
 local function open_period(a, id, kind, now)
   local p = find_period(a, id, -1)
   if p and now < a[p + P_END] then return p end
+  -- uses: begin_period
   return begin_period(a, p, id, kind, now)
 end
 
 -- Moves the counters as a rating said.
--- rare, as `rate_tiers`:
 local function count_periods(a, meter)
   local moves = meter.moves or {}
   for i = 2, #moves, 3 do
@@ -73,7 +72,6 @@ local function count_periods(a, meter)
 end
 
 -- A hold's marks or a tombstone's: start, position, of each tiered row.
--- rare, as `rate_tiers`:
 local function read_marks(raw, at, n_tiered)
   local marks = { sunpack('<' .. rep('dd', n_tiered), raw, at) }
   marks[#marks] = nil
@@ -81,9 +79,8 @@ local function read_marks(raw, at, n_tiered)
 end
 
 -- Takes out of the counters what a hold keeps in them. A period that is gone holds nothing any more.
--- rare, as `rate_tiers`:
 local function leave_periods(a, h, raw, marks)
-  local at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS] + 16 * h[H_TIERED]
+  local at = offset_of_estimate(h)
   local n, k = h[H_UNITS], 0
   local estimate = { sunpack('<' .. rep('d', n), raw, at) }
   at = at + 16 * n

@@ -62,7 +62,6 @@ local function lack(shape, size, tiers, x, minimum)
 end
 
 -- The same as `climb` of a row that may have a minimum for the period: with what each end lacks to it.
--- rare: of charges
 local function owe(shape, size, minimum, tiers, x0, x1)
   local nano, pico = climb(shape, size, tiers, x0, x1)
   if not nano or math.abs(nano) > MAX_AMOUNT then return nil end
@@ -74,7 +73,6 @@ end
 
 -- The most that `units` between x0 and x1, which is more, can cost, the first of them being unit xh + 1
 -- at most.
--- rare: of holds
 local function reach(shape, size, tiers, x0, xh, x1, units)
   if shape == 3 then
     local most = math.min(packages(size, x0, x1), math.ceil(units / size))
@@ -143,6 +141,7 @@ local function meter_row(meter, k, i, shape, kind, id, included, least, size, mi
     local units = x1 - x0 < quantity and x1 - x0 or quantity
     if units == 0 then return 0, 0 end
     billed = true
+    -- uses: reach
     nano, pico = reach(shape, size, tiers, x0, xh, x1, units)
     -- It may be the first of the period: beyond that, the minimum only makes it cheaper.
     if x0 == 0 and nano + floor(pico / 1000) < minimum then nano, pico = minimum, 0 end
@@ -153,10 +152,12 @@ local function meter_row(meter, k, i, shape, kind, id, included, least, size, mi
     nano, pico = 0, 0
     if field and meter.mode == 'late' then
       counted = meter.was[i]
+      -- uses: owe
       nano, pico = owe(shape, size, minimum, tiers, beyond(included, first), beyond(included, first + counted))
     end
     local moves_by = quantity - counted
     local x1 = beyond(included, used + moves_by)
+    -- uses: owe
     local more_nano, more_pico = owe(shape, size, minimum, tiers, beyond(included, used), x1)
     if not nano or not more_nano then return nil end
     nano, pico = nano + more_nano, pico + more_pico
@@ -188,7 +189,6 @@ end
 -- and is given `next_marks`, packed, and `moves` of the counters for `count_periods`: counter id, index of
 -- the field or false, by how much, ….
 -- answers: unknown_shape, bad_quantity, bad_rate, too_large
--- rare: most prices have none
 local function rate_tiers(rows, at, size, vector, vector_at, n, usage, meter)
   local q = { sunpack('<' .. rep('d', n), vector, vector_at) }
   local nano, pico, stop, k = 0, 0, at + size, 0
@@ -251,19 +251,19 @@ end
 local function rate(rows, rows_at, rows_size, vector, vector_at, n, usage, meter)
   if rows_size ~= 18 * n then
     if not meter then return nil, 'unknown_shape' end
+    -- uses: rate_tiers
     return rate_tiers(rows, rows_at, rows_size, vector, vector_at, n, usage, meter)
   end
-  local r = { sunpack('<' .. rep('BBdd', n), rows, rows_at) }
-  local q = { sunpack('<' .. rep('d', n), vector, vector_at) }
   local nano, pico = 0, 0
-  for i = 1, n do
-    local quantity, row = q[i], 4 * i
-    if r[row - 2] ~= 0 then return nil, 'unknown_shape' end
+  for at = rows_at, rows_at + rows_size - 1, 18 do
+    local quantity = sunpack('<d', vector, vector_at)
+    vector_at = vector_at + 8
+    if byte(rows, at + 1) ~= 0 then return nil, 'unknown_shape' end
     if quantity ~= 0 then
       if not (quantity > 0 and quantity <= MAX_QUANTITY and quantity % 1 == 0) then
         return nil, 'bad_quantity'
       end
-      local whole_rate, rest_rate = r[row - 1], r[row]
+      local unit, _, whole_rate, rest_rate = sunpack('<BBdd', rows, at)
       if not (whole_rate >= 0 and whole_rate <= MAX_RATE and whole_rate % 1 == 0
         and rest_rate >= 0 and rest_rate < 1000 and rest_rate % 1 == 0) then
         return nil, 'bad_rate'
@@ -271,7 +271,7 @@ local function rate(rows, rows_at, rows_size, vector, vector_at, n, usage, meter
       nano = nano + quantity * whole_rate
       pico = pico + quantity * rest_rate
       if usage then
-        usage[#usage + 1] = r[row - 3]
+        usage[#usage + 1] = unit
         usage[#usage + 1] = quantity
       end
     end

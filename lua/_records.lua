@@ -1,14 +1,13 @@
 -- What all scripts share: names of the records' fields, bounds and checks, and how a record is read
 -- and written.
 --
--- The loader (gateway/ledger/client/scripts.py) joins the files `_*.lua` and puts in front of each script
--- the blocks that it uses, with the values of the constants in place of their names: so blank lines
--- stand between blocks and nowhere else, and a constant is `local NAME, … = number, string or function
--- of Lua's, …`. A function with a line `rare: why` costs nothing where it is not used: the loader
--- defines it at its first use, with those that are rare as it is.
+-- The linker (gateway/ledger/client/scripts.py) joins the files `_*.lua` and includes in each script the
+-- functions that its lines `-- uses:` name, with the values of the constants in place of their names: so
+-- blank lines stand between blocks and nowhere else, and a constant is `local NAME, … = number, string or
+-- function of Lua's, …`. What is rarely used is named in the branch that uses it: it costs nothing elsewhere.
 --
--- Law, of these files: a record is one flat array: one unpack reads it, one pack writes it (layouts
--- in README.md). Nothing but `emit` and `store` writes. What grows gets its room when it is made
+-- Rules of these files: a record is one flat array: one unpack reads it, one pack writes it (layouts
+-- in README.md; indices, formats and positions in `_layout.lua`, which is generated). Nothing but `emit` and `store` writes. What grows gets its room when it is made
 -- (`nil, …`): to grow costs a table more than what is put in. Functions that refuse return nil and a word;
 -- the line `answers:` lists the words, and a test reads it. Bounds are those of
 -- gateway/domain/money.py and reservation.py (a test compares them).
@@ -32,46 +31,14 @@ local GROWTH_MARK_MS = 500 -- how long new requests stand back for an answer tha
 local IDEMPOTENCY_TTL_MS = 86400000
 local IDEMPOTENCY_DIGEST = 16 -- bytes of a body's digest
 
--- Shard record: index of each field.
-local SHARD = '<BBHdddd'
-local STATE, EPOCH, LAST_SEQ, ACKED_SEQ, ACKED_EPOCH = 2, 4, 5, 6, 7
-
--- Account record: header, then grants of ten fields, periods of seven, allowances of twelve,
--- signals of six or none, counters of four; then, packed, the rings of those that are rolling.
-local STATUS, N_GRANTS, N_COUNTERS, N_PERIODS, N_ALLOWANCES, BILLING_DAY = 2, 3, 4, 5, 6, 7
-local N_SIGNALS, ACCOUNT_REV, CREDIT_LIMIT, OVERDRAFT = 8, 9, 10, 11
-local HELD, HELD_CREDIT, OPEN, GRANTED, SETTLED = 12, 13, 14, 15, 16
-local EXPIRED_CREDIT, VOIDED, ADJUSTED, NEXT_GRANT_NO, SWEEP_AT = 17, 18, 19, 20, 21
-local GROWTH_WANTED, HEADER = 22, 22
-local GROWTH_WANTED_AT = 113 -- its first byte in the record
-local FROZEN, KILLED = 1, 2 -- statuses beside 0, active
--- A grant's fields, counted from its first index.
-local CATEGORY, PRIORITY, BITS, NO, REMAINING, GRANT_HELD = 0, 1, 3, 4, 5, 6
-local EFFECTIVE_AT, EXPIRES_AT, CREATED_AT = 7, 8, 9
--- A period's fields, likewise: P_BEFORE is the start of the period before.
-local P_START, P_END, P_USED, P_HELD, P_BEFORE, P_USED_BEFORE = 1, 2, 3, 4, 5, 6
--- An allowance's.
-local A_KIND, A_CATEGORY, A_PRIORITY, A_DAY, A_BITS, A_AMOUNT = 1, 2, 3, 4, 5, 6
-local A_ROLLOVER, A_START, A_END, A_GRANT, A_CARRY = 7, 8, 9, 10, 11
--- The signals'; first comes the balance below which something is crossed.
+local FROZEN, KILLED = 1, 2 -- statuses of an account beside 0, active
+-- An account's signals: first comes the balance below which something is crossed.
 local S_TO, S_AT, S_MARK, S_HOUR_END, S_PACKED = 1, 2, 3, 4, 5
--- A counter's fields.
-local WINDOW, USED, COUNTER_HELD = 1, 2, 3
 
 -- Measures of a limit.
 local SPEND, REQUESTS, TOKENS, CONCURRENT = 1, 2, 3, 4
 
--- Reservation record, pending and ended.
-local PENDING_HEADER = '<BBBBBBHHHIddddd'
-local ENDED_HEADER = '<BBBBBBdddddd'
-local H_TIERED, H_ALLOCATIONS, H_LIMITS, H_UNITS, H_MASK = 2, 3, 4, 5, 6
-local H_ROWS, H_COSTS, H_IDS = 7, 8, 9
-local H_BITS, H_HELD, H_RESERVED_AT, H_DEADLINE, H_EXTEND_NO, H_TOKENS = 10, 11, 12, 13, 14, 15
-local H_NEXT = 16 -- not a field: where the allocations begin
-local E_TIERED, E_ALLOCATIONS, E_LIMITS, E_CHARGED, E_HELD, E_RESERVED_AT = 2, 3, 4, 7, 8, 9
-local E_EPOCH, E_SEQ, E_NEXT = 11, 12, 13
-local LIMIT_SIZE = 30 -- of one <BBIddd of a hold
-local RING_SIZE = 220 -- <Iddd and twelve slots of <dd
+-- States of a reservation record.
 local PENDING, SETTLED_STATE, RELEASED, EXPIRED, SETTLED_LATE = 1, 2, 3, 4, 5
 local OUTCOMES = { 'pending', 'settled', 'released', 'expired', 'settled_late' }
 
@@ -118,10 +85,10 @@ end
 local function account_format(n_grants, n_counters, n_periods, n_allowances, n_signals)
   local middle = ''
   if n_periods + n_allowances > 0 then
-    middle = rep('Idddddd', n_periods) .. rep('IBBBBIdddddd', n_allowances)
+    middle = rep(PERIOD, n_periods) .. rep(ALLOWANCE, n_allowances)
   end
   if n_signals > 0 then middle = middle .. 'dddddc' .. 8 * (n_signals - 5) end
-  return '<BBBBBBBBdddddddddddddd' .. rep('BBHIdddddd', n_grants) .. middle .. rep('Iddd', n_counters)
+  return ACCOUNT .. rep(GRANT, n_grants) .. middle .. rep(COUNTER, n_counters)
 end
 
 local function read_account(raw)
@@ -149,7 +116,7 @@ end
 
 local function read_scope(raw)
   if not raw then return { 1, 0, 0, 0 } end
-  local s = { rings = nil, sunpack('<BBBB' .. rep('Iddd', byte(raw, 3)), raw) }
+  local s = { rings = nil, sunpack(SCOPE .. rep(COUNTER, byte(raw, 3)), raw) }
   local rings = s[#s]
   s[#s] = nil
   if rings <= #raw then s.rings = sub(raw, rings) end
@@ -157,7 +124,7 @@ local function read_scope(raw)
 end
 
 local function pack_scope(s)
-  return spack('<BBBB' .. rep('Iddd', s[3]), unpack(s)) .. (s.rings or '')
+  return spack(SCOPE .. rep(COUNTER, s[3]), unpack(s)) .. (s.rings or '')
 end
 
 -- The records that limits count in, by scope: 0 the account, 1 project, 2 key. `mask` says which
@@ -183,7 +150,7 @@ end
 local function find_counter(record, scope, id)
   local first, count = 5, record[3]
   if scope == 0 then
-    first = HEADER + 1 + 10 * record[N_GRANTS] + 7 * record[N_PERIODS] + 12 * record[N_ALLOWANCES]
+    first = first_signal(record)
     if record[N_SIGNALS] > 0 then first = first + 6 end
     count = record[N_COUNTERS]
   end
@@ -223,12 +190,6 @@ local function note(list, no, amount)
   end
   list[#list + 1] = no
   list[#list + 1] = amount
-end
-
--- Where the signals stand in an account record: four numbers that are compared each time, the end of
--- the hour, and the rest packed. Only for a record that has them.
-local function signals_at(a)
-  return HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS] + 12 * a[N_ALLOWANCES]
 end
 
 local function pack_shard(shard)

@@ -3,7 +3,7 @@
 -- Replaces the rules by which a wallet announces; `silent` when they say nothing. A threshold that
 -- stays remembers whether it was announced. False when the rules are these already.
 local function set_signals(a, rules, silent)
-  local s, state = signals_at(a), rep('\0', 52)
+  local s, state = first_signal(a), rep('\0', 52)
   if a[N_SIGNALS] == 0 then
     if silent then return false end
     insert(a, s, { 0, 0, 0, 0, 0, '' })
@@ -38,7 +38,7 @@ end
 -- step added to `settled`. Where nothing is crossed, five comparisons are all it costs.
 local function notice(a, balance, now, spent, always)
   if a[N_SIGNALS] == 0 then return nil end
-  local s = signals_at(a)
+  local s = first_signal(a)
   if not always and balance >= a[s] and balance < a[s + S_TO] and now < a[s + S_AT]
     and a[SETTLED] < a[s + S_MARK] and now < a[s + S_HOUR_END] then
     return nil

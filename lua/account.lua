@@ -24,6 +24,8 @@
 --
 -- writes: out, shard, account, customers.
 
+-- uses: whole, clock, open_shard, read_account, new_account, pack_account, credit, notice, emit
+
 -- read
 local head = { sunpack('<dddddBBB', ARGV[1]) }
 local customer, rev, limit, status, day, bump = ARGV[2], head[4], head[5], head[6], head[7], head[8] == 1
@@ -45,7 +47,10 @@ local a
 local told = {}
 if raw then
   a = read_account(raw)
-  if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+  if now >= a[SWEEP_AT] then
+    -- uses: catch_up
+    catch_up(a, now, told)
+  end
   local current = a[ACCOUNT_REV]
   if bump then
     rev, limit, status, day = current + 1, a[CREDIT_LIMIT], a[STATUS], a[BILLING_DAY]
@@ -65,6 +70,7 @@ local _, _, balance = credit(a, 0, now)
 local signals = notice(a, balance, now, 0, true) -- the end of the credit limit has moved
 
 -- write
+-- uses: tell
 tell(KEYS[4], shard, KEYS[2], now, told)
 emit(KEYS[4], shard, 'account', format('account:%s:%.0f', customer, rev), now, 0, 0, false, balance, {}, {},
   ARGV[3], signals)

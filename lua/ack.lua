@@ -15,6 +15,8 @@
 --
 -- writes: out, shard.
 
+-- uses: whole
+
 -- read
 local place = { sunpack('<dd', ARGV[1]) }
 if not whole(place) then return { 'bad_arguments' } end

@@ -22,6 +22,9 @@
 --
 -- writes: out, ops, shard, account.
 
+-- uses: whole, clock, open_shard, read_account, pack_account, credit, take, drop_exhausted
+-- uses: credit_back, notice, emit
+
 -- read
 local times, terms = { sunpack('<ddd', ARGV[1]) }, { sunpack('<BBd', ARGV[3]) }
 local id, amount = ARGV[2], terms[3]
@@ -34,7 +37,10 @@ if not shard then return { closed } end
 if not raw then return { 'unknown_account' } end
 local now = clock(times[1])
 local a, told = read_account(raw), {}
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told)
+end
 
 -- decide
 if earlier then
@@ -59,6 +65,7 @@ local _, _, balance = credit(a, 0, now)
 local signals = notice(a, balance, now, 0)
 
 -- write
+-- uses: tell
 tell(KEYS[4], shard, KEYS[2], now, told)
 emit(KEYS[4], shard, 'adjust', id, now, signed, 0, false, balance, moved, {}, ARGV[4], signals)
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]

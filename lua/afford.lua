@@ -18,6 +18,8 @@
 --
 -- writes: nothing.
 
+-- uses: whole, clock, read, open_shard, read_account, rate, credit
+
 -- read
 local head = { sunpack('<ddddIB', ARGV[1]) }
 local n, steps = head[6], head[4]
@@ -30,7 +32,10 @@ if not shard then return { closed } end
 if not values[2] then return { 'unknown_account' } end
 local now = clock(head[1])
 local a = read_account(values[2])
-if now >= a[SWEEP_AT] then catch_up(a, now, {}) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, {})
+end
 local least, step = { sunpack('<' .. rep('d', n), ARGV[2]) }, { sunpack('<' .. rep('d', n), ARGV[3]) }
 local function estimate_of(k)
   local vector = {}

@@ -19,6 +19,8 @@
 --
 -- writes: out, shard, account.
 
+-- uses: whole, clock, open_shard, read_account, pack_account, insert, credit, notice, emit
+
 -- read
 local times, terms = { sunpack('<ddd', ARGV[1]) }, { sunpack('<IBBBBIdd', ARGV[2]) }
 terms[#terms] = nil
@@ -33,10 +35,13 @@ if not shard then return { closed } end
 if not raw then return { 'unknown_account' } end
 local now = clock(times[1])
 local a, told, opened = read_account(raw), {}, {}
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told)
+end
 
 -- decide
-local first = HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS]
+local first = first_allowance(a)
 local w, same = first, true
 while w < first + 12 * a[N_ALLOWANCES] and a[w] ~= terms[1] do w = w + 12 end
 local known = w < first + 12 * a[N_ALLOWANCES]
@@ -55,11 +60,13 @@ else
   a[N_ALLOWANCES] = a[N_ALLOWANCES] + 1
 end
 local _, _, before = credit(a, 0, now)
+-- uses: catch_up
 catch_up(a, now, opened)
 local _, _, balance = credit(a, 0, now)
 local signals = notice(a, balance, now, 0)
 
 -- write
+-- uses: tell
 tell(KEYS[3], shard, KEYS[2], now, told)
 local customer = string.match(KEYS[2], '^{[^}]*}:a:(.*)$')
 emit(KEYS[3], shard, 'allowance', format('allowance:%s:%.0f:set:%.0f-%.0f', customer, terms[1], shard[EPOCH],

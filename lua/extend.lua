@@ -29,6 +29,9 @@
 -- writes: reservation, due; and when the hold grows, account and scope records, and out and shard where
 --         time has done something; for credit_held the account's mark that growth is wanted.
 
+-- uses: whole, clock, read, open_shard, read_account, pack_account, read_scopes, store, rate
+-- uses: credit, allocate, count_more
+
 -- read
 local head = { sunpack('<ddddddB', ARGV[1]) }
 local id, estimate, checkpoint = ARGV[2], ARGV[3], ARGV[4]
@@ -42,26 +45,31 @@ if not values[2] then return { 'unknown_account' } end
 call('ZCARD', KEYS[1]) -- its type
 local now, mask = clock(head[1]), head[7]
 local a, told = read_account(values[2]), {}
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told)
+end
 local raw = values[3]
 
 -- decide
 if not raw then return { 'unknown_reservation' } end
 if byte(raw, 1) ~= PENDING then
-  local e = { sunpack(ENDED_HEADER, raw) }
+  local e = { sunpack(ENDED, raw) }
   local _, _, balance = credit(a, 0, now)
+  -- uses: OUTCOMES
   return { OUTCOMES[byte(raw, 1)], e[E_CHARGED], balance, e[E_EPOCH], e[E_SEQ], 1 }
 end
-local h = { sunpack(PENDING_HEADER, raw) }
+local h = { sunpack(HOLD, raw) }
 local n = h[H_UNITS]
 if #estimate ~= 8 * n or #checkpoint ~= 8 * n then return { 'bad_arguments' } end
-local limits_at = h[H_NEXT] + 16 * h[H_ALLOCATIONS]
-local marks_at = limits_at + LIMIT_SIZE * h[H_LIMITS]
-local estimate_at = marks_at + 16 * h[H_TIERED]
-local rows_at = estimate_at + 16 * n
+local limits_at = offset_of_limits(h)
+local marks_at = offset_of_marks(h)
+local estimate_at, rows_at = offset_of_estimate(h), offset_of_rows(h)
 local meter, sketch
 if h[H_TIERED] > 0 then
+  -- uses: read_marks
   local marks = read_marks(raw, marks_at, h[H_TIERED])
+  -- uses: leave_periods
   leave_periods(a, h, raw, marks)
   meter, sketch = { a = a, mode = 'hold', marks = marks }, { a = a, mode = 'hold', marks = marks }
 end
@@ -70,7 +78,7 @@ if not total then return { wrong } end
 local _, wrong_checkpoint = rate(raw, rows_at, h[H_ROWS], checkpoint, 1, n, nil, sketch)
 if wrong_checkpoint then return { wrong_checkpoint } end
 if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
-  local at = rows_at + h[H_ROWS] + h[H_COSTS]
+  local at = offset_of_ids(h)
   return { 'wrong_scopes', string.sub(raw, at, at + h[H_IDS] - 1) }
 end
 local available, payable = credit(a, h[H_BITS], now)
@@ -96,12 +104,15 @@ local full = count_more(scopes, limits, growth, more)
 reason = reason or full
 local deadline, grown = now + head[6], not reason and (growth > 0 or more > 0)
 local body = string.sub(raw, rows_at)
-local same = string.sub(raw, h[H_NEXT], marks_at - 1) -- allocations and limits
+local same = string.sub(raw, offset_of_allocations(h), marks_at - 1) -- allocations and limits
 h[H_DEADLINE], h[H_EXTEND_NO] = deadline, head[4]
 if grown then
-  local allocations = { sunpack('<' .. rep('dd', h[H_ALLOCATIONS]), raw, h[H_NEXT]) }
+  local allocations = { sunpack('<' .. rep('dd', h[H_ALLOCATIONS]), raw, offset_of_allocations(h)) }
   allocations[#allocations] = nil
-  if meter then count_periods(a, meter) end
+  if meter then
+    -- uses: count_periods
+    count_periods(a, meter)
+  end
   if growth > 0 then allocate(a, growth, h[H_BITS], now, allocations) end
   same = spack('<' .. rep('d', #allocations), unpack(allocations))
     .. spack('<' .. rep('BBIddd', h[H_LIMITS]), unpack(limits))
@@ -110,7 +121,7 @@ if grown then
 else
   estimate = string.sub(raw, estimate_at, estimate_at + 8 * n - 1)
 end
-local hold = spack(PENDING_HEADER, unpack(h, 1, H_TOKENS)) .. same
+local hold = spack(HOLD, unpack(h, 1, H_TOKENS)) .. same
   .. string.sub(raw, marks_at, estimate_at - 1) .. estimate .. checkpoint .. body
 
 -- write
@@ -118,14 +129,15 @@ call('ZADD', KEYS[1], deadline, id)
 if grown then
   local pairs = { KEYS[4], pack_account(a), KEYS[5], hold }
   if #told > 0 then
+    -- uses: tell
     tell(KEYS[2], shard, KEYS[4], now, told)
     pairs[5], pairs[6] = KEYS[3], pack_shard(shard)
   end
   store(pairs, scopes, 6, mask)
 elseif reason == 'credit_held' then -- the mark alone: what else was read of the account may not be kept
   local mark, raw_account = spack('<d', now + GROWTH_MARK_MS), values[2]
-  call('MSET', KEYS[5], hold, KEYS[4], string.sub(raw_account, 1, GROWTH_WANTED_AT - 1) .. mark
-    .. string.sub(raw_account, GROWTH_WANTED_AT + 8))
+  call('MSET', KEYS[5], hold, KEYS[4], string.sub(raw_account, 1, POSITION_OF_GROWTH_WANTED - 1) .. mark
+    .. string.sub(raw_account, POSITION_OF_GROWTH_WANTED + 8))
 else
   call('SET', KEYS[5], hold)
 end

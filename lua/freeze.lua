@@ -14,6 +14,8 @@
 --
 -- writes: shard.
 
+-- uses: whole
+
 -- read
 local evidence = { sunpack('<ddB', ARGV[1]) }
 if not whole(evidence) or evidence[3] > 1 then return { 'bad_arguments' } end

@@ -22,6 +22,9 @@
 --
 -- writes: out, ops, shard, account.
 
+-- uses: whole, clock, open_shard, read_account, pack_account, credit, drop_exhausted, credit_grant
+-- uses: notice, emit
+
 -- read
 local times, terms = { sunpack('<ddd', ARGV[1]) }, { sunpack('<BBIddd', ARGV[3]) }
 local id, amount = ARGV[2], terms[4]
@@ -35,7 +38,10 @@ if not shard then return { closed } end
 if not raw then return { 'unknown_account' } end
 local now = clock(times[1])
 local a, told = read_account(raw), {}
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told)
+end
 
 -- decide
 if earlier then
@@ -57,6 +63,7 @@ local _, _, balance = credit(a, 0, now)
 local signals = notice(a, balance, now, 0)
 
 -- write
+-- uses: tell
 tell(KEYS[4], shard, KEYS[2], now, told)
 emit(KEYS[4], shard, 'grant', id, now, amount, 0, false, balance, credited, {}, ARGV[4], signals)
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]

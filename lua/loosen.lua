@@ -16,6 +16,8 @@
 --
 -- writes: account, reservation.
 
+-- uses: read_account, pack_account
+
 -- read
 local raw_shard, raw, hold = call('GET', KEYS[1]), call('GET', KEYS[2]), call('GET', KEYS[3])
 if not raw_shard then return { 'not_frozen' } end
@@ -26,16 +28,16 @@ if shard[1] ~= 1 then return { 'wrong_layout' } end
 if shard[STATE] == 0 then return { 'not_frozen' } end
 if not raw then return { 'unknown_account' } end
 if not hold or byte(hold, 1) ~= PENDING then return { 'gone' } end
-local a, h = read_account(raw), { sunpack(PENDING_HEADER, hold) }
-local from = h[H_NEXT]
-local rest = string.sub(hold, from + 16 * h[H_ALLOCATIONS])
+local a, h = read_account(raw), { sunpack(HOLD, hold) }
+local rest = string.sub(hold, offset_of_limits(h))
 local held = h[H_HELD]
+-- uses: leave_grants
 leave_grants(a, h, hold)
 local allocations = ''
-if held > 0 then allocations = spack('<dd', 0, held) end
+if held > 0 then allocations = spack(ALLOCATION, 0, held) end
 a[HELD_CREDIT] = a[HELD_CREDIT] + held
-h[H_ALLOCATIONS], h[H_NEXT] = #allocations / 16, nil
+h[H_ALLOCATIONS] = #allocations / ALLOCATION_SIZE
 
 -- write
-call('MSET', KEYS[2], pack_account(a), KEYS[3], spack(PENDING_HEADER, unpack(h)) .. allocations .. rest)
+call('MSET', KEYS[2], pack_account(a), KEYS[3], spack(HOLD, unpack(h, 1, H_TOKENS)) .. allocations .. rest)
 return { 'loosened', held }

@@ -21,6 +21,8 @@
 --
 -- writes: nothing.
 
+-- uses: whole, clock, read, open_shard, read_account, read_scopes, rate, credit, count_in
+
 -- read
 local head = { sunpack('<ddddIBB', ARGV[1]) }
 local n, mask = head[7], head[6]
@@ -31,7 +33,10 @@ if not shard then return { closed } end
 if not values[2] then return { 'unknown_account' } end
 local now = clock(head[1])
 local a = read_account(values[2])
-if now >= a[SWEEP_AT] then catch_up(a, now, {}) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, {})
+end
 local estimate, wrong = rate(ARGV[3], 1, #ARGV[3], ARGV[2], 1, n, nil,
   { a = a, mode = 'hold', opens = true, now = now })
 if not estimate then return { wrong } end

@@ -16,6 +16,8 @@
 --
 -- writes: nothing.
 
+-- uses: whole, insert, rate
+
 -- read
 local head, rows, costs, uses = { sunpack('<BB', ARGV[1]) }, ARGV[2], ARGV[3], ARGV[5]
 local day, n, n_periods, size = head[1], head[2], #ARGV[4] / 52, 8 + 8 * head[2]
@@ -37,7 +39,10 @@ for at = 1, #uses, size do
   local meter = #rows ~= 18 * n and { a = a, mode = 'charge', opens = true, now = reserved_at }
   local charge, wrong = rate(rows, 1, #rows, uses, at + 8, n, nil, meter)
   if not charge then return { wrong } end
-  if meter then count_periods(a, meter) end
+  if meter then
+    -- uses: count_periods
+    count_periods(a, meter)
+  end
   local cost, wrong_cost = 0, nil
   if #costs > 0 then cost, wrong_cost = rate(costs, 1, #costs, uses, at + 8, n) end
   if not cost then return { wrong_cost } end

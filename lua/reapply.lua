@@ -32,6 +32,9 @@
 --
 -- writes: shard, account, ops, customers, due, reservation (tombstone), and the scope records of the hold.
 
+-- uses: whole, clock, read, read_account, new_account, pack_account, read_scopes, store, insert
+-- uses: find_grant, add_grant, drop_exhausted, count_out
+
 -- read
 local head = { sunpack('<dddB', ARGV[1]) }
 if not whole(head) then return { 'bad_arguments' } end
@@ -57,7 +60,7 @@ if not raw and #changed < 4 then return { 'unknown_account' } end
 local a = raw and read_account(raw) or new_account()
 if #changed > 0 then a[ACCOUNT_REV] = math.max(a[ACCOUNT_REV], changed[1]) end
 if #changed == 4 then a[CREDIT_LIMIT], a[STATUS], a[BILLING_DAY] = changed[2], changed[3], changed[4] end
-local first = HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS]
+local first = first_allowance(a)
 if e.allowance then
   local w = first
   while w < first + 12 * a[N_ALLOWANCES] and a[w] ~= e.allowance[1] do w = w + 12 end
@@ -86,7 +89,7 @@ if e.grant then
   a[NEXT_GRANT_NO] = no + 1
 end
 if e.opened then
-  first = HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS]
+  first = first_allowance(a)
   for w = first, first + 12 * (a[N_ALLOWANCES] - 1), 12 do
     if a[w] == e.opened[1] then
       a[w + A_START], a[w + A_END], a[w + A_GRANT], a[w + A_CARRY] = e.opened[2], e.opened[3], no, 0
@@ -97,15 +100,17 @@ end
 local hold, ended, scopes, kept = values[1], e.ended, {}, ''
 local pending = hold and ended and byte(hold, 1) == PENDING
 if pending then
-  local h = { sunpack(PENDING_HEADER, hold) }
-  local marks_at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS]
+  local h = { sunpack(HOLD, hold) }
+  local marks_at = offset_of_marks(h)
   if h[H_TIERED] > 0 then
+    -- uses: read_marks, leave_periods
     leave_periods(a, h, hold, read_marks(hold, marks_at, h[H_TIERED]))
   else
-    kept = string.sub(hold, marks_at + 8 * h[H_UNITS], marks_at + 16 * h[H_UNITS] - 1)
+    kept = string.sub(hold, offset_of_checkpoint(h), offset_of_rows(h) - 1)
   end
   scopes = read_scopes(a, values, 2, mask)
   count_out(scopes, h, hold, ended[2], ended[3], ended[4])
+  -- uses: leave_grants
   leave_grants(a, h, hold)
   a[HELD], a[OPEN] = a[HELD] - h[H_HELD], a[OPEN] - 1
 end
@@ -136,7 +141,7 @@ if e.voided then
   if g then a[g + EXPIRES_AT] = e.at end
 end
 if e.expired then
-  first = HEADER + 1 + 10 * a[N_GRANTS] + 7 * a[N_PERIODS]
+  first = first_allowance(a)
   for w = first, first + 12 * (a[N_ALLOWANCES] - 1), 12 do
     if a[w + A_GRANT] == e.expired then a[w + A_CARRY] = a[w + A_CARRY] + e.amount end
   end
@@ -146,12 +151,12 @@ local tombstone
 if ended then
   local charged, paid = ended[2], {}
   if hold and byte(hold, 1) == EXPIRED and ended[1] == SETTLED_LATE then
-    charged = charged + ({ sunpack(ENDED_HEADER, hold) })[E_CHARGED]
+    charged = charged + ({ sunpack(ENDED, hold) })[E_CHARGED]
   end
   if ended[1] == EXPIRED then
     for i = 1, #moved, 2 do paid[i], paid[i + 1] = moved[i], 0 - moved[i + 1] end
   end
-  tombstone = spack(ENDED_HEADER, ended[1], 0, #paid / 2, 0, #kept / 8, 0, charged, ended[6], e.at, e.at, epoch, seq)
+  tombstone = spack(ENDED, ended[1], 0, #paid / 2, 0, #kept / 8, 0, charged, ended[6], e.at, e.at, epoch, seq)
     .. spack('<' .. rep('d', #paid), unpack(paid)) .. kept
 end
 local done = e.op

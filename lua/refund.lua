@@ -27,6 +27,9 @@
 --
 -- writes: out, ops, shard, account.
 
+-- uses: whole, clock, open_shard, read_account, pack_account, note, credit, find_grant, add_grant
+-- uses: drop_exhausted, credit_back, notice, emit
+
 -- read
 local times, terms = { sunpack('<ddd', ARGV[1]) }, { sunpack('<ddH', ARGV[3]) }
 local id, charged, amount, paid_at = ARGV[2], terms[1], terms[2], 19 + terms[3]
@@ -62,7 +65,10 @@ if earlier then
   return { 'refunded', math.max(0, charged - before), balance, did[5], did[6], 1 }
 end
 if before + amount > charged then return { 'more_than_charged', math.max(0, charged - before) } end
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told)
+end
 local skip, left, own, moved = total_paid - charged + before, amount, 0, {}
 for i = #rows, 1, -1 do
   local no, part, category, priority, bits, expires_at = unpack(rows[i])
@@ -99,6 +105,7 @@ local _, _, balance = credit(a, 0, now)
 local signals = notice(a, balance, now, 0)
 
 -- write
+-- uses: tell
 tell(KEYS[4], shard, KEYS[2], now, told)
 emit(KEYS[4], shard, 'adjust', id, now, amount, 0, false, balance, moved, {}, ARGV[4], signals)
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]

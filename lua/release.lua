@@ -27,6 +27,9 @@
 -- writes: out, shard, account, reservation (tombstone), due, once, and the scope records of the hold; of
 --         no hold, the tombstone and once alone.
 
+-- uses: whole, clock, read, open_shard, read_account, pack_account, read_scopes, names_last, store
+-- uses: credit, spend_hold, notice, count_out, emit
+
 -- read
 local head = { sunpack('<ddddB', ARGV[1]) }
 local id = ARGV[2]
@@ -40,17 +43,19 @@ if not values[2] then return { 'unknown_account' } end
 call('ZCARD', KEYS[1]) -- its type
 local now, mask = clock(head[1]), head[5]
 local a, told = read_account(values[2]), {}
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told)
+end
 local earlier = values[3]
 local state = earlier and byte(earlier, 1)
 
 -- decide
 local scopes, held, reserved_at, epoch, seq = {}, 0, head[4], 0, 0
 if state == PENDING then
-  local h = { sunpack(PENDING_HEADER, earlier) }
+  local h = { sunpack(HOLD, earlier) }
   if bit.band(h[H_MASK], bit.bnot(mask)) ~= 0 then
-    local at = h[H_NEXT] + 16 * (h[H_ALLOCATIONS] + h[H_TIERED] + h[H_UNITS]) + LIMIT_SIZE * h[H_LIMITS]
-      + h[H_ROWS] + h[H_COSTS]
+    local at = offset_of_ids(h)
     return { 'wrong_scopes', string.sub(earlier, at, at + h[H_IDS] - 1) }
   end
   if h[H_LIMITS] > 0 then
@@ -58,25 +63,31 @@ if state == PENDING then
     count_out(scopes, h, earlier, 0, 0, 0)
   end
   if h[H_TIERED] > 0 then
-    local at = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS]
+    local at = offset_of_marks(h)
+    -- uses: read_marks, leave_periods
     leave_periods(a, h, earlier, read_marks(earlier, at, h[H_TIERED]))
   end
   held, reserved_at = h[H_HELD], h[H_RESERVED_AT]
   spend_hold(a, h, earlier, 0, now)
 elseif state then
-  local e = { sunpack(ENDED_HEADER, earlier) }
+  local e = { sunpack(ENDED, earlier) }
   local _, _, balance = credit(a, 0, now)
+  -- uses: OUTCOMES
   return { OUTCOMES[state], e[E_CHARGED], balance, e[E_EPOCH], e[E_SEQ], 1 }
 elseif reserved_at > 0 and now - reserved_at > SETTLE_MAX_AGE_MS then
   return { 'too_old', now }
 end
 local _, _, balance = credit(a, 0, now)
 local told_after = {}
-if now >= a[SWEEP_AT] then catch_up(a, now, told_after) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told_after)
+end
 local signals = state and notice(a, balance, now, 0) -- time may have moved it
 
 -- write
 if state then
+  -- uses: tell
   tell(KEYS[2], shard, KEYS[4], now, told)
   emit(KEYS[2], shard, 'release', id .. ':released', now, 0, held, false, balance, {}, {}, ARGV[3],
     signals)
@@ -87,6 +98,6 @@ if state then
 end
 local first = ARGV[4] and values[#KEYS - 2]
 if first and string.sub(first, IDEMPOTENCY_DIGEST + 1) == id then call('DEL', KEYS[#KEYS]) end
-call('SET', KEYS[5], spack(ENDED_HEADER, RELEASED, 0, 0, 0, 0, 0, 0, held, reserved_at, now, epoch, seq),
+call('SET', KEYS[5], spack(ENDED, RELEASED, 0, 0, 0, 0, 0, 0, held, reserved_at, now, epoch, seq),
   'PX', TOMBSTONE_TTL_MS)
 return { 'released', 0, balance, epoch, seq, 0 }

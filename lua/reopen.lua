@@ -18,6 +18,7 @@
 --
 -- writes: out, shard, tombstones.
 
+
 -- read
 local stored = { sunpack('<ddB', ARGV[1]) }
 local kept = cmsgpack.unpack(ARGV[2])
@@ -45,10 +46,10 @@ local epoch = math.max(shard[EPOCH], stored[1]) + 1
 for i = 1, #kept do
   call('XADD', KEYS[1], format('%.0f-%.0f', epoch, i - 1), unpack(entries[i][2]))
   if tombstones[i] and byte(tombstones[i], 1) ~= PENDING then
-    local e = { sunpack(ENDED_HEADER, tombstones[i]) }
-    local rest = string.sub(tombstones[i], e[E_NEXT])
-    e[E_EPOCH], e[E_SEQ], e[E_NEXT] = epoch, i - 1, nil
-    call('SET', KEYS[2 + i], spack(ENDED_HEADER, unpack(e)) .. rest, 'KEEPTTL')
+    local e = { sunpack(ENDED, tombstones[i]) }
+    local rest = string.sub(tombstones[i], ended_offset_of_allocations(e))
+    e[E_EPOCH], e[E_SEQ] = epoch, i - 1
+    call('SET', KEYS[2 + i], spack(ENDED, unpack(e, 1, E_SEQ)) .. rest, 'KEEPTTL')
   end
 end
 call('XTRIM', KEYS[1], 'MINID', '=', format('%.0f-0', epoch))

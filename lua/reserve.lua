@@ -37,6 +37,53 @@
 -- writes: due, account, reservation, once, out and shard where time has done something, and the scope records that
 --         limits count in.
 
+-- A plain request: flat prices, no limits, no Idempotency-Key, and a wallet whose one grant pays for all of it. It
+-- pays for nothing else. Whatever is not plain falls through to the general path, which begins again: nothing has
+-- been written by then.
+-- uses: clock, read, rate
+local values
+if ARGV[4] == '' and #ARGV == 4 and #KEYS == 5 then
+  local now, epoch, seen, max_backlog, rev, tokens, ttl, bits, mask, n, rows_size, costs_size, ids_size =
+    sunpack('<dddddddIBBHHH', ARGV[1])
+  local id, body = ARGV[2], ARGV[3]
+  values = read(3)
+  local raw_shard, raw = values[1], values[2]
+  if raw_shard and raw and not values[3] and mask == 0 and rows_size == 18 * n and (costs_size == 0 or costs_size == rows_size)
+    and #body >= 16 * n + rows_size + costs_size + ids_size and #id > 0 and #id <= MAX_ID
+    and now >= 0 and now <= MAX_AMOUNT and now % 1 == 0 and epoch >= 0 and epoch % 1 == 0
+    and seen >= 0 and seen <= MAX_AMOUNT and seen % 1 == 0 and max_backlog >= 0 and max_backlog <= MAX_AMOUNT and max_backlog % 1 == 0
+    and tokens >= 0 and tokens <= MAX_AMOUNT and tokens % 1 == 0 and ttl > 0 and ttl <= MAX_AMOUNT and ttl % 1 == 0 then
+    local layout, state, _, shard_epoch, last_seq, acked_seq, acked_epoch = sunpack(SHARD, raw_shard)
+    local _, status, n_grants, _, _, _, _, _, account_rev, limit, debt, held, held_credit, open =
+      sunpack('<BBBBBBBBdddddd', raw)
+    if layout == 1 and state == 0 and epoch <= shard_epoch and (epoch < shard_epoch or seen <= last_seq + 1)
+      and (max_backlog == 0 or last_seq - (acked_epoch == shard_epoch and acked_seq or -1) < max_backlog)
+      and status == 0 and n_grants == 1 and account_rev == rev then
+      local sweep_at, wanted, _, _, _, scope, no, remaining, grant_held, effective_at, expires_at =
+        sunpack('<ddBBHIddddd', raw, POSITION_OF_SWEEP_AT)
+      local estimate = rate(body, 16 * n + 1, rows_size, body, 1, n)
+      if now == 0 then now = clock(0) end
+      local free = remaining - grant_held
+      local available = free - debt - held_credit + limit
+      if estimate and estimate > 0 and estimate <= free and estimate <= available and scope == 0 and now < sweep_at
+        and wanted <= now and effective_at <= now and (expires_at == 0 or now < expires_at) then
+        local deadline = now + ttl
+        -- write
+        call('ZADD', KEYS[1], deadline, id)
+        call('MSET', KEYS[4], sub(raw, 1, POSITION_OF_HELD - 1) .. spack('<ddd', held + estimate, held_credit, open + 1)
+          .. sub(raw, POSITION_OF_HELD + 24, POSITION_OF_FIRST_HELD - 1) .. spack('<d', grant_held + estimate) .. sub(raw, POSITION_OF_FIRST_HELD + 8),
+          KEYS[5], spack('<BBBBBBHHHIddddddd', PENDING, 0, 1, 0, n, 0, rows_size, costs_size, ids_size, bits,
+            estimate, now, deadline, 0, tokens, no, estimate) .. body)
+        return { 'held', estimate, available - estimate, now, deadline }
+      end
+    end
+  end
+end
+
+
+-- general
+-- uses: whole, open_shard, read_account, pack_account, read_scopes, names_last, store, credit
+-- uses: allocate, count_in
 -- read
 local head = { sunpack('<dddddddIBBHHH', ARGV[1]) }
 local id, body, n, once = ARGV[2], ARGV[3], head[10], ARGV[5]
@@ -46,21 +93,27 @@ if not whole(head) or #id == 0 or #id > MAX_ID or head[7] == 0
   or once and not names_last(once, IDEMPOTENCY_DIGEST, head[9]) then
   return { 'bad_arguments' }
 end
-local values = read(3)
+values = values or read(3)
 local shard, closed = open_shard(values[1], head[2], head[3])
 if not shard then return { closed } end
 if not values[2] then return { 'unknown_account' } end
 local now, bits, mask = clock(head[1]), head[8], head[9]
 local a, told = read_account(values[2]), {}
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told)
+end
 local available, payable, balance = credit(a, bits, now)
 
 -- decide
 local earlier = values[3]
 if earlier then
-  if byte(earlier, 1) ~= PENDING then return { 'already_ended', OUTCOMES[byte(earlier, 1)] } end
-  local h = { sunpack(PENDING_HEADER, earlier) }
-  local at, same = h[H_NEXT] + 16 * h[H_ALLOCATIONS] + LIMIT_SIZE * h[H_LIMITS] + 16 * h[H_TIERED], body
+  if byte(earlier, 1) ~= PENDING then
+    -- uses: OUTCOMES
+    return { 'already_ended', OUTCOMES[byte(earlier, 1)] }
+  end
+  local h = { sunpack(HOLD, earlier) }
+  local at, same = offset_of_estimate(h), body
   if h[H_EXTEND_NO] > 0 then -- extended: its vectors are no longer those of the reserve
     at, same = at + 16 * n, string.sub(body, 16 * n + 1)
   end
@@ -97,12 +150,15 @@ if estimate > 0 and (estimate > available or wanted > 0 and wanted <= GROWTH_MAR
   return { 'credit_held', estimate, available, balance }
 end
 local allocations = { nil, nil }
-if meter then count_periods(a, meter) end
+if meter then
+  -- uses: count_periods
+  count_periods(a, meter)
+end
 local marks = meter and meter.next_marks or ''
 allocate(a, estimate, bits, now, allocations)
 a[OPEN] = a[OPEN] + 1
-local n_allocations, n_limits, deadline = #allocations / 2, #limits / LIMIT_SIZE, now + head[7]
-local hold = spack(PENDING_HEADER, PENDING, #marks / 16, n_allocations, n_limits, n, mask, head[11], head[12],
+local n_allocations, n_limits, deadline = #allocations / 2, #limits / HELD_LIMIT_SIZE, now + head[7]
+local hold = spack(HOLD, PENDING, #marks / 16, n_allocations, n_limits, n, mask, head[11], head[12],
     head[13], bits, estimate, now, deadline, 0, head[6])
   .. spack('<' .. rep('dd', n_allocations), unpack(allocations))
   .. limits .. marks .. body
@@ -110,6 +166,7 @@ local hold = spack(PENDING_HEADER, PENDING, #marks / 16, n_allocations, n_limits
 -- write
 local pairs = { KEYS[4], pack_account(a), KEYS[5], hold, nil, nil, nil, nil }
 if #told > 0 then
+  -- uses: tell
   tell(KEYS[2], shard, KEYS[4], now, told)
   pairs[5], pairs[6] = KEYS[3], pack_shard(shard)
 end

@@ -16,6 +16,8 @@
 --
 -- writes: out, shard, account.
 
+-- uses: whole, clock, open_shard, read_account, pack_account, credit, set_signals, notice, announce
+
 -- read
 local times, rules = { sunpack('<ddd', ARGV[1]) }, ARGV[2]
 local n, flags = byte(rules, 1, 2)
@@ -34,7 +36,10 @@ if not shard then return { closed } end
 if not raw then return { 'unknown_account' } end
 local now = clock(times[1])
 local a, told = read_account(raw), {}
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told)
+end
 
 -- decide
 if not set_signals(a, rules, silent) then return { 'unchanged' } end
@@ -42,6 +47,7 @@ local _, _, balance = credit(a, 0, now)
 local signals = notice(a, balance, now, 0, true)
 
 -- write
+-- uses: tell
 tell(KEYS[3], shard, KEYS[2], now, told)
 announce(KEYS[3], shard, KEYS[2], now, balance, signals)
 call('MSET', KEYS[1], pack_shard(shard), KEYS[2], pack_account(a))

@@ -14,6 +14,8 @@
 --
 -- writes: out, shard, account.
 
+-- uses: whole, clock, open_shard, read_account, pack_account, credit, notice, announce
+
 -- read
 local times = { sunpack('<ddd', ARGV[1]) }
 if not whole(times) then return { 'bad_arguments' } end
@@ -30,11 +32,13 @@ if now < a[SWEEP_AT] then
   local _, _, balance = credit(a, 0, now)
   return { 'swept', 0, balance, a[SWEEP_AT], 0, 0 }
 end
+-- uses: catch_up
 catch_up(a, now, told)
 local _, _, balance = credit(a, 0, now)
 local signals, entries = notice(a, balance, now, 0), #told
 
 -- write
+-- uses: tell
 tell(KEYS[3], shard, KEYS[2], now, told)
 if signals then
   announce(KEYS[3], shard, KEYS[2], now, balance, signals)

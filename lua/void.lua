@@ -21,6 +21,8 @@
 --
 -- writes: out, ops, shard, account.
 
+-- uses: whole, clock, open_shard, read_account, pack_account, credit, find_grant, notice, emit
+
 -- read
 local times, terms = { sunpack('<ddd', ARGV[1]) }, { sunpack('<d', ARGV[3]) }
 local id, no = ARGV[2], terms[1]
@@ -41,7 +43,10 @@ if earlier then
   local _, _, balance = credit(a, 0, now)
   return { 'voided', did[3], 0, balance, did[5], did[6], 1 }
 end
-if now >= a[SWEEP_AT] then catch_up(a, now, told) end
+if now >= a[SWEEP_AT] then
+  -- uses: catch_up
+  catch_up(a, now, told)
+end
 local g = find_grant(a, no)
 local taken = g and a[g + REMAINING] - a[g + GRANT_HELD] or 0
 if taken == 0 then return { 'unknown_grant' } end
@@ -52,6 +57,7 @@ local _, _, balance = credit(a, 0, now)
 local signals = notice(a, balance, now, 0)
 
 -- write
+-- uses: tell
 tell(KEYS[4], shard, KEYS[2], now, told)
 emit(KEYS[4], shard, 'void', id, now, taken, 0, false, balance, { no, taken }, {}, ARGV[4], signals)
 local epoch, seq = shard[EPOCH], shard[LAST_SEQ]

@@ -12,9 +12,10 @@ from typing import Final
 from gateway.app.roles import CannotServe
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.ledger.accounts import AccountStore, OtherLedger
+from gateway.ledger.codec.operations import NewGrant, allowance_id
 from gateway.ledger.codec.records import Wallet
-from gateway.ledger.operator import MAX_ALLOWANCES, MAX_GRANTS, allowance_id, grant_terms
 from gateway.ledger.pricebook import Taken
+from gateway.ledger.wallets import MAX_ALLOWANCES, MAX_GRANTS
 from gateway.settings import Settings
 from gateway.settings.customers import GrantSection
 
@@ -104,7 +105,12 @@ async def ask_ledger(settings: Settings, store: AccountStore) -> Asked:
 
 def pack_grant(settings: Settings, grant: GrantSection) -> bytes:
     """The terms of a starting grant, as the ledger compares them."""
-    return grant_terms(
+    return new_grant(settings, grant).packed()
+
+
+def new_grant(settings: Settings, grant: GrantSection) -> NewGrant:
+    """The terms of a starting grant."""
+    return NewGrant(
         grant.amount_nano,
         category=grant.category,
         priority=grant.priority,

@@ -27,11 +27,13 @@ from gateway.ledger.client.embedded import EmbeddedLedger, running_socket
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.fitness import Trouble, find_trouble
 from gateway.ledger.corrections import Corrections
-from gateway.ledger.operations import Ledger
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.outbox_watermark import OutboxWatermark
 from gateway.ledger.refusals import NotedRefusal, find_refusal
 from gateway.ledger.repair import Repair
+from gateway.ledger.reservations import Reservations
+from gateway.ledger.shards import Shards
+from gateway.ledger.wallets import Wallets
 from gateway.operations.backend import Backend, ConfiguredKey
 from gateway.operations.errors import OperationError
 from gateway.settings import Settings
@@ -168,7 +170,8 @@ def _backend(
     redis, runner = settings.redis, RedisRunner(client)
     names: Any = {"namespace": redis.namespace, "shard_count": redis.shards}
     accounts = AccountStore(client, **names)
-    corrections = Corrections(runner, seen=watermark, **names)
+    shards = Shards(runner, accounts.keys, watermark=watermark)
+    wallets = Wallets(shards)
 
     async def noted_refusal(request_id: str) -> NotedRefusal | None:
         return await find_refusal(client, request_id, namespace=redis.namespace)
@@ -178,7 +181,7 @@ def _backend(
 
     async def write_customers() -> str | None:
         try:
-            await sync_accounts(settings, corrections, accounts)
+            await sync_accounts(settings, wallets, accounts)
         except CannotServe as refused:
             return str(refused)
         return None
@@ -186,11 +189,13 @@ def _backend(
     return Backend(
         configured=ConfiguredBySettings(settings),
         accounts=accounts,
-        wallets=corrections,
-        corrections=corrections,
-        reservations=Ledger(runner, seen=watermark, **names),
-        reservations_at=lambda now_ms: Ledger(runner, clock_ms=lambda: now_ms, **names),
-        repair=Repair(runner, **names),
+        wallets=wallets,
+        corrections=Corrections(shards),
+        reservations=Reservations(shards),
+        reservations_at=lambda now_ms: Reservations(
+            Shards(runner, accounts.keys, clock_ms=lambda: now_ms)
+        ),
+        repair=Repair(Shards(runner, accounts.keys)),
         audit=Audit(client, accounts.keys),
         outbox=Outbox(client, redis.shards, namespace=redis.namespace),
         changes=Changes(client, namespace=redis.namespace),

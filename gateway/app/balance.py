@@ -6,14 +6,13 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from gateway.app.daily_charges import DailyCharges
 from gateway.domain.reservation import Account
 from gateway.flow.idempotency import Charge
 from gateway.flow.local_routes import Balance
 from gateway.ledger.accounts import AccountStore
-
-DAY_MS: Final = 86_400_000
 
 
 class BalanceReader:
@@ -21,6 +20,7 @@ class BalanceReader:
 
     def __init__(self, store: AccountStore, events_path: Path) -> None:
         self._store = store
+        self._daily = DailyCharges(events_path)
         self._events_uri = f"{events_path.absolute().as_uri()}?mode=ro"
 
     async def read(self, account: Account) -> Balance | None:
@@ -30,7 +30,7 @@ class BalanceReader:
         if wallet is None:
             return None
         now_ms = time.time_ns() // 1_000_000
-        today = await asyncio.to_thread(self._settled_since, account.customer_id, now_ms)
+        today = await self._daily.since_midnight(account.customer_id, now_ms)
         return Balance(
             balance_nano=wallet.balance_nano(now_ms),
             held_nano=wallet.held_nano,
@@ -53,15 +53,6 @@ class BalanceReader:
             *(f"{reservation_id}:{outcome}" for outcome in ("settled", "expired", "settled_late")),
         )
         return Charge(sum(nano for nano, _ in rows), rows[-1][1]) if rows else None
-
-    def _settled_since(self, customer_id: str, now_ms: int) -> int | None:
-        rows = self._stored(
-            "SELECT coalesce(sum(amount_nano), 0) FROM events WHERE customer_id = ?"
-            " AND occurred_at_ms >= ? AND kind IN ('settle', 'expire', 'settle_late')",
-            customer_id,
-            now_ms - now_ms % DAY_MS,
-        )
-        return int(rows[0][0]) if rows else None
 
     def _stored(self, query: str, *values: str | int) -> list[Any] | None:
         """Rows of the store; None where there is none, or it cannot be read now."""

@@ -15,8 +15,9 @@ from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.runner import CoalescingRunner
-from gateway.ledger.operations import Ledger
+from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.shards import Shards
 from gateway.settings import Settings
 from gateway.telemetry.logs import failure
 from gateway.telemetry.metrics import Snapshot
@@ -36,7 +37,7 @@ class ExportService:
         self._runner = CoalescingRunner(endpoint, name=f"{resources.process}-ack")
         self._exporter = Exporter(
             Outbox(self._client, redis.shards, namespace=redis.namespace),
-            Ledger(self._runner, namespace=redis.namespace, shard_count=redis.shards),
+            Shards(self._runner, Keys(redis.namespace, redis.shards)),
             SqliteSink(settings.events_path),
             PumpOptions(batch_limit=export.batch_events, linger_s=export.interval_ms / 1000),
         )

@@ -211,6 +211,7 @@ def _settled(
 def _server_limits(settings: Settings) -> ServerLimits:
     listen = settings.listen
     upstreams = sum(upstream.max_connections for upstream in settings.upstreams.values())
+    buffered = max(listen.max_buffered_bytes, 2 * listen.max_body_bytes)  # any one body fits
     return ServerLimits(
         idle_s=listen.keepalive_ms / 1000,
         head_s=listen.header_timeout_ms / 1000,
@@ -218,4 +219,6 @@ def _server_limits(settings: Settings) -> ServerLimits:
         write_s=listen.write_timeout_ms / 1000,
         connections_most=client_bound(raise_open_files(), upstreams),
         connections_per_address=listen.max_connections_per_address,
+        buffer_bytes=buffered,
+        buffer_share_bytes=buffered // 2,
     )

@@ -10,10 +10,13 @@ from gateway.ledger.changes import Changes
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.runner import CoalescingRunner
+from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.following import Moves
-from gateway.ledger.operations import Ledger, OutboxWatermark
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.outbox_watermark import OutboxWatermark
 from gateway.ledger.refusals import RefusalLog
+from gateway.ledger.reservations import Reservations
+from gateway.ledger.shards import Shards
 from gateway.ledger.unanswered import UnansweredLog
 from gateway.settings import Settings
 
@@ -41,8 +44,8 @@ class LedgerAccess:
     client: Any
     posting: Any
     moves: Moves
-    reserving: Ledger
-    settling: Ledger
+    reserving: Reservations
+    settling: Reservations
     accounts: AccountStore
     shards: ShardWatch
     keys: KeyDirectory
@@ -80,18 +83,14 @@ def _access(settings: Settings, resources: Resources) -> LedgerAccess:
         name=process, timeout_s=QUERY_TIMEOUT_S, pool_wait_s=QUERY_TIMEOUT_S / 2
     )
     posting = endpoint.client(name=f"{process}-unanswered", max_connections=2)
-    seen = OutboxWatermark()  # the shard watch fills in what the store has
-    reserving = Ledger(
-        admission,
-        namespace=redis.namespace,
-        shard_count=redis.shards,
-        max_backlog=settings.export.max_backlog_events,
-        seen=seen,
-    )
-    settling = Ledger(settlement, namespace=redis.namespace, shard_count=redis.shards, seen=seen)
+    watermark = OutboxWatermark()  # the shard watch fills in what the store has
+    names = Keys(redis.namespace, redis.shards)
+    admitting = Shards(admission, names, watermark=watermark)
+    reserving = Reservations(admitting, max_backlog=settings.export.max_backlog_events)
+    settling = Reservations(Shards(settlement, names, watermark=watermark))
     accounts = AccountStore(client, namespace=redis.namespace, shard_count=redis.shards)
     shards = ShardWatch(
-        reserving,
+        admitting,
         Outbox(client, redis.shards, namespace=redis.namespace),
         settings.events_path,
         speaks=False,

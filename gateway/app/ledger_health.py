@@ -40,7 +40,7 @@ class LedgerHealth:
             return self._trouble.word
         if ledger.admission.refusal is not None:
             return trouble_of(LedgerUnavailable("", code=ledger.admission.refusal)).word
-        shard_count = ledger.reserving.keys.shard_count
+        shard_count = ledger.reserving.shards.keys.shard_count
         return "every_shard_frozen" if len(ledger.shards.closed) == shard_count else None
 
     def degraded(self) -> tuple[str, ...]:

@@ -17,8 +17,9 @@ from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.fitness import UNREACHABLE, find_trouble, trouble_of
 from gateway.ledger.client.rights import missing_rights
-from gateway.ledger.operator import OperatorLedger
+from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.shards import Shards
 
 log = structlog.get_logger("ledger")
 
@@ -118,9 +119,7 @@ class _Look:
         self._client = endpoint.client(name="creditgate-supervisor", timeout_s=2, max_connections=2)
         self._declared = declared
         self._watch = ShardWatch(
-            OperatorLedger(
-                RedisRunner(self._client), namespace=where.namespace, shard_count=where.shards
-            ),
+            Shards(RedisRunner(self._client), Keys(where.namespace, where.shards)),
             Outbox(self._client, where.shards, namespace=where.namespace),
             where.events_path,
         )

@@ -9,7 +9,8 @@ from weakref import WeakSet
 from gateway.app.roles import CannotServe
 from gateway.app.upstreams import upstream_context
 from gateway.flow.blanking import blank_in
-from gateway.http.client.pool import PoolLimits, UpstreamPool, UpstreamTimeouts
+from gateway.http.client.limits import PoolLimits, UpstreamTimeouts
+from gateway.http.client.pool import UpstreamPool
 from gateway.settings.compiling import upstream_secrets
 from gateway.settings.upstreams import UpstreamSection
 

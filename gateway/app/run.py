@@ -21,12 +21,14 @@ from gateway.domain.pricebook import Draft
 from gateway.ledger.accounts import AccountStore, OtherLedger, PricesChanged, RedisRunner
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.operations import Ledger as Wallets
+from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.shards import Shards
+from gateway.ledger.wallets import Wallets
 from gateway.settings import Settings, SettingsError, load_settings
 from gateway.telemetry.logs import Style, configure_logs
 
-_RELOADED: Final = {"listen": {"drain_grace_ms", "max_body_bytes"}}
+_RELOADED: Final = {"listen": {"drain_grace_ms", "max_body_bytes", "max_json_values"}}
 """Of the sections that are fixed while the gate runs, the settings that are not."""
 _FIXED_SECTIONS: Final = ("listen", "admin", "redis", "store", "export")
 
@@ -141,7 +143,7 @@ async def _write(settings: Settings, ledger_url: str) -> None:
     """Write the accounts into the ledger. Raises CannotServe."""
     async with _accounts(settings, ledger_url) as (store, ledger, outbox):
         await store.create()
-        await ShardWatch(ledger, outbox, settings.events_path, speaks=False).look()
+        await ShardWatch(ledger.shards, outbox, settings.events_path, speaks=False).look()
         await sync_accounts(settings, ledger, store)
 
 
@@ -181,7 +183,7 @@ async def _accounts(
     try:
         yield (
             AccountStore(client, namespace=namespace, shard_count=shard_count),
-            Wallets(RedisRunner(client), namespace=namespace, shard_count=shard_count),
+            Wallets(Shards(RedisRunner(client), Keys(namespace, shard_count))),
             Outbox(client, shard_count, namespace=namespace),
         )
     except (OtherLedger, PricesChanged) as error:

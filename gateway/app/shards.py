@@ -18,8 +18,8 @@ from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.fitness import STORE
-from gateway.ledger.operator import OperatorLedger
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.shards import Shards
 
 log = structlog.get_logger("ledger")
 
@@ -31,9 +31,9 @@ class ShardWatch:
     """The shards of one ledger, as one process sees them."""
 
     def __init__(
-        self, ledger: OperatorLedger, outbox: Outbox, events_path: Path, *, speaks: bool = True
+        self, ledger: Shards, outbox: Outbox, events_path: Path, *, speaks: bool = True
     ) -> None:
-        """ledger: its `seen` learns what the store has. speaks: log what changes; one process does"""
+        """ledger: its watermark learns what the store has. speaks: log what changes; one process does"""
         self.closed: frozenset[int] = frozenset()
         """Shards that are frozen."""
         self._ledger = ledger
@@ -41,14 +41,14 @@ class ShardWatch:
         self._path = events_path
         self._speaks = speaks
         self._wake = asyncio.Event()
-        ledger.seen.on_went_back = lambda _: self._wake.set()
+        ledger.watermark.on_went_back = lambda _: self._wake.set()
 
     async def look(self) -> frozenset[int]:
         """Compare every shard with what is known of it, and freeze those that have less.
 
         Raises LedgerUnavailable, also where the store cannot be read.
         """
-        seen = self._ledger.seen
+        seen = self._ledger.watermark
         # First the store, then the ledger: so the store cannot be ahead of a ledger that has lost nothing.
         try:
             seen.note_stored(await asyncio.to_thread(SqliteStore.cursors_at, self._path))

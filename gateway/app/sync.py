@@ -6,19 +6,20 @@ before the first write (`asking.py`); the price book is written last.
 """
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from gateway.app.asking import Asked, ask_ledger
+from gateway.app.asking import Asked, ask_ledger, new_grant
 from gateway.app.roles import CannotServe
 from gateway.domain.money import format_amount
 from gateway.ledger.accounts import AccountStore, OtherLedger
 from gateway.ledger.client.errors import LedgerRefusal, ShardClosed
+from gateway.ledger.codec.operations import AccountTerms, NewAllowance, allowance_id
 from gateway.ledger.codec.records import Wallet
-from gateway.ledger.corrections import Corrections
-from gateway.ledger.operator import allowance_id
 from gateway.ledger.pricebook import Taken
+from gateway.ledger.wallets import Wallets
 from gateway.settings import Settings
 from gateway.settings.customers import GrantSection
 
@@ -45,7 +46,7 @@ GOES_ON: Final = (
 )
 
 
-async def sync_accounts(settings: Settings, ledger: Corrections, store: AccountStore) -> Taken:
+async def sync_accounts(settings: Settings, ledger: Wallets, store: AccountStore) -> Taken:
     """Ask, then write what differs; returns the state of the prices.
 
     Raises CannotServe when the ledger would refuse any of it, LedgerUnavailable.
@@ -56,7 +57,7 @@ async def sync_accounts(settings: Settings, ledger: Corrections, store: AccountS
 
 
 async def write_accounts(
-    settings: Settings, ledger: Corrections, store: AccountStore, asked: Asked
+    settings: Settings, ledger: Wallets, store: AccountStore, asked: Asked
 ) -> Taken:
     """Write what differs, the price book last. Raises CannotServe, LedgerUnavailable.
 
@@ -92,7 +93,7 @@ async def write_accounts(
 
 async def _sync_customer(
     settings: Settings,
-    ledger: Corrections,
+    ledger: Wallets,
     store: AccountStore,
     customer_id: str,
     asked: Asked,
@@ -109,14 +110,10 @@ async def _sync_customer(
         ):
             break
         try:
-            await ledger.account(
-                customer_id,
-                account_rev=1 if wallet is None else wallet.account_rev + 1,
-                credit_limit_nano=limit_nano,
-                frozen=wallet is not None and wallet.frozen,
-                killed=wallet is not None and wallet.killed,
-                billing_day=billing_day,
-            )
+            terms = AccountTerms(1, limit_nano, billing_day=billing_day)
+            if wallet is not None:
+                terms = replace(terms, account_rev=wallet.account_rev + 1, status=wallet.status)
+            await ledger.account(customer_id, terms)
             break
         except LedgerRefusal as refused:
             if refused.word not in _RACED or attempt == _TRIES - 1:
@@ -135,20 +132,11 @@ async def _sync_customer(
 
 
 async def _sync_grant(
-    settings: Settings, ledger: Corrections, customer_id: str, op_id: str, grant: GrantSection
+    settings: Settings, ledger: Wallets, customer_id: str, op_id: str, grant: GrantSection
 ) -> None:
     try:
-        await ledger.grant(
-            customer_id,
-            op_id,
-            grant.amount_nano,
-            category=grant.category,
-            priority=grant.priority,
-            scope_bits=settings.scope_bits(grant.groups),
-            effective_at_ms=grant.effective_at_ms or 0,
-            expires_at_ms=grant.expires_at_ms or 0,
-            facts={"name": grant.name, "reason": "starting grant"},
-        )
+        facts = {"name": grant.name, "reason": "starting grant"}
+        await ledger.grant(customer_id, op_id, new_grant(settings, grant), facts)
     except LedgerRefusal as refused:
         if refused.word in _SKIPPED_GRANTS:
             return
@@ -172,12 +160,11 @@ def _warn_of_dropped(settings: Settings, customer_id: str, wallet: Wallet | None
             )
 
 
-async def _sync_allowances(settings: Settings, ledger: Corrections, customer_id: str) -> None:
+async def _sync_allowances(settings: Settings, ledger: Wallets, customer_id: str) -> None:
     """Set the customer's recurring grants. Raises CannotServe."""
     for grant in settings.recurring_grants(customer_id):
         try:
-            await ledger.allowance(
-                customer_id,
+            allowance = NewAllowance(
                 grant.name,
                 grant.amount_nano,
                 period=grant.every,
@@ -187,6 +174,7 @@ async def _sync_allowances(settings: Settings, ledger: Corrections, customer_id:
                 scope_bits=settings.scope_bits(grant.groups),
                 day=grant.anchor_day or 0,
             )
+            await ledger.allowance(customer_id, allowance)
         except LedgerRefusal as refused:
             raise CannotServe(
                 f"customers.{customer_id}: the ledger refused the recurring grant"

@@ -15,8 +15,9 @@ from gateway.exporter.pump import PumpOptions
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.tally import Tally
 from gateway.ledger.accounts import RedisRunner
-from gateway.ledger.operator import OperatorLedger
+from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.shards import Shards
 from gateway.settings import Settings
 
 
@@ -41,9 +42,7 @@ async def _export(settings: Settings) -> Tally:
         try:
             return await run_exporter(
                 Outbox(client, redis.shards, namespace=redis.namespace),
-                OperatorLedger(
-                    RedisRunner(client), namespace=redis.namespace, shard_count=redis.shards
-                ),
+                Shards(RedisRunner(client), Keys(redis.namespace, redis.shards)),
                 SqliteSink(settings.events_path),
                 options=export_options(settings),
                 grace_s=settings.listen.drain_grace_ms / 1000,

@@ -11,7 +11,7 @@ from gateway.cli.idempotency import KeyOption
 from gateway.cli.output import AsJson, out, plain, print_json, row, table
 from gateway.cli.parameters import amount as read_amount
 from gateway.cli.parameters import idempotency_key, moment_ms
-from gateway.ledger.operator import DEFAULT_PRIORITY
+from gateway.ledger.codec.operations import DEFAULT_PRIORITY
 from gateway.operations import freeze as status
 from gateway.operations.grant import GrantRequest, grant_document
 from gateway.operations.grant import grant as grant_credit

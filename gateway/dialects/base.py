@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Final, Literal
 
 from gateway.dialects.passing import api_of
+from gateway.dialects.reading.value_count import MAX_JSON_VALUES
 from gateway.domain.usage import Usage, UsageSource
 
 JSON_TYPE: Final = "application/json"
@@ -78,6 +79,7 @@ class ReadOptions:
                                not list them
     min_audio_bytes_per_second: the fewest bytes of a second of sound, by which its length is bounded
     allow_stateful_ids:        `previous_response_id`, file ids and such pass (the route owns its provider key)
+    max_json_values:           most values of a JSON body (see `reading/value_count.py`)
     """
 
     template_overhead_tokens: int = 16
@@ -89,6 +91,7 @@ class ReadOptions:
     unknown_tools: Literal["refuse", "pass"] = "refuse"
     extra_fields: frozenset[str] = frozenset()
     max_tool_calls: int | None = None
+    max_json_values: int = MAX_JSON_VALUES
 
     def tokens_of(self, kind: MediaKind) -> int | None:
         """Input tokens that the operator states for one piece of media; None when the operator
@@ -341,6 +344,7 @@ RefusalKind = Literal[
     "unsupported_media",  # 415
     "unprocessable",  # 422
     "ledger_unavailable",  # 503 + Retry-After
+    "overloaded",  # 503 + Retry-After
     "shutting_down",  # 503 + Retry-After
     "upstream_unreachable",  # 502
     "upstream_auth",  # 502, will not pass

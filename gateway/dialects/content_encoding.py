@@ -4,6 +4,8 @@ all the same, and the body of a coded request.
 The gate asks upstreams for `identity`; some send a coding nevertheless (RFC 9110, 8.4). What the
 client gets stays as the upstream sent it. Output is bounded: a bomb ends the decoding, never the
 gate; what was decoded until then has been metered. A request is decoded strictly, in bounded pieces.
+Work is bounded too: gzip members and zstd frames may follow each other, and an empty one costs the
+decoder's set-up without giving a byte.
 """
 
 import zlib
@@ -17,6 +19,14 @@ MAX_PIECE_BYTES: Final = 8 * 1024 * 1024
 """The most that one `feed` may give."""
 MAX_TOTAL_BYTES: Final = 256 * 1024 * 1024
 """The most that one answer may decode to."""
+_ZSTD_WINDOW_BYTES: Final = 8 * 1024 * 1024
+"""The memory that decoding takes; RFC 9659 allows so much in HTTP."""
+MAX_MEMBERS: Final = 4096
+"""The most gzip members or zstd frames of one body. Block-compressed gzip has one for each 64 KiB."""
+MAX_BLOCKS: Final = 65_536
+"""The most zstd blocks of one request body: an empty one has three bytes and costs a call."""
+_MEMBER_BYTES: Final = 4096
+"""Input after the first member is given in such steps: what follows a member's end is copied."""
 _STEP_BYTES: Final = 256
 """zstd takes no output limit; a block of 128 KiB has at least 4 bytes, so a step gives ≤ 8 MiB."""
 
@@ -38,8 +48,8 @@ class Decoder:
         try:
             for stage in self._stages:
                 data = stage(data, min(MAX_PIECE_BYTES, self._left))
-        except _TooMuch:
-            self.problem = "the answer decodes to more than is read"
+        except _TooMuch as much:
+            self.problem = f"the answer {much} than are read"
             return b""
         except (zlib.error, brotli.error, zstandard.ZstdError) as error:
             self.problem = f"the answer's coding is broken: {type(error).__name__}"
@@ -68,7 +78,7 @@ def decoder_for(content_encoding: bytes | None) -> Decoder | None:
 
 
 class _TooMuch(Exception):
-    """More output than the limit."""
+    """More output or members than the limit; the message is what the answer has too much of."""
 
 
 class _Zlib:
@@ -79,18 +89,24 @@ class _Zlib:
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(self._wbits)
+        self._members = 1
 
     def __call__(self, data: bytes, limit: int) -> bytes:
         out = bytearray()
-        while data:
+        at = 0
+        while at < len(data):
             if self._stream.eof:
                 if not self._follows:
                     break  # bytes after the end of the stream mean nothing
+                self._members += 1
+                if self._members > MAX_MEMBERS:
+                    raise _TooMuch("has more members")
                 self._stream = zlib.decompressobj(self._wbits)
-            out += self._stream.decompress(data, limit + 1 - len(out))
+            step = data[at : at + _MEMBER_BYTES] if self._members > 1 else data[at:]
+            out += self._stream.decompress(step, limit + 1 - len(out))
             if len(out) > limit:
-                raise _TooMuch
-            data = self._stream.unconsumed_tail or self._stream.unused_data
+                raise _TooMuch("decodes to more bytes")
+            at += len(step) - len(self._stream.unconsumed_tail or self._stream.unused_data)
         return bytes(out)
 
 
@@ -126,7 +142,7 @@ class _Brotli:
         while True:
             out += self._stream.process(data, output_buffer_limit=limit + 1 - len(out))
             if len(out) > limit:
-                raise _TooMuch
+                raise _TooMuch("decodes to more bytes")
             data = b""
             if self._stream.can_accept_more_data() or self._stream.is_finished():
                 return bytes(out)
@@ -134,23 +150,23 @@ class _Brotli:
 
 class _Zstd:
     def __init__(self) -> None:
-        self._stream = self._open()
-
-    @staticmethod
-    def _open() -> Any:
-        # The window is the memory that decoding takes; RFC 9659 allows 8 MB in HTTP.
-        return zstandard.ZstdDecompressor(max_window_size=8 * 1024 * 1024).decompressobj()
+        self._decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+        self._stream: Any = self._decoder.decompressobj()
+        self._frames = 1
 
     def __call__(self, data: bytes, limit: int) -> bytes:
         out = bytearray()
         at = 0
         while at < len(data):
             if self._stream.eof:
-                self._stream = self._open()  # frames may follow each other
+                self._frames += 1
+                if self._frames > MAX_MEMBERS:
+                    raise _TooMuch("has more frames")
+                self._stream = self._decoder.decompressobj()
             step = data[at : at + _STEP_BYTES]
             out += self._stream.decompress(step)
             if len(out) > limit:
-                raise _TooMuch
+                raise _TooMuch("decodes to more bytes")
             at += len(step) - len(self._stream.unused_data)
         return bytes(out)
 
@@ -166,12 +182,10 @@ _STAGES: Final[dict[str, Callable[[], Callable[[bytes, int], bytes]]]] = {
 
 PIECE_BYTES: Final = 64 * 1024
 """Of a request's body, about as much is decoded at a time; a block of zstd has twice as much."""
-_ZSTD_WINDOW_BYTES: Final = 8 * 1024 * 1024
-"""RFC 9659: the largest window that a content coding uses."""
 
 
 class BadCoding(Exception):
-    """A body is not valid in its content coding."""
+    """A body is not valid in its content coding; the message is what the coding does or has."""
 
 
 def knows_coding(name: str) -> bool:
@@ -193,8 +207,8 @@ def decode_pieces(body: bytes, coding: str) -> Iterator[bytes]:
                 yield from _zlib_pieces(body, zlib.MAX_WBITS if _has_zlib_head(body) else -15)
             case _:
                 yield from _zlib_pieces(body, 16 + zlib.MAX_WBITS, members=True)
-    except (zlib.error, brotli.error, zstandard.ZstdError) as error:
-        raise BadCoding(type(error).__name__) from None
+    except (zlib.error, brotli.error, zstandard.ZstdError):
+        raise BadCoding("is corrupt") from None
 
 
 def _has_zlib_head(data: bytes) -> bool:
@@ -203,21 +217,23 @@ def _has_zlib_head(data: bytes) -> bool:
 
 
 def _zlib_pieces(body: bytes, wbits: int, *, members: bool = False) -> Iterator[bytes]:
-    rest = body
-    while True:
+    at = 0
+    for number in range(MAX_MEMBERS):
         stream = zlib.decompressobj(wbits)
-        at = 0
         while not stream.eof:
-            step = stream.unconsumed_tail or rest[at : at + PIECE_BYTES]
+            step = stream.unconsumed_tail
+            if not step:
+                step = body[at : at + (_MEMBER_BYTES if number else PIECE_BYTES)]
+                at += len(step)
             if not step:
                 raise BadCoding("is cut off")
-            at += 0 if stream.unconsumed_tail else len(step)
             yield stream.decompress(step, PIECE_BYTES)
-        rest = stream.unused_data + rest[at:]
-        if not rest:
+        at -= len(stream.unused_data)
+        if at == len(body):
             return
         if not members:
-            raise BadCoding("goes on behind its end")
+            raise BadCoding("continues after its end")
+    raise BadCoding(f"has more than {MAX_MEMBERS} members")
 
 
 def _brotli_pieces(body: bytes) -> Iterator[bytes]:
@@ -232,16 +248,22 @@ def _brotli_pieces(body: bytes) -> Iterator[bytes]:
             raise BadCoding("is cut off")
         yield piece
     if at < len(body):
-        raise BadCoding("goes on behind its end")
+        raise BadCoding("continues after its end")
 
 
 def _zstd_pieces(body: bytes) -> Iterator[bytes]:
     """zstandard takes no output limit, but a block has at most 128 KiB: one is fed at a time."""
+    decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
     stream: Any = None
-    at = 0
-    for end in _zstd_block_ends(body):
+    at = frames = 0
+    for blocks, end in enumerate(_zstd_block_ends(body)):
         if stream is None or stream.eof:  # frames may follow each other
-            stream = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
+            frames += 1
+            if frames > MAX_MEMBERS:
+                raise BadCoding(f"has more than {MAX_MEMBERS} frames")
+            stream = decoder.decompressobj()
+        if blocks >= MAX_BLOCKS:
+            raise BadCoding(f"has more than {MAX_BLOCKS} blocks")
         yield stream.decompress(body[at:end])
         at = end
     if stream is None or not stream.eof:

@@ -26,7 +26,7 @@ def read_model(document: Mapping[str, Any]) -> str:
     """The model's name. Raises BadRequest when it is missing or not a plain, short text."""
     model = document.get("model")
     if type(model) is not str or not model:
-        raise BadRequest("`model` is missing or not a text.", param="model")
+        raise BadRequest("`model` is missing or not a string.", param="model")
     if len(model) > MAX_MODEL_CHARS or not model.isprintable():
         raise BadRequest(
             f"`model` must be at most {MAX_MODEL_CHARS} printable characters.", param="model"
@@ -57,11 +57,11 @@ def read_count(document: Mapping[str, Any], name: str, most: int) -> int | None:
 def read_output_bound(document: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     """The largest of the output maxima that are given, None when there is none. Raises BadRequest."""
     bound: int | None = None
-    for name in names:
-        if name in document:
-            value = read_count(document, name, MAX_OUTPUT_TOKENS)
-            if value is not None and (bound is None or value > bound):
-                bound = value
+    # Sorted, so that the error always names the same one of several.
+    for name in sorted(document.keys() & names):
+        value = read_count(document, name, MAX_OUTPUT_TOKENS)
+        if value is not None and (bound is None or value > bound):
+            bound = value
     return bound
 
 

@@ -1,1 +1,1 @@
-"""Pure values of the product. No I/O, no clock, nothing but the standard library."""
+"""Pure values and rules of the product: no I/O, no clock, only the standard library."""

@@ -1,7 +1,7 @@
-"""What becomes of events after the ledger wrote them: places, dead letters, anomalies, what a store holds.
+"""Values of event delivery: places, dead letters, anomalies, contents of a store.
 
-The exporter writes these, the operator's questions (`why`, `verify`) read them; neither
-imports the other, so the words they share stand here.
+The exporter writes these, the operations (`why`, `verify`) read them. Neither imports the other,
+so the shared types are here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from gateway.domain.events import Event
 
 
 class Place(NamedTuple):
-    """Where an entry stands in its shard's outbox. Ordered; seq −1 is before an epoch's first."""
+    """Place of an entry in its shard's outbox. Ordered; seq −1 precedes an epoch's first entry."""
 
     epoch: int
     seq: int
 
     def follows(self, previous: "Place") -> bool:
-        """Whether nothing can lie between `previous` and this place."""
+        """Say whether no entry can lie between `previous` and this place."""
         if self.epoch == previous.epoch:
             return self.seq == previous.seq + 1
         return self.epoch > previous.epoch and self.seq == 0
@@ -30,7 +30,7 @@ START = Place(1, -1)
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An entry that cannot be delivered, with its reason. `payload` is what can be kept of it."""
+    """An entry that cannot be delivered, with its reason. `payload` is what could be preserved."""
 
     shard: int
     epoch: int
@@ -60,7 +60,7 @@ class Anomaly:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event as a store gives it back. `position` grows in order of arrival."""
+    """An event read from a store. `position` grows in order of arrival."""
 
     event: Event
     stored_at_ms: int
@@ -72,7 +72,7 @@ SignalState = Literal["waiting", "delivered", "dead"]
 
 @dataclass(frozen=True, slots=True)
 class StoredSignal:
-    """A signal as a store has it. `ended_at_ms`: when it was delivered or given up; `reason`: why
+    """A signal read from a store. `ended_at_ms`: when it was delivered or given up; `reason`: why
     the last attempt failed. Amounts in nano-credits, times in Unix ms."""
 
     signal_id: str
@@ -90,7 +90,7 @@ class StoredSignal:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a store holds of one epoch of one shard: entries and dead letters together."""
+    """Contents of one epoch of one shard in a store: entries and dead letters together."""
 
     epoch: int
     first_seq: int
@@ -111,12 +111,12 @@ class ShardContents:
 
 
 class EventStore(Protocol):
-    """What the operator's questions need of a store. Synchronous; call it off the event loop."""
+    """What the operations need from a store. Synchronous: call it off the event loop."""
 
     def latest(
         self, count: int, *, customer_id: str | None = None, after: int = 0
     ) -> list[StoredEvent]:
-        """The last `count` events that arrived beyond position `after`, oldest first."""
+        """Return the last `count` events that arrived after position `after`, oldest first."""
         ...
 
     def event(self, event_id: str) -> StoredEvent | None:
@@ -124,7 +124,7 @@ class EventStore(Protocol):
         ...
 
     def of_request(self, request_id: str) -> list[StoredEvent]:
-        """All events of one request, in order of arrival."""
+        """Return all events of one request, in order of arrival."""
         ...
 
     def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
@@ -136,29 +136,29 @@ class EventStore(Protocol):
         ...
 
     def shard_contents(self, shard: int, up_to: Place) -> ShardContents:
-        """What the store holds of a shard, entries beyond `up_to` left out of the totals."""
+        """Return the contents of a shard; the totals exclude entries beyond `up_to`."""
         ...
 
     def at_places(self, shard: int, epoch: int, seqs: Sequence[int]) -> dict[int, tuple[str, int]]:
-        """seq → (event id, amount in nano-credits) for those of the places that the store holds."""
+        """Return seq → (event id, amount in nano-credits) for the places that the store has."""
         ...
 
     def cursors(self) -> dict[int, Place]:
-        """shard → place of the last entry that the store has taken."""
+        """Return shard → place of the last stored entry."""
         ...
 
     def events_beyond(self, shard: int, place: Place) -> list[Event]:
-        """All events of a shard beyond a place, in the order of their places."""
+        """Return all events of a shard beyond a place, in order."""
         ...
 
     def dead_letters_beyond(self, shard: int, place: Place) -> list[DeadLetter]:
-        """Likewise, entries that were given up."""
+        """Return the dead letters of a shard beyond a place, in order."""
         ...
 
     def known_ids(self, event_ids: Sequence[str]) -> set[str]:
-        """Those of the events that the store has, wherever their place is."""
+        """Return the ids that the store has, whatever their place."""
         ...
 
     def contradictions(self) -> list[str]:
-        """Reservations whose events contradict each other (two terminal outcomes), as sentences."""
+        """Describe reservations whose events contradict each other (two terminal outcomes)."""
         ...

@@ -1,7 +1,7 @@
 """The usage event, one per transition of a reservation, and the entries of other changes.
 
 An event is written by the script that moves the balance, in two parts: the *facts*, a
-msgpack map that the gate made (this file names its fields), carried as they are, and the
+msgpack map that the gate made (`usage_facts.py`), carried as they are, and the
 *stamp*, what the ledger alone knows. `gateway/ledger/outbox.py` joins the two.
 
 EVENT_VERSION changes when a field's meaning changes; adding a field does not change it.
@@ -49,8 +49,8 @@ class Event:
     balance_nano:     the wallet's balance after this record
     allocations:      ((grant_no, nano), …): which grants paid, or were credited; grant 0 is the overdraft
     usage:            quantities per unit that were rated
-    facts:            what the gate said of the request: see FACT_FIELDS
-    signals:          what the script noticed of the wallet in the same step
+    facts: what the gate knew of the request: see `usage_facts.py`
+    signals: what the script noticed about the wallet in the same step
     """
 
     kind: EventKind
@@ -72,31 +72,5 @@ class Event:
 
     @property
     def reservation_id(self) -> str | None:
-        """The reservation this record ends, or None for what is not of one."""
+        """The reservation that this record ends; None if it ends none."""
         return self.event_id.rpartition(":")[0] if self.kind in USAGE_KINDS else None
-
-
-FACT_FIELDS: Final = (
-    "request_id",
-    "upstream_request_id",
-    "project_id",
-    "key_id",
-    "route",
-    "model",
-    "response_model",
-    "service_tier",  # at whose price it is charged; left out where the model has one price
-    "response_service_tier",  # the one that the answer names, where it is another
-    "upstream",
-    "upstream_error",  # what failed there (dns, refused, tls, timeout, reset, …); left out otherwise
-    "http_status",
-    "finish_reason",
-    "duration_ms",
-    "usage_source",
-    "unit",
-    "mode",
-    "livemode",
-    "tags",
-    "retry_of",
-    "flags",  # what was odd: usage_missing, usage_absurd, client_gone, service_tier_changed, …
-)
-"""Fields of a usage event's facts. `customer_id` and `price_version` travel in the stamp's record."""

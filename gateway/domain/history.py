@@ -1,4 +1,4 @@
-"""Past uses as a store of usage events tells them: what each reservation came to in the end."""
+"""Past uses, read from stored usage events: the final charge of each reservation."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class PastUse:
 
 
 class UsageHistory(Protocol):
-    """What a store can tell of past uses."""
+    """Read access to past uses in a store."""
 
     def past_uses(
         self, since_ms: int, until_ms: int, customer_id: str | None = None
@@ -41,7 +41,7 @@ class UsageHistory(Protocol):
         ...
 
     def count_past_uses(self, since_ms: int, until_ms: int, customer_id: str | None = None) -> int:
-        """How many there are."""
+        """Count them."""
         ...
 
 

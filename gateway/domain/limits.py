@@ -1,10 +1,10 @@
 """Limits compiled to counter rows for the scripts: what is counted, where, up to what.
 
-A limit hangs on a scope (customer, project, key, or a model within a customer) and counts one
-measure in windows, or, for `concurrent`, the open reservations. Windows are those of the calendar
+A limit belongs to a scope (customer, project, key, or a model within a customer) and counts one
+measure in windows or, for `concurrent`, the open reservations. Windows are those of the calendar
 (UTC): the scripts pick one by the ledger's clock among the boundaries that a row carries (rule 16 of
-the ledger). Or they roll: a window is then SLOTS slots and the present one, so that in no stretch
-of the window's length more is admitted than the ceiling, wherever it begins.
+the ledger). Or they roll: a window then consists of SLOTS slots plus the current
+one, so that no period of the window's length admits more than the ceiling, wherever it starts.
 """
 
 import datetime as dt
@@ -19,9 +19,10 @@ Measure = Literal["spend", "requests", "tokens", "concurrent"]
 Window = Literal["minute", "hour", "day", "week", "month", "total"]
 
 SCOPES: Final[tuple[str, ...]] = ("customer", "project", "key")
-"""Whose records limits count in, by number. A model's counters lie in the customer's."""
+"""Scopes whose records have counters, by number. A model's counters are in the customer's record.
+"""
 SLOTS: Final = 12
-"""Of a rolling window."""
+"""Slots of a rolling window."""
 MEASURE_NUMBERS: Final = {"spend": 1, "requests": 2, "tokens": 3, "concurrent": 4}
 
 _ROW = struct.Struct("<BBIddddd")
@@ -34,7 +35,7 @@ _LENGTHS_MS: Final[dict[Window, int]] = {
     "week": 7 * 1440 * _MINUTE_MS,
     "month": 30 * 1440 * _MINUTE_MS,
 }
-"""Of rolling windows."""
+"""Lengths of rolling windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,12 @@ class Limit:
 
     @property
     def counts_in(self) -> int:
-        """The number of the scope whose record has its counter."""
+        """Number of the scope whose record has the counter."""
         return 0 if self.scope == "model" else SCOPES.index(self.scope)
 
     @property
     def counter_id(self) -> int:
-        """Names the counter inside that record, for ever: 32 bits of what it counts."""
+        """Permanent id of the counter in that record: 32 bits of what it counts."""
         window = "total" if self.measure == "concurrent" else self.window
         rolling = "/rolling" if self.rolling else ""
         model = f"/model/{self.model}" if self.scope == "model" else ""
@@ -63,12 +64,12 @@ class Limit:
 
     @property
     def slot_ms(self) -> int:
-        """How long a slot of a rolling window is."""
+        """Length of a slot of a rolling window."""
         return _LENGTHS_MS[self.window] // SLOTS
 
     @property
     def place(self) -> tuple[str, str, str, str | None]:
-        """Of two limits with the same place one takes the other's."""
+        """A limit replaces another one with the same place."""
         return self.scope, self.measure, self.window, self.model
 
 
@@ -115,7 +116,7 @@ def window_borders_ms(window: Window, now_ms: int) -> tuple[int, int, int, int]:
 
 
 def replace_limits(limits: Iterable[Limit], own: Iterable[Limit]) -> tuple[Limit, ...]:
-    """The limits with more specific ones in their places, or beside them."""
+    """Merge limits: more specific ones replace those with the same place, others are added."""
     return tuple({limit.place: limit for limit in (*limits, *own)}.values())
 
 

@@ -19,7 +19,7 @@ MAX_AMOUNT_NANO: Final = 9_000_000_000_000_000
 MAX_QUANTITY: Final = 1_000_000_000_000
 """The most of one unit that one event may carry (10^12: a terabyte, 31,000 years of seconds)."""
 MAX_RATE_PICO: Final = 1_000_000_000_000_000
-"""The dearest rate: 1,000 credits a unit."""
+"""The highest rate: 1,000 credits per unit."""
 
 _DECIMAL = re.compile(r"-?[0-9]{1,16}(\.[0-9]{1,15})?")
 

@@ -1,8 +1,8 @@
-"""The price book as values: which price each model has, and whose price differs.
+"""The price book as values: the price of each model, and who has a different one.
 
-Invariants: a book is immutable. Which one is in force at a moment, its schedule says, and the ledger
-keeps both (`gateway/ledger/pricebook.py`): so all gates charge alike, whatever configurations
-they were started with. An override is a whole price: nothing of the model's own is added to it.
+Invariants: a book is immutable. A schedule says which one is active at a moment. The ledger keeps both
+(`gateway/ledger/pricebook.py`), so all gates charge alike, whatever configurations they were started
+with. An override is a complete price: it inherits nothing from the model's.
 """
 
 import hashlib
@@ -30,13 +30,13 @@ class Price:
     counter: str = ""
 
     def table(self) -> PriceTable:
-        """The rows for the scripts. Raises ValueError for what cannot be rated."""
+        """Compile the rows for the scripts. Raises ValueError if the price cannot be rated."""
         return compile_prices(self.rates, self.costs_pico, counter=self.counter)
 
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """What differs for one customer: the overrides of its plan, under its own."""
+    """What differs for one customer: its plan's overrides, and its own on top."""
 
     plan: str | None = None
     prices: Overrides = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Book:
     customers: Mapping[str, Customer] = field(default_factory=dict)
 
     def overrides_of(self, customer_id: str) -> Overrides:
-        """The models whose price is another for this customer."""
+        """Return the models that have a different price for this customer."""
         customer = self.customers.get(customer_id)
         if customer is None:
             return {}
@@ -62,12 +62,12 @@ class Book:
         return {**plan, **customer.prices}
 
     def version_for(self, model: str, customer_id: str | None = None) -> str | None:
-        """The price version of a model, for a customer or in general; None when it has none."""
+        """Return the price version of a model, for a customer or in general; None if it has none."""
         own = self.overrides_of(customer_id).get(model) if customer_id else None
         return own or self.models.get(model)
 
     def versions(self) -> set[str]:
-        """Every price version that is named."""
+        """Return every price version that the book names."""
         named = {*self.models.values()}
         for overrides in self.plans.values():
             named.update(overrides.values())
@@ -76,7 +76,7 @@ class Book:
         return named
 
     def digest(self) -> str:
-        """Changes when anything that the book says does."""
+        """Digest of the book's content."""
         lines = [f"m {model} {version}" for model, version in self.models.items()]
         for plan, overrides in self.plans.items():
             lines += [f"p {plan} {model} {version}" for model, version in overrides.items()]
@@ -100,12 +100,12 @@ class Draft:
     prices: Mapping[str, Price]
 
     def tables(self) -> dict[str, PriceTable]:
-        """The prices as rows for the scripts, by version."""
+        """Compile the prices to rows for the scripts, by version."""
         return {version: price.table() for version, price in self.prices.items()}
 
     def on(self, base: Book) -> Book:
-        """The book that this configuration makes of another: what it speaks of is replaced, and
-        what it does not know is kept, for gates that still offer it."""
+        """Apply this configuration to a book: what it defines is replaced, what it does not know
+        is kept, for gates that still offer it."""
         gone = self.customers
         return Book(
             models={**base.models, **self.book.models},
@@ -120,8 +120,9 @@ class Draft:
         )
 
     def under(self, in_force: Book) -> Book:
-        """The book in force, extended by this configuration's prices for models that it does not
-        name: what a gate charges by. No price that `in_force` states changes for anyone."""
+        """Return the active book, extended by this configuration's prices for models that the
+        book does not name: what a gate charges by. No price that `in_force` states changes for
+        anyone."""
         new = {name: v for name, v in self.book.models.items() if name not in in_force.models}
         if not new:
             return in_force
@@ -146,8 +147,8 @@ class Draft:
         return Book({**in_force.models, **new}, plans, customers)
 
     def added_to(self, base: Book, new_customers: frozenset[str] = frozenset()) -> Book:
-        """The base with everything in this configuration that nobody pays by yet: models that the
-        base does not name, and the prices of customers who did not exist before."""
+        """Return the base plus everything in this configuration that nobody pays yet: models that
+        the base does not name, and the prices of customers who did not exist before."""
         extended = self.under(base)
         in_use = {customer.plan for customer in extended.customers.values()}
         plans, customers = dict(extended.plans), dict(extended.customers)
@@ -177,7 +178,7 @@ class PriceChange:
 
 
 def price_changes(before: Book, after: Book) -> tuple[PriceChange, ...]:
-    """Every price that differs between two books, in a stable order."""
+    """Yield every price that differs between two books, in a stable order."""
     changes = [
         PriceChange(model, None, None, old, new)
         for model, old, new in _differing(before.models, after.models)
@@ -204,7 +205,7 @@ def _differing(before: Overrides, after: Overrides) -> list[tuple[str, str | Non
 
 
 def adds_only(before: Book, after: Book) -> bool:
-    """Whether `after` changes no price that anybody pays by `before`: new models alone differ."""
+    """Say whether `after` changes no price that anybody pays under `before`: it only adds models."""
     models = {*before.models, *(m for own in before.plans.values() for m in own)}
     models |= {m for customer in before.customers.values() for m in customer.prices}
     if any(before.models.get(model) != after.models.get(model) for model in models):
@@ -218,7 +219,7 @@ def adds_only(before: Book, after: Book) -> bool:
 
 
 BookState = Literal["in_force", "scheduled", "pending", "superseded", "kept"]
-"""Where a book stands; `pending` is only said of a configuration whose prices differ from it."""
+"""State of a book; `pending` applies only to a configuration whose prices differ from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,16 +242,16 @@ class Schedule:
     activations: tuple[Activation, ...] = ()
 
     def at(self, now_ms: int) -> Activation | None:
-        """The activation in force at a moment: the last one that has begun."""
+        """Return the activation in force at a moment: the last one that has begun."""
         begun = [each for each in self.activations if each.from_ms <= now_ms]
         return begun[-1] if begun else None
 
     def next(self, now_ms: int) -> Activation | None:
-        """The next one to begin."""
+        """Return the next activation."""
         return next((each for each in self.activations if each.from_ms > now_ms), None)
 
     def state_of(self, number: int, now_ms: int) -> BookState:
-        """Where a book stands."""
+        """Return the state of a book."""
         current = self.at(now_ms)
         if current is not None and current.number == number:
             return "in_force"
@@ -260,22 +261,22 @@ class Schedule:
         return "superseded" if known else "kept"
 
     def plus(self, activation: Activation) -> "Schedule":
-        """With one more. Of two that begin at the same moment, the one decided later counts."""
+        """Add an activation. Of two that begin at the same moment, the one decided later counts."""
         both = [*self.activations, activation]
         return Schedule(tuple(sorted(both, key=lambda each: (each.from_ms, each.decided_ms))))
 
     def begun(self, now_ms: int) -> "Schedule":
-        """Without the activations that are still to come."""
+        """Drop the activations that have not begun."""
         return Schedule(tuple(each for each in self.activations if each.from_ms <= now_ms))
 
     def without(self, activation: Activation) -> "Schedule":
-        """Without one that has not begun."""
+        """Drop one activation that has not begun."""
         return Schedule(tuple(each for each in self.activations if each != activation))
 
 
 def undo(schedule: Schedule, now_ms: int, lead_ms: int) -> Schedule | None:
-    """Undo the last activation: one that has not begun is taken back; else the book before it is
-    put in force again, `lead_ms` from now. None when there is nothing before."""
+    """Undo the last activation: cancel one that has not begun; else activate the previous book,
+    `lead_ms` from now. None if there is nothing to undo."""
     if schedule.next(now_ms) is not None:
         return schedule.without(schedule.activations[-1])
     current = schedule.at(now_ms)

@@ -1,4 +1,4 @@
-"""Prices compiled to rows for the scripts. Python never rates: Lua alone turns usage into money.
+"""Prices compiled to rows for the scripts. Python never rates: only Lua turns usage into money.
 
 A `PriceTable` is one model's price at one version, in row order. What the scripts take
 (layout in `lua/README.md`): the rows once, and a vector of quantities in the same order.
@@ -73,7 +73,7 @@ _PERIOD_NAMES: Final = {number: name for name, number in PERIOD_NUMBERS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """One tier, of units beyond the included ones.
+    """One tier. Included units do not count.
 
     up_to:     its last unit in the period; None: no end
     rate_pico: pico-credits per unit (of a package: per package)
@@ -111,13 +111,14 @@ class Rate:
 
     @property
     def plain(self) -> bool:
-        """Whether it is quantity × rate and nothing else, so that no period counts."""
+        """Whether the charge is quantity × rate and nothing else, so that no period counts."""
         counts = self.included or self.minimum_per_request_nano or self.minimum_per_period_nano
         return self.shape == "per_unit" and not counts
 
     @property
     def dearest_pico(self) -> int:
-        """The dearest rate of one unit, flat amounts aside; a package's is shared by its units."""
+        """The most expensive rate of one unit, without flat amounts; a package's rate is shared
+        by its units."""
         return max(-(-tier.rate_pico // self.package_units) for tier in self.tiers)
 
 
@@ -125,7 +126,7 @@ class Rate:
 class PriceTable:
     """What one model's units are charged at, and what they cost the operator.
 
-    rates_pico:  unit → pico-credits per unit, the charge; of tiers the dearest
+    rates_pico:  unit → pico-credits per unit, the charge; of tiers the most expensive
     costs_pico:  unit → pico-credits per unit, what the provider bills; empty when unknown
     """
 
@@ -138,7 +139,7 @@ class PriceTable:
     cost_rows: bytes
     """Packed costs in the same order, or empty when the cost is unknown."""
     rates: Mapping[str, Rate]
-    """The rates as they were given, by unit."""
+    """The rates as given, by unit."""
     service_tiers: tuple[str, ...]
     """The service tiers that have a price, the default one first."""
     _dearest: Mapping[tuple[str, bool, bool], tuple[str, str]]
@@ -147,7 +148,7 @@ class PriceTable:
 
     @property
     def counts_periods(self) -> bool:
-        """Whether a charge depends on what was used before in its period."""
+        """Whether a charge depends on earlier usage in its period."""
         return len(self.rows) != _ROW.size * len(self.units)
 
     def vector(self, usage: Usage) -> bytes:
@@ -174,7 +175,7 @@ class PriceTable:
         return self._dearest[tier, False, False]
 
     def unpack_vector(self, packed: bytes) -> dict[str, int]:
-        """The quantities of a packed vector by unit, zeros left out."""
+        """Unpack a vector to quantities by unit, without zeros."""
         values = self._vector.unpack(packed)
         return {unit: int(q) for unit, q in zip(self.units, values, strict=True) if q}
 
@@ -189,12 +190,13 @@ class PriceTable:
         images: bool = False,
         tiers: tuple[str, ...] = (DEFAULT_TIER,),
     ) -> Usage:
-        """An upper bound's usage: every token in the dearest class that it could fall in.
+        """Turn an upper bound into usage: every token in the most expensive class it could fall into.
 
-        audio, images: whether the request carries or asks for them; else their classes cannot
-        apply and do not make the hold dearer.
-        tiers: the service tiers that may serve it. Of several each part is in the dearest; where
-        tiers or included units decide what is dear, the bound is the sum of all.
+        audio, images:  whether the request carries or asks for them; otherwise those classes cannot
+                        apply and do not raise the hold
+        tiers:          the service tiers that may serve it. Of several, each part is in the most
+                        expensive; if tiers or included units decide which one that is, the bound is
+                        the sum of all
         """
         if len(tiers) == 1 and not tool_calls and tiers[0] == DEFAULT_TIER:
             first, second = self._dearest[DEFAULT_TIER, audio, images]
@@ -221,8 +223,8 @@ class PriceTable:
         )
 
     def no_dearer(self, tier: str, than: str) -> bool:
-        """Whether no unit of a service tier costs more than it does in another one. False where a
-        price counts over a period: there it depends on what was used before."""
+        """Say whether no unit of a service tier costs more than in another tier. False if a price
+        counts over a period, because it then depends on earlier usage."""
         for unit in _UNITS:
             rate = rate_of(in_tier(unit, tier), self.rates)
             other = rate_of(in_tier(unit, than), self.rates)
@@ -235,7 +237,7 @@ _UNITS: Final = {without_tier(unit) for unit in UNIT_NUMBERS}
 
 
 def per_unit(unit: str, rate_pico: int) -> Rate:
-    """The plain rate: quantity × rate. Raises ValueError."""
+    """Build a plain rate: quantity × rate. Raises ValueError."""
     return Rate(unit, "per_unit", (Tier(None, rate_pico),))
 
 
@@ -263,7 +265,7 @@ def compile_prices(
     costs = dict(costs_pico or {})
     for unit, cost in costs.items():
         per_unit(unit, cost)  # its bounds are those of a rate
-    # Each class that has a charge or a cost of its own gets a row; others fall to their parent.
+    # Each class with a charge or a cost gets a row; others are charged as their parent.
     units = tuple(sorted({*by_unit, *costs}, key=UNIT_NUMBERS.__getitem__))
     rates_pico = {unit: rate.dearest_pico for unit, rate in by_unit.items()}
     rows = b"".join(_pack_rate(unit, by_unit, counter) for unit in units)
@@ -311,10 +313,9 @@ def compile_prices(
 
 
 def unpack_rates(rows: bytes) -> dict[str, Rate]:
-    """Rates by unit of packed rows (as a hold or the price book stores them), in their order.
-
-    A per_unit rate with included units or a minimum reads back as a graduated one of one tier.
-    """
+    """Unpack rows (as a hold or the price book stores them) to rates by unit, in order. A
+    per_unit rate with included units or a minimum is returned as a graduated one with one
+    tier."""
     rates, at = {}, 0
     while at < len(rows):
         unit, shape = UNIT_NAMES[rows[at]], rows[at + 1]
@@ -345,17 +346,17 @@ def unpack_rates(rows: bytes) -> dict[str, Rate]:
 
 
 def unpack_rows(rows: bytes) -> dict[str, int]:
-    """Rates in pico-credits by unit of packed rows; of tiers the dearest."""
+    """Unpack rows to rates in pico-credits by unit; of tiers, the most expensive."""
     return {unit: rate.dearest_pico for unit, rate in unpack_rates(rows).items()}
 
 
 def unpack_units(rows: bytes) -> tuple[str, ...]:
-    """Units of packed rows, in the order of their vectors."""
+    """Return the units of packed rows, in the order of their vectors."""
     return tuple(unpack_rates(rows))
 
 
 def counter_ids(rows: bytes) -> dict[str, int]:
-    """Of packed rows: unit → id of the period counter, for the units that have one."""
+    """Return unit → id of the period counter, for the units of packed rows that have one."""
     ids, at = {}, 0
     while at < len(rows):
         if rows[at + 1] == SHAPE_PER_UNIT:
@@ -368,13 +369,13 @@ def counter_ids(rows: bytes) -> dict[str, int]:
 
 
 def effective_rate(unit: str, rates_pico: Mapping[str, int]) -> int:
-    """The rate a unit is charged at: its own, else its parent's, else none (0)."""
+    """Return the rate of a unit: its own, else its parent's, else 0."""
     priced = _priced_as(unit, rates_pico)
     return 0 if priced is None else rates_pico[priced]
 
 
 def _priced_as(unit: str, priced: Container[str]) -> str | None:
-    """The unit itself where it has a price, else the nearest parent that has one."""
+    """Return the unit if it has a price, else the nearest parent with one."""
     step: str | None = unit
     while step is not None and step not in priced:
         step = CHARGED_AS.get(step)
@@ -382,7 +383,7 @@ def _priced_as(unit: str, priced: Container[str]) -> str | None:
 
 
 def rate_of(unit: str, rates: Mapping[str, Rate]) -> Rate:
-    """What a unit is charged at: its own rate, else its parent's, else nothing."""
+    """Return the rate of a unit: its own, else its parent's, else zero."""
     priced = _priced_as(unit, rates)
     return per_unit(unit, 0) if priced is None else rates[priced]
 
@@ -431,7 +432,7 @@ def _pack_plain(unit: str, rate_pico: int) -> bytes:
 
 
 def _pack_rate(unit: str, rates: Mapping[str, Rate], counter: str) -> bytes:
-    """One row. A class without a rate of its own is charged as its parent, and counts with it."""
+    """Pack one row. A class without a rate is charged as its parent and counts with it."""
     step = _priced_as(unit, rates)
     rate = rates[step] if step is not None else per_unit(unit, 0)
     if rate.unit != unit:  # a request has it once, in the parent's row; a period once in any case
@@ -463,7 +464,7 @@ def _position(unit: str, units: tuple[str, ...]) -> int | None:
 
 
 def _dearest(classes: Set[str], base: str, tier: str, rates: Mapping[str, int]) -> str:
-    """The dearest of the classes in a service tier; of equals the base, then by name."""
+    """Return the most expensive class in a service tier; of equals the base, then by name."""
     dearest = max(
         sorted(classes), key=lambda u: (effective_rate(in_tier(u, tier), rates), u == base)
     )

@@ -1,11 +1,11 @@
-"""What is asked of the ledger for one request, and what it answers.
+"""Requests to the ledger for one reservation, and its replies.
 
 States and their only transitions: `pending → settled | released | expired`, and
 `expired → settled_late`. Each transition writes exactly one event, whose id is
 `reservation_id:outcome`.
 
-Nobody changes a value of these. `Hold` and `Settled`, which each request makes, are not frozen only
-because that would make them three times as dear.
+All of these are treated as immutable. `Hold` and `Settled`, which every request creates, are not frozen
+because a frozen dataclass takes three times as long to create.
 """
 
 import zlib
@@ -27,7 +27,7 @@ DenyReason = Literal[
     "wallet_killed",  # of a running answer: it is to be cut
     "repeated",  # a request with this Idempotency-Key runs, or has run
     "stale_account",  # account_rev differs: reload the account and ask again
-    "stale_windows",  # the limit rows' borders do not cover the ledger's clock: repack
+    "stale_windows",  # the limit rows' windows do not cover the ledger's clock: repack
     "unknown_account",
     "went_back",  # the shard lost a tail that this gate has seen: it is frozen until repaired
     "shard_frozen",
@@ -39,14 +39,15 @@ DenyReason = Literal[
 TOMBSTONE_TTL_MS: Final = 3_600_000
 SETTLE_MAX_AGE_MS: Final = TOMBSTONE_TTL_MS - 300_000
 MAX_USES: Final = 100
-"""Past uses that are rated in one call."""
+"""Most past uses rated in one call."""
 IDEMPOTENCY_TTL_MS: Final = 86_400_000
 """How long an Idempotency-Key is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whom a request is charged to, as the gate knows it. `account_rev` is checked by each reserve."""
+    """The account that a request is charged to, as the gate knows it. Each reserve checks
+    `account_rev`."""
 
     customer_id: str
     key_id: str
@@ -55,12 +56,12 @@ class Account:
     project_id: str | None = None
     limits: tuple[Limit, ...] = ()
     models: frozenset[str] | None = None
-    """The models this key may use; None is all."""
+    """Models that this key may use; None means all."""
     livemode: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def holder(self, limit: Limit) -> str:
-        """Who or what a limit of this account counts: the customer, project, key or model."""
+        """Return what a limit of this account counts: the customer, project, key or model."""
         if limit.scope == "model":
             return limit.model or ""
         if limit.scope == "project":
@@ -70,7 +71,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One API key: whose it is and what it narrows down."""
+    """One API key: its customer and its restrictions."""
 
     key_id: str
     customer_id: str
@@ -87,14 +88,14 @@ class Hold:
     reservation_id: str
     held_nano: int
     available_nano: int
-    """What the wallet could still reserve for this model, after this hold."""
+    """What the wallet can still reserve for this model, after this hold."""
     reserved_at_ms: int
     deadline_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """What a client has said of a request by an Idempotency-Key; the ledger keeps the digests alone.
+    """An Idempotency-Key and its request's body; the ledger keeps only digests.
 
     key:   digest of customer, API key, route and the header's value, in hex
     body:  digest of the body, 16 bytes
@@ -121,38 +122,40 @@ class Denied:
     available_nano: int = 0
     balance_nano: int = 0
     limit: Limit | None = None
-    """Which limit refused, for spend_limit, rate_limit and concurrency_limit: of several the one that
-    does so longest."""
+    """Limit that refused, for spend_limit, rate_limit and concurrency_limit; of several, the one
+    that blocks longest."""
     limit_left: int = 0
     retry_after_ms: int | None = None
-    """Until that limit would admit it if no other request ran: until its window ends, or enough of it
-    has aged; 0 where only what others hold is in the way; None where no time helps."""
+    """Time until that limit would admit the request if no other ran: until its window ends, or
+    enough usage has left it. 0 if only other holds are in the way; None if waiting does not
+    help."""
     account_rev: int | None = None
     """The ledger's revision, for stale_account."""
     limit_of: str = ""
-    """Whose limit it is: the id of the customer, project or key, or the model."""
+    """Owner of the limit: the id of the customer, project or key, or the model."""
     repeats: Repeated | None = None
     """For repeated."""
 
 
 @dataclass(slots=True)
 class Settled:
-    """The answer to settle and to release: what was done, by this call or an earlier one."""
+    """Reply to settle and release: what was done, by this call or an earlier one."""
 
     outcome: Outcome
     charged_nano: int
-    """The whole charge of this reservation, or 0 if it was released."""
+    """Total charge of this reservation, or 0 if it was released."""
     balance_nano: int
     event_id: str
     replayed: bool
-    """An earlier call had already done it; this one wrote nothing."""
+    """An earlier call did it; this one wrote nothing."""
     differs: bool = False
-    """That earlier call charged other quantities than this one named; what it charged stands."""
+    """The earlier call charged other quantities than this one named; its charge stays."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extended:
-    """The answer to extend. When `grown` is False the hold keeps its size; deadline and checkpoint moved."""
+    """Reply to extend. If `grown` is False, the hold keeps its size; deadline and checkpoint have
+    moved."""
 
     grown: bool
     held_nano: int
@@ -166,10 +169,10 @@ class Extended:
 
 @dataclass(frozen=True, slots=True)
 class Affordable:
-    """How much of a request its wallet can pay for now."""
+    """How much of a request the wallet can pay for now."""
 
     steps: int
-    """Beyond the least; 0 also where `decision` is another than allow."""
+    """Beyond the least; 0 also if `decision` is not allow."""
     open_reservations: int
     estimate_nano: int
     available_nano: int
@@ -210,5 +213,6 @@ class Rated:
 
 
 def shard_of(customer_id: str, shard_count: int) -> int:
-    """The shard a customer's records live in, for ever: CRC-32 of the id modulo the count."""
+    """Return the shard of a customer's records, which never changes: CRC-32 of the id modulo the
+    count."""
     return zlib.crc32(customer_id.encode()) % shard_count

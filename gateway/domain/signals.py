@@ -1,4 +1,4 @@
-"""Signals: what a script noticed of a wallet in the step that moved its balance.
+"""Signals: what a script noticed about a wallet in the step that moved its balance.
 
 A signal travels in the stamp of that step's outbox entry, as a list of its name and the numbers
 that `FIELDS` names, in that order. So it is decided once, by the ledger, and its id follows from
@@ -45,14 +45,14 @@ class Signal:
     numbers: Mapping[str, int] = field(default_factory=dict)
 
     def id(self, event_id: str) -> str:
-        """Its id for ever: letters and digits, so that it fits into a header."""
+        """Permanent id: letters and digits, so that it fits into a header."""
         first = next(iter(self.numbers.values()), 0)
         digest = hashlib.sha256(f"{event_id}\0{self.name}\0{first}".encode()).hexdigest()
         return f"sig_{digest[:32]}"
 
 
 def read_signals(stamped: Iterable[Sequence[Any]]) -> tuple[Signal, ...]:
-    """The signals of a stamp. Raises ValueError or KeyError for what is none."""
+    """Read the signals of a stamp. Raises ValueError or KeyError for malformed ones."""
     signals = []
     for name, *numbers in stamped:
         if not all(type(number) is int for number in numbers):
@@ -67,8 +67,9 @@ _RULES = struct.Struct("<BBddddddddd")
 
 @dataclass(frozen=True, slots=True)
 class TopUp:
-    """When the operator shall be asked to sell more. `cooldown_ms`: between two askings while the
-    balance stays below the threshold; a period begins with the first asking after the last ended."""
+    """When the operator is asked to sell more credit. `cooldown_ms`: wait between two requests
+    while the balance stays below the threshold. A period starts with the first request after
+    the last one ended."""
 
     threshold_nano: int
     amount_nano: int
@@ -79,8 +80,9 @@ class TopUp:
 
 @dataclass(frozen=True, slots=True)
 class Velocity:
-    """What spending in one hour is unusual: more than `factor_thousandths` of the median hour of
-    the last 168, and more than `floor_nano`; not before `least_hours` of them are known."""
+    """What counts as unusual spending in one hour: more than `factor_thousandths` of the median
+    hour of the last 168, and more than `floor_nano`; not before `least_hours` of them are
+    known."""
 
     factor_thousandths: int
     floor_nano: int
@@ -90,7 +92,7 @@ class Velocity:
 
 @dataclass(frozen=True, slots=True)
 class SignalRules:
-    """What one wallet announces. Nothing, when all is left as it is."""
+    """Alerts of one wallet; none by default."""
 
     low_balance_nano: tuple[int, ...] = ()
     exhausted: bool = False
@@ -99,7 +101,7 @@ class SignalRules:
     velocity: Velocity | None = None
 
     def packed(self) -> bytes:
-        """As the ledger keeps them: see *Signals* in `lua/README.md`."""
+        """Pack for the ledger: see *Signals* in `lua/README.md`."""
         levels = sorted(set(self.low_balance_nano))
         topup = self.topup or TopUp(0, 0, 0, 0, 0)
         velocity = self.velocity or Velocity(0, 0, 0, False)

@@ -1,6 +1,6 @@
-"""How a limit stands: what is used and held of it, and when that ends; as people and programs see it.
+"""State of a limit: what is used and held, and when that ends.
 
-Amounts of spend are decimal strings of credits, everything else is counted in whole numbers.
+Amounts of spend are decimal strings of credits, everything else is an integer.
 """
 
 import datetime as dt
@@ -28,12 +28,12 @@ class Standing:
 
     @property
     def left(self) -> int:
-        """What could still be held."""
+        """What can still be held."""
         return max(0, self.limit.ceiling - self.used - self.held)
 
 
 def describe(limit: Limit, of: str) -> dict[str, Any]:
-    """A limit by its name: whose, on what, up to what."""
+    """Describe a limit: its owner, measure and ceiling."""
     return {
         "scope": limit.scope,
         "name": of,
@@ -45,12 +45,12 @@ def describe(limit: Limit, of: str) -> dict[str, Any]:
 
 
 def count_of(limit: Limit, count: int) -> str | int:
-    """A count as it is shown: of spend as credits."""
+    """Format a count; spend is shown as credits."""
     return format_amount(count) if limit.measure == "spend" else count
 
 
 def standing_document(standing: Standing) -> dict[str, Any]:
-    """A limit as it stands."""
+    """Describe a limit with its current state."""
     limit, ends_ms = standing.limit, standing.ends_ms
     ends = None
     if ends_ms is not None:

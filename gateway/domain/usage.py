@@ -50,17 +50,17 @@ _PARENTS: Final[Mapping[str, str]] = {
 
 
 def in_tier(unit: str, tier: str) -> str:
-    """A unit of a service tier, `flex.input`; of the default tier it is the unit's own name."""
+    """Return a unit of a service tier, `flex.input`; in the default tier it is the plain name."""
     return unit if tier == DEFAULT_TIER else f"{tier}.{unit}"
 
 
 def without_tier(unit: str) -> str:
-    """`input` of `flex.input`."""
+    """Return `input` for `flex.input`."""
     return unit.rpartition(".")[2]
 
 
 def tier_of(unit: str) -> str:
-    """`flex` of `flex.input`."""
+    """Return `flex` for `flex.input`."""
     return unit.rpartition(".")[0] or DEFAULT_TIER
 
 
@@ -78,16 +78,16 @@ CHARGED_AS: Final[Mapping[str, str]] = {
     for tier in SERVICE_TIERS
     for unit, parent in _PARENTS.items()
 }
-"""A class without a price of its own is charged as this one."""
+"""Parent of each class: a class without a price is charged as its parent."""
 
 TEXT_INPUT: Final = frozenset({"input", "cache_read", "cache_write", "cache_write_1h"})
 TEXT_OUTPUT: Final = frozenset({"output", "reasoning"})
 
 TOKEN_UNITS: Final = frozenset(unit for unit, number in UNIT_NUMBERS.items() if number % 32 < 20)
-"""Units that are tokens, and priced by the million; the others are priced for one."""
+"""Units that are tokens, priced per million; the others are priced per unit."""
 
 OUTPUT_UNITS: Final = ("output", "reasoning", "audio_output")
-"""What an answer is made of, in the order in which a surplus is taken away."""
+"""Output classes, in the order in which a surplus is subtracted."""
 
 Usage = Mapping[str, int]
 """Unit name → quantity. Absent means none."""
@@ -96,7 +96,7 @@ UsageSource = Literal["provider_reported", "counted", "estimated"]
 
 
 def usage_in_tier(usage: Usage, tier: str) -> Usage:
-    """Quantities as units of a service tier, for a vector of its prices."""
+    """Rename quantities to units of a service tier, for a vector of its prices."""
     if tier == DEFAULT_TIER:
         return usage
     return {in_tier(unit, tier): quantity for unit, quantity in usage.items()}

@@ -1,1 +1,1 @@
-"""outbox → batch → sink → acknowledge. Sinks are one file each in `sinks/`."""
+"""Deliver events: outbox → batch → sink → acknowledge. Sinks are one file each in `sinks/`."""

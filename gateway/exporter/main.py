@@ -1,7 +1,7 @@
-"""The exporter as a process' work: start it, drain it, ask it how it does.
+"""Run the exporter: start it, drain it, read its figures.
 
-Whoever composes gives it the outbox, the ledger's `ack` and a sink, and chooses how it is run:
-`Exporter` beside other work on a loop, `run_exporter` until a signal.
+The caller supplies the outbox, the ledger's `ack` and a sink, and chooses how to run it:
+`Exporter` next to other work on a loop, or `run_exporter` until a signal.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from gateway.ledger.outbox import Outbox
 
 
 class Exporter:
-    """One pump in a task of its own."""
+    """One pump in a separate task."""
 
     def __init__(
         self,
@@ -32,27 +32,27 @@ class Exporter:
     def begin(self) -> asyncio.Task[None]:
         """Start pumping. The task ends after `drain`, or raises what is a bug.
 
-        The exporter has a process of its own; its batches are tens of thousands of objects that
-        live for milliseconds, so the collector is told to look less often (seen: a quarter of
-        the time).
+        The exporter runs in a separate process. Its batches are tens of thousands of objects that live for
+        milliseconds, so the garbage collector runs less often (it took a quarter of the time).
         """
-        assert self._task is None, "begun already"
+        assert self._task is None, "already started"
         gc.set_threshold(50_000, 20, 50)
         self._task = asyncio.create_task(self._pump.run())
         return self._task
 
     def stop(self, grace_s: float) -> None:
-        """Deliver what the outbox holds, for at most `grace_s`; called again it only shortens that."""
+        """Deliver what the outbox has, for at most `grace_s`; a second call can only shorten
+        that."""
         self._pump.stop(grace_s=grace_s)
 
     async def drain(self, grace_s: float) -> None:
-        """Stop, and wait until it has ended."""
+        """Stop, and wait until the task has ended."""
         self.stop(grace_s)
         if self._task is not None:
             await asyncio.wait([self._task])
 
     def snapshot(self) -> dict[str, float]:
-        """The tally so far, by name."""
+        """Return the figures so far, by name."""
         return self.tally.snapshot()
 
 
@@ -64,7 +64,8 @@ async def run_exporter(
     options: PumpOptions | None = None,
     grace_s: float = 10.0,
 ) -> Tally:
-    """Export until SIGTERM or SIGINT, then deliver what is there (a second signal: at once)."""
+    """Export until SIGTERM or SIGINT, then deliver what is left (a second signal: stop
+    immediately)."""
     exporter = Exporter(outbox, acknowledger, sink, options)
     loop = asyncio.get_running_loop()
     signals: list[Any] = [signal.SIGTERM, signal.SIGINT]

@@ -28,21 +28,23 @@ class Load:
 
 
 class Progress:
-    """Where one sink stands on every shard."""
+    """Position of one sink on every shard."""
 
     def __init__(self) -> None:
         self.read_to: dict[int, Place] = {}
-        """Reading goes on beyond these."""
+        """Places up to which entries were read."""
         self.stored: dict[int, Place] = {}
-        """Committed by the sink."""
+        """Places committed by the sink."""
         self.unacknowledged: dict[int, Place] = {}
-        """Committed, and the ledger does not know yet."""
+        """Places committed and not yet acknowledged to the ledger."""
         self.halted: set[int] = set()
-        """Frozen: neither read nor acknowledged until the ledger has begun another epoch of them."""
+        """Frozen shards: neither read nor acknowledged until the ledger starts a new epoch of
+        them."""
         self._noticed: list[Anomaly] = []
 
     def begin(self, heads: Sequence[Shard], cursors: Mapping[int, Place]) -> None:
-        """Start where the ledger was last told to trim, so that what is stored beyond is compared by id."""
+        """Start at the last acknowledged place, so that stored entries beyond it are compared by
+        id."""
         self.halted = set()
         self.stored = dict(cursors)
         for shard, head in enumerate(heads):
@@ -68,17 +70,17 @@ class Progress:
             self._noticed.append(Anomaly("ledger_behind", shard, stored, last))
 
     def resume(self, shard: int, head: Shard) -> None:
-        """The shard was repaired: go on with its new epoch."""
+        """Continue with the new epoch of a repaired shard."""
         self.halted.discard(shard)
         self.read_to[shard] = Place(head.last.epoch, -1)
 
     @property
     def has_news(self) -> bool:
-        """Whether there are anomalies to store although nothing was read."""
+        """Say whether there are anomalies to store although nothing was read."""
         return bool(self._noticed)
 
     def take(self, tails: Sequence[tuple[int, Sequence[Entry]]]) -> Load:
-        """Sort what was read into a load, checking that no number is missing."""
+        """Collect what was read into a load, checking that no number is missing."""
         load = Load(anomalies=self._noticed)
         self._noticed = []
         for shard, entries in tails:
@@ -97,7 +99,7 @@ class Progress:
         return load
 
     def committed(self, load: Load) -> None:
-        """The sink holds all of the load."""
+        """Record that the sink has committed the load."""
         for shard, end in load.ends.items():
             self.stored[shard] = max(end, self.stored.get(shard, end))
             self.unacknowledged[shard] = end

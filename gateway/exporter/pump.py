@@ -1,8 +1,8 @@
 """Moves events from the outbox into one sink: read, write, acknowledge, again.
 
-Invariants: the ledger is told to trim only what the sink has committed. A kill at any point repeats
-work and loses none: reading starts at what was acknowledged, the sink knows what it has.
-One event that cannot be delivered stops nobody. `progress.py` keeps the places.
+Invariants: the ledger trims only what the sink has committed. A kill at any point repeats work
+and loses none: reading starts at what was acknowledged, the sink knows what it has. One event that
+cannot be delivered does not block the others. `progress.py` keeps the places.
 """
 
 import asyncio
@@ -32,10 +32,8 @@ class Acknowledger(Protocol):
     less than is stored."""
 
     async def ack(self, shard: int, epoch: int, seq: int) -> None:
-        """Trim up to and with this place. Idempotent.
-
-        Raises LedgerUnavailable, also when the outbox has never been that far.
-        """
+        """Trim up to and including this place. Idempotent. Raises LedgerUnavailable, also if the
+        outbox has never reached it."""
         ...
 
     async def freeze(self, shard: int, known: Place, *, conflict: bool = False) -> bool:
@@ -84,20 +82,19 @@ class Pump:
         self._progress = Progress()
         self._shut: dict[int, Shard] = {}
         self._opened: dict[int, Shard] = {}
-        """What `_watch` has found and `_pump` takes over: shards that were frozen, and repaired."""
+        """Found by `_watch`, applied by `_pump`: shards that were frozen, and repaired."""
         self._conflicts: dict[int, Place] = {}
-        """Shards with another event at a place that the sink has, until the ledger has frozen them."""
+        """Shards whose outbox has another event at a place that the sink has, until the ledger
+        freezes them."""
         self._oldest_ms: int | None = None
-        """Of the events that were read and are not stored."""
+        """Attempts per event that was read and is not stored."""
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self._deadline = float("inf")
 
     def stop(self, *, grace_s: float = 5.0) -> None:
-        """Deliver what the outbox holds now, for at most `grace_s`, then end.
-
-        Called again it shortens the grace, never lengthens it.
-        """
+        """Deliver what the outbox has now, for at most `grace_s`, then end. A second call can
+        only shorten the grace."""
         self._deadline = min(self._deadline, time.monotonic() + grace_s)
         self._stopping.set()
 
@@ -116,7 +113,7 @@ class Pump:
             await self._sink.close()
 
     async def _open(self) -> bool:
-        """Open the sink and compare it with the ledger. False when stopped before it was possible."""
+        """Open the sink and compare it with the ledger. False if stopped before that."""
         attempt = 0
         while not self._stopping.is_set() or attempt == 0:
             try:
@@ -162,7 +159,7 @@ class Pump:
                 await self._pause(self._backoff(attempt))
 
     async def _read(self) -> Load | None:
-        """The next load, or None when there was nothing to read."""
+        """Read the next load, or None if there was nothing to read."""
         progress = self._progress
         quick = progress.has_news or self._stopping.is_set()
         tails = await self._outbox.read(
@@ -174,7 +171,7 @@ class Pump:
         return progress.take(tails) if tails or progress.has_news else None
 
     async def _deliver(self, load: Load) -> bool:
-        """Write one load until the sink holds all of it. False when the time to stop came first."""
+        """Write one load until the sink has all of it. False if stopped before that."""
         events, dead, attempt = self._young_enough(load), load.dead, 0
         self._oldest_ms = min((event.occurred_at_ms for event in events), default=None)
         while True:
@@ -213,14 +210,14 @@ class Pump:
     def _give_up(
         self, failed: Sequence[Failure], attempt: int
     ) -> tuple[list[Event], list[DeadLetter]]:
-        """What is tried again, and what becomes a dead letter."""
+        """Decide which failures are retried and which become dead letters."""
         last = attempt >= self._options.attempts
         again = [failure.event for failure in failed if failure.retry and not last]
         buried = [dead_letter(f.event, f.reason) for f in failed if last or not f.retry]
         return again, buried
 
     def _young_enough(self, load: Load) -> list[Event]:
-        """Leave out what the receiver could no longer recognize as a duplicate."""
+        """Drop events that the receiver could no longer recognise as duplicates."""
         if self._sink.max_replay_age_ms is None:
             return load.events
         oldest_ms = time.time() * 1000 - self._sink.max_replay_age_ms
@@ -248,7 +245,7 @@ class Pump:
             )
 
     async def _acknowledge(self) -> bool:
-        """Let the ledger trim what the sink has committed. False when some of it must be told again.
+        """Acknowledge to the ledger what the sink has committed. False if some of it must be retried.
 
         A shard that has lost a tail refuses; the others and the reading go on, and `_watch`
         notices.
@@ -266,8 +263,7 @@ class Pump:
         return not self._progress.unacknowledged
 
     def _halt_in(self, load: Load, shard: int) -> None:
-        """Leave a shard out of a load, and alone from now on: it gives its places to other events
-        than those that are stored."""
+        """Drop a shard from a load and leave it alone: its places belong to other events than the stored ones."""
         end = load.ends.pop(shard)
         self._progress.halt(shard, end)
         self._conflicts[shard] = end
@@ -276,7 +272,7 @@ class Pump:
     # Watching
 
     def _take_over(self) -> None:
-        """Halt and resume what `_watch` has found; between two loads, for none may be half one's."""
+        """Apply what `_watch` has found, between two loads, so that a load belongs to one epoch."""
         for shard, head in self._shut.items():
             self._progress.halt(shard, head.last)
         for shard, head in self._opened.items():
@@ -293,7 +289,7 @@ class Pump:
         return await self._acknowledger.freeze(shard, stored)
 
     async def _watch(self) -> None:
-        """Beside the loop, so that the lag is known while the sink is down: lag, and shards gone back."""
+        """Watch lag and lost shards in a separate task, so that the lag is known while the sink is down."""
         while not await self._end_within(self._options.watch_s):
             stored = dict(self._progress.stored)  # before asking: it cannot be ahead of the answer
             try:
@@ -319,7 +315,8 @@ class Pump:
                 self._shut[shard] = head
 
     def _measure(self, heads: Sequence[Shard]) -> None:
-        """Ages compare the ledger's clock with this machine's: good to what the two differ by."""
+        """Compute ages from the ledger's clock and this machine's; they are off by the difference
+        of the two."""
         self.tally.lag_events = self._progress.lag_events(heads)
         if self._oldest_ms is not None:
             self.tally.lag_seconds = max(0.0, time.time() - self._oldest_ms / 1000)
@@ -336,7 +333,7 @@ class Pump:
     # Waiting
 
     async def _wait(self, error: Exception, attempt: int) -> int:
-        """Back off before trying again; returns the number of the next attempt."""
+        """Back off before retrying; return the number of the next attempt."""
         self.tally.waiting = 1
         self.tally.retries += 1
         log.warning("exporter_waits", sink=self._sink.name, reason=str(error), attempt=attempt)
@@ -351,7 +348,7 @@ class Pump:
         return time.monotonic() >= self._deadline
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep; wake when asked to stop, and then only nap."""
+        """Sleep; wake when stopping, and then pause only briefly."""
         if self._stopping.is_set():
             await asyncio.sleep(min(seconds, 0.05))
             return
@@ -362,7 +359,7 @@ class Pump:
 
 
 def dead_letter(event: Event, reason: str) -> DeadLetter:
-    """Bury an event that could be read but not delivered."""
+    """Store an event that was read but could not be delivered as a dead letter."""
     payload = orjson.dumps(
         {
             "kind": event.kind,

@@ -3,10 +3,10 @@
 Invariants: a signal is `delivered` only after a 2xx was read, so a kill at any point repeats and loses
 none; the receiver tells repeats by the id. Signals of one customer go in the order in which
 they happened: a later one waits for an earlier one. What has waited for `give_up_ms` is `dead`,
-kept with its reason; `resend` lets it wait anew.
+kept with its reason; `resend` queues it again.
 
-The schedule lies in the store, not in memory, so that it survives the process. Every write is
-one short transaction beside the sink's (write-ahead log: they wait for each other, never fail).
+The schedule lies in the store, not in memory, so that it survives the process. Every
+write is one short transaction; it and the sink's wait for each other (write-ahead log) and never fail.
 """
 
 import asyncio
@@ -126,7 +126,7 @@ class _Due:
 
 
 class Courier:
-    """Delivers from one store to one webhook: `run` until `stop`."""
+    """Deliver signals from one store to one webhook: `run` until `stop`."""
 
     def __init__(
         self, path: Path, webhook: Webhook, *, clock_ms: Callable[[], int] | None = None
@@ -141,11 +141,11 @@ class Courier:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """End after the attempts that are under way."""
+        """Stop after the running attempts."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Deliver until stopped. Waits out a store that is not there yet or cannot be written."""
+        """Deliver until stopped. Waits while the store does not exist or cannot be written."""
         timeout = aiohttp.ClientTimeout(total=self._webhook.timeout_ms / 1000)
         try:
             async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -163,7 +163,7 @@ class Courier:
             self._thread.shutdown(wait=False)
 
     async def _round(self, session: aiohttp.ClientSession) -> bool:
-        """Try all that are due once. False when there were none."""
+        """Attempt all due signals once. False if there were none."""
         due = await self._in_thread(self._find_due)
         if not due:
             return False
@@ -172,7 +172,7 @@ class Courier:
         return True
 
     async def _attempt(self, session: aiohttp.ClientSession, due: _Due) -> str | None:
-        """Send it once; None when it was taken, else why not."""
+        """Send a signal once; return None if it was accepted, else the reason."""
         webhook = self._webhook
         body = due.body(webhook.source)
         told = headers(webhook.keys, due.signal_id, self._clock_ms() // 1000, body)

@@ -38,14 +38,14 @@ def secret_bytes(secret: str) -> bytes:
 
 
 def sign(keys: Sequence[bytes], signal_id: str, unix_s: int, body: bytes) -> str:
-    """The signature header: one `v1,…` for each key that is valid now."""
+    """Build the signature header: one `v1,…` per valid key."""
     signed = b"%s.%d.%s" % (signal_id.encode(), unix_s, body)
     digests = (hmac.digest(key, signed, hashlib.sha256) for key in keys)
     return " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
 
 
 def headers(keys: Sequence[bytes], signal_id: str, unix_s: int, body: bytes) -> dict[str, str]:
-    """All headers of one attempt at `unix_s`."""
+    """Build all headers of one attempt at `unix_s`."""
     return {
         "content-type": CONTENT_TYPE,
         "idempotency-key": signal_id,

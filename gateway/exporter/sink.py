@@ -15,7 +15,7 @@ from gateway.domain.events import Event
 
 
 class SinkUnavailable(Exception):
-    """The sink cannot take anything now (connection, disk, lock). The pump waits and tries again."""
+    """The sink cannot accept anything now (connection, disk, lock). The pump waits and retries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,12 @@ class Sink(ABC):
 
     name: ClassVar[str]
     max_replay_age_ms: ClassVar[int | None] = None
-    """Older events are dead letters, not resent: beyond it the receiver no longer recognizes
-    duplicates. None: it recognizes them for ever."""
+    """Older events become dead letters, because the receiver would no longer recognise
+    duplicates. None: it always recognises them."""
 
     @abstractmethod
     async def open(self) -> Mapping[int, Place]:
-        """Connect, and say how far each shard has been written. Called again after a failure.
+        """Connect, and return how far each shard has been written. Called again after a failure.
 
         Raises SinkUnavailable.
         """
@@ -83,4 +83,4 @@ class Sink(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Give everything back. Idempotent; `open` may follow."""
+        """Release all resources. Idempotent; `open` may follow."""

@@ -1,4 +1,4 @@
-"""What the exporter counts, as plain numbers that another process may sum or publish."""
+"""Figures of the exporter, as plain numbers that another process can sum or publish."""
 
 from dataclasses import asdict, dataclass
 
@@ -21,5 +21,5 @@ class Tally:
     retries: int = 0
 
     def snapshot(self) -> dict[str, float]:
-        """All of them by name."""
+        """Return all figures by name."""
         return asdict(self)

@@ -16,7 +16,8 @@ from gateway.flow.refusals import refused_by_ledger
 from gateway.flow.reservation.delivery import Delivery
 from gateway.http.interface import encode_fields
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
-from gateway.ledger.operations import Ledger
+from gateway.ledger.codec.calls import QuoteCall, ReserveCall
+from gateway.ledger.reservations import Reservations
 
 NOTHING = compile_prices({})
 """A price without rows: what a quote of nothing is rated at."""
@@ -37,7 +38,7 @@ class RepeatedRequest(Exception):
 class Admission:
     """Reserves credit for requests. One for each worker."""
 
-    def __init__(self, ledger: Ledger, delivery: Delivery) -> None:
+    def __init__(self, ledger: Reservations, delivery: Delivery) -> None:
         self._ledger = ledger
         self._delivery = delivery
 
@@ -48,7 +49,9 @@ class Admission:
         """
         account = context.account
         assert account is not None
-        quote = await self._ledger.quote(account, NOTHING, b"", tokens=0, model=model)
+        quote = await self._ledger.quote(
+            self._ledger.shards.pack(account), QuoteCall(NOTHING, b"", 0, model=model)
+        )
         reason = quote.decision
         if reason == "allow":
             if quote.available_nano > 0 or context.route.free:
@@ -97,19 +100,19 @@ class Admission:
         model, policy, account = plan.model, plan.policy, plan.account
         facts = plan.facts_packer.pack_admitted(context.event)
         try:
-            return await self._ledger.reserve(
-                account,
+            call = ReserveCall(
                 context.request_id,
                 model.prices,
                 estimate.hold_vector(model),
                 estimate.first_checkpoint(model, policy),
                 facts,
-                tokens=estimate.tokens,
-                ttl_ms=policy.hold_ttl_ms,
-                scope_bits=model.scope_bits,
-                model=model.name,
-                idempotency=key,
+                estimate.tokens,
+                policy.hold_ttl_ms,
+                model.scope_bits,
+                model.name,
+                key,
             )
+            return await self._ledger.reserve(plan.packed or plan.pack(self._ledger.shards), call)
         except (LedgerUnavailable, LedgerBug, CancelledError) as error:
             if not isinstance(error, LedgerUnavailable) or error.unknown:
                 self._delivery.abandon(account, context.request_id, facts, key)

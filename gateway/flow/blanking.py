@@ -31,16 +31,15 @@ def blank_in(secrets: tuple[bytes, ...]) -> Callable[[UpstreamResponse], None]:
 
     def inspect(response: UpstreamResponse) -> None:
         raw = response.raw
-        coding = response.header(b"content-encoding")
         for secret in secrets:
             if secret in raw:
                 response.values = tuple(blanked(value, secrets) for value in response.values)
                 break
         else:
             # The usual response: complete, in one piece, and without any of them.
-            if response.in_raw and coding is None:
+            if response.in_raw and b"content-encoding" not in response.names.index:
                 return
-        decoder = decoder_for(coding)
+        decoder = decoder_for(response.header(b"content-encoding"))
         response.transform = (
             Blanker(secrets) if decoder is None else CodedSearch(Blanker(secrets), decoder)
         )

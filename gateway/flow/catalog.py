@@ -29,7 +29,7 @@ class Policy:
     clamp:               lower the output maximum to what the credit affords
     grow_wait_ms:        how long a stream waits for credit that others hold
     extend_at:           share of the held output (0 … 1) at which the hold grows
-    disconnect_json, disconnect_stream, undrained, exhausted_stream, missing_usage: see docs/configuration.md
+    disconnect_json, disconnect_stream, undrained, exhausted_stream, missing_usage: see docs/reference/configuration.md
     bytes_per_token:     for counting where the provider reports nothing
     keep_answers:        of requests with an Idempotency-Key, for their repeats
     """

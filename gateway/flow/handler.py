@@ -36,7 +36,7 @@ from gateway.flow.refusals import (
     refused_by_upstream,
 )
 from gateway.flow.relay import relay
-from gateway.flow.request_body import read_asked, read_body_head
+from gateway.flow.request_body import read_asked, read_body_facts, read_body_head
 from gateway.flow.reservation.reservation import (
     Reservation,
     ReservationServices,
@@ -216,7 +216,7 @@ class Flow:
         if length is None or length > LARGE_BODY_BYTES or exchange.header("expect") is not None:
             await self._services.admission.check_credit(context)
         context.asked = await read_asked(exchange, known.body, self.catalog.max_body_bytes)
-        context.facts = route.dialect.read(context.asked, route.reading)
+        context.facts = await read_body_facts(context.asked, route.dialect, route.reading)
 
     async def _refresh(self, context: RequestContext) -> KnownHead:
         """Conclude again after the ledger has said that the account changed."""

@@ -12,11 +12,12 @@ from dataclasses import replace
 from gateway.domain.reservation import Denied
 from gateway.flow.context import RequestContext
 from gateway.flow.estimate import Estimate
-from gateway.ledger.operations import Ledger
+from gateway.ledger.codec.calls import AffordCall
+from gateway.ledger.reservations import Reservations
 
 
 async def lower_estimate(
-    ledger: Ledger, context: RequestContext, denied: Denied
+    ledger: Reservations, context: RequestContext, denied: Denied
 ) -> Estimate | Denied:
     """What the wallet affords of an estimate that was denied for want of credit; else why not.
 
@@ -38,12 +39,8 @@ async def lower_estimate(
         replace(estimate, held_output=n * stride).hold_vector(model) for n in (least, least + 1)
     )
     affordable = await ledger.afford(
-        plan.account,
-        model.prices,
-        first,
-        _minus(second, first),
-        most - least,
-        scope_bits=model.scope_bits,
+        plan.pack(ledger.shards),
+        AffordCall(model.prices, first, _minus(second, first), most - least, model.scope_bits),
     )
     match affordable.decision:
         case "allow" if clamps:

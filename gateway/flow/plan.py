@@ -10,13 +10,16 @@ from gateway.domain.reservation import Account
 from gateway.domain.usage_facts import RequestLabels
 from gateway.flow.catalog import Catalog, Model, Policy, Route
 from gateway.flow.estimate import SCOPED_FIELDS, default_output, scope_of
+from gateway.ledger.codec.packed_account import PackedAccount
 from gateway.ledger.codec.usage_facts import FactsPacker
+from gateway.ledger.shards import Shards
 
 
 class Plan:
     """Account, route and model of a request, with what follows from the three.
 
     facts_packer: packs the facts of their usage events
+    packed:       the account in packed form, once `pack` has made it
     shows_tier:   whether the event names the service tier
     """
 
@@ -27,6 +30,7 @@ class Plan:
         "catalog",
         "facts_packer",
         "model",
+        "packed",
         "policy",
         "route",
         "shows_tier",
@@ -35,6 +39,7 @@ class Plan:
     def __init__(self, catalog: Catalog, account: Account, route: Route, model: Model) -> None:
         self.catalog = catalog
         self.account = account
+        self.packed: PackedAccount | None = None
         self.route = route
         self.model = model
         self.policy: Policy = route.policy
@@ -54,6 +59,12 @@ class Plan:
             mode=catalog.mode,
         )
         self.facts_packer = FactsPacker(labels)
+
+    def pack(self, shards: Shards) -> PackedAccount:
+        """The account in packed form, packed once."""
+        if self.packed is None:
+            self.packed = shards.pack(self.account)
+        return self.packed
 
     def forward_options(self, facts: RequestFacts, lowered: int | None) -> ForwardOptions:
         """How to write the body out for the upstream.

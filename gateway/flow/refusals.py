@@ -10,7 +10,13 @@ from gateway.domain.standing import count_of, describe
 from gateway.http.interface import BodyError, UpstreamAuthError, UpstreamError
 from gateway.ledger.client.errors import LedgerUnavailable, ShardClosed
 
-RETRY_AFTER_S = {"credit_held": 2, "conflict": 2, "ledger_unavailable": 1, "shutting_down": 1}
+RETRY_AFTER_S = {
+    "credit_held": 2,
+    "conflict": 2,
+    "ledger_unavailable": 1,
+    "overloaded": 1,
+    "shutting_down": 1,
+}
 """What a transient refusal advises when the ledger does not know better."""
 
 TRANSIENT = frozenset(
@@ -18,6 +24,7 @@ TRANSIENT = frozenset(
         "credit_held",
         "rate_limited",
         "ledger_unavailable",
+        "overloaded",
         "shutting_down",
         "conflict",
         "timeout",

@@ -1,23 +1,39 @@
-"""Reads a request's body: its type, its content coding, its bytes, all within one bound.
+"""Reads the body of a request: its type, its content coding, its bytes, and what it asks for.
 
-The bound (`max_body_bytes`) holds for what was sent and for what it decodes to. A body that decodes
-to more is refused in constant memory: up to `KEPT_BYTES` of it are kept while its size is still
-unknown; a larger one is measured first and then decoded again.
+Memory: `max_body_bytes` bounds both the bytes sent and what they decode to. A body that decodes to
+more is refused in constant memory: up to `KEPT_BYTES` of it are kept while its size is still
+unknown; a larger one is measured first and then decoded a second time.
+
+Time: a body that is coded, large or has many values is read in a thread, one body at a time in each
+worker. Parsers hold the interpreter's lock, so a thread alone bounds nothing: the pause of
+the event loop is that of the longest single call, which `max_json_values` bounds. With two threads
+the loop would wait for both.
 """
 
 import asyncio
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.dialects.base import Asked, Dialect
+from gateway.dialects.base import Asked, Dialect, ReadOptions, RequestFacts
 from gateway.dialects.content_encoding import BadCoding, decode_pieces, knows_coding
+from gateway.dialects.reading.value_count import mark_count
 from gateway.flow.refusals import Refused
 from gateway.http.interface import Exchange
 
 KEPT_BYTES: Final = 1 << 20
-THREAD_BYTES: Final = 64 << 10
-"""A coded body from this size on is decoded in a thread: other requests go on meanwhile."""
+INLINE_BYTES: Final = 64 << 10
+"""The largest body that is parsed on the event loop."""
+INLINE_VALUES: Final = 4096
+"""The most values that are parsed on the event loop: up to 2 ms."""
+SWITCH_S: Final = 0.0001
+"""How long the event loop waits for the interpreter's lock at each of its callbacks while the thread
+runs Python code. By default it is 5 ms: at ten callbacks a request, other requests would crawl."""
+_reading_thread: Final = ThreadPoolExecutor(
+    1, "body", initializer=sys.setswitchinterval, initargs=(SWITCH_S,)
+)
 ACCEPTED: Final = ("accept-encoding", "gzip, deflate, br, zstd")  # RFC 9110, 15.5.16
 
 _KEY_NAMES: Final = re.compile(r"(?:^|[&;])(?:key|api[-_]?key|access[-_]?token)=", re.IGNORECASE)
@@ -53,11 +69,26 @@ async def read_asked(exchange: Exchange, head: BodyHead, limit_bytes: int) -> As
     """The request with its body, decoded. Raises Refused, BodyError, ClientGone."""
     body = await exchange.read_body(limit_bytes)
     if head.coding is not None:
-        if len(body) < THREAD_BYTES:
-            body = decode_body(body, head.coding, limit_bytes)
-        else:
-            body = await asyncio.to_thread(decode_body, body, head.coding, limit_bytes)
+        # Whatever its size: four kilobytes can decode to four megabytes.
+        loop = asyncio.get_running_loop()
+        body = await loop.run_in_executor(
+            _reading_thread, decode_body, body, head.coding, limit_bytes
+        )
     return Asked(exchange.method, exchange.path, head.query, exchange.headers(), body)
+
+
+async def read_body_facts(asked: Asked, dialect: Dialect, options: ReadOptions) -> RequestFacts:
+    """What a request asks for. Raises BadRequest."""
+    if reads_inline(asked.body):
+        return dialect.read(asked, options)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_reading_thread, dialect.read, asked, options)
+
+
+def reads_inline(body: bytes) -> bool:
+    """Whether a body is read on the event loop: it is short and has few values."""
+    size = len(body)  # a value takes at least a byte
+    return size <= INLINE_VALUES or (size <= INLINE_BYTES and mark_count(body) <= INLINE_VALUES)
 
 
 def body_coding(exchange: Exchange) -> str | None:
@@ -96,8 +127,8 @@ def decode_body(body: bytes, coding: str, limit_bytes: int) -> bytes:
             else:
                 kept.clear()
         return b"".join(decode_pieces(body, coding) if size > KEPT_BYTES else kept)
-    except BadCoding:
-        raise Refused("bad_request", f"The body is not valid {coding}.") from None
+    except BadCoding as bad:
+        raise Refused("bad_request", f"The {coding} coding of the body {bad}.") from None
 
 
 def names_a_key(query: str) -> bool:

@@ -18,7 +18,8 @@ import structlog
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable, ShardClosed
 from gateway.ledger.codec.records import DueReservation
-from gateway.ledger.operations import Ledger
+from gateway.ledger.reservations import Reservations
+from gateway.ledger.wallets import Wallets
 from gateway.telemetry.logs import failure
 
 log = structlog.get_logger("sweeper")
@@ -38,7 +39,7 @@ class Sweeper:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: Reservations,
         store: AccountStore,
         *,
         interval_s: float = 1.0,
@@ -46,6 +47,7 @@ class Sweeper:
         wallets_every_s: float = 60.0,
     ) -> None:
         self._ledger = ledger
+        self._wallets = Wallets(ledger.shards)
         self._store = store
         self._interval_s = interval_s
         self._patience_s = patience_s
@@ -96,7 +98,7 @@ class Sweeper:
         async for names in self._store.due_wallets():
             for name in names:
                 with suppress(ShardClosed):
-                    await self._ledger.sweep(name)
+                    await self._wallets.sweep(name)
             swept += len(names)
         return swept
 

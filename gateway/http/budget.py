@@ -34,7 +34,7 @@ class ByteBudget:
 
     @property
     def tight(self) -> bool:
-        """Whether so little is left that nobody should read on."""
+        """Whether so little is left that new bodies will hardly find room."""
         return self.held_bytes >= self._tight_bytes
 
     def has_room(self, size: int) -> bool:

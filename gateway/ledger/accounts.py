@@ -17,8 +17,8 @@ from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import explain, refusal_of
 from gateway.ledger.client.scripts import Script
 from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.codec.layout import LAYOUT
 from gateway.ledger.codec.records import (
-    LAYOUT,
     DueReservation,
     Ended,
     Reservation,
@@ -27,10 +27,10 @@ from gateway.ledger.codec.records import (
     read_sweep_at_ms,
     read_wallet,
 )
-from gateway.ledger.operator import OperatorLedger
 from gateway.ledger.outbox import unavailable
 from gateway.ledger.pricebook import PriceBooks
 from gateway.ledger.standing import counted_in, standings_of
+from gateway.ledger.wallets import Wallets
 
 _PAGE: Final = 1000
 
@@ -332,7 +332,7 @@ class AccountStore:
         return Key(key.key_id, key.customer_id, key.project_id)
 
     async def revoke_key(
-        self, ledger: OperatorLedger, key_id: str, *, kill: bool = False
+        self, wallets: Wallets, key_id: str, *, kill: bool = False
     ) -> StoredKey | None:
         """Revoke a key for ever; None when there is no such key.
 
@@ -351,7 +351,7 @@ class AccountStore:
                 if kill:
                     with unavailable():
                         await self._client.sadd(self.keys.common("killed"), key_id)
-                await ledger.bump(key.customer_id, {"reason": "key revoked", "key_id": key_id})
+                await wallets.bump(key.customer_id, {"reason": "key revoked", "key_id": key_id})
                 return key
         return None
 

@@ -6,16 +6,16 @@ with `SORT_RO … BY nosort GET` in the part of a join, so nothing has to be ask
 the server what the shard holds: some milliseconds for a thousand wallets.
 """
 
-import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgpack import unpackb
 from redis.asyncio import Redis
 
 from gateway.domain.delivery import START
+from gateway.ledger.codec.done import DoneOperation, read_done, read_refunded
 from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.codec.operations import GrantTerms
 from gateway.ledger.codec.records import (
     BadRecord,
     Ended,
@@ -26,11 +26,7 @@ from gateway.ledger.codec.records import (
     read_shard,
     read_wallet,
 )
-from gateway.ledger.corrections import GrantTerms
 from gateway.ledger.outbox import unavailable
-
-_GRANT = struct.Struct("<BBIddd")
-_VOID = struct.Struct("<d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,32 +96,31 @@ class Audit:
         number = self.keys.shard_of(customer_id)
         with unavailable():
             done: Any = await self._client.hgetall(self.keys.ops(number, customer_id))
-        names = {}
-        for op_id, packed in done.items():
-            verb, _, grant_no, *_, facts = unpackb(packed, raw=True)
-            if verb == b"grant":
-                names[int(grant_no)] = unpackb(facts).get("name") or op_id.decode()
-        return names
+        operations = {op_id.decode(): read_done(packed) for op_id, packed in done.items()}
+        return {
+            operation.number: operation.name or op_id
+            for op_id, operation in operations.items()
+            if operation.verb == "grant"
+        }
 
     async def voided_grants(self, customer_id: str) -> frozenset[int]:
         """Numbers of a customer's grants that were voided. Raises LedgerUnavailable."""
         return frozenset(
-            int(_VOID.unpack(terms)[0])
-            for verb, terms, _ in await self._operations(customer_id)
-            if verb == b"void"
+            operation.voided_grant
+            for operation in await self._operations(customer_id)
+            if operation.verb == "void"
         )
 
     async def grant_terms(self, customer_id: str) -> dict[int, GrantTerms]:
         """Terms of a customer's grants by number, from the operations that made them. One that was
         voided is left out. Raises LedgerUnavailable."""
-        terms, voided = {}, set()
-        for verb, packed, number in await self._operations(customer_id):
-            if verb == b"grant":
-                category, priority, bits, _, _, expires_at = _GRANT.unpack(packed)
-                terms[number] = GrantTerms(category, priority, bits, int(expires_at))
-            elif verb == b"void":
-                voided.add(int(_VOID.unpack(packed)[0]))
-        return {number: of for number, of in terms.items() if number not in voided}
+        operations = await self._operations(customer_id)
+        voided = {each.voided_grant for each in operations if each.verb == "void"}
+        return {
+            each.number: each.grant_terms
+            for each in operations
+            if each.verb == "grant" and each.number not in voided
+        }
 
     async def refunded_nano(self, customer_id: str, event_id: str) -> int:
         """What has been refunded of an event, over all refunds. Raises LedgerUnavailable."""
@@ -134,7 +129,7 @@ class Audit:
             packed: Any = await self._client.hget(
                 self.keys.ops(number, customer_id), f"refunded:{event_id}"
             )
-        return int(unpackb(packed)[2]) if packed else 0
+        return read_refunded(packed) if packed else 0
 
     async def refund_of(self, customer_id: str, op_id: str) -> int | None:
         """How much the refund with this operation id gave back; None when there was none.
@@ -146,16 +141,14 @@ class Audit:
             packed: Any = await self._client.hget(self.keys.ops(number, customer_id), op_id)
         if packed is None:
             return None
-        verb, what, *_ = unpackb(packed, raw=True)
-        return int(_VOID.unpack(what[:8])[0]) if verb == b"refund" else None
+        operation = read_done(packed)
+        return operation.refund_nano if operation.verb == "refund" else None
 
-    async def _operations(self, customer_id: str) -> list[tuple[bytes, bytes, int]]:
+    async def _operations(self, customer_id: str) -> list[DoneOperation]:
         number = self.keys.shard_of(customer_id)
         with unavailable():
             done: Any = await self._client.hvals(self.keys.ops(number, customer_id))
-        return [
-            (verb, terms, int(no)) for verb, terms, no, *_ in (unpackb(d, raw=True) for d in done)
-        ]
+        return [read_done(packed) for packed in done]
 
     async def reservations(self) -> AsyncIterator[list[tuple[int, str, Reservation | Ended]]]:
         """Every reservation, pending or ended, in pages of shard, id and record.

@@ -1,43 +1,15 @@
-"""The operator's verbs that correct a wallet, and what it announces: void, refund, signals.
+"""Refunds: give back what an event charged, or a part of it, to the grants that paid.
 
-Invariants: void and refund happen once for ever by their operation id, and a refund never gives back
-more than its event charged, over all refunds of it. Amounts are nano-credits, times Unix ms by
-the ledger's clock. Packing follows the `ARGV` lines of the scripts' headers.
+Invariants: a refund is done once per operation id, permanently, and all refunds of an event together
+never give back more than it charged. Amounts are nano-credits.
 """
 
-import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
-from typing import Any, Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from gateway.domain.signals import SignalRules
-from gateway.ledger.operator import OperatorLedger
-
-_VOID = struct.Struct("<d")
-_REFUND = struct.Struct("<ddH")
-_PAID = struct.Struct("<ddBBId")
-UNKNOWN: Final = 0
-"""Category that says that nothing is known of a grant."""
-
-
-@dataclass(frozen=True, slots=True)
-class GrantTerms:
-    """What a grant was made with, as the ledger keeps it for ever."""
-
-    category: int
-    priority: int
-    scope_bits: int
-    expires_at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Voided:
-    """The answer to void. `held_nano`: what running requests may still spend of it."""
-
-    voided_nano: int
-    held_nano: int
-    balance_nano: int
-    replayed: bool
+from gateway.ledger.codec.operations import Refund
+from gateway.ledger.shards import Shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,82 +21,27 @@ class Refunded:
     replayed: bool
 
 
-class Corrections(OperatorLedger):
-    """The wallets of all customers, through one runner; what mends them."""
+class Corrections:
+    """Corrections of events."""
 
-    async def void(
-        self,
-        customer_id: str,
-        op_id: str,
-        grant_no: int,
-        *,
-        reason: str,
-        facts: Mapping[str, Any] | None = None,
-    ) -> Voided:
-        """Take back what is left of a grant and end it, once for ever by `op_id`.
+    __slots__ = ("shards",)
 
-        Raises LedgerUnavailable; LedgerRefusal (unknown_grant, exists_with_different_parameters).
-        """
-        reply = await self._operate(
-            self._scripts["void"],
-            customer_id,
-            op_id,
-            _VOID.pack(grant_no),
-            {**(facts or {}), "reason": reason, "grant_no": grant_no},
-            "voided",
-        )
-        return Voided(reply[1], reply[2], reply[3], reply[6] == 1)
+    def __init__(self, shards: Shards) -> None:
+        self.shards = shards
 
     async def refund(
         self,
         customer_id: str,
         op_id: str,
-        event_id: str,
-        amount_nano: int,
-        *,
-        charged_nano: int,
-        allocations: Sequence[tuple[int, int]],
-        reason: str,
-        terms: Mapping[int, GrantTerms] | None = None,
+        refund: Refund,
         facts: Mapping[str, Any] | None = None,
     ) -> Refunded:
-        """Give back what an event charged, or a part of it, to the grants that paid.
+        """Refund an event, once per `op_id`.
 
-        charged_nano: the event's charge, less what a late settle gave back of it
-        allocations:  of the event, in its order
-        terms:        of the grants that paid, so that one that was dropped can be opened again
+        facts: what else the adjustment's event says
         Raises LedgerUnavailable; LedgerRefusal (more_than_charged, too_many_grants,
         exists_with_different_parameters); ValueError.
         """
-        known, event = terms or {}, event_id.encode()
-        paid = b"".join(_paid(no, nano, known.get(no)) for no, nano in allocations)
-        told = {**(facts or {}), "corrects": event_id, "reason": reason, "operation": "refund"}
-        reply = await self._operate(
-            self._scripts["refund"],
-            customer_id,
-            op_id,
-            b"".join((_REFUND.pack(charged_nano, amount_nano, len(event)), event, paid)),
-            told,
-            "refunded",
-        )
+        said = {**(facts or {}), **refund.facts()}
+        reply = await self.shards.operate("refund", customer_id, op_id, refund.packed(), said)
         return Refunded(reply[1], reply[2], reply[5] == 1)
-
-    async def signals(self, customer_id: str, rules: SignalRules) -> bool:
-        """Say what a wallet announces. True when this call changed it; may be called again.
-
-        Raises LedgerUnavailable; ValueError."""
-        script, shard = self._scripts["signals"], self.keys.shard_of(customer_id)
-        reply = await self._on_account(script, customer_id, (rules.packed(),))
-        word = reply[0].decode()
-        if word == "updated":
-            self.seen.note(shard, reply[2], reply[3])
-        elif word != "unchanged":
-            self._refuse(script, shard, word)
-        return bool(word == "updated")
-
-
-def _paid(grant_no: int, nano: int, terms: GrantTerms | None) -> bytes:
-    if terms is None:
-        return _PAID.pack(grant_no, nano, UNKNOWN, 0, 0, 0)
-    category, priority, bits, expires_at_ms = astuple(terms)
-    return _PAID.pack(grant_no, nano, category, priority, bits, expires_at_ms)

@@ -1,36 +1,37 @@
-"""What a process knows to have been written to each shard's outbox, so that a lost tail shows."""
+"""How far this process knows each shard's outbox to be, so that a shard that lost a tail is noticed."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from gateway.domain.delivery import Place
 
+_NOTHING = (0, 0)
+
 
 class OutboxWatermark:
-    """The highest (epoch, seq) per shard, from replies and from what the store has acknowledged.
+    """The highest entry of each shard's outbox that this process knows of: from replies, and from what
+    the store has acknowledged.
 
-    Every script call carries it; a shard that has less answers `went_back`. Two ledgers of one
-    process (admission, settlement) share one.
+    Every script call carries it; a shard that has less answers `went_back`. All ledgers of one
+    process share one.
     """
 
-    __slots__ = ("counts", "epochs", "on_went_back")
+    __slots__ = ("marks", "on_went_back")
 
     def __init__(self, stored: Mapping[int, Place] | None = None) -> None:
-        """stored: how far the store has each shard. A process that starts without it would take a
-        shard that has lost a tail for a whole one."""
+        """stored: how far the store has each shard. Without it a process cannot tell a shard that has
+        lost its tail from an intact one."""
         self.on_went_back: Callable[[int], None] | None = None
         """Called with a shard that has answered `went_back`."""
-        self.epochs: defaultdict[int, int] = defaultdict(int)
-        self.counts: defaultdict[int, int] = defaultdict(int)
-        """One more than the highest seq in that epoch: 0 is nothing."""
+        self.marks: defaultdict[int, tuple[int, int]] = defaultdict(lambda: _NOTHING)
+        """Epoch, and one more than the highest seq in it (0: none), by shard."""
         self.note_stored(stored or {})
 
     def note(self, shard: int, epoch: int, seq: int) -> None:
         """This entry of the outbox exists."""
-        if epoch > self.epochs[shard]:
-            self.epochs[shard], self.counts[shard] = epoch, seq + 1
-        elif epoch == self.epochs[shard] and seq >= self.counts[shard]:
-            self.counts[shard] = seq + 1
+        mark = (epoch, seq + 1)
+        if mark > self.marks[shard]:
+            self.marks[shard] = mark
 
     def note_stored(self, stored: Mapping[int, Place]) -> None:
         """The store has these entries, and all before them."""
@@ -44,4 +45,5 @@ class OutboxWatermark:
 
     def place(self, shard: int) -> Place:
         """The highest entry known; seq −1 is none."""
-        return Place(self.epochs[shard], self.counts[shard] - 1)
+        epoch, count = self.marks[shard]
+        return Place(epoch, count - 1)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.domain.money import format_amount
+from gateway.ledger.codec.operations import Adjustment
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.idempotency import Change
@@ -59,9 +60,7 @@ async def adjust(backend: Backend, request: AdjustRequest) -> AdjustmentMade:
         done = await backend.wallets.adjust(
             customer_id,
             f"adjust:{customer_id}:{request.key}",
-            request.amount_nano,
-            corrects=request.corrects,
-            reason=request.reason,
+            Adjustment(request.amount_nano, request.reason, corrects=request.corrects),
         )
     return AdjustmentMade(request, done.balance_nano, done.replayed)
 

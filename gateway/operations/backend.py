@@ -13,10 +13,11 @@ from gateway.ledger.audit import Audit
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.fitness import Trouble
 from gateway.ledger.corrections import Corrections
-from gateway.ledger.operations import Ledger
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.refusals import NotedRefusal
 from gateway.ledger.repair import Repair
+from gateway.ledger.reservations import Reservations
+from gateway.ledger.wallets import Wallets
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +91,10 @@ class Backend:
 
     configured: Configured
     accounts: AccountStore
-    wallets: Corrections
+    wallets: Wallets
     corrections: Corrections
-    reservations: Ledger
-    reservations_at: Callable[[int], Ledger]
+    reservations: Reservations
+    reservations_at: Callable[[int], Reservations]
     repair: Repair
     audit: Audit
     outbox: Outbox

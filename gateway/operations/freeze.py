@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gateway.ledger.client.errors import LedgerRefusal
+from gateway.ledger.codec.operations import AccountTerms
 from gateway.ledger.codec.records import Wallet
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
@@ -57,12 +58,10 @@ async def _set_status(
     try:
         await backend.wallets.account(
             customer_id,
-            account_rev=wallet.account_rev + 1,
-            credit_limit_nano=wallet.credit_limit_nano,
-            billing_day=wallet.billing_day,
-            frozen=status != "active",
-            killed=status == "killed",
-            facts={"reason": reason} if reason else {},
+            AccountTerms(
+                wallet.account_rev + 1, wallet.credit_limit_nano, status, wallet.billing_day
+            ),
+            {"reason": reason} if reason else {},
         )
     except LedgerRefusal as refused:
         raise Conflict(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.domain.money import format_amount
-from gateway.ledger.operator import DEFAULT_PRIORITY, Category
+from gateway.ledger.codec.operations import DEFAULT_PRIORITY, Category, NewGrant
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.idempotency import Change
@@ -68,11 +68,13 @@ async def grant(backend: Backend, request: GrantRequest) -> GrantMade:
         granted = await backend.wallets.grant(
             request.customer_id,
             grant_operation_id(request.customer_id, request.key),
-            request.amount_nano,
-            category=request.category,
-            priority=request.priority,
-            expires_at_ms=request.expires_at_ms or 0,
-            facts={name: text for name, text in facts.items() if text is not None},
+            NewGrant(
+                request.amount_nano,
+                request.category,
+                request.priority,
+                expires_at_ms=request.expires_at_ms or 0,
+            ),
+            {name: text for name, text in facts.items() if text is not None},
         )
     return GrantMade(
         request.customer_id,

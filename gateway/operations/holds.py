@@ -16,12 +16,12 @@ from typing import Any, Final
 from msgpack import unpackb
 
 from gateway.domain.money import format_amount
-from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account, Settled
 from gateway.ledger.accounts import OpenHold
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.codec.calls import ExtendCall
 from gateway.ledger.codec.records import DueReservation, Ended, Reservation
-from gateway.ledger.operations import Ledger
+from gateway.ledger.reservations import Reservations
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.documents import timestamp
@@ -29,8 +29,6 @@ from gateway.operations.errors import NotFound
 
 _TRIES: Final = 20
 _TTL_MS: Final = 1
-_OF_THE_HOLD: Final = compile_prices({})
-"""An extension is rated at the price that the hold has kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ async def release_hold(backend: Backend, reservation_id: str) -> HoldEnded:
 
 
 async def release_by_hand(
-    ledger: Ledger, shard: int, reservation_id: str, hold: Reservation
+    ledger: Reservations, shard: int, reservation_id: str, hold: Reservation
 ) -> Settled | None:
     """Return a hold's credit now and charge nothing; returns how it ended, by this call or before it.
 
@@ -89,18 +87,13 @@ async def release_by_hand(
     the hold's worker keeps extending it in between.
     """
     account = Account(hold.customer_id, hold.key_id, shard, 0, hold.project_id)
+    packed = ledger.shards.pack(account)
     vector = struct.Struct(f"<{len(hold.units)}d")
+    estimate = vector.pack(*(hold.estimate.get(unit, 0) for unit in hold.units))
+    nothing = vector.pack(*[0] * len(hold.units))
     for extend_no in range(hold.extend_no + 1, hold.extend_no + 1 + _TRIES):
-        answer = await ledger.extend(
-            account,
-            reservation_id,
-            _OF_THE_HOLD,
-            extend_no=extend_no,
-            estimate=vector.pack(*(hold.estimate.get(unit, 0) for unit in hold.units)),
-            checkpoint=vector.pack(*[0] * len(hold.units)),
-            tokens=hold.tokens,
-            ttl_ms=_TTL_MS,
-        )
+        call = ExtendCall(reservation_id, extend_no, estimate, nothing, hold.tokens, _TTL_MS)
+        answer = await ledger.extend(packed, call)
         if answer is None or isinstance(answer, Settled):
             return answer
         await asyncio.sleep(2 * _TTL_MS / 1000)

@@ -11,6 +11,7 @@ from gateway.domain.money import format_amount
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Account, Quote
 from gateway.domain.usage import Usage
+from gateway.ledger.codec.calls import QuoteCall
 from gateway.operations.backend import Backend
 from gateway.operations.documents import line_amounts
 from gateway.operations.why import PriceLine, price_line
@@ -68,15 +69,12 @@ async def quote(backend: Backend, request: QuoteRequest) -> Quoted:
     # Windows of limits are packed for one moment: both questions get the same, of the ledger's clock.
     ledger = backend.reservations_at(await backend.accounts.now_ms())
 
+    packed = ledger.shards.pack(request.account)
+
     async def ask(worst: WorstCase) -> Quote:
-        return await ledger.quote(
-            request.account,
-            request.prices,
-            request.prices.vector(worst.usage),
-            tokens=worst.tokens,
-            scope_bits=request.scope_bits,
-            model=request.model,
-        )
+        vector = request.prices.vector(worst.usage)
+        call = QuoteCall(request.prices, vector, worst.tokens, request.scope_bits, request.model)
+        return await ledger.quote(packed, call)
 
     hold, at_most = await ask(request.held), await ask(request.most)
     held, most = _lines(request, request.held), _lines(request, request.most)

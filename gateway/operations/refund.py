@@ -14,6 +14,7 @@ from gateway.domain.delivery import EventStore
 from gateway.domain.events import Event
 from gateway.domain.money import format_amount
 from gateway.ledger.client.errors import LedgerRefusal
+from gateway.ledger.codec.operations import Refund
 from gateway.operations.backend import Backend
 from gateway.operations.errors import Conflict, NotFound
 from gateway.operations.idempotency import Change
@@ -95,13 +96,15 @@ async def refund(backend: Backend, request: RefundRequest) -> RefundMade:
             done = await backend.corrections.refund(
                 event.customer_id,
                 operation_id,
-                event_id,
-                amount_nano,
-                charged_nano=charged_nano,
-                allocations=event.allocations,
-                reason=request.reason,
-                terms=await audit.grant_terms(event.customer_id),
-                facts=_facts(event),
+                Refund(
+                    event_id,
+                    amount_nano,
+                    charged_nano,
+                    request.reason,
+                    event.allocations,
+                    await audit.grant_terms(event.customer_id),
+                ),
+                _facts(event),
             )
     except LedgerRefusal as refused:
         if refused.word != "more_than_charged":

@@ -15,9 +15,10 @@ from gateway.domain.events import USAGE_KINDS, Event
 from gateway.domain.reservation import Account
 from gateway.ledger.audit import Audit
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.corrections import GrantTerms
+from gateway.ledger.codec.effects import grant_terms
+from gateway.ledger.codec.operations import GrantTerms
 from gateway.ledger.outbox import Entry, Outbox
-from gateway.ledger.repair import CannotReapply, Repair, grant_terms
+from gateway.ledger.repair import CannotReapply, Repair
 
 ShardState = Literal["open", "behind", "frozen"]
 _ROUNDS: Final = 20
@@ -116,7 +117,7 @@ async def reopen(
     done = Reopened(number)
     for _ in range(_ROUNDS):
         stored = await _cursor(desk.store, number)
-        if not await desk.repair.freeze(number, stored):
+        if not await desk.repair.shards.freeze(number, stored):
             return None
         entries = await desk.outbox.scan(number, (await desk.outbox.heads())[number].last)
         if not await _apply(desk, done, entries, accept_loss, progress):

@@ -34,7 +34,7 @@ async def void(backend: Backend, customer_id: str, grant_no: int, reason: str) -
     await wallet_of(backend, customer_id)
     operation_id = void_operation_id(customer_id, grant_no)
     try:
-        done = await backend.corrections.void(customer_id, operation_id, grant_no, reason=reason)
+        done = await backend.wallets.void(customer_id, operation_id, grant_no, reason)
     except LedgerRefusal as refused:
         if refused.word != "unknown_grant":
             raise

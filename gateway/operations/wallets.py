@@ -11,8 +11,8 @@ from typing import Any
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Key
 from gateway.domain.standing import Standing, standing_document
+from gateway.ledger.codec.operations import allowance_id
 from gateway.ledger.codec.records import Grant, Wallet
-from gateway.ledger.operator import allowance_id
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.documents import timestamp

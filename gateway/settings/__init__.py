@@ -1,14 +1,16 @@
-"""YAML → frozen values; every mistake at once, with file, line and path.
+"""YAML to frozen values; every mistake at once, with file, line and path.
 
-- `loading`      `load_settings`: the way from a file to `Settings`
-- `document`     YAML as values that know where they stand; `interpolate` fills in references
-- `scalars`      how each kind of value is read
-- `root`         the whole configuration; `servers`, `upstreams`, `catalogue`, `customers`,
-                 `policy` are its sections
-- `checks`       whether the parts fit together
-- `compiling`    what the flow takes: catalog, customers, keys
-- `problems`     how mistakes are told; `explaining` puts pydantic's errors into words
-- `schema`, `reference`  the JSON Schema for editors, the reference page
+`loading` reads a file (`load_settings`); `document` keeps the position of every value;
+`interpolate` fills in references; `scalars` reads each kind of value.
+
+`root` is the complete configuration; `servers`, `upstreams`, `catalogue`, `customers`, `policy`,
+`prices`, `metering` and `signals` are its sections.
+
+`checks` tests whether the parts fit together; `compiling` builds what the flow takes: catalog,
+customers, keys.
+
+`problems` and `explaining` word the mistakes; `schema` and `reference` generate the editor's
+schema and the reference page.
 """
 
 from gateway.settings.loading import load_settings

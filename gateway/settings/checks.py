@@ -1,4 +1,4 @@
-"""What no single field can know: whether the parts of a configuration fit together.
+"""Check whether the parts of a configuration fit together.
 
 Each check yields findings; `run_checks` runs them all. Names are looked up among all that the
 document defines, so that a mistake inside an upstream does not also make it unknown.
@@ -35,25 +35,26 @@ MAX_LIMITS: Final = 100
 """On a customer and its models. A record has room for twice as many counters: those of former limits
 stay for a while."""
 OWN_PATHS: Final = frozenset({"/healthz", "/readyz", "/v1/credits", "/v1/models", "/v1beta/models"})
-"""What the gate answers itself."""
+"""Paths that the gate serves itself."""
 MAX_CHOICES: Final = 128
-"""The most outputs that one request can ask for, for the bound on a single charge."""
+"""Most outputs that one request can ask for; bounds a single charge."""
 UNMETERED_DIALECTS: Final = frozenset({"anthropic_count_tokens", "gemini_count_tokens", "generic"})
-"""Dialects that find no usage in an answer: only free routes may speak them."""
+"""Dialects whose responses report no usage: only free routes may use them."""
 MODELLESS_DIALECT: Final = "generic"
-"""The dialect that does not read which model a request names."""
+"""The dialect whose requests name no model."""
 PATH_VERBS: Final = {dialect.name: dialect.verbs for dialect in (Gemini, GeminiCountTokens)}
-"""What a path ends in where it names the model."""
+"""Suffixes of paths that contain the model's name."""
 WELL_KNOWN_KEYS: Final = ("sk-demo", "sk-broke", "sk-pocket")
-"""Keys of the sample configurations: anyone can read them."""
+"""Keys of the sample configurations, which anyone can read."""
 
 
 TOO_DEAR: Final = (
-    "the dearest possible request costs more than the 9,000,000 credits that a wallet can hold"
+    "the most expensive possible request costs more than the 9,000,000 credits that a wallet can "
+    "hold"
 )
 LOWER: Final = "Lower a rate, `max_output_tokens` or `context_tokens`."
 TOO_DEAR_TOLD: Final = (
-    f"an answer of {ABSURD_FACTOR} times what it can be at most would cost more than the 9,000,000 "
+    f"a response of {ABSURD_FACTOR} times the bound would cost more than the 9,000,000 "
     "credits that a wallet can hold"
 )
 LOWER_QUANTITY: Final = "Lower a rate, or `at_most` of a quantity."
@@ -72,15 +73,15 @@ class Names:
 
 
 def run_checks(settings: Settings, names: Names) -> Iterator[Finding]:
-    """Everything that does not fit together."""
+    """Yield everything that does not fit together."""
     for check in _CHECKS:
         yield from check(settings, names)
 
 
 def _models(settings: Settings, names: Names) -> Iterator[Finding]:
     if not names.models and not any(route.upstream for route in settings.routes.values()):
-        hint = "Give a model, or a route, a price."
-        yield Finding(("models",), "is missing, and no route has prices of its own", hint)
+        hint = "Add a model, or set `prices` on a route."
+        yield Finding(("models",), "is missing, and no route has `prices`", hint)
     for name, model in settings.models.items():
         at: Path = ("models", name)
         yield from _known(model.upstream, names.upstreams, (*at, "upstream"), "upstream")
@@ -92,7 +93,7 @@ def _models(settings: Settings, names: Names) -> Iterator[Finding]:
                 yield Finding(
                     (*at, "auto_service_tiers", number),
                     f"the service tier {tier!r} has no price",
-                    f"Write `prices.service_tiers.{tier}`, or leave it out here.",
+                    f"Write `prices.service_tiers.{tier}`, or remove it here.",
                 )
         costs = model.costs
         for section in (costs, *costs.service_tiers.values()) if costs else ():
@@ -116,7 +117,7 @@ def _allowances(
 def _overrides(
     prices: Mapping[str, PricesSection], at: Path, settings: Settings, names: Names
 ) -> Iterator[Finding]:
-    """Prices of a plan or a customer, model by model."""
+    """Check the price overrides of a plan or a customer."""
     for name, section in prices.items():
         here = (*at, "prices", name)
         yield from _known(name, names.models, here, "model")
@@ -127,7 +128,7 @@ def _overrides(
 def _price(
     settings: Settings, model_name: str, section: PricesSection, at: Path
 ) -> Iterator[Finding]:
-    """Whether a price can be compiled, and paid by a wallet."""
+    """Check that a price can be compiled and that a wallet can pay it."""
     model = settings.priced()[model_name]
     try:
         price = section.price(model.costs, counter=model_name)
@@ -149,21 +150,21 @@ def _price(
 
 
 def _metered(route: RouteSection, price: Price, at: Path) -> Iterator[Finding]:
-    """Whether every quantity that is priced is metered."""
+    """Check that every priced quantity is metered."""
     metered = {PER_UNIT_FIELDS.get(name, name) for name in route.meter}
     for rate in price.rates:
         if rate.unit != "request" and rate.unit not in metered:
             said = _FIELD_OF.get(rate.unit, rate.unit)
             yield Finding(
                 at,
-                f"`{said}` has a price, and nothing says how many there are",
-                f"Add `{said}` to the route's `meter`, or leave its price out.",
+                f"`{said}` has a price but no quantity",
+                f"Add `{said}` to the route's `meter`, or remove its price.",
             )
 
 
 def _dearest_nano(settings: Settings, model: Priced, rates_pico: Mapping[str, int]) -> int:
-    """What all tokens of the largest request come to at the dearest rate, or what all quantities
-    of a route do."""
+    """Return the charge for the largest request at the most expensive rate, or for the largest
+    quantities of a route."""
     if isinstance(model, RouteSection):
         most = {
             each.unit: each.at_most * (1 if each.said and not each.told else ABSURD_FACTOR)
@@ -191,8 +192,8 @@ def _model_groups(settings: Settings, _: Names) -> Iterator[Finding]:
         if number in first:
             yield Finding(
                 ("model_groups", group),
-                f"the number {number} is already that of {first[number]!r}",
-                "Give each group a number of its own.",
+                f"the number {number} is already used by {first[number]!r}",
+                "Give each group a different number.",
             )
         first.setdefault(number, group)
 
@@ -209,12 +210,15 @@ def _routes(settings: Settings, names: Names) -> Iterator[Finding]:
         if route.dialect in UNMETERED_DIALECTS and not route.free and route.prices is None:
             yield Finding(
                 (*at, "dialect"),
-                f"{route.dialect!r} counts nothing, so it cannot be charged for",
+                f"{route.dialect!r} reports no usage, so it cannot be charged",
                 "Set `free: true` if the route is meant to be free"
                 + (", or give it `prices`." if route.dialect == MODELLESS_DIALECT else "."),
             )
         if route.dialect == MODELLESS_DIALECT and route.free and route.upstream is None:
-            yield Finding((*at, "upstream"), "is missing: nothing else says where the requests go")
+            yield Finding(
+                (*at, "upstream"),
+                ("is missing: a free route whose requests name no model needs one"),
+            )
         verbs = PATH_VERBS.get(route.dialect, ())
         if verbs and not route.path.endswith(tuple(f"/{{model}}:{verb}" for verb in verbs)):
             wanted = " or ".join(f"{{model}}:{verb}" for verb in verbs)
@@ -229,7 +233,7 @@ def _routes(settings: Settings, names: Names) -> Iterator[Finding]:
         if route.path in OWN_PATHS or (
             route.path.startswith(("/v1/models/", "/v1beta/models/")) and not verbs
         ):
-            yield Finding((*at, "path"), f"{route.path} is answered by the gate itself")
+            yield Finding((*at, "path"), f"{route.path} is served by the gate itself")
         if route.priced_tools and not any(
             model.prices.prices_unit("tool_call", model.costs) for model in settings.models.values()
         ):
@@ -241,13 +245,13 @@ def _routes(settings: Settings, names: Names) -> Iterator[Finding]:
 
 
 def _clash(route: RouteSection, before: RouteSection) -> str | None:
-    """How two routes would claim one request."""
+    """Say how two routes would match the same request."""
     if route.path == before.path:
         methods = set(route.methods) & set(before.methods)
         return f"has the same path for {min(methods)}" if methods else None
     if "{" in route.path and "{" in before.path:
         overlap = Template(route.path).overlaps(Template(before.path))
-        return f"has a path that can be the same, {before.path}" if overlap else None
+        return f"has an overlapping path, {before.path}" if overlap else None
     return None
 
 
@@ -261,10 +265,10 @@ def _own_price(
         yield Finding(
             (*at, "prices"),
             f"requests of the dialect {route.dialect!r} name a model, whose price is charged",
-            f"Leave them out, or set `dialect: {MODELLESS_DIALECT}`.",
+            f"Remove them, or set `dialect: {MODELLESS_DIALECT}`.",
         )
     if name in settings.models:
-        yield Finding(at, "has prices, and there is a model of the same name", "Rename one.")
+        yield Finding(at, "has prices, but a model has the same name", "Rename one.")
         return
     if route.group is not None:
         yield from _known(route.group, names.groups, (*at, "group"), "model group")
@@ -306,7 +310,7 @@ def _plans_and_customers(settings: Settings, names: Names) -> Iterator[Finding]:
 
 
 def _counters(settings: Settings, customer_id: str, at: Path) -> Iterator[Finding]:
-    """Whether one record has room for what is counted in it, each under an id of its own."""
+    """Check that one record has room for its counters, each under a different id."""
     mine: dict[tuple[int, int], Limit] = {}
     for limit in settings.limits(customer_id):
         same = mine.setdefault((limit.counts_in, limit.counter_id), limit)
@@ -315,13 +319,13 @@ def _counters(settings: Settings, customer_id: str, at: Path) -> Iterator[Findin
                 (*at, "limits"),
                 f"the limits on {same.model!r} and {limit.model!r} would share a counter (32 bits "
                 "of their names are the same)",
-                "Give one of the models another name.",
+                "Rename one of the models.",
             )
     if len(mine) > MAX_LIMITS:
         yield Finding(
             (*at, "limits"),
-            f"{len(mine)} limits, each model's counted; {MAX_LIMITS} are possible",
-            "Limit fewer models one by one.",
+            f"{len(mine)} limits, one per model included; at most {MAX_LIMITS} are allowed",
+            "Limit fewer models individually.",
         )
 
 
@@ -341,7 +345,7 @@ def _project_limits(customer: CustomerSection, at: Path) -> Iterator[Finding]:
     if mine and customer.keys and all(key.project is None for key in customer.keys):
         yield Finding(
             (*at, "limits"),
-            "a limit hangs on projects, but no key of this customer has one",
+            "a limit has the scope `project`, but no key of this customer has a project",
             "Give the keys a `project`, or use the scope `key` or `customer`.",
         )
 
@@ -356,7 +360,7 @@ def _grants(
             yield Finding(
                 (*here, "name"),
                 f"{taken[grant.name]} already has a starting grant named {grant.name!r}",
-                "A grant happens once by its name: give this one another.",
+                "A grant happens once per name: choose another name.",
             )
         taken.setdefault(grant.name, f"{at[-1]!r}")
         for index, group in enumerate(grant.groups):
@@ -387,7 +391,7 @@ def _own_limits(limits: tuple[OwnLimitSection, ...], at: Path) -> Iterator[Findi
 
 
 def _twice(at: Path, same: str) -> Finding:
-    return Finding(at, f"another limit here has the same {same}", "Keep the one that is meant.")
+    return Finding(at, f"another limit here has the same {same}", "Remove one of them.")
 
 
 def _allowed(models: tuple[str, ...] | None, at: Path, names: Names) -> Iterator[Finding]:
@@ -416,22 +420,22 @@ def _keys(settings: Settings, _: Names) -> Iterator[Finding]:
                 yield Finding(
                     (*at, "sha256"),
                     f"the same key already belongs to {by_hash[key.sha256]!r}",
-                    "A key acts for one customer; make another with `creditgate key create`.",
+                    "A key belongs to one customer; create another with `creditgate key create`.",
                 )
             elif key.key_id in by_id:
                 yield Finding(
                     (*at, "id"),
                     f"{by_id[key.key_id]!r} has a key with the id {key.key_id!r}",
-                    "Each key has an id of its own.",
+                    "Key ids must be unique.",
                 )
             by_hash.setdefault(key.sha256, customer_id)
             by_id.setdefault(key.key_id, customer_id)
             if public and not peppered and key.sha256 in well_known:
                 yield Finding(
                     (*at, "sha256"),
-                    f"this is {well_known[key.sha256]!r}, a key of the samples that everyone knows, "
+                    f"this is {well_known[key.sha256]!r}, a public key of the samples, "
                     f"and the gate listens on {settings.listen.host}",
-                    "Make a key with `creditgate key create`, or listen on 127.0.0.1.",
+                    "Create a key with `creditgate key create`, or listen on 127.0.0.1.",
                 )
 
 
@@ -440,8 +444,8 @@ def _listeners(settings: Settings, _: Names) -> Iterator[Finding]:
     if listen.port == admin.port != 0:
         yield Finding(
             ("admin", "port"),
-            f"callers reach the gate on port {admin.port} too",
-            "Give the admin side a port of its own.",
+            f"{admin.port} is also the gate's port",
+            "Set a different `admin.port`.",
         )
     if not is_loopback(admin.host) and admin.token is None:
         yield Finding(

@@ -29,7 +29,7 @@ _NAMES_A_SECRET: Final = re.compile("auth|cookie|key|password|secret|signature|t
 
 
 def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dict[str, Model]:
-    """Every model by the name callers use. upstreams: the clients by configured name."""
+    """Compile every model, by the name callers use. upstreams: the clients by configured name."""
     models = {}
     forwarding = _forwarding(settings)
     for name, model in settings.models.items():
@@ -105,7 +105,8 @@ def price_models(
 def compile_routes(
     settings: Settings, upstreams: Mapping[str, Upstream], dialects: Mapping[str, Dialect]
 ) -> dict[str, Route]:
-    """Every configured route by its path; those for other methods stand beside the first."""
+    """Compile every configured route by path; routes for other methods are linked to the first
+    one."""
     forwarding = _forwarding(settings)
     routes: dict[str, Route] = {}
     for name, section in settings.routes.items():
@@ -117,7 +118,7 @@ def compile_routes(
 
 
 def compile_customers(settings: Settings) -> dict[str, Customer]:
-    """Every customer by id, before any key of theirs."""
+    """Compile every customer by id, without keys."""
     return {
         customer_id: Customer(
             customer_id=customer_id,
@@ -133,7 +134,7 @@ def compile_customers(settings: Settings) -> dict[str, Customer]:
 
 
 def compile_keys(settings: Settings) -> dict[str, Key]:
-    """Every configured key by its hash in hex; none when keys are switched off."""
+    """Compile every configured key by its hash in hex; none if keys are disabled."""
     if not settings.auth.keys:
         return {}
     return {
@@ -150,7 +151,7 @@ def compile_keys(settings: Settings) -> dict[str, Key]:
 
 
 def compile_trusted_header(settings: Settings) -> TrustedHeader | None:
-    """The header that names a customer, where one is believed."""
+    """Compile the trusted header that names a customer, if configured."""
     trusted = settings.auth.trusted_header
     if trusted is None:
         return None
@@ -171,7 +172,8 @@ def injected_headers(upstream: UpstreamSection) -> Headers:
 
 
 def upstream_secrets(upstream: UpstreamSection) -> tuple[bytes, ...]:
-    """What answers of the upstream must not show: the credential, and what by its name is another."""
+    """List the secrets that responses of the upstream must not show: the credential, and headers
+    whose names suggest one."""
     named = {**upstream.headers, **upstream.query}
     values = [text for name, text in named.items() if _NAMES_A_SECRET.search(name)]
     if upstream.credential is not None:
@@ -180,13 +182,14 @@ def upstream_secrets(upstream: UpstreamSection) -> tuple[bytes, ...]:
 
 
 def compile_cors(settings: Settings) -> Cors | None:
-    """Which pages of browsers may call the gate; None for none."""
+    """Compile the allowed CORS origins; None if there are none."""
     origins = settings.cors.origins
     return Cors(origins) if origins else None
 
 
 def _forwarding(settings: Settings) -> dict[str, Forwarding]:
-    """By upstream; what a gateway in front says of its customers ends here."""
+    """List, per upstream, the request headers that may pass. Headers of a gateway in front that
+    identify customers do not."""
     trusted = compile_trusted_header(settings)
     internal = frozenset(trusted.names if trusted else ())
     return {
@@ -204,7 +207,7 @@ def _forwarding(settings: Settings) -> dict[str, Forwarding]:
 
 
 def _metered_headers(settings: Settings, upstream: str) -> Iterator[str]:
-    """Request headers that routes to an upstream are priced by: the upstream must see them."""
+    """List request headers that price routes of an upstream: the upstream must receive them."""
     for route in settings.routes.values():
         if route.upstream == upstream:
             for quantity in route.meter.values():
@@ -235,6 +238,7 @@ def _route(
             extra_fields=frozenset(route.extra_fields),
             allow_stateful_ids=route.allow_stateful_ids,
             min_audio_bytes_per_second=route.min_audio_bytes_per_second,
+            max_json_values=settings.listen.max_json_values,
         ),
         policy=knobs.flow(),
         free=route.free,
@@ -245,7 +249,8 @@ def _route(
 
 
 def _dialect(settings: Settings, route: RouteSection, dialects: Mapping[str, Dialect]) -> Dialect:
-    """The named dialect; of a route that names no model one of its own, with its terms."""
+    """Return the named dialect; for a route without a model, a separate instance with the route's
+    terms."""
     if route.upstream is None or route.dialect != AnyApi.name:
         return dialects[route.dialect]
     quantities = route.quantities(

@@ -22,13 +22,13 @@ MAX_DEPTH: Final = 40
 _NOTHING: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _MERGE: Final = "<<"
 _IN_BRACKETS: Final = ("while parsing a flow mapping", "while parsing a flow sequence")
-"""What the parser was doing where its context mark is an opening bracket."""
+"""Parser contexts whose mark is an opening bracket."""
 _OWN_TAGS: Final = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
 _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 class Place(NamedTuple):
-    """File, line and column, counted from 1."""
+    """A position: file, line and column, counted from 1."""
 
     file: str
     line: int
@@ -64,7 +64,7 @@ class Document:
         self.files += self._interpolator.files
 
     def problem(self, finding: Finding) -> Problem:
-        """The finding with its place; what was filled in is shown as it is written in the file."""
+        """Locate a finding. Interpolated values are shown as written in the file."""
         path = finding.path
         while path not in self.places:
             path = path[:-1]
@@ -105,10 +105,10 @@ class Document:
         self._nodes += 1
         if self._nodes > MAX_NODES or len(above) > MAX_DEPTH or id(node) in above:
             if self._nodes <= MAX_NODES + 1:
-                self._note(path, "aliases or nesting expand without bound")
+                self._note(path, "aliases or nesting expand without limit")
             return None
         if node.tag not in _OWN_TAGS:
-            self._note(path, f"the tag {node.tag} is not understood", "Leave the tag out.")
+            self._note(path, f"the tag {node.tag} is not understood", "Remove the tag.")
             return None
         if isinstance(node, yaml.ScalarNode):
             return self._text(node, path)
@@ -131,8 +131,8 @@ class Document:
             if key == _MERGE and not key_node.style:
                 merged += self._merged(value_node, path, place)
             elif key in first:
-                twice = f"the key {key!r} stands twice"
-                hint = f"It stands first in line {first[key]}; keep one of them."
+                twice = f"the key {key!r} is duplicated"
+                hint = f"It is first defined in line {first[key]}; keep one of them."
                 self.problems.append(Problem(*place, show_path(path), twice, hint))
             else:
                 first[key] = line
@@ -140,7 +140,7 @@ class Document:
                 result[key] = self._value(value_node, (*path, key), above)
         for source in merged:
             if id(source) in above:
-                self._note(path, "aliases or nesting expand without bound")
+                self._note(path, "aliases or nesting expand without limit")
                 continue
             for key, value in self._mapping(source, path, (*above, id(source))).items():
                 result.setdefault(key, value)
@@ -173,7 +173,7 @@ class Document:
 
 
 def _unreadable(file: str, text: str, error: yaml.YAMLError) -> Problem:
-    """Where and why the text is not YAML. The parser may point behind the end of the text."""
+    """Say where and why the text is not YAML. The parser may point behind the end of the text."""
     lines = text.splitlines() or [""]
     hint = ""
     if isinstance(error, yaml.MarkedYAMLError):

@@ -1,7 +1,7 @@
-"""Pydantic's errors in our words: a plain sentence, and a hint on how to mend it.
+"""Turn pydantic's errors into a plain sentence and a hint.
 
-Validators of our own raise `Wrong`, which carries both; what pydantic itself finds (unknown
-and missing fields, wrong shapes, words that are not among the choices) is put into words here.
+Validators of ours raise `Wrong`, which carries both. What pydantic itself finds (unknown and
+missing fields, wrong shapes, invalid choices) gets its wording here.
 """
 
 import re
@@ -29,7 +29,7 @@ _SHAPES = {
 
 
 def explain(error: ErrorDetails, root: type[BaseModel]) -> Finding:
-    """One of pydantic's errors as a finding."""
+    """Convert one of pydantic's errors to a finding."""
     path: Path = tuple(step for step in error["loc"] if not _is_pydantics(step))
     kind, context = error["type"], error.get("ctx", {})
     wrong = context.get("error")
@@ -51,12 +51,13 @@ def explain(error: ErrorDetails, root: type[BaseModel]) -> Finding:
 
 
 def _is_pydantics(step: str | int) -> bool:
-    """Whether a step of a path is not the document's: a key's mark, or which of two kinds it is."""
+    """Say whether pydantic added a step to a path: a key's mark, or the chosen member of a union."""
     return isinstance(step, str) and step in PYDANTICS_STEPS
 
 
 def fields_at(root: type[BaseModel], path: Path) -> dict[str, FieldInfo]:
-    """The fields that may stand under a path, by their names in the file; {} where none may."""
+    """Return the fields that are allowed under a path, by their names in the file; {} if there
+    are none."""
     here: Any = root
     for step in path:
         fields = _fields(here)
@@ -77,7 +78,7 @@ def _for_example(name: str, examples: list[Any] | None) -> str:
 
 
 def sections_in(annotation: Any) -> list[type[BaseModel]]:
-    """The sections directly meant by a field's type, through optional and annotated types."""
+    """Yield the sections in a field's type, through optional and annotated types."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     origin = get_origin(annotation)
@@ -89,7 +90,7 @@ def sections_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def inside(annotation: Any) -> Any:
-    """The type of the items of a list or of the values of a mapping, else None."""
+    """Return the type of a list's items or a mapping's values, else None."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return inside(get_args(annotation)[0])

@@ -1,6 +1,6 @@
-"""`${NAME}`, `${NAME:-default}` and `${file:path}` inside a scalar of the configuration.
+"""Interpolate `${NAME}`, `${NAME:-default}` and `${file:path}` in scalars of the configuration.
 
-Invariants: what is put in is never read again for references, so a value cannot name another.
+Invariants: an inserted text is never searched for references, so a value cannot name another.
 `$${` stands for a literal `${`.
 """
 
@@ -30,7 +30,7 @@ class Interpolator:
         self.files: list[Path] = []
 
     def fill(self, text: str) -> str:
-        """The text with every reference replaced. Raises Wrong."""
+        """Return the text with every reference replaced. Raises Wrong."""
         if "${" not in text:
             return text
         return _REFERENCE.sub(self._replace, text)

@@ -1,7 +1,7 @@
-"""Files of key hashes, one a line: `SHA256 [ID [PROJECT]]`; `#` starts a comment.
+"""Read files of key hashes, one per line: `SHA256 [ID [PROJECT]]`; `#` starts a comment.
 
-Their lines become entries of the customer's `keys` before the configuration is validated, so
-one law holds for both, and a mistake is told with the file and line where it stands.
+The lines become entries of the customer's `keys` before validation, so the same rules apply to
+both, and a mistake is reported with its file and line.
 """
 
 from pathlib import Path as FilePath

@@ -1,8 +1,8 @@
-"""From a file to `Settings`, or to every mistake in it at once.
+"""Load a file as `Settings`, or report every mistake in it at once.
 
-Invariants: one mistake does not hide another. What is wrong in shape is replaced by the field's
-own example, and the whole is then checked for whether it fits together; a finding that touches
-what was replaced is left unsaid, since mending the first mistake may mend it.
+Invariants: one mistake does not hide another. A malformed value is replaced by its field's
+example, and then the result is checked for consistency. A finding that touches a replaced value
+is not reported, because fixing the first mistake may fix it.
 """
 
 import copy
@@ -57,7 +57,7 @@ def load_settings(path: str | FilePath, environ: Mapping[str, str] = os.environ)
 
 
 def _validate(document: Document) -> tuple[Settings | None, list[Finding], set[Path]]:
-    """The settings (with what is wrong replaced, if anything is), what is wrong, and where."""
+    """Return the settings (with malformed values replaced), the mistakes, and their places."""
     tree, mended = document.tree, set[Path]()
     findings: list[Finding] = []
     context = {"folder": document.folder}
@@ -76,10 +76,8 @@ def _validate(document: Document) -> tuple[Settings | None, list[Finding], set[P
 
 
 def _mend(tree: dict[str, Any], path: Path, mended: set[Path]) -> None:
-    """Put the field's example in place of what is wrong; where that does not help, take it out.
-
-    What stands in a list is taken out with the list, so that the other places stay true.
-    """
+    """Replace a malformed value by the field's example; if that does not help, remove it. A
+    malformed list item removes the list, so that the positions of other items stay valid."""
     info = fields_at(Settings, path[:-1]).get(str(path[-1])) if path else None
     parent = _at(tree, path[:-1])
     if info and info.examples and path not in mended and isinstance(parent, dict):
@@ -105,7 +103,7 @@ def _at(tree: Any, path: Path) -> Any:
 
 
 def _touch(one: Path, other: Path) -> bool:
-    """Whether one path lies inside the other."""
+    """Say whether one path is inside the other."""
     shorter = min(len(one), len(other))
     return one[:shorter] == other[:shorter]
 
@@ -131,7 +129,7 @@ def _names(tree: dict[str, Any]) -> Names:
 
 
 def _input_files(settings: Settings) -> list[FilePath]:
-    """Certificates and keys that parts of the gate will read themselves."""
+    """List the certificates and keys that parts of the gate read themselves."""
     sections: list[RedisTlsSection | TlsSection] = [settings.redis.tls]
     sections += (upstream.tls for upstream in settings.upstreams.values())
     named = [path for tls in sections for path in (tls.ca_file, tls.client_cert, tls.client_key)]

@@ -1,7 +1,8 @@
-"""The section `meter` of a route with prices of its own: where each quantity comes from.
+"""Section `meter` of a route with prices: where each quantity comes from.
 
-Invariants: every quantity is bounded before the request runs. What an answer tells, and what the gate
-measures of it, has `at_most`; so has what a request says, where it is the most that is accepted.
+Invariants: every quantity is bounded before the request runs. A quantity that the response
+reports or the gate measures has `at_most`; so has one from the request, as the most that is
+accepted.
 """
 
 from typing import Annotated, Any, Final, Literal
@@ -15,7 +16,7 @@ from gateway.settings.problems import Wrong
 from gateway.settings.scalars import HeaderName, Section, Whole, field
 
 MAX_AT_MOST: Final = 10_000_000_000
-"""A told quantity may be 100 times its bound, and stays below what a vector can hold."""
+"""A reported quantity may be 100 times its bound, and must still fit into a vector."""
 
 MeterField = Literal[
     "input",
@@ -33,7 +34,7 @@ MeterField = Literal[
     "per_image",
     "per_item",
 ]
-"""Fields of a price whose quantity can be metered: all but `per_request`, which is one."""
+"""Fields of a price whose quantity can be metered: all except `per_request`, which is always 1."""
 
 
 def _pointer(value: Any) -> str:
@@ -57,42 +58,45 @@ PointerText = Annotated[str, BeforeValidator(_pointer), WithJsonSchema({"type": 
 
 
 class QuantitySection(Section):
-    """Where one quantity comes from. A request's field decides and bounds it, unless the answer
-    tells it: then the request's field, or `at_most`, bounds it. Worked examples: docs/any-api.md."""
+    """Where one quantity comes from. A field of the request sets and bounds it. If a field of the
+    response sets it, the request's field or `at_most` is the bound. Worked examples:
+    docs/how-to/any-api.md."""
 
     request_pointer: PointerText | None = field(
-        "JSON pointer (RFC 6901) to a number in the request's body.", "/copies", None
+        "JSON pointer (RFC 6901) to a number in the request body.", "/copies", None
     )
     request_header: HeaderName | None = field(
-        "Header of the request with a decimal number.", "x-pages", None
+        "Request header with a decimal number.", "x-pages", None
     )
     response_pointer: PointerText | None = field(
-        "JSON pointer to a number in the answer's body.", "/usage/pages", None
+        "JSON pointer to a number in the response body.", "/usage/pages", None
     )
     response_header: HeaderName | None = field(
-        "Header of the answer with a decimal number.", "x-pages", None
+        "Response header with a decimal number.", "x-pages", None
     )
     measure: Literal["value", "length"] = field(
-        "What counts at a pointer: the number that stands there, or how many items, members or "
-        "characters.",
+        "What a pointer yields: the number at that place, or how many items, members or "
+        "characters it has.",
         "length",
         "value",
     )
     bytes_of: Literal["request", "response", "both"] | None = field(
-        "Bytes of bodies, counted by the gate.", "response", None
+        "Bytes of the bodies, counted by the gate.", "response", None
     )
     seconds_of: Literal["upstream"] | None = field(
-        "Seconds from sending the request to the answer's last byte, rounded up.", "upstream", None
+        "Seconds from sending the request to the response's last byte, rounded up.",
+        "upstream",
+        None,
     )
     at_most: Annotated[int, Whole(0, MAX_AT_MOST)] | None = field(
-        "The most that it can be: a request that says more is refused, and an answer is held at "
-        "it. Seconds have the upstream's `total_ms`, bytes of the request `max_body_bytes`.",
+        "Upper bound. A request with more is refused; a quantity from the response is held at it."
+        " Defaults: the upstream's `total_ms` for seconds, `max_body_bytes` for request bytes.",
         1000,
         None,
     )
     default: Annotated[int, Whole(0, MAX_AT_MOST)] | None = field(
-        "Of a request that does not say it, as the upstream takes it; without it such a request "
-        "is refused.",
+        "Quantity of a request without the field, as the upstream interprets it. Without a "
+        "default such a request is refused.",
         1,
         None,
     )
@@ -105,35 +109,38 @@ class QuantitySection(Section):
         counts = [sum(x is not None for x in group) for group in (said, told, measured)]
         if max(counts) > 1 or (counts[2] and (counts[0] or counts[1])):
             raise Wrong(
-                "comes from more than one place",
-                "Name one field of the request, of the answer, or one of each; or what is measured.",
+                "has more than one source",
+                "Set one field of the request, one of the response, or one of each; or what is "
+                "measured.",
             )
         if not any(counts):
-            raise Wrong(
-                "says nothing of where it comes from", "For example: `request_pointer: /n`."
-            )
+            raise Wrong("has no source", "For example: `request_pointer: /n`.")
         if self.at_most is None and not (self.seconds_of or self.bytes_of == "request"):
             raise Wrong(
-                "is missing: without it this has no bound", "Write such as 1000.", at="at_most"
+                "is missing: without it the quantity has no bound",
+                "Write such as 1000.",
+                at="at_most",
             )
         if self.at_most is not None and self.bytes_of == "request":
-            raise Wrong("bytes of a request are bounded by `listen.max_body_bytes`", at="at_most")
+            raise Wrong(
+                "request bytes are already bounded by `listen.max_body_bytes`", at="at_most"
+            )
         if self.default is not None and not counts[0]:
-            raise Wrong("is for what a request says", "Leave it out.", at="default")
+            raise Wrong("applies only to quantities from the request", "Remove it.", at="default")
         if self.default is not None and self.default > (self.at_most or 0):
             raise Wrong(f"is above `at_most`, {self.at_most}", at="default")
         pointed = self.request_pointer is not None or self.response_pointer is not None
         if self.measure == "length" and not pointed:
-            raise Wrong("only what a pointer names has a length", "Leave it out.", at="measure")
+            raise Wrong("applies only to a quantity from a pointer", "Remove it.", at="measure")
         if self.request_header is not None and not may_forward(self.request_header):
             raise Wrong(
-                f"the header {self.request_header!r} does not reach the upstream as it was sent",
+                f"the header {self.request_header!r} does not reach the upstream unchanged",
                 at="request_header",
             )
         return self
 
     def compiled(self, unit: str, *, total_ms: int, max_body_bytes: int) -> Quantity:
-        """As the dialect takes it. total_ms: of the upstream's timeouts."""
+        """Convert to the dialect's form. total_ms: from the upstream's timeouts."""
         measured: Measured | None = None
         at_most = self.at_most
         match self.bytes_of:

@@ -1,4 +1,4 @@
-"""What a sound configuration is worth telling its author: no mistake, but perhaps a surprise."""
+"""Notes on a valid configuration: not mistakes, but possible surprises."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -8,12 +8,12 @@ from gateway.settings.root import Settings
 
 
 def notes_of(settings: Settings) -> Iterator[str]:
-    """Each note as one sentence or two."""
+    """Yield each note as one or two sentences."""
     yield from _versions_in_base_urls(settings)
 
 
 def _versions_in_base_urls(settings: Settings) -> Iterator[str]:
-    """Base URLs whose version replaces that of the request's path."""
+    """Yield base URLs whose version replaces that of the request's path."""
     for name, upstream in settings.upstreams.items():
         base = urlsplit(upstream.base_url).path
         origin = upstream.base_url.removesuffix(base)

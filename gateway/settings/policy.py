@@ -1,7 +1,7 @@
-"""The section `policy`: a preset, and knobs that differ from it.
+"""Section `policy`: a preset, and settings that differ from it.
 
-Invariants: a preset is nothing but the values in `PRESETS`; the reference page's table is made from
-them. A route's policy starts from the general one, unless it names a preset itself.
+Invariants: a preset is nothing but the values in `PRESETS`, from which the reference page's table
+is generated. A route's policy starts from the general one, unless it names a preset.
 """
 
 from collections.abc import Mapping
@@ -39,12 +39,12 @@ UNSTATED: Final = MediaTokens()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
-    """A policy with every knob set; the same names as `PolicySection`, which says what they mean."""
+    """A policy with every setting filled in. `PolicySection` describes the fields."""
 
     hold_output: HoldOutput
     hold_output_tokens: int
-    # Measured (docs/accuracy.md): a larger share takes longer to use a budget up, a smaller one cuts
-    # more streams at its end; so does a shorter wait, but what flows meanwhile may go unpaid.
+    # Measured (docs/explanation/accuracy.md): a larger share takes longer to use up a budget, a smaller
+    # one cuts more streams at its end. So does a shorter wait, but output during a longer one may go unpaid.
     hold_output_share: float = 0.88
     least_hold_output_tokens: int = 48
     extend_at: float
@@ -71,8 +71,8 @@ class Knobs:
     keep_answers: bool = False
 
     def flow(self) -> Policy:
-        """The knobs as the flow takes them. `reserve_max` is a hold of the whole bound, `clamp` of
-        what it is lowered to."""
+        """Convert to the flow's policy. `reserve_max` holds the full estimate, `clamp` the
+        lowered one."""
         whole_bound = self.exhausted_stream == "reserve_max" or self.clamp
         return Policy(
             hold_output_tokens=None if whole_bound else self.hold_output_tokens,
@@ -99,7 +99,7 @@ class Knobs:
 
 
 PRESETS: Final[Mapping[Preset, Knobs]] = {
-    # Nothing that is served goes unpaid, at the price of holding more.
+    # Everything served is paid for, at the price of larger holds.
     "strict": Knobs(
         hold_output="fixed",
         hold_output_tokens=16_384,
@@ -112,7 +112,7 @@ PRESETS: Final[Mapping[Preset, Knobs]] = {
         missing_usage="hold",
         expire_charges="hold",
     ),
-    # A funded customer is not refused for a maximum that nobody uses; a drained one is cut.
+    # A funded customer is not refused because of an unused maximum; an exhausted one is cut.
     "balanced": Knobs(
         hold_output="expected",
         hold_output_tokens=4096,
@@ -125,7 +125,7 @@ PRESETS: Final[Mapping[Preset, Knobs]] = {
         missing_usage="counted",
         expire_charges="checkpoint",
     ),
-    # What is in doubt is the operator's loss: answers end, and the wallet may go into overdraft.
+    # Edge cases are the operator's loss: responses finish, and the wallet may go into overdraft.
     "generous": Knobs(
         hold_output="expected",
         hold_output_tokens=1024,
@@ -143,116 +143,115 @@ PRESETS: Final[Mapping[Preset, Knobs]] = {
 
 
 class PolicySection(Section):
-    """What the gate does in doubt: a preset and what differs from it."""
+    """What the gate does in edge cases: a preset, and the values that differ from it."""
 
-    preset: Preset | None = field(
-        "The values to start from; `balanced` when nothing is said.", "strict", None
-    )
+    preset: Preset | None = field("The values to start from; `balanced` if absent.", "strict", None)
     hold_output: HoldOutput | None = field(
-        "What a stream holds at its start: always `hold_output_tokens`, or what answers to this "
-        "customer from this model are `expected` to have, once enough have ended. Expected sizes "
-        "are a policy, never a bound.",
+        "What a stream holds at its start: always `hold_output_tokens` (`fixed`), or the usual "
+        "length of responses to this customer from this model (`expected`), once enough have "
+        "ended. Expected sizes are a policy, never a bound.",
         "expected",
         None,
     )
     hold_output_tokens: Tokens | None = field(
-        "Output tokens that a stream holds at its start, beside the input; it grows from there, by as "
-        "much again each time. Requests without streaming hold their whole bound.",
+        "Output tokens that a stream holds at its start, in addition to the input. The hold then "
+        "grows by the same amount each time. Requests without streaming hold their full estimate.",
         4096,
         None,
     )
     hold_output_share: Share | None = field(
-        "With `hold_output: expected`: the share of answers that need no more than what is held.",
+        "With `hold_output: expected`: share of responses that fit into the first hold.",
         0.88,
         None,
     )
     least_hold_output_tokens: Tokens | None = field(
-        "At the end of the credit, the least output that a stream begins with, or that `clamp` leaves.",
+        "When the credit is nearly exhausted: the least output that a stream may start with, or "
+        "that `clamp` leaves.",
         48,
         None,
     )
     grow_wait_ms: Milliseconds | None = field(
-        "How long a stream whose hold is used up waits, without reading on, for credit that other "
-        "requests hold.",
+        "How long a stream whose hold is used up pauses for credit that other requests hold.",
         150,
         None,
     )
     clamp: Switch | None = field(
-        "Hold the whole bound, and where the credit does not cover it, lower the output maximum to "
-        "what it does; the answer says so in `x-credits-max-tokens`.",
+        "Hold the full estimate, and if the credit does not cover it, lower the output maximum to"
+        " what it covers; `x-credits-max-tokens` reports the new maximum.",
         False,
         None,
     )
     extend_at: Share | None = field(
-        "Share of the last step of held output that is used when a running stream asks for the next.",
+        "Share of the last step of held output at which a running stream requests the next step.",
         0.5,
         None,
     )
     hold_ttl_ms: Annotated[int, Whole(5000, 3_000_000)] | None = field(
-        "How long a hold lives without a sign of life from its worker.", 60_000, None
+        "How long a hold lives without being extended by its worker.", 60_000, None
     )
     checkpoint_interval_ms: Annotated[int, Whole(100, 600_000)] | None = field(
-        "How often a running stream tells the ledger what it has used, and keeps its hold alive. "
-        "What a killed worker served since is lost to the operator.",
+        "How often a running stream stores a checkpoint of its usage in the ledger and extends "
+        "its hold. What a killed worker served after the last checkpoint is the operator's loss.",
         5000,
         None,
     )
     template_overhead_tokens: Annotated[int, Whole(0, 10_000)] | None = field(
-        "Input tokens added for each message and each request: the chat template.", 16, None
+        "Input tokens added per message and per request for the chat template.", 16, None
     )
     media_tokens: Mapping[MediaKind, Tokens] | None = field(
-        "Input tokens held for each piece of media of one kind: `image`, `document` (pages, such as a "
-        "PDF), `video`, `audio`. Where no number is stated, an image in the body is held at 16,384 and "
-        "sound in the body by its bytes; all else, a link or a file id above all, is held at the "
-        "model's `context_tokens`, and refused if the model has none.",
+        "Input tokens held per item of each kind of media: `image`, `document` (pages, such as a "
+        "PDF), `video`, `audio`. Without a number, an image in the body is held at 16,384 and "
+        "audio in the body by its bytes. Everything else, such as a link or file id, is held at "
+        "the model's `context_tokens`, and refused if the model has none.",
         {"image": 1600, "document": 100_000},
         None,
     )
     reference_tokens: Tokens | None = field(
-        "Input tokens held for media of every kind that `media_tokens` does not name, and for each "
-        "result of a hosted tool (16,384 if this is not set).",
+        "Input tokens held for each kind of media that `media_tokens` does not name, and for each"
+        " result of a hosted tool (default 16,384).",
         16_384,
         None,
     )
     default_max_output_tokens: Tokens | None = field(
-        "Output bound of a request that names none; the model's maximum if this is not set.",
+        "Output bound of a request that names none; default: the model's maximum.",
         4096,
         None,
     )
     bytes_per_token: Annotated[int, Whole(1, 16)] | None = field(
-        "Bytes that count as one input token where the provider reports nothing.", 4, None
+        "Bytes counted as one input token if the provider reports nothing.", 4, None
     )
     disconnect_json: DisconnectJson | None = field(
-        "The caller leaves before a JSON answer: read on for its usage (`drain`), charge the hold, "
-        "or charge the input.",
+        "The caller leaves before a JSON response: read on for its usage (`drain`), charge the "
+        "hold, or charge the input.",
         "drain",
         None,
     )
     disconnect_stream: DisconnectStream | None = field(
-        "The caller leaves a stream: charge what was sent, read on (`drain`), charge the input, or "
-        "charge the hold. A model with `hidden_output` drains or charges the hold.",
+        "The caller leaves a stream: charge what was delivered, read on (`drain`), charge the "
+        "input, or charge the hold. A model with `hidden_output` drains or charges the hold.",
         "charge_seen",
         None,
     )
-    drain_max_ms: Milliseconds | None = field("How long to read on.", 30_000, None)
+    drain_max_ms: Milliseconds | None = field("How long `drain` reads on.", 30_000, None)
     undrained: Undrained | None = field(
-        "The caller left before a JSON answer, and it did not come within `drain_max_ms`: charge "
-        "the hold, what answers to this customer from this model are `expected` to have (the hold "
-        "while too few have ended), or the input.",
+        "The caller left before a JSON response, and it did not arrive within `drain_max_ms`: "
+        "charge the hold, the usual usage of this customer's responses from this model "
+        "(`expected`; the hold while too few have ended), or the input.",
         "expected",
         None,
     )
     exhausted_stream: ExhaustedStream | None = field(
-        "A stream's hold cannot grow: let it end, into overdraft (`finish`), end it with an error "
-        "(`cut`), or hold its whole bound at the start so that this cannot be (`reserve_max`).",
+        "A stream's hold cannot grow: let the stream finish into overdraft (`finish`), end it "
+        "with an error (`cut`), or avoid the case by holding the full estimate at the start "
+        "(`reserve_max`).",
         "cut",
         None,
     )
     missing_usage: MissingUsage | None = field(
-        "An answer reports no usage: charge what the gate counted, or the hold.", "counted", None
+        "A response reports no usage: charge what the gate counted, or the hold.", "counted", None
     )
     expire_charges: ExpireCharges | None = field(
-        "A worker died: charge its last checkpoint (at least the input), the hold, or nothing.",
+        "A worker died: charge the last checkpoint (at least the input), the hold, or nothing.",
         "checkpoint",
         None,
     )
@@ -263,21 +262,23 @@ class PolicySection(Section):
         "A model without a price is refused.", "refuse", None
     )
     insufficient_status: Annotated[InsufficientStatus, BeforeValidator(read_whole)] | None = field(
-        "Status of a refusal for want of credit; 429 is what OpenAI itself answers.", 402, None
+        "Status of a refusal for lack of credit; OpenAI uses 429.", 402, None
     )
     answer_cost_header: Switch | None = field(
-        "Settle JSON answers before they are sent, so that they carry `x-credits-cost`.", True, None
+        "Settle JSON responses before sending them, so that they can carry `x-credits-cost`.",
+        True,
+        None,
     )
     keep_answers: Switch | None = field(
-        "Keep JSON answers of at most 64 KiB for a day, so that a repeat with the same "
-        "`Idempotency-Key` gets them again; else it is told that the request was done. Streams are "
-        "not kept. Needs what callers write and read to lie on your disk.",
+        "Keep JSON responses of at most 64 KiB for a day, so that a repeat with the same "
+        "`Idempotency-Key` gets the recorded response instead of 409. Streams are not kept. "
+        "Callers' data is then stored on your disk.",
         True,
         None,
     )
 
     def resolve(self, base: Knobs) -> Knobs:
-        """Every knob set: from this section, else from its preset, else from `base`."""
+        """Fill in every setting: from this section, else from its preset, else from `base`."""
         start = PRESETS[self.preset] if self.preset else base
         mine = {f.name: getattr(self, f.name) for f in fields(Knobs)}
         if self.media_tokens is not None:

@@ -1,7 +1,8 @@
-"""Sections for prices: what a unit costs the customer, in which shape, and what it costs us.
+"""Sections for prices: what a unit costs the customer, in which shape, and what it costs the
+operator.
 
-Invariants: a price says all of itself. One of a plan or a customer takes the place of the model's whole
-price; nothing is inherited from it, so nothing is cheap by omission. A markup is exact in
+Invariants: a price is complete. The override of a plan or a customer replaces the model's entire
+price and inherits nothing, so nothing becomes cheap by omission. A markup is exact in
 pico-credits or refused.
 """
 
@@ -46,20 +47,20 @@ PER_UNIT_FIELDS: Final = {
     "per_image": "image",
     "per_item": "item",
 }
-"""Fields of a price that are for one, with the unit that each prices."""
+"""Fields priced per unit rather than per million, with their unit."""
 TierName = Literal["flex", "priority", "scale", "performance"]
-"""Service tiers that can have a price beside the default one."""
-IN_TIER: Final = "Credits per million tokens, or for one in a field that is `per_`…."
+"""Service tiers that can have a price in addition to the default one."""
+IN_TIER: Final = "Credits per million tokens, or per unit in a field named `per_`…."
 
 
 class TierSection(Section):
-    """One step of a graduated or volume price, of units beyond the included ones."""
+    """One tier of a graduated or volume price. Included units do not count."""
 
     up_to: Annotated[int, Whole(1, MAX_AMOUNT_NANO)] | None = field(
-        "Its last unit in the period; left out in the last one.", 1_000_000, None
+        "Last unit of the tier in the period; omitted in the last tier.", 1_000_000, None
     )
     flat_nano: Amount = field(
-        "Credits once it is entered (graduated), or while the total lies in it (volume).",
+        "Credits once when the tier is entered (graduated), or while the total is in it (volume).",
         "0",
         0,
         alias="flat",
@@ -79,45 +80,45 @@ class UnitTierSection(TierSection):
 
 
 class ShapeSection(Section):
-    """A price that is more than one number for each unit. Worked examples: docs/prices.md."""
+    """A price that is more than one number per unit. Worked examples: docs/reference/prices.md."""
 
     PER: ClassVar[int] = 1
 
     shape: Shape = field("How the period's quantity becomes an amount.", "graduated", "per_unit")
     period: Window = field(
-        "Over which tiers and included units count, for each customer and model (UTC); a month "
-        "begins on the customer's billing day.",
+        "Period over which tiers and included units are counted, per customer and model (UTC). A "
+        "month starts on the customer's billing day.",
         "month",
         "month",
     )
     included: Annotated[int, Whole(0, MAX_AMOUNT_NANO)] = field(
-        "Units of each period that are free; tiers count what is beyond them.", 1_000_000, 0
+        "Free units per period; tiers count the units beyond them.", 1_000_000, 0
     )
     minimum_per_request_nano: Amount = field(
-        "What a request with units beyond the included ones costs at least, of this class; in "
-        "credits.",
+        "Minimum charge in credits for this class, for a request with units beyond the included "
+        "ones.",
         "0.001",
         0,
         alias="minimum_per_request",
     )
     minimum_per_period_nano: Amount = field(
-        "What a period with units beyond the included ones costs at least, of this class; in "
-        "credits. The first request of the period that goes beyond them pays it.",
+        "Minimum charge in credits for this class, for a period with units beyond the included "
+        "ones. The first request of the period that exceeds them pays it.",
         "5.00",
         0,
         alias="minimum_per_period",
     )
     price: Annotated[Text, WithJsonSchema(DECIMAL_SCHEMA)] | None = field(
-        "Of `per_unit`: credits per million tokens, or for one in a field that is `per_`…; of "
-        "`package`: for each package begun.",
+        "For `per_unit`: credits per million tokens, or per unit in a field named `per_`…. For "
+        "`package`: credits per started package.",
         "3.00",
         None,
     )
     package: Annotated[int, Whole(1, MAX_QUANTITY)] | None = field(
-        "Of `package`: how many units one has.", 1000, None
+        "For `package`: units per package.", 1000, None
     )
     flat_nano: Amount | None = field(
-        "Of `flat`: credits for the period, whatever the quantity.", "5.00", None, alias="flat"
+        "For `flat`: credits per period, whatever the quantity.", "5.00", None, alias="flat"
     )
 
     @model_validator(mode="after")
@@ -131,9 +132,9 @@ class ShapeSection(Section):
         ):
             if (value is not None) != (name in wanted):
                 if value is None:
-                    raise Wrong("is missing", f"A `{self.shape}` price has it.", at=name)
+                    raise Wrong("is missing", f"A `{self.shape}` price needs it.", at=name)
                 said = " and ".join(f"`{each}`" for each in wanted)
-                raise Wrong(f"a `{self.shape}` price is said by {said}", "Leave it out.", at=name)
+                raise Wrong(f"a `{self.shape}` price is set by {said}", "Remove it.", at=name)
         self._check_minimum()
         self._check_tiers()
         self._price_pico()
@@ -144,7 +145,7 @@ class ShapeSection(Section):
         return ()
 
     def rate(self, unit: str) -> Rate:
-        """As a rate of this unit. Raises ValueError for what does not fit together."""
+        """Convert to a rate of this unit. Raises ValueError if the fields do not fit together."""
         match self.shape:
             case "per_unit" | "package":
                 tiers: tuple[Tier, ...] = (Tier(None, self._price_pico()),)
@@ -175,11 +176,13 @@ class ShapeSection(Section):
         if not self.minimum_per_period_nano:
             return
         if self.shape == "flat":
-            hint = "Leave it out: `flat` is what the period costs."
+            hint = "Remove it: `flat` is the price of the period."
             raise Wrong("a `flat` price has no minimum", hint, at="minimum_per_period")
         if self.minimum_per_request_nano:
-            hint = "Leave one of the two out."
-            raise Wrong("stands beside `minimum_per_request`", hint, at="minimum_per_period")
+            hint = "Remove one of them."
+            raise Wrong(
+                "cannot be combined with `minimum_per_request`", hint, at="minimum_per_period"
+            )
 
     def _check_tiers(self) -> None:
         tiers, before = self.steps(), 0
@@ -187,14 +190,16 @@ class ShapeSection(Section):
             raise Wrong(f"has more than {MAX_TIERS} tiers", at="tiers")
         for number, tier in enumerate(tiers, 1):
             if tier.up_to is None and number < len(tiers):
-                hint = "Every tier but the last has `up_to`."
-                raise Wrong(f"tier {number} does not say where it ends", hint, at="tiers")
+                hint = "Every tier except the last needs `up_to`."
+                raise Wrong(f"tier {number} has no `up_to`", hint, at="tiers")
             if tier.up_to is not None and number == len(tiers):
-                hint = "Leave out its `up_to`, or add a tier: what is beyond would have no price."
-                raise Wrong("the last tier ends", hint, at="tiers")
+                hint = "Remove its `up_to`, or add a tier: usage beyond it would have no price."
+                raise Wrong("the last tier has an end", hint, at="tiers")
             if tier.up_to is not None and tier.up_to <= before:
                 raise Wrong(
-                    "the tiers do not rise", "Put them in the order of `up_to`.", at="tiers"
+                    "the tiers are not in ascending order",
+                    "Put them in the order of `up_to`.",
+                    at="tiers",
                 )
             before = tier.up_to or before
 
@@ -206,7 +211,7 @@ WANTED: Final[Mapping[str, tuple[str, ...]]] = {
     "graduated": ("tiers",),
     "volume": ("tiers",),
 }
-"""Which fields say a price of each shape."""
+"""Fields that set a price, by shape."""
 
 
 class TokenShapeSection(ShapeSection):
@@ -215,7 +220,7 @@ class TokenShapeSection(ShapeSection):
     PER: ClassVar[int] = TOKENS_PER_PRICE
 
     tiers: tuple[TokenTierSection, ...] = field(
-        "Of `graduated` and `volume`.",
+        "Tiers of `graduated` and `volume` prices.",
         [{"up_to": 1_000_000, "price": "3.00"}, {"price": "2.00"}],
         (),
     )
@@ -229,7 +234,7 @@ class UnitShapeSection(ShapeSection):
     __doc__ = ShapeSection.__doc__
 
     tiers: tuple[UnitTierSection, ...] = field(
-        "Of `graduated` and `volume`.",
+        "Tiers of `graduated` and `volume` prices.",
         [{"up_to": 1000, "price": "0.01"}, {"price": "0.005"}],
         (),
     )
@@ -245,18 +250,18 @@ def _kind(value: Any) -> str:
 
 SHAPE_TAG: Final = "[shape]"
 DECIMAL_TAG: Final = "[decimal]"
-"""Steps that pydantic puts into an error's path; `explaining.py` leaves out what is in brackets."""
+"""Steps that pydantic adds to an error's path; `explaining.py` omits what is in brackets."""
 
 TokenPrice = Annotated[
     Annotated[TokenRate, Tag(DECIMAL_TAG)] | Annotated[TokenShapeSection, Tag(SHAPE_TAG)],
     Discriminator(_kind),
 ]
-"""Credits per million as a decimal, or a shape."""
+"""Read credits per million as a decimal, or a shape."""
 UnitPrice = Annotated[
     Annotated[UnitRate, Tag(DECIMAL_TAG)] | Annotated[UnitShapeSection, Tag(SHAPE_TAG)],
     Discriminator(_kind),
 ]
-"""Credits for one as a decimal, or a shape."""
+"""Read credits per unit as a decimal, or a shape."""
 
 
 def _markup(value: Any) -> Decimal:
@@ -264,7 +269,7 @@ def _markup(value: Any) -> Decimal:
     if not _MARKUP.fullmatch(text) or not 0 < Decimal(text) <= MAX_MARKUP:
         raise Wrong(
             f"{text!r} is not a factor above 0 and up to {MAX_MARKUP}",
-            'Write what the cost is multiplied by, such as "1.5".',
+            'Write the factor for the cost, such as "1.5".',
         )
     return Decimal(text)
 
@@ -276,12 +281,11 @@ Markup = Annotated[Decimal, BeforeValidator(_markup), WithJsonSchema(DECIMAL_SCH
 
 
 class TierCostsSection(Section):
-    """What the provider bills for a million tokens of each class, and for one of what is not a
-    token.
+    """What the provider bills per million tokens of each class, and per unit that is not a token.
 
-    The classes exclude each other. One without a rate of its own counts as its parent:
-    cache_read, cache_write, audio_input and image_input as input, cache_write_1h as cache_write,
-    reasoning and audio_output as output.
+    The classes exclude each other. A class without a rate counts as its parent: cache_read,
+    cache_write, audio_input and image_input as input, cache_write_1h as cache_write, reasoning
+    and audio_output as output.
     """
 
     input: TokenRate | None = field("Credits per million input tokens.", "2.00", None)
@@ -296,22 +300,22 @@ class TierCostsSection(Section):
     )
     output: TokenRate | None = field("Credits per million output tokens.", "10.00", None)
     reasoning: TokenRate | None = field(
-        "Credits per million output tokens that the caller does not see.", "10.00", None
+        "Credits per million reasoning tokens, which the caller does not see.", "10.00", None
     )
-    audio_input: TokenRate | None = field("Credits per million tokens of audio in.", "30.00", None)
+    audio_input: TokenRate | None = field("Credits per million audio input tokens.", "30.00", None)
     audio_output: TokenRate | None = field(
-        "Credits per million tokens of audio out.", "60.00", None
+        "Credits per million audio output tokens.", "60.00", None
     )
-    image_input: TokenRate | None = field("Credits per million tokens of images in.", "4.00", None)
-    per_request: UnitRate | None = field("Credits for each request.", "0.001", None)
-    per_tool_call: UnitRate | None = field("Credits for each call of a hosted tool.", "0.01", None)
-    per_second: UnitRate | None = field("Credits for each second.", "0.0001", None)
-    per_byte: UnitRate | None = field("Credits for each byte.", "0.000001", None)
-    per_image: UnitRate | None = field("Credits for each image made.", "0.03", None)
-    per_item: UnitRate | None = field("Credits for each item that a route meters.", "0.001", None)
+    image_input: TokenRate | None = field("Credits per million image input tokens.", "4.00", None)
+    per_request: UnitRate | None = field("Credits per request.", "0.001", None)
+    per_tool_call: UnitRate | None = field("Credits per call of a hosted tool.", "0.01", None)
+    per_second: UnitRate | None = field("Credits per second.", "0.0001", None)
+    per_byte: UnitRate | None = field("Credits per byte.", "0.000001", None)
+    per_image: UnitRate | None = field("Credits per generated image.", "0.03", None)
+    per_item: UnitRate | None = field("Credits per item that a route meters.", "0.001", None)
 
     def rates_pico(self) -> dict[str, int]:
-        """The rates that are set, in pico-credits, by unit."""
+        """Return the rates that are set, in pico-credits, by unit."""
         return {unit: rate for unit, rate in _set_fields(self) if isinstance(rate, int)}
 
 
@@ -328,14 +332,14 @@ class CostsSection(TierCostsSection):
 class TierPricesSection(Section):
     """What the customer is charged: for each class a decimal, or a shape.
 
-    The classes exclude each other. One without a price of its own is charged as its parent:
-    cache_read, cache_write, audio_input and image_input as input, cache_write_1h as cache_write,
-    reasoning and audio_output as output.
+    The classes exclude each other. A class without a price is charged as its parent: cache_read,
+    cache_write, audio_input and image_input as input, cache_write_1h as cache_write, reasoning
+    and audio_output as output.
     """
 
     markup: Markup | None = field(
-        "Every class that has a cost and no price here is charged at its cost times this; refused "
-        "where that is not exact in pico-credits.",
+        "Factor on the cost of every class that has a cost and no price; refused if the result is"
+        " not exact in pico-credits.",
         "1.5",
         None,
     )
@@ -351,21 +355,21 @@ class TierPricesSection(Section):
     )
     output: TokenPrice | None = field("Credits per million output tokens.", "15.00", None)
     reasoning: TokenPrice | None = field(
-        "Credits per million output tokens that the caller does not see.", "15.00", None
+        "Credits per million reasoning tokens, which the caller does not see.", "15.00", None
     )
-    audio_input: TokenPrice | None = field("Credits per million tokens of audio in.", "40.00", None)
+    audio_input: TokenPrice | None = field("Credits per million audio input tokens.", "40.00", None)
     audio_output: TokenPrice | None = field(
-        "Credits per million tokens of audio out.", "80.00", None
+        "Credits per million audio output tokens.", "80.00", None
     )
-    image_input: TokenPrice | None = field("Credits per million tokens of images in.", "5.00", None)
-    per_request: UnitPrice | None = field("Credits for each request.", "0.001", None)
+    image_input: TokenPrice | None = field("Credits per million image input tokens.", "5.00", None)
+    per_request: UnitPrice | None = field("Credits per request.", "0.001", None)
     per_tool_call: UnitPrice | None = field(
-        "Credits for each call of a hosted tool that the route prices.", "0.01", None
+        "Credits per call of a hosted tool that the route prices.", "0.01", None
     )
-    per_second: UnitPrice | None = field("Credits for each second.", "0.0002", None)
-    per_byte: UnitPrice | None = field("Credits for each byte.", "0.000002", None)
-    per_image: UnitPrice | None = field("Credits for each image made.", "0.04", None)
-    per_item: UnitPrice | None = field("Credits for each item that a route meters.", "0.002", None)
+    per_second: UnitPrice | None = field("Credits per second.", "0.0002", None)
+    per_byte: UnitPrice | None = field("Credits per byte.", "0.000002", None)
+    per_image: UnitPrice | None = field("Credits per generated image.", "0.04", None)
+    per_item: UnitPrice | None = field("Credits per item that a route meters.", "0.002", None)
 
     @model_validator(mode="after")
     def _nothing_free_by_omission(self) -> "TierPricesSection":
@@ -374,16 +378,17 @@ class TierPricesSection(Section):
         return self
 
     def prices_unit(self, unit: str, costs: TierCostsSection | None) -> bool:
-        """Whether a unit has a price of its own, or one by markup."""
+        """Say whether a unit has a price, or one by markup."""
         marked_up = self.markup is not None and costs is not None and unit in costs.rates_pico()
         return marked_up or unit in dict(_set_fields(self))
 
     def rates(self, costs_pico: Mapping[str, int]) -> list[Rate]:
-        """The price as rates, marked up where it is not given. Raises Wrong."""
+        """Return the price as rates; units without a price are marked up from their cost. Raises
+        Wrong."""
         given = dict(_set_fields(self))
         if self.markup is not None:
             if not costs_pico:
-                raise Wrong("there are no costs to mark up", "Give the model `costs`.", at="markup")
+                raise Wrong("has no costs to mark up", "Set `costs` on the model.", at="markup")
             for unit, cost_pico in costs_pico.items():
                 if unit not in given:
                     given[unit] = marked_up(unit, cost_pico, self.markup)
@@ -395,14 +400,14 @@ class PricesSection(TierPricesSection):
     __doc__ = TierPricesSection.__doc__
 
     service_tiers: Mapping[TierName, TierPricesSection] = field(
-        "Whole prices of the provider's other service tiers. A request for one that is not here is "
-        "refused with 400.",
+        "Complete prices of the provider's other service tiers. A request for a tier without a "
+        "price is refused with 400.",
         {"flex": {"input": "1.50", "output": "7.50"}},
         factory=dict,
     )
 
     def price(self, costs: CostsSection | None, *, counter: str) -> Price:
-        """The prices of all service tiers as rates. Raises Wrong."""
+        """Return the prices of all service tiers as rates. Raises Wrong."""
         costs_pico = costs.rates_pico() if costs else {}
         rates = self.rates(costs_pico)
         for_one = [rate.unit for rate in rates if rate.unit not in TOKEN_UNITS]
@@ -429,7 +434,7 @@ class PricesSection(TierPricesSection):
 
 @contextmanager
 def _within(tier: str) -> Iterator[None]:
-    """Say of what is wrong inside a service tier where it stands."""
+    """Locate a mistake inside a service tier."""
     try:
         yield
     except Wrong as wrong:
@@ -438,23 +443,23 @@ def _within(tier: str) -> Iterator[None]:
 
 
 def marked_up(unit: str, cost_pico: int, markup: Decimal) -> int:
-    """A cost times a factor, exact in pico-credits. Raises Wrong."""
+    """Multiply a cost by a factor, exactly in pico-credits. Raises Wrong."""
     exact = cost_pico * markup
     if exact != int(exact):
         raise Wrong(
             f"{markup} times the cost of {unit} is finer than a pico-credit for one",
-            f"Give `{unit}` a price of its own, or round the factor.",
+            f"Give `{unit}` a price, or round the factor.",
             at="markup",
         )
     if exact > MAX_RATE_PICO:
-        raise Wrong(f"makes {unit} dearer than 1000 credits for one", at="markup")
+        raise Wrong(f"makes {unit} more expensive than 1000 credits for one", at="markup")
     return int(exact)
 
 
 def check_sides(given: Mapping[str, object]) -> None:
     """Refuse prices that leave one side of a token price free by omission. Raises Wrong."""
     if not given:
-        raise Wrong("no price is given", 'Write `input` and `output`; "0" where it is free.')
+        raise Wrong("no price is given", 'Set `input` and `output`; use "0" for a free side.')
     tokens = set(given) - set(PER_UNIT_FIELDS.values())
     for side in ("input", "output"):
         if tokens and side not in tokens:
@@ -466,7 +471,7 @@ def check_sides(given: Mapping[str, object]) -> None:
 
 
 def _set_fields(section: Section) -> Iterator[tuple[str, "int | ShapeSection"]]:
-    """What is set, by unit."""
+    """Return what is set, by unit."""
     for name in type(section).model_fields:
         value = getattr(section, name)
         if value is not None and name not in ("markup", "service_tiers"):

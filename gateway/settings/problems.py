@@ -1,7 +1,7 @@
-"""What is wrong with a configuration: one `Problem` each, all of them in one `SettingsError`.
+"""Mistakes in a configuration: one `Problem` each, all of them in one `SettingsError`.
 
-A message never shows a value that came from the environment, from a file, or from a field
-that holds a secret.
+A message never shows a value from the environment, from a file, or from a field that holds a
+secret.
 """
 
 import re
@@ -9,14 +9,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 Path = tuple[str | int, ...]
-"""Where a value stands in the document: ("models", "gpt-x", "prices", "input")."""
+"""Path of a value in the document: ("models", "gpt-x", "prices", "input")."""
 
 _BARE = re.compile(r"[\w/@-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake. Lines and columns count from 1; `hint` says how to mend it, "" if that is plain."""
+    """One mistake. Lines and columns count from 1; `hint` says how to fix it, "" if that is
+    obvious."""
 
     file: str
     line: int
@@ -32,7 +33,7 @@ class Problem:
 
 
 class SettingsError(Exception):
-    """The configuration cannot be used; `problems` has all that is wrong, in order of place."""
+    """The configuration cannot be used; `problems` lists every mistake in order of position."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(set(problems), key=lambda p: (p.file, p.line, p.column, p.path))
@@ -47,7 +48,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A mistake by its path in the document, before its file and line have been looked up."""
+    """A mistake with its path in the document, before file and line are looked up."""
 
     path: Path
     message: str
@@ -68,7 +69,8 @@ class Wrong(ValueError):
 
 
 def show_path(path: Path) -> str:
-    """models.gpt-x.prices.input; names with dots or spaces are quoted, list items are keys[0]."""
+    """Format a path: models.gpt-x.prices.input; names with dots or spaces are quoted, list items
+    are keys[0]."""
     text = ""
     for step in path:
         if isinstance(step, int):

@@ -1,7 +1,7 @@
-"""The whole configuration as one frozen value, and what is compiled from it for the parts.
+"""The configuration as one frozen value, and what is compiled from it.
 
-Components get values, never this object: `app` takes them from here. It can be pickled, so
-that the supervisor can hand it to its processes; nothing compiled is kept in it.
+Components get values, never this object: `app` takes them from here. It can be pickled, so that
+the supervisor can send it to its processes; nothing compiled is stored in it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ from gateway.settings.upstreams import UpstreamSection
 
 
 def default_routes() -> dict[str, RouteSection]:
-    """The routes that are allowed when the configuration names none."""
+    """Return the routes used if the configuration names none."""
     paid = {
         "chat_completions": ("/v1/chat/completions", "openai_chat"),
         "completions": ("/v1/completions", "openai_completions"),
@@ -60,20 +60,20 @@ def default_routes() -> dict[str, RouteSection]:
 
 
 class Settings(Section):
-    """One configuration file, read and checked as a whole."""
+    """One configuration file; every mistake in it is reported at once."""
 
     listen: ListenSection = field(
-        "The side that callers reach.", {"port": 8080}, factory=ListenSection
+        "The address that callers reach.", {"port": 8080}, factory=ListenSection
     )
     cors: CorsSection = field(
-        "Pages in browsers that may call the gate.",
+        "Web pages that may call the gate.",
         {"origins": ["https://app.example.com"]},
         factory=CorsSection,
     )
-    admin: AdminSection = field("The operator's side.", {"port": 8081}, factory=AdminSection)
+    admin: AdminSection = field("The admin port.", {"port": 8081}, factory=AdminSection)
     data_dir: Path = field(
-        "The gate's own folder: embedded ledger, embedded store, journals, admin token. Relative "
-        "to the working directory.",
+        "The gate's folder: embedded ledger, embedded store, journals, admin token. Relative to "
+        "the working directory.",
         "/var/lib/creditgate",
         Path("data"),
     )
@@ -85,7 +85,7 @@ class Settings(Section):
         "Delivery to the store.", {"batch_events": 4096}, factory=ExportSection
     )
     answers: AnswersSection = field(
-        "Answers kept for repeats of named requests.",
+        "Recorded responses for repeats with an `Idempotency-Key`.",
         {"max_bytes": 268_435_456},
         factory=AnswersSection,
     )
@@ -94,13 +94,13 @@ class Settings(Section):
         {"openai": {"base_url": "https://api.openai.com"}},
     )
     model_groups: Mapping[Id, GroupBit] = field(
-        "Groups of models for grants that do not pay for all, each with a number from 1 to 32 "
-        "that is its own for ever (it is stored in the grants).",
+        "Groups of models, for grants that pay only for some. Each has a permanent number from 1 "
+        "to 32, which is stored in the grants: never reuse one.",
         {"premium": 1},
         factory=dict,
     )
     models: Mapping[ModelName, ModelSection] = field(
-        "What callers may name in `model`.",
+        "Models that callers may request.",
         {
             "gpt-4.1": {
                 "upstream": "openai",
@@ -111,29 +111,29 @@ class Settings(Section):
         factory=dict,
     )
     prices: PriceBookSection = field(
-        "How changed prices come into force.", {"auto_apply": True}, factory=PriceBookSection
+        "How changed prices take effect.", {"auto_apply": True}, factory=PriceBookSection
     )
     routes: Mapping[Id, RouteSection] = field(
-        "Allowed endpoints by name, in place of the default ones.",
+        "Allowed endpoints by name; replaces the default routes.",
         {"chat": {"path": "/v1/chat/completions", "dialect": "openai_chat"}},
         factory=default_routes,
     )
     plans: Mapping[Id, PlanSection] = field(
-        "What several customers have in common, by name.",
+        "Settings shared by several customers, by name.",
         {"starter": {"grants": [{"name": "welcome", "amount": "10.00"}]}},
         factory=dict,
     )
     customers: Mapping[Id, CustomerSection] = field(
-        "Who pays, by id.", {"acme": {"plan": "starter"}}, factory=dict
+        "Billed parties, by id.", {"acme": {"plan": "starter"}}, factory=dict
     )
-    auth: AuthSection = field("How callers are known.", {"keys": True}, factory=AuthSection)
+    auth: AuthSection = field("How callers are authenticated.", {"keys": True}, factory=AuthSection)
     signals: SignalsSection = field(
-        "What wallets announce, and where to.",
+        "Alerts about wallets, and where they are sent.",
         {"all": {"low_balance": ["10.00"]}},
         factory=SignalsSection,
     )
     policy: PolicySection = field(
-        "What to do in doubt.", {"preset": "balanced"}, factory=PolicySection
+        "Policy for edge cases.", {"preset": "balanced"}, factory=PolicySection
     )
 
     _digest: str = PrivateAttr(default="")
@@ -141,51 +141,51 @@ class Settings(Section):
 
     @property
     def digest(self) -> str:
-        """Changes when anything that the configuration says does, in whatever file it is said.
-        Comments, order and layout do not count."""
+        """Digest of the configuration's content, in whatever file it is written. Comments, order
+        and layout do not count."""
         return self._digest
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file that was read, to be watched for changes."""
+        """Files that were read, to be watched for changes."""
         return self._files
 
     def pepper(self) -> bytes:
-        """What keys are hashed with; empty for plain SHA-256."""
+        """Key for hashing API keys; empty for plain SHA-256."""
         pepper = self.auth.key_pepper
         return pepper.get_secret_value().encode() if pepper else b""
 
     @property
     def events_path(self) -> Path:
-        """Where the embedded store is."""
+        """Path of the embedded store."""
         return self.data_dir / self.store.sqlite.path
 
     def priced(self) -> dict[str, Priced]:
-        """Everything that has a price, by its name: the models, and routes with prices of their own."""
+        """Everything that has a price, by name: models, and routes with prices."""
         routes = {name: route for name, route in self.routes.items() if route.prices is not None}
         return {**routes, **self.models}
 
     def knobs(self, route: RouteSection | None = None) -> Knobs:
-        """The policy in general, or on one route."""
+        """Return the general policy, or that of one route."""
         general = self.policy.resolve(PRESETS["balanced"])
         return route.policy.resolve(general) if route else general
 
     def scope_bits(self, groups: tuple[str, ...]) -> int:
-        """The groups as bits, as grants and models carry them; 0 for none."""
+        """Return the groups as bits, as grants and models store them; 0 for none."""
         return sum(1 << (self.model_groups[group] - 1) for group in set(groups))
 
     def plan_of(self, customer: CustomerSection) -> PlanSection:
-        """The customer's plan, or one in which nothing is said."""
+        """Return the customer's plan, or an empty one."""
         return self.plans[customer.plan] if customer.plan else PlanSection()
 
     def credit_limit_nano(self, customer_id: str) -> int:
-        """How far below zero the customer's wallet may go."""
+        """Return how far below zero the customer's wallet may go."""
         customer = self.customers[customer_id]
         own = customer.credit_limit_nano
         return self.plan_of(customer).credit_limit_nano if own is None else own
 
     def limits(self, customer_id: str) -> tuple[Limit, ...]:
-        """The customer's limits: the plan's, with the customer's own in their place or beside."""
+        """Return the customer's limits: the plan's, replaced or extended by the customer's."""
         customer = self.customers[customer_id]
         plans, own = (
             [limit for section in sections for limit in section.compiled()]
@@ -194,7 +194,7 @@ class Settings(Section):
         return replace_limits(plans, own)
 
     def project_limits(self, customer_id: str) -> dict[str, tuple[Limit, ...]]:
-        """What holds for some of the customer's projects alone, by project."""
+        """Return the settings of single projects, by project."""
         projects = self.customers[customer_id].projects
         return {
             name: tuple(section.compiled("project") for section in project.limits)
@@ -202,30 +202,31 @@ class Settings(Section):
         }
 
     def models_of(self, customer_id: str) -> frozenset[str] | None:
-        """The models that the customer may use; None is all."""
+        """Return the models that the customer may use; None means all."""
         customer = self.customers[customer_id]
         named = self.plan_of(customer).models if customer.models is None else customer.models
         return None if named is None else frozenset(named)
 
     def starting_grants(self, customer_id: str) -> tuple[tuple[str, GrantSection], ...]:
-        """The customer's starting grants, each with the operation id that makes it happen once."""
+        """Return the customer's starting grants, each with the operation id that makes it happen
+        once."""
         customer = self.customers[customer_id]
         grants = (*self.plan_of(customer).grants, *customer.grants)
         return tuple((f"start:{customer_id}:{grant.name}", grant) for grant in grants)
 
     def recurring_grants(self, customer_id: str) -> tuple[RecurringGrantSection, ...]:
-        """The customer's allowances: the plan's, with the customer's own in their place or beside."""
+        """Return the customer's allowances: the plan's, replaced or extended by the customer's."""
         customer = self.customers[customer_id]
         sections = (*self.plan_of(customer).recurring_grants, *customer.recurring_grants)
         return tuple({each.name: each for each in sections}.values())
 
     def billing_day(self, customer_id: str) -> int:
-        """The day of the month on which the customer's monthly periods begin."""
+        """Return the day of the month on which the customer's monthly periods start."""
         customer = self.customers[customer_id]
         return customer.billing_day or self.plan_of(customer).billing_day
 
     def price_draft(self) -> Draft:
-        """What the configuration says of prices, for the price book."""
+        """Return the configuration's prices for the price book."""
         prices: dict[str, Price] = {}
         priced = self.priced()
 
@@ -252,7 +253,7 @@ class Settings(Section):
         return Draft(book, frozenset(self.plans), frozenset(self.customers), prices)
 
     def api_keys(self) -> Iterator[tuple[str, KeySection]]:
-        """Every key with its customer's id."""
+        """Yield every key with its customer's id."""
         for customer_id, customer in self.customers.items():
             for key in customer.keys:
                 yield customer_id, key

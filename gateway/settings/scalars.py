@@ -1,7 +1,7 @@
-"""How texts of the configuration are read: one annotated type for each kind of value.
+"""Read scalars of the configuration: one annotated type per kind of value.
 
-Each says in its own words what is wrong, and what an editor's schema should know. Every
-scalar arrives as text (`document.py`); ints are taken as well, for values given in code.
+Each type says what is wrong with a text, and what an editor's schema should know. Every scalar
+arrives as text (`document.py`); ints are accepted too, for values given in code.
 """
 
 import datetime as dt
@@ -41,7 +41,7 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class Section(BaseModel):
-    """A mapping of the configuration. Written empty it is as if nothing were in it."""
+    """A mapping of the configuration. An empty value is an empty mapping."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -55,12 +55,12 @@ def _text(value: Any) -> str:
     if isinstance(value, dict | list):
         raise Wrong("must be a single value, not a mapping or a list")
     if value is None:
-        raise Wrong("is empty", "Write a value, or leave the field out.")
+        raise Wrong("is empty", "Write a value, or remove the field.")
     return str(value)
 
 
 def read_whole(value: Any) -> int:
-    """A whole number written in digits. Raises Wrong."""
+    """Read an integer written in digits. Raises Wrong."""
     text = _text(value).strip()
     if not _WHOLE.fullmatch(text):
         raise Wrong(f"{text!r} is not a whole number", "Write digits only, such as 4096.")
@@ -113,7 +113,7 @@ def _matching(pattern: re.Pattern[str], what: str, hint: str) -> Callable[[Any],
 def _secret(value: Any) -> SecretStr:
     text = value.get_secret_value() if isinstance(value, SecretStr) else _text(value)
     if not text:
-        raise Wrong("is empty", "Give the secret by ${NAME} or ${file:path}.")
+        raise Wrong("is empty", "Write the secret as ${NAME} or ${file:path}.")
     if not text.isprintable():
         raise Wrong("has control characters in it", "Look for a stray line break in its source.")
     return SecretStr(text)
@@ -135,7 +135,7 @@ def _origin(value: Any) -> str:
     if url.query or url.fragment or not text.isascii() or any(c.isspace() for c in text):
         raise Wrong(
             f"{text!r} is not a plain base URL",
-            "Leave out query (write it as `query`), fragment and spaces.",
+            "Remove the query (set `query` instead), fragment and spaces.",
         )
     return text.rstrip("/")
 
@@ -147,9 +147,9 @@ def _moment(value: Any) -> int:
     except ValueError as error:
         raise Wrong(f"{text!r} is not a date", "Write 2027-01-31T00:00:00Z.") from error
     if moment.tzinfo is None:
-        raise Wrong(f"{text!r} names no time zone", "Write 2027-01-31T00:00:00Z.")
+        raise Wrong(f"{text!r} has no time zone", "Write 2027-01-31T00:00:00Z.")
     if moment.year < 1971:  # pragma: no mutate - any bound after the epoch would do
-        raise Wrong(f"{text!r} is not a date of this product")
+        raise Wrong(f"{text!r} is outside the supported range of dates")
     return int(moment.timestamp() * 1000)
 
 
@@ -159,7 +159,7 @@ def _sha256(value: Any) -> str:
         # The text is not shown: people paste the key itself here.
         raise Wrong(
             "is not a SHA-256 in hex (64 digits)",
-            "Make it with `creditgate key create`, or: printf %s KEY | sha256sum.",
+            "Create it with `creditgate key create`, or: printf %s KEY | sha256sum.",
         )
     return text.lower()
 
@@ -182,21 +182,21 @@ def _route_path(value: Any) -> str:
     except ValueError as error:
         raise Wrong(
             f"{text!r} is not a plain path",
-            "Start with / and write it as callers send it: no query, no %, no //, no dot segments; "
-            "{name} or {name}:suffix stands for a segment.",
+            "Start with / and write it as callers send it: no query, no %, no //, no dot "
+            "segments; {name} or {name}:suffix matches one segment.",
         ) from error
     return text
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Annotates a whole number between two bounds, both included."""
+    """Annotation of an integer between two bounds, both included."""
 
     least: int
     most: int
 
     def __call__(self, value: Any) -> int:
-        """Read one. Raises Wrong."""
+        """Read an integer. Raises Wrong."""
         number = read_whole(value)
         if not self.least <= number <= self.most:
             raise Wrong(f"{number} is outside {self.least} … {self.most}")
@@ -225,11 +225,11 @@ Share = Annotated[
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
 ]
 Amount = Annotated[int, BeforeValidator(_amount), WithJsonSchema(DECIMAL_SCHEMA)]
-"""Credits as a decimal; held as nano-credits."""
+"""Credits as a decimal; stored as nano-credits."""
 TokenRate = Annotated[int, BeforeValidator(_rate(TOKENS_PER_PRICE)), WithJsonSchema(DECIMAL_SCHEMA)]
-"""Credits per million tokens; held as pico-credits per token."""
+"""Credits per million tokens; stored as pico-credits per token."""
 UnitRate = Annotated[int, BeforeValidator(_rate(1)), WithJsonSchema(DECIMAL_SCHEMA)]
-"""Credits for one; held as pico-credits."""
+"""Credits per unit; stored as pico-credits."""
 Secret = Annotated[
     SecretStr, BeforeValidator(_secret), WithJsonSchema({"type": "string", "minLength": 1})
 ]
@@ -237,7 +237,7 @@ BaseUrl = Annotated[str, BeforeValidator(_origin)]
 MomentMs = Annotated[
     int, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
-"""ISO 8601 with a time zone; held as Unix milliseconds."""
+"""ISO 8601 with a time zone; stored as Unix milliseconds."""
 Sha256 = Annotated[
     str,
     BeforeValidator(_sha256),
@@ -282,7 +282,8 @@ def field(
     alias: str | None = None,
     factory: Callable[[], Any] | None = None,
 ) -> Any:
-    """A field with what the reference page and the editor's schema say about it."""
+    """Declare a field with its description and example for the reference page and the editor's
+    schema."""
     if factory is not None:
         return Field(
             description=description, examples=[example], default_factory=factory, alias=alias

@@ -1,7 +1,7 @@
-"""The JSON Schema of a configuration file, for editors. `config/schema.json` is its text.
+"""Build the JSON Schema of a configuration file, for editors (`config/schema.json`).
 
-Editors see the file before references are filled in, so wherever a scalar may stand, a text
-with `${` may stand too.
+Editors see the file before references are filled in, so wherever a scalar is allowed, a text with
+`${` is allowed too.
 """
 
 import json
@@ -16,7 +16,7 @@ _NARROWED: Final = ("enum", "const", "pattern", "format")
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema as plain values (JSON Schema 2020-12)."""
+    """Return the schema as plain values (JSON Schema 2020-12)."""
     schema = Settings.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
     definitions["RouteSection"]["properties"]["dialect"]["enum"] = list(DIALECTS)
@@ -34,12 +34,12 @@ def json_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The schema as the file has it."""
+    """Return the text of the schema file."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _admit_references(schema: Any) -> Any:
-    """The same schema, in which a reference may stand for any scalar; derived titles left out."""
+    """Allow a reference in place of any scalar, and drop derived titles."""
     if isinstance(schema, list):
         return [_admit_references(part) for part in schema]
     if not isinstance(schema, dict):
@@ -66,7 +66,7 @@ def _admit_references(schema: Any) -> Any:
 
 
 def _open_empty(section: dict[str, Any]) -> dict[str, Any]:
-    """A section without required fields may also be written empty."""
+    """Allow an empty value for a section without required fields."""
     if "required" not in section:
         section["type"] = ["object", "null"]
     return section

@@ -1,4 +1,4 @@
-"""Sections for what the gate listens on and stands on: listeners, ledger, store, exporter, auth."""
+"""Sections for listeners, ledger, store, exporter and authentication."""
 
 import ipaddress
 from pathlib import Path
@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
+from gateway.dialects.reading.value_count import MAX_JSON_VALUES
 from gateway.flow.authentication import KEY_FIELDS
 from gateway.http.cors import ANY as ANY_ORIGIN
 from gateway.ledger.client.endpoint import BadLedgerUrl, Endpoint
@@ -27,7 +28,7 @@ from gateway.settings.scalars import (
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener on the host."""
+    """Say whether only this machine can reach a listener on the host."""
     if host == "localhost":
         return True
     try:
@@ -37,15 +38,22 @@ def is_loopback(host: str) -> bool:
 
 
 class ListenSection(Section):
-    """The side that callers reach: address, worker processes, and a deadline for each phase."""
+    """The address that callers reach, the worker processes, and a deadline for each phase of a
+    request."""
 
-    host: Text = field("Address to listen on; 0.0.0.0 or :: for every one.", "0.0.0.0", "127.0.0.1")  # noqa: S104
+    host: Text = field("Address to listen on; 0.0.0.0 or :: for all.", "0.0.0.0", "127.0.0.1")  # noqa: S104
     port: Port = field("Port; 0 takes a free one.", 8080, 8080)
     workers: Annotated[int, Whole(1, 256)] = field("Worker processes that share the port.", 4, 1)
     max_body_bytes: Annotated[int, Whole(1024, 268_435_456)] = field(
         "Largest request body; a larger one is refused with 413 before it is read.",
         4_194_304,
         4_194_304,
+    )
+    max_json_values: Annotated[int, Whole(1000, 10_000_000)] = field(
+        "Most values (objects, lists and what is in them) of a JSON request body; a body with more is"
+        " refused with 400 before it is parsed. Parsing 100,000 pauses a worker for 20 ms at most.",
+        MAX_JSON_VALUES,
+        MAX_JSON_VALUES,
     )
     header_timeout_ms: Milliseconds = field(
         "From the first byte of a request to the end of its headers.", 10_000, 10_000
@@ -57,15 +65,25 @@ class ListenSection(Section):
         "How long a connection may be idle between requests.", 75_000, 75_000
     )
     write_timeout_ms: Milliseconds = field(
-        "How long a caller may take nothing of an answer before it counts as gone.", 60_000, 60_000
+        "How long a caller may read nothing of a response before the gate considers it gone.",
+        60_000,
+        60_000,
     )
     max_connections_per_address: Annotated[int, Whole(1, 1_000_000)] = field(
-        "Connections from one address, in each worker. Raise it behind a load balancer.",
+        "Connections from one address per worker. Raise it behind a load balancer.",
         10_000,
         1024,
     )
+    max_buffered_bytes: Annotated[int, Whole(1_048_576, 1 << 40)] = field(
+        "Bytes that one worker buffers of unfinished request bodies and unread responses, at most "
+        "half of it for one key. Beyond it bodies are refused with 503, and the clients that have "
+        "left their responses unread for longest are cut. At least twice `max_body_bytes` is taken.",
+        536_870_912,
+        268_435_456,
+    )
     drain_grace_ms: Milliseconds = field(
-        "After SIGTERM, how long running answers may take to end; then they are cut and settled.",
+        "How long running responses may take to finish after SIGTERM; then they are cut and "
+        "settled.",
         30_000,
         30_000,
     )
@@ -94,24 +112,24 @@ Origin = Annotated[str, BeforeValidator(_page_origin), WithJsonSchema({"type": "
 
 
 class CorsSection(Section):
-    """Requests from pages in browsers (CORS); off unless origins are listed. A page shows its key to
-    whoever opens it: give it a key with limits of its own."""
+    """Requests from web pages (CORS); disabled unless origins are listed. Anyone who opens a page
+    can read its key: create a separate key for it, with limits."""
 
     origins: tuple[Origin, ...] = field(
-        "Origins of pages that may call the gate; `*` for every one.",
+        "Origins that may call the gate; `*` for all.",
         ["https://app.example.com"],
         (),
     )
 
 
 class AdminSection(Section):
-    """The operator's side: health, metrics, queries. A port and a credential of its own."""
+    """The admin port: health, metrics, queries. It has a separate port and credential."""
 
     host: Text = field("Address to listen on.", "127.0.0.1", "127.0.0.1")
     port: Port = field("Port; 0 takes a free one.", 8081, 8081)
     token: Secret | None = field(
-        "Credential of the operator, at least 16 characters. Without it one is made at the first "
-        "start and kept in `data_dir`/admin.token.",
+        "Credential of the operator, at least 16 characters. If absent, one is generated at the "
+        "first start and kept in `data_dir`/admin.token.",
         "${file:admin.token}",
         None,
     )
@@ -124,12 +142,13 @@ class AdminSection(Section):
 
 
 class PriceBookSection(Section):
-    """How this configuration's prices come into force. The ledger keeps the price book that every
-    gate charges by. A price that nobody pays yet (the first ones, a new model's, a new customer's)
-    is added at once; any other difference is pending until `creditgate prices apply`."""
+    """How this configuration's prices take effect. The ledger keeps the price book that every
+    gate charges by. A price that nobody pays yet (the first ones, a new model's, a new
+    customer's) is added immediately; any other difference is pending until `creditgate prices
+    apply`."""
 
     auto_apply: Switch = field(
-        "Activate changed prices whenever the configuration is read, so that the newest file wins, "
+        "Activate changed prices whenever the configuration is read: the newest file wins, "
         "reverts included. For development; in production a typo would charge customers.",
         True,
         False,
@@ -137,16 +156,16 @@ class PriceBookSection(Section):
 
 
 class RedisTlsSection(Section):
-    """TLS to the Redis server; in force when the URL is `rediss://`."""
+    """TLS to the Redis server; used if the URL is `rediss://`."""
 
     verify: Switch = field("Check the server's certificate and name.", True, True)
     ca_file: InputFile | None = field(
         "Certificates to trust instead of the system's, PEM.", "tls/ca.pem", None
     )
-    client_cert: InputFile | None = field(
-        "Certificate that the gate shows, PEM.", "tls/gate.pem", None
+    client_cert: InputFile | None = field("Client certificate, PEM.", "tls/gate.pem", None)
+    client_key: InputFile | None = field(
+        "Private key of the client certificate, PEM.", "tls/gate.key", None
     )
-    client_key: InputFile | None = field("Its private key, PEM.", "tls/gate.key", None)
 
     @model_validator(mode="after")
     def _pair(self) -> "RedisTlsSection":
@@ -154,7 +173,7 @@ class RedisTlsSection(Section):
         return self
 
     def url_options(self) -> dict[str, str]:
-        """The settings that differ from the default, as options of the URL's query."""
+        """Return the settings that differ from the default, as query options of the URL."""
         options = {} if self.verify else {"ssl_cert_reqs": "none", "ssl_check_hostname": "no"}
         files = {
             "ssl_ca_certs": self.ca_file,
@@ -169,46 +188,47 @@ class RedisSection(Section):
     `redis: URL` is short for `redis: {url: URL}`."""
 
     url: Secret | None = field(
-        "redis://, rediss:// or unix:// URL; left out, the embedded server runs.",
+        "redis://, rediss:// or unix:// URL; if absent, the gate runs the embedded server.",
         "rediss://ledger.internal:6379/0",
         None,
     )
-    username: Text | None = field("ACL user, when the URL names none.", "gate", None)
+    username: Text | None = field("ACL user, if the URL names none.", "gate", None)
     password: Secret | None = field(
-        "Password, when the URL has none.", "${file:redis.password}", None
+        "Password, if the URL has none.", "${file:redis.password}", None
     )
     tls: RedisTlsSection = field(
         "TLS of a rediss:// URL.", {"verify": True}, factory=RedisTlsSection
     )
     namespace: Id = field(
-        "Prefix of every key: two gates with two ledgers on one server.", "cg", "cg"
+        "Prefix of every key; lets two gates keep separate ledgers on one server.", "cg", "cg"
     )
     shards: Annotated[int, Whole(1, 4096)] = field(
-        "Shards of the ledger. Fixed when the ledger is created; the gate refuses another number.",
+        "Shards of the ledger. Fixed when the ledger is created; the gate refuses a different "
+        "number later.",
         64,
         64,
     )
     durability: Literal["detect", "none", "everysec", "always"] = field(
-        "What a power cut may cost. `detect` asks the server; declare it only where a managed "
-        "service forbids asking (it is then shown as unverified).",
+        "What the server keeps at a power cut. `detect` asks the server. Declare it only if a "
+        "managed service forbids asking; it is then shown as unverified.",
         "always",
         "detect",
     )
 
     @property
     def embedded(self) -> bool:
-        """Whether the gate runs its own server."""
+        """Whether the gate runs an embedded server."""
         return self.url is None
 
     @property
     def shown_url(self) -> str:
-        """The URL without its credentials, for logs and tables."""
+        """The URL without credentials, for logs and tables."""
         if self.url is None:
             return "embedded"
         return Endpoint.from_url(self.connection_url() or "").shown
 
     def connection_url(self) -> str | None:
-        """The URL with user, password and TLS put in, secrets and all; None when embedded."""
+        """The URL with user, password and TLS options, secrets included; None if embedded."""
         if self.url is None:
             return None
         url = urlsplit(self.url.get_secret_value())
@@ -236,7 +256,7 @@ class RedisSection(Section):
         url = self.connection_url()
         if url is None:
             if self.username or self.password:
-                raise Wrong("the embedded server takes no user and no password", "Give a `url`.")
+                raise Wrong("the embedded server has no user and no password", "Set `url`.")
             return self
         try:
             Endpoint.from_url(url)
@@ -252,7 +272,7 @@ class RedisSection(Section):
 
 
 def read_redis(value: Any) -> Any:
-    """`embedded` and a plain URL as the mapping they are short for."""
+    """Expand `embedded` and a plain URL to the mapping they stand for."""
     if isinstance(value, str):
         return {} if value == "embedded" else {"url": value}
     return value
@@ -264,13 +284,11 @@ Redis = Annotated[RedisSection, BeforeValidator(read_redis)]
 class SqliteSection(Section):
     """The embedded store of usage events."""
 
-    path: Path = field(
-        "The database's file, relative to `data_dir`.", "events.db", Path("events.db")
-    )
+    path: Path = field("Database file, relative to `data_dir`.", "events.db", Path("events.db"))
 
 
 class StoreSection(Section):
-    """Where usage events end up."""
+    """Where usage events are stored."""
 
     sqlite: SqliteSection = field(
         "SQLite, the embedded store.", {"path": "events.db"}, factory=SqliteSection
@@ -278,23 +296,24 @@ class StoreSection(Section):
 
 
 class AnswersSection(Section):
-    """Answers kept for repeats, where a policy says `keep_answers`; in `answers.db` of `data_dir`."""
+    """Recorded responses for repeats, if a policy sets `keep_answers`; stored in `answers.db` in
+    `data_dir`."""
 
     max_bytes: Annotated[int, Whole(1 << 20, 1 << 40)] = field(
-        "All of them together; the oldest go first.", 268_435_456, 256 << 20
+        "Total size; the oldest are deleted first.", 268_435_456, 256 << 20
     )
 
 
 class ExportSection(Section):
-    """From the ledger's outbox to the store."""
+    """Delivery from the ledger's outbox to the store."""
 
     batch_events: Annotated[int, Whole(1, 10_000)] = field(
-        "Most events in one delivery.", 4096, 4096
+        "Maximum number of events per batch.", 4096, 4096
     )
-    interval_ms: Milliseconds = field("Longest wait before a smaller delivery goes.", 50, 50)
+    interval_ms: Milliseconds = field("Longest wait before a smaller batch is delivered.", 50, 50)
     max_backlog_events: Annotated[int, Whole(1000, 1_000_000_000)] = field(
-        "Undelivered events in one shard above which requests are refused (503), so that an "
-        "event is never dropped. About 250 bytes of Redis memory each.",
+        "Undelivered events in one shard above which requests are refused (503), so that no event"
+        " is ever dropped. About 250 bytes of the ledger's memory each.",
         1_000_000,
         1_000_000,
     )
@@ -306,7 +325,10 @@ def _network(value: Any) -> str:
     except ValueError as error:
         raise Wrong(f"{value!r} is not a network: {error}", "Write such as 10.0.0.0/8.") from error
     if network.prefixlen == 0:
-        raise Wrong(f"{value!r} is every address: anyone could name a customer", "List your own.")
+        raise Wrong(
+            f"{value!r} is every address: anyone could name a customer",
+            ("List only your networks."),
+        )
     return str(network)
 
 
@@ -319,10 +341,10 @@ class TrustedHeaderSection(Section):
     """For a gateway in front that has already authenticated the caller and names the customer."""
 
     customer: HeaderName = field("Header with the customer's id.", "x-customer-id")
-    key: HeaderName | None = field("Header with a key's id, if there is one.", "x-key-id", None)
+    key: HeaderName | None = field("Header with the key's id, if any.", "x-key-id", None)
     project: HeaderName | None = field("Header with a project, if any.", "x-project", None)
     networks: tuple[Network, ...] = field(
-        "From where the header is believed, by the address of the connection itself.",
+        "Networks from which the header is accepted, by the address of the connection.",
         ["10.0.0.0/8"],
     )
 
@@ -330,31 +352,31 @@ class TrustedHeaderSection(Section):
     def _sound(self) -> "TrustedHeaderSection":
         if not self.networks:
             raise Wrong(
-                "is empty: the header would be believed from nowhere",
+                "is empty, so the header would never be accepted",
                 "Write such as [10.0.0.0/8].",
                 at="networks",
             )
         named = [name for name in (self.customer, self.key, self.project) if name]
         if len(set(named)) != len(named):
-            raise Wrong("one header stands for two things", "Name a header of its own for each.")
+            raise Wrong("one header is used twice", "Use a different header for each.")
         clash = {"authorization", *KEY_FIELDS, "host", "cookie"} & set(named)
         if clash:
-            raise Wrong(f"{min(clash)!r} has a meaning of its own", "Choose another header.")
+            raise Wrong(f"{min(clash)!r} has a fixed meaning", "Choose another header.")
         return self
 
 
 class AuthSection(Section):
-    """How a caller shows for which customer it acts."""
+    """How a caller is identified as a customer."""
 
     keys: Switch = field("API keys in the provider's usual headers.", True, True)
     key_pepper: Secret | None = field(
-        "When set, a key's hash is HMAC-SHA-256 with this as its key, instead of plain SHA-256. "
-        "All hashes must have been made with it.",
+        "If set, key hashes are HMAC-SHA-256 with this value as the key, instead of plain "
+        "SHA-256. All hashes must have been created with it.",
         "${file:key.pepper}",
         None,
     )
     trusted_header: TrustedHeaderSection | None = field(
-        "Believe a header from listed networks.",
+        "Accept a header from listed networks.",
         {"customer": "x-customer-id", "networks": ["10.0.0.0/8"]},
         None,
     )
@@ -363,12 +385,13 @@ class AuthSection(Section):
     def _some_way(self) -> "AuthSection":
         if not self.keys and self.trusted_header is None:
             raise Wrong(
-                "nobody could be let in: no keys and no trusted header",
-                "Set `keys: true` or give `trusted_header`.",
+                "no authentication method is enabled: `keys` is false and there is no "
+                "`trusted_header`",
+                "Set `keys: true`, or configure `trusted_header`.",
             )
         return self
 
 
 def check_pair(cert: Path | None, key: Path | None) -> None:
     if (cert is None) != (key is None):
-        raise Wrong("`client_cert` and `client_key` come together", "Give both or neither.")
+        raise Wrong("`client_cert` and `client_key` must be set together", "Set both or neither.")

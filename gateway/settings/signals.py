@@ -1,4 +1,4 @@
-"""Section for signals: what wallets announce, and where to."""
+"""Section for signals: alerts about wallets, and where they are sent."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final
@@ -28,30 +28,30 @@ DAY_MS: Final = 86_400_000
 Days = Annotated[int, Whole(1, 3660)]
 Seconds = Annotated[int, Whole(1, 366 * 86_400)]
 Factor = Annotated[Amount, WithJsonSchema(DECIMAL_SCHEMA)]
-"""A decimal; held in billionths, as amounts are."""
+"""A decimal; stored in billionths, like amounts."""
 
 
 class WebhookSection(Section):
-    """Where signals are sent: POST of a CloudEvents 1.0 body, signed as Standard Webhooks says
-    (docs/signals.md), until it is answered with 2xx."""
+    """Where signals are sent: a POST with a CloudEvents 1.0 body, signed according to Standard
+    Webhooks (docs/reference/signals.md), repeated until the receiver answers 2xx."""
 
-    url: BaseUrl = field("Where to POST.", "https://billing.example.com/creditgate")
+    url: BaseUrl = field("URL to POST to.", "https://billing.example.com/creditgate")
     secret: Secret = field(
-        "What the body is signed with: `whsec_` and base64, or any text of 16 characters or more.",
+        "Signing secret: `whsec_` and base64, or any text of 16 characters or more.",
         "${SIGNALS_SECRET}",
     )
     old_secret: Secret | None = field(
-        "Signs as well, while receivers change from one to the other.", "${OLD_SECRET}", None
+        "Additional signing secret during a rotation.", "${OLD_SECRET}", None
     )
-    source: Text = field("`source` of the events: whose gate this is.", "acme-gate", "creditgate")
+    source: Text = field("`source` of the CloudEvents.", "acme-gate", "creditgate")
     timeout_ms: Milliseconds = field("For one attempt.", 10_000, 10_000)
     backoff_max_s: Seconds = field(
-        "The longest wait between two attempts; the first is a second, then it doubles.",
+        "Longest wait between two attempts; it starts at one second and doubles.",
         3600,
         3600,
     )
     give_up_days: Days = field(
-        "How long a signal may wait; then it is dead, and kept with its reason.", 3, 3
+        "How long delivery is attempted; then the signal is dead and kept with its reason.", 3, 3
     )
 
     @model_validator(mode="after")
@@ -63,13 +63,13 @@ class WebhookSection(Section):
             try:
                 key = secret_bytes(secret.get_secret_value())
             except ValueError as error:
-                raise Wrong(str(error), "Copy the secret whole.", at=name) from None
+                raise Wrong(str(error), "Copy the complete secret.", at=name) from None
             if len(key) < 16:
                 raise Wrong("is shorter than 16 bytes", "Try `openssl rand -hex 32`.", at=name)
         return self
 
     def compiled(self) -> Webhook:
-        """As the courier takes it."""
+        """Convert to the exporter's form."""
         secrets = (self.secret, self.old_secret)
         return Webhook(
             url=self.url,
@@ -82,24 +82,28 @@ class WebhookSection(Section):
 
 
 class TopUpSection(Section):
-    """Ask the operator's system for more credit (`topup_wanted`); the gate moves no money."""
+    """Request more credit from the operator's system (`topup_wanted`); the gate moves no money."""
 
-    threshold_nano: Amount = field("Asked below this balance.", "5.00", alias="threshold")
-    amount_nano: Amount = field("Credits to ask for.", "20.00", alias="amount")
-    cooldown_s: Seconds = field(
-        "Before it is asked again, while the balance stays below.", 600, 3600
+    threshold_nano: Amount = field(
+        "Balance below which credit is requested.", "5.00", alias="threshold"
     )
-    max_per_period: Annotated[int, Whole(1, 1000)] = field("Most askings in a period.", 10, 5)
-    period_days: Days = field("How long a period is, from its first asking.", 30, 30)
+    amount_nano: Amount = field("Credits to request.", "20.00", alias="amount")
+    cooldown_s: Seconds = field(
+        "Wait before the next request while the balance stays below the threshold.", 600, 3600
+    )
+    max_per_period: Annotated[int, Whole(1, 1000)] = field(
+        "Maximum number of requests per period.", 10, 5
+    )
+    period_days: Days = field("Length of a period, from its first request.", 30, 30)
 
     @model_validator(mode="after")
     def _something(self) -> "TopUpSection":
         if self.amount_nano == 0:
-            raise Wrong("is zero", "Leave the top-up out.", at="amount")
+            raise Wrong("is zero", "Remove the top-up.", at="amount")
         return self
 
     def compiled(self) -> TopUp:
-        """As the ledger takes it."""
+        """Convert to the ledger's form."""
         return TopUp(
             self.threshold_nano,
             self.amount_nano,
@@ -110,15 +114,15 @@ class TopUpSection(Section):
 
 
 class VelocitySection(Section):
-    """Notice unusual spending (`spending_fast`): an hour that costs more than so many times the
-    median hour of the last week. It learns from the moment at which it is set."""
+    """Detect unusual spending (`spending_fast`): an hour that costs more than `factor` times the
+    median hour of the last week. Learning starts when the rule is set."""
 
-    factor: Factor = field("How many times the median hour.", "10", 10_000_000_000)
-    floor_nano: Amount = field("Less than this in an hour never counts.", "1.00", alias="floor")
+    factor: Factor = field("Multiple of the median hour.", "10", 10_000_000_000)
+    floor_nano: Amount = field("An hour below this amount never counts.", "1.00", alias="floor")
     least_hours: Annotated[int, Whole(1, 168)] = field(
-        "Hours to be known before anything is unusual.", 24, 24
+        "Hours of history required before anything counts as unusual.", 24, 24
     )
-    freeze: Switch = field("Freeze the wallet; `creditgate wallet thaw` ends it.", True, False)
+    freeze: Switch = field("Freeze the wallet; `creditgate wallet thaw` unfreezes it.", True, False)
 
     @model_validator(mode="after")
     def _more_than_usual(self) -> "VelocitySection":
@@ -127,44 +131,44 @@ class VelocitySection(Section):
         return self
 
     def compiled(self) -> Velocity:
-        """As the ledger takes it."""
+        """Convert to the ledger's form."""
         return Velocity(self.factor // 10**6, self.floor_nano, self.least_hours, self.freeze)
 
 
 class RulesSection(Section):
-    """What a wallet announces, each once per crossing."""
+    """Alerts of a wallet, each sent once per crossing."""
 
     low_balance: tuple[Amount, ...] = field(
-        "Balances in credits; falling below one is `low_balance`.", ["10.00", "1.00"], ()
+        "Balances in credits; falling below one sends `low_balance`.", ["10.00", "1.00"], ()
     )
     exhausted: Switch = field(
-        "Announce when nothing is left to spend, the credit limit included.", True, True
+        "Announce when nothing is left to spend, credit limit included.", True, True
     )
     expiring_days: Annotated[int, Whole(0, 366)] = field(
-        "How long before its expiry a grant with something left is announced; 0 for never. "
-        "Allowances are not.",
+        "How many days before expiry a grant with a remainder is announced; 0 for never. "
+        "Allowances are not announced.",
         7,
         0,
     )
     topup: TopUpSection | None = field(
-        "Ask for more credit.", {"threshold": "5.00", "amount": "20.00"}, None
+        "Request more credit.", {"threshold": "5.00", "amount": "20.00"}, None
     )
     velocity: VelocitySection | None = field(
-        "Notice unusual spending.", {"factor": "10", "floor": "1.00"}, None
+        "Detect unusual spending.", {"factor": "10", "floor": "1.00"}, None
     )
 
     @model_validator(mode="after")
     def _few(self) -> "RulesSection":
         if len(self.low_balance) > MAX_THRESHOLDS:
             raise Wrong(
-                f"has more than {MAX_THRESHOLDS} thresholds", "Leave some out.", at="low_balance"
+                f"has more than {MAX_THRESHOLDS} thresholds", "Remove some.", at="low_balance"
             )
         if 0 in self.low_balance:
-            raise Wrong("0 is no threshold", "`exhausted` says that.", at="low_balance")
+            raise Wrong("0 is not a threshold", "Use `exhausted` for that.", at="low_balance")
         return self
 
     def compiled(self) -> SignalRules:
-        """As the ledger takes them."""
+        """Convert to the ledger's form."""
         return SignalRules(
             low_balance_nano=self.low_balance,
             exhausted=self.exhausted,
@@ -175,27 +179,29 @@ class RulesSection(Section):
 
 
 class SignalsSection(Section):
-    """Messages about wallets to the operator's systems. Of `customers`, `plans` and `all`, the first
-    that speaks of a customer says what its wallet announces; the others are not asked. Signals
-    are noticed, stored and shown by `creditgate signals` without a webhook, too."""
+    """Alerts about wallets to the operator's systems. Of `customers`, `plans` and `all`, only the
+    most specific entry that matches a customer applies. Signals are recorded and shown by
+    `creditgate signals` even without a webhook."""
 
     webhook: WebhookSection | None = field(
-        "Where they are sent.",
+        "Where signals are sent.",
         {"url": "https://billing.example.com/creditgate", "secret": "${SIGNALS_SECRET}"},
         None,
     )
-    all: RulesSection | None = field("Of every customer.", {"low_balance": ["10.00", "1.00"]}, None)
+    all: RulesSection | None = field(
+        "Rules for every customer.", {"low_balance": ["10.00", "1.00"]}, None
+    )
     plans: Mapping[Id, RulesSection] = field(
-        "Of the customers of a plan.", {"starter": {"exhausted": True}}, factory=dict
+        "Rules for the customers of a plan.", {"starter": {"exhausted": True}}, factory=dict
     )
     customers: Mapping[Id, RulesSection] = field(
-        "Of single customers.",
+        "Rules for single customers.",
         {"acme": {"topup": {"threshold": "5.00", "amount": "20.00"}}},
         factory=dict,
     )
 
     def rules(self, customer_id: str, plan: str | None) -> SignalRules:
-        """What this customer's wallet announces."""
+        """Return the rules that apply to this customer's wallet."""
         named = self.customers.get(customer_id) or (self.plans.get(plan) if plan else None)
         section = named or self.all
         return section.compiled() if section else SignalRules()

@@ -1,4 +1,4 @@
-"""The section of one upstream: a provider or an inference server that requests are sent to."""
+"""Section of one upstream: a provider or an inference server."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -43,10 +43,10 @@ HOP_BY_HOP = frozenset(
 
 
 class CredentialSection(Section):
-    """What the gate shows the upstream in place of the caller's key."""
+    """What the gate sends to the upstream instead of the caller's key."""
 
     header: HeaderName = field("Header that carries it.", "authorization", "authorization")
-    value: Secret = field("The whole value of the header.", "Bearer ${OPENAI_API_KEY}")
+    value: Secret = field("Complete value of the header.", "Bearer ${OPENAI_API_KEY}")
 
 
 class TimeoutsSection(Section):
@@ -54,12 +54,10 @@ class TimeoutsSection(Section):
 
     connect_ms: Milliseconds = field("To open the connection, TLS included.", 5000, 5000)
     head_ms: Milliseconds = field(
-        "From the request's last byte to the answer's headers.", 600_000, 600_000
+        "From the request's last byte to the response's headers.", 600_000, 600_000
     )
-    between_bytes_ms: Milliseconds = field(
-        "The longest silence inside an answer.", 120_000, 120_000
-    )
-    total_ms: Milliseconds = field("The whole request.", 3_600_000, 3_600_000)
+    between_bytes_ms: Milliseconds = field("The longest pause within a response.", 120_000, 120_000)
+    total_ms: Milliseconds = field("The entire request.", 3_600_000, 3_600_000)
 
 
 class TlsSection(Section):
@@ -69,12 +67,14 @@ class TlsSection(Section):
     ca_file: InputFile | None = field(
         "Certificates to trust instead of the system's, PEM.", "tls/ca.pem", None
     )
-    client_cert: InputFile | None = field(
-        "Certificate that the gate shows, PEM.", "tls/gate.pem", None
+    client_cert: InputFile | None = field("Client certificate, PEM.", "tls/gate.pem", None)
+    client_key: InputFile | None = field(
+        "Private key of the client certificate, PEM.", "tls/gate.key", None
     )
-    client_key: InputFile | None = field("Its private key, PEM.", "tls/gate.key", None)
     server_name: Text | None = field(
-        "Name to ask for and to check, when it is not the URL's host.", "api.internal", None
+        "Server name to request and verify, if it differs from the URL's host.",
+        "api.internal",
+        None,
     )
 
     @model_validator(mode="after")
@@ -87,12 +87,13 @@ class UpstreamSection(Section):
     """One upstream. A request's path is appended to `base_url`; redirects are not followed."""
 
     base_url: BaseUrl = field(
-        "Scheme, host and port; a path here stands before the request's. Where it ends in a version, "
-        "as SDKs write it (`/v1`), that version replaces the one that the request's path begins with.",
+        "Scheme, host and port. A path here is prepended to the request's path. If it ends in a "
+        "version, as SDKs write it (`/v1`), it replaces the version at the start of the request's"
+        " path.",
         "https://api.openai.com/v1",
     )
     credential: CredentialSection | None = field(
-        "The gate's own credential; without it none is sent.",
+        "The gate's credential at the upstream; without it none is sent.",
         {"header": "authorization", "value": "Bearer ${OPENAI_API_KEY}"},
         None,
     )
@@ -100,56 +101,56 @@ class UpstreamSection(Section):
         "Headers to add to each request.", {"openai-organization": "org-1"}, factory=dict
     )
     query: Mapping[QueryName, Text] = field(
-        "Query parameters to add to each request, such as Azure's `api-version`. They replace the "
-        "caller's of the same name.",
+        "Query parameters to add to each request, such as Azure's `api-version`. They replace the"
+        " caller's parameters of the same name.",
         {"api-version": "2025-04-01-preview"},
         factory=dict,
     )
     forward_headers: tuple[HeaderName, ...] = field(
-        "Headers of callers to forward, beyond those that the dialect defines. Many headers choose "
-        "a price, a region or a model at the provider: name only those that are priced or harmless.",
+        "Request headers to forward in addition to those of the dialect. Many headers select a "
+        "price, a region or a model at the provider: list only those that are priced or harmless.",
         ["x-session-id"],
         (),
     )
     return_headers: tuple[HeaderName, ...] = field(
-        "Headers of responses to pass on, beyond those that describe the response itself.",
+        "Response headers to pass in addition to those that describe the response.",
         ["x-model-version"],
         (),
     )
     allowed_betas: tuple[Text, ...] = field(
-        "Names that callers may send in `anthropic-beta` or `openai-beta`, beyond those that change "
-        "no price. Others are dropped from the header.",
+        "Names that callers may send in `anthropic-beta` or `openai-beta`, in addition to those "
+        "that change no price. Others are removed from the header.",
         ["context-1m-2025-08-07"],
         (),
     )
     timeouts: TimeoutsSection = field("Deadlines.", {"connect_ms": 5000}, factory=TimeoutsSection)
     tls: TlsSection = field("TLS.", {"ca_file": "tls/ca.pem"}, factory=TlsSection)
     max_connections: Annotated[int, Whole(1, 100_000)] = field(
-        "Connections of one worker; further requests wait, within `connect_ms`. One customer uses at "
+        "Connections per worker; further requests wait for up to `connect_ms`. One customer uses at "
         "most four fifths of them, and less while others wait.",
         1024,
         1024,
     )
     pool: PoolKind = field(
-        "Who shares connections: `shared`, all customers; `per_customer`, only requests of the same "
-        "customer, for an upstream that is not trusted to end each response where it says.",
+        "Who shares connections: all customers (`shared`), or only requests of the same customer "
+        "(`per_customer`), for an upstream that is not trusted to frame its responses correctly.",
         "per_customer",
         "shared",
     )
     inject_usage: Switch = field(
-        "Ask for the usage of streams (`stream_options.include_usage`); off for an upstream that "
-        "rejects the field.",
+        "Request usage of streams (`stream_options.include_usage`). Turn it off for an upstream "
+        "that rejects the field.",
         True,
         True,
     )
     continuous_usage_stats: Switch = field(
-        "The upstream is a vLLM that reports usage in every chunk when asked.", True, False
+        "The upstream is vLLM and reports usage in every chunk on request.", True, False
     )
 
     max_output_field: MaxOutputField = field(
-        "How chat completions name the output maximum there, where the gate sets it "
-        "(`policy.default_max_output_tokens`): OpenAI's reasoning models take "
-        "`max_completion_tokens` alone.",
+        "Field in which the gate writes the output maximum of chat completions "
+        "(`policy.default_max_output_tokens`). OpenAI's reasoning models accept only "
+        "`max_completion_tokens`.",
         "max_completion_tokens",
         "max_tokens",
     )
@@ -171,14 +172,14 @@ class UpstreamSection(Section):
             if not may_forward(name):
                 raise Wrong(
                     f"the header {name!r} never passes from a caller to an upstream",
-                    "Leave it out; a fixed value can be set under `headers`.",
+                    "Remove it; set a fixed value under `headers`.",
                     at="forward_headers",
                 )
         for name in self.return_headers:
             if not may_return(name):
                 raise Wrong(
                     f"the header {name!r} never passes from an upstream to a caller",
-                    "Leave it out.",
+                    "Remove it.",
                     at="return_headers",
                 )
         return self
@@ -188,14 +189,14 @@ class UpstreamSection(Section):
         taken = set(self.headers)
         if clash := taken & HOP_BY_HOP:
             raise Wrong(
-                f"the header {min(clash)!r} is the gate's own to send",
-                "Leave it out.",
+                f"the header {min(clash)!r} is set by the gate itself",
+                "Remove it.",
                 at="headers",
             )
         if self.credential and self.credential.header in taken:
             raise Wrong(
-                f"the header {self.credential.header!r} is the credential's",
-                "Keep one.",
+                f"the header {self.credential.header!r} is already used by the credential",
+                "Remove one of them.",
                 at="headers",
             )
         for name, text in self.headers.items():

@@ -1,4 +1,4 @@
-"""A snapshot as Prometheus text, written by prometheus_client through a collector of our own."""
+"""Render a snapshot as Prometheus text, with prometheus_client."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def render(snapshot: Snapshot) -> bytes:
-    """The snapshot in Prometheus' text format 0.0.4."""
+    """Render the snapshot in Prometheus' text format 0.0.4."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_SnapshotCollector(snapshot))
     return generate_latest(registry)
@@ -50,7 +50,7 @@ class _SnapshotCollector(Collector):
 
 
 def _cumulative(bounds: list[float], numbers: list[float]) -> tuple[list[tuple[str, float]], float]:
-    """Prometheus' buckets count everything up to their bound; ours count their own range."""
+    """Convert buckets: Prometheus' count everything up to their bound, ours only their range."""
     running = 0.0
     buckets = []
     for bound, count in zip([*map(floatToGoString, bounds), "+Inf"], numbers, strict=False):

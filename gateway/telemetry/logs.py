@@ -1,7 +1,7 @@
 """Structured logs: JSON lines, or pretty ones on a terminal, and one line per request.
 
 Invariants: no body, key, query string or text of a foreign exception is ever logged, for any of
-them may carry a prompt or a secret. What failed is told by type and place (`failure`).
+them may carry a prompt or a secret. Failures are logged by type and place (`failure`).
 
 The line of a request costs the event loop an append; a thread renders and writes a batch of
 them some milliseconds later.
@@ -57,7 +57,8 @@ def configure_logs(process: str, *, style: Style | None = None, level: str = "in
 
 
 def failure(error: BaseException) -> dict[str, str]:
-    """What a log may say of an exception: its type, its cause's, and the place in our code."""
+    """Return what a log may contain of an exception: its type, its cause's type, and the place in
+    our code."""
     said = {"error": type(error).__name__}
     if error.__cause__ is not None:
         said["cause"] = type(error.__cause__).__name__
@@ -75,7 +76,7 @@ def failure(error: BaseException) -> dict[str, str]:
 
 
 def log_loop_failures(loop: asyncio.AbstractEventLoop) -> None:
-    """Have what no task caught logged by our law instead of asyncio's full account of it."""
+    """Log exceptions that no task caught by our rules, instead of asyncio's full traceback."""
     log = structlog.get_logger("asyncio")
 
     def handler(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -86,7 +87,7 @@ def log_loop_failures(loop: asyncio.AbstractEventLoop) -> None:
 
 
 class RequestLog:
-    """One line per request, rendered and written in a thread of its own.
+    """One line per request, rendered and written in a separate thread.
 
     When the reader of the log is so slow that more than 20,000 lines wait, further lines are
     dropped and counted: a request never waits for its log line.
@@ -103,7 +104,8 @@ class RequestLog:
         self._thread = ThreadPoolExecutor(1, "request-log")
 
     def note(self, line: dict[str, Any]) -> None:
-        """Take a request's fields; `at_ms` (Unix ms) is when it ended. The dict is given away."""
+        """Queue a request's fields; `at_ms` (Unix ms) is when it ended. The caller must not reuse
+        the dict."""
         if len(self._waiting) >= _MOST_WAITING:
             self._dropped.inc()
             return
@@ -112,7 +114,7 @@ class RequestLog:
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self._flush)
 
     async def close(self) -> None:
-        """Write what waits, then end the thread."""
+        """Write the waiting lines, then end the thread."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -155,8 +157,8 @@ class RequestLog:
 
 
 class _Unfailing:
-    """A log that cannot be written (its reader has gone, its disk is full) stops nobody: least of
-    all the answer to a request that was about to be told of its failure."""
+    """A log that cannot be written (its reader is gone, its disk is full) must never fail a
+    request, least of all the response that reports an error."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -171,7 +173,7 @@ class _Unfailing:
 
 
 class _ForwardHandler(logging.Handler):
-    """Passes the libraries' log records on, without the arguments, which may carry anything."""
+    """Pass on log records of libraries, without their arguments, which may contain anything."""
 
     def emit(self, record: logging.LogRecord) -> None:
         said = failure(record.exc_info[1]) if record.exc_info and record.exc_info[1] else {}
@@ -229,5 +231,5 @@ def _iso(at_ms: int) -> str:
 
 @lru_cache(2)
 def _second(at_s: int) -> str:
-    """Lines of the same second share most of their time."""
+    """Format a second once: lines of the same second share it."""
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -4,8 +4,8 @@ Invariants: counting on the hot path is an addition on a bound child: no lock (o
 process), no label handling, no formatting. Children are bound once, at start:
 `allowed = decisions.labels("allow", "")`, then `allowed.inc()` per request.
 
-A snapshot is plain data that msgpack carries, whole with its names and labels, so that
-whoever sums the snapshots of several processes need not know their metrics.
+A snapshot is plain data that msgpack can carry, including names and labels, so that the process that
+sums snapshots of several processes need not know their metrics.
 """
 
 from bisect import bisect_left
@@ -22,7 +22,7 @@ A histogram's value is [count of each bucket, …, count above the last bound, s
 """
 
 MAX_CHILDREN: Final = 1000
-"""Label values that one family keeps apart; further ones are counted together."""
+"""Most label values per family; further ones are counted together."""
 OVERFLOW_LABEL: Final = "(other)"
 
 
@@ -112,7 +112,7 @@ class Family(Generic[Child]):
         self._children: dict[tuple[str, ...], Child] = {}
 
     def labels(self, *values: str) -> Child:
-        """The child that counts for these label values. Bind it once where the values are known."""
+        """Return the child for these label values. Bind it once if the values are known."""
         if len(values) != len(self._labels):
             raise ValueError(f"expected the labels {self._labels}, got {values}")
         child = self._children.get(values)
@@ -123,7 +123,7 @@ class Family(Generic[Child]):
         return child
 
     def snapshot(self) -> dict[str, Any]:
-        """This family's part of a Snapshot."""
+        """Return this family's part of a Snapshot."""
         return {
             "kind": self._kind,
             "help": self._help,
@@ -141,7 +141,7 @@ class Registry:
         self._families: dict[str, Family[Counter] | Family[Gauge] | Family[Histogram]] = {}
 
     def counter(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Family[Counter]:
-        """A new family of counters; `name` ends in `_total`."""
+        """Add a family of counters; `name` ends in `_total`."""
         family = Family("counter", help_text, tuple(labels), "sum", (), Counter)
         self._add(name, family)
         return family
@@ -157,7 +157,7 @@ class Registry:
     def histogram(
         self, name: str, help_text: str, bounds: Sequence[float], labels: Sequence[str] = ()
     ) -> Family[Histogram]:
-        """A new family of histograms; bounds rise."""
+        """Add a family of histograms with ascending bounds."""
         if not bounds or any(a >= b for a, b in pairwise(bounds)):
             raise ValueError(f"the bounds of {name} do not rise")
         at = tuple(bounds)
@@ -166,7 +166,7 @@ class Registry:
         return family
 
     def snapshot(self) -> Snapshot:
-        """Everything counted so far, as plain data."""
+        """Return everything counted so far, as plain data."""
         return {name: family.snapshot() for name, family in self._families.items()}
 
     def _add(self, name: str, family: Family[Any]) -> None:

@@ -1,7 +1,7 @@
-"""What the gate counts, by name. One place, so that the documents can list it.
+"""The gate's metrics, in one place, so that the documentation can list them.
 
-Durations in seconds, amounts nowhere: the metrics carry no customer, key or model name, so
-they tell how the gate does and not whom it serves.
+Durations are in seconds; amounts never appear. The metrics carry no customer, key or model name, so
+they describe the gate and not whom it serves.
 """
 
 from collections.abc import Mapping
@@ -37,46 +37,48 @@ class GateMetrics:
             "creditgate_requests_in_flight", "Requests being served."
         ).labels()
         self.holds_open = registry.gauge(
-            "creditgate_holds_open", "Reservations made and not yet settled or released."
+            "creditgate_holds_open", "Reservations that are neither settled nor released."
         ).labels()
         self.estimate_over_actual = registry.histogram(
             "creditgate_estimate_over_actual_ratio",
-            "What was held at the end, divided by what was charged.",
+            "Amount held at the end, divided by the charge.",
             _RATIO,
         ).labels()
         self.settle_lag_seconds = registry.histogram(
             "creditgate_settle_lag_seconds",
-            "From the last byte of an answer until the ledger acknowledged its settle.",
+            "From the last byte of a response until the ledger acknowledged its settlement.",
             _LATENCY_S,
         ).labels()
         self.settle_journal_entries = registry.gauge(
             "creditgate_settle_journal_entries",
-            "Settles that wait in the local journal for the ledger.",
+            "Settlements waiting in the local journal for the ledger.",
         ).labels()
         self.endings_set_aside = registry.counter(
             "creditgate_endings_set_aside_total",
-            "Settles and releases that the ledger will never take; kept beside the journal.",
+            "Settlements and releases that the ledger rejected permanently; kept in "
+            "`journal/*.rejected`.",
         ).labels()
         self.upstream_latency_seconds = registry.histogram(
             "creditgate_upstream_latency_seconds",
-            "From sending a request upstream until the first byte of its answer.",
+            "From sending a request upstream until the first byte of the response.",
             _UPSTREAM_S,
             ("upstream",),
         )
         self.upstream_failures = registry.counter(
             "creditgate_upstream_failures_total",
-            "Upstream attempts without a complete response, by what failed (dns, refused, unreachable,"
-            " tls, timeout, reset, closed, malformed, busy, stopped, auth: it refused the gate's credential).",
+            "Upstream attempts without a complete response, by what failed (dns, refused, "
+            "unreachable, tls, timeout, reset, closed, malformed, busy, stopped; auth: it "
+            "rejected the gate's credential).",
             ("upstream", "kind"),
         )
         self.added_latency_seconds = registry.histogram(
             "creditgate_added_latency_seconds",
-            "What the gate adds before the upstream is asked: reading, estimate, reserve.",
+            "Time that the gate adds before forwarding: reading, estimate, reserve.",
             _LATENCY_S,
         ).labels()
         self.log_lines_dropped = registry.counter(
             "creditgate_log_lines_dropped_total",
-            "Request lines not written because the log's reader was too slow.",
+            "Request log lines dropped because the log's reader was too slow.",
         ).labels()
 
 
@@ -84,27 +86,27 @@ _EXPORTER_GAUGES: Final = {
     "lag_events": ("creditgate_outbox_lag_events", "Events written and not yet in the store."),
     "lag_seconds": ("creditgate_outbox_lag_seconds", "Age of the oldest undelivered event."),
     "waiting": ("creditgate_exporter_waiting", "1 while the store or the ledger is unreachable."),
-    "signals_waiting": ("creditgate_signals_waiting", "Signals that are not delivered yet."),
+    "signals_waiting": ("creditgate_signals_waiting", "Signals not delivered yet."),
     "signals_lag_seconds": (
         "creditgate_signals_lag_seconds",
-        "How long the oldest undelivered signal has waited.",
+        "Age of the oldest undelivered signal.",
     ),
 }
 _EXPORTER_COUNTERS: Final = {
     "batches": "Batches delivered to the store.",
     "delivered": "Events delivered to the store.",
     "duplicates": "Events that the store already had.",
-    "dead_letters": "Events given up, kept with their reason.",
+    "dead_letters": "Events that cannot be delivered, kept with their reason.",
     "anomalies": "Gaps and repeats found in the sequence of events.",
-    "retries": "Deliveries tried again.",
-    "signals_delivered": "Signals that their receiver took.",
-    "signals_failed": "Attempts at a signal that its receiver did not take.",
+    "retries": "Deliveries retried.",
+    "signals_delivered": "Signals accepted by their receiver.",
+    "signals_failed": "Failed attempts to deliver a signal.",
     "signals_dead": "Signals given up, kept with their reason.",
 }
 
 
 def exporter_snapshot(figures: Mapping[str, float]) -> Snapshot:
-    """The exporter's own figures, by its names for them, as metrics; those it does not name are 0."""
+    """Convert the exporter's figures, by its names, to metrics; missing ones are 0."""
     registry = Registry()
     for figure, (name, text) in _EXPORTER_GAUGES.items():
         registry.gauge(name, text, merge="max").labels().set(figures.get(figure, 0))
@@ -121,14 +123,14 @@ class SupervisorMetrics:
     def __init__(self) -> None:
         registry = self.registry = Registry()
         self.restarts = registry.counter(
-            "creditgate_process_restarts_total", "Processes replaced after dying.", ("role",)
+            "creditgate_process_restarts_total", "Processes replaced after they died.", ("role",)
         )
         self.processes_ready = registry.gauge(
-            "creditgate_processes_ready", "Processes that serve.", ("role",)
+            "creditgate_processes_ready", "Processes that are ready.", ("role",)
         )
         self.reloads = registry.counter(
             "creditgate_config_reloads_total",
-            "Configurations offered while running, by result (committed, refused).",
+            "Configuration reloads, by result (committed, refused).",
             ("result",),
         )
         self.ledger_up = registry.gauge(

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from loadtest.accuracy import chart, report
-from loadtest.accuracy.contenders import Contender, contenders
+from loadtest.accuracy.contenders import Contender
+from loadtest.accuracy.peers import contenders
 from loadtest.accuracy.report import Report
 from loadtest.accuracy.run import Outcome, run
 from loadtest.accuracy.scenario import Scenario
@@ -48,10 +49,18 @@ def run_all(
     return Report(scenario, repetitions, chosen, outcomes)
 
 
+def _installed(peers: Path | None, name: str) -> Path | None:
+    """The Python of a peer's environment, where it is installed."""
+    if peers is None:
+        return None
+    python = peers.absolute().with_name(f"{peers.name}-{name}") / "bin" / "python"
+    return python if python.exists() else None
+
+
 def main() -> None:
     """Entry point of `python -m loadtest.accuracy`."""
     parser = argparse.ArgumentParser(prog="loadtest.accuracy", description=__doc__)
-    parser.add_argument("--hardcap", type=Path, help="the Python that has hardcap installed")
+    parser.add_argument("--peers", type=Path, help="peers are in PEERS-hardcap, PEERS-tensorzero")
     parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--only", action="append", help="contenders by the start of their name")
     parser.add_argument("--out", type=Path, default=Path("reports/accuracy"), help="folder")
@@ -64,15 +73,18 @@ def main() -> None:
             )
     arguments = parser.parse_args()
     scenario = replace(Scenario(), **{name: getattr(arguments, name) for name in CHANGEABLE})
-    chosen = contenders(arguments.hardcap)
+    hardcap, tensorzero = (_installed(arguments.peers, name) for name in ("hardcap", "tensorzero"))
+    chosen = contenders(hardcap, tensorzero)
     if arguments.only:
         chosen = [one for one in chosen if one.name.startswith(tuple(arguments.only))]
         if not chosen:
             raise SystemExit(f"no contender begins with {' or '.join(arguments.only)}")
     console = Console()
     console.width = max(console.width, report.WIDTH)
-    if arguments.hardcap is None:
-        console.print("Without hardcap (--hardcap PYTHON): time and refusals are not judged.")
+    if hardcap is None:
+        console.print("hardcap is not installed: time and refusals are not judged.")
+    if tensorzero is None:
+        console.print("TensorZero is not installed: it is left out.")
     made = run_all(chosen, scenario, arguments.repetitions, console)
     arguments.out.mkdir(parents=True, exist_ok=True)
     figures = arguments.out / "accuracy.json"

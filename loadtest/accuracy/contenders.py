@@ -1,8 +1,6 @@
-"""Three replicas of a gate on one Redis, by contender: started, asked what they charged, stopped.
+"""What a contender is, and the gate as one, with each policy: replicas on one Redis.
 
-hardcap is started as its own documentation says, from an environment of its own; its budget is a
-window of tokens, here one of ten years. Ours is a wallet of as many nano-credits as the budget
-has tokens, and a price of one nano-credit for a token of input or output.
+A budget is a wallet with as many nano-credits as it has tokens; a token of input or output costs one.
 """
 
 import contextlib
@@ -15,23 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import orjson
 import redis
 import redis.asyncio
 import uvloop
-import yaml
 
 from gateway.domain.money import format_amount
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.codec.records import Wallet
 from loadtest import gate as gates
 from loadtest.accuracy.scenario import WARM, Scenario, key_of
-from loadtest.peers import hardcap as hardcaps
 
 RICH_TOKENS: Final = 10**12
 """The warming tenant's budget."""
-TEN_YEARS_S: Final = 315_360_000
 
 TEMPLATE_TOKENS: Final = 4
 """What the model's template adds to a message, as its operator knows it; hardcap assumes as much."""
@@ -51,12 +45,14 @@ class Replicas:
 
     pids:     by part: "gate" serves, "other" is what belongs to it (supervisor, exporter)
     charges:  the tenants' charges at this moment
-    verified: after the replicas have stopped: what its own audit says, None when it has none
+    charges:  the tenants' charges at this moment
+    request:  the request of a tenant for an answer of so many tokens, on the wire
     """
 
     urls: Sequence[str]
     pids: Callable[[], Mapping[str, list[int]]]
     charges: Callable[[], Mapping[str, Charge]]
+    request: Callable[[Scenario, str, int], bytes] = Scenario.request
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,78 +156,9 @@ def _verify(folder: Path) -> list[str]:
     return [] if done.returncode == 0 else [str(drift) for drift in document["drifts"]]
 
 
-# -- hardcap
-
-
-def hardcap(name: str, about: str, python: Path, budget: Mapping[str, Any]) -> Contender:
-    """hardcap with this `budget` section, run by the Python that has it installed."""
-
-    @contextlib.contextmanager
-    def running(scenario: Scenario, url: str, socket: Path, folder: Path) -> Iterator[Replicas]:
-        config = folder / "hardcap.yaml"
-        document = {
-            "redis_url": f"unix://{socket}",
-            "budget": dict(budget),
-            "upstreams": {"sim": {"kind": "openai", "base_url": url}},
-            "routes": {
-                gates.MODEL: {"targets": [{"upstream": "sim", "model": gates.MODEL}]},
-            },
-            "tenants": {
-                tenant: {
-                    "api_keys": [key_of(tenant)],
-                    "budget": {"window_s": TEN_YEARS_S, "total": total},
-                }
-                for tenant, total in [*((t, scenario.budget) for t in scenario.names), (WARM, 0)]
-            },
-        }
-        config.write_text(yaml.safe_dump(document))
-        with contextlib.ExitStack() as stack:
-            log = stack.enter_context((folder / "hardcap.log").open("wb"))
-            replicas = [
-                stack.enter_context(hardcaps.serving(python, config, log))
-                for _ in range(scenario.replicas)
-            ]
-            urls = [replica.url for replica in replicas]
-            yield Replicas(
-                urls,
-                lambda: {"gate": [replica.pid for replica in replicas]},
-                lambda: _hardcap_charges(scenario, urls[0]),
-            )
-
-    return Contender(name, about, False, running, peer=budget.get("estimator") == "p95")
-
-
-def _hardcap_charges(scenario: Scenario, url: str) -> dict[str, Charge]:
-    charges = {}
-    for tenant in scenario.names:
-        answer = httpx.get(
-            f"{url}/v1/hardcap/usage",
-            headers={"authorization": f"Bearer {key_of(tenant)}"},
-            trust_env=False,
-        ).raise_for_status()
-        said = answer.json()
-        charges[tenant] = Charge(sum(said["used"].values()), sum(said["reserved"].values()))
-    return charges
-
-
-# -- all of them
-
 OURS: Final = (
     ours("strict", "holds the whole bound", {"preset": "strict"}),
     ours("balanced", "holds what is expected, and grows", {"preset": "balanced"}),
     ours("clamp", "lowers the output maximum to what is left", {"preset": "strict", "clamp": True}),
     ours("generous", "finishes into overdraft", {"preset": "generous"}),
 )
-
-
-def contenders(hardcap_python: Path | None) -> list[Contender]:
-    """All that are run; without hardcap when there is no Python that has it."""
-    if hardcap_python is None:
-        return list(OURS)
-    python = hardcap_python
-    peers = [
-        hardcap("hardcap count", "counts afterwards", python, {"accounting": "posthoc"}),
-        hardcap("hardcap max", "reserves max_tokens", python, {"estimator": "max_tokens"}),
-        hardcap("hardcap p95", "its default: rolling p95, truncates", python, {"estimator": "p95"}),
-    ]
-    return [*peers, *OURS]

@@ -150,9 +150,8 @@ def _minus(after: float, before: float) -> float:
 async def _warm(scenario: Scenario, replicas: Replicas) -> None:
     lengths = scenario.lengths(WARM, 0)
     count = scenario.warm_requests
-    await Callers(
-        scenario, WARM, replicas.urls, lengths, callers=min(count, _WARM_CALLERS), requests=count
-    ).run()
+    callers = min(count, _WARM_CALLERS)
+    await Callers(scenario, WARM, replicas, lengths, callers=callers, requests=count).run()
 
 
 async def _load(
@@ -171,7 +170,7 @@ async def _load(
 
     telling = asyncio.ensure_future(tell())
     tenants = [
-        Callers(scenario, name, replicas.urls, scenario.lengths(name, repetition), on_token=count)
+        Callers(scenario, name, replicas, scenario.lengths(name, repetition), on_token=count)
         for name in scenario.names
     ]
     try:

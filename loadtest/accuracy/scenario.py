@@ -6,14 +6,14 @@ A token of input and a token of output count one each against the budget, in bot
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from loadtest.gate import MODEL
-from loadtest.requests import CLIENT_HEADERS, http_request
+from loadtest.requests import CHAT_PATH, CLIENT_HEADERS, http_request
 
 PROMPT: Final = "Tell me a story."
 INPUT_TOKENS: Final = 11
@@ -64,17 +64,26 @@ class Scenario:
 
     def request(self, tenant: str, tokens: int) -> bytes:
         """The request for an answer of so many tokens, on the wire; `served` knows it by `tag`."""
-        pace = "" if tenant == WARM else f" ttft_ms={self.ttft_ms:g} itl_ms={self.itl_ms:g}"
-        document = {
-            "model": MODEL,
-            "max_tokens": self.max_tokens,
-            "stream": True,
-            "messages": [{"role": "user", "content": PROMPT}],
-            # not part of the prompt: neither gate counts it
-            "metadata": {"sim": f"tokens={tokens} input={INPUT_TOKENS}{pace} tag={tenant}"},
-        }
-        headers = {**CLIENT_HEADERS, "authorization": f"Bearer {key_of(tenant)}"}
-        return http_request("/v1/chat/completions", orjson.dumps(document), headers)
+        return http_chat(tenant, chat_document(self, tenant, tokens))
+
+
+def chat_document(scenario: Scenario, tenant: str, tokens: int) -> dict[str, Any]:
+    """The body of the request for an answer of so many tokens."""
+    pace = "" if tenant == WARM else f" ttft_ms={scenario.ttft_ms:g} itl_ms={scenario.itl_ms:g}"
+    return {
+        "model": MODEL,
+        "max_tokens": scenario.max_tokens,
+        "stream": True,
+        "messages": [{"role": "user", "content": PROMPT}],
+        # not part of the prompt: no gate counts it
+        "metadata": {"sim": f"tokens={tokens} input={INPUT_TOKENS}{pace} tag={tenant}"},
+    }
+
+
+def http_chat(tenant: str, document: Mapping[str, Any], path: str = CHAT_PATH) -> bytes:
+    """A tenant's chat request on the wire."""
+    headers = {**CLIENT_HEADERS, "authorization": f"Bearer {key_of(tenant)}"}
+    return http_request(path, orjson.dumps(document), headers)
 
 
 def key_of(tenant: str) -> str:

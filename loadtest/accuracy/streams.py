@@ -1,14 +1,16 @@
 """The callers of one tenant: so many streams at once until the budget is exhausted.
 
-Invariants: a caller asks again after a transient refusal when `Retry-After` says, with the same request;
-a terminal refusal ends it; whatever else goes wrong is counted and asked again. A stream counts
-as cut when it brought fewer tokens than the answer has: an error, an early end, a lower maximum.
+Invariants: after a transient refusal a caller sends the same request again when `Retry-After` says; a
+terminal refusal ends it; whatever else goes wrong is counted and sent again. Where a refusal says neither
+when to come back nor that it is final, it is final once no token has reached any caller of the tenant
+between two of them: nothing runs any more whose end could free credit. A stream counts as cut when it
+brought fewer tokens than the answer has: an error, an early end, a lower maximum.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, cast
 from urllib.parse import urlsplit
@@ -16,6 +18,7 @@ from urllib.parse import urlsplit
 import httptools
 import orjson
 
+from loadtest.accuracy.contenders import Replicas
 from loadtest.accuracy.scenario import Scenario
 
 TOKEN: Final = b'"delta":{"content":"'
@@ -26,7 +29,7 @@ MOST_FAILURES: Final = 100
 _KEPT_ERROR_BYTES: Final = 2048
 
 TERMINAL: Final = frozenset({(402, "credit_balance_exhausted"), (429, "budget_exceeded")})
-"""Refusals after which asking again is in vain: ours, and hardcap's."""
+"""Refusals that are final: ours, and hardcap's."""
 
 
 class LoadFailed(Exception):
@@ -142,7 +145,7 @@ class _Connection(asyncio.Protocol):
 class Callers:
     """The callers of one tenant; `run` them once.
 
-    urls:     the replicas, to which the callers are dealt in turn
+    replicas: to which the callers are assigned in turn
     lengths:  how long the answers of the requests are, in order
     requests: how many to send at most; None until the budget is exhausted
     """
@@ -151,7 +154,7 @@ class Callers:
         self,
         scenario: Scenario,
         tenant: str,
-        urls: Sequence[str],
+        replicas: Replicas,
         lengths: Iterator[int],
         *,
         callers: int | None = None,
@@ -160,11 +163,15 @@ class Callers:
     ) -> None:
         self._scenario = scenario
         self._tenant = tenant
-        self._hosts = [(parts.hostname or "", parts.port or 80) for parts in map(urlsplit, urls)]
+        self._hosts = [
+            (parts.hostname or "", parts.port or 80) for parts in map(urlsplit, replicas.urls)
+        ]
         self._lengths = lengths
         self._callers = callers or scenario.streams
         self._left = requests
         self._on_token = on_token or (lambda _tokens: None)
+        self._request = replicas.request
+        self._last_token_s = 0.0
         self._began_s = 0.0
         self._connections: set[_Connection] = set()
         self.load = TenantLoad()
@@ -189,28 +196,44 @@ class Callers:
         load = self.load
         connection = await self._connect(number)
         wanted = self._next()
+        refused_s = 0.0
         while wanted:
             if not connection.open:
                 self._connections.discard(connection)
                 connection = await self._connect(number)
-            answer = await connection.ask(self._scenario.request(self._tenant, wanted))
+            answer = await connection.ask(self._request(self._scenario, self._tenant, wanted))
             kind, code = _error(answer.error)
             if answer.status == 200:
                 self._note(answer, wanted)
                 wanted = self._next()
-            elif (answer.status, code) in TERMINAL or (answer.status, kind) in TERMINAL:
+                refused_s = 0.0
+            elif self._is_final(answer, kind, code, refused_s):
                 load.refusals[_named(kind, code)] += 1
                 load.terminal += 1
                 load.refused_s = load.refused_s or time.monotonic() - self._began_s
                 return
             elif answer.status == 429:
                 load.refusals[_named(kind, code)] += 1
+                refused_s = refused_s or time.monotonic()
+                if self._last_token_s > refused_s:
+                    refused_s = time.monotonic()
                 await asyncio.sleep(float(answer.retry_after or RETRY_S))
             else:
                 load.failures[f"{answer.status} {code or kind}".strip()] += 1
                 if load.failures.total() > MOST_FAILURES:
                     raise LoadFailed(f"{self._tenant}: {dict(load.failures)}")
                 await asyncio.sleep(RETRY_S)
+
+    def _is_final(self, answer: _Answer, kind: str, code: str, refused_s: float) -> bool:
+        """Whether this refusal is for good. refused_s: when the same request was refused before; 0 is never"""
+        if {(answer.status, code), (answer.status, kind)} & TERMINAL:
+            return True
+        silent = answer.status == 429 and not answer.retry_after
+        return silent and bool(refused_s) and self._last_token_s < refused_s
+
+    def _arrived(self, tokens: int) -> None:
+        self._last_token_s = time.monotonic()
+        self._on_token(tokens)
 
     def _next(self) -> int:
         """The length of the next request's answer; 0 when all are sent."""
@@ -232,9 +255,7 @@ class Callers:
     async def _connect(self, number: int) -> _Connection:
         host, port = self._hosts[number % len(self._hosts)]
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(
-            lambda: _Connection(self._on_token), host, port
-        )
+        _, connection = await loop.create_connection(lambda: _Connection(self._arrived), host, port)
         self._connections.add(connection)
         return connection
 

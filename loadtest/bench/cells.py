@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import orjson
 
 from loadtest.gate import MODEL, TLS_MODEL
-from loadtest.requests import CLIENT_HEADERS, Shot, chat_body, http_request
+from loadtest.requests import CHAT_PATH, CLIENT_HEADERS, Shot, chat_body, http_request
 
 KEY: Final = "sk-load"
 TOKENS: Final = 62
@@ -46,12 +49,26 @@ class Cell:
         """Workload and upstream."""
         return f"{self.workload}, {self.upstream} upstream"
 
-    def shot(self, fields: Mapping[str, str]) -> Shot:
-        """Its request; about eleven header fields and these."""
+    def shot(
+        self,
+        fields: Mapping[str, str],
+        members: Mapping[str, Any] = MappingProxyType({}),
+        path: str = CHAT_PATH,
+    ) -> Shot:
+        """Build its request: an SDK's eleven header fields and body, with what a contender needs.
+
+        fields:  header fields to add
+        members: of the body, to add or to replace
+        """
         line = f"sim: tokens={TOKENS}" + (f" itl_ms={self.itl_ms}" if self.itl_ms else "")
         model = MODELS[self.upstream]
         body = chat_body(model, stream=self.stream, size_bytes=self.body_bytes, line=line)
-        return Shot(http_request("/v1/chat/completions", body, headers(fields)))
+        return Shot(http_request(path, with_members(body, members), headers(fields)))
+
+
+def with_members(body: bytes, members: Mapping[str, Any]) -> bytes:
+    """Add these members to a JSON object, or replace them."""
+    return orjson.dumps({**orjson.loads(body), **members}) if members else body
 
 
 def headers(fields: Mapping[str, str]) -> dict[str, str]:

@@ -1,9 +1,10 @@
-"""What a run says of each figure that design asks for, by its name there.
+"""What a run says of each performance target: ratios to peers in the same run, and absolute costs.
 
-Invariants: a figure is a ratio to what ran in the same minutes, or a cost inside Redis or in memory; one from
-another day never decides. Of nginx with a Lua gate the better variant counts.
+Invariants: a figure is a ratio to what ran in the same minutes, a count, or a cost inside Redis or in
+memory; one from another day never decides. Of nginx with a Lua gate the cheaper variant counts.
 """
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -14,100 +15,115 @@ from loadtest.bench.report import Report
 from loadtest.bench.sampling import Key
 from loadtest.bench.stage import DIRECT
 from loadtest.figures import Figure
-from loadtest.ledger_cost import FULL_US, FULL_XADDS, LEAN_US, Cost
-from loadtest.peers import hardcap, litellm, nginx_lua, ours
+from loadtest.ledger_cost import ONE, THREE, Case, Cost
+from loadtest.peers import hardcap, nginx_lua, ours, tensorzero
 
 _LUA: Final = (nginx_lua.NAME, nginx_lua.POOLED)
+_ZERO: Final = (tensorzero.NAME,)
 
-_CPU: Final = (
+BYTECODES: Final = Figure("bytecodes per JSON request", None, 5000, 3500)
+CPU: Final[tuple[tuple[Figure, str, tuple[str, ...]], ...]] = (
+    (Figure("CPU per JSON request / nginx+lua's, c=32", None, 1.8, 1.2), JSON_32, _LUA),
+    (Figure("CPU per JSON request / nginx+lua's, c=256", None, 1.8, 1.2), JSON_256, _LUA),
+    (Figure("CPU per stream / nginx+lua's, SSE burst", None, 1.6, 1.2), BURST, _LUA),
+    (Figure("CPU per stream / nginx+lua's, paced SSE", None, 1.4, 1.1), PACED, _LUA),
+    (Figure("CPU per JSON request / TensorZero's, c=32", None, 0.35, 0.25), JSON_32, _ZERO),
+    (Figure("CPU per stream / TensorZero's, SSE burst", None, 0.2, 0.12), BURST, _ZERO),
+)
+ADDED: Final = Figure("added p50 at 1,000 requests/s / nginx+lua's", None, 2.0, 1.2)
+THROUGHPUT: Final = (
+    (Figure("throughput on one core / hardcap's, JSON", None, 4, 6, at_least=True), JSON_32),
+    (Figure("throughput on one core / hardcap's, SSE burst", None, 8, 12, at_least=True), BURST),
+)
+MEMORY: Final = {
+    "plain": Figure("memory per idle stream, plain upstream, KiB", None, 24, 16),
+    "tls": Figure("memory per idle stream, TLS upstream, KiB", None, 64, 48),
+}
+PAIRS: Final = (
     (
-        "gateway CPU per JSON request against nginx+Lua (best of its variants), c=32",
-        JSON_32,
-        1.0,
-        0.65,
+        Figure("Redis CPU per reserve+settle, plain wallet, µs", None, 60, 45),
+        Case(ONE, 1, tiers=False),
     ),
     (
-        "gateway CPU per JSON request against nginx+Lua (best of its variants), c=256",
-        JSON_256,
-        1.0,
-        0.65,
+        Figure("Redis CPU per reserve+settle, everything on, µs", None, 95, 70),
+        Case(THREE, 2, tiers=True),
     ),
-    ("the same, SSE burst", BURST, 1.0, 0.85),
-    ("the same, paced SSE", PACED, 1.6, 1.1),
 )
-_THROUGHPUT: Final = (
-    ("throughput against LiteLLM 1.106.2, JSON c=32, one core", JSON_32, litellm.NAME, 100, 180),
-    ("throughput against hardcap 0.1.0, JSON", JSON_32, hardcap.NAME, 5, 8),
-    ("throughput against hardcap 0.1.0, SSE", BURST, hardcap.NAME, 8, 14),
-)
-_MEMORY: Final = (("plain", 32, 16), ("tls", 80, 64))
+_LEFT_OUT: Final = "left out of this run"
 
 
 @dataclass(slots=True)
 class Run:
-    """All that a run has measured. idle_faults: why streams were not weighed, by contender and upstream."""
+    """Everything that a run has measured.
+
+    idle_faults:      why idle streams were not weighed, by contender and upstream
+    bytecodes:        per JSON request; None when not counted, and `bytecodes_fault` says why
+    """
 
     report: Report
     costs: Sequence[Cost] = ()
     idles: Sequence[Idle] = ()
     idle_faults: dict[Key, str] = field(default_factory=dict)
+    bytecodes: int | None = None
+    bytecodes_fault: str = _LEFT_OUT
 
     def faults(self) -> dict[str, str]:
         """What could not be measured, and why."""
         idle = {
-            f"{name}, streams that wait, {upstream} upstream": why
+            f"{name}, idle streams, {upstream} upstream": why
             for (name, upstream), why in self.idle_faults.items()
         }
         return {**self.report.faults(), **idle}
 
 
 def figures(run: Run) -> list[Figure]:
-    """Every figure of design's table, in its order."""
-    report = run.report
-    found = [_cpu(report, *row) for row in _CPU]
-    found += [_throughput(report, *row) for row in _THROUGHPUT]
-    found += _pairs(run.costs)
-    found.append(_added(report))
-    found.append(
-        Figure(
-            "exporter, events a second and core into Postgres and ClickHouse form",
-            None,
-            30_000,
-            60_000,
-            at_least=True,
-            note="not part of this benchmark yet",
-        )
+    """Every target with its value, in the order of docs/explanation/performance.md."""
+    lua, zero = (
+        [_cpu(run.report, *row) for row in CPU if row[2] == peers] for peers in (_LUA, _ZERO)
     )
-    found += [_memory(run, *row) for row in _MEMORY]
-    return found
+    return [
+        _bytecodes(run),
+        *lua,
+        _added(run.report),
+        *zero,
+        *(_throughput(run.report, *row) for row in THROUGHPUT),
+        *(_memory(run, upstream) for upstream in MEMORY),
+        *(figure for row in PAIRS for figure in _pairs(run.costs, *row)),
+    ]
 
 
-def _cpu(report: Report, name: str, workload: str, must: float, aim: float) -> Figure:
+def _bytecodes(run: Run) -> Figure:
+    if run.bytecodes is None:
+        return replace(BYTECODES, note=run.bytecodes_fault)
+    note = f"counted on Python {platform.python_version()}; other versions count differently"
+    return replace(BYTECODES, value=run.bytecodes, note=note)
+
+
+def _cpu(report: Report, target: Figure, workload: str, peers: tuple[str, ...]) -> Figure:
     mine = report.cpu_us(workload, ours.NAME)
-    peers = {peer: cost for peer in _LUA if (cost := report.cpu_us(workload, peer))}
-    if not mine or not peers:
-        return Figure(name, None, must, aim, note=report.why_not(workload, ours.NAME, *_LUA))
-    best = min(peers, key=lambda peer: peers[peer])
-    said = f"{mine:,.0f} µs, {best} {peers[best]:,.0f} µs"
-    note = said + report.noise(workload, ours.NAME, best)
-    return Figure(name, mine / peers[best], must, aim, note=note)
-
-
-def _throughput(
-    report: Report, name: str, workload: str, peer: str, must: float, aim: float
-) -> Figure:
-    mine, theirs = (report.median(workload, of, "per_second") for of in (ours.NAME, peer))
+    theirs = {peer: cost for peer in peers if (cost := report.cpu_us(workload, peer))}
     if not mine or not theirs:
-        why = report.why_not(workload, ours.NAME, peer)
-        return Figure(name, None, must, aim, at_least=True, note=why)
+        return replace(target, note=report.why_not(workload, ours.NAME, *peers))
+    best = min(theirs, key=lambda peer: theirs[peer])
+    note = f"{mine:,.0f} µs, {best} {theirs[best]:,.0f} µs"
+    note += report.noise(workload, ours.NAME, best)
+    return replace(target, value=mine / theirs[best], note=note)
+
+
+def _throughput(report: Report, target: Figure, workload: str) -> Figure:
+    names = (ours.NAME, hardcap.NAME)
+    mine, theirs = (report.median(workload, of, "per_second") for of in names)
+    if not mine or not theirs:
+        return replace(target, note=report.why_not(workload, *names))
     share = report.median(workload, ours.NAME, "core_share") or 0.0
     note = f"{mine:,.0f} and {theirs:,.1f} a second; the gate used {share:.0%} of its core"
-    note += report.noise(workload, ours.NAME, peer)
-    return Figure(name, mine / theirs, must, aim, at_least=True, note=note)
+    costs = [report.cpu_us(workload, of) for of in names]
+    if costs[0] and costs[1]:
+        note += f"; by CPU {costs[1] / costs[0]:.1f}"
+    return replace(target, value=mine / theirs, note=note + report.noise(workload, *names))
 
 
 def _added(report: Report) -> Figure:
-    name, must, aim = "added p50 at 1,000 rps against nginx+Lua's", 1.5, 1.0
     direct, mine = (report.median(JSON_RATE, of, "p50_ms") for of in (DIRECT, ours.NAME))
     peers = {
         peer: p50_ms - (direct or 0.0)
@@ -115,35 +131,29 @@ def _added(report: Report) -> Figure:
         if (p50_ms := report.median(JSON_RATE, peer, "p50_ms"))
     }
     if not direct or not mine or not peers:
-        return Figure(
-            name, None, must, aim, note=report.why_not(JSON_RATE, DIRECT, ours.NAME, *_LUA)
-        )
+        return replace(ADDED, note=report.why_not(JSON_RATE, DIRECT, ours.NAME, *_LUA))
     best = min(peers, key=lambda peer: peers[peer])
-    said = f"+{mine - direct:.2f} ms, {best} +{peers[best]:.2f} ms on {direct:.2f} ms"
+    note = f"{mine - direct:+.2f} ms, {best} {peers[best]:+.2f} ms on {direct:.2f} ms"
     if peers[best] <= 0:
-        return Figure(name, None, must, aim, note=f"{said}: too small to compare")
-    note = said + report.noise(JSON_RATE, DIRECT, ours.NAME, best)
-    return Figure(name, (mine - direct) / peers[best], must, aim, note=note)
+        return replace(ADDED, note=f"{note}: too small to compare")
+    note += report.noise(JSON_RATE, DIRECT, ours.NAME, best)
+    return replace(ADDED, value=(mine - direct) / peers[best], note=note)
 
 
-def _pairs(costs: Sequence[Cost]) -> list[Figure]:
-    found = []
-    for target in (FULL_US, FULL_XADDS, LEAN_US):
-        measured = [one for cost in costs for one in cost.figures() if one.name == target.name]
-        found += measured or [replace(target, note="left out of this run")]
-    return found
-
-
-def _memory(run: Run, upstream: str, must: float, aim: float) -> Figure:
-    name = f"memory per idle stream, {'TLS' if upstream == 'tls' else upstream} upstream, KiB"
+def _memory(run: Run, upstream: str) -> Figure:
+    target = MEMORY[upstream]
     for idle in run.idles:
         if (idle.target, idle.upstream) == (ours.NAME, upstream):
             note = f"{idle.streams:,} streams on {idle.base_mib:.0f} MiB"
-            return Figure(name, idle.kib_each, must, aim, note=note)
-    return Figure(
-        name,
-        None,
-        must,
-        aim,
-        note=run.idle_faults.get((ours.NAME, upstream), "left out of this run"),
-    )
+            return replace(target, value=idle.kib_each, note=note)
+    return replace(target, note=run.idle_faults.get((ours.NAME, upstream), _LEFT_OUT))
+
+
+def _pairs(costs: Sequence[Cost], target: Figure, case: Case) -> list[Figure]:
+    """The target on each server that was measured: Valkey, and Redis where it is installed."""
+    measured = [
+        replace(target, value=cost.cpu_us, note=f"{case.name}; {cost.server}, depth {cost.depth}")
+        for cost in costs
+        if cost.case == case
+    ]
+    return measured or [replace(target, note=_LEFT_OUT)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from loadtest.bench.cells import MODELS, headers
+from loadtest.bench.cells import MODELS, headers, with_members
 from loadtest.generator import Load
 from loadtest.peers.target import Target
 from loadtest.requests import Shot, chat_body, http_request, in_turn
@@ -52,7 +52,8 @@ async def measure(target: Target, upstream: str, streams: int, settle_s: float =
 
     def request(line: str) -> bytes:
         body = chat_body(MODELS[upstream], stream=True, line=line)
-        return http_request("/v1/chat/completions", body, fields)
+        body = with_members(body, target.members(upstream))
+        return http_request(target.path, body, fields)
 
     warm = Shot(request("sim: tokens=3"))
     await Load(url, in_turn([warm] * _WARM), connections=8).run()

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -15,6 +15,7 @@ from rich.table import Table
 from loadtest.bench.cells import Cell
 from loadtest.bench.idle import Idle
 from loadtest.bench.sampling import Key
+from loadtest.interpreters import Interpreter
 from loadtest.measure import Sample, median, quiet
 from loadtest.peers import ours
 
@@ -26,16 +27,19 @@ WIDTH: Final = 150
 class Report:
     """The samples of a run, by cell and target.
 
-    missing: of each contender that could not run, why
-    failed:  of a contender in a workload: why there is no sample
+    missing:      of each contender that could not run, why
+    failed:       of a contender in a workload: why there is no sample
+    about:        of each contender: version, configuration, what it gates
+    interpreters: of each contender in Python: version and build of its interpreter
     """
 
     cells: Sequence[Cell]
     targets: Sequence[str]
-    samples: Mapping[Key, Sequence[Sample]]
+    samples: Mapping[Key, Sequence[Sample]] = dataclasses.field(default_factory=dict)
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
     failed: Mapping[Key, str] = dataclasses.field(default_factory=dict)
     about: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    interpreters: Mapping[str, Interpreter] = dataclasses.field(default_factory=dict)
 
     def believed(self, cell: str, target: str) -> tuple[list[Sample], bool]:
         """The quiet samples, and whether there were enough of them."""
@@ -168,6 +172,19 @@ def idle_table(idles: Sequence[Idle]) -> Table:
         cells = (f"{idle.kib_each:.1f}", f"{idle.streams:,}", f"{idle.base_mib:.0f}")
         table.add_row(idle.target, idle.upstream, *cells)
     return table
+
+
+def interpreter_warning(interpreters: Collection[Interpreter]) -> str:
+    """What a reader must know of the interpreters; "" when all are the same kind of optimised build."""
+    kinds = sorted({str(interpreter) for interpreter in interpreters})
+    if len(kinds) > 1:
+        return f"Contenders in Python run on different interpreters: {'; '.join(kinds)}."
+    if not all(interpreter.optimised for interpreter in interpreters):
+        return (
+            f"Contenders in Python run on {kinds[0]}: 15 to 20 % slower than on an optimised one."
+            " BENCH_PYTHON=PATH names another."
+        )
+    return ""
 
 
 def machine() -> dict[str, Any]:

@@ -8,7 +8,7 @@ that what the machine does in those minutes meets them all. What a contender can
 import asyncio
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,7 +18,7 @@ from loadtest.bench.cells import Cell
 from loadtest.generator import Load, Result, percentile
 from loadtest.measure import NOTHING_SPENT, Sample, cpu_s, machine_busy_s, redis_cost
 from loadtest.peers.target import Target
-from loadtest.requests import same
+from loadtest.requests import Shot, same
 
 _SETTLE_TIME_S: Final = 0.2
 _DRAIN_S: Final = 15.0
@@ -40,6 +40,7 @@ class Bench:
 
     around:  processes that belong to the measurement beside the contenders: providers, Redis
     failed:  of a contender in a workload: why there is no sample
+    plain_only: contenders that take the workloads in front of the plain upstream only
     """
 
     seconds: float
@@ -47,8 +48,20 @@ class Bench:
     around: Sequence[int]
     targets: Sequence[Target]
     gate: str
+    plain_only: Collection[str] = ()
     samples: dict[Key, list[Sample]] = field(default_factory=dict)
     failed: dict[Key, str] = field(default_factory=dict)
+
+    def _taking(self, cell: Cell, targets: Sequence[Target]) -> list[Target]:
+        return [
+            target
+            for target in targets
+            if cell.upstream == "plain" or target.name not in self.plain_only
+        ]
+
+    def samples_of(self, cells: Sequence[Cell]) -> int:
+        """How many samples a round of these workloads takes, at most."""
+        return sum(len(self._taking(cell, self.targets)) for cell in cells)
 
     async def warm(
         self, cells: Sequence[Cell], seconds: float, on_sample: Callable[[str], None]
@@ -58,7 +71,7 @@ class Bench:
         Raises GateFails.
         """
         for cell in cells:
-            for target in self.targets:
+            for target in self._taking(cell, self.targets):
                 on_sample(f"warming up: {cell.name}, {target.name}")
                 result, sample = await self.sample(cell, target, seconds, rate=None)
                 if not result.good:
@@ -77,7 +90,7 @@ class Bench:
         """One sample of every contender in every workload. Raises GateFails."""
         order = list(self.targets) if number % 2 == 0 else list(reversed(self.targets))
         for cell in cells:
-            for target in order:
+            for target in self._taking(cell, order):
                 on_sample(f"{cell.name}: {target.name}")
                 if (cell.name, target.name) in self.failed:
                     continue
@@ -102,7 +115,7 @@ class Bench:
     def _load(self, cell: Cell, target: Target, seconds: float, rate: float | None) -> Load:
         return Load(
             target.url(cell.upstream, cell.stream),
-            same(cell.shot(target.fields(cell.upstream))),
+            same(_shot(cell, target)),
             connections=cell.connections,
             seconds=seconds,
             rate=rate,
@@ -141,6 +154,11 @@ class Bench:
             core_share=own / result.seconds,
             foreign_share=max(0.0, busy - known) / (result.seconds + _SETTLE_TIME_S),
         )
+
+
+def _shot(cell: Cell, target: Target) -> Shot:
+    upstream = cell.upstream
+    return cell.shot(target.fields(upstream), target.members(upstream), target.path)
 
 
 def _fault(result: Result) -> str:

@@ -17,12 +17,15 @@ from typing import Final
 from loadtest import children, nginx
 from loadtest.bench.cells import KEY, MODELS
 from loadtest.nginx import Upstream
-from loadtest.peers import hardcap, litellm, nginx_lua, ours, portkey
+from loadtest.peers import ferrogw, hardcap, litellm, nginx_lua, ours, portkey, tensorzero
 from loadtest.peers.target import Missing, Target, World
 from loadtest.tls import TlsFiles, make_tls_files
 
 DIRECT: Final = "direct"
 NGINX: Final = "nginx"
+
+PLAIN_ONLY: Final = (ferrogw.NAME, litellm.NAME, litellm.CURRENT, portkey.NAME)
+"""Peers that no target names: they run in front of the plain upstream only, to save time."""
 
 Start = Callable[[World], AbstractContextManager[Target]]
 
@@ -52,11 +55,20 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """Where the peers are, whether they are there or not: two Pythons, and npm's folder."""
+    """Where each peer is, whether it is installed or not: its environment's folder.
 
-    hardcap: Path
-    litellm: Path
-    portkey: Path
+    prefix: of the folders: that of hardcap is `{prefix}-hardcap`
+    """
+
+    prefix: Path
+
+    def folder(self, peer: str) -> Path:
+        """The peer's environment."""
+        return self.prefix.with_name(f"{self.prefix.name}-{peer.replace(' ', '-')}")
+
+    def python(self, peer: str) -> Path:
+        """The peer's Python."""
+        return self.folder(peer) / "bin" / "python"
 
 
 @contextlib.contextmanager
@@ -91,6 +103,7 @@ def starters(
     cores: Cores, on: Ground, installed: Installed, gate_command: Sequence[str]
 ) -> dict[str, Start]:
     """How each contender is started, in the order in which they are shown."""
+    python = installed.python
     trust = ssl.create_default_context(cafile=str(on.tls.authority))
     return {
         DIRECT: partial(_direct, trust),
@@ -98,9 +111,14 @@ def starters(
         nginx_lua.NAME: partial(nginx_lua.contender, pooled=False),
         nginx_lua.POOLED: partial(nginx_lua.contender, pooled=True),
         ours.NAME: partial(ours.running, command=gate_command, rest=cores.rest),
-        hardcap.NAME: partial(hardcap.running, python=installed.hardcap),
-        litellm.NAME: partial(litellm.running, python=installed.litellm),
-        portkey.NAME: partial(portkey.running, installed=installed.portkey),
+        tensorzero.NAME: partial(tensorzero.running, python=python(tensorzero.NAME)),
+        ferrogw.NAME: partial(ferrogw.running, python=python(ferrogw.NAME)),
+        hardcap.NAME: partial(hardcap.running, python=python(hardcap.NAME)),
+        litellm.NAME: partial(litellm.running, python=python(litellm.NAME)),
+        litellm.CURRENT: partial(
+            litellm.running, python=python(litellm.CURRENT), name=litellm.CURRENT
+        ),
+        portkey.NAME: partial(portkey.running, installed=installed.folder(portkey.NAME)),
     }
 
 

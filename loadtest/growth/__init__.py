@@ -1,4 +1,4 @@
-"""What grows, and what it costs (docs/growth.md).
+"""What grows, and what it costs (docs/explanation/growth.md).
 
 - `places`: ledgers of a size, filled in bulk with records that the scripts made
 - `ledger`: CPU of the ledger's server for a pair, size beside size (`make growth`)

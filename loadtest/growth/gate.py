@@ -25,7 +25,8 @@ from gateway.flow.sweeper import Sweeper
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.runner import CoalescingRunner
-from gateway.ledger.operations import Ledger
+from gateway.ledger.reservations import Reservations
+from gateway.ledger.shards import Shards
 from loadtest import children
 from loadtest import gate as gates
 from loadtest.generator import Load
@@ -377,9 +378,9 @@ async def _walk(count: int) -> dict[str, float]:
         async with CoalescingRunner(
             Endpoint.from_socket(store.socket), name="walk", timeout_s=60
         ) as runner:
-            ledger = Ledger(runner)
-            await fill_customers(Server(runner, client), ledger, names_of(count))
-            sweeper = Sweeper(ledger, AccountStore(client))
+            shards = Shards(runner)
+            await fill_customers(Server(runner, client), shards, names_of(count))
+            sweeper = Sweeper(Reservations(shards), AccountStore(client))
             await sweeper.sweep_wallets()  # connections are made, buffers have their size
             return await _walked(sweeper, store.pid)
 

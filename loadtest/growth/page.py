@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-PAGES: Final = (Path("docs/growth.md"), Path("docs/scale.md"))
+PAGES: Final = (Path("docs/explanation/growth.md"), Path("docs/explanation/scale.md"))
 BLOCK: Final = re.compile(r"(<!-- ([a-z]+) -->\n)(.*?)(<!-- /\2 -->\n)", re.DOTALL)
 
 

@@ -14,7 +14,12 @@ from gateway.domain.limits import Limit, Scope, Window
 from gateway.domain.money import NANO_PER_CREDIT
 from gateway.domain.reservation import Account, Hold
 from gateway.ledger.client.runner import CoalescingRunner
-from gateway.ledger.operations import Ledger
+from gateway.ledger.codec.calls import ReserveCall
+from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.codec.operations import AccountTerms, NewGrant
+from gateway.ledger.reservations import Reservations
+from gateway.ledger.shards import Shards
+from gateway.ledger.wallets import Wallets
 from loadtest.exporter_cost import FILL, facts
 from loadtest.ledger_cost import Pairs, prices
 
@@ -69,21 +74,27 @@ def names_of(count: int) -> list[str]:
 
 
 def _account(
-    ledger: Ledger, customer_id: str, limits: tuple[Limit, ...] = (), key_id: str = "k_bench"
+    ledger: Shards, customer_id: str, limits: tuple[Limit, ...] = (), key_id: str = "k_bench"
 ) -> Account:
     shard = ledger.keys.shard_of(customer_id)
     return Account(customer_id, key_id, shard, account_rev=1, project_id="team", limits=limits)
 
 
-async def fill_customers(server: Server, ledger: Ledger, names: Sequence[str]) -> None:
+async def _open(ledger: Shards, customer_id: str) -> None:
+    """A customer with one grant."""
+    wallets = Wallets(ledger)
+    await wallets.account(customer_id, AccountTerms(1))
+    await wallets.grant(customer_id, "start", NewGrant(CREDIT_NANO))
+
+
+async def fill_customers(server: Server, ledger: Shards, names: Sequence[str]) -> None:
     """These customers, each with one grant: the first of each shard by the scripts, the others
     with a copy of its records."""
     of_shard: dict[int, list[str]] = {}
     for name in names:
         of_shard.setdefault(ledger.keys.shard_of(name), []).append(name)
     for shard, (first, *others) in of_shard.items():
-        await ledger.account(first, account_rev=1)
-        await ledger.grant(first, "start", CREDIT_NANO)
+        await _open(ledger, first)
         record = await server.client.get(ledger.keys.account(shard, first))
         done = await server.client.hget(ledger.keys.ops(shard, first), "start")
         for at in range(0, len(others), _COPIES_AT_ONCE):
@@ -94,7 +105,7 @@ async def fill_customers(server: Server, ledger: Ledger, names: Sequence[str]) -
 
 async def customers(servers: Sequence[Server], size: int) -> One:
     """So many customers; the pairs go to those that are drawn, one after the other."""
-    ledger, names = Ledger(servers[0].runner), names_of(size)
+    ledger, names = Shards(servers[0].runner), names_of(size)
     await fill_customers(servers[0], ledger, names)
     drawn = random.Random(1).sample(names, min(size, ASKED))
     return Pairs(ledger, "n", (), 1, accounts=[_account(ledger, name) for name in drawn]).one
@@ -102,7 +113,7 @@ async def customers(servers: Sequence[Server], size: int) -> One:
 
 async def grants(servers: Sequence[Server], size: int) -> One:
     """Wallets with so many open grants."""
-    pairs = Pairs(Ledger(servers[0].runner), "grants", (), size)
+    pairs = Pairs(Shards(servers[0].runner), "grants", (), size)
     await pairs.prepare()
     return pairs.one
 
@@ -123,16 +134,15 @@ def many_limits(count: int) -> tuple[Limit, ...]:
 
 async def limits(servers: Sequence[Server], size: int) -> One:
     """So many limits on each request, in up to three records."""
-    pairs = Pairs(Ledger(servers[0].runner), "limits", many_limits(size), 1)
+    pairs = Pairs(Shards(servers[0].runner), "limits", many_limits(size), 1)
     await pairs.prepare()
     return pairs.one
 
 
 async def keys(servers: Sequence[Server], size: int) -> One:
     """One customer with so many API keys, each with two limits of its own and so a record."""
-    ledger = Ledger(servers[0].runner)
-    await ledger.account("holder", account_rev=1)
-    await ledger.grant("holder", "start", CREDIT_NANO)
+    ledger = Shards(servers[0].runner)
+    await _open(ledger, "holder")
     own = (Limit("key", "spend", "day", 10**15), Limit("key", "requests", "minute", 10**15))
     accounts = [_account(ledger, "holder", own, f"key-{number}") for number in range(size)]
     await Pairs(ledger, "make", own, 1, accounts=accounts).one()
@@ -147,7 +157,8 @@ async def keys(servers: Sequence[Server], size: int) -> One:
 
 async def holds(servers: Sequence[Server], size: int) -> One:
     """So many pending reservations, over 64 customers."""
-    ledger = Ledger(servers[0].runner)
+    ledger = Shards(servers[0].runner)
+    reservations = Reservations(ledger)
     pairs = Pairs(ledger, "holds", (), 1)
     await pairs.prepare()
     table = prices()
@@ -157,15 +168,9 @@ async def holds(servers: Sequence[Server], size: int) -> One:
     async def one() -> None:
         nonlocal opened
         opened = number = opened + 1
-        held = await ledger.reserve(
-            _account(ledger, f"holds-{number % 64}"),
-            f"open-{number:027d}",
-            table,
-            bound,
-            floor,
-            facts(),
-            tokens=1,
-            ttl_ms=_HOLD_MS,
+        held = await reservations.reserve(
+            ledger.pack(_account(ledger, f"holds-{number % 64}")),
+            ReserveCall(f"open-{number:027d}", table, bound, floor, facts(), 1, _HOLD_MS),
         )
         assert isinstance(held, Hold), held
 
@@ -175,7 +180,7 @@ async def holds(servers: Sequence[Server], size: int) -> One:
 
 async def backlog(servers: Sequence[Server], size: int) -> One:
     """So many events in the outboxes that no store has taken."""
-    ledger = Ledger(servers[0].runner)
+    ledger = Shards(servers[0].runner)
     pairs = Pairs(ledger, "backlog", (), 1)
     await pairs.prepare()
     body, shards = facts(), ledger.keys.shard_count
@@ -192,7 +197,7 @@ async def backlog(servers: Sequence[Server], size: int) -> One:
 
 async def shards(servers: Sequence[Server], size: int) -> One:
     """A ledger that was created with so many shards, on one server."""
-    pairs = Pairs(Ledger(servers[0].runner, shard_count=size), "shards", (), 1)
+    pairs = Pairs(Shards(servers[0].runner, Keys("cg", size)), "shards", (), 1)
     await pairs.prepare()
     return pairs.one
 
@@ -201,7 +206,7 @@ async def spread(servers: Sequence[Server], size: int) -> One:
     """So many servers, each with a ledger and customers of its own, asked in turn."""
     ones = []
     for number in range(size):
-        pairs = Pairs(Ledger(servers[number].runner), f"server{number}", (), 1)
+        pairs = Pairs(Shards(servers[number].runner), f"server{number}", (), 1)
         await pairs.prepare()
         ones.append(pairs.one)
     turn = 0

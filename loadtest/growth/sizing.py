@@ -2,7 +2,7 @@
 
     python -m loadtest.growth.sizing
 
-Reads the reports of `make growth` and `make soak` and writes two tables for docs/scale.md: what one
+Reads the reports of `make growth` and `make soak` and writes two tables for docs/explanation/scale.md: what one
 core carries, and what a rate takes.
 
 Invariants: cores are rate × µs / (1,000,000 × BUSY), rounded up; a server of the ledger is one core. The

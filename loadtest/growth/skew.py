@@ -31,7 +31,7 @@ from loadtest.growth.chart import Line, Panel, draw
 SLOTS: Final = 16_384
 EXPONENTS: Final = (0.6, 0.8, 1.0, 1.2)
 TOLD: Final = (0.6, 1.0)
-"""Those that docs/scale.md shows; the report has all."""
+"""Those that docs/explanation/scale.md shows; the report has all."""
 SHARDS: Final = (64, 256, 1024)
 SERVERS: Final = (1, 2, 4, 8, 16, 32, 64)
 RATES: Final = (10**3, 10**4, 10**5, 10**6)

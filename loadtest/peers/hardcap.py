@@ -14,6 +14,7 @@ import yaml
 
 from loadtest import children
 from loadtest.gate import MODEL
+from loadtest.interpreters import probe
 from loadtest.peers.target import Missing, Target, World
 from loadtest.ports import free_ports
 
@@ -76,7 +77,9 @@ def running(world: World, python: Path) -> Iterator[Target]:
         yield Target(
             NAME,
             lambda _upstream, _streams: one.url,
-            f"hardcap {version}, its defaults: rolling p95, extends, truncates; one worker",
+            f"hardcap {version}, its defaults, one worker; gates a budget of tokens in Redis, by the"
+            " rolling p95, with extensions; no money, no events",
             lambda: [one.pid],
+            python=probe(python),
             ledger=True,
         )

@@ -1,4 +1,7 @@
-"""LiteLLM's proxy, from an environment of its own (`requirements-litellm.lock`), without a database.
+"""LiteLLM's proxy, from an environment of its own, without a database.
+
+Two versions run: the pinned one, of which published figures speak (`requirements-litellm.lock`), and
+the newest that can be installed (`requirements-litellm-current.lock`).
 
 One worker, production mode, no telemetry, errors alone in the log, keys checked against its master
 key alone: it counts the usage of each answer but holds nothing and charges nobody.
@@ -13,20 +16,23 @@ import yaml
 
 from loadtest import children
 from loadtest.gate import MODEL
+from loadtest.interpreters import probe
 from loadtest.peers.target import Missing, Target, World
 from loadtest.ports import free_ports
 
 NAME: Final = "litellm"
+CURRENT: Final = "litellm current"
 _READY_S: Final = 180.0  # it imports for 20 s on an idle core
 
 
 @contextlib.contextmanager
-def running(world: World, python: Path) -> Iterator[Target]:
-    """Run it by this Python. Raises Missing, NotStarted."""
+def running(world: World, python: Path, name: str = NAME) -> Iterator[Target]:
+    """Run the version that this Python has, under a contender's name. Raises Missing, NotStarted."""
     program = python.parent / "litellm"
     if not program.exists():
-        raise Missing("LiteLLM is not installed (`make bench` does, by requirements-litellm.lock)")
-    folder = world.folder / NAME
+        lock = f"requirements-{name.replace(' ', '-')}.lock"
+        raise Missing(f"LiteLLM is not installed ({lock})")
+    folder = world.folder / name.replace(" ", "-")
     folder.mkdir()
     models = [
         {
@@ -71,8 +77,9 @@ def running(world: World, python: Path) -> Iterator[Target]:
         ) as pid,
     ):
         yield Target(
-            NAME,
+            name,
             lambda _upstream, _streams: url,
-            f"LiteLLM {version}, proxy without database, one worker; it gates nothing",
+            f"LiteLLM {version}, proxy without database, one worker; checks one key, gates nothing",
             lambda: [pid],
+            python=probe(python),
         )

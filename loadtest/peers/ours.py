@@ -2,11 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+from pathlib import Path
 
 import psutil
 
 from loadtest import gate
+from loadtest.interpreters import probe
 from loadtest.peers.target import Target, World
 
 NAME = "gate"
@@ -32,8 +33,10 @@ def running(world: World, command: Sequence[str], rest: Sequence[int]) -> Iterat
         yield Target(
             NAME,
             lambda _upstream, _streams: serving.url,
-            f"creditgate {version('creditgate')}, one worker, its defaults",
+            "creditgate, one worker, its defaults; gates credit, limits and"
+            " prices in Redis, writes an event for each request",
             lambda: serving.pids("worker"),
             lambda: [*serving.pids("exporter"), *serving.pids("supervisor")],
+            python=probe(Path(command[0])),
             ledger=True,
         )

@@ -8,8 +8,11 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from loadtest.interpreters import Interpreter
 from loadtest.nginx import Upstream
+from loadtest.requests import CHAT_PATH
 
 
 class Missing(Exception):
@@ -34,7 +37,7 @@ class World:
     models: Mapping[str, str]
 
 
-def _no_fields(_upstream: str) -> Mapping[str, str]:
+def _nothing(_upstream: str) -> dict[str, Any]:
     return {}
 
 
@@ -43,10 +46,13 @@ class Target:
     """Something that answers.
 
     url:      where, for an upstream's name and whether it is a stream
-    about:    version and configuration, for the report
+    about:    version, configuration and what it gates, for the report
     serving:  the processes whose CPU counts
     others:   processes that belong to it but do not serve
-    fields:   request headers that it needs beside the caller's, by upstream
+    fields:   header fields that it needs in addition to the caller's, by upstream
+    members:  members of the body that it needs in addition or instead, by upstream
+    path:     of its chat endpoint
+    python:   the interpreter that it runs on; None when it runs on none
     ledger:   it stands on the world's Redis
     tidy:     called between samples, unmeasured
     """
@@ -56,7 +62,10 @@ class Target:
     about: str = ""
     serving: Callable[[], list[int]] = list
     others: Callable[[], list[int]] = list
-    fields: Callable[[str], Mapping[str, str]] = field(default=_no_fields)
+    fields: Callable[[str], Mapping[str, str]] = field(default=_nothing)
+    members: Callable[[str], Mapping[str, Any]] = field(default=_nothing)
+    path: str = CHAT_PATH
+    python: Interpreter | None = None
     tls: ssl.SSLContext | None = None
     ledger: bool = False
     tidy: Callable[[], None] = lambda: None

@@ -4,30 +4,17 @@ Invariants: a chart shows what the report holds and nothing smoothed; colours ar
 style sheet, so that one drawing reads in light and in dark.
 """
 
-import io
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
+from loadtest.tester.drawing import COLOURS, Chart, Drawing, draw_line, ms_axis
 from loadtest.tester.report import Latency, Report, Stage
 from loadtest.tester.tally import FIRST_BYTE, FRAME_GAP, TOTAL
-from loadtest.tester.targets import parse_target, show_ms
+from loadtest.tester.targets import parse_target
 
-_NAMES: Final = (
-    *("ink", "dim", "grid", "gate", "direct", "refused", "bad"),
-    *("series-1", "series-2", "series-3", "series-4", "series-5", "series-6"),
-)
-_COLOURS: Final[Mapping[str, str]] = {
-    name: f"#0a0b{number:02x}" for number, name in enumerate(_NAMES)
-}
-"""Stand-ins that no chart draws otherwise; each becomes `var(--name)`."""
-_SIZE: Final = (7.2, 3.1)
 _NINES: Final = (50, 90, 99, 99.9, 99.99, 99.999)
 _FEW: Final = 24
 _SERIES: Final = (
@@ -35,17 +22,6 @@ _SERIES: Final = (
     (FIRST_BYTE, "First byte"),
     (FRAME_GAP, "Between the frames of a stream"),
 )
-_LEGEND_CHARACTERS: Final = 80
-"""What fits above a chart in one line, a key's line counted as six."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A drawing and what it shows."""
-
-    title: str
-    note: str
-    svg: str
 
 
 def charts(report: Report) -> list[Chart]:
@@ -71,104 +47,6 @@ def _streams(stage: Stage) -> bool:
     return FRAME_GAP in stage.gate.latencies
 
 
-class _Drawing:
-    """A figure in the page's style, and its way to SVG."""
-
-    def __init__(self, title: str, note: str) -> None:
-        self._title = title
-        self._note = note
-        ink, dim, grid = (_COLOURS[name] for name in ("ink", "dim", "grid"))
-        self._style: Any = {
-            "font.size": 9.5,
-            "svg.fonttype": "none",
-            "svg.hashsalt": title,
-            "axes.edgecolor": grid,
-            "axes.labelcolor": dim,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "grid.color": grid,
-            "grid.linewidth": 0.7,
-            "text.color": ink,
-            "xtick.color": dim,
-            "ytick.color": dim,
-            "xtick.major.size": 0,
-            "ytick.major.size": 0,
-            "legend.frameon": False,
-            "lines.linewidth": 1.8,
-        }
-        with mpl.rc_context(self._style):
-            self._figure = Figure(figsize=_SIZE, layout="constrained")
-            self.axes: Axes = self._figure.subplots()
-
-    def chart(self, *, legend: bool = True) -> Chart:
-        """The finished drawing."""
-        with mpl.rc_context(self._style):
-            if legend:
-                names = self.axes.get_legend_handles_labels()[1]
-                columns = 6 if sum(map(len, names)) + 6 * len(names) < _LEGEND_CHARACTERS else 4
-                self.axes.legend(
-                    loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0.2
-                )
-            written = io.StringIO()
-            self._figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
-        return Chart(self._title, self._note, _for_page(written.getvalue(), self._title))
-
-
-def _for_page(svg: str, title: str) -> str:
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(
-        r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{title}"', svg, count=1
-    )
-    svg = re.sub(r"(font(?:-family)?: ?(?:[\d.]+px ?)?)'[^;\"]*", r"\1var(--font)", svg)
-    for name, colour in _COLOURS.items():
-        svg = svg.replace(colour, f"var(--{name})")
-    # several drawings stand in one page: their ids must differ
-    mark = re.sub(r"\W+", "-", title.lower())
-    svg = re.sub(r'\bid="', f'id="{mark}-', svg)
-    return re.sub(r'(href="#|url\(#)', rf"\g<1>{mark}-", svg)
-
-
-def _ms_axis(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis of milliseconds with few, round marks."""
-    axes.set_yscale("log")
-    low, high = min(values), max(values)
-    axes.set_ylim(low / 1.35, high * 1.5)
-    subs = (1.0, 2.0, 5.0) if high / low < 40 else (1.0, 3.0) if high / low < 2000 else (1.0,)
-    axes.yaxis.set_major_locator(LogLocator(subs=subs))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show_ms(value)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(which="minor", length=0)
-
-
-def _line(
-    axes: Axes,
-    points: Sequence[tuple[float, float | None]],
-    name: str,
-    colour: str,
-    *,
-    style: str = "-",
-    thin: bool = False,
-    dots: bool = False,
-) -> list[float]:
-    """Draw the points that there are; returns their values."""
-    there = [(x, y) for x, y in points if y is not None]
-    if there:
-        axes.plot(
-            [x for x, _ in there],
-            [y for _, y in there],
-            color=_COLOURS[colour],
-            label=name,
-            linestyle=style,
-            linewidth=1.2 if thin else 1.8,
-            marker="o" if dots else None,
-            markersize=4,
-        )
-    return [y for _, y in there]
-
-
 def comparison_charts(before: Report, after: Report) -> list[Chart]:
     """The two reports' percentiles in one drawing each, and how they stood over time."""
     pair = (("before", "direct", before.headline), ("after", "gate", after.headline))
@@ -180,15 +58,15 @@ def comparison_charts(before: Report, after: Report) -> list[Chart]:
         for series, name in _SERIES
         if any(series in stage.gate.latencies for _, _, stage in pair)
     ]
-    drawing = _Drawing(
+    drawing = Drawing(
         "99th percentile over time", "Whole answers, by the second in which they were due."
     )
     seen: list[float] = []
     for label, colour, stage in pair:
         line = [(moment.at_s, moment.p99_ms) for moment in stage.moments]
-        seen += _line(drawing.axes, line, label, colour)
+        seen += draw_line(drawing.axes, line, label, colour)
     if seen:
-        _ms_axis(drawing.axes, seen)
+        ms_axis(drawing.axes, seen)
     longest = max((before.headline, after.headline), key=lambda stage: stage.seconds)
     _time_axis(drawing.axes, longest)
     return [*found, drawing.chart(legend=bool(seen))]
@@ -196,7 +74,7 @@ def comparison_charts(before: Report, after: Report) -> list[Chart]:
 
 def _percentiles(name: str, latencies: Sequence[tuple[Latency | None, str, str]]) -> Chart:
     """A curve for each latency, its label and its colour."""
-    drawing = _Drawing(
+    drawing = Drawing(
         f"{name}, by percentile",
         "How long the slowest took: a point at 99 % says that one in a hundred took longer.",
     )
@@ -211,10 +89,10 @@ def _percentiles(name: str, latencies: Sequence[tuple[Latency | None, str, str]]
         tails = [10 ** (step / 40) for step in range(1, 40 * len(_NINES))]
         tails = [tail for tail in tails if tail <= last]
         values = latency.histogram().percentiles_ms([100 * (1 - 1 / tail) for tail in tails])
-        seen += _line(axes, list(zip(tails, values, strict=True)), label, colour)
+        seen += draw_line(axes, list(zip(tails, values, strict=True)), label, colour)
     if not seen:
         return drawing.chart(legend=False)
-    _ms_axis(axes, seen)
+    ms_axis(axes, seen)
     axes.set_xscale("log")
     axes.set_xlim(1.2, max(100, most))
     marks = [percent for percent in _NINES if 1 / (1 - percent / 100) <= max(100, most) * 1.01]
@@ -225,20 +103,20 @@ def _percentiles(name: str, latencies: Sequence[tuple[Latency | None, str, str]]
 
 
 def _over_time(stage: Stage) -> Chart:
-    drawing = _Drawing(
+    drawing = Drawing(
         "Latency over time",
         "Whole answers, by the second in which they were due.",
     )
     axes = drawing.axes
     moments = stage.moments
-    seen = _line(axes, [(m.at_s, m.p99_ms) for m in moments], "p99", "gate")
-    seen += _line(axes, [(m.at_s, m.p50_ms) for m in moments], "p50", "series-1")
+    seen = draw_line(axes, [(m.at_s, m.p99_ms) for m in moments], "p99", "gate")
+    seen += draw_line(axes, [(m.at_s, m.p50_ms) for m in moments], "p50", "series-1")
     direct = [(m.at_s, m.direct_p99_ms) for m in moments]
-    seen += _line(axes, direct, "p99 direct", "direct", style="--", thin=True)
+    seen += draw_line(axes, direct, "p99 direct", "direct", style="--", thin=True)
     direct = [(m.at_s, m.direct_p50_ms) for m in moments]
-    seen += _line(axes, direct, "p50 direct", "direct", style=":", thin=True)
+    seen += draw_line(axes, direct, "p50 direct", "direct", style=":", thin=True)
     if seen:
-        _ms_axis(axes, seen)
+        ms_axis(axes, seen)
     _time_axis(axes, stage)
     return drawing.chart(legend=bool(seen))
 
@@ -250,7 +128,7 @@ def _time_axis(axes: Axes, stage: Stage) -> None:
 
 def _by_rate(report: Report) -> Chart:
     ramp = report.shape == "ramp"
-    drawing = _Drawing(
+    drawing = Drawing(
         "Latency by rate",
         "Whole answers at each rate that was tried; a cross missed its targets."
         if not ramp
@@ -269,32 +147,30 @@ def _by_rate(report: Report) -> Chart:
             base = direct.percentiles_ms["p99"] if direct else None
             rows.append((stage.rate or 0, p50, p99, base))
     dots = not ramp
-    seen = _line(axes, [(row[0], row[2]) for row in rows], "p99", "gate", dots=dots)
-    seen += _line(axes, [(row[0], row[1]) for row in rows], "p50", "series-1", dots=dots)
-    seen += _line(
+    seen = draw_line(axes, [(row[0], row[2]) for row in rows], "p99", "gate", dots=dots)
+    seen += draw_line(axes, [(row[0], row[1]) for row in rows], "p50", "series-1", dots=dots)
+    seen += draw_line(
         axes, [(row[0], row[3]) for row in rows], "p99 direct", "direct", style="--", thin=True
     )
     missed = {stage.rate for stage in report.stages if not stage.met}
     crosses = [(row[0], row[2]) for row in rows if row[0] in missed and row[2] is not None]
     if crosses and not ramp:
         axes.plot(
-            *zip(*crosses, strict=True), "x", color=_COLOURS["bad"], label="missed", markersize=9
+            *zip(*crosses, strict=True), "x", color=COLOURS["bad"], label="missed", markersize=9
         )
     for text in report.plan["targets"]:
         target = parse_target(text)
         if target.series == TOTAL and not target.added:
-            axes.axhline(
-                target.value, color=_COLOURS["bad"], linewidth=1, linestyle=":", label=text
-            )
+            axes.axhline(target.value, color=COLOURS["bad"], linewidth=1, linestyle=":", label=text)
             seen.append(target.value)
     if seen:
-        _ms_axis(axes, seen)
+        ms_axis(axes, seen)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.4g}/s"))
     return drawing.chart(legend=bool(seen))
 
 
 def _answers(stage: Stage) -> Chart:
-    drawing = _Drawing(
+    drawing = Drawing(
         "Answers a second",
         "By the second in which requests were due. Refused: 402 and 429, before anything ran.",
     )
@@ -313,12 +189,12 @@ def _answers(stage: Stage) -> Chart:
         at,
         *(values for _, _, values in kinds),
         labels=[name for name, _, _ in kinds],
-        colors=[_COLOURS[colour] for _, colour, _ in kinds],
+        colors=[COLOURS[colour] for _, colour, _ in kinds],
         alpha=0.55,
         linewidth=0,
         step="post" if len(at) <= _FEW else None,
     )
-    _line(
+    draw_line(
         axes,
         [(second, moment.rate) for second, moment in zip(at, moments, strict=True)],
         "meant to be sent",
@@ -358,7 +234,7 @@ def _look_axis(axes: Axes, stage: Stage) -> None:
 
 
 def _cpu(stage: Stage) -> Chart:
-    drawing = _Drawing(
+    drawing = Drawing(
         "CPU",
         "Of each part's processes together; 100 % is one core. The load before 0 s is the warm-up.",
     )
@@ -367,9 +243,9 @@ def _cpu(stage: Stage) -> Chart:
     cores = [look.cores for look in stage.looks]
     for number, role in enumerate(_roles(stage), 1):
         line = list(zip(at, _by_role(cores, role), strict=True))
-        _line(axes, line, role, f"series-{number}")
+        draw_line(axes, line, role, f"series-{number}")
     senders = [(look.at_s, look.senders) for look in stage.looks]
-    _line(axes, senders, "busiest sender", "dim", style="--", thin=True)
+    draw_line(axes, senders, "busiest sender", "dim", style="--", thin=True)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}"))
     _look_axis(axes, stage)
@@ -377,13 +253,13 @@ def _cpu(stage: Stage) -> Chart:
 
 
 def _memory(stage: Stage) -> Chart:
-    drawing = _Drawing("Memory", "Resident, of each part's processes together.")
+    drawing = Drawing("Memory", "Resident, of each part's processes together.")
     axes = drawing.axes
     at = [look.at_s for look in stage.looks]
     sizes = [look.memory_bytes for look in stage.looks]
     for number, role in enumerate(_roles(stage), 1):
         values = [value / 2**20 for value in _by_role(sizes, role)]
-        _line(axes, list(zip(at, values, strict=True)), role, f"series-{number}")
+        draw_line(axes, list(zip(at, values, strict=True)), role, f"series-{number}")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f} MiB"))
     _look_axis(axes, stage)

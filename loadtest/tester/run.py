@@ -23,9 +23,9 @@ from loadtest.tester.report import (
     machine_here,
     now,
     own_version,
-    stage_of,
 )
 from loadtest.tester.session import Outcome, run_session, slice_of
+from loadtest.tester.stages import stage_of
 from loadtest.tester.trace import Line, read_trace
 
 DEFAULT_RATE: Final = 100.0

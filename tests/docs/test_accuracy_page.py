@@ -1,15 +1,15 @@
-"""docs/accuracy.md says what is measured: its numbers are those of the scenario and the targets."""
+"""docs/explanation/accuracy.md says what is measured: its numbers are those of the scenario and the targets."""
 
 import re
 from pathlib import Path
 
 from gateway.dialects.base import ReadOptions
 from gateway.dialects.openai.chat import OpenAIChat
-from loadtest.accuracy.contenders import contenders
+from loadtest.accuracy.peers import contenders
 from loadtest.accuracy.report import TARGETS
 from loadtest.accuracy.scenario import INPUT_TOKENS, PROMPT, Scenario
 
-PAGE = (Path(__file__).parents[2] / "docs" / "accuracy.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "accuracy.md").read_text()
 
 
 def numbers(line: str) -> list[float]:
@@ -47,6 +47,6 @@ def test_the_page_states_the_targets_that_judge() -> None:
 
 
 def test_the_page_names_every_contender() -> None:
-    names = [contender.name for contender in contenders(Path("python"))]
+    names = [contender.name for contender in contenders(Path("python"), Path("python"))]
     section = PAGE.partition("## Contenders")[2].partition("\n## ")[0]
     assert re.findall(r"^\| ([a-z0-9 ]+) \|", section, re.MULTILINE)[1:] == names

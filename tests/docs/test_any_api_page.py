@@ -1,4 +1,4 @@
-"""The worked examples of docs/any-api.md: each route served by a gate, each request sent to it."""
+"""The worked examples of docs/how-to/any-api.md: each route served by a gate, each request sent to it."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ import yaml
 from tests.support.gate import Gate, running_gate
 from tests.support.rest_api import rest_api
 
-PAGE = (Path(__file__).parents[2] / "docs" / "any-api.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "any-api.md").read_text()
 BLOCKS = re.findall(r"```yaml\n(.*?)```\n((?:- `[^\n]*\n)+)", PAGE, re.DOTALL)
 LINE = re.compile(
     r"- `(\w+) (\S+)`(?: with `(.*?)`)?"

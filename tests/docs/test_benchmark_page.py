@@ -1,12 +1,14 @@
-"""docs/benchmark.md says what is measured: contenders, workloads, sizes and limits are the program's."""
+"""docs/explanation/benchmark.md says what is measured: contenders, workloads, sizes and limits are the program's."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from loadtest.bench.__main__ import FULL, QUICK
 from loadtest.bench.cells import CELLS, KEY, LARGE_BYTES, PACED_ITL_MS, SMALL_BYTES, TOKENS
+from loadtest.bench.figures import Run, figures
+from loadtest.bench.report import Report
+from loadtest.bench.run import FULL, QUICK
 from loadtest.bench.stage import Cores, Ground, Installed, starters
 from loadtest.measure import QUIET_FOREIGN_SHARE
 from loadtest.tls import TlsFiles
@@ -15,7 +17,7 @@ from tests.support.upstreams import tls_files
 __all__ = ["tls_files"]
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "benchmark.md").read_text()
+PAGE = (ROOT / "docs" / "explanation" / "benchmark.md").read_text()
 
 
 def section(title: str) -> str:
@@ -32,7 +34,7 @@ def rows(title: str) -> dict[str, str]:
 def test_the_page_names_every_contender_in_order(tls_files: TlsFiles) -> None:
     nowhere = Path("nowhere")
     ground = Ground({}, tls_files, ())
-    started = starters(Cores((0,), (0,)), ground, Installed(nowhere, nowhere, nowhere), ["gate"])
+    started = starters(Cores((0,), (0,)), ground, Installed(nowhere), ["gate"])
     assert [*rows("Contenders")][1:] == [*started]
 
 
@@ -41,6 +43,9 @@ def test_the_page_names_every_contender_in_order(tls_files: TlsFiles) -> None:
     [
         ("hardcap 0.1.0", "requirements-hardcap.lock"),
         ("LiteLLM 1.106.2", "requirements-litellm.lock"),
+        ("LiteLLM 1.108.7", "requirements-litellm-current.lock"),
+        ("TensorZero 2026.6.0", "requirements-tensorzero.lock"),
+        ("ferrogw 1.5.10", "requirements-ferrogw.lock"),
         ("Portkey gateway 1.15.2", "loadtest/peers/portkey/package.json"),
     ],
 )
@@ -52,8 +57,8 @@ def test_the_page_names_the_versions_that_are_locked(contender: str, lock: str) 
 
 
 def test_locks_of_peers_hold_hashes_and_name_no_index() -> None:
-    for lock in ("requirements-hardcap.lock", "requirements-litellm.lock"):
-        text = (ROOT / lock).read_text()
+    for lock in ROOT.glob("requirements-*.lock"):
+        text = lock.read_text()
         assert "://" not in text
         assert text.count("--hash=sha256:") >= text.count("==")
     text = (ROOT / "loadtest/peers/portkey/package-lock.json").read_text()
@@ -84,5 +89,17 @@ def test_the_page_states_the_sizes_of_the_full_and_of_the_quick_form() -> None:
         f"{QUICK.rounds} round of {QUICK.seconds} s, {QUICK.streams} streams, {QUICK.pairs} pairs"
         in PAGE
     )
-    assert f"{FULL.streams:,} streams that have brought" in PAGE
-    assert f"More than {QUIET_FOREIGN_SHARE:.0%}".replace("%", " %") in PAGE
+    assert f"{FULL.streams:,} streams that have delivered" in PAGE
+    assert f"more than {QUIET_FOREIGN_SHARE:.0%}".replace("%", " %") in PAGE
+
+
+def test_the_performance_page_states_the_targets_that_judge() -> None:
+    page = (ROOT / "docs" / "explanation" / "performance.md").read_text()
+    table = page.partition("\n## Targets\n")[2].partition("\n## ")[0]
+    stated = re.findall(r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE)[1:]
+    judged = [
+        (figure.name, *(f"{'≥' if figure.at_least else '≤'} {limit:,g}" for limit in limits))
+        for figure in figures(Run(Report(CELLS, ())))
+        for limits in [(figure.must, figure.aim)]
+    ]
+    assert stated == judged

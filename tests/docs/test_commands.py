@@ -14,7 +14,7 @@ from gateway.cli import _GROUPS, app
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
-    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "configuration.md"),
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "configuration.md"),
 ]
 SPAN = re.compile(r"`((?:\.venv/bin/)?creditgate [^`]+)`")
 BLOCK = re.compile(r"^```(?:sh|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -50,7 +50,7 @@ def problem(line: str) -> str | None:
     return f"no option {', '.join(unknown)}" if unknown else None
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_command_on_a_page_exists(page: Path) -> None:
     found = commands(page.read_text())
     wrong = {line: said for line in found if (said := problem(line))}
@@ -64,7 +64,7 @@ def test_commands_are_found() -> None:
     assert problem("creditgate wallet show acme --nothing") == "no option --nothing"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_a_block_to_paste_has_no_placeholder_that_a_shell_would_take_as_it_is(page: Path) -> None:
     for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
         for line in block.splitlines():

@@ -1,5 +1,4 @@
-"""docs/growth.md shows a chart and a table of everything that is measured, and docs/scale.md sizes by
-what stands on it."""
+"""The growth page has a chart and a table of everything that is measured; the scale page uses its figures."""
 
 import re
 from dataclasses import fields
@@ -13,14 +12,14 @@ from loadtest.growth.places import DIMENSIONS
 from loadtest.growth.sizing import Carries
 
 DOCS = Path(__file__).parents[2] / "docs"
-GROWTH, SCALE = ((DOCS / name).read_text() for name in ("growth.md", "scale.md"))
+GROWTH, SCALE = ((DOCS / "explanation" / name).read_text() for name in ("growth.md", "scale.md"))
 LARGEST_CHART_BYTES = 100_000
 
 
 @pytest.mark.parametrize("name", [*(one.name for one in DIMENSIONS), *MEASURED, "soak"])
 def test_everything_measured_has_a_chart_and_a_table(name: str) -> None:
-    (chart,) = re.findall(rf"!\[[^\]]+\]\((charts/{name}\.svg)\)", GROWTH)
-    assert 0 < (DOCS / chart).stat().st_size < LARGEST_CHART_BYTES
+    (chart,) = re.findall(rf"!\[[^\]]+\]\((\.\./charts/{name}\.svg)\)", GROWTH)
+    assert 0 < (DOCS / "explanation" / chart).stat().st_size < LARGEST_CHART_BYTES
     assert page.read(GROWTH, name)
 
 

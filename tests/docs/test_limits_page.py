@@ -1,4 +1,4 @@
-"""The worked examples of docs/limits.md, on the real scripts: the limits are read by the
+"""The worked examples of docs/reference/limits.md, on the real scripts: the limits are read by the
 configuration's own section, and each line of a table happens at its time."""
 
 import datetime as dt
@@ -17,7 +17,7 @@ from gateway.flow.refusals import refused_by_ledger
 from gateway.settings.customers import LimitSection
 from tests.ledger.bench import Bench
 
-PAGE = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "limits.md").read_text()
 EXAMPLES = re.findall(
     r"```yaml\n([^`]*)```\n\| at \| what \| answer \|\n\|---\|---\|---\|\n((?:\|[^\n]*\n)+)",
     PAGE,

@@ -1,4 +1,4 @@
-"""The worked examples of docs/prices.md, on the real scripts: each price is read by the
+"""The worked examples of docs/reference/prices.md, on the real scripts: each price is read by the
 configuration's own section, each list of requests reserved and settled in turn."""
 
 import re
@@ -14,7 +14,7 @@ from gateway.domain.usage import in_tier
 from gateway.settings.prices import PricesSection
 from tests.ledger.bench import Bench
 
-PAGE = (Path(__file__).parents[2] / "docs" / "prices.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "prices.md").read_text()
 BLOCKS = re.findall(r"```yaml\n(.*?)```\n((?:- [^\n]* → [^\n]*\n)+)", PAGE, re.DOTALL)
 LINE = re.compile(r"- (?:(\w+) )?input ([\d, ]+) → ([-\d., ]+)\n")
 EXAMPLES = [(price, *line) for price, lines in BLOCKS for line in LINE.findall(lines)]

@@ -1,4 +1,4 @@
-"""docs/requests.md: its configurations are valid, and its words are those of the gate."""
+"""docs/reference/requests.md: its configurations are valid, and its words are those of the gate."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from gateway.dialects.openai.responses import TOOLS as RESPONSES_TOOLS
 from gateway.settings import load_settings
 from tests.support.gate import gate_config
 
-PAGE = (Path(__file__).parents[2] / "docs/requests.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/reference/requests.md").read_text()
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/retries.md: each row is asked of a running gate, each refusal of its renderer."""
+"""The tables of docs/reference/retries.md: each row is asked of a running gate, each refusal of its renderer."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from tests.support.upstreams import Sim, sim
 
 __all__ = ["sim"]
 
-PAGE = (Path(__file__).parents[2] / "docs" / "retries.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "retries.md").read_text()
 
 
 def table(first_column: str) -> Iterator[list[list[str]]]:
@@ -123,7 +123,7 @@ SAID: dict[str, list[tuple[Refused, str, str]]] = {
         (by_ledger("rate_limit", Limit("key", "requests", "hour", 5), 120_000), "120", ""),
         (by_ledger("rate_limit", Limit("key", "tokens", "hour", 5), 121_000), "121", "false"),
     ],
-    "a limit in total that is used up": [
+    "a lifetime limit that is used up": [
         (by_ledger("rate_limit", Limit("key", "requests", "total", 5)), "", "false")
     ],
     "a limit on concurrent requests, or one whose rest is held by others": [
@@ -131,10 +131,10 @@ SAID: dict[str, list[tuple[Refused, str, str]]] = {
         (by_ledger("rate_limit", Limit("key", "requests", "total", 5), 0), "1", ""),
     ],
     "credit that other requests hold": [(by_ledger("credit_held"), "2", "")],
-    "a key whose first request still runs": [(Refused("conflict", "x"), "2", "")],
-    "a key whose request was done": [(Refused("already_done", "x"), "", "false")],
+    "a key whose first request is still running": [(Refused("conflict", "x"), "2", "")],
+    "a key whose request was charged": [(Refused("already_done", "x"), "", "false")],
     "a key with another body": [(Refused("unprocessable", "x"), "", "false")],
-    "the ledger is away, the gate shuts down": [
+    "the ledger is unreachable, the gate shuts down": [
         (as_refused(LedgerUnavailable("x")), "1", ""),
         (Refused("shutting_down", "x"), "1", ""),
     ],

@@ -1,4 +1,4 @@
-"""The worked examples of docs/streams.md, through a whole gate: each policy as it stands there, in
+"""The worked examples of docs/explanation/streams.md, through a whole gate: each policy as it stands there, in
 front of an upstream that sends so many tokens and pauses where the caller leaves."""
 
 import asyncio
@@ -15,7 +15,7 @@ from tests.support.gate import KEY, Gate, digest, running_gate
 from tests.support.rawhttp import RawClient, Received, ScriptedUpstream
 from tests.support.until import until
 
-PAGE = (Path(__file__).parents[2] / "docs" / "streams.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "streams.md").read_text()
 BLOCKS = re.findall(r"```yaml\n([^`]*)```\n((?:- .*\n)+)", PAGE)
 EXAMPLES = [(policy, line) for policy, lines in BLOCKS for line in lines.splitlines()]
 ASKED = re.compile(

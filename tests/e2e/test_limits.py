@@ -216,7 +216,7 @@ async def test_a_revoked_key_is_401_at_the_next_request_whatever_it_asks(
     await gate.settle_all()
     assert [event.facts["key_id"] for event in await gate.events()] == ["k-made", "k-made"]
     posts = sim.provider.served.posts
-    await gate.store.revoke_key(gate.ledger, "k-made")
+    await gate.store.revoke_key(gate.ledger.wallets, "k-made")
     assert await statuses() == [401, 401, 401, 401]
     assert sim.provider.served.posts == posts
     assert (await gate.chat(QUICK)).status_code == 200, "the customer's other keys go on"

@@ -1,5 +1,5 @@
 """Images, speech and transcriptions through the gate: the official SDK on real sockets, the worked
-examples of docs/media.md, and the rows 39 and 40 of the bad-input catalogue."""
+examples of docs/how-to/media.md, and the rows 39 and 40 of the bad-input catalogue."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from tests.support.gate import BROKE_KEY, KEY, Gate, running_gate
 from tests.support.media_api import MediaApi, media_api
 from tests.support.rawhttp import RawAnswer, RawClient
 
-PAGE = (Path(__file__).parents[2] / "docs" / "media.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "media.md").read_text()
 EXAMPLES = dict(re.findall(r"^- (.*) → ([\d.]+)$", PAGE, re.MULTILINE))
 SOUND = b"RIFF" + b"\0" * 49_996
 

@@ -1,6 +1,6 @@
 """Every way out of a request ends in one terminal event, and the money is right.
 
-The rows are those of the table in docs/flow.md. After each test nothing is held and the wallet
+The rows are those of the table in docs/reference/outcomes.md. After each test nothing is held and the wallet
 was charged exactly what its events say.
 """
 

@@ -37,10 +37,10 @@ from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.scripts import Script
 from gateway.ledger.journal import SettleJournal
-from gateway.ledger.operations import Ledger
 from gateway.settings.policy import PRESETS, PolicySection
 from gateway.telemetry.metrics import Counter
 from tests.support.bank import Bank
+from tests.support.loose_ledger import LooseLedger
 
 
 class Unasked:
@@ -114,21 +114,21 @@ class Desk:
     def __init__(self, client: redis.asyncio.Redis, folder: Path) -> None:
         self.bank = Bank(client)
         self.wire = Failing(RedisRunner(client))
-        self.ledger = Ledger(self.wire, shard_count=self.bank.shards)
+        self.ledger = LooseLedger(self.wire, shard_count=self.bank.shards)
         self.journal = SettleJournal(folder / "journal")
         self.observed: list[Settled] = []
         self.observe: Callable[[Reservation, Settled], None] = self._note
         self.set_aside = Counter()
-        self.delivery = Delivery(self.ledger, self.journal, self.set_aside)
+        self.delivery = Delivery(self.ledger.reservations, self.journal, self.set_aside)
         self.live = LiveReservations()
         self.keys_killed: set[str] = set()
         self.expected = ExpectedOutput()
         self.retries = Retries(lambda _: None)
-        self.admission = Admission(self.ledger, self.delivery)
+        self.admission = Admission(self.ledger.reservations, self.delivery)
         self.services = ReservationServices(
             self.admission.reserve,
             self.delivery,
-            GrowthServices(self.ledger, self._key_killed, self.delivery.spawn),
+            GrowthServices(self.ledger.reservations, self._key_killed, self.delivery.spawn),
             self.expected,
             self.retries,
             self.live,

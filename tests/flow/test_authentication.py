@@ -209,7 +209,7 @@ async def test_a_made_key_is_looked_up_once_and_then_known(bank: Bank) -> None:
 
 
 async def revoke(bank: Bank) -> None:
-    assert await bank.accounts.revoke_key(bank.operator, "k-made") is not None
+    assert await bank.accounts.revoke_key(bank.ledger.wallets, "k-made") is not None
 
 
 async def test_a_revoked_key_is_stale_at_the_next_reserve_and_401_after(bank: Bank) -> None:

@@ -218,6 +218,9 @@ def test_an_upstream_s_failure_says_nothing_of_the_upstream() -> None:
         "upstream_reset",
     ]
     assert "closed the connection before completing" in cut.message
+    busy = refused_by_upstream(UpstreamError("https://inner:8000 busy", sent=False, cause="busy"))
+    assert (said(busy)[0], busy.reason, busy.retry_after_s) == (503, "upstream_busy", 1)
+    assert (said(busy)[1]["retry-after"], "inner" in busy.message) == ("1", False)
     assert "inner" not in slow.message + lost.message + cut.message
 
 

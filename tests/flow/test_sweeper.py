@@ -14,16 +14,17 @@ from gateway.flow.sweeper import Sweeper
 from gateway.ledger import accounts
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.codec.records import DueReservation
-from gateway.ledger.operations import Ledger
 from tests.support.bank import Bank
+from tests.support.loose_ledger import LooseLedger
 from tests.support.until import until
 
 
 class Stubborn:
     """The bank's ledger, which raises for some reservations."""
 
-    def __init__(self, ledger: Ledger, faults: dict[str, Exception]) -> None:
+    def __init__(self, ledger: LooseLedger, faults: dict[str, Exception]) -> None:
         self._ledger = ledger
+        self.shards = ledger.shards
         self._faults = faults
 
     async def expire(self, due: DueReservation) -> Settled | None:
@@ -50,9 +51,9 @@ async def test_overdue_holds_expire_and_others_stay(valkey: redis.asyncio.Redis)
     bank = Bank(valkey)
     await overdue(bank, 3)
     young = await bank.reserve("acme", "young")
-    assert await Sweeper(bank.ledger, bank.accounts).sweep() == 3
+    assert await Sweeper(bank.ledger.reservations, bank.accounts).sweep() == 3
     assert await held_nano(bank) == young.held_nano
-    assert await Sweeper(bank.ledger, bank.accounts).sweep() == 0
+    assert await Sweeper(bank.ledger.reservations, bank.accounts).sweep() == 0
 
 
 async def test_one_hold_that_cannot_be_expired_does_not_keep_the_others(
@@ -74,7 +75,7 @@ async def test_a_round_is_bounded_and_the_next_follows_at_once(
     bank = Bank(valkey)
     await overdue(bank, 5)
     sweeping = asyncio.create_task(
-        Sweeper(bank.ledger, bank.accounts, interval_s=3600, patience_s=0).run()
+        Sweeper(bank.ledger.reservations, bank.accounts, interval_s=3600, patience_s=0).run()
     )
 
     async def none_held() -> bool:
@@ -87,7 +88,7 @@ async def test_a_round_is_bounded_and_the_next_follows_at_once(
 async def test_two_sweepers_charge_once(valkey: redis.asyncio.Redis) -> None:
     bank = Bank(valkey)
     await overdue(bank, 20)
-    sweepers = [Sweeper(bank.ledger, bank.accounts) for _ in range(2)]
+    sweepers = [Sweeper(bank.ledger.reservations, bank.accounts) for _ in range(2)]
     await asyncio.gather(*(sweeper.sweep() for sweeper in sweepers))
     wallet = (await bank.accounts.wallets(["acme"]))["acme"]
     assert wallet.held_nano == 0
@@ -107,7 +108,7 @@ async def test_after_an_outage_the_gates_get_time_before_holds_expire(
         await rest(0)
 
     monkeypatch.setattr(asyncio, "sleep", nap)
-    sweeper = Sweeper(bank.ledger, bank.accounts, interval_s=1, patience_s=5)
+    sweeper = Sweeper(bank.ledger.reservations, bank.accounts, interval_s=1, patience_s=5)
     rounds: list[list[float]] = []
     working = sweeper.sweep
 
@@ -139,7 +140,7 @@ async def test_wallets_whose_time_has_come_are_swept_although_nobody_uses_them(
     await bank.operator.allowance("idle", "daily", 7, period="day")
     bank.now_ms = 0
     await bank.operator.grant("later", "long", 5, expires_at_ms=now_ms + 600_000)
-    sweeper = Sweeper(bank.ledger, bank.accounts)
+    sweeper = Sweeper(bank.ledger.reservations, bank.accounts)
     assert await sweeper.sweep_wallets() >= 1
     wallets = await bank.accounts.wallets(["acme", "idle", "later"])
     assert [wallets[name].expired_nano for name in ("acme", "idle", "later")] == [5, 0, 0]
@@ -163,7 +164,7 @@ async def test_a_walk_over_many_wallets_sweeps_those_that_are_due_wherever_they_
     bank.now_ms = 0
     found = [name async for page in bank.accounts.due_wallets() for name in page]
     assert set(found) == due
-    sweeper = Sweeper(bank.ledger, bank.accounts)
+    sweeper = Sweeper(bank.ledger.reservations, bank.accounts)
     assert await sweeper.sweep_wallets() == len(found)
     wallets = await bank.accounts.wallets(names)
     assert {name for name in names if wallets[name].expired_nano} == due
@@ -175,7 +176,7 @@ async def test_holds_expire_while_a_walk_over_the_wallets_lasts(
 ) -> None:
     bank = Bank(valkey)
     await overdue(bank, 2)
-    sweeper = Sweeper(bank.ledger, bank.accounts, patience_s=0)
+    sweeper = Sweeper(bank.ledger.reservations, bank.accounts, patience_s=0)
     walking = asyncio.Event()
 
     async def for_ever() -> int:
@@ -198,7 +199,7 @@ async def test_holds_expire_while_a_walk_over_the_wallets_lasts(
 async def test_the_wallets_are_walked_again_after_an_outage(
     valkey: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweeper = Sweeper(Bank(valkey).ledger, Bank(valkey).accounts, wallets_every_s=0)
+    sweeper = Sweeper(Bank(valkey).ledger.reservations, Bank(valkey).accounts, wallets_every_s=0)
     walks = 0
 
     async def walk() -> int:
@@ -233,12 +234,12 @@ async def test_a_shard_that_takes_nothing_does_not_keep_the_others_from_ending(
             await bank.reserve(customer_id, f"{customer_id}-{number}")
     bank.now_ms = 0
     assert await bank.operator.freeze(0, Place(1, 1000))
-    sweeper = Sweeper(bank.ledger, bank.accounts)
+    sweeper = Sweeper(bank.ledger.reservations, bank.accounts)
     assert [await sweeper.sweep(), await sweeper.sweep()] == [0, 2]
     wallets = await bank.accounts.wallets([shut, other])
     assert (wallets[shut].open_reservations, wallets[other].open_reservations) == (4, 0)
     monkeypatch.setattr(module, "SHUT_S", 0.0)
-    sweeper = Sweeper(bank.ledger, bank.accounts)
+    sweeper = Sweeper(bank.ledger.reservations, bank.accounts)
     await sweeper.sweep()
     await valkey.setrange("{cg:0}:meta", 1, b"\0")  # repaired
     assert await sweeper.sweep() == 3
@@ -255,6 +256,6 @@ async def test_wallets_of_a_shard_that_takes_nothing_are_left_out(
         await bank.operator.grant(customer_id, f"g-{customer_id}", 5, expires_at_ms=bank.now_ms + 1)
     bank.now_ms = 0
     assert await bank.operator.freeze(0, Place(1, 1000))
-    assert await Sweeper(bank.ledger, bank.accounts).sweep_wallets() == 2
+    assert await Sweeper(bank.ledger.reservations, bank.accounts).sweep_wallets() == 2
     wallets = await bank.accounts.wallets([shards[0], shards[3]])
     assert [wallets[shards[n]].expired_nano for n in (0, 3)] == [0, 5]

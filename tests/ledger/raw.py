@@ -93,12 +93,12 @@ def limit(
     measure: int = 1,
     counter: int = 1,
     ceiling: float = 500,
-    borders: tuple[float, float, float, float] = (
+    boundaries: tuple[float, float, float, float] = (
         NOON_MS - 2000, NOON_MS - 1000, NOON_MS + 100_000, NOON_MS + 200_000,
     ),
 ) -> bytes:  # fmt: skip
-    """One limit row; borders: start of the window before, of this, of the next, of the one after."""
-    return LIMIT.pack(scope, measure, counter, ceiling, *borders)
+    """One limit row; boundaries: start of the window before, of this, of the next, of the one after."""
+    return LIMIT.pack(scope, measure, counter, ceiling, *boundaries)
 
 
 def rolling(

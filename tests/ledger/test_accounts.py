@@ -11,8 +11,8 @@ from gateway.domain.reservation import Key
 from gateway.ledger.accounts import AccountStore, OtherLedger, PricesChanged, RedisRunner
 from gateway.ledger.client.errors import LedgerRefusal, LedgerUnavailable
 from gateway.ledger.client.scripts import load_scripts
-from gateway.ledger.operations import Ledger
 from tests.ledger.bench import Bench
+from tests.support.loose_ledger import LooseLedger
 
 SHARDS = 4
 
@@ -23,8 +23,8 @@ def store(valkey: redis.asyncio.Redis) -> AccountStore:
 
 
 @pytest.fixture
-def ledger(valkey: redis.asyncio.Redis) -> Ledger:
-    return Ledger(RedisRunner(valkey), shard_count=SHARDS)
+def ledger(valkey: redis.asyncio.Redis) -> LooseLedger:
+    return LooseLedger(RedisRunner(valkey), shard_count=SHARDS)
 
 
 async def test_the_number_of_shards_is_fixed_at_creation(
@@ -46,7 +46,7 @@ async def test_another_layout_is_refused(valkey: redis.asyncio.Redis, store: Acc
         await store.create()
 
 
-async def test_customers_and_wallets_are_listed(store: AccountStore, ledger: Ledger) -> None:
+async def test_customers_and_wallets_are_listed(store: AccountStore, ledger: LooseLedger) -> None:
     names = [f"c{number}" for number in range(9)]
     for name in names:
         await ledger.account(name, account_rev=3)
@@ -92,7 +92,7 @@ async def test_due_reservations_are_bounded_and_expire(valkey: redis.asyncio.Red
 
 
 async def test_a_revoked_key_is_gone_and_its_account_stale(
-    store: AccountStore, ledger: Ledger
+    store: AccountStore, ledger: LooseLedger
 ) -> None:
     await ledger.account("acme", account_rev=1)
     await store.add_key("d1", "k1", "acme", "team")
@@ -102,15 +102,15 @@ async def test_a_revoked_key_is_gone_and_its_account_stale(
         await store.add_key("d3", "k1", "acme")
     with pytest.raises(ValueError, match="in the directory"):
         await store.add_key("d1", "k3", "acme")
-    revoked = await store.revoke_key(ledger, "k1")
+    revoked = await store.revoke_key(ledger.wallets, "k1")
     assert revoked is not None
     assert revoked.revoked_at_ms is not None
     assert await store.find_key("d1") is None
     assert await store.account_rev("acme") == 2
     assert [key.key_id for key in await store.list_keys("acme")] == ["k1", "k2"]
     assert await store.list_keys("other") == []
-    assert await store.revoke_key(ledger, "nobody") is None
-    again = await store.revoke_key(ledger, "k1")
+    assert await store.revoke_key(ledger.wallets, "nobody") is None
+    again = await store.revoke_key(ledger.wallets, "k1")
     assert again == revoked
 
 
@@ -131,7 +131,7 @@ async def test_a_price_version_is_put_once(
         await store.put_prices([table])
 
 
-async def test_refusals_name_the_word(ledger: Ledger) -> None:
+async def test_refusals_name_the_word(ledger: LooseLedger) -> None:
     await ledger.account("acme", account_rev=1)
     await ledger.bump("acme")
     with pytest.raises(LedgerRefusal) as refused:
@@ -139,12 +139,12 @@ async def test_refusals_name_the_word(ledger: Ledger) -> None:
     assert (refused.value.word, refused.value.account_rev) == ("old_revision", 2)
     with pytest.raises(LedgerRefusal, match="unknown_account"):
         await ledger.grant("nobody", "g1", 5)
-    with pytest.raises(ValueError, match="beyond"):
+    with pytest.raises(ValueError, match="an amount must be 0 … "):
         await ledger.grant("acme", "g1", 9 * 10**15 + 1)
 
 
 async def test_the_runner_loads_scripts_that_the_server_forgot(
-    valkey: redis.asyncio.Redis, ledger: Ledger
+    valkey: redis.asyncio.Redis, ledger: LooseLedger
 ) -> None:
     await ledger.account("acme", account_rev=1)
     await valkey.script_flush()

@@ -8,7 +8,8 @@ import pytest
 import redis.asyncio
 
 from gateway.ledger.client.errors import LedgerRefusal
-from gateway.ledger.corrections import GrantTerms, Refunded
+from gateway.ledger.codec.operations import GrantTerms
+from gateway.ledger.corrections import Refunded
 from tests.ledger.bench import Bench
 
 DAY_MS = 86_400_000

@@ -455,8 +455,8 @@ async def test_a_settle_compares_the_prices_of_the_hold(raw: Raw) -> None:
 async def test_a_verb_without_the_holds_scopes_is_told_whose_they_are(
     raw: Raw, verb: str, given: int
 ) -> None:
-    borders = (raw.now - 2, raw.now - 1, raw.now + 200_000, raw.now + 300_000)
-    limits = limit(1, 1, 3, 500, borders) + limit(2, 2, 4, 5, borders)
+    boundaries = (raw.now - 2, raw.now - 1, raw.now + 200_000, raw.now + 300_000)
+    limits = limit(1, 1, 3, 500, boundaries) + limit(2, 2, 4, 5, boundaries)
     await raw("reserve", mask=3, limits=limits, cost_rows=COSTS)
     raw.now += 60_000
     before = await raw.dump()
@@ -825,9 +825,9 @@ async def test_an_extend_minds_only_the_limits_it_adds_to(raw: Raw) -> None:
 
 async def test_an_extend_leaves_a_window_alone_that_has_passed(raw: Raw) -> None:
     await raw("reserve", limits=limit(0, 1, 1, 150))
-    borders = (NOON_MS - 1000, NOON_MS + 100_000, NOON_MS + 200_000, NOON_MS + 300_000)
+    boundaries = (NOON_MS - 1000, NOON_MS + 100_000, NOON_MS + 200_000, NOON_MS + 300_000)
     raw.now += 100_000
-    await raw("reserve", "r2", estimate=vector(120, 0), limits=limit(0, 1, 1, 150, borders))
+    await raw("reserve", "r2", estimate=vector(120, 0), limits=limit(0, 1, 1, 150, boundaries))
     assert (await raw("extend", estimate=vector(180, 0)))[0] == "extended"
     assert await raw.counters() == [[1, NOON_MS + 100_000, 0, 120]]
     await raw("settle", "r1", used=vector(170, 0))

@@ -9,7 +9,7 @@ import redis.asyncio
 
 from gateway.domain.reservation import Denied
 from gateway.ledger.client.errors import LedgerRefusal
-from gateway.ledger.operator import allowance_id
+from gateway.ledger.codec.operations import allowance_id
 from tests.ledger.bench import NOON_MS, Bench
 
 DAY_MS = 86_400_000

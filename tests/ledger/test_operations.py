@@ -20,8 +20,9 @@ from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.client.scripts import Script
 from gateway.ledger.codec.records import Ended, read_scope
-from gateway.ledger.operations import Ledger, OutboxWatermark
+from gateway.ledger.outbox_watermark import OutboxWatermark
 from tests.ledger.bench import NOON_MS, Bench
+from tests.support.loose_ledger import LooseLedger
 
 HOUR_MS = 3_600_000
 
@@ -544,7 +545,7 @@ class LosesReplies(RedisRunner):
 
 async def test_a_lost_reply_is_asked_again_and_done_once(bench: Bench) -> None:
     await bench.open(10_000)
-    lossy = Ledger(LosesReplies(bench.client), shard_count=1, clock_ms=lambda: bench.now)
+    lossy = LooseLedger(LosesReplies(bench.client), shard_count=1, clock_ms=lambda: bench.now)
     bench.ledger = lossy
 
     async def insist(call: Any) -> Any:
@@ -578,7 +579,7 @@ async def test_500_at_once_for_100_admit_exactly_100(bench: Bench, valkey_socket
     endpoint, vector = Endpoint.from_socket(valkey_socket), bench.vector(1)
     async with AsyncExitStack() as stack:
         gates = [
-            Ledger(
+            LooseLedger(
                 await stack.enter_async_context(CoalescingRunner(endpoint, name=f"gate-{number}")),
                 shard_count=1,
             )
@@ -625,8 +626,8 @@ async def test_when_memory_is_full_admission_stops_and_settlement_does_not(bench
 
 async def test_a_shard_that_lost_a_tail_says_so_to_all_ledgers_of_the_process(bench: Bench) -> None:
     seen = OutboxWatermark()
-    admission = Ledger(bench.runner, shard_count=1, seen=seen, clock_ms=lambda: bench.now)
-    settlement = Ledger(bench.runner, shard_count=1, seen=seen, clock_ms=lambda: bench.now)
+    admission = LooseLedger(bench.runner, shard_count=1, seen=seen, clock_ms=lambda: bench.now)
+    settlement = LooseLedger(bench.runner, shard_count=1, seen=seen, clock_ms=lambda: bench.now)
     await bench.open(1000)
     await bench.held("r1")
     snapshot = {key: await bench.client.dump(key) async for key in bench.client.scan_iter()}
@@ -651,7 +652,7 @@ async def test_an_acknowledgement_trims_and_is_remembered(bench: Bench) -> None:
     await bench.ledger.ack(0, 1, 1)  # an older one changes nothing
     entries = await bench.client.xrange("{cg:0}:out")
     assert [entry_id for entry_id, _ in entries] == [b"1-4", b"1-5", b"1-6"]
-    full = Ledger(bench.runner, shard_count=1, max_backlog=3)
+    full = LooseLedger(bench.runner, shard_count=1, max_backlog=3)
     bench.ledger = full
     assert (await bench.denied("r9")).reason == "outbox_full"
     await full.ack(0, 1, 4)
@@ -664,7 +665,7 @@ async def test_an_unknown_word_is_a_bug(bench: Bench) -> None:
             return [b"surprise"]
 
     await bench.open()
-    bench.ledger = Ledger(Strange(), shard_count=1)
+    bench.ledger = LooseLedger(Strange(), shard_count=1)
     made = calls(bench)
     made["quote"] = bench.ledger.quote(bench.account, bench.table, bench.vector(1), tokens=1)
     for call in made.values():

@@ -370,7 +370,7 @@ async def test_a_hold_extends_at_the_tier_it_reaches(valkey: redis.asyncio.Redis
     meter = await Meter(valkey, GRADUATED).open()
     await meter.hold("r1", 90)
     extended = await meter.bench.ledger.extend(
-        meter.bench.account, "r1", meter.table, extend_no=1,
+        meter.bench.account, "r1", extend_no=1,
         estimate=meter.table.vector({"input": 120}), checkpoint=meter.table.vector({}),
         tokens=1, ttl_ms=60_000,
     )  # fmt: skip

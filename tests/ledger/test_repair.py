@@ -18,7 +18,6 @@ from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.ledger.audit import Audit
 from gateway.ledger.client.errors import LedgerUnavailable, ShardClosed
 from gateway.ledger.outbox import Outbox
-from gateway.ledger.repair import Repair
 from gateway.operations.reopen import Desk, Reopened, ledger_status, reopen
 from gateway.operations.verify import verify
 from tests.ledger.bench import NOON_MS, Bench
@@ -61,8 +60,9 @@ class Shop:
             await self.client.restore(key, 0, value)
 
     def desk(self, store: SqliteStore) -> Desk:
-        repair = Repair(self.bench.runner, shard_count=1, clock_ms=lambda: self.bench.now)
-        return Desk(repair, Audit(self.client, self.bench.ledger.keys), self.outbox, store)
+        return Desk(
+            self.bench.ledger.repair, Audit(self.client, self.bench.ledger.keys), self.outbox, store
+        )
 
     async def reopen(self, *, accept_loss: bool = False) -> Reopened | None:
         with SqliteStore.at(self.path) as store:

@@ -1,4 +1,4 @@
-"""Rolling windows: borders of slots to the millisecond, the records of rings, and walks in which no
+"""Rolling windows: boundaries of slots to the millisecond, the records of rings, and walks in which no
 stretch of a window's length admits more than the ceiling."""
 
 import random
@@ -283,12 +283,12 @@ async def test_a_total_that_is_used_up_is_used_up_for_ever(raw: Raw) -> None:
 
 
 async def test_a_window_met_by_a_clock_gone_back_ends_when_it_ends(raw: Raw) -> None:
-    borders = (NOON_MS - 10, NOON_MS, NOON_MS + 10, NOON_MS + 20)
+    boundaries = (NOON_MS - 10, NOON_MS, NOON_MS + 10, NOON_MS + 20)
     raw.now += 15
-    await raw("reserve", "r1", limits=limit(0, 2, 1, 1, borders))
+    await raw("reserve", "r1", limits=limit(0, 2, 1, 1, boundaries))
     await raw("settle", "r1")
     raw.now -= 12
-    assert (await raw("reserve", "r2", limits=limit(0, 2, 1, 1, borders)))[6] == 17
+    assert (await raw("reserve", "r2", limits=limit(0, 2, 1, 1, boundaries)))[6] == 17
 
 
 # Rows that are none, and records with many counters

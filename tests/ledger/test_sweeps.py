@@ -9,8 +9,8 @@ import redis.asyncio
 from gateway.domain.limits import Limit, Window
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.pricing import Rate, Tier, compile_prices
+from gateway.ledger.codec.operations import allowance_id
 from gateway.ledger.codec.records import read_wallet
-from gateway.ledger.operator import allowance_id
 from tests.ledger.bench import NOON_MS, Bench
 from tests.ledger.raw import NAMES, Raw, vector
 

@@ -1,4 +1,4 @@
-"""Borders of windows and limits, each from both sides, by the records of the counters."""
+"""Boundaries of windows and limits, each from both sides, by the records of the counters."""
 
 import struct
 from typing import Any
@@ -21,7 +21,7 @@ async def raw(valkey: redis.asyncio.Redis) -> Raw:
 
 
 def later(windows: int) -> tuple[int, int, int, int]:
-    """The borders so many windows later."""
+    """The boundaries so many windows later."""
     return BEFORE + 10 * windows, START + 10 * windows, NEXT + 10 * windows, AFTER + 10 * windows
 
 

@@ -89,7 +89,7 @@ async def call(bench: Bench, verb: str) -> None:
 
 
 def repair(bench: Bench) -> Repair:
-    return Repair(bench.runner, shard_count=1, clock_ms=lambda: bench.now)
+    return bench.ledger.repair
 
 
 def event(kind: EventKind = "grant", grant: int = 2, nano: int = 5, seq: int = 2) -> Event:
@@ -276,7 +276,7 @@ async def extend_too_large(bench: Bench) -> None:
     )
     with suppress(ValueError):
         await bench.ledger.extend(
-            bench.account, "r1", table, extend_no=1, estimate=table.vector({"input": 10_000}),
+            bench.account, "r1", extend_no=1, estimate=table.vector({"input": 10_000}),
             checkpoint=vector, tokens=1, ttl_ms=1,
         )  # fmt: skip
 

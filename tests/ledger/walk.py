@@ -18,12 +18,11 @@ from gateway.domain.reservation import Account, Denied, Hold, Settled
 from gateway.domain.signals import SignalRules, TopUp, Velocity
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.errors import LedgerRefusal, TooOld
+from gateway.ledger.codec.operations import CATEGORIES, CATEGORY_NUMBERS, GrantTerms
 from gateway.ledger.codec.records import DueReservation
-from gateway.ledger.corrections import GrantTerms
-from gateway.ledger.operations import Ledger
-from gateway.ledger.operator import CATEGORIES, CATEGORY_NUMBERS
 from tests.ledger.model import Model
 from tests.ledger.wallet import Status
+from tests.support.loose_ledger import LooseLedger
 
 START_MS = 1_767_225_599_000  # a second before a year, a day and a minute begin
 SCOPES = {"customer": "", "project": "team", "key": "k1"}
@@ -160,7 +159,7 @@ class Walk:
     tables: ClassVar[tuple[PriceTable, ...]] = TABLES
     weights: ClassVar[Mapping[str, int]] = WEIGHTS
 
-    ledgers: list[Ledger]
+    ledgers: list[LooseLedger]
     store: AccountStore
     dice: random.Random
     model: Model = field(default_factory=Model)
@@ -175,7 +174,7 @@ class Walk:
     pace: tuple[int, ...] = PACES[0]
 
     @property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> LooseLedger:
         """One of the gates."""
         return self.dice.choice(self.ledgers)
 
@@ -279,7 +278,7 @@ class Walk:
 
         async def real() -> Answer:
             answer = await ledger.extend(
-                self.accounts[ask.customer], rid, ask.table, extend_no=number,
+                self.accounts[ask.customer], rid, extend_no=number,
                 estimate=ask.table.vector(grown), checkpoint=ask.table.vector(used),
                 tokens=tokens, ttl_ms=TTL_MS,
             )  # fmt: skip
@@ -602,7 +601,8 @@ def two_gates(kind: type[W], client: redis.asyncio.Redis, seed: int) -> W:
     """A walk of that kind through two gates, which do not know of each other."""
     walk: W
     ledgers = [
-        Ledger(RedisRunner(client), shard_count=SHARDS, clock_ms=lambda: walk.now) for _ in range(2)
+        LooseLedger(RedisRunner(client), shard_count=SHARDS, clock_ms=lambda: walk.now)
+        for _ in range(2)
     ]
     walk = kind(ledgers, AccountStore(client, shard_count=SHARDS), random.Random(seed))
     return walk

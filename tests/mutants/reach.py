@@ -1,6 +1,6 @@
 """What a change of one place can touch: the scripts that carry its part of the sources.
 
-A part is a script, or in the prelude a block, or a line of constants. The loader itself is asked
+A part is a script, or in the prelude a block, or a line of constants. The linker itself is asked
 which scripts carry it, once for all parts: it links a prelude in which each block has a mark of
 its own, and each constant stands for its name.
 """
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from gateway.ledger.client.scripts import PRELUDE, Prelude
 from tests.mutants.tokens import tokens_of
 
+_ACCESSOR = re.compile(r"local function \w+\(\w\)\n  return .*\nend")
 _CONSTANTS = re.compile(r"local ([A-Za-z_, ]+) = (?:[\d']|[a-z]+\.[a-z]+).*")
 
 
@@ -27,7 +28,7 @@ class Reach:
         carried = {}
         for file, source in sources.items():
             if file not in parts:
-                words = repr(_words(bare.link(source)))
+                words = hashlib.sha256(repr(_words(bare.link(source))).encode()).hexdigest()
                 carried[file] = (frozenset(_words(marked.link(source))), words)
         self._units: dict[str, tuple[list[int], list[str]]] = {}
         for file, found in parts.items():
@@ -58,10 +59,15 @@ class _Part:
             quoted = [f"'{name}'" for name in names]
             self.marks = frozenset(quoted)
             self.marked = f"local {found[1]} = {', '.join(quoted)}"
+        elif all(line.startswith("--") for line in text.splitlines()):
+            self.marks, self.marked = frozenset[str](), text
         else:
             mark = f"part_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
             self.marks = frozenset({mark})
-            self.marked = f"{text.rstrip()}\n{mark}"
+            if _ACCESSOR.fullmatch(text.rstrip()):
+                self.marked = text.rstrip().replace("  return ", f"  return {mark} + ")
+            else:
+                self.marked = f"{text.rstrip()}\n{mark}"
 
 
 def _parts(source: str) -> list[_Part]:

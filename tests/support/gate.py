@@ -27,9 +27,9 @@ from gateway.flow.reservation.live import LiveReservations
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.runner import CoalescingRunner
-from gateway.ledger.operations import Ledger
 from gateway.ledger.outbox import Outbox
 from gateway.settings import Settings, load_settings
+from tests.support.loose_ledger import LooseLedger
 
 KEY = "sk-test-customer"
 BROKE_KEY = "sk-test-broke"
@@ -85,7 +85,7 @@ class Gate:
     service: Service
     settings: Settings
     store: AccountStore
-    ledger: Ledger
+    ledger: LooseLedger
     outbox: Outbox
     runner: RedisRunner
     client: httpx.AsyncClient
@@ -125,9 +125,9 @@ class Gate:
             and entry.reservation_id is not None
         ]
 
-    def ledger_at(self, now_ms: int) -> Ledger:
+    def ledger_at(self, now_ms: int) -> LooseLedger:
         """The same ledger by another clock."""
-        return Ledger(self.runner, shard_count=SHARDS, clock_ms=lambda: now_ms)
+        return LooseLedger(self.runner, shard_count=SHARDS, clock_ms=lambda: now_ms)
 
     async def settle_all(self) -> None:
         """Wait until every pending settlement has reached the ledger."""
@@ -171,8 +171,8 @@ async def running_gate(
         await redis_client.flushall()
     store = AccountStore(redis_client, shard_count=SHARDS)
     runner = RedisRunner(redis_client)
-    ledger = Ledger(runner, shard_count=SHARDS)
-    await sync_accounts(settings, ledger, store)
+    ledger = LooseLedger(runner, shard_count=SHARDS)
+    await sync_accounts(settings, ledger.wallets, store)
     defaults = CoalescingRunner.__init__.__kwdefaults__
     with mock.patch.dict(defaults, timeout_s=ledger_timeout_s):
         resources = Resources(ledger_url, str(tmp_path / "data"), "worker-0")

@@ -96,7 +96,7 @@ class AnthropicMessages(Dialect):
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """Read a request strictly. Raises BadRequest."""
-        document = parse_object(body)
+        document = parse_object(body, options.max_json_values)
         model = read_model(document)
         _check_fields(document, options)
         prompt = Prompt(options)
@@ -153,7 +153,7 @@ class AnthropicCountTokens(AnthropicMessages):
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """Facts of a request that costs nothing. Raises BadRequest."""
-        document = parse_object(body)
+        document = parse_object(body, options.max_json_values)
         model = read_model(document)
         _check_fields(document, options)
         prompt = Prompt(options)
@@ -290,6 +290,7 @@ _SHAPES: Final[Mapping[RefusalKind, tuple[int, str]]] = {
     "unsupported_media": (415, "invalid_request_error"),
     "unprocessable": (422, "invalid_request_error"),
     "ledger_unavailable": (503, "overloaded_error"),
+    "overloaded": (503, "overloaded_error"),
     "shutting_down": (503, "overloaded_error"),
     "upstream_unreachable": (502, "api_error"),
     "upstream_auth": (502, "api_error"),

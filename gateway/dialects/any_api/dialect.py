@@ -85,7 +85,7 @@ class AnyApi(OpenAIDialect):
         """JSON where a quantity stands in it, else anything."""
         return not self._reads_json or super().accepts(media_type)
 
-    def read(self, asked: Asked, options: ReadOptions) -> RequestFacts:  # noqa: ARG002
+    def read(self, asked: Asked, options: ReadOptions) -> RequestFacts:
         """The quantities that the request says, and the bounds of all. Raises BadRequest."""
         _check_query(asked.query, self._terms.query)
         document: Any = MISSING
@@ -96,7 +96,7 @@ class AnyApi(OpenAIDialect):
         media_type: str | None = types[0] if types else None
         if self._reads_json:
             if body or not self._may_be_empty:
-                document = parse_document(body)
+                document = parse_document(body, options.max_json_values)
                 body = orjson.dumps(document)
             media_type = JSON_TYPE if body else None
         most, certain = first_bounds(self._terms.quantities, asked, document, len(body))

@@ -30,6 +30,7 @@ _SHAPES: Final[Mapping[RefusalKind, tuple[int, str]]] = {
     "unsupported_media": (415, "INVALID_ARGUMENT"),
     "unprocessable": (422, "INVALID_ARGUMENT"),
     "ledger_unavailable": (503, "UNAVAILABLE"),
+    "overloaded": (503, "UNAVAILABLE"),
     "shutting_down": (503, "UNAVAILABLE"),
     "upstream_unreachable": (502, "UNAVAILABLE"),
     "upstream_auth": (502, "UNAVAILABLE"),

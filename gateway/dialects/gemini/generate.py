@@ -200,7 +200,7 @@ class GeminiCountTokens(Gemini):
         """Facts of a request that costs nothing. Raises BadRequest."""
         path, model, verb = _target(asked.path)
         _reads_events(asked.query)
-        document = _known(parse_document(asked.body), _COUNTED, "")
+        document = _known(parse_document(asked.body, options.max_json_values), _COUNTED, "")
         whole = document.get("generateContentRequest")
         if whole is None:
             contents = orjson.dumps({"contents": document.get("contents")})
@@ -241,7 +241,11 @@ class GeminiCountTokens(Gemini):
 def read_content(body: bytes, options: ReadOptions) -> dict[str, Any]:
     """A request's body with its names in one spelling. Raises BadRequest."""
     extra = {name: name for name in options.extra_fields}
-    document = _known(parse_document(body), {**extra, **_REQUEST} if extra else _REQUEST, "")
+    document = _known(
+        parse_document(body, options.max_json_values),
+        {**extra, **_REQUEST} if extra else _REQUEST,
+        "",
+    )
     if type(document.get("contents")) is not list or not document["contents"]:
         raise BadRequest("`contents` must be a list with at least one content.", param="contents")
     document["contents"] = [

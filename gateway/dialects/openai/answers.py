@@ -29,6 +29,7 @@ _SHAPES: Final[Mapping[RefusalKind, tuple[int, str, str | None]]] = {
     "unsupported_media": (415, "invalid_request_error", "unsupported_media_type"),
     "unprocessable": (422, "invalid_request_error", None),
     "ledger_unavailable": (503, "api_error", "ledger_unavailable"),
+    "overloaded": (503, "api_error", "overloaded"),
     "shutting_down": (503, "api_error", "shutting_down"),
     "upstream_unreachable": (502, "api_error", "upstream_unreachable"),
     "upstream_auth": (502, "api_error", "upstream_auth"),

@@ -19,7 +19,7 @@ from gateway.dialects.base import (
     Refusal,
     RequestFacts,
 )
-from gateway.dialects.bounds import TOOLS_PREAMBLE_TOKENS, Prompt, refuse_stored, text_tokens
+from gateway.dialects.bounds import TOOLS_PREAMBLE_TOKENS, Prompt, refuse_stored
 from gateway.dialects.fields import (
     MAX_COUNT,
     SAMPLING,
@@ -49,6 +49,7 @@ OUTPUT_MAXIMA: Final = (
     "num_predict",
 )
 OUTPUT_COUNTS: Final = ("n", "best_of", "n_cmpl")
+_COUNTS: Final = frozenset(OUTPUT_COUNTS)
 
 TOOLS: Final = Families(own=frozenset({"function", "custom"}), untyped=True, priced=False)
 
@@ -106,7 +107,7 @@ class OpenAIChat(OpenAIDialect):
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """Read a request strictly. Raises BadRequest."""
-        document = parse_object(body)
+        document = parse_object(body, options.max_json_values)
         model = read_model(document)
         check_fields(document, KNOWN, options)
         stream = read_flag(document, "stream")
@@ -115,8 +116,8 @@ class OpenAIChat(OpenAIDialect):
             wants_usage = read_flag(given, "include_usage", "stream_options.include_usage")
         prompt = Prompt(options)
         _read_messages(document, prompt)
-        for name in document:
-            if name not in UNPROMPTED:
+        if not UNPROMPTED.issuperset(document):
+            for name in document.keys() - UNPROMPTED:
                 prompt.add_structure(document[name])
         tool_calls = 0
         if "tools" in document or "functions" in document:
@@ -171,8 +172,8 @@ def chat_meter(facts: RequestFacts, *, streaming: bool) -> Meter:
 def read_choices(document: Mapping[str, Any]) -> int:
     """How many outputs each prompt gets. Raises BadRequest."""
     choices = 1
-    for name in OUTPUT_COUNTS:
-        if name in document:
+    if not _COUNTS.isdisjoint(document):
+        for name in OUTPUT_COUNTS:
             choices = max(choices, read_count(document, name, MAX_COUNT) or 1)
     return choices
 
@@ -213,21 +214,28 @@ def _read_messages(document: dict[str, Any], prompt: Prompt) -> None:
     messages = document.get("messages")
     if type(messages) is not list or not messages:
         raise BadRequest("`messages` must be a list with at least one message.", param="messages")
-    prompt.tokens += prompt.options.template_overhead_tokens * len(messages)
+    tokens = prompt.options.template_overhead_tokens * len(messages)
     for at, message in enumerate(messages):
         if type(message) is not dict:
             raise BadRequest("A message must be an object.", param=f"messages[{at}]")
-        content = message.get("content")
-        if type(content) is str:
-            prompt.tokens += text_tokens(content)
+        content, role = message.get("content"), message.get("role")
+        if type(content) is str and type(role) is str and len(message) == 2:
+            size = len(content) if content.isascii() else len(content.encode())
+            tokens += size + len(role)
         else:
-            prompt.add_content(content, f"messages[{at}].content")
-        role = message.get("role")
-        if type(role) is not str:
-            raise BadRequest("`role` must be a text.", param=f"messages[{at}].role")
-        prompt.tokens += len(role)
-        if len(message) > 2 or "content" not in message:
-            _read_extras(message, f"messages[{at}]", prompt)
+            _read_message(message, f"messages[{at}]", prompt)
+    prompt.tokens += tokens
+
+
+def _read_message(message: dict[str, Any], where: str, prompt: Prompt) -> None:
+    """A message that is more than a role and a text. Raises BadRequest."""
+    prompt.add_content(message.get("content"), f"{where}.content")
+    role = message.get("role")
+    if type(role) is not str:
+        raise BadRequest("`role` must be a string.", param=f"{where}.role")
+    prompt.tokens += len(role)
+    if len(message) > 2 or "content" not in message:
+        _read_extras(message, where, prompt)
 
 
 def _read_extras(message: dict[str, Any], where: str, prompt: Prompt) -> None:

@@ -10,6 +10,11 @@ NO_TEXT: Final = -1
 
 _SEARCH: Final = "web_search"
 
+_BESIDE_CONTENT: Final = frozenset(
+    {"reasoning_content", "reasoning", "tool_calls", "function_call", "audio", "images"}
+)
+"""Other members of a message that may carry output."""
+
 
 def count_message(message: Any) -> tuple[int, str, str]:
     """What a message or delta carries: its bytes of output (−1 when none), and when it is one
@@ -18,8 +23,16 @@ def count_message(message: Any) -> tuple[int, str, str]:
     Text stands in `content`, `refusal`, in the reasoning that some servers send under one or
     both of two names, and in calls. Audio and images count as output without bytes.
     """
-    if type(message) is not dict:
+    if type(message) is not dict or not message:
         return NO_TEXT, "", ""
+    content = message.get("content")
+    if (
+        type(content) is str
+        and content
+        and _BESIDE_CONTENT.isdisjoint(message)
+        and not message.get("refusal")  # usually there and null
+    ):
+        return len(content) if content.isascii() else text_bytes(content), "content", content
     size = 0
     pieces = 0
     single = ("", "")

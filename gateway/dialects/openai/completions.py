@@ -47,7 +47,7 @@ class OpenAICompletions(OpenAIDialect):
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """Read a request strictly. Raises BadRequest."""
-        document = parse_object(body)
+        document = parse_object(body, options.max_json_values)
         model = read_model(document)
         check_fields(document, _KNOWN, options)
         stream_options = read_stream_options(document) or {}

@@ -55,7 +55,7 @@ class OpenAIEmbeddings(OpenAIDialect):
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """Read a request strictly. Raises BadRequest."""
-        document = parse_object(body)
+        document = parse_object(body, options.max_json_values)
         model = read_model(document)
         check_fields(document, _KNOWN, options)
         if read_flag(document, "stream"):

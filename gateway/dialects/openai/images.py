@@ -58,7 +58,7 @@ class OpenAIImages(OpenAIDialect):
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """Read a request strictly. Raises BadRequest."""
-        document = parse_object(body)
+        document = parse_object(body, options.max_json_values)
         model = read_model(document)
         background = document.get("background")
         if background is not None and type(background) is not str:

@@ -100,7 +100,7 @@ class OpenAIResponses(OpenAIDialect):
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """Read a request strictly. Raises BadRequest."""
-        document = parse_object(body)
+        document = parse_object(body, options.max_json_values)
         model = read_model(document)
         check_fields(document, KNOWN, options)
         _read_reasoning(document.get("reasoning"), "reasoning")

@@ -44,7 +44,7 @@ class OpenAISpeech(OpenAIDialect):
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """Read a request strictly. Raises BadRequest."""
-        document = parse_object(body)
+        document = parse_object(body, options.max_json_values)
         require_lower_case(document, "body")
         model = read_model(document)
         check_fields(document, _KNOWN, options, own=frozenset({"speed"}))

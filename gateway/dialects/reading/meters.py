@@ -20,6 +20,8 @@ from gateway.dialects.reading.skim import BOM, Skimmer
 from gateway.dialects.reading.sse import FrameSplitter, LongFrame, data_of, event_of
 from gateway.dialects.reading.units import UnitMeter, parse
 
+_FEW_FRAMES: Final = 3
+"""So many frames are read one by one: recognising them together costs as much."""
 MAX_HELD_BYTES: Final = 16 * 1024 * 1024
 """A document that calls itself a stream is held back up to this."""
 
@@ -59,6 +61,7 @@ class EventMeter(UnitMeter):
         super().__init__(reader, FrameSplitter())
         self._hides = hides
         self._begun = False
+        self._between_frames = False  # complete frames have passed and nothing waits
         self._bom = b""  # what has come before the first event: blanks, a byte order mark
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -66,11 +69,21 @@ class EventMeter(UnitMeter):
 
     def feed(self, data: bytes, limit: Limit | None = None) -> bytes:
         """Read the events that `data` completes; return those that what is held covers."""
+        if self._between_frames:
+            reader = self._reader
+            frames, text_bytes = reader.repeated.texts_of(data)
+            if frames and reader.count_covered(text_bytes, frames, limit):
+                return data
         if not self._begun:
             return self._begin(data, limit)
         if self._document is not None:
             return self._hold(data)
-        return super().feed(data, limit)
+        passing = super().feed(data, limit)
+        splitter = self._splitter
+        self._between_frames = not (
+            self._queue or self._long or splitter.tail or not splitter.separator
+        )
+        return passing
 
     def finish(self, *, broken: bool = False) -> bytes:
         """Read a last event that was never ended; return what was held back."""
@@ -137,7 +150,9 @@ class EventMeter(UnitMeter):
         texts = text_bytes = 0
         # How many texts and bytes the limit allows; nothing is compared where there is room.
         most_texts, most_bytes = reader.room(limit)
-        for at, unit in enumerate(units):
+        at, count = 0, len(units)
+        while at < count:
+            unit = units[at]
             # The usual case of `RepeatedFrame.text_bytes`, without a call: half of the cost.
             size = -1
             if unit[:begin] == before and unit.endswith(after):
@@ -155,14 +170,22 @@ class EventMeter(UnitMeter):
                     texts = text_bytes = 0
                 if self._read(unit):
                     hidden = [at] if hidden is None else [*hidden, at]
-                before, after = repeated.before, repeated.after
-                begin, end = len(before), -len(after)
                 most_texts, most_bytes = reader.room(limit)
+                if repeated.before is not before:
+                    before, after = repeated.before, repeated.after
+                    begin, end = len(before), -len(after)
+                    if count - at > _FEW_FRAMES and self._splitter.separator:
+                        frames, size = repeated.leading_texts(units[at + 1 :])
+                        if frames <= most_texts and size <= most_bytes:
+                            reader.count_text(size, frames)
+                            most_texts, most_bytes = reader.room(limit)
+                            at += frames
             if texts > most_texts or text_bytes > most_bytes:
                 reader.count_text(text_bytes, texts)
                 return at, hidden
+            at += 1
         reader.count_text(text_bytes, texts)
-        return len(units), hidden
+        return count, hidden
 
 
 class ArrayMeter(UnitMeter):

@@ -63,11 +63,29 @@ class AnswerReader(ABC):
 
     def update_count(self) -> None:
         """Bring `facts.counted_output` up to date: a token per frame, or per four bytes of text."""
-        by_bytes = -(-self._text_bytes // BYTES_PER_TOKEN)
-        at_least = -(-self._text_bytes // MOST_BYTES_PER_TOKEN)
-        frames, facts = self._text_frames, self.facts
+        frames, text_bytes, facts = self._text_frames, self._text_bytes, self.facts
+        by_bytes = -(-text_bytes // BYTES_PER_TOKEN)
+        at_least = -(-text_bytes // MOST_BYTES_PER_TOKEN)
         facts.counted_output = frames if frames > by_bytes else by_bytes
         facts.fewest_output = frames if frames > at_least else at_least
+
+    def count_covered(self, text_bytes: int, frames: int, limit: Limit | None) -> bool:
+        """Count frames of text unless they pass the limit. Returns whether they were counted."""
+        frames += self._text_frames
+        text_bytes += self._text_bytes
+        if limit is not None:
+            most = limit.most_output
+            if frames > most or text_bytes > most * limit.bytes_per_token:
+                return False
+        self._text_frames = frames
+        self._text_bytes = text_bytes
+        # What `update_count` does, without a call: this is the work for each frame of a paced stream.
+        by_bytes = -(-text_bytes // BYTES_PER_TOKEN)
+        at_least = -(-text_bytes // MOST_BYTES_PER_TOKEN)
+        facts = self.facts
+        facts.counted_output = frames if frames > by_bytes else by_bytes
+        facts.fewest_output = frames if frames > at_least else at_least
+        return True
 
     def room(self, limit: Limit | None) -> tuple[float, float]:
         """How many texts, and bytes of text, come within a limit; negative beyond it."""

@@ -6,6 +6,9 @@ its bytes are kept as what stands before and after that string. A later frame wi
 around a string free of `"` and `\\` is the same JSON document with another text at that place, so
 it has the same meaning: text, no usage, no finish. That is exact, not a guess; every other frame
 is parsed. One further string, OpenAI's random `obfuscation` padding, may differ as well.
+
+Frames that follow each other are recognised together: what stands between two of their texts is
+always the same bytes, so splitting at those bytes leaves the texts.
 """
 
 from typing import Final
@@ -19,8 +22,12 @@ QUOTE: Final = ord('"')
 BACKSLASH: Final = ord("\\")
 """As numbers: looking for a number in bytes is one memchr, for bytes a general search."""
 
+_NOT_PLAIN: Final = b'"\\\n\r'
+"""What ends a text, escapes in it, or ends a line: a text without them is left as it is by deleting them."""
+_LF_END: Final = b"\n\n"
+
 NOTHING: Final = b"\n\n\r\r"
-"""Stands for a frame before one was learned: no frame begins with its own end."""
+"""What is kept before a frame was learned: no frame begins with a frame's end."""
 
 _PADDING: Final = (b'"obfuscation":"', b'"obfuscation": "')
 
@@ -32,12 +39,15 @@ class RepeatedFrame:
     between:        when there is padding: the bytes from the text's closing quote to the padding
     """
 
-    __slots__ = ("_lessons", "after", "before", "between")
+    __slots__ = ("_begin", "_end", "_glue", "_lessons", "_stop", "after", "before", "between")
 
     def __init__(self) -> None:
         self.before = NOTHING
         self.between = b""
         self.after = NOTHING
+        self._end = NOTHING  # `after` and the end of a frame
+        self._glue = NOTHING  # what stands between the texts of two frames
+        self._begin, self._stop = len(self.before), -len(self._end)
         self._lessons = 0
 
     def learn(self, frame: bytes, name: bytes, text: str) -> None:
@@ -57,6 +67,9 @@ class RepeatedFrame:
                 if frame.startswith(written, begin):
                     self.before = frame[:begin]
                     self._keep_rest(frame[begin + len(written) - 1 :])
+                    self._end = self.after + _LF_END
+                    self._glue = self._end + self.before
+                    self._begin, self._stop = begin, -len(self._end)
                 return
 
     def _keep_rest(self, rest: bytes) -> None:
@@ -91,3 +104,42 @@ class RepeatedFrame:
         if len(frame) - at != len(self.after) or not frame.endswith(self.after):
             return -1
         return end - begin
+
+    def texts_of(self, data: bytes) -> tuple[int, int]:
+        """How many frames, and bytes of their texts, if `data` is nothing but frames that repeat the
+        kept one, each ended by LF LF; else 0, 0."""
+        if not data.startswith(self.before) or not data.endswith(self._end):
+            return 0, 0
+        text = data[self._begin : self._stop]
+        frames = 1
+        if text.find(self._glue) >= 0:
+            texts = text.split(self._glue)
+            frames = len(texts)
+            text = b"" if b"" in texts else b"".join(texts)
+        size = len(text)
+        if size and len(text.translate(None, _NOT_PLAIN)) == size:
+            return frames, size
+        if self.between and data.find(_LF_END) == len(data) - 2:
+            size = self.text_bytes(data[:-2])
+            if size > 0:
+                return 1, size
+        return 0, 0
+
+    def leading_texts(self, frames: list[bytes]) -> tuple[int, int]:
+        """How many of the first frames, and bytes of their texts, repeat the kept one; 0, 0 where
+        that can only be found frame by frame. The frames were separated by LF LF."""
+        data = _LF_END.join(frames) + _LF_END
+        before = self.before
+        if not data.startswith(before):
+            return 0, 0
+        texts = data[len(before) :].split(self._glue)
+        # Behind the last text another frame may follow, or it may belong to one that differs.
+        rest = texts.pop()
+        quote = rest.find(QUOTE)
+        if rest.startswith(self._end, quote):
+            texts.append(rest[:quote])
+        text = b"".join(texts)
+        size = len(text)
+        if len(text.translate(None, _NOT_PLAIN)) != size or b"" in texts:
+            return 0, 0
+        return len(texts), size

@@ -4,21 +4,23 @@ RFC 8259 leaves duplicate names, number ranges and byte order marks to each pars
 answer differently is refused here, and what passes is written out again by the same library:
 the bytes that go upstream have one reading.
 
-The law, and what enforces it:
+What is refused, and what enforces it:
 
 | refused                                        | by                                      |
 |------------------------------------------------|-----------------------------------------|
 | NaN, Infinity, 1e400, BOM, UTF-16/32, bad UTF-8,|                                        |
 | lone surrogates, raw NUL, trailing data         | orjson's grammar                       |
 | depth beyond what can be written out again      | orjson's own limits (read 1024, write 254) |
-| a name twice in one object, at any depth        | counting colons, else `_inspect`        |
+| a name twice in one object, at any depth        | counting colons                         |
 | integers beyond 64 bits, endless numbers        | a run of 19 digits, then `_inspect`     |
-| NUL in a name                                   | `\\u0000` in the output, then `_inspect` |
+| NUL in a name                                   | a pattern, on the output                |
 | a name that some parser takes for a cost-bearing one | `_refuse_aliases`                  |
+| more values than `listen.max_json_values`       | `has_more_values`, before parsing       |
 
 Counting colons is sound: orjson keeps the last of two equal names, so each repeated member loses
-at least its own colon when the document is written out, and nothing adds a colon except an
-escaped one (`\\u003a`), for which the slow way is taken. Equal counts mean that nothing was lost.
+at least one colon when the document is written out, and nothing adds one. Equal counts mean that
+nothing was lost. `_inspect` costs some twenty times as much as all the rest: it runs only where
+there is a long number, or to name what is refused anyway.
 """
 
 import json
@@ -28,6 +30,12 @@ from typing import Any, Final
 import orjson
 
 from gateway.dialects.base import BadRequest
+from gateway.dialects.reading.value_count import (
+    MAX_JSON_VALUES,
+    has_more_values,
+    mark_count,
+    outside_strings,
+)
 
 MAX_INTEGER: Final = 2**64 - 1
 MIN_INTEGER: Final = -(2**63)
@@ -75,12 +83,20 @@ _SQUASHED: Final = {name.replace("_", ""): name for name in COST_BEARING}
 _DIGITS_AS_ZERO: Final = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _LONG_RUN: Final = b"0" * 19
 """2^63 has 19 digits: an integer beyond 64 bits has at least as many, side by side."""
-_ESCAPED_COLON: Final = (b"\\u003a", b"\\u003A")
+_NUL: Final = b"\\u0000"
+_NUL_IN_NAME: Final = re.compile(rb'(?<!\\)"(?:[^"\\]++|\\(?!u0000).)*+\\u0000(?:[^"\\]++|\\.)*+":')
+"""In a document as it is written out, a string with a NUL before a colon. No string begins behind a
+backslash, so each byte is looked at twice at most."""
+_MOST_INSPECTED: Final = 10_000
+"""A name that stands twice is looked for in bodies of at most so many values."""
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """Read a body that must be one JSON object. Raises BadRequest, saying what is wrong and where."""
-    document = parse_document(body)
+def parse_object(body: bytes, max_values: int = MAX_JSON_VALUES) -> dict[str, Any]:
+    """Read a body that must be one JSON object of at most `max_values` values.
+
+    Raises BadRequest, saying what is wrong and where.
+    """
+    document = parse_document(body, max_values)
     if type(document) is not dict:
         raise BadRequest('The body must be a JSON object, such as {"model": …}.')
     names = "".join(document)
@@ -89,8 +105,17 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return document
 
 
-def parse_document(body: bytes) -> Any:
-    """Read a body of JSON, whatever its root. Raises BadRequest, saying what is wrong and where."""
+def parse_document(body: bytes, max_values: int = MAX_JSON_VALUES) -> Any:
+    """Read a body of JSON, whatever its root, of at most `max_values` values.
+
+    Raises BadRequest, saying what is wrong and where.
+    """
+    if len(body) > max_values and has_more_values(body, max_values):
+        raise BadRequest(
+            f"The body has more than {max_values} JSON values (objects, lists and what is in them),"
+            " the limit of this gateway; send fewer values in one request.",
+            code="too_many_values",
+        )
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -99,15 +124,37 @@ def parse_document(body: bytes) -> Any:
         written = orjson.dumps(document)
     except orjson.JSONEncodeError:
         raise BadRequest("The body is nested deeper than 254 levels.") from None
-    # `find`, for `in` tries first whether what is looked for is a number, and throws an exception away.
-    escapes = body.find(b"\\") >= 0
-    if (
-        body.count(b":") != written.count(b":")
-        or body.translate(_DIGITS_AS_ZERO).find(_LONG_RUN) >= 0
-        or (escapes and (any(e in body for e in _ESCAPED_COLON) or b"\\u0000" in written))
-    ):
+    if _colons(body) != written.count(b":"):
+        _refuse_repeated_name(body)
+    if _has_long_number(body):
         _inspect(body)
+    if written.find(_NUL) >= 0 and _NUL_IN_NAME.search(written):
+        raise BadRequest("A name contains a NUL character.")
     return document
+
+
+def _colons(body: bytes) -> int:
+    """Colons of a body as it is written out again: those of members, and all in strings."""
+    # `find`: `in` first tries whether the operand is a number, and discards an exception.
+    if body.find(b"\\u003") >= 0:
+        # Once escaped backslashes are gone, no other backslash can be one that is escaped.
+        body = body.replace(b"\\\\", b"")
+        return body.count(b":") + body.count(b"\\u003a") + body.count(b"\\u003A")
+    return body.count(b":")
+
+
+def _has_long_number(body: bytes) -> bool:
+    """Whether there may be a number outside of strings that needs a look."""
+    if body.translate(_DIGITS_AS_ZERO).find(_LONG_RUN) < 0:
+        return False
+    return outside_strings(body).translate(_DIGITS_AS_ZERO).find(_LONG_RUN) >= 0
+
+
+def _refuse_repeated_name(body: bytes) -> None:
+    """Say which name an object has twice. Raises BadRequest."""
+    if mark_count(body) <= _MOST_INSPECTED:
+        _inspect(body)
+    raise BadRequest("One of the body's objects has the same name twice.")
 
 
 def require_lower_case(members: dict[str, Any], where: str) -> None:
@@ -144,7 +191,7 @@ def _refuse_aliases(document: dict[str, Any]) -> None:
 
 
 class _Flaw:
-    """Stands in the parsed document at the place of what is refused, so that its path is known."""
+    """Marks the place of a refused value in the parsed document, from which its path follows."""
 
     def __init__(self, message: str, name: str | None = None) -> None:
         self.message = message
@@ -152,19 +199,44 @@ class _Flaw:
 
 
 def _inspect(body: bytes) -> None:
-    """The slow, exact way: parse with every member and number in hand. Raises BadRequest."""
+    """Parse slowly, with every object and every number in hand.
+
+    Raises BadRequest with the path of a repeated name or a number that is too long.
+    """
     # Safe from RecursionError: orjson has already bounded the depth at 254.
-    document = json.loads(body, object_pairs_hook=_members, parse_int=_integer, parse_float=_float)
-    todo: list[tuple[Any, str]] = [(document, "")]
+    document = json.loads(
+        body,
+        object_pairs_hook=_members,
+        parse_int=_integer,
+        parse_float=_float,
+    )
+    # Only containers are listed, with their paths as links: most values are neither.
+    todo: list[tuple[Any, _Path]] = [([document], None)]
     while todo:
-        value, path = todo.pop()
-        if type(value) is _Flaw:
-            at = path if value.name is None else f"{path}.{value.name}" if path else value.name
-            raise BadRequest(value.message, param=at or None)
-        if type(value) is dict:
-            todo.extend((v, f"{path}.{k}" if path else k) for k, v in value.items())
-        elif type(value) is list:
-            todo.extend((v, f"{path}[{at}]") for at, v in enumerate(value))
+        container, path = todo.pop()
+        members = container.items() if type(container) is dict else enumerate(container)
+        for name, value in members:
+            kind = type(value)
+            if kind is dict or kind is list:
+                todo.append((value, (path, name)))
+            elif kind is _Flaw:
+                raise BadRequest(value.message, param=_path((path, name), value.name) or None)
+
+
+_Path = tuple[Any, str | int] | None
+"""A member's name or index, behind the path of its container; the document is item 0 of the root."""
+
+
+def _path(path: _Path, last: str | None) -> str:
+    """A path as errors show it: `messages[2].content`."""
+    names: list[str | int] = [] if last is None else [last]
+    while path is not None and path[0] is not None:
+        names.append(path[1])
+        path = path[0]
+    shown = ""
+    for name in reversed(names):
+        shown += f"[{name}]" if type(name) is int else f".{name}" if shown else str(name)
+    return shown
 
 
 def _members(pairs: list[tuple[str, Any]]) -> Any:
@@ -175,9 +247,6 @@ def _members(pairs: list[tuple[str, Any]]) -> Any:
             if name in seen:
                 return _Flaw(f"The name {_shown(name)} stands twice in one object.", _shown(name))
             seen.add(name)
-    for name in members:
-        if "\0" in name:
-            return _Flaw("A name contains a NUL character.")
     return members
 
 

@@ -29,6 +29,7 @@ from gateway.dialects.reading.usage import (
     Pools,
     Suffix,
     UsageTable,
+    UsualReport,
     present,
 )
 
@@ -227,7 +228,12 @@ def gemini_pools(figures: Figures, counted_output: int) -> Pools:
     return Pools(usage, prompt > 0, output + thoughts > 0, unexplained)
 
 
-OPENAI: Final = UsageTable(OPENAI_NAMES, openai_pools)
+_FIGURES: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
+_DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
+_OPENAI_USUAL: Final = UsualReport(
+    *_FIGURES, *_DETAILS, others=frozenset(OPENAI_NAMES).difference(_FIGURES, _DETAILS)
+)
+OPENAI: Final = UsageTable(OPENAI_NAMES, openai_pools, _OPENAI_USUAL)
 """Chat completions, completions, embeddings, responses, images, transcriptions."""
 ANTHROPIC: Final = UsageTable(ANTHROPIC_NAMES, anthropic_pools)
 GEMINI: Final = UsageTable(GEMINI_NAMES, gemini_pools)

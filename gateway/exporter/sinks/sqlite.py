@@ -69,7 +69,7 @@ class SqliteSink(Sink):
         return f"SqliteSink({str(self.path)!r}, {'open' if self._connection else 'closed'})"
 
     async def open(self) -> Mapping[int, Place]:
-        """Take the file's lock, migrate, read the cursors."""
+        """Take the file's lock, migrate, and read the cursors."""
         return await self._in_thread(self._open)
 
     async def write(self, batch: Batch) -> Written:
@@ -179,7 +179,8 @@ def _rows(events: Iterable[Event], now_ms: int) -> tuple[list[Row], list[Failure
 def _refused(
     connection: sqlite3.Connection, events: Iterable[Event], failed: list[Failure]
 ) -> list[Failure]:
-    """Of events that were not inserted, those that are no duplicates: something else has their place or id."""
+    """Return the events that were not inserted and are not duplicates: another event has their
+    place or id."""
     known = {failure.event.event_id for failure in failed}
     refused = []
     for event in events:
@@ -190,10 +191,10 @@ def _refused(
             "SELECT shard, epoch, seq FROM events WHERE event_id = ?", (event.event_id,)
         ).fetchone()
         if found is None:
-            reason = "its place is taken by another event"
+            reason = "another event has its place"
             refused.append(Failure(event, reason, place_taken=True))
         elif found != place:
-            refused.append(Failure(event, "its id was stored from another place"))
+            refused.append(Failure(event, "its id is already stored for another place"))
     return refused
 
 

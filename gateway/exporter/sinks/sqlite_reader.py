@@ -1,4 +1,4 @@
-"""Reads the embedded store, beside the exporter that writes it (write-ahead log: neither waits).
+"""Read the embedded store while the exporter writes it (write-ahead log: neither waits).
 
 Each question is one read transaction, so that its answer belongs to one moment.
 """
@@ -29,7 +29,7 @@ from gateway.exporter.sinks.sqlite_schema import migrate
 _COLUMNS: Final = """SELECT kind, event_id, shard, epoch, seq, occurred_at_ms, customer_id,
     amount_nano, balance_nano, estimated_amount_nano, cost_nano, allocations, usage,
     price_version, facts, stored_at_ms, position FROM events """
-"""In the order of Event's fields, then StoredEvent's."""
+"""Columns in the order of Event's fields, then StoredEvent's."""
 
 _SPANS: Final = """
     SELECT epoch, min(seq), max(seq), count(*) FROM (
@@ -107,7 +107,7 @@ class SqliteStore:
 
     @classmethod
     def at(cls, path: Path) -> "SqliteStore":
-        """The store at this path. Raises StoreMissing if there is none yet."""
+        """Open the store at this path. Raises StoreMissing if there is none yet."""
         try:
             connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=ro",
@@ -137,7 +137,7 @@ class SqliteStore:
 
     @classmethod
     def empty(cls) -> "SqliteStore":
-        """A store in which nothing has arrived yet, in memory."""
+        """Return an empty store, in memory."""
         connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         migrate(connection)
         return cls(connection)
@@ -160,7 +160,7 @@ class SqliteStore:
     def latest(
         self, count: int, *, customer_id: str | None = None, after: int = 0
     ) -> list[StoredEvent]:
-        """The last `count` events that arrived beyond position `after`, oldest first."""
+        """Return the last `count` events that arrived after position `after`, oldest first."""
         rows = self._connection.execute(
             _COLUMNS + "WHERE position > ?1 AND (?2 IS NULL OR customer_id = ?2)"
             " ORDER BY position DESC LIMIT ?3",
@@ -174,7 +174,7 @@ class SqliteStore:
         return _stored(row) if row else None
 
     def latest_named(self, prefix: str) -> StoredEvent | None:
-        """The last event that arrived of those whose id begins so."""
+        """Return the last event that arrived among those whose id has this prefix."""
         row = self._connection.execute(
             _COLUMNS + "WHERE event_id >= ?1 AND event_id < ?1 || char(1114111)"
             " ORDER BY position DESC LIMIT 1",
@@ -183,7 +183,7 @@ class SqliteStore:
         return _stored(row) if row else None
 
     def of_request(self, request_id: str) -> list[StoredEvent]:
-        """All events of one request, in order of arrival."""
+        """Return all events of one request, in order of arrival."""
         rows = self._connection.execute(
             _COLUMNS + "WHERE request_id = ? ORDER BY position", (request_id,)
         )
@@ -214,12 +214,12 @@ class SqliteStore:
         state: SignalState | None = None,
         customer_id: str | None = None,
     ) -> list[StoredSignal]:
-        """The latest signals, oldest first, of one state or customer or of all."""
+        """Return the latest signals, oldest first, of one state or customer or of all."""
         rows = self._connection.execute(_SIGNALS, (state, customer_id, limit))
         return [_signal(row) for row in rows][::-1]
 
     def shard_contents(self, shard: int, up_to: Place) -> ShardContents:
-        """What the store holds of a shard, entries beyond `up_to` left out of the totals."""
+        """Return the contents of a shard; the totals exclude entries beyond `up_to`."""
         with self._moment() as connection:
             cursor = connection.execute(
                 "SELECT epoch, seq FROM cursors WHERE shard = ?", (shard,)
@@ -231,7 +231,7 @@ class SqliteStore:
         return ShardContents(Place(*cursor) if cursor else None, totals, spans)
 
     def at_places(self, shard: int, epoch: int, seqs: Sequence[int]) -> dict[int, tuple[str, int]]:
-        """seq → (event id, amount in nano-credits) for those of the places that the store holds."""
+        """Return seq → (event id, amount in nano-credits) for the places that the store has."""
         rows = self._connection.execute(
             "SELECT seq, event_id, amount_nano FROM events WHERE shard = ? AND epoch = ?"
             " AND seq IN (SELECT value FROM json_each(?))",
@@ -240,12 +240,12 @@ class SqliteStore:
         return {seq: (event_id, amount) for seq, event_id, amount in rows}
 
     def cursors(self) -> dict[int, Place]:
-        """shard → place of the last entry that the store has taken."""
+        """Return shard → place of the last stored entry."""
         rows = self._connection.execute("SELECT shard, epoch, seq FROM cursors")
         return {shard: Place(epoch, seq) for shard, epoch, seq in rows}
 
     def events_beyond(self, shard: int, place: Place) -> list[Event]:
-        """All events of a shard beyond a place, in the order of their places."""
+        """Return all events of a shard beyond a place, in order."""
         rows = self._connection.execute(
             _COLUMNS + "WHERE shard = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq",
             (shard, *place),
@@ -253,7 +253,7 @@ class SqliteStore:
         return [_stored(row).event for row in rows]
 
     def dead_letters_beyond(self, shard: int, place: Place) -> list[DeadLetter]:
-        """Likewise, entries that were given up."""
+        """Return the dead letters of a shard beyond a place, in order."""
         rows = self._connection.execute(
             "SELECT shard, epoch, seq, event_id, reason, payload FROM dead_letters"
             " WHERE shard = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq",
@@ -262,7 +262,7 @@ class SqliteStore:
         return [DeadLetter(*row) for row in rows]
 
     def known_ids(self, event_ids: Sequence[str]) -> set[str]:
-        """Those of the events that the store has, wherever their place is."""
+        """Return the ids that the store has, whatever their place."""
         rows = self._connection.execute(
             "SELECT event_id FROM events WHERE event_id IN (SELECT value FROM json_each(?))",
             (orjson.dumps(list(event_ids)).decode(),),
@@ -270,7 +270,7 @@ class SqliteStore:
         return {event_id for (event_id,) in rows}
 
     def contradictions(self) -> list[str]:
-        """Reservations whose events contradict each other (two terminal outcomes), as sentences."""
+        """Describe reservations whose events contradict each other (two terminal outcomes)."""
         found = []
         for kind, other in (("release", "settled"), ("release", "expired"), ("expire", "settled")):
             rows = self._connection.execute(_TWO_ENDS, (_OUTCOME_LETTERS, other, kind))

@@ -10,7 +10,7 @@ from typing import Final
 
 
 class StoreTooNew(Exception):
-    """The store was written by a newer release; update this one."""
+    """The store was written by a newer release; upgrade this one."""
 
 
 MIGRATIONS: Final = (
@@ -90,7 +90,7 @@ MIGRATIONS: Final = (
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the store to this release's schema, each migration in a transaction of its own.
+    """Bring the store to this release's schema, each migration in a separate transaction.
 
     Raises StoreTooNew.
     """

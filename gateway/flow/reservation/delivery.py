@@ -16,7 +16,7 @@ from gateway.domain.reservation import Account, IdempotencyKey, Settled
 from gateway.flow.reservation.pending_settlement import PendingSettlement
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.journal import Record, Replayed, SettleJournal
-from gateway.ledger.operations import Ledger
+from gateway.ledger.reservations import Reservations
 from gateway.telemetry.logs import failure
 from gateway.telemetry.metrics import Counter
 
@@ -33,7 +33,7 @@ OFFER_AGAIN_S: Final = 1.0
 class Delivery:
     """Carries settlements to the ledger, or to the journal."""
 
-    def __init__(self, ledger: Ledger, journal: SettleJournal, set_aside: Counter) -> None:
+    def __init__(self, ledger: Reservations, journal: SettleJournal, set_aside: Counter) -> None:
         """set_aside: counts the settlements that the ledger will never take."""
         self.ledger = ledger
         self._journal = journal

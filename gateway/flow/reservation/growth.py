@@ -23,7 +23,8 @@ from gateway.flow.plan import Plan
 from gateway.flow.reservation.progress import KillReason, Progress
 from gateway.flow.reservation.seen_usage import is_usable, seen_usage
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.operations import Ledger
+from gateway.ledger.codec.calls import ExtendCall
+from gateway.ledger.reservations import Reservations
 from gateway.telemetry.logs import failure
 
 log = structlog.get_logger("gate")
@@ -46,7 +47,7 @@ class GrowthServices:
     spawn:      runs work in a task that is kept until it ends
     """
 
-    ledger: Ledger
+    ledger: Reservations
     key_killed: Callable[[str], Awaitable[bool]]
     spawn: Callable[[Coroutine[Any, Any, None]], object]
 
@@ -207,15 +208,17 @@ class Growth:
         self._extend_no += 1
         prices = plan.model.prices
         try:
-            answer = await self._services.ledger.extend(
-                plan.account,
-                of.hold.reservation_id,
-                prices,
-                extend_no=self._extend_no,
-                estimate=asked.hold_vector(plan.model),
-                checkpoint=prices.vector(asked.checkpoint_usage(plan.model, plan.policy, seen)),
-                tokens=asked.tokens,
-                ttl_ms=plan.policy.hold_ttl_ms,
+            ledger = self._services.ledger
+            answer = await ledger.extend(
+                plan.pack(ledger.shards),
+                ExtendCall(
+                    of.hold.reservation_id,
+                    self._extend_no,
+                    asked.hold_vector(plan.model),
+                    prices.vector(asked.checkpoint_usage(plan.model, plan.policy, seen)),
+                    asked.tokens,
+                    plan.policy.hold_ttl_ms,
+                ),
             )
             if not isinstance(answer, Extended):
                 # Expired, released by an operator, or unknown: the settlement corrects it.

@@ -28,7 +28,11 @@ class LiveReservations(set[Reservation]):
         """Extend the holds of running requests, each at its policy's interval. Never ends."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            now = time.monotonic()
-            for reservation in tuple(self):
-                if now >= reservation.due_at:
-                    reservation.growth.extend()
+            # In a call: a loop variable here would keep an ended reservation, with all that it
+            # refers to, alive over the sleep.
+            self._extend_due(time.monotonic())
+
+    def _extend_due(self, now: float) -> None:
+        for reservation in tuple(self):
+            if now >= reservation.due_at:
+                reservation.growth.extend()

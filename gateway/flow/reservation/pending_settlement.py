@@ -9,7 +9,9 @@ from typing import Any
 
 from gateway.domain.reservation import Account, Settled
 from gateway.flow.reservation.outcome import Verb
-from gateway.ledger.operations import Ledger
+from gateway.ledger.codec.calls import ReleaseCall, SettleCall
+from gateway.ledger.codec.packed_account import PackedAccount
+from gateway.ledger.reservations import Reservations
 
 
 @dataclass(slots=True)  # not frozen: each request makes one, and that would make it dearer
@@ -22,6 +24,7 @@ class PendingSettlement:
     facts:            the event's facts, msgpack
     scope_bits:       model groups, for what a charge takes beyond its hold
     idempotency:      `IdempotencyKey.key` of the request, if it has one: a release frees it
+    packed:           the account in packed form, where it is at hand
     """
 
     verb: Verb
@@ -35,26 +38,27 @@ class PendingSettlement:
     facts: bytes
     scope_bits: int = 0
     idempotency: str = ""
+    packed: PackedAccount | None = None
 
-    async def send(self, ledger: Ledger) -> Settled:
+    async def send(self, ledger: Reservations) -> Settled:
         """Carry it out. Raises LedgerUnavailable."""
+        packed = self.packed or ledger.shards.pack(self.account)
         if self.verb == "release":
             return await ledger.release(
-                self.account,
-                self.reservation_id,
-                self.facts,
-                reserved_at_ms=self.reserved_at_ms,
-                idempotency=self.idempotency,
+                packed,
+                ReleaseCall(self.reservation_id, self.facts, self.reserved_at_ms, self.idempotency),
             )
         return await ledger.settle(
-            self.account,
-            self.reservation_id,
-            self,
-            self.used,
-            self.facts,
-            tokens=self.tokens,
-            reserved_at_ms=self.reserved_at_ms,
-            scope_bits=self.scope_bits,
+            packed,
+            SettleCall(
+                self.reservation_id,
+                self,
+                self.used,
+                self.facts,
+                self.tokens,
+                self.reserved_at_ms,
+                self.scope_bits,
+            ),
         )
 
     def as_record(self) -> dict[str, Any]:

@@ -316,6 +316,7 @@ class Reservation:
             plan.facts_packer.pack_ended(self.event),
             plan.model.scope_bits,
             self.idempotency.key if self.idempotency else "",
+            plan.packed,
         )
 
     def _note_tier(self) -> None:

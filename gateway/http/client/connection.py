@@ -20,17 +20,14 @@ import select
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
-from gateway.http.client.chunks import ChunkDecoder
-from gateway.http.client.head import HeadReader, Layout, Malformed, Values, check_incomplete
+from gateway.http.client.body import ChunkDecoder, ChunkedBody, PlainBody
+from gateway.http.client.head import HeadReader, Layout, Malformed, PartialHead, Values
 from gateway.http.client.response import BUFFER_HIGH_BYTES, PooledResponse
 from gateway.http.interface import UpstreamCause, UpstreamError
 
 WHOLE_WRITE_BYTES: Final = 64 * 1024
 INTERIM_MOST: Final = 8
 NEVER: Final = math.inf
-
-_UNTIL_CLOSE: Final = -1
-_CHUNKED: Final = -2
 
 
 class Home(Protocol):
@@ -61,18 +58,17 @@ class UpstreamConnection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_body",
         "_bodyless",
         "_chunks",
         "_home",
         "_interim_count",
         "_keep_alive",
-        "_left",
         "_partial",
         "_paused_reading",
         "_paused_writing",
         "_poll",
         "_request",
-        "_response",
         "_write_waiter",
         "_written",
         "idle_since",
@@ -96,10 +92,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.total_deadline = NEVER
         self._home = home
         self._request: asyncio.Future[PooledResponse] | None = None
-        self._response: PooledResponse | None = None
-        self._partial: bytearray | None = None
-        self._left = 0
-        """Bytes of the body still to come, or `_UNTIL_CLOSE`, or `_CHUNKED`."""
+        self._partial: PartialHead | None = None
+        self._body: PlainBody | ChunkedBody | None = None
         self._chunks: ChunkDecoder | None = None
         self._bodyless = False
         self._keep_alive = False
@@ -169,7 +163,7 @@ class UpstreamConnection(asyncio.Protocol):
             # read. Other early responses may wait for it, so writing goes on.
             if self._request is not request:
                 return
-            if self._response is not None and self._response.status >= 400:
+            if self._body is not None and self._body.response.status >= 400:
                 return
             transport.write(view[offset : offset + WHOLE_WRITE_BYTES])
         self._written = True
@@ -185,11 +179,11 @@ class UpstreamConnection(asyncio.Protocol):
     def fail(self, message: str, cause: UpstreamCause) -> None:
         """Close at once; a request in progress fails. Idempotent."""
         request, self._request = self._request, None
-        response, self._response = self._response, None
+        body, self._body = self._body, None
         if request is not None:
             error = UpstreamError(message, sent=True, cause=cause)
-            if response is not None:
-                response.fail(error)
+            if body is not None:
+                body.response.fail(error)
             elif not request.done():
                 request.set_exception(error)
             self._wake_writer()
@@ -198,7 +192,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def expire(self) -> None:
         """A deadline has passed."""
-        phase = "before its head" if self._response is None else "between bytes"
+        phase = "before its head" if self._body is None else "between bytes"
         self.fail(f"the response took too long {phase}", "timeout")
 
     # The response's side, see `Carrier`
@@ -235,25 +229,29 @@ class UpstreamConnection(asyncio.Protocol):
             self.fail("sent bytes that nobody asked for", "malformed")
             return
         try:
-            response = self._response
-            if response is None:
+            body = self._body
+            if body is None:
                 self._read_head(data, request)
-            elif self._left == _CHUNKED:
-                self._read_chunks(data, response)
-            else:
-                self._read_body(data, response)
+                return
+            state = body.feed(data)
         except Malformed:
             self.fail("sent a malformed response", "malformed")
+            return
+        if state != "more":
+            self._finish(reusable=state == "end" and self._keep_alive and self._written)
+        elif body.response.size > BUFFER_HIGH_BYTES:
+            self._pause()
 
     def eof_received(self) -> bool:
         # RFC 9112, 6.3, rule 8: without a length the body ends with the connection.
-        if self._response is not None and self._left == _UNTIL_CLOSE:
+        body = self._body
+        if isinstance(body, PlainBody) and body.left is None:
             self._finish(reusable=False)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        where = "before it responded" if self._response is None else "in the middle of its response"
+        where = "before it responded" if self._body is None else "in the middle of its response"
         if exc is None:
             self.fail(f"closed the connection {where}", "closed")
         else:
@@ -277,13 +275,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _read_head(self, data: bytes, request: "asyncio.Future[PooledResponse]") -> None:
         if self._partial is not None:
-            data = self._join(data)
+            data = self._partial.add(data)
             if not data:
                 return
+            self._partial = None
         while True:
             head = self._home.heads.read(data)
             if head is None:
-                self._keep_partial(data)
+                self._partial = PartialHead(data)
                 return
             layout, values, end = head
             if layout.status >= 200:
@@ -323,60 +322,22 @@ class UpstreamConnection(asyncio.Protocol):
         """The head of a response is read, whose body has not arrived completely, or is not known to."""
         request = self._request
         assert request is not None
-        body = data[end:]
-        self._response = response = PooledResponse(layout, values, self, [])
+        response = PooledResponse(layout, values, self, [])
         response.raw = data
+        if layout.chunked:
+            self._chunks = self._chunks or ChunkDecoder()
+            self._body = ChunkedBody(response, self._chunks)
+            self.streamed = True
+        else:
+            at = layout.length_at
+            self._body = PlainBody(response, int(values[at]) if at >= 0 else None)
         self._keep_alive = layout.keep_alive
         self.phase_deadline = NEVER
         if not request.done():
             request.set_result(response)
         self._wake_writer()
-        if layout.chunked:
-            self._left = _CHUNKED
-            self.streamed = True
-            if self._chunks is None:
-                self._chunks = ChunkDecoder()
-            self._chunks.begin()
-            if body:
-                self._read_chunks(body, response)
-            return
-        at = layout.length_at
-        self._left = int(values[at]) if at >= 0 else _UNTIL_CLOSE
-        if body:
-            self._read_body(body, response)
-
-    def _read_body(self, data: bytes, response: PooledResponse) -> None:
-        left = self._left
-        if left >= 0:
-            left -= len(data)
-            if left <= 0:
-                response.feed(data if left == 0 else data[:left])
-                self._finish(reusable=left == 0 and self._keep_alive and self._written)
-                return
-            self._left = left
-        response.feed(data)
-        if response.size > BUFFER_HIGH_BYTES:
-            self._pause()
-
-    def _read_chunks(self, data: bytes, response: PooledResponse) -> None:
-        chunks = self._chunks
-        assert chunks is not None
-        clean = True
-        try:
-            chunks.feed(data)
-        except Malformed:
-            # What came before is passed on; behind a complete body the response is good all the same.
-            clean = False
-        pieces = chunks.pieces
-        if pieces:
-            response.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-            pieces.clear()
-            if response.size > BUFFER_HIGH_BYTES:
-                self._pause()
-        if chunks.done:
-            self._finish(reusable=clean and self._keep_alive and self._written)
-        elif not clean:
-            raise Malformed("chunks that cannot be read")
+        if end < len(data):
+            self.data_received(data[end:])
 
     def _pause(self) -> None:
         if not self._paused_reading and self.transport is not None:
@@ -385,10 +346,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _finish(self, *, reusable: bool) -> None:
         self._request = None
-        response = self._response
-        if response is not None:
-            self._response = None
-            response.finish()
+        body = self._body
+        if body is not None:
+            self._body = None
+            body.response.finish()
             self.resume()
         self._interim_count = 0
         if self._write_waiter is not None:
@@ -402,23 +363,3 @@ class UpstreamConnection(asyncio.Protocol):
             transport.close()
         else:
             transport.abort()  # close would wait for a body that nobody reads
-
-    # A head in several pieces
-
-    def _join(self, data: bytes) -> bytes:
-        """The head so far, if its end has arrived; else b"". Raises Malformed."""
-        partial = self._partial
-        assert partial is not None
-        seen = len(partial)
-        partial += data
-        if partial.find(b"\r\n\r\n", max(seen - 3, 0)) < 0:
-            check_incomplete(partial, seen)
-            return b""
-        self._partial = None
-        return bytes(partial)
-
-    def _keep_partial(self, data: bytes) -> None:
-        if b"\r\n\r\n" in data:
-            raise Malformed("not a head of HTTP/1.1")
-        check_incomplete(data, 0)
-        self._partial = bytearray(data)

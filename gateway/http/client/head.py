@@ -122,7 +122,7 @@ class HeadReader:
 
     def __init__(self) -> None:
         self._layouts: dict[tuple[bytes, bytes, Values, Values], Layout] = {}
-        self._tried: list[Layout] = []
+        self._tried: list[tuple[re.Pattern[bytes], Layout]] = []
         """Compiled layouts, the last used first."""
         self._compiled = 0
 
@@ -131,12 +131,12 @@ class HeadReader:
 
         Raises Malformed for a valid head that is not acceptable.
         """
-        for layout in self._tried:
-            assert layout.pattern is not None
-            match = layout.pattern.match(data)
+        tried = self._tried
+        for pattern, layout in tried:
+            match = pattern.match(data)
             if match is not None:
-                if layout is not self._tried[0]:
-                    self._promote(layout)
+                if layout is not tried[0][1]:
+                    self._promote(layout, pattern)
                 end = match.end()
                 if end > HEAD_MOST_BYTES:
                     raise Malformed("too large a head")
@@ -171,13 +171,12 @@ class HeadReader:
         if layout.pattern is None and self._compiled < _COMPILED_MOST:
             self._compile(layout, version, names, values)
         if layout.pattern is not None:
-            self._promote(layout)
+            self._promote(layout, layout.pattern)
         return layout, values, match.end()
 
-    def _promote(self, layout: Layout) -> None:
-        if layout in self._tried:
-            self._tried.remove(layout)
-        self._tried.insert(0, layout)
+    def _promote(self, layout: Layout, pattern: re.Pattern[bytes]) -> None:
+        self._tried = [each for each in self._tried if each[1] is not layout]
+        self._tried.insert(0, (pattern, layout))
         del self._tried[_TRIED_MOST:]
 
     def _compile(self, layout: Layout, version: bytes, names: Values, values: Values) -> None:
@@ -194,6 +193,28 @@ class HeadReader:
                     parts.append(_VALUE)
         parts.append(rb"\r\n")
         layout.pattern = re.compile(b"".join(parts))
+
+
+class PartialHead:
+    """A head whose end has not arrived. Raises Malformed when it can never be a valid one."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        """data: what `HeadReader.read` found no head in"""
+        if b"\r\n\r\n" in data:
+            raise Malformed("not a head of HTTP/1.1")
+        check_incomplete(data, 0)
+        self._data = bytearray(data)
+
+    def add(self, data: bytes) -> bytes:
+        """Add the next bytes. Returns all so far once the head's end is among them, else b""."""
+        seen = len(self._data)
+        self._data += data
+        if self._data.find(b"\r\n\r\n", max(seen - 3, 0)) < 0:
+            check_incomplete(self._data, seen)
+            return b""
+        return bytes(self._data)
 
 
 def check_incomplete(head: bytes | bytearray, seen: int) -> None:

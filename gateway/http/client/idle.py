@@ -5,7 +5,7 @@ connection that was used for a chunked response rests first; a connection is giv
 socket has nothing to read.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from typing import Final
 
 from gateway.http.client.connection import UpstreamConnection
@@ -24,7 +24,7 @@ class IdleConnections:
 
     def __init__(self, *, separate: bool) -> None:
         self._separate = separate
-        self._ready: dict[str, list[UpstreamConnection]] = {}
+        self._ready: defaultdict[str, list[UpstreamConnection]] = defaultdict(list)
         """By whom they may serve: one entry, "", unless they are separate."""
         self._resting: deque[UpstreamConnection] = deque()
 
@@ -55,21 +55,14 @@ class IdleConnections:
             connection.streamed = False
             self._resting.append(connection)
         else:
-            self._add(connection)
-
-    def _add(self, connection: UpstreamConnection) -> None:
-        key = connection.used_by if self._separate else ""
-        ready = self._ready.get(key)
-        if ready is None:
-            self._ready[key] = [connection]
-        else:
-            ready.append(connection)
+            self._ready[connection.used_by if self._separate else ""].append(connection)
 
     def wake_rested(self) -> None:
         """Make those ready that have rested."""
         boundary = self._resting[0].loop.time() - REST_AFTER_STREAM_S
         while self._resting and self._resting[0].idle_since <= boundary:
-            self._add(self._resting.popleft())
+            connection = self._resting.popleft()
+            self._ready[connection.used_by if self._separate else ""].append(connection)
 
     def remove(self, connection: UpstreamConnection) -> None:
         """Forget a connection that was lost; it need not be here."""

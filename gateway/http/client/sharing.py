@@ -7,7 +7,7 @@ none in use. Freed connections go to the waiting owner that uses the fewest.
 """
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,7 +40,7 @@ class Shares:
         self._most = most
         self._ample = most * GREED // (GREED + 1)
         """Below this many in use, nobody can be above its share."""
-        self._used: dict[str, int] = {}
+        self._used: defaultdict[str, int] = defaultdict(int)
         self.busy = 0
 
     def used(self, owner: str) -> int:
@@ -58,7 +58,7 @@ class Shares:
     def add(self, owner: str) -> None:
         """The owner uses one more."""
         self.busy += 1
-        self._used[owner] = self._used.get(owner, 0) + 1
+        self._used[owner] += 1
 
     def remove(self, owner: str) -> None:
         """The owner uses one less."""

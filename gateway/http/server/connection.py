@@ -1,109 +1,38 @@
-"""One client's connection: heads and bodies in, one task that handles its requests. RFC 9112.
+"""The serving half of a client's connection: one task that handles its requests. RFC 9112.
 
 Invariants:
 
-- One request at a time. What follows it stays unread in a bounded buffer and cannot change how
-  the request is answered.
 - One task serves the connection, request after request. Nothing here cancels it while a handler
   runs: a handler learns that its client has left and settles what it has begun.
 - Each stage has a deadline, a number that the server's sweep looks at: no timer per request.
 - The last response of a connection is followed by a lingering close (RFC 9112, 9.6): the
   connection is shut for writing and what still arrives is discarded for a while. Otherwise the
   client's kernel could discard the response unread.
-- A head equal to the one before it, but for the digits of its Content-Length, is not parsed again.
 """
 
 import asyncio
-import math
-import re
 from asyncio import CancelledError
 from contextlib import suppress
 from typing import Final, cast
 
-from gateway.http.budget import UNCHARGED_BYTES, Charge
+from gateway.http.budget import Charge
 from gateway.http.interface import BodyError, ClientGone
-from gateway.http.server.body import ChunkedBody, IncomingBody, SizedBody
+from gateway.http.server.body import IncomingBody
 from gateway.http.server.exchange import ServedExchange, too_large
-from gateway.http.server.host import Host, Stage
+from gateway.http.server.host import Stage
 from gateway.http.server.limits import counted_address
-from gateway.http.server.request_head import (
-    HEAD_END,
-    HeadRefused,
-    ParsedHead,
-    RememberedHead,
-    beginning_problem,
-    parse_head,
-    remember,
-)
+from gateway.http.server.receiver import NEVER, OVERLOADED, UNASKED_MAX_BYTES, Receiver
 
-UNASKED_MAX_BYTES: Final = 64 * 1024
-"""Bytes of a body, or of requests behind the current one, that arrive before reading stops."""
-NEVER: Final = math.inf
-
-_EMPTY_LINES: Final = re.compile(rb"(?:\r\n){1,4}+")
-_BAD_FRAMING: Final = "The body's framing is not valid."
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_OVERLOADED: Final = "The gateway's buffers are full. Try again shortly."
-
-
 _IDLE: Final = Stage.IDLE
 _HANDLING: Final = Stage.HANDLING
 _ENDING: Final = Stage.ENDING
 
 
-class Connection(asyncio.Protocol):
+class Connection(Receiver):
     """A protocol of the server's listening socket. Everything else is driven by its host."""
 
-    __slots__ = (
-        "_body",
-        "_body_deadline",
-        "_body_error",
-        "_body_limit",
-        "_buffer",
-        "_charge",
-        "_checked",
-        "_exchange",
-        "_host",
-        "_last",
-        "_loop",
-        "_reading_paused",
-        "_remembered",
-        "_waiter",
-        "address",
-        "deadline",
-        "remote",
-        "stage",
-        "task",
-        "transport",
-        "writing_paused",
-    )
-
-    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
-        self._host = host
-        self._loop = loop
-        self._buffer = b""
-        self._checked = 0
-        self._remembered: RememberedHead | None = None
-        self._exchange: ServedExchange | None = None
-        self._body: IncomingBody | None = None
-        self._body_error: Exception | None = None
-        self._last = False
-        self._body_limit = -1
-        self._body_deadline = NEVER
-        self._charge: Charge | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._reading_paused = False
-        self.transport: asyncio.Transport | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.writing_paused = False
-        self.address = ""
-        """What the connection is counted under; "" when it is not."""
-        self.remote = ""
-        self.stage = _IDLE
-        self.deadline = NEVER
-
-    def __repr__(self) -> str:
-        return f"<Connection from {self.remote}: {self.stage.name}>"
+    __slots__ = ()
 
     # asyncio.Protocol
 
@@ -116,6 +45,7 @@ class Connection(asyncio.Protocol):
         self.deadline = self._loop.time() + self._host.limits.idle_s
         problem = self._host.admit(self)
         if problem is not None:
+            self.address = ""
             self._refuse(*problem, linger=False)
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -125,29 +55,11 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._host.forget(self)
         self._drop_body(ClientGone("the client closed the connection"))
-        if self._exchange is not None:
+        if self._exchange is None:
+            self._release()
+        else:
             self._exchange.note_gone()
         self._wake()
-
-    def data_received(self, data: bytes) -> None:
-        if self.stage is _IDLE:
-            known = self._remembered
-            if known is not None:
-                found = known.match(data)
-                if found is not None:
-                    length, start = found
-                    self._begin(known.parsed, length, data[start:])
-                    return
-            self._buffer = data
-            self._look()
-        elif self.stage is Stage.HEAD:
-            self._buffer += data
-            self._look()
-        elif self.stage is not _ENDING:
-            if self._body is not None and (not self._body.whole or self._body.length is None):
-                self._feed_body(self._body, data)
-            else:
-                self._keep(data)
 
     def eof_received(self) -> None:
         """A client that shuts its writing side has left: the transport closes itself."""
@@ -159,141 +71,6 @@ class Connection(asyncio.Protocol):
         self.writing_paused = False
         if self.stage is Stage.WRITING:
             self._wake()
-
-    # Requests in
-
-    def _look(self) -> None:
-        """Begin the request whose head is in the buffer, if its last byte has arrived."""
-        data = self._buffer
-        if self._checked == 0:
-            # RFC 9112, 2.2: some clients send an empty line behind a body.
-            empty = _EMPTY_LINES.match(data)
-            if empty is not None:
-                self._buffer = data = data[empty.end() :]
-            if not data:
-                return
-        end = data.find(HEAD_END, max(self._checked - 3, 0))
-        if end < 0:
-            problem = beginning_problem(data, self._checked) if data != b"\r" else None
-            if problem is not None:
-                self._refuse(*problem)
-                return
-            self._checked = len(data) if data != b"\r" else 0
-            if self.stage is _IDLE:
-                self.stage = Stage.HEAD
-                self.deadline = self._loop.time() + self._host.limits.head_s
-            return
-        end += len(HEAD_END)
-        block, self._buffer, self._checked = data[:end], b"", 0
-        try:
-            parsed = parse_head(block)
-        except HeadRefused as refused:
-            self._refuse(*refused.problem)
-            return
-        self._remembered = remember(block, parsed)
-        self._begin(parsed, parsed.content_length, data[end:])
-
-    def _begin(self, parsed: ParsedHead, length: int | None, rest: bytes) -> None:
-        """Begin a request. rest: what has arrived behind its head."""
-        self.stage = _HANDLING
-        self.deadline = NEVER
-        body: bytes | None = None
-        if length == len(rest):
-            body = rest
-        elif length is not None and length < len(rest):
-            body, self._buffer = rest[:length], rest[length:]
-        if body is not None and len(body) > UNCHARGED_BYTES and not self._charged(len(body)):
-            self._body, body = SizedBody(len(body)), None
-            self._body_error = BodyError("overloaded", _OVERLOADED)
-        if body is None and self._body is None:
-            self._body = ChunkedBody() if length is None else SizedBody(length)
-            if rest:
-                self._feed_body(self._body, rest)
-                if self._body.broken:
-                    self._refuse(400, _BAD_FRAMING)
-                    return
-        self._exchange = ServedExchange(self, parsed, length, body, self.remote)
-        self._host.begin(self)
-        if self.task is None:
-            self.task = self._loop.create_task(self._serve())
-        else:
-            self._wake()
-
-    def _feed_body(self, body: IncomingBody, data: bytes) -> None:
-        if self._body_error is not None:
-            self._pause_reading()
-            return
-        before = body.size
-        rest = body.feed(data)
-        if body.broken:
-            self._fail_body(BodyError("bad_request", _BAD_FRAMING))
-        elif 0 <= self._body_limit < body.size:
-            self._fail_body(too_large(self._body_limit))
-        elif not self._charged(body.size - before):
-            self._fail_body(BodyError("overloaded", _OVERLOADED))
-        elif body.whole:
-            if self.stage is Stage.BODY:
-                self._wake()
-        elif self._host.budget.tight:
-            self._pause_reading()
-            if self.stage is Stage.BODY:
-                self._starve()
-        elif self.stage is not Stage.BODY and body.size > UNASKED_MAX_BYTES:
-            self._pause_reading()
-        if rest:
-            self._keep(rest)
-
-    def _keep(self, data: bytes) -> None:
-        """Keep what follows the current request until it has been answered."""
-        self._buffer += data
-        if len(self._buffer) > UNASKED_MAX_BYTES:
-            self._pause_reading()
-            if not self._charged(len(data)):
-                self._buffer = b""
-                self._last = True
-
-    def _charged(self, size: int) -> bool:
-        if self._charge is None:
-            owner = self._exchange.owner if self._exchange is not None else ""
-            self._charge = Charge(self._host.budget, owner)
-        return self._charge.add(size)
-
-    def _starve(self) -> None:
-        """Wait for room in the budget; the server's sweep resumes it."""
-        host = self._host
-        host.starved.add(self)
-        self.deadline = min(self._body_deadline, self._loop.time() + host.limits.starved_s)
-
-    def read_on(self) -> None:
-        """Read on: there is room in the budget again."""
-        if self.stage is Stage.BODY:
-            self.deadline = self._body_deadline
-            self._resume_reading()
-
-    def _fail_body(self, error: BodyError) -> None:
-        self._pause_reading()
-        self._drop_body(error)
-
-    def _drop_body(self, error: Exception) -> None:
-        if self._body is not None and not self._body.whole and self._body_error is None:
-            self._body_error = error
-            self._body.take()
-            if self._charge is not None:
-                self._charge.clear()
-            if self.stage is Stage.BODY:
-                self._wake()
-
-    def _pause_reading(self) -> None:
-        if not self._reading_paused and self.transport is not None:
-            self._reading_paused = True
-            self.transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if self._reading_paused:
-            self._reading_paused = False
-            if not self.is_lost():
-                assert self.transport is not None
-                self.transport.resume_reading()
 
     # The task
 
@@ -326,9 +103,7 @@ class Connection(asyncio.Protocol):
         finally:
             self._exchange = None
             host.done(self)
-            if self._charge is not None:
-                self._charge.clear()
-                self._charge = None
+            self._release()
         task = self.task
         if task is not None and task.cancelling():
             # Cancelled while it returned, by a kill: that was about this request, not the next.
@@ -358,13 +133,14 @@ class Connection(asyncio.Protocol):
         """Take the next request from the buffer, or wait for it."""
         self._body = None
         self._body_limit = -1
+        self._reserved = False
         host = self._host
         self.stage = _IDLE
         self.deadline = self._loop.time() + host.limits.idle_s
         host.resting[self] = None
         if self._buffer:
             if len(self._buffer) > UNASKED_MAX_BYTES and not self._charged(len(self._buffer)):
-                self._refuse(503, _OVERLOADED)
+                self._refuse(503, OVERLOADED)
                 return
             self._look()
         if self._reading_paused and len(self._buffer) <= UNASKED_MAX_BYTES:
@@ -453,11 +229,9 @@ class Connection(asyncio.Protocol):
         if body.size > limit_bytes:
             self._fail_body(too_large(limit_bytes))
         elif self._charge is not None and not self._charge.move(exchange.owner):
-            self._fail_body(BodyError("overloaded", _OVERLOADED))
-        elif self._reading_paused and self._host.budget.tight:
-            self._starve()
+            self._fail_body(BodyError("overloaded", OVERLOADED))
         else:
-            self._resume_reading()
+            self._reserve(body)
         try:
             while self._body_error is None and not body.whole:
                 await self._wait()
@@ -486,6 +260,7 @@ class Connection(asyncio.Protocol):
         """Close once everything is sent; linger discards what still arrives, for a while."""
         self.stage = _ENDING
         self._buffer = b""
+        self._release()
         transport = self.transport
         if transport is not None and not transport.is_closing():
             limits = self._host.limits
@@ -514,10 +289,10 @@ class Connection(asyncio.Protocol):
     def expire(self) -> None:
         """The stage's deadline has passed."""
         if self.stage is Stage.BODY:
-            starved = self in self._host.starved and self.deadline < self._body_deadline
+            starved = self in self._host.starved
             self.deadline = NEVER
             self._fail_body(
-                BodyError("overloaded", _OVERLOADED)
+                BodyError("overloaded", OVERLOADED)
                 if starved
                 else BodyError("timeout", "The body did not arrive completely in time.")
             )

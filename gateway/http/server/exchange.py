@@ -21,6 +21,8 @@ _SLICE_BYTES: Final = 256 * 1024
 class Wire(Protocol):
     """What an exchange needs of its connection."""
 
+    __slots__ = ()
+
     writing_paused: bool
 
     def send(self, data: bytes | memoryview) -> None:
@@ -60,10 +62,10 @@ class ServedExchange(Exchange):
 
     __slots__ = (
         "_body",
-        "_chunked",
         "_ended",
         "_gone_callback",
         "_left_bytes",
+        "_open_chunked",
         "_parsed",
         "_silent",
         "_wire",
@@ -86,6 +88,7 @@ class ServedExchange(Exchange):
         self._parsed = parsed
         self._body = body
         self._left_bytes: int | None = None
+        self._open_chunked = False
         self._ended = False
         self._gone_callback: Callable[[], None] | None = None
 
@@ -136,27 +139,30 @@ class ServedExchange(Exchange):
         self._wire.send(self._head(status, fields, length))
 
     async def write(self, data: bytes) -> None:
+        wire = self._wire
+        if self._open_chunked and 0 < len(data) <= _SLICE_BYTES:
+            wire.send(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            await self._write_rarer(data)
+        if wire.writing_paused:
+            await wire.drained()
+
+    async def _write_rarer(self, data: bytes) -> None:
         assert self.status, "a response begins with its head"
         assert not self._ended, "nothing is written behind a response's end"
         wire = self._wire
         if self._silent or not data:
             if wire.is_lost():
                 raise ClientGone
-            return
-        if self._chunked:
-            if len(data) > _SLICE_BYTES:
-                wire.send(b"%x\r\n" % len(data))
-                await self._send_slices(data)
-                wire.send(b"\r\n")
-            else:
-                wire.send(b"%x\r\n%b\r\n" % (len(data), data))
+        elif self._open_chunked:
+            wire.send(b"%x\r\n" % len(data))
+            await self._send_slices(data)
+            wire.send(b"\r\n")
         else:
             if self._left_bytes is not None:
                 self._left_bytes -= len(data)
                 assert self._left_bytes >= 0, "more body than announced"
             await self._send_slices(data)
-        if wire.writing_paused:
-            await wire.drained()
 
     async def _send_slices(self, data: bytes) -> None:
         wire = self._wire
@@ -171,7 +177,8 @@ class ServedExchange(Exchange):
         if self._ended:
             return
         self._ended = True
-        if self._chunked and not self._silent:
+        if self._open_chunked:
+            self._open_chunked = False
             self._wire.send(b"0\r\n\r\n")
 
     def abort(self) -> None:
@@ -183,7 +190,6 @@ class ServedExchange(Exchange):
         wire = self._wire
         self.status = status
         self._left_bytes = length
-        self._chunked = False
         self._silent = self.head.method == "HEAD"
         is_http10 = self._parsed.is_http10
         if status < 200 or status == 204 or status == 304:
@@ -196,7 +202,7 @@ class ServedExchange(Exchange):
             framing = b""
         else:
             framing = b"transfer-encoding: chunked\r\n"
-            self._chunked = True
+            self._open_chunked = not self._silent
         if not self.keep_alive or not wire.goes_on():
             self.keep_alive = False
             framing += b"connection: close\r\n"

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from gateway.http.budget import ByteBudget, Charge
 from gateway.http.interface import Exchange
+from gateway.http.server.head_memory import HeadMemory
 from gateway.http.server.limits import ServerLimits
 from gateway.http.server.strictness import Problem
 
@@ -33,6 +34,8 @@ class Stage(IntEnum):
 class Client(Protocol):
     """A connection, as the server sees it."""
 
+    __slots__ = ()
+
     remote: str
     address: str
     stage: Stage
@@ -56,7 +59,7 @@ class Client(Protocol):
         ...
 
     def read_on(self) -> None:
-        """There is room in the budget again."""
+        """Try again to find room in the budget for the body."""
         ...
 
 
@@ -66,6 +69,7 @@ class Host(Protocol):
     limits: ServerLimits
     budget: ByteBudget
     draining: bool
+    heads: HeadMemory
     openings: dict[int, bytes]
     """What `opening` has made for the present second, by status."""
     handler: Handler

@@ -19,7 +19,7 @@ class ServerLimits:
 
     idle_s:                   an idle connection is closed after this
     head_s:                   from a head's first byte to its last, else 408
-    body_s:                   from the flow's first wish for the body to its last byte, else 408
+    body_s:                   from when the flow asks for the body to its last byte, else 408
     write_s:                  how long a client may leave a full buffer unread before it is cut
     linger_s:                 how long bytes that arrive behind the last response are discarded
                               before the connection is closed
@@ -38,8 +38,8 @@ class ServerLimits:
     starved_s: float = 1.0
     connections_most: int = CONNECTIONS_MAX
     connections_per_address: int = 2_000
-    buffer_bytes: int = 128 * 1024 * 1024
-    buffer_share_bytes: int = 64 * 1024 * 1024
+    buffer_bytes: int = 256 * 1024 * 1024
+    buffer_share_bytes: int = 128 * 1024 * 1024
 
 
 def raise_open_files() -> int:

@@ -40,12 +40,8 @@ _REQUEST_LINE_START: Final = re.compile(rb"%b{1,40}(?: |\Z)" % _TOKEN)
 _BAD_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\0")
 _LONG_LINE: Final = re.compile(rb"[^\n]{%d}" % (LINE_MAX_BYTES + 2))
 _LENGTH: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
-_LENGTH_LINE: Final = re.compile(
-    rb"\r\ncontent-length:[ \t]*(0|[1-9][0-9]{0,9})(?=\r\n)", re.IGNORECASE
-)
 
 _CONTINUE: Final = "100-continue"
-_ZERO: Final = ord("0")
 
 _MALFORMED: Final = (400, "The request is not valid HTTP/1.1.")
 _TOO_LONG: Final = (431, "A header field or the request line is too long.")
@@ -76,49 +72,6 @@ class ParsedHead:
     is_http10: bool
     expects: bool
     plain: bool
-
-
-class RememberedHead:
-    """The bytes of a head around its Content-Length digits, and what parsing them gave."""
-
-    __slots__ = ("after", "before", "parsed")
-
-    def __init__(self, before: bytes, after: bytes, parsed: ParsedHead) -> None:
-        self.before = before
-        self.after = after
-        """b"" for a head without Content-Length, which is all in `before`."""
-        self.parsed = parsed
-
-    def match(self, data: bytes) -> tuple[int, int] | None:
-        """Return (bytes of the body, where it begins in data) if data begins with an equal head.
-
-        Only the digits of Content-Length may differ: 1 to 10 of them, without leading zeros.
-        """
-        before = self.before
-        if not data.startswith(before):
-            return None
-        start = len(before)
-        after = self.after
-        if not after:
-            return 0, start
-        end = data.find(b"\r", start, start + 11)
-        if end < 0 or not data.startswith(after, end):
-            return None
-        digits = data[start:end]
-        if not digits.isdigit() or (digits[0] == _ZERO and end - start > 1):
-            return None
-        return int(digits), end + len(after)
-
-
-def remember(block: bytes, parsed: ParsedHead) -> RememberedHead | None:
-    """Return what recognises an equal head later; None for a head that is to be parsed each time."""
-    if not parsed.plain:
-        return None
-    found = _LENGTH_LINE.search(block)
-    if found is None:
-        return RememberedHead(block, b"", parsed) if parsed.content_length == 0 else None
-    start, end = found.span(1)
-    return RememberedHead(block[:start], block[end:], parsed)
 
 
 def beginning_problem(data: bytes | bytearray, checked: int) -> Problem | None:

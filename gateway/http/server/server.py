@@ -19,6 +19,7 @@ import structlog
 
 from gateway.http.budget import ByteBudget, Charge
 from gateway.http.server.connection import Connection
+from gateway.http.server.head_memory import HeadMemory
 from gateway.http.server.host import Client, Handler
 from gateway.http.server.limits import ServerLimits as ServerLimits
 from gateway.http.server.limits import accept_backlog
@@ -57,6 +58,7 @@ class HttpServer:
         self.limits = limits = limits or ServerLimits()
         self.budget = budget or ByteBudget(limits.buffer_bytes, limits.buffer_share_bytes)
         self.draining = False
+        self.heads = HeadMemory()
         self.openings: dict[int, bytes] = {}
         self.resting: dict[Client, None] = {}
         self.starved: set[Client] = set()
@@ -158,9 +160,8 @@ class HttpServer:
         now = loop.time()
         for connection in [c for c in self._connections if c.deadline < now]:
             connection.expire()
-        if self.starved and not self.budget.tight:
-            for connection in list(self.starved):
-                connection.read_on()
+        for connection in list(self.starved):
+            connection.read_on()
         self._sweep_timer = loop.call_later(self._sweep_every_s, self._sweep, loop)
 
     # The connections' side: see `Host`
@@ -172,7 +173,6 @@ class HttpServer:
         full = len(self._connections) >= limits.connections_most
         if crowded or (full and not self._shed()):
             self._connections.add(connection)
-            connection.address = ""
             return 503, "Too many connections. Use fewer, and keep them alive."
         self._connections.add(connection)
         self.resting[connection] = None

@@ -51,7 +51,7 @@ SURVIVOR_GRACE_S: Final = 10.0
 MALLOC_TUNABLES: Final = "glibc.malloc.tcache_count=65535"
 """The server's binary allocates by the system's malloc. Scripts make and drop many small strings a
 call; of a size glibc keeps seven at hand and searches the heap for others, so that with 100,000
-records a reserve and its settle cost half as much again (docs/growth.md). This is the most it
+records a reserve and its settle cost half as much again (docs/explanation/growth.md). This is the most it
 takes; what it keeps is used again for pieces of the same size. Other systems do not read it."""
 _SERVER_READS: Final = frozenset(
     {"PATH", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "GLIBC_TUNABLES"}

@@ -1,18 +1,17 @@
 """The scripts as the gate carries them, and how one is run.
 
 Each file of `lua/` whose name begins with a letter is a script; the others are the prelude, a file
-by subject. The loader puts in front of a script what it uses of the prelude, function by function,
-with the constants' values in place of their names, those of Lua's own functions too: the prelude
-runs at each call, and each function that it defines costs 0.1 to 0.2 µs, each name of outside that
-the function captures a part of that. The first line, `#!lua flags=…`, stays the first of the whole.
-What a comment calls rare is defined when it is first asked for, with those that are rare as it is:
-`-- rare: why`, or ``-- rare, as `that`:``. EVALSHA
-rather than Functions: two releases coexist during a rollout.
+by subject. A line `-- uses: name, name` in a script, or in a function of the prelude, stands where these
+functions are defined, with what they call, unless they are defined there already. A function costs
+each call that reaches its definition 0.1 to 0.2 µs, so what is rarely used is named inside the branch
+that uses it. Constants are replaced by their values, calls of accessors by their expressions.
+The first line, `#!lua flags=…`, stays first. EVALSHA rather than Functions: two releases coexist
+during a rollout.
 """
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -60,7 +59,7 @@ def load_scripts() -> dict[str, Script]:
     return scripts
 
 
-PRELUDE: Final = ("records", "periods", "rating", "grants", "signals", "limits", "outbox")
+PRELUDE: Final = ("layout", "records", "periods", "rating", "grants", "signals", "limits", "outbox")
 """Files of the prelude, each after those that it uses."""
 
 
@@ -70,58 +69,64 @@ def read_prelude(folder: Path) -> str:
 
 
 class Prelude:
-    """The shared helpers, by block. A block stands between blank lines and defines constants
-    (`local NAME, … = literal, …`), or other locals, or one `local function`."""
+    """The shared functions, by name. A block stands between blank lines and defines constants
+    (`local NAME, … = literal, …`), an accessor (a function of one argument that returns an
+    expression), or one function or table."""
 
     def __init__(self, source: str) -> None:
         self._constants: dict[str, str] = {}
-        self._blocks: list[tuple[frozenset[str], frozenset[str], str]] = []
-        self._groups: dict[str, str] = {}  # of each rare function: with which it is defined
+        self._accessors: dict[str, tuple[str, str]] = {}
+        self._blocks: dict[str, list[str]] = {}
         for block in source.split("\n\n"):
-            kept = [line for line in _code(block) if not self._note_constants(line)]
-            names = frozenset(name for line in kept for name in _defined(line))
-            if names:
-                text = "\n".join(kept)
-                self._blocks.append((names, frozenset(_WORD.findall(text)), text))
-                if rare := _RARE.search(block):
-                    self._groups |= {name: rare[1] or name for name in names}
+            lines = [line for line in _code(block) if not self._note_constants(line)]
+            text = "\n".join(lines)
+            if accessor := _ACCESSOR.fullmatch(text):
+                name, argument, expression = accessor.groups()
+                self._accessors[name] = argument, expression
+            elif lines:
+                self._blocks[_defined(lines[0])] = lines
 
     def link(self, script: str) -> str:
-        """The script with the blocks it uses, in the prelude's order, after its first line."""
+        """The script with the functions that it names, constants and accessors replaced."""
         shebang, _, rest = script.partition("\n")
-        hot, known, asked = self._uses("\n".join(_code(rest)))
-        found, groups = set[str](), dict[str, str]()
-        while found < asked:
-            found = set(asked)
-            for group in sorted({self._groups[name] for name in found}):
-                entries = sorted(name for name in found if self._groups[name] == group)
-                lines, _, more = self._uses(" ".join(entries), group, known)
-                groups[group] = _defined_for(entries, lines[:-1])
-                asked |= more
-        if groups:
-            hot = ["local rare", *hot[:-1], _lazily(groups.values()), hot[-1]]
-        return f"{shebang}\n{_WORD.sub(self._value, chr(10).join(hot))}"
+        text = "\n".join(self._include(_code(rest), ()))
+        text = _CALL.sub(self._access, text)
+        left = self._accessors.keys() & set(_WORD.findall(text))
+        assert not left, f"an accessor takes one name: {left}"
+        return f"{shebang}\n{_WORD.sub(self._value, text)}\n".removesuffix("\n")
 
-    def _uses(
-        self, text: str, group: str = "", known: Set[str] = frozenset()
-    ) -> tuple[list[str], set[str], set[str]]:
-        """The blocks that a text uses beside what is known, and the text; the names they define;
-        and the names of other groups' rare functions, which are asked for by `rare`."""
-        used, defined, asked = [text], set[str](), set[str]()
-        words = set(_WORD.findall(text))
-        for names, its_words, block in reversed(self._blocks):
-            if names.isdisjoint(words) or not names.isdisjoint(known):
+    def _include(self, lines: Sequence[str], known: Sequence[str]) -> Iterator[str]:
+        """The lines, with each `-- uses:` replaced by the functions that are not known there.
+
+        What is included is known up to the end of its Lua block: to the next line that is indented less.
+        """
+        inner: list[tuple[int, str]] = []
+        for line in lines:
+            indent = len(line) - len(line.lstrip())
+            inner = [(depth, name) for depth, name in inner if depth <= indent]
+            if (uses := _USES.match(line)) is None:
+                yield line
                 continue
-            if any(self._groups.get(name, group) != group for name in names):
-                asked |= names.intersection(words)
-            else:
-                used.append(block)
-                defined |= names
-                words |= its_words
-        if asked:
-            by_name = re.compile(rf"\b({'|'.join(sorted(asked))})\(")
-            used = [by_name.sub(r"rare('\1')(", part) for part in used]
-        return used[::-1], defined, asked
+            here = [*known, *(name for _, name in inner)]
+            for name in self._needed(uses[1].split(", "), here):
+                yield from self._include(self._blocks[name], here)
+                here.append(name)
+                inner.append((indent, name))
+
+    def _needed(self, names: Sequence[str], known: Sequence[str]) -> list[str]:
+        """These and what they call at once, in the prelude's order, without what is known."""
+        needed, waiting = set[str](), [name for name in names if name not in known]
+        while waiting:
+            name = waiting.pop()
+            needed.add(name)
+            lines = self._blocks[name]
+            later = {
+                each for line in lines if (u := _USES.match(line)) for each in u[1].split(", ")
+            }
+            called = set(_WORD.findall("\n".join(line for line in lines if not _USES.match(line))))
+            calls = (called & self._blocks.keys()) - later - needed - set(known)
+            waiting += sorted(calls)
+        return [name for name in self._blocks if name in needed]
 
     def _note_constants(self, line: str) -> bool:
         found = _CONSTANTS.fullmatch(line)
@@ -134,38 +139,21 @@ class Prelude:
     def _value(self, word: re.Match[str]) -> str:
         return self._constants.get(word[0], word[0])
 
-
-def _defined_for(entries: Sequence[str], blocks: Sequence[str]) -> str:
-    """How `rare` defines the functions of a group."""
-    asked = " or ".join(f"name == '{name}'" for name in entries)
-    made = ", ".join(f"made.{name}" for name in entries)
-    return "\n".join([f"if {asked} then", *blocks, f"{made} = {', '.join(entries)}", "end"])
-
-
-def _lazily(groups: Iterable[str]) -> str:
-    """`rare`, which defines a group when the first of its functions is asked for."""
-    return "\n".join(
-        [
-            "rare = function(name)",
-            "local made = {}",
-            "rare = function(name)",
-            "if not made[name] then",
-            *groups,
-            "end",
-            "return made[name]",
-            "end",
-            "return rare(name)",
-            "end",
-        ]
-    )
+    def _access(self, call: re.Match[str]) -> str:
+        if call[1] not in self._accessors:
+            return call[0]
+        argument, expression = self._accessors[call[1]]
+        return "(" + re.sub(rf"\b{argument}\b", call[2], expression) + ")"
 
 
-_RARE = re.compile(r"^-- rare(?:, as `(\w+)`)?:", re.MULTILINE)
-_WORD = re.compile(r"(?<![\w.'])[A-Za-z_]\w*")
-_LITERAL = r"(?:\d+|'[^',]*'|[a-z]+\.[a-z]+)"
-_CONSTANTS = re.compile(rf"local ([A-Za-z_, ]+) = ({_LITERAL}(?:, {_LITERAL})*)")
-_COMMENT = re.compile(r"(?:^| +)--.*")
-_DEFINED = re.compile(r"local (?:function )?([\w, ]+?)(?: =|\()")
+_USES: Final = re.compile(r" *-- uses: (.*)")
+_ACCESSOR: Final = re.compile(r"local function (\w+)\((\w+)\)\n  return ([\w +*>,()\[\]]+)\nend")
+_CALL: Final = re.compile(r"\b(\w+)\((\w+)\)")
+_WORD: Final = re.compile(r"(?<![\w.'])[A-Za-z_]\w*")
+_LITERAL: Final = r"(?:\d+|'[^',]*'|[a-z]+\.[a-z]+)"
+_CONSTANTS: Final = re.compile(rf"local ([A-Za-z_, ]+) = ({_LITERAL}(?:, {_LITERAL})*)")
+_COMMENT: Final = re.compile(r"(?:^| +)--(?! uses: ).*")
+_DEFINED: Final = re.compile(r"local (?:function )?(\w+)")
 
 
 def _code(source: str) -> list[str]:
@@ -174,6 +162,7 @@ def _code(source: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def _defined(line: str) -> list[str]:
+def _defined(line: str) -> str:
     found = _DEFINED.match(line)
-    return found[1].split(", ") if found else []
+    assert found is not None, f"a block of the prelude must define something: {line}"
+    return found[1]

@@ -56,14 +56,21 @@ class Keys:
         return self.prefix(shard) + b"i:" + digest.encode()
 
     def scopes(self, account: Account, mask: int) -> tuple[bytes, ...]:
-        """Records that limits count in beside the account: 1 the project's, 2 the key's."""
-        prefix, customer = self.prefix(account.shard), account.customer_id.encode()
-        keys = []
-        if mask & 1:
-            keys.append(prefix + b"p:%s:%s" % (customer, (account.project_id or "").encode()))
-        if mask & 2:
-            keys.append(prefix + b"k:%s:%s" % (customer, account.key_id.encode()))
-        return tuple(keys)
+        """Records other than the wallet that limits count in: mask 1 the project's, plus 2 the key's."""
+        project, key = self.scope_keys(
+            account.shard, account.customer_id, account.project_id or "", account.key_id
+        )
+        return ((project,) if mask & 1 else ()) + ((key,) if mask & 2 else ())
+
+    def scope_keys(
+        self, shard: int, customer_id: str, project_id: str, key_id: str
+    ) -> tuple[bytes, bytes]:
+        """The scope records of a customer's project and key."""
+        prefix, customer = self.prefix(shard), customer_id.encode()
+        return (
+            prefix + b"p:%s:%s" % (customer, project_id.encode()),
+            prefix + b"k:%s:%s" % (customer, key_id.encode()),
+        )
 
     def common(self, name: str) -> bytes:
         """A key of the whole ledger, such as `creation`; no script touches it."""

@@ -1,4 +1,4 @@
-"""What the hot path packs once per account instead of once per request: key names, ids, limit rows."""
+"""The packed form of an account: what every call of it shares, packed once."""
 
 from gateway.domain.limits import LimitRows, pack_limits
 from gateway.domain.reservation import Account
@@ -6,38 +6,58 @@ from gateway.ledger.codec.key_names import Keys
 
 
 class PackedAccount:
-    """What is packed once per account: key names, ids, limit rows of the present windows.
+    """An account with its key names, ids and limit rows, packed. Whoever caches accounts caches these.
 
-    rows:   for a model that has no limits of its own
-    models: those that have, each with its rows; these count in no more records than the others
+    account:   the account itself
+    rows:      limit rows for a model that has no limits of its own, of the windows around some moment
+    models:    the models that have, each with its rows (None: none has); they count in no more
+               records than the others
+    fresh_until_ms: while the clock is before it, the rows' first window is the current one
+    mask:      scopes whose records limits count in: 1 the project's, plus 2 the key's
+    scopes:    keys of these records
+    head_keys: deadlines, outbox, shard record, wallet
+    prefix:    of reservation keys
     """
 
     __slots__ = (
         "account",
         "account_key",
-        "due",
+        "account_rev",
+        "fresh_until_ms",
+        "head_keys",
         "ids",
+        "mask",
         "meta",
         "models",
-        "out",
+        "names",
         "prefix",
         "rows",
         "scopes",
+        "shard",
     )
 
-    def __init__(self, account: Account, keys: Keys) -> None:
+    def __init__(self, account: Account, names: Keys, now_ms: int = 0) -> None:
+        """now_ms: a guess of the ledger's clock; the script refuses rows of other windows."""
         shard = account.shard
         self.account = account
-        self.prefix = keys.prefix(shard) + b"r:"
-        self.due, self.out, self.meta = keys.due(shard), keys.out(shard), keys.meta(shard)
-        self.account_key = keys.account(shard, account.customer_id)
-        names = (account.customer_id, account.key_id, account.project_id or "")
-        self.ids = "\0".join(names).encode()
-        self.rows: LimitRows = pack_limits((), 0)
-        self.models: dict[str | None, LimitRows] = {}
+        self.account_rev = account.account_rev
+        self.names = names
+        self.shard = shard
+        self.prefix = names.prefix(shard) + b"r:"
+        self.meta = names.meta(shard)
+        self.account_key = names.account(shard, account.customer_id)
+        self.head_keys = (names.due(shard), names.out(shard), self.meta, self.account_key)
+        ids = (account.customer_id, account.key_id, account.project_id or "")
+        self.ids = "\0".join(ids).encode()
+        self.rows: LimitRows = _NO_LIMITS
+        self.fresh_until_ms = _NO_LIMITS.fresh_until_ms
+        self.models: dict[str | None, LimitRows] | None = None
+        self.mask = 0
         self.scopes: tuple[bytes, ...] = ()
+        if account.limits:
+            self.repack(now_ms)
 
-    def repack(self, keys: Keys, now_ms: int) -> None:
+    def repack(self, now_ms: int) -> None:
         """Compile the limits for the windows around `now_ms`."""
         account = self.account
         project = account.project_id is not None
@@ -45,9 +65,19 @@ class PackedAccount:
         self.models = {
             model: pack_limits(account.limits, now_ms, project=project, model=model)
             for model in {limit.model for limit in account.limits if limit.scope == "model"}
-        }
-        self.scopes = keys.scopes(account, self.rows.scopes)
+        } or None
+        every = (self.rows, *(self.models or {}).values())
+        self.fresh_until_ms = min(rows.fresh_until_ms for rows in every)
+        self.mask = self.rows.scopes
+        self.scopes = self.names.scopes(account, self.mask)
 
     def rows_for(self, model: str | None) -> LimitRows:
         """The rows that a request for this model counts under."""
-        return self.models.get(model, self.rows) if self.models else self.rows
+        return self.rows if self.models is None else self.models.get(model, self.rows)
+
+    def idempotency_key(self, digest: str) -> bytes:
+        """The key of the record of an Idempotency-Key."""
+        return self.names.once(self.shard, digest)
+
+
+_NO_LIMITS = pack_limits((), 0)

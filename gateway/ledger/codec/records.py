@@ -1,6 +1,5 @@
 """Reads the ledger's records into values, for what looks at it from outside: verify, the operator's
-lists, the sweeper, tests. The layouts stand in `lua/README.md`; who changes one there changes it
-here. Nothing here writes.
+lists, the sweeper, tests. The layouts are those of `layout.py`. Nothing here writes.
 """
 
 import struct
@@ -11,9 +10,25 @@ from gateway.domain.delivery import Place
 from gateway.domain.limits import MEASURE_NUMBERS, SCOPES, Window
 from gateway.domain.pricing import PERIOD_NUMBERS, counter_ids, unpack_rows, unpack_units
 from gateway.domain.reservation import Account, Outcome
-from gateway.ledger.operator import CATEGORIES, Category
+from gateway.ledger.codec.layout import (
+    ACCOUNT,
+    ALLOCATION,
+    ALLOWANCE,
+    COUNTER,
+    CREDITED,
+    ENDED,
+    GRANT,
+    HELD_LIMIT,
+    HOLD,
+    LAYOUT,
+    MARK,
+    PERIOD,
+    RING,
+    SCOPE,
+    SHARD,
+)
+from gateway.ledger.codec.operations import CATEGORIES, Category, Status
 
-LAYOUT: Final = 1
 PENDING: Final = 1
 
 _OUTCOMES: Final[dict[int, Outcome]] = {
@@ -25,20 +40,20 @@ _OUTCOMES: Final[dict[int, Outcome]] = {
 _PERIODS: Final = {number: name for name, number in PERIOD_NUMBERS.items()}
 _MEASURES: Final = {number: name for name, number in MEASURE_NUMBERS.items()}
 
-_SHARD = struct.Struct("<BBHdddd")
-_ACCOUNT = struct.Struct("<BBBBBBBBdddddddddddddd")
-_SWEEP_AT = struct.Struct("<B103xd")  # of an account: its layout, and `sweep_at`
-_GRANT = struct.Struct("<BBHIdddddd")
-_COUNTER = struct.Struct("<Iddd")
-_RING = struct.Struct("<Iddd24d")
-_PERIOD = struct.Struct("<Idddddd")
-_ALLOWANCE = struct.Struct("<IBBBBIdddddd")
-_SCOPE = struct.Struct("<BBBB")
-_HOLD = struct.Struct("<BBBBBBHHHIddddd")
-_ENDED = struct.Struct("<BBBBBBdddddd")
-_ALLOCATION = struct.Struct("<dd")
-_LIMIT = struct.Struct("<BBIddd")
-_CREDITED = struct.Struct("<d")
+_SHARD: Final = SHARD.packed
+_ACCOUNT: Final = ACCOUNT.packed
+_GRANT: Final = GRANT.packed
+_COUNTER: Final = COUNTER.packed
+_RING: Final = RING.packed
+_PERIOD: Final = PERIOD.packed
+_ALLOWANCE: Final = ALLOWANCE.packed
+_SCOPE: Final = SCOPE.packed
+_HOLD: Final = HOLD.packed
+_ENDED: Final = ENDED.packed
+_ALLOCATION: Final = ALLOCATION.packed
+_LIMIT: Final = HELD_LIMIT.packed
+_SWEEP_AT: Final = struct.Struct(f"<B{ACCOUNT.position('sweep_at') - 2}xd")
+"""Of an account: its layout, and `sweep_at`."""
 
 
 class BadRecord(ValueError):
@@ -161,6 +176,11 @@ class Wallet:
     counters: tuple[Counter, ...] = ()
     periods: tuple[Period, ...] = ()
     allowances: tuple[Allowance, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        """As its terms name it."""
+        return "killed" if self.killed else "frozen" if self.frozen else "active"
 
     def balance_nano(self, now_ms: int) -> int:
         """Remainders of the active grants, less the overdraft."""
@@ -389,7 +409,7 @@ def _read_ended(record: bytes) -> Ended:
     limits = _read_limits(record, at, n_limits)
     at += _LIMIT.size * n_limits
     if n_tiered:
-        at += _ALLOCATION.size * n_tiered + _CREDITED.size
+        at += MARK.size * n_tiered + CREDITED.size
     quantities = tuple(map(int, _unpack(struct.Struct(f"<{n_units}d"), record, at)))
     whole: Any = map(int, numbers)
     ended = Ended(outcome, *whole)

@@ -35,10 +35,10 @@ async def test_an_ending_that_was_on_disk_does_what_the_first_would_have_and_onl
     made = ending(verb, desk, run.hold.reservation_id, run.hold.reserved_at_ms)
     packed = msgpack.packb(made.as_record())
     read = PendingSettlement.from_record(msgpack.unpackb(packed))
-    first = await read.send(desk.ledger)
+    first = await read.send(desk.ledger.reservations)
     assert (first.outcome, first.replayed) == (f"{verb}d", False)
     assert first.charged_nano == ((3 * 2000 + 5 * 5500 + 999) // 1000 if verb == "settle" else 0)
-    again = await made.send(desk.ledger)
+    again = await made.send(desk.ledger.reservations)
     assert (again.replayed, again.charged_nano) == (True, first.charged_nano)
     await desk.journal.close()
 

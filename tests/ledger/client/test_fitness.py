@@ -22,8 +22,8 @@ from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import refusal_of
 from gateway.ledger.client.fitness import find_trouble, read_trouble
-from gateway.ledger.operator import OperatorLedger
 from tests.ledger.servers import OwnServer, server
+from tests.support.loose_ledger import LooseLedger
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ async def test_a_replica_says_so_to_every_kind_of_client(own: OwnServer, admin: 
     number = await other.client_id()
     await admin.replicaof("127.0.0.1", "1")
     with pytest.raises(LedgerUnavailable, match=r"is a replica; it takes no writes \(READONLY\)"):
-        await OperatorLedger(RedisRunner(client), shard_count=4).account("acme", account_rev=1)
+        await LooseLedger(RedisRunner(client), shard_count=4).account("acme", account_rev=1)
     assert endpoint.moves.count == 1
     assert await other.client_id() != number, "it has connected anew, though it heard nothing"
     await client.aclose()

@@ -15,8 +15,11 @@ from gateway.domain.reservation import (
     TOMBSTONE_TTL_MS,
 )
 from gateway.ledger.client.scripts import PRELUDE, Prelude, load_scripts, lua_folder, read_prelude
-from gateway.ledger.operations import Ledger
+from gateway.ledger.corrections import Corrections
 from gateway.ledger.repair import Repair
+from gateway.ledger.reservations import Reservations
+from gateway.ledger.shards import Shards
+from gateway.ledger.wallets import Wallets
 
 VERBS = [
     "account",
@@ -154,20 +157,27 @@ def test_header_lists_the_words_that_the_script_answers(name: str) -> None:
 @pytest.mark.parametrize("name", VERBS)
 def test_header_lists_the_keys_that_the_script_writes(name: str) -> None:
     header = parse(name)
-    writing = header.body.partition("-- write\n")[2]
-    written = {header.keys[int(n) - 1] for n in re.findall(r"KEYS\[(\d+)\]", writing)}
-    assert written <= header.writes | {"out"}, written - header.writes
-    assert written or name in READ_ONLY
+    for path in paths(header):
+        writing = re.split(r"^ *-- write\n", path, maxsplit=1, flags=re.MULTILINE)[1:]
+        written = {header.keys[int(n) - 1] for n in re.findall(r"KEYS\[(\d+)\]", "".join(writing))}
+        assert written <= header.writes | {"out"}, written - header.writes
+        assert written or name in READ_ONLY
 
 
 @pytest.mark.parametrize("name", VERBS)
 def test_nothing_is_written_before_the_decision(name: str) -> None:
-    body = parse(name).body.partition("-- write\n")[0]
-    calls = set(re.findall(r"call\('([A-Z]+)'", body))
-    assert calls <= {"GET", "HGET", "ZCARD", "SCARD", "XLEN", "HLEN", "XRANGE", "ZREM"}
-    assert "ZREM" not in calls or name == "expire"  # strikes off a deadline without a hold
-    assert "emit(" not in body
-    assert "store(" not in body
+    for path in paths(parse(name)):
+        body = re.split(r"^ *-- write\n", path, maxsplit=1, flags=re.MULTILINE)[0]
+        calls = set(re.findall(r"call\('([A-Z]+)'", body))
+        assert calls <= {"GET", "HGET", "ZCARD", "SCARD", "XLEN", "HLEN", "XRANGE", "ZREM"}
+        assert "ZREM" not in calls or name == "expire"  # strikes off a deadline without a hold
+        assert "emit(" not in body
+        assert "store(" not in body
+
+
+def paths(header: Header) -> list[str]:
+    """The straight path for what is plain, if there is one, and the general path."""
+    return header.body.split("\n-- general\n")
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -180,7 +190,8 @@ def test_scripts_that_must_go_on_run_when_memory_is_full(name: str) -> None:
 
 def test_every_verb_is_a_method_of_the_same_name() -> None:
     assert sorted(load_scripts()) == VERBS
-    assert all(callable(getattr(Ledger, name, None) or getattr(Repair, name)) for name in VERBS)
+    owners = (Reservations, Wallets, Corrections, Repair, Shards)
+    assert all(sum(hasattr(owner, name) for owner in owners) == 1 for name in VERBS)
 
 
 def test_bounds_are_the_same_in_lua_and_python() -> None:
@@ -200,76 +211,72 @@ def test_bounds_are_the_same_in_lua_and_python() -> None:
     assert value("IDEMPOTENCY_TTL_MS") == IDEMPOTENCY_TTL_MS
 
 
-def test_link_takes_what_is_used_in_order_and_folds_constants() -> None:
-    prelude = Prelude(
-        "-- Head.\n\n-- One.\nlocal LOW, HIGH = 1, 20 -- bounds\nlocal WORD = 'w'\n\n"
-        "local function base(x)\n  return x + LOW\nend\n\n"
-        "-- Uses base.\nlocal function twice(x)\n  return base(base(x))\nend\n\n"
-        "local function unused()\n  return HIGH\nend\n"
-    )
-    linked = prelude.link(
-        "#!lua\n-- unused: a comment uses nothing\nreturn { WORD, twice(HIGH) }\n"
-    )
-    assert linked.splitlines() == [
-        "#!lua",
-        "local function base(x)",
-        "  return x + 1",
-        "end",
-        "local function twice(x)",
-        "  return base(base(x))",
-        "end",
+PRELUDE_OF_TESTS = """-- Head.
+
+-- One.
+local LOW, HIGH = 1, 20 -- bounds
+local WORD, floor = 'w', math.floor
+
+local function first(a)
+  return LOW + 10 * a[HIGH]
+end
+
+local function base(x)
+  return floor(x) .. LOW
+end
+
+-- Calls base.
+local function twice(x)
+  return base(base(x)) .. ''
+end
+
+local function seldom(x)
+  if x then
+    -- uses: twice
+    return twice(x)
+  end
+end
+"""
+
+
+def linked(*lines: str) -> list[str]:
+    """What stands behind the first line of a script of these lines."""
+    return Prelude(PRELUDE_OF_TESTS).link("\n".join(["#!lua", *lines])).splitlines()[1:]
+
+
+TWICE = ["local function twice(x)", "  return base(base(x)) .. ''", "end"]
+BASE = ["local function base(x)", "  return math.floor(x) .. 1", "end"]
+
+
+def test_link_includes_what_is_used_with_what_it_calls_and_folds_constants() -> None:
+    assert linked("-- uses: twice", "-- a comment", "return { WORD, twice(HIGH) }") == [
+        *BASE,
+        *TWICE,
         "return { 'w', twice(20) }",
     ]
 
 
-def test_link_defines_what_is_rare_at_its_first_use() -> None:
-    prelude = Prelude(
-        "-- Head.\n\nlocal floor = math.floor\n\nlocal function both(x)\n  return floor(x)\nend\n\n"
-        "local function helper(x)\n  return both(x)\nend\n\n"
-        "-- rare: never\nlocal function never(x)\n  return helper(x)\nend\n\n"
-        "-- rare: seldom\nlocal function seldom(x)\n  return helper(x) + never(x)\nend\n\n"
-        "-- rare, as `seldom`:\nlocal function unasked(x)\n  return x\nend\n\n"
-        "-- rare, as `seldom`:\nlocal function beside(x)\n  return seldom(x)\nend\n"
-    )
-    assert prelude.link("#!lua\nreturn both(1)\n").count("rare") == 0
-    linked = prelude.link("#!lua\nif both(1) then beside(seldom(2)) end\n")
-    assert linked.splitlines() == [
-        "#!lua",
-        "local rare",
-        "local function both(x)",
-        "  return math.floor(x)",
-        "end",
-        "rare = function(name)",
-        "local made = {}",
-        "rare = function(name)",
-        "if not made[name] then",
-        "if name == 'beside' or name == 'seldom' then",
-        "local function helper(x)",
-        "  return both(x)",
-        "end",
+def test_link_puts_the_expression_of_an_accessor_in_place_of_its_call() -> None:
+    assert linked("return first(record) + 1") == ["return (1 + 10 * record[20]) + 1"]
+    with pytest.raises(AssertionError, match="an accessor takes one name"):
+        linked("return first(records[1])")
+
+
+def test_what_is_used_in_a_branch_is_defined_there_and_known_to_its_end() -> None:
+    assert linked(
+        "if a then", "  -- uses: twice", "  b = twice(a)", "  -- uses: base", "end", "-- uses: base"
+    ) == ["if a then", *BASE, *TWICE, "  b = twice(a)", "end", *BASE]
+
+
+def test_a_function_includes_what_it_uses_in_its_own_branch() -> None:
+    assert linked("-- uses: base, seldom") == [
+        *BASE,
         "local function seldom(x)",
-        "  return helper(x) + rare('never')(x)",
+        "  if x then",
+        *TWICE,
+        "    return twice(x)",
+        "  end",
         "end",
-        "local function beside(x)",
-        "  return seldom(x)",
-        "end",
-        "made.beside, made.seldom = beside, seldom",
-        "end",
-        "if name == 'never' then",
-        "local function helper(x)",
-        "  return both(x)",
-        "end",
-        "local function never(x)",
-        "  return helper(x)",
-        "end",
-        "made.never = never",
-        "end",
-        "end",
-        "return made[name]",
-        "end",
-        "return rare(name)",
-        "end",
-        "if both(1) then rare('beside')(rare('seldom')(2)) end",
     ]
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
-from gateway.app.balance import DAY_MS, BalanceReader
+from gateway.app.balance import BalanceReader
+from gateway.app.daily_charges import DAY_MS, DailyCharges
 from gateway.domain.delivery import START
 from gateway.domain.events import Event
 from gateway.domain.reservation import Account
@@ -66,13 +67,13 @@ async def test_today_is_what_was_charged_since_midnight_utc_of_this_customer_alo
     await bank.spend("other", "theirs")
     await bank.release("acme", await bank.reserve("acme", "released"))
     await export(bank, events_db)
-    reader = BalanceReader(bank.accounts, events_db)
-    assert reader._settled_since("acme", midnight_ms - 1) == (
+    daily = DailyCharges(events_db)
+    assert await daily.since_midnight("acme", midnight_ms - 1) == (
         early.charged_nano + late.charged_nano
     ), "of that day, and of what came after it"
-    assert reader._settled_since("acme", midnight_ms) == late.charged_nano
-    assert reader._settled_since("acme", midnight_ms + DAY_MS) == 0
-    balance = await reader.read(ACME)
+    assert await daily.since_midnight("acme", midnight_ms) == late.charged_nano
+    assert await daily.since_midnight("acme", midnight_ms + DAY_MS) == 0
+    balance = await BalanceReader(bank.accounts, events_db).read(ACME)
     assert balance is not None
     assert balance.settled_today_nano is not None
 

@@ -103,7 +103,7 @@ async def test_a_gate_needs_no_more_than_that(own: OwnServer, tmp_path: Path, si
 
 
 async def test_the_documented_user_has_all_of_them(own: OwnServer) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "operations.md").read_text()
     line = re.search(r"^ACL SETUSER gate on >PASSWORD (.*)$", page, re.M)
     assert line is not None
     admin: Any = redis.asyncio.Redis(unix_socket_path=str(own.socket))

@@ -15,8 +15,8 @@ from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.errors import LedgerUnavailable, ShardClosed
-from gateway.ledger.operator import OperatorLedger
 from gateway.ledger.outbox import Outbox
+from tests.support.loose_ledger import LooseLedger
 
 
 async def store_at(path: Path, ends: dict[int, Place]) -> None:
@@ -26,9 +26,9 @@ async def store_at(path: Path, ends: dict[int, Place]) -> None:
     await sink.close()
 
 
-def watch_on(valkey: redis.asyncio.Redis, path: Path) -> tuple[OperatorLedger, ShardWatch]:
-    ledger = OperatorLedger(RedisRunner(valkey), shard_count=4)
-    return ledger, ShardWatch(ledger, Outbox(valkey, 4), path)
+def watch_on(valkey: redis.asyncio.Redis, path: Path) -> tuple[LooseLedger, ShardWatch]:
+    ledger = LooseLedger(RedisRunner(valkey), shard_count=4)
+    return ledger, ShardWatch(ledger.shards, Outbox(valkey, 4), path)
 
 
 async def test_a_shard_that_has_less_than_the_store_is_frozen_and_others_are_not(

@@ -13,10 +13,10 @@ from gateway.app.roles import CannotServe
 from gateway.app.sync import sync_accounts
 from gateway.ledger.accounts import AccountStore, RedisRunner
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.operations import Ledger
-from gateway.ledger.operator import MAX_ALLOWANCES, MAX_GRANTS
+from gateway.ledger.wallets import MAX_ALLOWANCES, MAX_GRANTS, Wallets
 from gateway.settings import Settings, load_settings
 from tests.support.gate import SHARDS, gate_config
+from tests.support.loose_ledger import LooseLedger
 
 CREDIT = 10**9
 
@@ -27,7 +27,7 @@ class Office:
     def __init__(self, client: redis.asyncio.Redis, folder: Path) -> None:
         self._folder = folder
         self.store = AccountStore(client, shard_count=SHARDS)
-        self.ledger = Ledger(RedisRunner(client), shard_count=SHARDS)
+        self.ledger = LooseLedger(RedisRunner(client), shard_count=SHARDS)
 
     def settings(self, customers: dict[str, Any], **changes: Any) -> Settings:
         """A configuration with these customers."""
@@ -39,7 +39,7 @@ class Office:
         return load_settings(file)
 
     async def sync(self, customers: dict[str, Any], **changes: Any) -> None:
-        await sync_accounts(self.settings(customers, **changes), self.ledger, self.store)
+        await sync_accounts(self.settings(customers, **changes), self.ledger.wallets, self.store)
 
     async def wallet(self, customer_id: str = "acme") -> Any:
         return (await self.store.wallets([customer_id]))[customer_id]
@@ -180,7 +180,7 @@ async def test_prices_are_written_last(office: Office, monkeypatch: pytest.Monke
     async def fail(*_: Any, **__: Any) -> Any:
         raise LedgerUnavailable("gone")
 
-    monkeypatch.setattr(office.ledger, "account", fail)
+    monkeypatch.setattr(Wallets, "account", fail)
     with pytest.raises(LedgerUnavailable):
         await office.sync(
             {"acme": {"credit_limit": "9.00"}},
@@ -200,8 +200,10 @@ async def test_a_grant_that_has_expired_since_does_not_stop_the_gate(office: Off
     settings = office.settings(customers)
     expires_ms = settings.starting_grants("acme")[0][1].expires_at_ms
     assert expires_ms is not None
-    past = Ledger(office.ledger._runner, shard_count=SHARDS, clock_ms=lambda: expires_ms - 1000)
-    await sync_accounts(settings, past, office.store)
+    past = LooseLedger(
+        office.ledger.shards.runner, shard_count=SHARDS, clock_ms=lambda: expires_ms - 1000
+    )
+    await sync_accounts(settings, past.wallets, office.store)
     assert (await office.wallet()).granted_nano == 10 * CREDIT
     await office.sync(customers)
     assert (await office.wallet()).granted_nano == 10 * CREDIT
@@ -239,12 +241,12 @@ async def test_a_ledger_that_was_made_otherwise_is_refused(office: Office) -> No
     await office.sync({"acme": {}})
     other = AccountStore(office.store._client, shard_count=SHARDS * 2)
     with pytest.raises(CannotServe, match=f"set redis.shards to {SHARDS}"):
-        await sync_accounts(office.settings({"acme": {}}), office.ledger, other)
+        await sync_accounts(office.settings({"acme": {}}), office.ledger.wallets, other)
 
 
 async def test_every_price_version_is_kept(office: Office) -> None:
     settings = office.settings({"acme": {}})
-    await sync_accounts(settings, office.ledger, office.store)
+    await sync_accounts(settings, office.ledger.wallets, office.store)
     version = settings.models["small"].price_table("small").price_version
     kept = await office.store.prices(version)
     assert kept is not None

@@ -10,8 +10,8 @@ from gateway.domain.events import Event
 from gateway.exporter.main import Exporter
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.identities import check_identities
-from gateway.ledger.operator import OperatorLedger
 from tests.support.gate import SHARDS, Gate
+from tests.support.loose_ledger import LooseLedger
 
 from .desk import Desk
 
@@ -19,7 +19,7 @@ from .desk import Desk
 async def export(gate: Gate) -> None:
     """Take what waits in the outbox to the store."""
     await gate.settle_all()
-    operator = OperatorLedger(gate.runner, shard_count=SHARDS)
+    operator = LooseLedger(gate.runner, shard_count=SHARDS)
     exporter = Exporter(gate.outbox, operator, SqliteSink(gate.settings.events_path))
     exporter.begin()
     await exporter.drain(10)

@@ -109,14 +109,13 @@ async def test_a_worker_that_extends_meanwhile_does_not_keep_the_hold(
         await bank.ledger.extend(
             account,
             "r1",
-            bank.prices,
             extend_no=extend_no,
             estimate=bank.prices.vector(usage),
             checkpoint=bank.prices.vector({"input": 10, "output": 50}),
             tokens=sum(usage.values()),
             ttl_ms=60_000,
         )
-    ended = await release_by_hand(bank.ledger, shard, "r1", as_read)
+    ended = await release_by_hand(bank.ledger.reservations, shard, "r1", as_read)
     assert ended is not None
     assert (ended.outcome, ended.charged_nano) == ("expired", 0)
     wallet = (await bank.accounts.wallets(["acme"]))["acme"]
@@ -132,7 +131,7 @@ async def test_a_hold_that_settles_meanwhile_stays_settled(valkey: redis.asyncio
     shard, as_read = found
     assert isinstance(as_read, Reservation)
     settled = await bank.settle("acme", hold)
-    ended = await release_by_hand(bank.ledger, shard, "r1", as_read)
+    ended = await release_by_hand(bank.ledger.reservations, shard, "r1", as_read)
     assert ended is not None
     assert (ended.outcome, ended.charged_nano) == ("settled", settled.charged_nano)
     record = await bank.accounts.reservation("acme", "r1")

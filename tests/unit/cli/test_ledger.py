@@ -79,7 +79,8 @@ async def spend(gate: Gate, times: int) -> None:
 async def is_shut(gate: Gate) -> bool:
     shard = gate.ledger.keys.shard_of("acme")
     try:
-        return (await gate.outbox.heads())[shard].frozen
+        frozen: bool = (await gate.outbox.heads())[shard].frozen
+        return frozen
     except LedgerUnavailable:
         return False
 

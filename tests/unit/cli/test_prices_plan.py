@@ -397,7 +397,7 @@ async def expire(gate: Gate, table: PriceTable, rid: str, late: Mapping[str, int
 
 
 async def test_the_plan_on_the_page_is_what_is_printed(used: Desk, tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "prices.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "prices.md").read_text()
     _, _, block = page.partition("```console\n$ creditgate prices plan ")
     words, _, shown = block.partition("```")[0].partition("\n")
     new = new_config(tmp_path, prices("5", "6000"), costs={"small": prices("3")["small"]})

@@ -123,7 +123,7 @@ async def test_one_key_for_two_customers_grants_both_as_two_events(gate: Gate, d
         (("99999999",), "beyond 9000000 credits"),
         (("0.00",), "must be more than 0"),
         (("1", "--expires", "tomorrow"), "is not a date"),
-        (("1", "--expires", "2096-01-01T00:00:00"), "names no time zone"),
+        (("1", "--expires", "2096-01-01T00:00:00"), "has no time zone"),
         (("1", "--priority", "256"), "less than or equal to 255"),
         (("1", "--category", "gift"), "'gift' is not one of"),
         (("1", "--key", "k" * 65), "1 to 64 printable"),

@@ -107,3 +107,16 @@ def test_an_answer_decodes_to_a_bounded_whole(monkeypatch: pytest.MonkeyPatch) -
         total += len(decoder.feed(piece))
     assert total == 1000
     assert decoder.problem is not None
+
+
+@pytest.mark.parametrize("name", ["gzip", "zstd"])
+def test_the_members_of_an_answer_are_bounded(name: str) -> None:
+    encode = gzip.compress if name == "gzip" else zstandard.compress
+    empty = encode(b"")
+    decoder = decoder_for(name.encode())
+    assert decoder is not None
+    assert decoder.feed(encode(TEXT) + empty * (coding.MAX_MEMBERS - 1)) == TEXT
+    before = decoder.problem
+    assert decoder.feed(empty) == b""
+    assert before is None
+    assert "more" in str(decoder.problem)

@@ -10,9 +10,16 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.content_encoding import BadCoding, decode_pieces, knows_coding
+from gateway.dialects.content_encoding import (
+    MAX_BLOCKS,
+    MAX_MEMBERS,
+    BadCoding,
+    decode_pieces,
+    knows_coding,
+)
 
 LARGEST_PIECE_BYTES = 128 * 1024
+MIXED = bytes(range(256)) * 256
 
 
 def bare_deflate(data: bytes) -> bytes:
@@ -88,3 +95,27 @@ def test_a_bomb_comes_in_small_pieces(coding: str) -> None:
 def test_the_codings_that_are_known() -> None:
     assert all(map(knows_coding, ("gzip", "x-gzip", "deflate", "br", "zstd")))
     assert not any(map(knows_coding, ("compress", "identity", "", "gzip ")))
+
+
+FRAME_HEAD = zstandard.ZstdCompressor(write_content_size=False).compress(b"x")[:6]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_empty_members_are_bounded(coding: str) -> None:
+    empty = gzip.compress(b"") if coding == "gzip" else zstandard.compress(b"")
+    assert b"".join(decode_pieces(empty * MAX_MEMBERS, coding)) == b""
+    with pytest.raises(BadCoding, match="more than 4096"):
+        list(decode_pieces(empty * (MAX_MEMBERS + 1), coding))
+
+
+def test_empty_zstd_blocks_are_bounded() -> None:
+    last = b"\1\0\0"
+    assert b"".join(decode_pieces(FRAME_HEAD + bytes(3000) + last, "zstd")) == b""
+    with pytest.raises(BadCoding, match="more than 65536 blocks"):
+        list(decode_pieces(FRAME_HEAD + bytes(3 * MAX_BLOCKS) + last, "zstd"))
+
+
+def test_members_of_any_size_are_decoded() -> None:
+    parts = [b"", b"x", MIXED[:5000], MIXED * 40, b""]
+    coded = b"".join(map(gzip.compress, parts))
+    assert b"".join(decode_pieces(coded, "gzip")) == b"".join(parts)

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -15,10 +16,11 @@ from rich.console import Console
 from gateway.settings.policy import PRESETS, Preset
 from loadtest import provider
 from loadtest.accuracy import chart, report
-from loadtest.accuracy.contenders import OURS, contenders
+from loadtest.accuracy.contenders import OURS, Replicas
+from loadtest.accuracy.peers import contenders
 from loadtest.accuracy.report import Report
 from loadtest.accuracy.run import Outcome, TenantOutcome, run
-from loadtest.accuracy.scenario import INPUT_TOKENS, Scenario
+from loadtest.accuracy.scenario import INPUT_TOKENS, Scenario, chat_document, http_chat
 from loadtest.accuracy.streams import Callers, LoadFailed, TenantLoad
 from loadtest.provider import Provider
 
@@ -57,6 +59,13 @@ async def test_a_budget_is_kept_to_the_token_under_concurrent_streams(name: Pres
         assert tenant.charged <= SHORT.budget
 
 
+def replicas(
+    url: str, request: Callable[[Scenario, str, int], bytes] = Scenario.request
+) -> Replicas:
+    """One replica, of which only the URL is used."""
+    return Replicas([url], dict, dict, request)
+
+
 def test_every_contender_of_a_repetition_gets_the_same_lengths() -> None:
     def first(tenant: str, repetition: int) -> list[int]:
         return list(itertools.islice(SHORT.lengths(tenant, repetition), 2000))
@@ -75,7 +84,7 @@ async def test_callers_count_the_tokens_that_arrive_and_what_the_provider_served
 ):
     async with provider.running(Provider()) as url:
         lengths = [1, 40, 200, 7]
-        callers = Callers(SHORT, "tenant-0", [url], iter(lengths), callers=3, requests=4)
+        callers = Callers(SHORT, "tenant-0", replicas(url), iter(lengths), callers=3, requests=4)
         load = await callers.run()
         async with httpx.AsyncClient() as client:
             rows = (await client.get(f"{url}/_served")).json()["rows"]
@@ -85,17 +94,31 @@ async def test_callers_count_the_tokens_that_arrive_and_what_the_provider_served
     ]
 
 
+async def test_refusals_that_name_no_time_are_final_when_nothing_runs_any_more() -> None:
+    def refused(scenario: Scenario, tenant: str, tokens: int) -> bytes:
+        document = chat_document(scenario, tenant, tokens)
+        document["metadata"]["sim"] += " status=429"
+        return http_chat(tenant, document)
+
+    async with provider.running(Provider()) as url:
+        lengths = itertools.repeat(5)
+        load = await Callers(SHORT, "tenant-0", replicas(url, refused), lengths, callers=2).run()
+    assert (load.answers, load.terminal, load.refusals.total()) == (0, 2, 4)
+
+
 async def test_a_stream_that_ends_early_is_cut_and_a_provider_that_never_answers_ends_the_load() -> (
     None
 ):
     clamped = dataclasses.replace(SHORT, max_tokens=30)
     async with provider.running(Provider()) as url:
-        load = await Callers(clamped, "tenant-0", [url], iter([50]), callers=1, requests=1).run()
+        load = await Callers(
+            clamped, "tenant-0", replicas(url), iter([50]), callers=1, requests=1
+        ).run()
         assert (load.delivered, load.cut, load.lost) == (30, 1, 20)
     async with provider.running(Provider(api_key="sk-other")) as url:
         hasty = dataclasses.replace(SHORT, timeout_s=0.5)
         with pytest.raises(LoadFailed):
-            await Callers(hasty, "tenant-0", [url], itertools.repeat(5), callers=2).run()
+            await Callers(hasty, "tenant-0", replicas(url), itertools.repeat(5), callers=2).run()
 
 
 def outcome(
@@ -114,7 +137,7 @@ def outcome(
 
 
 def report_of(*outcomes: Outcome) -> Report:
-    return Report(SHORT, 1, contenders(Path("python")), outcomes)
+    return Report(SHORT, 1, contenders(Path("python"), Path("python")), outcomes)
 
 
 def verdicts(made: Report, contender: str) -> dict[str, bool | None]:

@@ -11,9 +11,9 @@ from gateway.domain.history import PastUse
 from gateway.domain.pricebook import Book, Customer
 from gateway.domain.pricing import PriceTable, Rate, Tier, compile_prices, per_unit
 from gateway.ledger.accounts import RedisRunner
-from gateway.ledger.operations import Ledger
 from gateway.operations.price_plan import DAY_MS, Plan, PlanLine, Planner, lead_ms
 from tests.ledger.bench import NOON_MS
+from tests.support.loose_ledger import LooseLedger
 
 TIERED = compile_prices([Rate("input", "graduated", (Tier(30, 10_000), Tier(None, 1_000)))])
 PLAIN = compile_prices({"input": 3_000}, {"input": 2_500})
@@ -40,7 +40,7 @@ async def plan(
 ) -> tuple[Plan, list[int]]:
     done: list[int] = []
     tables = {table.price_version: table for table in (TIERED, PLAIN)}
-    ledger = Ledger(RedisRunner(client))
+    ledger = LooseLedger(RedisRunner(client))
     planner = Planner(ledger, BOOK, tables, lambda _: day, told, done.append)
     return await planner.plan(past, since_ms), done
 
@@ -89,7 +89,7 @@ async def test_a_charge_beyond_the_bounds_of_a_number_is_an_error(
 ) -> None:
     dear = compile_prices({"input": 10**15})
     book = Book({"a": dear.price_version})
-    ledger = Ledger(RedisRunner(valkey))
+    ledger = LooseLedger(RedisRunner(valkey))
     planner = Planner(ledger, book, {dear.price_version: dear}, lambda _: 1, told)
     with pytest.raises(ValueError, match="too_large"):
         await planner.plan(uses("x", "a", 1, units=10_000), 0)
@@ -143,7 +143,7 @@ async def test_each_service_tier_is_rated_at_its_own_price_or_left_out(
     past = [replace(use, service_tier="flex") if n > 2 else use for n, use in enumerate(past)]
     past += [replace(use, service_tier="priority") for use in uses("x", "a", 4)]
     book = Book({"a": table.price_version})
-    ledger = Ledger(RedisRunner(valkey))
+    ledger = LooseLedger(RedisRunner(valkey))
     planner = Planner(ledger, book, {table.price_version: table}, lambda _: 1, told)
     planned = await planner.plan(past, 0)
     lines = [(x.model, x.service_tier, x.events, x.would_nano) for x in planned.lines]

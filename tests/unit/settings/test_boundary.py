@@ -25,11 +25,11 @@ def with_upstream(fields: str) -> str:
         ("forward_headers: [transfer-encoding]", "forward_headers", "headers"),
         ("forward_headers: [anthropic-beta]", "forward_headers", "allowed_betas"),
         ("forward_headers: [x_team]", "forward_headers", "headers"),
-        ("return_headers: [set-cookie]", "return_headers", "Leave it out"),
-        ("return_headers: [X-RateLimit-Limit-Requests]", "return_headers", "Leave it out"),
-        ("return_headers: [x-credits-cost]", "return_headers", "Leave it out"),
-        ("return_headers: [www-authenticate]", "return_headers", "Leave it out"),
-        ("return_headers: [x-request-id]", "return_headers", "Leave it out"),
+        ("return_headers: [set-cookie]", "return_headers", "Remove it"),
+        ("return_headers: [X-RateLimit-Limit-Requests]", "return_headers", "Remove it"),
+        ("return_headers: [x-credits-cost]", "return_headers", "Remove it"),
+        ("return_headers: [www-authenticate]", "return_headers", "Remove it"),
+        ("return_headers: [x-request-id]", "return_headers", "Remove it"),
         ("query: {'a b': 1}", "query", "letters"),
     ],
 )
@@ -123,4 +123,4 @@ def test_a_query_belongs_under_query(problems: Problems) -> None:
 def test_the_own_paths_of_the_gate_include_gemini_s_models(problems: Problems) -> None:
     for path in ("/v1beta/models", "/v1beta/models/small"):
         [problem] = problems(f"routes: {{m: {{path: {path}, dialect: openai_chat}}}}\n")
-        assert "answered by the gate itself" in problem.message
+        assert "served by the gate itself" in problem.message

@@ -75,13 +75,13 @@ def test_aliases_that_explode_are_refused_soon(
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     document = read(tmp_path, "\n".join(lines))
-    assert any("without bound" in problem.message for problem in document.problems)
+    assert any("without limit" in problem.message for problem in document.problems)
     assert len(document.problems) < 10
 
 
 def test_a_merge_into_itself_is_refused(tmp_path: Path) -> None:
     document = read(tmp_path, "a: &a\n  b: 1\n  <<: *a\n")
-    assert any("without bound" in problem.message for problem in document.problems)
+    assert any("without limit" in problem.message for problem in document.problems)
 
 
 def test_several_documents_in_one_file_are_refused(tmp_path: Path) -> None:

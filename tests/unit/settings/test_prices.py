@@ -47,17 +47,17 @@ def test_a_markup_multiplies_the_costs_and_an_own_price_stands(load: Load) -> No
         ("{markup: '1.0000001'}", "markup", "finer than a pico-credit"),
         ("{input: {shape: graduated}, output: '1'}", "input.tiers", "is missing"),
         ("{input: {price: x}, output: '1'}", "input.price", "not a plain decimal"),
-        ("{input: {shape: flat, price: '1'}, output: '1'}", "input.price", "is said by `flat`"),
+        ("{input: {shape: flat, price: '1'}, output: '1'}", "input.price", "is set by `flat`"),
         ("{input: {shape: package, price: '1'}, output: '1'}", "input.package", "is missing"),
         (
             "{input: {shape: volume, tiers: [{price: '1'}, {price: '1'}]}, output: '1'}",
             "input.tiers",
-            "tier 1 does not say where it ends",
+            "tier 1 has no `up_to`",
         ),
         (
             "{input: {shape: volume, tiers: [{up_to: 5, price: '1'}]}, output: '1'}",
             "input.tiers",
-            "the last tier ends",
+            "the last tier has an end",
         ),
         (
             "{input: {shape: volume, tiers: [{up_to: 5, price: q}, {price: '1'}]}, output: '1'}",
@@ -72,7 +72,7 @@ def test_a_markup_multiplies_the_costs_and_an_own_price_stands(load: Load) -> No
         (
             "{input: {price: '1', minimum_per_request: '1', minimum_per_period: '2'}, output: '1'}",
             "input.minimum_per_period",
-            "stands beside `minimum_per_request`",
+            "cannot be combined with `minimum_per_request`",
         ),
         ("{input: {shap: flat}, output: '1'}", "input.shap", "not a known field"),
     ],
@@ -87,7 +87,7 @@ def test_a_wrong_price_is_told_with_its_place(
 
 def test_a_markup_without_costs_is_refused(problems: Problems) -> None:
     start = RIGHT.replace('{input: "0.50", output: "2.00"}', "{markup: '2'}")
-    assert [p.message for p in problems(start=start)] == ["there are no costs to mark up"]
+    assert [p.message for p in problems(start=start)] == ["has no costs to mark up"]
 
 
 def test_prices_of_plans_and_customers_take_the_models_place(load: Load) -> None:

@@ -31,8 +31,8 @@ def every_field(
 
 
 def test_the_page_is_what_the_code_says() -> None:
-    told = "run `creditgate schema --reference > docs/configuration.md`"
-    assert (ROOT / "docs" / "configuration.md").read_text() == reference_text(), told
+    told = "run `creditgate schema --reference > docs/reference/configuration.md`"
+    assert (ROOT / "docs" / "reference" / "configuration.md").read_text() == reference_text(), told
 
 
 def test_every_field_stands_on_the_page_with_its_meaning() -> None:

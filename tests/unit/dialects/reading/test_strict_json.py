@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects.base import BadRequest
+from gateway.dialects.reading import strict_json
 from gateway.dialects.reading.strict_json import COST_BEARING, parse_object, require_lower_case
 
 HUGE = b"1" * 5000
@@ -53,10 +54,10 @@ HUGE = b"1" * 5000
         (b'{"a":"\xed\xa0\x80"}', "UTF-8"),
         (b'{"a":"\\ud800"}', "surrogate"),
         (b'{"a":"\\udc00\\ud800"}', "surrogate"),
-        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "depth"),
-        (b'{"a":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001, "depth"),
+        (b'{"a":' + b"[" * 90_000 + b"]" * 90_000 + b"}", "depth"),
+        (b'{"a":' + b'{"a":' * 90_000 + b"1" + b"}" * 90_001, "depth"),
         (b'{"a":' + b"[" * 500 + b"]" * 500 + b"}", "254 levels"),
-        (b"[" * 100_000, "not valid JSON"),
+        (b"[" * 90_000, "not valid JSON"),
     ],
 )
 def test_is_refused(body: bytes, words: str) -> None:
@@ -118,6 +119,30 @@ def test_a_name_with_nul_is_refused() -> None:
 )
 def test_is_read_as_json_reads_it(body: bytes) -> None:
     assert parse_object(body) == json.loads(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":"1234567890123456789012345 and \\" 1234567890123456789"}',
+        b'{"a":"\\u003a \\u003A : \\\\u003a","b":"\\u003c"}',
+        b'{"a":"\\u0000 \\"\\u0000\\": ","b":["\\u0000:"]}',
+    ],
+)
+def test_strings_alone_do_not_need_the_slow_way(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strict_json, "_inspect", None)
+    assert parse_object(body) == json.loads(body)
+
+
+def test_in_a_large_body_a_repeated_name_is_refused_without_a_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(strict_json, "_inspect", None)
+    body = b'{"a":1,"a":2,"b":[' + b",".join([b"{}"] * 10_000) + b"]}"
+    with pytest.raises(BadRequest, match="same name twice"):
+        parse_object(body)
 
 
 class Pairs(list[tuple[str, object]]):

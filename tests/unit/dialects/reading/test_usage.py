@@ -15,7 +15,7 @@ GEM: dict[str, Any] = {"promptTokenCount": 10, "candidatesTokenCount": 6}
 
 
 def pools(report: Any, table: UsageTable = OPENAI, counted: int = 0) -> Pools:
-    return table.pools(read_figures(report, table.names)[0], counted)
+    return table.pools(read_figures(report, table)[0], counted)
 
 
 def usage(report: Any, table: UsageTable = OPENAI, counted: int = 0) -> dict[str, int]:
@@ -40,7 +40,7 @@ def test_row_48_an_impossible_figure_is_left_out_and_named(
     table: UsageTable, report: dict[str, Any], name: str, value: object
 ) -> None:
     assert usage(report, table) == {"input": 10, "output": 6}
-    figures, problem = read_figures({**report, name: value}, table.names)
+    figures, problem = read_figures({**report, name: value}, table)
     assert problem is not None
     assert problem.startswith(name)
     found = table.pools(figures, 0)
@@ -61,12 +61,12 @@ def test_a_figure_that_is_absent_empty_or_zero_is_not_reported(
 
 @pytest.mark.parametrize("report", ["x", 3, True, [3]])
 def test_a_report_is_an_object(report: object) -> None:
-    assert read_figures(report, OPENAI.names) == ({}, "usage is not an object")
+    assert read_figures(report, OPENAI) == ({}, "usage is not an object")
 
 
 @pytest.mark.parametrize("report", [[], "", 0, False])
 def test_an_empty_report_is_none(report: object) -> None:
-    assert read_figures(report, OPENAI.names) == ({}, None)
+    assert read_figures(report, OPENAI) == ({}, None)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ async def test_another_event_at_a_taken_place_is_refused_not_ignored(sink: Sqlit
     written = await sink.write(Batch([make_event(0), impostor, make_event(3)]))
     assert (written.stored, written.duplicates) == (1, 1)
     assert [(failure.event, failure.reason) for failure in written.failed] == [
-        (impostor, "its place is taken by another event")
+        (impostor, "another event has its place")
     ]
 
 
@@ -82,7 +82,7 @@ async def test_an_id_that_comes_again_from_another_place_is_refused(sink: Sqlite
     await sink.open()
     await sink.write(make_batch(0, 1))
     written = await sink.write(Batch([make_event(7, event_id="r0-0:settled")]))
-    assert [f.reason for f in written.failed] == ["its id was stored from another place"]
+    assert [f.reason for f in written.failed] == ["its id is already stored for another place"]
 
 
 async def test_dead_letters_and_anomalies_are_kept_once(sink: SqliteSink, path: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.http.client.limits import PoolLimits, UpstreamTimeouts
 from gateway.http.client.opening import upstream_tls
-from gateway.http.client.pool import PoolLimits, UpstreamPool, UpstreamTimeouts
+from gateway.http.client.pool import UpstreamPool
 from gateway.http.interface import CancelledUnsent, UpstreamError
 from loadtest.certificates import write_certificates
 from tests.support.rawhttp import Received, Respond, ScriptedUpstream, ok

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from gateway.http.client.idle import REST_AFTER_STREAM_S
+from gateway.http.client.limits import PoolLimits, UpstreamTimeouts
 from gateway.http.client.opening import upstream_tls
-from gateway.http.client.pool import PoolLimits, UpstreamPool, UpstreamTimeouts
+from gateway.http.client.pool import UpstreamPool
 from gateway.http.client.response import BUFFER_HIGH_BYTES, PooledResponse
 from gateway.http.interface import Upstream, UpstreamError, UpstreamResponse, encode_fields
 from loadtest.certificates import write_certificates

@@ -333,6 +333,52 @@ async def test_an_answer_that_is_not_whole_is_seen_as_cut(handler: Handler) -> N
         await client.close()
 
 
+async def test_one_task_serves_all_requests_of_a_connection() -> None:
+    tasks = set()
+
+    async def handler(exchange: Exchange) -> None:
+        tasks.add(asyncio.current_task())
+        await exchange.answer(200, TEXT, b"x")
+
+    async with serving(handler) as (_, port):
+        client = await RawClient.connect(port)
+        for _ in range(5):
+            client.send(GET)
+            await client.answer()
+        assert len(tasks) == 1
+        await client.close()
+
+
+@pytest.mark.parametrize("pipelined", [True, False])
+async def test_a_cancellation_of_a_request_that_has_just_ended_spares_the_next(
+    pipelined: bool,
+) -> None:
+    """A kill may cancel a handler in the moment in which it returns."""
+    count = 0
+
+    async def handler(exchange: Exchange) -> None:
+        nonlocal count
+        count += 1
+        await exchange.answer(200, TEXT, await exchange.read_body(10))
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        if count == 1:
+            task.cancel()
+            task.cancel()
+
+    async with serving(handler) as (_, port):
+        client = await RawClient.connect(port)
+        client.send(POST * (2 if pipelined else 1))
+        assert (await client.answer()).body == b"{}"
+        if not pipelined:
+            client.send(POST)
+        assert (await client.answer()).body == b"{}"
+        client.send(POST)
+        assert (await client.answer()).body == b"{}"
+        await client.close()
+
+
 # Clients that leave
 
 

@@ -12,10 +12,10 @@ from gateway.domain.reservation import Account, Hold
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.runner import CoalescingRunner
-from gateway.ledger.operations import Ledger
 from loadtest.growth import places
 from loadtest.growth.places import Dimension, Server
 from loadtest.ledger_cost import prices
+from tests.support.loose_ledger import LooseLedger
 
 
 @pytest.fixture
@@ -28,10 +28,10 @@ async def server(valkey: redis.asyncio.Redis, valkey_socket: Path) -> AsyncItera
 async def test_a_copied_customer_is_as_good_as_the_one_that_the_scripts_made(
     server: Server,
 ) -> None:
-    ledger = Ledger(server.runner, shard_count=4)
+    ledger = LooseLedger(server.runner, shard_count=4)
     store = AccountStore(server.client, shard_count=4)
     names = places.names_of(100)
-    await places.fill_customers(server, ledger, names)
+    await places.fill_customers(server, ledger.shards, names)
     assert await store.customers() == names
     wallets = await store.wallets(names)
     assert {wallet.granted_nano for wallet in wallets.values()} == {places.CREDIT_NANO}

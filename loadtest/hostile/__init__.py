@@ -1,0 +1,1 @@
+"""Attacks on a running gate, and what they cost everybody else (`make hostile`)."""
