@@ -126,7 +126,7 @@ oracle: $(STAMPS)/dev ## 100,000 random operations on the scripts, compared with
 	@CREDITGATE_ORACLE_STEPS=$${CREDITGATE_ORACLE_STEPS:-100000} $(BIN)/python -m pytest -n 0 -s \
 	    tests/ledger/test_oracle.py $(PYTEST_ARGS)
 
-meter-test: $(STAMPS)/dev ## the meter beside a model of provider answers, for MINUTES
+meter-test: $(STAMPS)/dev ## the meter against a model of provider responses, for MINUTES
 	@CREDITGATE_METER_MINUTES=$(MINUTES) $(BIN)/python -m pytest $(PARALLEL) tests/unit/dialects/test_provider_model.py $(PYTEST_ARGS)
 
 mutants: $(STAMPS)/dev ## judge the tests by scripts with one place changed (docs/explanation/mutants.md)
@@ -183,7 +183,7 @@ image-steps: ## install creditgate into PREFIX, as the container image has it
 lint-docker: $(STAMPS)/dev ## lint the Dockerfile
 	$(BIN)/hadolint Dockerfile
 
-clean: ## remove what the targets above made, save the data folder
+clean: ## remove what the targets above made, except the data folder
 	rm -rf $(VENV) $(VENV)-lock $(VENV)-bench $(VENV)-interpreter $(addprefix $(VENV)-,$(PEERS) portkey clients) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # -- the environment: one folder, one stamp for each lock that it holds ---------------------
