@@ -1,10 +1,19 @@
 """The two vectors of quantities that nearly every request needs, packed without a dictionary."""
 
 import struct
+from typing import NamedTuple
 
 from gateway.domain.money import MAX_QUANTITY
 from gateway.domain.pricing import PriceTable
-from gateway.domain.usage import DEFAULT_TIER
+from gateway.domain.usage import DEFAULT_TIER, OUTPUT_UNITS, TOKEN_UNITS, Usage, tier_of
+
+
+class PackedTokens(NamedTuple):
+    """A vector, with what limits and the expected output count in it."""
+
+    vector: bytes
+    tokens: int
+    output: int
 
 
 class TokenVectors:
@@ -14,7 +23,7 @@ class TokenVectors:
     `prices.vector({"request": 1, …})` for the same quantities; a unit without a price is left out.
     """
 
-    __slots__ = ("_counted", "_pack", "_worst", "_zeros")
+    __slots__ = ("_counted", "_pack", "_places", "_worst", "_zeros")
 
     def __init__(self, prices: PriceTable) -> None:
         units = len(prices.units)
@@ -27,6 +36,34 @@ class TokenVectors:
         dearest = prices.worst_units(DEFAULT_TIER)
         self._worst = tuple(self._place(prices, unit) for unit in dearest)
         self._counted = tuple(self._place(prices, unit) for unit in ("input", "output"))
+
+        self._places = {
+            unit: (self._place(prices, unit), unit in OUTPUT_UNITS)
+            for unit in TOKEN_UNITS
+            if tier_of(unit) == DEFAULT_TIER
+        }
+
+    def reported(self, usage: Usage, most_tokens: int) -> PackedTokens | None:
+        """Usage that a provider reported for one request.
+
+        None where it is more than a vector of tokens in the default tier, or beyond `most_tokens`:
+        then it has to be judged.
+        """
+        quantities = self._zeros.copy()
+        places = self._places
+        tokens = output = 0
+        for unit, quantity in usage.items():
+            if unit not in places or not 0 <= quantity <= MAX_QUANTITY:
+                return None
+            place, is_output = places[unit]
+            quantities[place] += quantity
+            tokens += quantity
+            if is_output:
+                output += quantity
+        if tokens > most_tokens:
+            return None
+        del quantities[-1]
+        return PackedTokens(self._pack(*quantities), tokens, output)
 
     @staticmethod
     def _place(prices: PriceTable, unit: str) -> int:

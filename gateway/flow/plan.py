@@ -5,7 +5,7 @@ A request looks its plan up; everything that does not depend on the request is d
 
 from dataclasses import replace
 
-from gateway.dialects.base import ForwardOptions, RequestFacts
+from gateway.dialects.base import Dialect, ForwardOptions, RequestFacts
 from gateway.domain.reservation import Account
 from gateway.domain.usage_facts import RequestLabels
 from gateway.flow.catalog import Catalog, Model, Policy, Route
@@ -20,6 +20,7 @@ class Plan:
 
     facts_packer: packs the facts of their usage events
     packed:       the account in packed form, once `pack` has made it
+    meters_by_head: whether the meter reads the head of a response too
     shows_tier:   whether the event names the service tier
     """
 
@@ -29,6 +30,7 @@ class Plan:
         "account",
         "catalog",
         "facts_packer",
+        "meters_by_head",
         "model",
         "packed",
         "policy",
@@ -43,6 +45,7 @@ class Plan:
         self.route = route
         self.model = model
         self.policy: Policy = route.policy
+        self.meters_by_head = type(route.dialect).meter_answer is not Dialect.meter_answer
         self.shows_tier = len(model.prices.service_tiers) > 1
         self._default = default_output(model, self.policy)
         self._scoped: ForwardOptions | None = None

@@ -13,11 +13,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import Final
 
 import structlog
 
 from gateway.dialects.base import AnswerFacts
 from gateway.domain.reservation import Hold, IdempotencyKey, Settled
+from gateway.domain.token_vectors import PackedTokens
 from gateway.domain.usage import DEFAULT_TIER, OUTPUT_UNITS, TOKEN_UNITS, without_tier
 from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.context import RequestContext
@@ -26,9 +28,10 @@ from gateway.flow.kept_responses import ANSWER_MAX_BYTES
 from gateway.flow.refusals import refused_by_kill
 from gateway.flow.reservation.delivery import Delivery
 from gateway.flow.reservation.growth import NEVER, Growth, GrowthServices
-from gateway.flow.reservation.outcome import Ended, Outcome, decide
+from gateway.flow.reservation.outcome import Ended, Verb, decide
 from gateway.flow.reservation.pending_settlement import PendingSettlement
 from gateway.flow.reservation.progress import KillReason, Progress
+from gateway.flow.reservation.seen_usage import plain_usage
 from gateway.flow.retries import Retries
 from gateway.http.interface import CancelledUnsent, ClientGone, UpstreamError
 from gateway.telemetry.logs import failure
@@ -52,6 +55,10 @@ class ReservationServices:
     retries: Retries
     live: "set[Reservation]"
     settled: "Callable[[Reservation, Settled], None]"
+
+
+NOTHING_SEEN: Final = AnswerFacts()
+"""What was seen of a response that has not begun. Never changed: a meter brings facts of its own."""
 
 
 def open_reservation(
@@ -109,7 +116,7 @@ class Reservation:
         self.estimate = context.estimate
         self.idempotency = idempotency
         self.event: UsageFacts = context.event
-        self.facts = AnswerFacts()
+        self.facts = NOTHING_SEEN
         self.progress = Progress(streaming=context.facts.stream)
         self.released = False
         self.kept: tuple[int, str, bytes] | None = None
@@ -145,26 +152,33 @@ class Reservation:
         drains = by == "drain" or self.plan.model.hidden_output
         return policy.drain_max_ms if drains else 0
 
-    def leaving(self) -> None:
-        """The client goes: what it does not have of the response, it may ask for again."""
+    def client_left(self) -> None:
+        """The client's connection is lost. The upstream is read on for `linger_ms` at most; what the
+        client does not have of the response, it may ask for again."""
         if not self._end_passed:
             self._services.retries.attempt(self.context).left()
+        if self.interrupt is not None:
+            asyncio.get_running_loop().call_later(self.linger_ms / 1000, self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self.interrupt is not None:
+            self.interrupt()
 
     def kill(self, reason: KillReason) -> None:
         """The operator ends this request. Without effect once it is complete or was cut."""
-        if self.progress.kill(reason) and self.interrupt is not None:
-            self.interrupt()
+        if self.progress.kill(reason):
+            self._interrupt()
 
     def note_failure(self, error: UpstreamError, flag: str) -> None:
         """The upstream failed. flag: for the event, unless a deadline passed"""
         self.progress.flag("upstream_timeout" if error.timeout else flag)
         self.event.upstream_error = error.cause
 
-    def keep(self, status: int, media_type: bytes, body: bytes) -> None:
+    def keep(self, status: int, media_type: str, body: bytes) -> None:
         """Keep the complete response for repeats of this request, if the policy wants that."""
         wanted = self.idempotency is not None and self.plan.policy.keep_answers
         if wanted and len(body) <= ANSWER_MAX_BYTES:
-            self.kept = status, media_type.decode("latin-1"), body
+            self.kept = status, media_type, body
 
     async def settled_within(self, wait_s: float) -> Settled | None:
         """End now and wait for the ledger's answer, a bounded time; None when it takes longer.
@@ -254,16 +268,26 @@ class Reservation:
         if self._growth is not None:
             self._growth.close()
         try:
-            return self._pending(self._decided())
+            progress, facts = self.progress, self.facts
+            self._note_end()
+            plain = None
+            if progress.stage == "complete" and progress.status < 400:
+                plain = plain_usage(facts, self.estimate, self.plan.model)
+            if plain is None:
+                return self._pending(*self._decided())
+            if facts.flags:
+                self._note_flags(facts.flags)
+            self.event.usage_source = facts.source
+            return self._pending("settle", plain)
         except Exception as fault:
             reservation_id = self.hold.reservation_id
             log.error("ending_failed", reservation_id=reservation_id, **failure(fault))
             self._services.live.discard(self)
             return None
 
-    def _decided(self) -> Outcome:
-        """The outcome, with what the event says about it."""
-        event, facts, progress, plan = self.event, self.facts, self.progress, self.plan
+    def _note_end(self) -> None:
+        """What the event says however the request ended."""
+        event, facts, progress = self.event, self.facts, self.progress
         event.http_status = progress.status or None
         ended_by_gate = progress.stage in ("cut", "killed")
         event.finish_reason = "error" if ended_by_gate else facts.finish_reason
@@ -272,13 +296,22 @@ class Reservation:
             self._note_tier()
         event.duration_ms = int((self.ended_at - self.context.started_at) * 1000)
         event.retry_of = self._services.retries.earlier(self.context)
+        event.flags = progress.flags
+
+    def _note_flags(self, flags: tuple[str, ...]) -> None:
+        for word in flags:
+            self.progress.flag(word)
+
+    def _decided(self) -> tuple[Verb, PackedTokens]:
+        """The outcome by the table, with what the event says about it."""
+        progress, plan = self.progress, self.plan
         left_stream = progress.stage == "left" and progress.streaming
         outcome = decide(
             Ended(
                 progress.stage,
                 progress.status,
                 progress.streaming,
-                facts,
+                self.facts,
                 self.estimate,
                 plan.model,
                 plan.policy,
@@ -286,35 +319,34 @@ class Reservation:
                 self._learned_output,
             )
         )
-        for word in outcome.flags:
-            progress.flag(word)
-        event.flags = progress.flags
-        event.usage_source = outcome.source
-        self.released = outcome.verb == "release"
-        return outcome
-
-    def _pending(self, outcome: Outcome) -> PendingSettlement:
-        plan, usage = self.plan, outcome.usage
+        self._note_flags(outcome.flags)
+        self.event.usage_source = outcome.source
         tokens = output = 0
-        for unit, quantity in usage.items():
+        for unit, quantity in outcome.usage.items():
             if unit in TOKEN_UNITS:
                 tokens += quantity
                 if unit in OUTPUT_UNITS or without_tier(unit) in OUTPUT_UNITS:
                     output += quantity
-        if outcome.verb == "settle" and self.progress.stage == "complete":
-            self._services.expected.note(plan.account.customer_id, plan.model.name, output)
-        prices = plan.model.prices
+        if outcome.verb == "release":
+            self.released = True
+            return outcome.verb, PackedTokens(b"", tokens, output)
+        return outcome.verb, PackedTokens(plan.model.prices.vector(outcome.usage), tokens, output)
+
+    def _pending(self, verb: Verb, used: PackedTokens) -> PendingSettlement:
+        plan, model = self.plan, self.plan.model
+        if verb == "settle" and self.progress.stage == "complete":
+            self._services.expected.note(plan.account.customer_id, model.name, used.output)
         return PendingSettlement(
-            outcome.verb,
+            verb,
             self.hold.reservation_id,
             plan.account,
-            prices.rows,
-            prices.cost_rows,
-            b"" if self.released else prices.vector(usage),
-            tokens,
+            model.prices.rows,
+            model.prices.cost_rows,
+            used.vector,
+            used.tokens,
             self.hold.reserved_at_ms,
             plan.facts_packer.pack_ended(self.event),
-            plan.model.scope_bits,
+            model.scope_bits,
             self.idempotency.key if self.idempotency else "",
             plan.packed,
         )
