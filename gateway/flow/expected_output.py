@@ -36,18 +36,20 @@ class ExpectedOutput:
 
     def note(self, customer_id: str, model: str, output: int) -> None:
         """A response has ended with so many output tokens."""
-        bucket = _bucket(output)
-        for pair in ((customer_id, model), (_EVERYBODY, model)):
-            histogram = self._seen.get(pair)
-            if histogram is None:
-                if len(self._seen) >= MOST_PAIRS:
-                    self._seen.popitem(last=False)
-                histogram = self._seen[pair] = _Histogram()
-            # As `_Histogram.note`, without a call: every request comes here.
-            histogram.counts[bucket] += 1
-            histogram.total += 1
-            if histogram.total >= MOST_SEEN:
-                histogram.halve()
+        self.outputs_of(customer_id, model).note(output)
+
+    def outputs_of(self, customer_id: str, model: str) -> "Outputs":
+        """Where such responses are counted; may be kept, for many of them."""
+        return Outputs(self._histogram(customer_id, model), self._histogram(_EVERYBODY, model))
+
+    def _histogram(self, customer_id: str, model: str) -> "_Histogram":
+        pair = (customer_id, model)
+        histogram = self._seen.get(pair)
+        if histogram is None:
+            if len(self._seen) >= MOST_PAIRS:
+                self._seen.popitem(last=False)
+            histogram = self._seen[pair] = _Histogram()
+        return histogram
 
     def at_first(self, plan: Plan, streams: bool) -> int | None:
         """What a stream is expected to need, where the policy holds that at first and enough
@@ -83,8 +85,10 @@ class _Histogram:
         self._known: tuple[int, float, int] | None = None
         """The quantile of a share when there were so many."""
 
-    def halve(self) -> None:
-        """Let what was seen long ago fade."""
+    def fade(self) -> None:
+        """Halve the counts where there are many, so that what was seen long ago fades."""
+        if self.total < MOST_SEEN:
+            return
         self.counts = array("H", [count // 2 for count in self.counts])
         self.total = sum(self.counts)
         self._known = None
@@ -100,3 +104,26 @@ class _Histogram:
         output = math.ceil(2 ** (bucket / STEPS_PER_DOUBLING))
         self._known = (self.total, share, output)
         return output
+
+
+class Outputs:
+    """Counts the responses of one model to one customer, and with those to all customers."""
+
+    __slots__ = ("_all", "_own")
+
+    def __init__(self, own: _Histogram, of_all: _Histogram) -> None:
+        self._own = own
+        self._all = of_all
+
+    def note(self, output: int) -> None:
+        """A response has ended with so many output tokens."""
+        bucket = _bucket(output)
+        # Every request comes here: hence without a call for each of the two.
+        own, of_all = self._own, self._all
+        own.counts[bucket] += 1
+        own.total += 1
+        of_all.counts[bucket] += 1
+        of_all.total += 1
+        if of_all.total >= MOST_SEEN or own.total >= MOST_SEEN:
+            own.fade()
+            of_all.fade()

@@ -4,6 +4,7 @@ A request looks its plan up; everything that does not depend on the request is d
 """
 
 from dataclasses import replace
+from typing import Protocol
 
 from gateway.dialects.base import Dialect, ForwardOptions, RequestFacts
 from gateway.domain.reservation import Account
@@ -15,12 +16,21 @@ from gateway.ledger.codec.usage_facts import FactsPacker
 from gateway.ledger.shards import Shards
 
 
+class Noting(Protocol):
+    """What learns how much output responses have."""
+
+    def note(self, output: int) -> None:
+        """A response has ended with so many output tokens."""
+        ...
+
+
 class Plan:
     """Account, route and model of a request, with what follows from the three.
 
     facts_packer: packs the facts of their usage events
     packed:       the account in packed form, once `pack` has made it
     meters_by_head: whether the meter reads the head of a response too
+    outputs:      takes the output of its responses; see `ExpectedOutput`
     shows_tier:   whether the event names the service tier
     """
 
@@ -32,6 +42,7 @@ class Plan:
         "facts_packer",
         "meters_by_head",
         "model",
+        "outputs",
         "packed",
         "policy",
         "route",
@@ -48,6 +59,7 @@ class Plan:
         self.meters_by_head = type(route.dialect).meter_answer is not Dialect.meter_answer
         self.shows_tier = len(model.prices.service_tiers) > 1
         self._default = default_output(model, self.policy)
+        self.outputs: Noting | None = None
         self._scoped: ForwardOptions | None = None
         labels = RequestLabels(
             customer_id=account.customer_id,

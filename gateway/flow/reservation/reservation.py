@@ -11,7 +11,7 @@ reservation by exactly one settle or release. The decision is made at once and w
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
@@ -19,19 +19,16 @@ import structlog
 
 from gateway.dialects.base import AnswerFacts
 from gateway.domain.reservation import Hold, IdempotencyKey, Settled
-from gateway.domain.token_vectors import PackedTokens
-from gateway.domain.usage import DEFAULT_TIER, OUTPUT_UNITS, TOKEN_UNITS, without_tier
 from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.context import RequestContext
 from gateway.flow.expected_output import ExpectedOutput
 from gateway.flow.kept_responses import ANSWER_MAX_BYTES
 from gateway.flow.refusals import refused_by_kill
-from gateway.flow.reservation.delivery import Delivery
+from gateway.flow.reservation.delivery import Delivery, DeliveryCancelled
 from gateway.flow.reservation.growth import NEVER, Growth, GrowthServices
-from gateway.flow.reservation.outcome import Ended, Verb, decide
 from gateway.flow.reservation.pending_settlement import PendingSettlement
 from gateway.flow.reservation.progress import KillReason, Progress
-from gateway.flow.reservation.seen_usage import plain_usage
+from gateway.flow.reservation.settlement import settlement_of
 from gateway.flow.retries import Retries
 from gateway.http.interface import CancelledUnsent, ClientGone, UpstreamError
 from gateway.telemetry.logs import failure
@@ -75,6 +72,7 @@ class Reservation:
     estimate:   grows with the hold of a stream
     facts:      what the response has shown; the meter's
     event:      what the usage event says
+    ended:      it is being settled or released
     due_at:     when the hold must be extended at the latest, by the monotonic clock
     interrupt:  called when the request must end at once; the flow sets it
     kept:       the complete response for repeats of this request: status, content type, body
@@ -82,10 +80,10 @@ class Reservation:
 
     __slots__ = (
         "_growth",
-        "_services",
         "_settling",
         "context",
         "due_at",
+        "ended",
         "ended_at",
         "estimate",
         "event",
@@ -98,6 +96,7 @@ class Reservation:
         "plan",
         "progress",
         "released",
+        "services",
     )
 
     def __init__(
@@ -106,7 +105,7 @@ class Reservation:
         context: RequestContext,
         idempotency: IdempotencyKey | None,
     ) -> None:
-        self._services = services
+        self.services = services
         self._growth: Growth | None = None
         self._settling: asyncio.Future[Settled | None] | None = None
         self.context = context
@@ -122,6 +121,7 @@ class Reservation:
         self.kept: tuple[int, str, bytes] | None = None
         self.interrupt: Callable[[], object] | None = None
         self.due_at = NEVER
+        self.ended = False
         self.ended_at = 0.0
 
     # While it runs
@@ -130,13 +130,8 @@ class Reservation:
     def growth(self) -> Growth:
         """Extends the hold: of a stream after each piece, of others at their checkpoints."""
         if self._growth is None:
-            self._growth = Growth(self._services.growth, self)
+            self._growth = Growth(self.services.growth, self)
         return self._growth
-
-    @property
-    def ended(self) -> bool:
-        """Whether it is being settled or released."""
-        return self._settling is not None
 
     @property
     def last_flag(self) -> str:
@@ -156,7 +151,7 @@ class Reservation:
         """The client's connection is lost. The upstream is read on for `linger_ms` at most; what the
         client does not have of the response, it may ask for again."""
         if not self._end_passed:
-            self._services.retries.attempt(self.context).left()
+            self.services.retries.attempt(self.context).left()
         if self.interrupt is not None:
             asyncio.get_running_loop().call_later(self.linger_ms / 1000, self._interrupt)
 
@@ -185,28 +180,32 @@ class Reservation:
 
         The ledger's own deadline bounds the usual wait, so that it needs no task and no timer.
         """
-        settling = self._settling
-        if settling is None:
-            pending = self._end()
-            settling = self._settling = asyncio.get_running_loop().create_future()
-            if pending is None:
-                settling.set_result(None)
-            else:
-                await self._services.delivery.deliver_now(pending, self._settled, settling)
-        if not settling.done():
-            await asyncio.wait((settling,), timeout=wait_s)
-        return settling.result() if settling.done() else None
+        assert not self.ended, "a reservation ends once"
+        self.ended = True
+        pending = self._end()
+        if pending is None:
+            return None
+        try:
+            answer = await self.services.delivery.deliver_now(pending, self._settled)
+        except DeliveryCancelled as cancelled:
+            self._settling = cancelled.rest
+            raise
+        if isinstance(answer, Settled):
+            return answer
+        self._settling = answer
+        await asyncio.wait((answer,), timeout=wait_s)
+        return answer.result() if answer.done() else None
 
     # The block
 
     async def __aenter__(self) -> "Reservation":
-        self.hold = hold = await self._services.reserve(self.context, self.idempotency)
+        self.hold = hold = await self.services.reserve(self.context, self.idempotency)
         self.held_nano = hold.held_nano
         self.estimate = self.context.estimate  # lowered, perhaps, to what the wallet affords
         if self.estimate.lowered is not None:
             self.progress.flag("clamped")
         self.due_at = time.monotonic() + self.plan.policy.checkpoint_interval_ms / 1000
-        self._services.live.add(self)
+        self.services.live.add(self)
         return self
 
     async def __aexit__(
@@ -229,7 +228,7 @@ class Reservation:
         self.resolve()
         told = complete or self._end_passed
         if not told or self.context.attempt is not None:
-            self._services.retries.attempt(self.context).finish(
+            self.services.retries.attempt(self.context).finish(
                 answered=told, released=self.released
             )
         if isinstance(error, asyncio.CancelledError):
@@ -237,15 +236,16 @@ class Reservation:
                 raise refused_by_kill(self.progress.killed) from None
             raise ClientGone from None
 
-    def resolve(self) -> "asyncio.Future[Settled | None]":
-        """Settle what was used, or release it all. Idempotent, immediate."""
-        if self._settling is None:
+    def resolve(self) -> "asyncio.Future[Settled | None] | None":
+        """Settle what was used, or release it all. Idempotent, immediate.
+
+        Returns what to wait for; None when nothing is left to wait for.
+        """
+        if not self.ended:
+            self.ended = True
             pending = self._end()
-            if pending is None:
-                self._settling = asyncio.get_running_loop().create_future()
-                self._settling.set_result(None)
-            else:
-                self._settling = self._services.delivery.deliver(pending, self._settled)
+            if pending is not None:
+                self._settling = self.services.delivery.deliver(pending, self._settled)
         return self._settling
 
     @property
@@ -268,118 +268,15 @@ class Reservation:
         if self._growth is not None:
             self._growth.close()
         try:
-            progress, facts = self.progress, self.facts
-            self._note_end()
-            plain = None
-            if progress.stage == "complete" and progress.status < 400:
-                plain = plain_usage(facts, self.estimate, self.plan.model)
-            if plain is None:
-                return self._pending(*self._decided())
-            if facts.flags:
-                self._note_flags(facts.flags)
-            self.event.usage_source = facts.source
-            return self._pending("settle", plain)
+            return settlement_of(self)
         except Exception as fault:
             reservation_id = self.hold.reservation_id
             log.error("ending_failed", reservation_id=reservation_id, **failure(fault))
-            self._services.live.discard(self)
+            self.services.live.discard(self)
             return None
-
-    def _note_end(self) -> None:
-        """What the event says however the request ended."""
-        event, facts, progress = self.event, self.facts, self.progress
-        event.http_status = progress.status or None
-        ended_by_gate = progress.stage in ("cut", "killed")
-        event.finish_reason = "error" if ended_by_gate else facts.finish_reason
-        event.response_model = facts.response_model
-        if facts.service_tier is not None or len(self.estimate.tiers) > 1:
-            self._note_tier()
-        event.duration_ms = int((self.ended_at - self.context.started_at) * 1000)
-        event.retry_of = self._services.retries.earlier(self.context)
-        event.flags = progress.flags
-
-    def _note_flags(self, flags: tuple[str, ...]) -> None:
-        for word in flags:
-            self.progress.flag(word)
-
-    def _decided(self) -> tuple[Verb, PackedTokens]:
-        """The outcome by the table, with what the event says about it."""
-        progress, plan = self.progress, self.plan
-        left_stream = progress.stage == "left" and progress.streaming
-        outcome = decide(
-            Ended(
-                progress.stage,
-                progress.status,
-                progress.streaming,
-                self.facts,
-                self.estimate,
-                plan.model,
-                plan.policy,
-                self.growth.stop_at if left_stream else NEVER,
-                self._learned_output,
-            )
-        )
-        self._note_flags(outcome.flags)
-        self.event.usage_source = outcome.source
-        tokens = output = 0
-        for unit, quantity in outcome.usage.items():
-            if unit in TOKEN_UNITS:
-                tokens += quantity
-                if unit in OUTPUT_UNITS or without_tier(unit) in OUTPUT_UNITS:
-                    output += quantity
-        if outcome.verb == "release":
-            self.released = True
-            return outcome.verb, PackedTokens(b"", tokens, output)
-        return outcome.verb, PackedTokens(plan.model.prices.vector(outcome.usage), tokens, output)
-
-    def _pending(self, verb: Verb, used: PackedTokens) -> PendingSettlement:
-        plan, model = self.plan, self.plan.model
-        if verb == "settle" and self.progress.stage == "complete":
-            self._services.expected.note(plan.account.customer_id, model.name, used.output)
-        return PendingSettlement(
-            verb,
-            self.hold.reservation_id,
-            plan.account,
-            model.prices.rows,
-            model.prices.cost_rows,
-            used.vector,
-            used.tokens,
-            self.hold.reserved_at_ms,
-            plan.facts_packer.pack_ended(self.event),
-            model.scope_bits,
-            self.idempotency.key if self.idempotency else "",
-            plan.packed,
-        )
-
-    def _note_tier(self) -> None:
-        """Charge the service tier that the response names, if the request was held for it or it is
-        no more expensive; else the one that was asked for."""
-        served, tiers = self.facts.service_tier, self.estimate.tiers
-        prices = self.plan.model.prices
-        charged = tiers[0]
-        if served is not None and served != charged:
-            if served in tiers:
-                charged = served
-            else:
-                self.progress.flag("service_tier_changed")
-                if served in prices.service_tiers and prices.no_dearer(served, charged):
-                    charged = served
-        if (charged,) != tiers:
-            self.estimate = replace(self.estimate, tiers=(charged,), text_only=False)
-        if self.event.service_tier is not None:
-            self.event.service_tier = charged
-        if served not in (None, self.event.service_tier or DEFAULT_TIER):
-            self.event.response_service_tier = served
-
-    def _learned_output(self) -> int | None:
-        share = self.plan.policy.expected_share
-        if share is None:
-            return None
-        customer_id = self.plan.account.customer_id
-        return self._services.expected.output(customer_id, self.plan.model.name, share)
 
     def _settled(self, settled: Settled | None) -> None:
         """The delivery has ended: the ledger has taken it, or the journal has."""
-        self._services.live.discard(self)
+        self.services.live.discard(self)
         if settled is not None:
-            self._services.settled(self, settled)
+            self.services.settled(self, settled)
