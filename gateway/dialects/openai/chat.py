@@ -7,6 +7,7 @@ the price is unknown.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, Literal
 
 import orjson
@@ -35,6 +36,7 @@ from gateway.dialects.fields import (
     scope_names,
 )
 from gateway.dialects.openai.answers import OpenAIDialect, end_chunk_stream
+from gateway.dialects.openai.chat_completion import read_completion
 from gateway.dialects.openai.chat_reader import ChatReader
 from gateway.dialects.reading.meters import DocumentMeter, EventMeter
 from gateway.dialects.reading.strict_json import parse_object, require_lower_case
@@ -163,10 +165,12 @@ class OpenAIChat(OpenAIDialect):
 
 def chat_meter(facts: RequestFacts, *, streaming: bool) -> Meter:
     """A meter of chat completions and completions."""
-    reader = ChatReader(choices=facts.choices, searches=facts.tool_calls > 0)
     if streaming:
+        reader = ChatReader(choices=facts.choices, searches=facts.tool_calls > 0)
         return EventMeter(reader, hides=facts.stream and not facts.wants_usage)
-    return DocumentMeter(reader)
+    if facts.tool_calls > 0:
+        return DocumentMeter(partial(ChatReader, choices=facts.choices, searches=True))
+    return DocumentMeter(ChatReader, read_completion)
 
 
 def read_choices(document: Mapping[str, Any]) -> int:

@@ -1,0 +1,71 @@
+"""A straight reading of the ordinary chat completion, which nearly all answers are.
+
+It accepts a document whose every member that `ChatReader` interprets has its usual form, and then
+fills in the same facts; a property test compares the two. All other documents are left to the
+reader, so a case that is missing here costs time and nothing else.
+"""
+
+from typing import Any, Final
+
+from gateway.dialects.base import BYTES_PER_TOKEN, MOST_BYTES_PER_TOKEN, AnswerFacts
+from gateway.dialects.fields import AUTO_TIER, name_tier
+from gateway.dialects.openai.chat_reader import count_message
+from gateway.dialects.reading.reader import MAX_NOTED_CHARS, publish
+from gateway.dialects.reading.tables import OPENAI, usual_openai_figures
+from gateway.dialects.reading.usage import UsageAccumulator
+
+_ODD: Final = frozenset({"error", "type", "detail", "x_groq"})
+"""Members of a document that mean an error, or usage in another place."""
+_ODD_IN_CHOICE: Final = frozenset({"text", "error", "usage"})
+
+
+def read_completion(document: Any, facts: AnswerFacts) -> bool:
+    """Fill in the facts of an ordinary chat completion with one choice; False for any other document.
+
+    facts: of an answer of which nothing has been read; untouched when False is returned
+    """
+    try:
+        identity, model, [choice] = document["id"], document["model"], document["choices"]
+        message, reason, usage = choice["message"], choice["finish_reason"], document["usage"]
+        names = identity + model + reason
+        if (
+            document["object"] != "chat.completion"
+            or type(message) is not dict
+            or type(usage) is not dict
+            or len(names) > MAX_NOTED_CHARS
+            or not names.isascii()
+            or not (identity and model and reason)
+            or reason == "error"
+            or not _ODD.isdisjoint(document)
+            or not _ODD_IN_CHOICE.isdisjoint(choice)
+        ):
+            return False
+    # A member is missing or of another type, or there is not exactly one choice.
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+    tier = document.get("service_tier")
+    if tier is not None:
+        if type(tier) is not str or not tier.isascii() or not 0 < len(tier) <= MAX_NOTED_CHARS:
+            return False
+        if tier != AUTO_TIER:
+            facts.service_tier = name_tier(tier)
+    facts.response_id = identity
+    facts.response_model = model
+    facts.finish_reason = reason
+    size = count_message(message)[0]
+    counted = 0
+    if size >= 0:
+        # One answer with output is at least one token.
+        counted = facts.counted_output = -(-size // BYTES_PER_TOKEN) or 1
+        facts.fewest_output = -(-size // MOST_BYTES_PER_TOKEN) or 1
+    usual = usual_openai_figures(usage)
+    if usual is None:
+        reports = UsageAccumulator(OPENAI)
+        if reports.take(usage, counted, final=True):
+            publish(reports, facts)
+        facts.usage_problem = reports.problem
+        return True
+    facts.usage = {"input": usual[0], "output": usual[1]}
+    facts.usage_final = facts.input_reported = facts.output_reported = True
+    facts.output_reported_at = counted
+    return True
