@@ -9,14 +9,17 @@ from typing import Any, Final
 
 from gateway.dialects.base import BYTES_PER_TOKEN, MOST_BYTES_PER_TOKEN, AnswerFacts
 from gateway.dialects.fields import AUTO_TIER, name_tier
-from gateway.dialects.openai.chat_reader import count_message
+from gateway.dialects.openai.chat_reader import BESIDE_CONTENT, count_message
 from gateway.dialects.reading.reader import MAX_NOTED_CHARS, publish
 from gateway.dialects.reading.tables import OPENAI, usual_openai_figures
+from gateway.dialects.reading.text import text_bytes
 from gateway.dialects.reading.usage import UsageAccumulator
 
 _ODD: Final = frozenset({"error", "type", "detail", "x_groq"})
 """Members of a document that mean an error, or usage in another place."""
 _ODD_IN_CHOICE: Final = frozenset({"text", "error", "usage"})
+
+_REASONS: Final = frozenset({"stop", "length", "tool_calls", "function_call", "content_filter"})
 
 
 def read_completion(document: Any, facts: AnswerFacts) -> bool:
@@ -27,15 +30,14 @@ def read_completion(document: Any, facts: AnswerFacts) -> bool:
     try:
         identity, model, [choice] = document["id"], document["model"], document["choices"]
         message, reason, usage = choice["message"], choice["finish_reason"], document["usage"]
-        names = identity + model + reason
+        content = message.get("content")
+        names = identity + model
         if (
             document["object"] != "chat.completion"
-            or type(message) is not dict
-            or type(usage) is not dict
             or len(names) > MAX_NOTED_CHARS
             or not names.isascii()
-            or not (identity and model and reason)
-            or reason == "error"
+            or not (identity and model)
+            or reason not in _REASONS
             or not _ODD.isdisjoint(document)
             or not _ODD_IN_CHOICE.isdisjoint(choice)
         ):
@@ -52,8 +54,16 @@ def read_completion(document: Any, facts: AnswerFacts) -> bool:
     facts.response_id = identity
     facts.response_model = model
     facts.finish_reason = reason
-    size = count_message(message)[0]
     counted = 0
+    if (
+        type(content) is str
+        and content
+        and BESIDE_CONTENT.isdisjoint(message)
+        and not message.get("refusal")
+    ):
+        size = len(content) if content.isascii() else text_bytes(content)
+    else:
+        size = count_message(message)[0]
     if size >= 0:
         # One answer with output is at least one token.
         counted = facts.counted_output = -(-size // BYTES_PER_TOKEN) or 1

@@ -16,19 +16,6 @@ SKIMMED_AT_ONCE: Final = 128 * 1024
 blocked by all of it."""
 
 
-def parse_kept(data: bytes) -> Any:
-    """The document in these bytes if they are few enough to be kept and valid JSON, else None."""
-    return parse_valid(data) if len(data) <= MAX_KEPT_BYTES else None
-
-
-def parse_valid(data: bytes) -> Any:
-    """The document in these bytes, None when they are not valid JSON."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
-
-
 class AnswerDocument:
     """Bytes that become one document: kept while they are few, else skimmed as they come.
 
@@ -62,12 +49,16 @@ class AnswerDocument:
     def value(self) -> Any:
         """The document; one that has no end as far as it goes; None when it is neither object nor
         list."""
-        document = self.parsed()
-        return self._skim(self._size).document if document is None else document
+        if not self.skimmed:
+            try:
+                return orjson.loads(b"".join(self._pieces))
+            except orjson.JSONDecodeError:
+                pass
+        return self._skim(self._size).document
 
-    def parsed(self) -> Any:
-        """The document if it is complete, not skimmed and valid JSON, else None."""
-        return None if self.skimmed else parse_valid(b"".join(self._pieces))
+    def kept_bytes(self) -> bytes | None:
+        """All bytes so far; None when it is too long to be kept."""
+        return None if self.skimmed else b"".join(self._pieces)
 
     def _skim(self, most_bytes: int) -> Skimmer:
         """Skim pieces that wait, at least so many bytes or all."""

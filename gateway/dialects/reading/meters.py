@@ -12,9 +12,11 @@ None of them raises on what an upstream sends.
 from collections.abc import Callable
 from typing import Any, Final
 
+import orjson
+
 from gateway.dialects.base import AnswerFacts, Limit, Meter
 from gateway.dialects.reading.array import ArraySplitter
-from gateway.dialects.reading.document import AnswerDocument, parse_kept
+from gateway.dialects.reading.document import MAX_KEPT_BYTES, AnswerDocument
 from gateway.dialects.reading.reader import AnswerReader
 from gateway.dialects.reading.repeated import BACKSLASH, QUOTE
 from gateway.dialects.reading.skim import BOM, Skimmer
@@ -53,9 +55,8 @@ class DocumentMeter(Meter):
         self.facts = AnswerFacts()
         self._new_reader = new_reader
         self._read_ordinary = read_ordinary
+        # Most answers arrive in one piece and need nothing that joins pieces.
         self._only: bytes | None = None
-        # Most answers arrive in one piece, and need neither a reader nor a document.
-        self._reader: AnswerReader | None = None
         self._document: AnswerDocument | None = None
 
     def feed(self, data: bytes, limit: Limit | None = None) -> bytes:  # noqa: ARG002 - all is held
@@ -63,27 +64,30 @@ class DocumentMeter(Meter):
         if self._only is None:
             self._only = data
         else:
-            self._join().feed(data)
+            self._joined().feed(data)
         return data
 
     def finish(self, *, broken: bool = False) -> bytes:  # noqa: ARG002 - read as far as it goes
         """Read the document. Nothing was held back."""
-        read_ordinary, data = self._read_ordinary, self._only
-        if read_ordinary is not None and data:
-            joined = self._document
-            document = parse_kept(data) if joined is None else joined.parsed()
-            if document is not None and read_ordinary(document, self.facts):
-                return b""
-        value = self._join().value()
-        assert self._reader is not None, "joining the pieces made it"
-        read_document(value, self._reader)
+        data = self._only if self._document is None else self._document.kept_bytes()
+        document = None
+        if data and len(data) <= MAX_KEPT_BYTES:
+            try:
+                document = orjson.loads(data)
+            except orjson.JSONDecodeError:
+                pass
+            else:
+                if self._read_ordinary is not None and self._read_ordinary(document, self.facts):
+                    return b""
+        reader = self._new_reader()
+        reader.facts = self.facts
+        read_document(self._joined().value() if document is None else document, reader)
         return b""
 
-    def _join(self) -> AnswerDocument:
-        """The pieces so far as one document, made with the second piece or for an unusual answer."""
+    def _joined(self) -> AnswerDocument:
+        """The pieces so far as one document."""
         if self._document is None:
-            reader = self._reader = self._new_reader()
-            reader.facts = self.facts
+            reader = self._new_reader()
             self._document = AnswerDocument(reader.kept, reader.complete)
             self._document.feed(self._only or b"")
         return self._document

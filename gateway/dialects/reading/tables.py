@@ -239,24 +239,24 @@ _UNUSUAL: Final = frozenset(OPENAI_NAMES) - {
 
 def usual_openai_figures(report: dict[str, Any]) -> tuple[int, int] | None:
     """Prompt and completion of a usual report (see `UsageTable.usual`)."""
-    get = report.get
-    prompt, completion, total = get("prompt_tokens"), get("completion_tokens"), get("total_tokens")
-    if (
-        type(prompt) is not int
-        or type(completion) is not int
-        or type(total) is not int
-        or prompt + completion != total
-        or not 0 < prompt < total <= MAX_REPORTED
-        or not _UNUSUAL.isdisjoint(report)
-    ):
-        return None
-    if (details := get("prompt_tokens_details")) and (
-        type(details) is not dict or any(details.values())
-    ):
-        return None
-    if (details := get("completion_tokens_details")) and (
-        type(details) is not dict or any(details.values())
-    ):
+    try:
+        prompt, completion = report["prompt_tokens"], report["completion_tokens"]
+        total = report["total_tokens"]
+        if (
+            type(prompt) is not int
+            or type(completion) is not int
+            or type(total) is not int
+            or prompt + completion != total
+            or not 0 < prompt < total <= MAX_REPORTED
+            or not _UNUSUAL.isdisjoint(report)
+        ):
+            return None
+        get = report.get
+        if (details := get("prompt_tokens_details")) and any(details.values()):
+            return None
+        if (details := get("completion_tokens_details")) and any(details.values()):
+            return None
+    except (KeyError, AttributeError, TypeError):  # details of another type have no values
         return None
     return prompt, completion
 

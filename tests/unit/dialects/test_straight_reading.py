@@ -10,10 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.dialects.base import AnswerFacts
+from gateway.dialects.base import AnswerFacts, BadRequest, ReadOptions, RequestFacts
+from gateway.dialects.fields import SCOPED, STATEFUL
+from gateway.dialects.openai.chat import OUTPUT_COUNTS, UNPROMPTED, read_any
 from gateway.dialects.openai.chat_completion import read_completion
 from gateway.dialects.openai.chat_reader import ChatReader
+from gateway.dialects.openai.plain_request import PLAIN, read_plain
 from gateway.dialects.reading.meters import DocumentMeter, read_document
+from gateway.dialects.reading.strict_json import require_object
 from tests.unit.dialects.provider_model import Writer
 
 CALL = {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -224,3 +228,91 @@ def test_what_is_no_json_is_left_to_the_reader() -> None:
     assert meter.feed(data) == data
     meter.finish()
     assert meter.facts == general_facts(completion())
+
+
+# Requests
+
+
+def request() -> dict[str, Any]:
+    """A chat request as an SDK sends it."""
+    return {
+        "model": "m",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "h\u00e9"},
+        ],
+        "max_tokens": 5,
+        "temperature": 0.5,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def check_request(document: Any) -> bool:
+    """Whether the straight reading accepts a document; its facts are then those of any other."""
+    options = ReadOptions(template_overhead_tokens=3)
+    found = read_plain(document, options)
+    wanted: RequestFacts | None = None
+    try:
+        wanted = read_any(require_object(json.loads(json.dumps(document))), options)
+    except BadRequest:
+        assert found is None
+    if found is not None:
+        assert found == wanted
+    return found is not None
+
+
+@given(mutated(request))
+@example(request())
+def test_a_straight_request_reads_like_any_other(document: Any) -> None:
+    check_request(document)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"stream": False},
+        {"max_tokens": None, "max_completion_tokens": 9},
+        {"stream_options": None},
+        {"stream_options": {"include_usage": False}},
+        {"stop": ["x"], "seed": 1, "metadata": {"any": "thing"}},
+    ],
+)
+def test_plain_requests_are_read_straight(changes: dict[str, Any]) -> None:
+    assert check_request({**request(), **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_completion_tokens": 9},
+        {"max_tokens": 0},
+        {"max_tokens": True},
+        {"max_tokens": 1.0},
+        {"model": ""},
+        {"model": "a\nb"},
+        {"model": 1},
+        {"stream": 1},
+        {"stream_options": {"include_usage": 1}},
+        {"stream_options": {"include_usage": True, "Include_Usage": False}},
+        {"n": 2},
+        {"user": "u"},
+        {"tools": []},
+        {"messages": []},
+        {"messages": {"role": "user", "content": "x"}},
+        {"messages": ["ab", ["role", "content"], 12]},
+        {"messages": [{"role": "user", "content": None}]},
+        {"messages": [{"role": "user", "content": ["x"]}]},
+        {"messages": [{"role": "user", "Content": "x"}]},
+        {"messages": [{"role": "user", "content": "x", "name": "y"}]},
+        {"messages": [{"role": 1, "content": "x"}]},
+    ],
+)
+def test_other_requests_are_not(changes: dict[str, Any]) -> None:
+    assert not check_request({**request(), **changes})
+
+
+def test_no_plain_field_needs_a_decision() -> None:
+    assert PLAIN <= UNPROMPTED
+    assert PLAIN.isdisjoint({*SCOPED, *STATEFUL, *OUTPUT_COUNTS, "service_tier", "modalities"})
