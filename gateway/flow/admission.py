@@ -10,9 +10,9 @@ from asyncio import CancelledError
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Denied, DenyReason, Hold, IdempotencyKey, Quote, Repeated
 from gateway.flow.context import RequestContext
+from gateway.flow.denials import refused_by_ledger
 from gateway.flow.last_credit import lower_estimate
 from gateway.flow.rate_fields import rate_fields
-from gateway.flow.refusals import refused_by_ledger
 from gateway.flow.reservation.delivery import Delivery
 from gateway.http.interface import encode_fields
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
