@@ -282,7 +282,7 @@ class Flow:
         task = current_task()
         assert task is not None
         reservation.interrupt = task.cancel
-        exchange.limit_after_gone(reservation.linger_ms, task.cancel, reservation.leaving)
+        exchange.on_gone(reservation.client_left)
         options = plan.forward_options(facts, context.estimate.lowered)
         target = dialect.forward_target(facts, options, exchange.path)
         if exchange.query:

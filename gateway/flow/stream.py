@@ -37,7 +37,7 @@ async def relay_stream(relayed: Relayed, start: bytes) -> None:
     """
     context, response, reservation = relayed.context, relayed.response, relayed.reservation
     exchange, tap, progress = context.exchange, relayed.tap, reservation.progress
-    fields = b"".join(relayed.head.lines) + remaining_field(reservation)
+    fields = relayed.head.lines + remaining_field(reservation)
     try:
         await exchange.start(response.status, fields, None)
         while True:
