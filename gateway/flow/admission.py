@@ -18,9 +18,9 @@ from gateway.domain.reservation import (
     Repeated,
 )
 from gateway.flow.context import RequestContext
+from gateway.flow.denials import refused_by_ledger
 from gateway.flow.last_credit import lower_estimate
 from gateway.flow.rate_fields import rate_fields
-from gateway.flow.refusals import refused_by_ledger
 from gateway.flow.reservation.delivery import Delivery
 from gateway.http.interface import encode_fields
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable

@@ -21,6 +21,7 @@ from gateway.flow.admission import Admission, RepeatedRequest, StaleAccount
 from gateway.flow.authentication import Accounts
 from gateway.flow.catalog import Catalog, Model, Route
 from gateway.flow.context import RequestContext
+from gateway.flow.denials import refused_by_ledger
 from gateway.flow.envelope import common_fields
 from gateway.flow.estimate import estimate_request
 from gateway.flow.idempotency import Repeats, idempotency_of, read_name
@@ -29,10 +30,10 @@ from gateway.flow.observer import Observer
 from gateway.flow.plan import Plan
 from gateway.flow.refusals import (
     INTERNAL,
+    Particulars,
     Refused,
     as_refused,
     refusal_headers,
-    refused_by_ledger,
     refused_by_upstream,
 )
 from gateway.flow.relay import relay
@@ -209,7 +210,7 @@ class Flow:
             raise Refused(
                 "method_not_allowed",
                 f"{exchange.path} takes {', '.join(sorted(methods))}, not {exchange.method[:20]}.",
-                headers=(("allow", ", ".join(sorted(methods))),),
+                Particulars(headers=(("allow", ", ".join(sorted(methods))),)),
             )
         return route
 
