@@ -37,7 +37,7 @@ from gateway.flow.refusals import (
     refused_by_upstream,
 )
 from gateway.flow.relay import relay
-from gateway.flow.request_body import read_asked, read_body_facts, read_body_head
+from gateway.flow.request_body import read_asked, read_body_head, read_in_thread, reads_inline
 from gateway.flow.reservation.reservation import (
     Reservation,
     ReservationServices,
@@ -190,7 +190,7 @@ class Flow:
             )
             known.revision = accounts.revision
         if route.local is None:
-            context.name = read_name(exchange)
+            known.name = read_name(exchange)
             known.body = read_body_head(exchange, route.dialect)
         return known
 
@@ -217,12 +217,15 @@ class Flow:
     async def _read(self, context: RequestContext, known: KnownHead) -> None:
         """Read the body. A client without credit is refused before its large body is read."""
         exchange, route = context.exchange, context.route
-        context.name = read_name(exchange)
+        context.name = known.name
         length = exchange.content_length
-        if length is None or length > LARGE_BODY_BYTES or exchange.header("expect") is not None:
+        if known.expects or length is None or length > LARGE_BODY_BYTES:
             await self._services.admission.check_credit(context)
         context.asked = await read_asked(exchange, known.body, self.catalog.max_body_bytes)
-        context.facts = await read_body_facts(context.asked, route.dialect, route.reading)
+        if reads_inline(context.asked.body):
+            context.facts = route.dialect.read(context.asked, route.reading)
+        else:
+            context.facts = await read_in_thread(context.asked, route.dialect, route.reading)
 
     async def _refresh(self, context: RequestContext) -> KnownHead:
         """Conclude again after the ledger has said that the account changed."""
