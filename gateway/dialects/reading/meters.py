@@ -200,7 +200,8 @@ class EventMeter(UnitMeter):
         # How many texts and bytes the limit allows; nothing is compared where there is room.
         most_texts, most_bytes = reader.room(limit)
         at, count = 0, len(units)
-        if count > _FEW_FRAMES and self._splitter.separator and not repeated.between:
+        starts = count > _FEW_FRAMES and units[0].startswith(before)
+        if starts and self._splitter.separator and not repeated.between:
             frames, size = repeated.leading_texts(units)
             if frames <= most_texts and size <= most_bytes:
                 at, texts, text_bytes = frames, frames, size
