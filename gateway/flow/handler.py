@@ -21,6 +21,7 @@ from gateway.flow.admission import Admission, RepeatedRequest, StaleAccount
 from gateway.flow.authentication import Accounts
 from gateway.flow.catalog import Catalog, Model, Route
 from gateway.flow.context import RequestContext
+from gateway.flow.denials import refused_by_ledger
 from gateway.flow.envelope import common_fields
 from gateway.flow.estimate import estimate_request
 from gateway.flow.idempotency import Repeats, idempotency_of, read_name
@@ -29,10 +30,10 @@ from gateway.flow.observer import Observer
 from gateway.flow.plan import Plan
 from gateway.flow.refusals import (
     INTERNAL,
+    Particulars,
     Refused,
     as_refused,
     refusal_headers,
-    refused_by_ledger,
     refused_by_upstream,
 )
 from gateway.flow.relay import relay
@@ -90,6 +91,8 @@ class Flow:
                 return
             known = await self._know(context)
             if context.route.local is not None:
+                if not context.route.public:
+                    await self._services.admission.check_limits(context)
                 await context.route.local(exchange, known.account, context.request_id)
             else:
                 await self._forward(context, known)
@@ -155,12 +158,14 @@ class Flow:
                 head.memo = known
         context.route = route = known.route
         context.route_path = route.path
-        context.dialect = dialect = route.dialect
-        context.account = account = known.account
+        context.dialect = route.dialect
+        context.account = known.account
         context.retry_count = known.retry_count
-        exchange.also = common_fields(dialect, context.request_id) + known.also
-        if account is not None:
-            exchange.owner = account.key_id
+        exchange.also = known.also
+        if known.names_request:
+            exchange.also += common_fields(route.dialect, context.request_id)
+        if known.account is not None:
+            exchange.owner = known.account.key_id
         if self.draining and not route.public:
             raise Refused("shutting_down", "The gate is shutting down. Try again.")
         return known
@@ -175,6 +180,7 @@ class Flow:
         known.route = context.route = route = self._route(exchange)
         context.route_path = route.path
         context.dialect = route.dialect
+        known.names_request = route.dialect.api == "anthropic"
         exchange.also = common_fields(route.dialect, context.request_id) + known.also
         if self.draining and not route.public:
             raise Refused("shutting_down", "The gate is shutting down. Try again.")
@@ -204,7 +210,7 @@ class Flow:
             raise Refused(
                 "method_not_allowed",
                 f"{exchange.path} takes {', '.join(sorted(methods))}, not {exchange.method[:20]}.",
-                headers=(("allow", ", ".join(sorted(methods))),),
+                Particulars(headers=(("allow", ", ".join(sorted(methods))),)),
             )
         return route
 
@@ -281,7 +287,7 @@ class Flow:
         task = current_task()
         assert task is not None
         reservation.interrupt = task.cancel
-        exchange.limit_after_gone(reservation.linger_ms, task.cancel, reservation.leaving)
+        exchange.on_gone(reservation.client_left)
         options = plan.forward_options(facts, context.estimate.lowered)
         target = dialect.forward_target(facts, options, exchange.path)
         if exchange.query:

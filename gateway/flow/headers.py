@@ -9,9 +9,10 @@ What becomes of a name is decided once and remembered: a request only looks name
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 
 from gateway.dialects.passing import (
@@ -20,7 +21,7 @@ from gateway.dialects.passing import (
     REQUEST_FIELDS,
     passing_betas,
 )
-from gateway.http.interface import Headers, encode_fields
+from gateway.http.interface import FieldNames, Headers, encode_fields
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -217,71 +218,90 @@ class ResponseHead:
 
     lines:            those that the client sees, encoded; the upstream's request id under the name
                       `x-upstream-request-id`
+    media_type:       in lower case
     content_encoding: None when the body is not encoded
     request_id:       the upstream's id of the request, at most 200 characters
     """
 
     __slots__ = ("content_encoding", "lines", "media_type", "request_id")
 
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.media_type = b""
-        self.content_encoding: bytes | None = None
-        self.request_id: str | None = None
+    def __init__(
+        self,
+        lines: bytes,
+        media_type: str,
+        content_encoding: bytes | None,
+        request_id: str | None,
+    ) -> None:
+        self.lines = lines
+        self.media_type = media_type
+        self.content_encoding = content_encoding
+        self.request_id = request_id
 
 
-_PASSES: Final = 0
-_MEDIA_TYPE: Final = 1
-_CONTENT_ENCODING: Final = 2
-_REQUEST_ID: Final = 3
+class Layout:
+    """How to read responses that name the same fields in the same order.
+
+    template, pick: the encoded lines for the client, and the values that go into them
+    The other attributes are the places of what the gate reads; −1 where it is absent.
+    """
+
+    __slots__ = ("coding_at", "id_at", "of", "pick", "template", "type_at")
+
+    def __init__(self, of: "Returning", names: Sequence[bytes]) -> None:
+        self.of = of
+        self.type_at = self.coding_at = self.id_at = -1
+        places: list[int] = []
+        lines: list[bytes] = []
+        for at, name in enumerate(names):
+            low = name.decode("latin-1").lower()
+            if low in _UPSTREAM_IDS:
+                if self.id_at >= 0:
+                    continue  # a provider that says it under both names
+                self.id_at = at
+                low = UPSTREAM_ID
+            elif low not in of.returned:
+                continue
+            elif low == "content-type":
+                self.type_at = at
+            elif low == "content-encoding":
+                self.coding_at = at
+            places.append(at)
+            lines.append(low.encode().replace(b"%", b"%%") + b": %b\r\n")
+        self.template = b"".join(lines)
+        # The getter gives a tuple for several places alone; two of a kind are never shown.
+        self.pick = itemgetter(*places) if places else None
 
 
 class Returning:
     """Decides which fields of an upstream's responses the client sees."""
 
-    __slots__ = ("_decided", "_returned")
+    __slots__ = ("returned",)
 
     def __init__(self, returned: frozenset[str] = RETURNED) -> None:
         """returned: names in lower case, in addition to the upstream's request id."""
-        self._returned = returned
-        self._decided: dict[bytes, tuple[bytes, int] | None] = {}
+        self.returned = returned
 
-    def read(self, fields: Headers) -> ResponseHead:
-        """Read a response's fields once."""
-        head = ResponseHead()
-        lines = head.lines
-        decided = self._decided
-        for name, value in fields:
-            if name not in decided:
-                self._decide(name)
-            decision = decided[name]
-            if decision is None:
-                continue
-            start, meaning = decision
-            if meaning:
-                if meaning == _MEDIA_TYPE:
-                    head.media_type = value
-                elif meaning == _CONTENT_ENCODING:
-                    head.content_encoding = value
-                elif head.request_id is None:
-                    value = value[:_MAX_ID_CHARS]
-                    head.request_id = value.decode("latin-1")
-                else:
-                    continue  # a provider that says it under both names
-            lines.append(b"%b%b\r\n" % (start, value))
-        return head
-
-    def _decide(self, name: bytes) -> None:
-        if len(self._decided) >= _NAMES_REMEMBERED:
-            self._decided.clear()  # an upstream that invents names costs a decision each
-        low = name.decode("latin-1").lower()
-        if low in _UPSTREAM_IDS:
-            self._decided[name] = UPSTREAM_ID.encode() + b": ", _REQUEST_ID
-        elif low not in self._returned:
-            self._decided[name] = None
-        else:
-            meaning = _MEANINGS.get(low, _PASSES)
-            self._decided[name] = low.encode() + b": ", meaning
+    def read(self, names: FieldNames, values: Sequence[bytes]) -> ResponseHead:
+        """Read a response's fields once; what follows from their names is kept with the names."""
+        layout = names.memo
+        if not isinstance(layout, Layout) or layout.of is not self:
+            layout = names.memo = Layout(self, names.names)
+        at = layout.id_at
+        request_id = None
+        if at >= 0:
+            value = values[at]
+            if len(value) > _MAX_ID_CHARS:
+                values = [*values[:at], value[:_MAX_ID_CHARS], *values[at + 1 :]]
+            request_id = values[at].decode("latin-1")
+        pick, type_at, coding_at = layout.pick, layout.type_at, layout.coding_at
+        return ResponseHead(
+            b"" if pick is None else layout.template % pick(values),
+            "" if type_at < 0 else _lower(values[type_at]),
+            None if coding_at < 0 else values[coding_at],
+            request_id,
+        )
 
 
-_MEANINGS: Final = {"content-type": _MEDIA_TYPE, "content-encoding": _CONTENT_ENCODING}
+@lru_cache(_NAMES_REMEMBERED)
+def _lower(media_type: bytes) -> str:
+    return media_type.decode("latin-1").lower()

@@ -20,7 +20,7 @@ from typing import Final
 from gateway.dialects.base import Asked, Dialect, ReadOptions, RequestFacts
 from gateway.dialects.content_encoding import BadCoding, decode_pieces, knows_coding
 from gateway.dialects.reading.value_count import mark_count
-from gateway.flow.refusals import Refused
+from gateway.flow.refusals import Particulars, Refused
 from gateway.http.interface import Exchange
 
 KEPT_BYTES: Final = 1 << 20
@@ -105,7 +105,7 @@ def body_coding(exchange: Exchange) -> str | None:
             "unsupported_media",
             f"The content coding {', '.join(names)[:64]!r} is not supported. Send the body as it is,"
             " or in one of gzip, deflate, br and zstd.",
-            headers=(ACCEPTED,),
+            Particulars(headers=(ACCEPTED,)),
         )
     return names[0]
 
