@@ -19,6 +19,7 @@ MAX_CALLS: Final = 10_000
 
 ERROR_NAMES: Final = frozenset({"error", "object", "type", "detail"})
 """Members by which a document says that it is an error."""
+_MAY_BE_ERROR: Final = ERROR_NAMES - {"object"}
 
 
 class AnswerReader(ABC):
@@ -143,6 +144,8 @@ class AnswerReader(ABC):
 
     def note_error(self, document: dict[str, Any]) -> None:
         """Whether the document says that it is an error: OpenAI, Anthropic, Google, vLLM, FastAPI."""
+        if _MAY_BE_ERROR.isdisjoint(document) and document.get("object") != "error":
+            return
         kind = document.get("type")
         if (
             document.get("error")

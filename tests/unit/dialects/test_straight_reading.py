@@ -230,6 +230,42 @@ def test_what_is_no_json_is_left_to_the_reader() -> None:
     assert meter.facts == general_facts(completion())
 
 
+# Chunks
+
+
+def some_chunk() -> dict[str, Any]:
+    """A chunk as OpenAI sends it."""
+    choice = {"index": 0, "delta": {"content": "some"}, "logprobs": None, "finish_reason": None}
+    document = {"id": "c", "object": "chat.completion.chunk", "model": "m", "usage": None}
+    return {**document, "choices": [choice]}
+
+
+def general_chunks(documents: list[Any]) -> ChatReader:
+    """A reader of these chunks that reads none straight."""
+    reader = ChatReader()
+    reader._read_plain_choice = lambda *_: False  # type: ignore[method-assign]
+    return reader_after(reader, documents)
+
+
+def reader_after(reader: ChatReader, documents: list[Any]) -> ChatReader:
+    for document in documents:
+        if type(document) is dict:
+            reader.note_error(document)
+            reader.read_event(document, b"data: " + orjson.dumps(document))
+    reader.update_count()
+    return reader
+
+
+@given(st.lists(mutated(some_chunk), min_size=1, max_size=4))
+def test_straight_chunks_read_like_any_other(documents: list[Any]) -> None:
+    straight, general = reader_after(ChatReader(), documents), general_chunks(documents)
+    assert straight.facts == general.facts
+    assert straight._streamed == general._streamed
+    assert straight._finished_choices == general._finished_choices
+    kept, wanted = straight.repeated, general.repeated
+    assert (kept.before, kept.after, kept.between) == (wanted.before, wanted.after, wanted.between)
+
+
 # Requests
 
 
