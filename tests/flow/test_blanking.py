@@ -36,7 +36,7 @@ def response_of(*fields: bytes) -> PooledResponse:
     raw = b"HTTP/1.1 200 OK\r\n" + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
     head = HeadReader().read(raw)
     assert head is not None
-    response = PooledResponse(head[0], head[1], Carrier(), [])
+    response = PooledResponse(head[0], head[1], Carrier())
     response.raw = raw
     blank_in((SECRET,))(response)
     return response

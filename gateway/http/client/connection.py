@@ -21,8 +21,20 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from gateway.http.client.body import ChunkDecoder, ChunkedBody, PlainBody
-from gateway.http.client.head import HeadReader, Layout, Malformed, PartialHead, Values
-from gateway.http.client.response import BUFFER_HIGH_BYTES, PooledResponse
+from gateway.http.client.head import (
+    HEAD_MOST_BYTES,
+    HeadReader,
+    Layout,
+    Malformed,
+    PartialHead,
+    Values,
+)
+from gateway.http.client.response import (
+    BUFFER_HIGH_BYTES,
+    CompleteResponse,
+    PooledResponse,
+    Response,
+)
 from gateway.http.interface import UpstreamCause, UpstreamError
 
 WHOLE_WRITE_BYTES: Final = 64 * 1024
@@ -34,11 +46,15 @@ class Home(Protocol):
     """The pool of a connection, as the connection sees it.
 
     heads:     reads heads, for all connections of the pool
+    head_s:    the deadline of a response's head, from the first byte written
     between_s: the deadline between two reads of a body
+    total_s:   the deadline of a response's end, from the first byte written
     """
 
     heads: HeadReader
+    head_s: float
     between_s: float
+    total_s: float
 
     def on_free(self, connection: "UpstreamConnection") -> None:
         """The connection can carry the next request."""
@@ -52,8 +68,8 @@ class Home(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """A connection of a pool.
 
-    owner:      whose request it carries; None while it is idle, and no deadline counts
-    used_by:    whose request it carried last
+    in_use:     whether a request has it; while it is idle no deadline counts
+    owner:      whose request it carries, or carried last
     streamed:   the last response was chunked: its server may close without having said so
     """
 
@@ -69,29 +85,33 @@ class UpstreamConnection(asyncio.Protocol):
         "_paused_writing",
         "_poll",
         "_request",
+        "_started_at",
+        "_usual",
+        "_wait_deadline",
         "_write_waiter",
         "_written",
         "idle_since",
+        "in_use",
         "loop",
         "owner",
-        "phase_deadline",
         "streamed",
-        "total_deadline",
         "transport",
-        "used_by",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, home: Home) -> None:
         self.loop = loop
         self.transport: asyncio.Transport | None = None
-        self.owner: str | None = None
-        self.used_by = ""
+        self.in_use = False
+        self.owner = ""
         self.streamed = False
         self.idle_since = 0.0
-        self.phase_deadline = NEVER
-        self.total_deadline = NEVER
         self._home = home
-        self._request: asyncio.Future[PooledResponse] | None = None
+        self._request: asyncio.Future[Response] | None = None
+        self._usual: asyncio.Future[Response] | None = None
+        """The request, while its response may be a usual one: nothing of it has arrived, the request
+        was written completely, and it is not HEAD."""
+        self._started_at = 0.0
+        self._wait_deadline = NEVER
         self._partial: PartialHead | None = None
         self._body: PlainBody | ChunkedBody | None = None
         self._chunks: ChunkDecoder | None = None
@@ -129,21 +149,26 @@ class UpstreamConnection(asyncio.Protocol):
 
     # The pool's side
 
-    def start(
-        self, data: bytes, head_deadline: float, total_deadline: float, *, bodyless: bool
-    ) -> "asyncio.Future[PooledResponse]":
+    def start(self, data: bytes, *, bodyless: bool) -> "asyncio.Future[Response]":
         """Write a request, or its beginning; the result is the response once its head is read.
 
         bodyless: the response has no body whatever its head says (HEAD)
         """
         assert self._request is None, "one request at a time"
         assert self.transport is not None
-        self._request = request = self.loop.create_future()
+        loop = self.loop
+        self._request = request = loop.create_future()
+        self._usual = None if bodyless else request
         self._bodyless = bodyless
-        self.phase_deadline = head_deadline
-        self.total_deadline = total_deadline
+        self._started_at = loop.time()
         self.transport.write(data)
         return request
+
+    def is_overdue(self, now: float) -> bool:
+        """Return whether a deadline of the request has passed (loop time)."""
+        started, home = self._started_at, self._home
+        late_head = self._body is None and started + home.head_s < now
+        return late_head or self._wait_deadline < now or started + home.total_s < now
 
     async def write_body(self, body: bytes) -> None:
         """Write the body of the request that was started, slice by slice."""
@@ -151,6 +176,7 @@ class UpstreamConnection(asyncio.Protocol):
         if request is None or transport is None:
             return
         self._written = False
+        self._usual = None
         view = memoryview(body)
         for offset in range(0, len(body), WHOLE_WRITE_BYTES):
             if self._paused_writing and self._request is request:
@@ -168,7 +194,7 @@ class UpstreamConnection(asyncio.Protocol):
             transport.write(view[offset : offset + WHOLE_WRITE_BYTES])
         self._written = True
 
-    def abandon(self, request: "asyncio.Future[PooledResponse]") -> None:
+    def abandon(self, request: "asyncio.Future[Response]") -> None:
         """The caller gave up on this request; the connection may serve another by now."""
         if not request.done() or request.cancelled():
             if self._request is request:
@@ -178,7 +204,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def fail(self, message: str, cause: UpstreamCause) -> None:
         """Close at once; a request in progress fails. Idempotent."""
-        request, self._request = self._request, None
+        request, self._request, self._usual = self._request, None, None
         body, self._body = self._body, None
         if request is not None:
             error = UpstreamError(message, sent=True, cause=cause)
@@ -199,12 +225,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def wait(self) -> "asyncio.Future[None]":
         """Start the deadline between bytes."""
-        self.phase_deadline = self.loop.time() + self._home.between_s
+        self._wait_deadline = self.loop.time() + self._home.between_s
         return self.loop.create_future()
 
     def waited(self) -> None:
         """Stop the deadline between bytes."""
-        self.phase_deadline = NEVER
+        self._wait_deadline = NEVER
 
     def resume(self) -> None:
         """The reader has taken everything."""
@@ -223,6 +249,23 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        usual = self._usual
+        if usual is not None:
+            # The usual response, complete and with the field names of the last one, takes a match of
+            # one pattern and a comparison of lengths. Every other one is read step by step.
+            home = self._home
+            layout = home.heads.latest
+            head = layout.match(data, 0, HEAD_MOST_BYTES)
+            if head is not None and layout.usual:
+                values = head.groups()
+                body_at = head.end()
+                if len(data) - body_at == int(values[layout.length_at]):
+                    self._request = self._usual = None
+                    home.on_free(self)
+                    if not usual.done():
+                        usual.set_result(CompleteResponse(layout, values, data, body_at))
+                    return
+            self._usual = None
         request = self._request
         if request is None:
             # Nothing was asked: a late error page, or an attempt to slip in a response.
@@ -273,7 +316,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     # Reading
 
-    def _read_head(self, data: bytes, request: "asyncio.Future[PooledResponse]") -> None:
+    def _read_head(self, data: bytes, request: "asyncio.Future[Response]") -> None:
         if self._partial is not None:
             data = self._partial.add(data)
             if not data:
@@ -305,24 +348,16 @@ class UpstreamConnection(asyncio.Protocol):
         if behind < 0:
             self._begin_body(layout, values, data, end)
             return
-        response = PooledResponse(layout, values, None, [data[end : end + left]] if left else [])
-        response.raw = data
-        response.in_raw = True
-        if behind == 0 and layout.keep_alive and self._written:
-            # What `_finish` does, for the usual case.
-            self._request = None
-            self._interim_count = 0
-            self._home.on_free(self)
-        else:
-            self._finish(reusable=False)
+        self._finish(reusable=behind == 0 and layout.keep_alive and self._written)
         if not request.done():
-            request.set_result(response)
+            raw = data[: end + left] if behind else data
+            request.set_result(CompleteResponse(layout, values, raw, end))
 
     def _begin_body(self, layout: Layout, values: Values, data: bytes, end: int) -> None:
         """The head of a response is read, whose body has not arrived completely, or is not known to."""
         request = self._request
         assert request is not None
-        response = PooledResponse(layout, values, self, [])
+        response = PooledResponse(layout, values, self)
         response.raw = data
         if layout.chunked:
             self._chunks = self._chunks or ChunkDecoder()
@@ -332,7 +367,6 @@ class UpstreamConnection(asyncio.Protocol):
             at = layout.length_at
             self._body = PlainBody(response, int(values[at]) if at >= 0 else None)
         self._keep_alive = layout.keep_alive
-        self.phase_deadline = NEVER
         if not request.done():
             request.set_result(response)
         self._wake_writer()
@@ -352,6 +386,7 @@ class UpstreamConnection(asyncio.Protocol):
             body.response.finish()
             self.resume()
         self._interim_count = 0
+        self._wait_deadline = NEVER
         if self._write_waiter is not None:
             self._wake_writer()
         transport = self.transport

@@ -37,8 +37,64 @@ class Carrier(Protocol):
         ...
 
 
+class CompleteResponse:
+    """An `UpstreamResponse` that arrived in one piece: nothing is waited for, nothing can fail."""
+
+    __slots__ = ("_body_at", "names", "raw", "status", "transform", "values")
+
+    complete = True
+    in_raw = True
+    error = None
+
+    def __init__(self, layout: Layout, values: Values, raw: bytes, body_at: int) -> None:
+        """raw: the response as sent; body_at: where its body begins"""
+        self.status = layout.status
+        self.names = layout.names
+        self.values = values
+        self.transform: BodyTransform | None = None
+        self.raw = raw
+        """b"" once the body has been read."""
+        self._body_at = body_at
+
+    def __repr__(self) -> str:
+        return f"<CompleteResponse {self.status}, {len(self.raw)} bytes waiting>"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """See `UpstreamResponse.headers`."""
+        return list(zip(self.names.names, self.values, strict=True))
+
+    @property
+    def done(self) -> bool:
+        """See `UpstreamResponse.done`."""
+        return self.transform is None or not self.transform.keeps
+
+    def header(self, name: bytes) -> bytes | None:
+        """See `UpstreamResponse.header`."""
+        at = self.names.index.get(name)
+        return None if at is None else self.values[at]
+
+    def take(self) -> bytes:
+        """See `UpstreamResponse.take`."""
+        data, self.raw = self.raw[self._body_at :], b""
+        transform = self.transform
+        if transform is None:
+            return data
+        return (transform.feed(data) if data else b"") + transform.finish()
+
+    async def read(self) -> bytes:
+        """See `UpstreamResponse.read`."""
+        return self.take()
+
+    def close(self) -> None:
+        """See `UpstreamResponse.close`."""
+
+
 class PooledResponse:
-    """An `UpstreamResponse`. It outlives its connection, which may serve another request by then."""
+    """An `UpstreamResponse` that arrives in pieces.
+
+    It outlives its connection, which may serve another request by then.
+    """
 
     __slots__ = (
         "_carrier",
@@ -46,7 +102,6 @@ class PooledResponse:
         "_waiter",
         "complete",
         "error",
-        "in_raw",
         "names",
         "raw",
         "size",
@@ -55,23 +110,21 @@ class PooledResponse:
         "values",
     )
 
-    def __init__(
-        self, layout: Layout, values: Values, carrier: Carrier | None, pieces: list[bytes]
-    ) -> None:
-        """carrier: None when all of it has arrived; pieces: of the body that came with the head"""
+    in_raw = False
+
+    def __init__(self, layout: Layout, values: Values, carrier: Carrier) -> None:
         self.status = layout.status
         self.names = layout.names
-        self.values = values if layout.select is None else layout.select(values)
+        self.values = values
         self.transform: BodyTransform | None = None
         self.raw = b""
-        self.in_raw = False
-        self.complete = carrier is None
+        self.complete = False
         """The last byte of the body has arrived."""
         self.error: UpstreamError | None = None
         self.size = 0
         """Body bytes that wait for the reader of a response that still arrives."""
-        self._carrier = carrier
-        self._pieces = pieces
+        self._carrier: Carrier | None = carrier
+        self._pieces: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -165,3 +218,6 @@ class PooledResponse:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+
+Response = CompleteResponse | PooledResponse
