@@ -21,11 +21,6 @@ SECRET = b"sk-sks-secret"
 class Carrier:
     """A connection that nothing is asked of."""
 
-    def wait(self) -> "asyncio.Future[None]":
-        raise AssertionError("nobody waits in these tests")
-
-    def waited(self) -> None: ...
-
     def resume(self) -> None: ...
 
     def stop(self) -> None: ...

@@ -15,7 +15,6 @@ Invariants:
 """
 
 import asyncio
-import math
 import select
 from collections.abc import Callable
 from typing import Final, Protocol, cast
@@ -39,7 +38,6 @@ from gateway.http.interface import UpstreamCause, UpstreamError
 
 WHOLE_WRITE_BYTES: Final = 64 * 1024
 INTERIM_MOST: Final = 8
-NEVER: Final = math.inf
 
 
 class Home(Protocol):
@@ -87,7 +85,6 @@ class UpstreamConnection(asyncio.Protocol):
         "_request",
         "_started_at",
         "_usual",
-        "_wait_deadline",
         "_write_waiter",
         "_written",
         "idle_since",
@@ -111,7 +108,6 @@ class UpstreamConnection(asyncio.Protocol):
         """The request, while its response may be a usual one: nothing of it has arrived, the request
         was written completely, and it is not HEAD."""
         self._started_at = 0.0
-        self._wait_deadline = NEVER
         self._partial: PartialHead | None = None
         self._body: PlainBody | ChunkedBody | None = None
         self._chunks: ChunkDecoder | None = None
@@ -164,11 +160,14 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport.write(data)
         return request
 
-    def is_overdue(self, now: float) -> bool:
-        """Return whether a deadline of the request has passed (loop time)."""
-        started, home = self._started_at, self._home
-        late_head = self._body is None and started + home.head_s < now
-        return late_head or self._wait_deadline < now or started + home.total_s < now
+    def sweep(self, now: float) -> None:
+        """Fail the request if one of its deadlines has passed. now: loop time"""
+        home, body, past_s = self._home, self._body, now - self._started_at
+        if body is None:
+            if past_s > min(home.head_s, home.total_s):
+                self.fail("the response took too long before its head", "timeout")
+        elif past_s > home.total_s or body.response.is_silent(now, home.between_s):
+            self.fail("the response took too long between bytes", "timeout")
 
     async def write_body(self, body: bytes) -> None:
         """Write the body of the request that was started, slice by slice."""
@@ -216,21 +215,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    def expire(self) -> None:
-        """A deadline has passed."""
-        phase = "before its head" if self._body is None else "between bytes"
-        self.fail(f"the response took too long {phase}", "timeout")
-
     # The response's side, see `Carrier`
-
-    def wait(self) -> "asyncio.Future[None]":
-        """Start the deadline between bytes."""
-        self._wait_deadline = self.loop.time() + self._home.between_s
-        return self.loop.create_future()
-
-    def waited(self) -> None:
-        """Stop the deadline between bytes."""
-        self._wait_deadline = NEVER
 
     def resume(self) -> None:
         """The reader has taken everything."""
@@ -249,6 +234,18 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        body = self._body
+        if body is not None:
+            try:
+                state = body.feed(data)
+            except Malformed:
+                self.fail("sent a malformed response", "malformed")
+                return
+            if state != "more":
+                self._finish(reusable=state == "end" and self._keep_alive and self._written)
+            elif body.response.size > BUFFER_HIGH_BYTES:
+                self._pause()
+            return
         usual = self._usual
         if usual is not None:
             # The usual response, complete and with the field names of the last one, takes a match of
@@ -266,24 +263,14 @@ class UpstreamConnection(asyncio.Protocol):
                         usual.set_result(CompleteResponse(layout, values, data, body_at))
                     return
             self._usual = None
-        request = self._request
-        if request is None:
+        if self._request is None:
             # Nothing was asked: a late error page, or an attempt to slip in a response.
             self.fail("sent bytes that nobody asked for", "malformed")
             return
         try:
-            body = self._body
-            if body is None:
-                self._read_head(data, request)
-                return
-            state = body.feed(data)
+            self._read_head(data, self._request)
         except Malformed:
             self.fail("sent a malformed response", "malformed")
-            return
-        if state != "more":
-            self._finish(reusable=state == "end" and self._keep_alive and self._written)
-        elif body.response.size > BUFFER_HIGH_BYTES:
-            self._pause()
 
     def eof_received(self) -> bool:
         # RFC 9112, 6.3, rule 8: without a length the body ends with the connection.
@@ -386,7 +373,6 @@ class UpstreamConnection(asyncio.Protocol):
             body.response.finish()
             self.resume()
         self._interim_count = 0
-        self._wait_deadline = NEVER
         if self._write_waiter is not None:
             self._wake_writer()
         transport = self.transport

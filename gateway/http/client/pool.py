@@ -17,6 +17,7 @@ One coarse sweep per pool checks all deadlines, and runs only while there are an
 """
 
 import asyncio
+import math
 import re
 import ssl
 from asyncio import CancelledError
@@ -24,7 +25,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Final
 
-from gateway.http.client.connection import NEVER, WHOLE_WRITE_BYTES, UpstreamConnection
+from gateway.http.client.connection import WHOLE_WRITE_BYTES, UpstreamConnection
 from gateway.http.client.head import HeadReader
 from gateway.http.client.idle import REST_AFTER_STREAM_S, IdleConnections
 from gateway.http.client.limits import PoolLimits, UpstreamTimeouts
@@ -77,7 +78,7 @@ class UpstreamPool:
         self._connect_s = times.connect_ms / 1000
         self.head_s = times.head_ms / 1000
         self.between_s = times.between_ms / 1000
-        self.total_s = NEVER if times.total_ms is None else times.total_ms / 1000
+        self.total_s = math.inf if times.total_ms is None else times.total_ms / 1000
         self._idle_s = times.idle_ms / 1000
         smallest = min(self._connect_s, self.head_s, self.between_s, self.total_s, self._idle_s)
         self._sweep_every_s = min(max(smallest / 4, 0.01), 0.5)
@@ -355,8 +356,8 @@ class UpstreamPool:
         now = loop.time()
         self._idle.swept_at = now
         self._idle.expire(now - self._idle_s)
-        for connection in [c for c in self._connections if c.in_use and c.is_overdue(now)]:
-            connection.expire()
+        for connection in [c for c in self._connections if c.in_use]:
+            connection.sweep(now)
         for waiter in self._queue.take_expired(now):
             self._refuse(waiter, "had no connection free in time", "busy")
         if self._connections or self._queue.count:

@@ -4,10 +4,12 @@ Invariants:
 
 - What has arrived can be read before the error that cut it.
 - A response drops its connection at its last byte, for that may carry another request at once.
-- The deadline between bytes runs only while the reader waits.
+- The deadline between bytes runs only while the reader waits. The pool's sweep keeps it
+  (`is_silent`), so that reading a piece costs no look at the clock.
 """
 
 import asyncio
+import math
 from typing import Final, Protocol
 
 from gateway.http.client.head import Layout, Values
@@ -19,14 +21,6 @@ BUFFER_HIGH_BYTES: Final = 256 * 1024
 
 class Carrier(Protocol):
     """The connection that carries a response, as the response sees it."""
-
-    def wait(self) -> "asyncio.Future[None]":
-        """Start the deadline between bytes; returns what `wake` will resolve."""
-        ...
-
-    def waited(self) -> None:
-        """Stop the deadline between bytes."""
-        ...
 
     def resume(self) -> None:
         """The reader has taken everything: read on if reading was paused."""
@@ -99,6 +93,7 @@ class PooledResponse:
     __slots__ = (
         "_carrier",
         "_pieces",
+        "_silent_since",
         "_waiter",
         "complete",
         "error",
@@ -126,6 +121,7 @@ class PooledResponse:
         self._carrier: Carrier | None = carrier
         self._pieces: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
+        self._silent_since = math.inf
 
     def __repr__(self) -> str:
         state = "failed" if self.error else "complete" if self.complete else "arriving"
@@ -168,23 +164,24 @@ class PooledResponse:
     async def read(self) -> bytes:
         """See `UpstreamResponse.read`."""
         while True:
+            pieces = self._pieces
+            if len(pieces) == 1 and self.transform is None and self.size <= BUFFER_HIGH_BYTES:
+                # The usual piece of a stream: `take` without anything to join or to resume.
+                self.size = 0
+                return pieces.pop()
             if self.complete:
                 return self.take()
             # A transform may keep all of it.
-            if self._pieces and (data := self.take()):
+            if pieces and (data := self.take()):
                 return data
             if self.error is not None:
                 raise self.error
-            carrier = self._carrier
-            assert carrier is not None, "a response without an end has a connection"
             assert self._waiter is None, "a response has one reader"
-            self._waiter = carrier.wait()
+            self._waiter = waiter = asyncio.get_running_loop().create_future()
             try:
-                await self._waiter
+                await waiter
             finally:
                 self._waiter = None
-                if self._carrier is carrier:
-                    carrier.waited()
 
     def close(self) -> None:
         """See `UpstreamResponse.close`."""
@@ -199,7 +196,19 @@ class PooledResponse:
         self.size += len(piece)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
+            self._silent_since = math.inf
             waiter.set_result(None)
+
+    def is_silent(self, now: float, most_s: float) -> bool:
+        """Return whether the reader has waited for most_s without a byte.
+
+        now: loop time; the wait is noticed when this is first called during it
+        """
+        if self._waiter is None:
+            self._silent_since = math.inf
+        elif self._silent_since > now:
+            self._silent_since = now
+        return self._silent_since + most_s < now
 
     def finish(self) -> None:
         """The last byte has arrived."""
