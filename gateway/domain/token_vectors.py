@@ -1,11 +1,16 @@
 """The two vectors of quantities that nearly every request needs, packed without a dictionary."""
 
 import struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.domain.money import MAX_QUANTITY
 from gateway.domain.pricing import PriceTable
 from gateway.domain.usage import DEFAULT_TIER, OUTPUT_UNITS, TOKEN_UNITS, Usage, tier_of
+
+_DOUBLE: Final = struct.Struct("<d").pack
+
+Around = tuple[bytes, bytes, bytes, bool]
+"""What stands before, between and behind two quantities of a vector, and whether they are swapped."""
 
 
 class PackedTokens(NamedTuple):
@@ -35,8 +40,8 @@ class TokenVectors:
         if request is not None:
             self._zeros[request] = 1.0
         first, second = prices.worst_units(DEFAULT_TIER)
-        self._worst = self._place(prices, first), self._place(prices, second)
-        self._counted = self._place(prices, "input"), self._place(prices, "output")
+        self._worst = self._around(self._place(prices, first), self._place(prices, second))
+        self._counted = self._around(self._place(prices, "input"), self._place(prices, "output"))
 
         self._places = {
             unit: (self._place(prices, unit), unit in OUTPUT_UNITS)
@@ -75,20 +80,35 @@ class TokenVectors:
 
     def worst(self, input_tokens: int, output_tokens: int) -> bytes:
         """Every token in the most expensive class that it could fall in. Raises ValueError."""
-        return self._packed(self._worst, input_tokens, output_tokens)
+        if not 0 <= input_tokens <= MAX_QUANTITY >= output_tokens >= 0:
+            raise _out_of_bounds(input_tokens, output_tokens)
+        before, between, behind, swapped = self._worst
+        if swapped:
+            input_tokens, output_tokens = output_tokens, input_tokens
+        packed = before + _DOUBLE(input_tokens) + between + _DOUBLE(output_tokens) + behind
+        return packed[: self._size]
 
     def counted(self, input_tokens: int, output_tokens: int) -> bytes:
         """Tokens as the gate counted them. Raises ValueError."""
-        return self._packed(self._counted, input_tokens, output_tokens)
-
-    def _packed(self, places: tuple[int, int], input_tokens: int, output_tokens: int) -> bytes:
         if not 0 <= input_tokens <= MAX_QUANTITY >= output_tokens >= 0:
-            raise ValueError(
-                f"{input_tokens} input or {output_tokens} output tokens are outside"
-                f" 0 … {MAX_QUANTITY}"
-            )
-        quantities = self._zeros.copy()
-        first, second = places
-        quantities[first] += input_tokens
-        quantities[second] += output_tokens
-        return self._pack(*quantities)[: self._size]
+            raise _out_of_bounds(input_tokens, output_tokens)
+        before, between, behind, swapped = self._counted
+        if swapped:
+            input_tokens, output_tokens = output_tokens, input_tokens
+        packed = before + _DOUBLE(input_tokens) + between + _DOUBLE(output_tokens) + behind
+        return packed[: self._size]
+
+    def _around(self, first: int, second: int) -> Around:
+        """The constant bytes around the two places."""
+        zeros = self._pack(*self._zeros)
+        if first == second:  # both without a price: what is written there is cut off
+            return zeros[: 8 * first], b"", b"", False
+        low, high = min(first, second), max(first, second)
+        before, between = zeros[: 8 * low], zeros[8 * low + 8 : 8 * high]
+        return before, between, zeros[8 * high + 8 :], first > second
+
+
+def _out_of_bounds(input_tokens: int, output_tokens: int) -> ValueError:
+    return ValueError(
+        f"{input_tokens} input or {output_tokens} output tokens are outside 0 … {MAX_QUANTITY}"
+    )

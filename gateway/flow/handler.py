@@ -91,6 +91,8 @@ class Flow:
                 return
             known = await self._know(context)
             if context.route.local is not None:
+                if not context.route.public:
+                    await self._services.admission.check_limits(context)
                 await context.route.local(exchange, known.account, context.request_id)
             else:
                 await self._forward(context, known)
@@ -156,12 +158,14 @@ class Flow:
                 head.memo = known
         context.route = route = known.route
         context.route_path = route.path
-        context.dialect = dialect = route.dialect
-        context.account = account = known.account
+        context.dialect = route.dialect
+        context.account = known.account
         context.retry_count = known.retry_count
-        exchange.also = common_fields(dialect, context.request_id) + known.also
-        if account is not None:
-            exchange.owner = account.key_id
+        exchange.also = known.also
+        if known.names_request:
+            exchange.also += common_fields(route.dialect, context.request_id)
+        if known.account is not None:
+            exchange.owner = known.account.key_id
         if self.draining and not route.public:
             raise Refused("shutting_down", "The gate is shutting down. Try again.")
         return known
@@ -176,6 +180,7 @@ class Flow:
         known.route = context.route = route = self._route(exchange)
         context.route_path = route.path
         context.dialect = route.dialect
+        known.names_request = route.dialect.api == "anthropic"
         exchange.also = common_fields(route.dialect, context.request_id) + known.also
         if self.draining and not route.public:
             raise Refused("shutting_down", "The gate is shutting down. Try again.")

@@ -79,8 +79,9 @@ async def relay(
         head.lines += b"x-credits-reserved: %b\r\n" % held.encode()
     if failed:
         head.lines += _FROM_UPSTREAM
-    if reservation.estimate.lowered is not None:
-        head.lines += b"x-credits-max-tokens: %d\r\n" % reservation.estimate.lowered
+    lowered = reservation.estimate.lowered
+    if lowered is not None:
+        head.lines += b"x-credits-max-tokens: %d\r\n" % lowered
     relayed = Relayed(context, response, reservation, tap, head)
     if streams:
         tap.takes_comments &= head.media_type.startswith(EVENT_STREAM) or form_of(start) == "events"

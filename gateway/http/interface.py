@@ -7,6 +7,7 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final, Literal, Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -72,10 +73,11 @@ class RequestHead:
     that share an object may differ, is not among the fields: see `Exchange.content_length`.
 
     method, path, query:  path and query raw as sent; the server has refused what is not origin-form
+    first_values:         the first value of each field, by its name in lower case
     memo:                 for the flow to keep what it concluded from these bytes; HTTP ignores it
     """
 
-    __slots__ = ("_fields", "_values", "memo", "method", "path", "query")
+    __slots__ = ("_fields", "first_values", "memo", "method", "path", "query")
 
     def __init__(
         self, method: str, path: str, query: str, fields: Sequence[tuple[str, str]] = ()
@@ -84,9 +86,9 @@ class RequestHead:
         self.path = path
         self.query = query
         self._fields = tuple(fields)
-        self._values: dict[str, str] = {}
+        self.first_values: dict[str, str] = {}
         for name, value in self._fields:
-            self._values.setdefault(name.lower(), value)
+            self.first_values.setdefault(name.lower(), value)
         self.memo: object | None = None
 
     def __repr__(self) -> str:
@@ -94,11 +96,11 @@ class RequestHead:
 
     def header(self, name: str) -> str | None:
         """Return the first value of a field, None when absent; name in lower case."""
-        return self._values.get(name)
+        return self.first_values.get(name)
 
     def header_values(self, name: str) -> list[str]:
         """Return every value of a field in order; name in lower case."""
-        if name not in self._values:
+        if name not in self.first_values:
             return []
         return [value for each, value in self._fields if each.lower() == name]
 
@@ -111,6 +113,7 @@ class Exchange(ABC):
     """One request and the response to it.
 
     head:            what the request's head says
+    method, path, query: the head's
     content_length:  bytes of the body; 0 without a body, None when the body is chunked
     remote:          peer address, "127.0.0.1", or "" for a unix socket
     owner:           whose share of the byte budget this request's buffers count against; the flow
@@ -119,33 +122,31 @@ class Exchange(ABC):
     also:            encoded field lines that the response carries whoever gives it
     """
 
-    __slots__ = ("also", "content_length", "head", "owner", "remote", "status")
+    __slots__ = (
+        "also",
+        "content_length",
+        "head",
+        "method",
+        "owner",
+        "path",
+        "query",
+        "remote",
+        "status",
+    )
 
     head: RequestHead
+    method: str
+    path: str
+    query: str
     content_length: int | None
     remote: str
     owner: str
     status: int
     also: bytes
 
-    @property
-    def method(self) -> str:
-        """The request's method."""
-        return self.head.method
-
-    @property
-    def path(self) -> str:
-        """The raw path as sent, without the query."""
-        return self.head.path
-
-    @property
-    def query(self) -> str:
-        """The raw query as sent, without the question mark."""
-        return self.head.query
-
     def header(self, name: str) -> str | None:
         """Return the first value of a header, None when absent; name in lower case."""
-        return self.head.header(name)
+        return self.head.first_values.get(name)
 
     def header_values(self, name: str) -> list[str]:
         """Return every value of a header in order; name in lower case."""
@@ -197,12 +198,7 @@ class Exchange(ABC):
     ) -> None:
         """Call `gone` when the client leaves, and `stop` (idempotent) limit_ms after it."""
 
-        def begin() -> None:
-            if gone is not None:
-                gone()
-            asyncio.get_running_loop().call_later(limit_ms / 1000, stop)
-
-        self.on_gone(begin)
+        self.on_gone(partial(_leave, limit_ms, stop, gone))
 
     async def answer(self, status: int, fields: bytes, body: bytes) -> None:
         """Send a complete response at once. Raises ClientGone."""
@@ -210,6 +206,12 @@ class Exchange(ABC):
         if body:
             await self.write(body)
         await self.end()
+
+
+def _leave(limit_ms: int, stop: Callable[[], object], gone: Callable[[], object] | None) -> None:
+    if gone is not None:
+        gone()
+    asyncio.get_running_loop().call_later(limit_ms / 1000, stop)
 
 
 UpstreamCause = Literal[

@@ -26,6 +26,7 @@ class Stepped(Exchange):
     def __init__(self, body: bytes) -> None:
         fields = [("authorization", f"Bearer {KEY}"), ("content-type", "application/json")]
         self.head = RequestHead("POST", "/v1/chat/completions", "", fields)
+        self.method, self.path, self.query = self.head.method, self.head.path, ""
         self.content_length = len(body)
         self.remote = self.owner = ""
         self.status = 0

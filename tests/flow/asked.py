@@ -23,6 +23,7 @@ class Asked(Exchange):
         if key is not None:
             fields.append(("Authorization", f"Bearer {key}"))
         self.head = RequestHead(method, path, "", fields)
+        self.method, self.path, self.query = method, path, ""
         self.remote = remote
         self.status = 0
         self.also = b""

@@ -63,6 +63,7 @@ class Silent(Exchange):
 
     def __init__(self) -> None:
         self.head = RequestHead("POST", "/v1/x", "")
+        self.method, self.path, self.query = "POST", "/v1/x", ""
         self.also = b""
         self.status = 0
 

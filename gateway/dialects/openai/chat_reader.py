@@ -10,7 +10,7 @@ NO_TEXT: Final = -1
 
 _SEARCH: Final = "web_search"
 
-_BESIDE_CONTENT: Final = frozenset(
+BESIDE_CONTENT: Final = frozenset(
     {"reasoning_content", "reasoning", "tool_calls", "function_call", "audio", "images"}
 )
 """Other members of a message that may carry output."""
@@ -29,7 +29,7 @@ def count_message(message: Any) -> tuple[int, str, str]:
     if (
         type(content) is str
         and content
-        and _BESIDE_CONTENT.isdisjoint(message)
+        and BESIDE_CONTENT.isdisjoint(message)
         and not message.get("refusal")  # usually there and null
     ):
         return len(content) if content.isascii() else text_bytes(content), "content", content

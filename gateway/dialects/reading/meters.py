@@ -9,11 +9,14 @@
 None of them raises on what an upstream sends.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
-from gateway.dialects.base import Limit, Meter
+import orjson
+
+from gateway.dialects.base import AnswerFacts, Limit, Meter
 from gateway.dialects.reading.array import ArraySplitter
-from gateway.dialects.reading.document import AnswerDocument
+from gateway.dialects.reading.document import MAX_KEPT_BYTES, AnswerDocument
 from gateway.dialects.reading.reader import AnswerReader
 from gateway.dialects.reading.repeated import BACKSLASH, QUOTE
 from gateway.dialects.reading.skim import BOM, Skimmer
@@ -26,6 +29,9 @@ MAX_HELD_BYTES: Final = 16 * 1024 * 1024
 """A document that calls itself a stream is held back up to this."""
 
 
+ReadOrdinary = Callable[[Any, AnswerFacts], bool]
+
+
 def read_document(document: Any, reader: AnswerReader) -> None:
     """Give a complete answer to the reader. Some servers wrap an error into a list."""
     for each in document if type(document) is list else (document,):
@@ -36,22 +42,55 @@ def read_document(document: Any, reader: AnswerReader) -> None:
 
 
 class DocumentMeter(Meter):
-    """Reads a whole answer at its end; bytes pass at once."""
+    """Reads a complete answer at its end; bytes pass at once.
 
-    def __init__(self, reader: AnswerReader) -> None:
-        self.facts = reader.facts
-        self._reader = reader
-        self._document = AnswerDocument(reader.kept, reader.complete)
+    new_reader:     makes the reader of any answer
+    read_ordinary:  fills in the facts of an ordinary answer, exactly as the reader would; False,
+                    with the facts untouched, for any other
+    """
+
+    def __init__(
+        self, new_reader: Callable[[], AnswerReader], read_ordinary: ReadOrdinary | None = None
+    ) -> None:
+        self.facts = AnswerFacts()
+        self._new_reader = new_reader
+        self._read_ordinary = read_ordinary
+        # Most answers arrive in one piece and need nothing that joins pieces.
+        self._only: bytes | None = None
+        self._document: AnswerDocument | None = None
 
     def feed(self, data: bytes, limit: Limit | None = None) -> bytes:  # noqa: ARG002 - all is held
         """Take the bytes and pass them on."""
-        self._document.feed(data)
+        if self._only is None:
+            self._only = data
+        else:
+            self._joined().feed(data)
         return data
 
     def finish(self, *, broken: bool = False) -> bytes:  # noqa: ARG002 - read as far as it goes
         """Read the document. Nothing was held back."""
-        read_document(self._document.value(), self._reader)
+        data = self._only if self._document is None else self._document.kept_bytes()
+        document = None
+        if data and len(data) <= MAX_KEPT_BYTES:
+            try:
+                document = orjson.loads(data)
+            except orjson.JSONDecodeError:
+                pass
+            else:
+                if self._read_ordinary is not None and self._read_ordinary(document, self.facts):
+                    return b""
+        reader = self._new_reader()
+        reader.facts = self.facts
+        read_document(self._joined().value() if document is None else document, reader)
         return b""
+
+    def _joined(self) -> AnswerDocument:
+        """The pieces so far as one document."""
+        if self._document is None:
+            reader = self._new_reader()
+            self._document = AnswerDocument(reader.kept, reader.complete)
+            self._document.feed(self._only or b"")
+        return self._document
 
 
 class EventMeter(UnitMeter):

@@ -142,6 +142,8 @@ class Reservation:
     @property
     def linger_ms(self) -> int:
         """How long the upstream is read on after the client has gone."""
+        if self.plan.model.free:
+            return 0  # there is no usage to read on for
         policy = self.plan.policy
         by = policy.disconnect_stream if self.progress.streaming else policy.disconnect_json
         drains = by == "drain" or self.plan.model.hidden_output

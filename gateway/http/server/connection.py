@@ -53,11 +53,14 @@ class Connection(Receiver):
         self.stage = _ENDING
         self.deadline = NEVER
         self._buffer = b""
-        self._host.forget(self)
+        host = self._host
+        host.forget(self)
         self._drop_body(ClientGone("the client closed the connection"))
         if self._exchange is None:
             self._release()
+            host.note_rest()
         else:
+            host.orphans.add(self)
             self._exchange.note_gone()
         self._wake()
 
@@ -75,42 +78,59 @@ class Connection(Receiver):
     # The task
 
     async def _serve(self) -> None:
+        host, loop, task = self._host, self._loop, self.task
+        assert task is not None, "the task has been noted before it runs"
+        crashed = False
         try:
-            # No variable here keeps the exchange: what the flow noted in its head may be large.
-            while self._has_request():
-                await self._handle()
-                while not self._has_request() and self.stage is not _ENDING:
-                    await self._wait()
+            while True:
+                # Nothing keeps the exchange while the task waits: what the flow noted may be large.
+                exchange = self._exchange
+                if exchange is None:
+                    if self.stage is _ENDING:
+                        return
+                    self._waiter = waiter = loop.create_future()
+                    await waiter
+                    continue
+                try:
+                    await host.handler(exchange)
+                except ClientGone:
+                    pass
+                except CancelledError:
+                    self.abort()
+                    raise
+                except Exception as error:
+                    host.note_crash(error)
+                    crashed = True
+                finally:
+                    self._exchange = None
+                    if self._charge is not None:
+                        self._release()
+                if (
+                    exchange.straight
+                    and self.stage is _HANDLING
+                    and not self._buffer
+                    and not self.last
+                    and not task.cancelling()
+                ):
+                    # The usual end: `_handled` with nothing to wait for, to reset or to close.
+                    self.stage = _IDLE
+                    self.deadline = host.idle_deadline
+                    host.resting[self] = None
+                else:
+                    await self._handled(exchange, crashed=crashed)
+                    crashed = False
         except CancelledError:
             # Between requests a cancellation was meant for the handler that has just returned.
             self._end(linger=False)
             raise
         finally:
             self.task = None
+            host.orphans.discard(self)
+            host.note_rest()
 
-    def _has_request(self) -> bool:
-        return self._exchange is not None
-
-    async def _handle(self) -> None:
-        exchange = self._exchange
-        assert exchange is not None
-        host = self._host
-        failed = False
-        try:
-            await host.handler(exchange)
-        except ClientGone:
-            pass
-        except CancelledError:
-            self.abort()
-            raise
-        except Exception as error:
-            host.note_crash(error)
-            failed = True
-        finally:
-            self._exchange = None
-            host.done(self)
-            self._release()
-        task = self.task
+    async def _handled(self, exchange: ServedExchange, *, crashed: bool) -> None:
+        """Decide how the connection goes on behind a handler that has returned."""
+        host, task = self._host, self.task
         if task is not None and task.cancelling():
             # Cancelled while it returned, by a kill: that was about this request, not the next.
             with suppress(CancelledError):
@@ -120,7 +140,7 @@ class Connection(Receiver):
         if self.stage is _ENDING or self.is_lost():
             return
         if not exchange.status:
-            if not failed:
+            if not crashed:
                 host.note_crash(RuntimeError("a handler gave no response"))
             self._refuse(500, "The gateway failed to answer this request.")
         elif not exchange.complete:
@@ -142,7 +162,7 @@ class Connection(Receiver):
         self._reserved = False
         host = self._host
         self.stage = _IDLE
-        self.deadline = self._loop.time() + host.limits.idle_s
+        self.deadline = host.idle_deadline
         host.resting[self] = None
         if self._buffer:
             if len(self._buffer) > UNASKED_MAX_BYTES and not self._charged(len(self._buffer)):
@@ -172,7 +192,7 @@ class Connection(Receiver):
         body = self._body
         if body is not None and (body.closes or not body.whole):
             return False
-        return not self._last and not self._host.draining
+        return not self.last
 
     def opening(self, status: int) -> bytes:
         """Return the status line and the date field."""
@@ -280,8 +300,9 @@ class Connection(Receiver):
                 transport.close()
         self._wake()
 
-    def close_idle(self) -> None:
-        """Close the connection if it has no request in hand."""
+    def finish(self) -> None:
+        """Serve no request behind the one in hand; without one, close the connection."""
+        self.last = True
         if self.stage is _IDLE or self.stage is Stage.HEAD:
             self._end(linger=False)
 

@@ -8,6 +8,7 @@ Invariants:
   or read, through `client_gone()`, and through `on_gone`.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -23,7 +24,13 @@ class Wire(Protocol):
 
     __slots__ = ()
 
+    transport: asyncio.Transport | None
+    remote: str
     writing_paused: bool
+    last: bool
+    """Whether no request is served behind this one."""
+    sized_openings: dict[int, bytes]
+    """Status line, date field and `content-length: ` by status; made by `opening`, not for each."""
 
     def send(self, data: bytes | memoryview) -> None:
         """Hand bytes to the transport. Raises ClientGone."""
@@ -62,34 +69,44 @@ class ServedExchange(Exchange):
 
     __slots__ = (
         "_body",
-        "_ended",
         "_gone_callback",
         "_left_bytes",
         "_open_chunked",
         "_parsed",
         "_silent",
         "_wire",
+        "complete",
         "keep_alive",
+        "straight",
     )
 
+    # These four begin with the response, in `_head`.
+    keep_alive: bool
+    """Whether the connection goes on behind the response."""
+    _left_bytes: int | None
+    _open_chunked: bool
+    _silent: bool
+
     def __init__(
-        self, wire: Wire, parsed: ParsedHead, length: int | None, body: bytes | None, remote: str
+        self, wire: Wire, parsed: ParsedHead, length: int | None, body: bytes | None
     ) -> None:
         """length: bytes of the body, None when it is chunked. body: None while it is incomplete."""
-        self.head = parsed.head
+        self.head = head = parsed.head
+        self.method = head.method
+        self.path = head.path
+        self.query = head.query
         self.content_length = length
-        self.remote = remote
+        self.remote = wire.remote
         self.owner = ""
         self.status = 0
         self.also = b""
-        self.keep_alive = parsed.keep_alive
-        """Whether the connection goes on behind the response."""
+        self.complete = False
+        """Whether the response was sent completely."""
+        self.straight = False
+        """Whether, besides, request and response leave nothing to do before the next request."""
         self._wire = wire
         self._parsed = parsed
         self._body = body
-        self._left_bytes: int | None = None
-        self._open_chunked = False
-        self._ended = False
         self._gone_callback: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
@@ -98,11 +115,13 @@ class ServedExchange(Exchange):
     # The request
 
     async def read_body(self, limit_bytes: int) -> bytes:
+        body = self._body
+        if body is not None and len(body) <= limit_bytes:
+            return body
         length = self.content_length
         if length is not None and length > limit_bytes:
             raise too_large(limit_bytes)
-        body = self._body
-        return body if body is not None else await self._wire.receive_body(limit_bytes)
+        return await self._wire.receive_body(limit_bytes)
 
     @property
     def expects(self) -> bool:
@@ -112,19 +131,43 @@ class ServedExchange(Exchange):
     # The response
 
     def client_gone(self) -> bool:
-        return self._wire.is_lost()
+        transport = self._wire.transport
+        return transport is None or transport.is_closing()
 
     def on_gone(self, callback: Callable[[], None]) -> None:
-        if self._wire.is_lost():
+        transport = self._wire.transport
+        if transport is None or transport.is_closing():
             callback()
         else:
             self._gone_callback = callback
 
     async def answer(self, status: int, fields: bytes, body: bytes) -> None:
-        head = self._head(status, fields, len(body))
-        self._left_bytes = 0
-        self._ended = True
         wire = self._wire
+        size = len(body)
+        opening = wire.sized_openings.get(status)
+        if (
+            opening is not None
+            and self._parsed.usual
+            and self._body is not None
+            and size <= _SLICE_BYTES
+            and not wire.last
+            and not self.status
+        ):
+            # The usual response, whose head needs no decision: `_head` makes it in all other cases.
+            assert not fields or fields.endswith(b"\r\n"), "fields are complete lines"
+            self.status = status
+            transport = wire.transport
+            if transport is None or transport.is_closing():
+                raise ClientGone("the client closed the connection")
+            transport.write(b"%b%d\r\n%b%b\r\n%b" % (opening, size, fields, self.also, body))
+            self.complete = self.keep_alive = True
+            if wire.writing_paused:
+                await wire.drained()
+            self.straight = True
+            return
+        head = self._head(status, fields, size)
+        self._left_bytes = 0
+        self.complete = True
         if self._silent:
             wire.send(head)
         elif len(body) <= _SLICE_BYTES:
@@ -149,7 +192,7 @@ class ServedExchange(Exchange):
 
     async def _write_rarer(self, data: bytes) -> None:
         assert self.status, "a response begins with its head"
-        assert not self._ended, "nothing is written behind a response's end"
+        assert not self.complete, "nothing is written behind a response's end"
         wire = self._wire
         if self._silent or not data:
             if wire.is_lost():
@@ -174,12 +217,16 @@ class ServedExchange(Exchange):
 
     async def end(self) -> None:
         assert self.status, "a response begins with its head"
-        if self._ended:
+        if self.complete:
             return
-        self._ended = True
+        wire = self._wire
         if self._open_chunked:
             self._open_chunked = False
-            self._wire.send(b"0\r\n\r\n")
+            wire.send(b"0\r\n\r\n")
+        self.complete = self._silent or not self._left_bytes
+        self.straight = (
+            self.complete and self.keep_alive and self._body is not None and not wire.writing_paused
+        )
 
     def abort(self) -> None:
         self._wire.abort()
@@ -189,11 +236,13 @@ class ServedExchange(Exchange):
         assert not fields or fields.endswith(b"\r\n"), "fields are complete lines"
         wire = self._wire
         self.status = status
+        self.keep_alive = self._parsed.keep_alive
+        self._open_chunked = False
         self._left_bytes = length
         self._silent = self.head.method == "HEAD"
         is_http10 = self._parsed.is_http10
-        if status < 200 or status == 204 or status == 304:
-            self._silent = True  # RFC 9110, 6.4.1: no body, so no framing
+        if is_bodyless(status):
+            self._silent = True
             framing = b""
         elif length is not None:
             framing = b"content-length: %d\r\n" % length
@@ -212,16 +261,16 @@ class ServedExchange(Exchange):
 
     # The connection's side
 
-    @property
-    def complete(self) -> bool:
-        """Whether the response was sent completely."""
-        return self._ended and (self._silent or not self._left_bytes)
-
     def note_gone(self) -> None:
         """The connection is lost."""
         callback, self._gone_callback = self._gone_callback, None
         if callback is not None:
             callback()
+
+
+def is_bodyless(status: int) -> bool:
+    """Return whether no response of this status has a body (RFC 9110, 6.4.1)."""
+    return status < 200 or status == 204 or status == 304
 
 
 def too_large(limit_bytes: int) -> BodyError:

@@ -17,7 +17,7 @@ REMEMBERED_MAX_BYTES: Final = 4096
 _LENGTH_LINE: Final = re.compile(
     rb"\r\ncontent-length:[ \t]*(0|[1-9][0-9]{0,9})(?=\r\n)", re.IGNORECASE
 )
-_ZERO: Final = ord("0")
+_DIGITS: Final = re.compile(rb"(0|[1-9][0-9]{0,9})(?=\r\n)")
 
 
 class RememberedHead:
@@ -39,17 +39,14 @@ class RememberedHead:
         before = self.before
         if not data.startswith(before):
             return None
-        start = len(before)
         after = self.after
         if not after:
-            return 0, start
-        end = data.find(b"\r", start, start + 11)
-        if end < 0 or not data.startswith(after, end):
+            return 0, len(before)
+        found = _DIGITS.match(data, len(before))
+        if found is None:
             return None
-        digits = data[start:end]
-        if not digits.isdigit() or (digits[0] == _ZERO and end - start > 1):
-            return None
-        return int(digits), end + len(after)
+        end = found.end()
+        return (int(found[1]), end + len(after)) if data.startswith(after, end) else None
 
 
 class HeadMemory:

@@ -46,8 +46,8 @@ class Client(Protocol):
         """The stage's deadline has passed."""
         ...
 
-    def close_idle(self) -> None:
-        """Close the connection if it has no request in hand."""
+    def finish(self) -> None:
+        """Serve no request behind the one in hand; without one, close the connection."""
         ...
 
     def forget_head(self) -> None:
@@ -75,10 +75,19 @@ class Host(Protocol):
     draining: bool
     heads: HeadMemory
     openings: dict[int, bytes]
-    """What `opening` has made for the present second, by status."""
+    """What `opening` has made since the last sweep, by status."""
+    sized_openings: dict[int, bytes]
+    """The same with `content-length: ` behind it, for responses that may have a body. One object for
+    the server's life."""
     handler: Handler
+    requests_total: int
+    """Requests that have begun."""
+    idle_deadline: float
+    """Deadline of a connection that becomes idle before the next sweep (loop time)."""
     resting: dict["Client", None]
-    """Connections without a request in hand, the longest first."""
+    """Connections without a request in hand, the longest first; every other one counts as busy."""
+    orphans: set["Client"]
+    """Lost connections whose handlers still run."""
     starved: set["Client"]
     """Connections whose bodies wait for room in the budget."""
     unread: dict["Client", Charge]
@@ -92,12 +101,8 @@ class Host(Protocol):
         """Stop counting a connection that is lost."""
         ...
 
-    def begin(self, connection: "Client") -> None:
-        """Count a request that begins."""
-        ...
-
-    def done(self, connection: "Client") -> None:
-        """Count a handler that has returned."""
+    def note_rest(self) -> None:
+        """A connection or its handler has ended: wake a drain if it was the last one."""
         ...
 
     def opening(self, status: int) -> bytes:

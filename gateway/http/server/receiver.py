@@ -54,7 +54,6 @@ class Receiver(asyncio.Protocol, Client, Wire):
         "_checked",
         "_exchange",
         "_host",
-        "_last",
         "_loop",
         "_reading_paused",
         "_remembered",
@@ -62,7 +61,9 @@ class Receiver(asyncio.Protocol, Client, Wire):
         "_waiter",
         "address",
         "deadline",
+        "last",
         "remote",
+        "sized_openings",
         "stage",
         "task",
         "transport",
@@ -72,13 +73,15 @@ class Receiver(asyncio.Protocol, Client, Wire):
     def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
         self._host = host
         self._loop = loop
+        self.sized_openings = host.sized_openings
         self._buffer = b""
         self._checked = 0
         self._remembered: RememberedHead | None = None
         self._exchange: ServedExchange | None = None
         self._body: IncomingBody | None = None
         self._body_error: Exception | None = None
-        self._last = False
+        self.last = host.draining
+        """Whether no request is served behind the one in hand."""
         self._body_limit = -1
         self._body_deadline = NEVER
         self._charge: Charge | None = None
@@ -106,7 +109,21 @@ class Receiver(asyncio.Protocol, Client, Wire):
                 found = known.match(data)
                 if found is not None:
                     length, start = found
-                    self._begin(known.parsed, length, data[start:])
+                    body = data[start:]
+                    if len(body) == length <= UNCHARGED_BYTES:
+                        # The usual request: `_begin` with nothing to charge, to collect or to keep.
+                        self.stage = _HANDLING
+                        self.deadline = NEVER
+                        self._exchange = ServedExchange(self, known.parsed, length, body)
+                        host = self._host
+                        host.requests_total += 1
+                        del host.resting[self]
+                        waiter = self._waiter
+                        assert waiter is not None, "the task of an idle connection waits"
+                        if not waiter.done():
+                            waiter.set_result(None)
+                    else:
+                        self._begin(known.parsed, length, body)
                     return
             self._buffer = data
             self._look()
@@ -170,8 +187,9 @@ class Receiver(asyncio.Protocol, Client, Wire):
                 if self._body.broken:
                     self._refuse(400, _BAD_FRAMING)
                     return
-        self._exchange = ServedExchange(self, parsed, length, body, self.remote)
-        self._host.begin(self)
+        self._exchange = ServedExchange(self, parsed, length, body)
+        self._host.requests_total += 1
+        del self._host.resting[self]
         if self.task is None:
             self.task = self._loop.create_task(self._serve())
         else:
@@ -204,7 +222,7 @@ class Receiver(asyncio.Protocol, Client, Wire):
             self._pause_reading()
             if not self._charged(len(data)):
                 self._buffer = b""
-                self._last = True
+                self.last = True
 
     def _charged(self, size: int) -> bool:
         if self._charge is None:

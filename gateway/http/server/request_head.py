@@ -64,6 +64,8 @@ class ParsedHead:
     keep_alive:      whether the client keeps the connection (RFC 9112, 9.3)
     expects:         whether it waits for 100 (Continue) before it sends the body
     plain:           whether an equal head may be recognised without parsing
+    usual:           whether a response of known length needs no framing but that: HTTP/1.1, the
+                     client keeps the connection, and not HEAD
     """
 
     head: RequestHead
@@ -72,6 +74,7 @@ class ParsedHead:
     is_http10: bool
     expects: bool
     plain: bool
+    usual: bool
 
 
 def beginning_problem(data: bytes | bytearray, checked: int) -> Problem | None:
@@ -193,6 +196,7 @@ def _checked(head: RequestHead, reading: _Reading, *, is_http10: bool) -> Parsed
         is_http10=is_http10,
         expects=expect is not None and not is_http10,  # RFC 9110, 10.1.1
         plain=not codings and expect is None and upgrade is None,
+        usual=reading.keep_alive and not is_http10 and head.method != "HEAD",
     )
 
 

@@ -19,6 +19,7 @@ import structlog
 
 from gateway.http.budget import ByteBudget, Charge
 from gateway.http.server.connection import Connection
+from gateway.http.server.exchange import is_bodyless
 from gateway.http.server.head_memory import HeadMemory
 from gateway.http.server.host import Client, Handler
 from gateway.http.server.limits import ServerLimits as ServerLimits
@@ -60,7 +61,9 @@ class HttpServer:
         self.draining = False
         self.heads = HeadMemory()
         self.openings: dict[int, bytes] = {}
+        self.sized_openings: dict[int, bytes] = {}
         self.resting: dict[Client, None] = {}
+        self.orphans: set[Client] = set()
         self.starved: set[Client] = set()
         self.unread: dict[Client, Charge] = {}
         self.requests_total = 0
@@ -69,10 +72,10 @@ class HttpServer:
         """Idle connections closed in favour of new ones."""
         self.refused_total: Counter[int] = Counter()
         """Requests answered by this layer alone, by status."""
+        self.idle_deadline = 0.0
         self._date = b""
         self._render_error = render_error
         self._connections: set[Client] = set()
-        self._busy: set[Client] = set()
         self._per_address: Counter[str] = Counter()
         self._listener: asyncio.Server | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -84,7 +87,7 @@ class HttpServer:
         self._sweep_every_s = min(SWEEP_EVERY_S, smallest / 4)
 
     def __repr__(self) -> str:
-        return f"<HttpServer: {len(self._connections)} connections, {len(self._busy)} busy>"
+        return f"<HttpServer: {len(self._connections)} connections, {self.busy_count} busy>"
 
     @property
     def connection_count(self) -> int:
@@ -94,14 +97,14 @@ class HttpServer:
     @property
     def busy_count(self) -> int:
         """Connections whose handler runs, including those whose client has left."""
-        return len(self._busy)
+        return len(self._connections) - len(self.resting) + len(self.orphans)
 
     @property
     def crowded(self) -> bool:
         """Whether a new client would hardly be served: nearly every place has a request in hand, or
         the byte budget is nearly used up."""
         busy_most = self.limits.connections_most * _CROWDED_PART
-        return len(self._busy) > busy_most or self.budget.tight
+        return self.busy_count > busy_most or self.budget.tight
 
     async def start(self, sock: socket.socket) -> None:
         """Listen on a bound socket."""
@@ -131,9 +134,9 @@ class HttpServer:
         self.stop_accepting()
         self.draining = True
         for connection in list(self._connections):
-            connection.close_idle()
+            connection.finish()
         await self._wait_quiet(grace_s)
-        return len(self._busy)
+        return self.busy_count
 
     async def close(self, settle_s: float = 5.0) -> None:
         """Cut every connection. Handlers see `ClientGone` and have settle_s to end by themselves;
@@ -141,7 +144,7 @@ class HttpServer:
         """
         self.stop_accepting()
         self.draining = True
-        tasks = {c.task for c in self._connections | self._busy if c.task is not None}
+        tasks = {c.task for c in self._connections | self.orphans if c.task is not None}
         for connection in list(self._connections):
             connection.abort()
         if tasks:
@@ -155,7 +158,7 @@ class HttpServer:
         await asyncio.sleep(0)
 
     async def _wait_quiet(self, most_s: float) -> None:
-        if self._busy:
+        if self.busy_count:
             if self._quiet is None:  # else another call waits already: both are woken
                 self._quiet = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._quiet], timeout=most_s)
@@ -163,7 +166,9 @@ class HttpServer:
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._date = f"date: {formatdate(usegmt=True)}\r\n".encode()
         self.openings.clear()
+        self.sized_openings.clear()
         now = loop.time()
+        self.idle_deadline = now + self.limits.idle_s
         for connection in [c for c in self._connections if c.deadline < now]:
             connection.expire()
         for connection in list(self.starved):
@@ -208,16 +213,9 @@ class HttpServer:
             else:
                 del self._per_address[address]
 
-    def begin(self, connection: Client) -> None:
-        """Count a request that begins."""
-        self.requests_total += 1
-        self.resting.pop(connection, None)
-        self._busy.add(connection)
-
-    def done(self, connection: Client) -> None:
-        """Count a handler that has returned."""
-        self._busy.discard(connection)
-        if not self._busy and self._quiet is not None:
+    def note_rest(self) -> None:
+        """Wake a drain if no request is in hand any more."""
+        if self._quiet is not None and not self.busy_count:
             self._quiet.set_result(None)
             self._quiet = None
 
@@ -225,6 +223,8 @@ class HttpServer:
         """Return the status line and the date field."""
         line = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode()
         self.openings[status] = opening = line + self._date
+        if not is_bodyless(status):
+            self.sized_openings[status] = opening + b"content-length: "
         return opening
 
     def refusal(self, status: int, message: str) -> bytes:
