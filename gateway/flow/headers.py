@@ -5,10 +5,9 @@ the caller's API defines and the operator names for the upstream passes (`dialec
 answer, what describes the answer passes; what describes the operator's account with the provider
 (rate limits, organisation, cookies) or imitates the gate does not.
 
-What becomes of a name is decided once and remembered: a request only looks names up.
+Each name is decided once and remembered; a request only looks names up.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,112 +20,11 @@ from gateway.dialects.passing import (
     REQUEST_FIELDS,
     passing_betas,
 )
+from gateway.flow.header_names import NEVER_FORWARDED, RETURNED
 from gateway.http.interface import FieldNames, Headers, encode_fields
-
-HOP_BY_HOP: Final = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-
-_NEVER_FORWARDED: Final = HOP_BY_HOP | {
-    "host",
-    "content-length",
-    "content-encoding",
-    "content-type",
-    "accept-encoding",
-    "expect",
-    "authorization",
-    "x-api-key",
-    "x-goog-api-key",
-    "api-key",
-    "cookie",
-    "forwarded",
-    "via",
-    "x-real-ip",
-    "x-request-id",
-    "idempotency-key",  # two customers may use the same one, and the provider sees one account
-    "openai-organization",
-    "openai-project",
-}
-
-_NEVER_FORWARDED_PREFIXES: Final = ("x-forwarded-", "x-credits-", "x-creditgate-", "x-original-")
-
-_PLAIN_NAME: Final = re.compile(r"[a-z0-9-]+", re.ASCII)
 
 _UNCODED: Final = (b"accept-encoding", b"identity")
 """What is coded cannot be metered without decoding it."""
-
-
-def may_forward(name: str) -> bool:
-    """Whether a configuration can have a header field of callers reach an upstream; name in lower
-    case. Servers that read fields as variables take `x_team` for `x-team`, so only one of them may."""
-    plain = _PLAIN_NAME.fullmatch(name) is not None
-    return plain and name not in _NEVER_FORWARDED and not name.startswith(_NEVER_FORWARDED_PREFIXES)
-
-
-RETURNED: Final = frozenset(
-    {
-        "cache-control",
-        "content-disposition",
-        "content-encoding",
-        "content-language",
-        "content-type",
-        "etag",
-        "expires",
-        "last-modified",
-        "openai-model",
-        "openai-processing-ms",
-        "openai-version",
-        "retry-after",
-        "retry-after-ms",
-        "vary",
-    }
-)
-"""Fields of an answer that the client sees, in lower case."""
-
-_NEVER_RETURNED: Final = HOP_BY_HOP | {
-    "alt-svc",
-    "anthropic-organization-id",
-    "clear-site-data",
-    "content-length",
-    "date",
-    "idempotent-replayed",
-    "openai-organization",
-    "openai-project",
-    "request-id",
-    "set-cookie",
-    "strict-transport-security",
-    "www-authenticate",
-    "x-accel-redirect",
-    "x-error-source",
-    "x-request-id",
-    "x-should-retry",
-    "x-upstream-request-id",
-}
-_NEVER_RETURNED_PREFIXES: Final = (
-    "access-control-",
-    "anthropic-ratelimit-",
-    "x-accel-",
-    "x-credits-",
-    "x-creditgate-",
-    "x-ratelimit-",
-)
-
-
-def may_return(name: str) -> bool:
-    """Whether a configuration can have a header field of an upstream reach clients; name in lower
-    case."""
-    return name not in _NEVER_RETURNED and not name.startswith(_NEVER_RETURNED_PREFIXES)
-
 
 _UPSTREAM_IDS: Final = frozenset({"x-request-id", "request-id"})
 UPSTREAM_ID: Final = "x-upstream-request-id"
@@ -162,7 +60,7 @@ class Forwarding:
         """added: credential and configured fields."""
         passing = passing or Passing()
         replaced = {name.decode().lower() for name, _ in added}
-        self._dropped = _NEVER_FORWARDED | replaced | passing.internal
+        self._dropped = NEVER_FORWARDED | replaced | passing.internal
         self._passing = passing.request
         self._betas = HARMLESS_BETAS | passing.betas
         self._added = tuple(added)

@@ -24,17 +24,21 @@ class KnownHead:
 
     catalog, accounts: the configuration that it was concluded by
     revision:    `Accounts.revision` at that time
+    trusted:     the peer may name the customer by a header
     account:     None on public routes
     body:        how the body is sent
     also:        encoded fields that every response to it carries, apart from the request's id
+    name:        the client's Idempotency-Key, None when it gives none
+    expects:     the client waits for 100 (Continue) before it sends its body
     names_request: whether responses carry the request's id under the dialect's own name too
     retry_count: an SDK's own count of its retries
     plans:       by the name of the model as the client writes it
     """
 
     __slots__ = (
-        "_forwarded", "account", "accounts", "also", "body", "catalog", "head", "names_request",
-        "plans", "retry_count", "revision", "route",
+        "_forwarded", "account", "accounts", "also", "body", "catalog", "expects", "head", "name",
+        "names_request", "plans", "retry_count", "revision", "route",
+        "trusted",
     )  # fmt: skip
 
     def __init__(self, head: RequestHead, catalog: Catalog, accounts: Accounts) -> None:
@@ -42,21 +46,30 @@ class KnownHead:
         self.catalog = catalog
         self.accounts = accounts
         self.revision = accounts.revision
+        self.trusted = False
         self.route: Route
         self.account: Account | None = None
         self.body: BodyHead
         self.also = b""
         self.retry_count = head.header("x-stainless-retry-count")
         self.names_request = False
+        self.name: str | None = None
+        self.expects = head.header("expect") is not None
         self.plans: dict[str, Plan] = {}
         self._forwarded: dict[tuple[Forwarding, str | None], bytes] = {}
 
-    def holds(self, catalog: Catalog, accounts: Accounts) -> bool:
-        """Whether the conclusions are still right: nothing was reloaded, no account has changed."""
+    def holds(self, catalog: Catalog, accounts: Accounts, remote: str) -> bool:
+        """Whether the conclusions are right for an equal head from this peer: nothing was reloaded,
+        no account has changed, and the peer is trusted as the first one was.
+
+        Connections of different peers may share a head, but a header that names the customer is
+        believed from trusted networks alone.
+        """
         return (
             self.catalog is catalog
             and self.accounts is accounts
             and self.revision == accounts.revision
+            and (not accounts.trusts_headers or accounts.trusts(remote) is self.trusted)
         )
 
     def forwarded(self, forwarding: Forwarding, media_type: str | None) -> bytes:

@@ -77,10 +77,8 @@ async def read_asked(exchange: Exchange, head: BodyHead, limit_bytes: int) -> As
     return Asked(exchange.method, exchange.path, head.query, exchange.headers(), body)
 
 
-async def read_body_facts(asked: Asked, dialect: Dialect, options: ReadOptions) -> RequestFacts:
-    """What a request asks for. Raises BadRequest."""
-    if reads_inline(asked.body):
-        return dialect.read(asked, options)
+async def read_in_thread(asked: Asked, dialect: Dialect, options: ReadOptions) -> RequestFacts:
+    """What a request with a large body asks for. Raises BadRequest."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_reading_thread, dialect.read, asked, options)
 

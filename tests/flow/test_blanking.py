@@ -21,11 +21,6 @@ SECRET = b"sk-sks-secret"
 class Carrier:
     """A connection that nothing is asked of."""
 
-    def wait(self) -> "asyncio.Future[None]":
-        raise AssertionError("nobody waits in these tests")
-
-    def waited(self) -> None: ...
-
     def resume(self) -> None: ...
 
     def stop(self) -> None: ...
@@ -36,7 +31,7 @@ def response_of(*fields: bytes) -> PooledResponse:
     raw = b"HTTP/1.1 200 OK\r\n" + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
     head = HeadReader().read(raw)
     assert head is not None
-    response = PooledResponse(head[0], head[1], Carrier(), [])
+    response = PooledResponse(head[0], head[1], Carrier())
     response.raw = raw
     blank_in((SECRET,))(response)
     return response

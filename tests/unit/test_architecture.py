@@ -24,7 +24,6 @@ TOO_LONG: Final = {
     "gateway/exporter/pump.py": "batching, retrying and watching in one class",
     "gateway/exporter/sinks/sqlite_reader.py": "all queries on the store in one class",
     "gateway/flow/authentication.py": "keys and trusted headers in one class",
-    "gateway/flow/handler.py": "loose parameters instead of a context per request",
     "gateway/flow/reservation/growth.py": "two lines over",
     "gateway/flow/reservation/outcome.py": "every row of the outcome table",
     "gateway/flow/reservation/reservation.py": "the life of one reservation in one class",

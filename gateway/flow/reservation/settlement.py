@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.dialects.base import AnswerFacts
 from gateway.domain.reservation import Hold, IdempotencyKey
@@ -21,6 +21,8 @@ from gateway.flow.reservation.progress import Progress
 from gateway.flow.reservation.seen_usage import plain_usage
 from gateway.flow.retries import Retries
 from gateway.ledger.codec.calls import ReleaseCall, SettleCall
+
+_ENDED_BY_GATE: Final = frozenset({"cut", "killed"})
 
 
 class EndingServices(Protocol):
@@ -57,31 +59,24 @@ class Ending(Protocol):
 
 def settlement_of(of: Ending) -> PendingSettlement:
     """Decide how a reservation ends. What is seen, and all that the event says, is read now."""
-    _note_end(of)
-    progress, facts = of.progress, of.facts
-    plain = None
-    if progress.stage == "complete" and progress.status < 400:
-        plain = plain_usage(facts, of.estimate, of.plan.model)
-    if plain is None:
-        return _pending(of, *_decided(of))
-    if facts.flags:
-        _note_flags(progress, facts.flags)
-    of.event.usage_source = facts.source
-    return _pending(of, "settle", plain)
-
-
-def _note_end(of: Ending) -> None:
-    """What the event says however the request ended."""
-    event, facts, progress = of.event, of.facts, of.progress
+    event, facts, progress, context = of.event, of.facts, of.progress, of.context
+    stage = progress.stage
     event.http_status = progress.status or None
-    ended_by_gate = progress.stage in ("cut", "killed")
-    event.finish_reason = "error" if ended_by_gate else facts.finish_reason
     event.response_model = facts.response_model
+    event.finish_reason = "error" if stage in _ENDED_BY_GATE else facts.finish_reason
     if facts.service_tier is not None or len(of.estimate.tiers) > 1:
         _note_tier(of)
-    event.duration_ms = int((of.ended_at - of.context.started_at) * 1000)
-    event.retry_of = of.services.retries.earlier(of.context)
+    event.duration_ms = int((of.ended_at - context.started_at) * 1000)
+    event.retry_of = of.services.retries.earlier(context)
     event.flags = progress.flags
+    if stage == "complete" and progress.status < 400:
+        plain = plain_usage(facts, of.estimate, of.plan.model)
+        if plain is not None:
+            if facts.flags:
+                _note_flags(progress, facts.flags)
+            event.usage_source = facts.source
+            return _pending(of, "settle", plain)
+    return _pending(of, *_decided(of))
 
 
 def _note_flags(progress: Progress, flags: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ Chunks are decoded with llhttp. It decodes them only behind a head, so each body
 here: the real head has been read by `head.py`. Trailers are counted and dropped.
 """
 
+from collections.abc import Callable
 from typing import Final, Literal
 
 import httptools
@@ -17,6 +18,9 @@ BodyState = Literal["more", "end", "behind"]
 _HEAD: Final = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
+UNREADABLE: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade)
+
+
 class ChunkDecoder:
     """Decodes the chunked bodies of one connection, one after another.
 
@@ -24,7 +28,7 @@ class ChunkDecoder:
     once, none costs a call of ours.
     """
 
-    __slots__ = ("_parser", "_trailer_bytes", "_trailers", "done", "on_body", "pieces")
+    __slots__ = ("_parser", "_trailer_bytes", "_trailers", "done", "feed", "on_body", "pieces")
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -35,19 +39,14 @@ class ChunkDecoder:
         self._trailers = 0
         self._trailer_bytes = 0
         self._parser = httptools.HttpResponseParser(self)
+        self.feed: Callable[[bytes], None] = self._parser.feed_data
+        """Decode the next bytes into `pieces`. Raises `UNREADABLE`, also for bytes behind the end."""
 
     def begin(self) -> None:
         """Start with the next body."""
         self.done = False
-        self._parser.feed_data(_HEAD)
+        self.feed(_HEAD)
         self._trailers = self._trailer_bytes = 0
-
-    def feed(self, data: bytes) -> None:
-        """Decode the next bytes into `pieces`. Raises Malformed, also for bytes behind the end."""
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            raise Malformed("chunks that cannot be read") from None
 
     # llhttp's callbacks
 
@@ -104,17 +103,17 @@ class ChunkedBody:
     def feed(self, data: bytes) -> BodyState:
         """Pass the next bytes on to the response. Raises Malformed; what came before has passed."""
         chunks = self._chunks
-        failed = None
+        failed = False
         try:
             chunks.feed(data)
-        except Malformed as error:
-            failed = error
+        except UNREADABLE:
+            failed = True
         pieces = chunks.pieces
         if pieces:
             self.response.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
             pieces.clear()
         if chunks.done:
-            return "behind" if failed is not None else "end"
-        if failed is not None:
-            raise failed
+            return "behind" if failed else "end"
+        if failed:
+            raise Malformed("chunks that cannot be read")
         return "more"

@@ -15,30 +15,44 @@ Invariants:
 """
 
 import asyncio
-import math
 import select
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from gateway.http.client.body import ChunkDecoder, ChunkedBody, PlainBody
-from gateway.http.client.head import HeadReader, Layout, Malformed, PartialHead, Values
-from gateway.http.client.response import BUFFER_HIGH_BYTES, PooledResponse
+from gateway.http.client.head import (
+    HEAD_MOST_BYTES,
+    HeadReader,
+    Layout,
+    Malformed,
+    PartialHead,
+    Values,
+)
+from gateway.http.client.response import (
+    BUFFER_HIGH_BYTES,
+    CompleteResponse,
+    PooledResponse,
+    Response,
+)
 from gateway.http.interface import UpstreamCause, UpstreamError
 
 WHOLE_WRITE_BYTES: Final = 64 * 1024
 INTERIM_MOST: Final = 8
-NEVER: Final = math.inf
 
 
 class Home(Protocol):
     """The pool of a connection, as the connection sees it.
 
     heads:     reads heads, for all connections of the pool
+    head_s:    the deadline of a response's head, from the first byte written
     between_s: the deadline between two reads of a body
+    total_s:   the deadline of a response's end, from the first byte written
     """
 
     heads: HeadReader
+    head_s: float
     between_s: float
+    total_s: float
 
     def on_free(self, connection: "UpstreamConnection") -> None:
         """The connection can carry the next request."""
@@ -52,8 +66,8 @@ class Home(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """A connection of a pool.
 
-    owner:      whose request it carries; None while it is idle, and no deadline counts
-    used_by:    whose request it carried last
+    in_use:     whether a request has it; while it is idle no deadline counts
+    owner:      whose request it carries, or carried last
     streamed:   the last response was chunked: its server may close without having said so
     """
 
@@ -69,29 +83,31 @@ class UpstreamConnection(asyncio.Protocol):
         "_paused_writing",
         "_poll",
         "_request",
+        "_started_at",
+        "_usual",
         "_write_waiter",
         "_written",
         "idle_since",
+        "in_use",
         "loop",
         "owner",
-        "phase_deadline",
         "streamed",
-        "total_deadline",
         "transport",
-        "used_by",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, home: Home) -> None:
         self.loop = loop
         self.transport: asyncio.Transport | None = None
-        self.owner: str | None = None
-        self.used_by = ""
+        self.in_use = False
+        self.owner = ""
         self.streamed = False
         self.idle_since = 0.0
-        self.phase_deadline = NEVER
-        self.total_deadline = NEVER
         self._home = home
-        self._request: asyncio.Future[PooledResponse] | None = None
+        self._request: asyncio.Future[Response] | None = None
+        self._usual: asyncio.Future[Response] | None = None
+        """The request, while its response may be a usual one: nothing of it has arrived, the request
+        was written completely, and it is not HEAD."""
+        self._started_at = 0.0
         self._partial: PartialHead | None = None
         self._body: PlainBody | ChunkedBody | None = None
         self._chunks: ChunkDecoder | None = None
@@ -129,21 +145,29 @@ class UpstreamConnection(asyncio.Protocol):
 
     # The pool's side
 
-    def start(
-        self, data: bytes, head_deadline: float, total_deadline: float, *, bodyless: bool
-    ) -> "asyncio.Future[PooledResponse]":
+    def start(self, data: bytes, *, bodyless: bool) -> "asyncio.Future[Response]":
         """Write a request, or its beginning; the result is the response once its head is read.
 
         bodyless: the response has no body whatever its head says (HEAD)
         """
         assert self._request is None, "one request at a time"
         assert self.transport is not None
-        self._request = request = self.loop.create_future()
+        loop = self.loop
+        self._request = request = loop.create_future()
+        self._usual = None if bodyless else request
         self._bodyless = bodyless
-        self.phase_deadline = head_deadline
-        self.total_deadline = total_deadline
+        self._started_at = loop.time()
         self.transport.write(data)
         return request
+
+    def sweep(self, now: float) -> None:
+        """Fail the request if one of its deadlines has passed. now: loop time"""
+        home, body, past_s = self._home, self._body, now - self._started_at
+        if body is None:
+            if past_s > min(home.head_s, home.total_s):
+                self.fail("the response took too long before its head", "timeout")
+        elif past_s > home.total_s or body.response.is_silent(now, home.between_s):
+            self.fail("the response took too long between bytes", "timeout")
 
     async def write_body(self, body: bytes) -> None:
         """Write the body of the request that was started, slice by slice."""
@@ -151,6 +175,7 @@ class UpstreamConnection(asyncio.Protocol):
         if request is None or transport is None:
             return
         self._written = False
+        self._usual = None
         view = memoryview(body)
         for offset in range(0, len(body), WHOLE_WRITE_BYTES):
             if self._paused_writing and self._request is request:
@@ -168,7 +193,7 @@ class UpstreamConnection(asyncio.Protocol):
             transport.write(view[offset : offset + WHOLE_WRITE_BYTES])
         self._written = True
 
-    def abandon(self, request: "asyncio.Future[PooledResponse]") -> None:
+    def abandon(self, request: "asyncio.Future[Response]") -> None:
         """The caller gave up on this request; the connection may serve another by now."""
         if not request.done() or request.cancelled():
             if self._request is request:
@@ -178,7 +203,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def fail(self, message: str, cause: UpstreamCause) -> None:
         """Close at once; a request in progress fails. Idempotent."""
-        request, self._request = self._request, None
+        request, self._request, self._usual = self._request, None, None
         body, self._body = self._body, None
         if request is not None:
             error = UpstreamError(message, sent=True, cause=cause)
@@ -190,21 +215,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    def expire(self) -> None:
-        """A deadline has passed."""
-        phase = "before its head" if self._body is None else "between bytes"
-        self.fail(f"the response took too long {phase}", "timeout")
-
     # The response's side, see `Carrier`
-
-    def wait(self) -> "asyncio.Future[None]":
-        """Start the deadline between bytes."""
-        self.phase_deadline = self.loop.time() + self._home.between_s
-        return self.loop.create_future()
-
-    def waited(self) -> None:
-        """Stop the deadline between bytes."""
-        self.phase_deadline = NEVER
 
     def resume(self) -> None:
         """The reader has taken everything."""
@@ -223,24 +234,43 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        request = self._request
-        if request is None:
+        body = self._body
+        if body is not None:
+            try:
+                state = body.feed(data)
+            except Malformed:
+                self.fail("sent a malformed response", "malformed")
+                return
+            if state != "more":
+                self._finish(reusable=state == "end" and self._keep_alive and self._written)
+            elif body.response.size > BUFFER_HIGH_BYTES:
+                self._pause()
+            return
+        usual = self._usual
+        if usual is not None:
+            # The usual response, complete and with the field names of the last one, takes a match of
+            # one pattern and a comparison of lengths. Every other one is read step by step.
+            home = self._home
+            layout = home.heads.latest
+            head = layout.match(data, 0, HEAD_MOST_BYTES)
+            if head is not None and layout.usual:
+                values = head.groups()
+                body_at = head.end()
+                if len(data) - body_at == int(values[layout.length_at]):
+                    self._request = self._usual = None
+                    home.on_free(self)
+                    if not usual.done():
+                        usual.set_result(CompleteResponse(layout, values, data, body_at))
+                    return
+            self._usual = None
+        if self._request is None:
             # Nothing was asked: a late error page, or an attempt to slip in a response.
             self.fail("sent bytes that nobody asked for", "malformed")
             return
         try:
-            body = self._body
-            if body is None:
-                self._read_head(data, request)
-                return
-            state = body.feed(data)
+            self._read_head(data, self._request)
         except Malformed:
             self.fail("sent a malformed response", "malformed")
-            return
-        if state != "more":
-            self._finish(reusable=state == "end" and self._keep_alive and self._written)
-        elif body.response.size > BUFFER_HIGH_BYTES:
-            self._pause()
 
     def eof_received(self) -> bool:
         # RFC 9112, 6.3, rule 8: without a length the body ends with the connection.
@@ -273,7 +303,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     # Reading
 
-    def _read_head(self, data: bytes, request: "asyncio.Future[PooledResponse]") -> None:
+    def _read_head(self, data: bytes, request: "asyncio.Future[Response]") -> None:
         if self._partial is not None:
             data = self._partial.add(data)
             if not data:
@@ -305,24 +335,16 @@ class UpstreamConnection(asyncio.Protocol):
         if behind < 0:
             self._begin_body(layout, values, data, end)
             return
-        response = PooledResponse(layout, values, None, [data[end : end + left]] if left else [])
-        response.raw = data
-        response.in_raw = True
-        if behind == 0 and layout.keep_alive and self._written:
-            # What `_finish` does, for the usual case.
-            self._request = None
-            self._interim_count = 0
-            self._home.on_free(self)
-        else:
-            self._finish(reusable=False)
+        self._finish(reusable=behind == 0 and layout.keep_alive and self._written)
         if not request.done():
-            request.set_result(response)
+            raw = data[: end + left] if behind else data
+            request.set_result(CompleteResponse(layout, values, raw, end))
 
     def _begin_body(self, layout: Layout, values: Values, data: bytes, end: int) -> None:
         """The head of a response is read, whose body has not arrived completely, or is not known to."""
         request = self._request
         assert request is not None
-        response = PooledResponse(layout, values, self, [])
+        response = PooledResponse(layout, values, self)
         response.raw = data
         if layout.chunked:
             self._chunks = self._chunks or ChunkDecoder()
@@ -332,7 +354,6 @@ class UpstreamConnection(asyncio.Protocol):
             at = layout.length_at
             self._body = PlainBody(response, int(values[at]) if at >= 0 else None)
         self._keep_alive = layout.keep_alive
-        self.phase_deadline = NEVER
         if not request.done():
             request.set_result(response)
         self._wake_writer()

@@ -12,7 +12,6 @@ Content-Length, nothing in Transfer-Encoding but `chunked`, never both.
 
 import re
 from collections.abc import Callable
-from operator import itemgetter
 from typing import Final
 
 from gateway.http.interface import FieldNames
@@ -27,7 +26,7 @@ _TRIED_MOST: Final = 4
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _TEXT: Final = rb"[\t\x20-\x7e\x80-\xff]"
 _REASON: Final = rb"(?: " + _TEXT + rb"*+)?\r\n"
-_VALUE: Final = rb":[ \t]*+(" + _TEXT + rb"*+)(?<![ \t])\r\n"
+_VALUE: Final = _TEXT + rb"*+(?<![ \t])"
 _HEAD: Final = re.compile(
     rb"HTTP/1\.([01]) ([1-5][0-9][0-9])"
     + _REASON
@@ -56,6 +55,12 @@ _HOP_BY_HOP: Final = frozenset(
 )
 
 Values = tuple[bytes, ...]
+Match = Callable[[bytes, int, int], re.Match[bytes] | None]
+"""`re.Pattern.match`, with the first position and the end."""
+
+
+def _match_nothing(_data: bytes, _start: int, _end: int) -> None:
+    """Match no head: what a layout that is not compiled does."""
 
 
 class Malformed(Exception):
@@ -65,64 +70,71 @@ class Malformed(Exception):
 class Layout:
     """What follows from the status, the names, and the values that concern the connection.
 
-    length_at: position of Content-Length among all values as sent, -1 without one
-    select:    picks the end-to-end values out of all; None when all are
+    names:     the end-to-end fields' names
+    length_at: position of Content-Length among their values, -1 without one
+    kept:      positions of the end-to-end fields among all as sent
     chunked:   the body comes in chunks
     bodyless:  204 and 304
+    usual:     a final response whose end Content-Length alone says, and that keeps the connection
+    match:     the compiled pattern's: matches a complete head, its groups are the values
     """
 
     __slots__ = (
         "bodyless",
         "chunked",
         "keep_alive",
+        "kept",
         "length_at",
+        "match",
         "names",
-        "pattern",
-        "select",
         "status",
+        "usual",
     )
 
     def __init__(self, version: bytes, status: int, names: Values, values: Values) -> None:
         self.status = status
-        self.pattern: re.Pattern[bytes] | None = None
+        self.match: Match = _match_nothing
         lower = [name.lower() for name in names]
-        self.length_at = lower.index(b"content-length") if b"content-length" in lower else -1
+        length_at = lower.index(b"content-length") if b"content-length" in lower else -1
         self.chunked = False
         options: set[bytes] = set()
         for at, (name, value) in enumerate(zip(lower, values, strict=True)):
             if name == b"transfer-encoding":
-                if self.chunked or self.length_at >= 0 or value.lower() != b"chunked":
+                if self.chunked or length_at >= 0 or value.lower() != b"chunked":
                     raise Malformed("a transfer coding that was not asked for")
                 self.chunked = True
             elif name == b"connection":
                 options.update(option.strip() for option in value.lower().split(b","))
-            elif name == b"content-length" and (
-                at != self.length_at or not _LENGTH.fullmatch(value)
-            ):
+            elif name == b"content-length" and (at != length_at or not _LENGTH.fullmatch(value)):
                 raise Malformed("not one length")
         self.bodyless = status in (204, 304)
-        framed = self.bodyless or self.chunked or self.length_at >= 0
+        framed = self.bodyless or self.chunked or length_at >= 0
         # RFC 9112, 9.3: persistent by default since 1.1. A chunked 1.0 message is faulty framing (6.1).
         stays = b"close" not in options if version == b"1" else b"keep-alive" in options
         self.keep_alive = framed and stays and not (self.chunked and version == b"0")
-        dropped = _HOP_BY_HOP | options
-        kept = [at for at, name in enumerate(lower) if name not in dropped]
-        self.names = FieldNames(tuple(lower[at] for at in kept))
-        self.select = None if len(kept) == len(lower) else _selector(kept)
+        final = status >= 200 and not self.bodyless
+        self.usual = final and self.keep_alive and length_at >= 0
+        # Content-Length is for this client, so an option of Connection cannot make it hop-by-hop.
+        dropped = (_HOP_BY_HOP | options) - {b"content-length"}
+        self.kept = [at for at, name in enumerate(lower) if name not in dropped]
+        self.names = FieldNames(tuple(lower[at] for at in self.kept))
+        self.length_at = self.names.index.get(b"content-length", -1)
 
 
 Head = tuple[Layout, Values, int]
-"""A complete head: its layout, all values as sent, and where the body begins."""
+"""A complete head: its layout, the end-to-end values, and where the body begins."""
 
 
 class HeadReader:
     """Reads heads of one upstream's responses, and remembers their layouts."""
 
-    __slots__ = ("_compiled", "_layouts", "_tried")
+    __slots__ = ("_compiled", "_layouts", "_tried", "latest")
 
     def __init__(self) -> None:
         self._layouts: dict[tuple[bytes, bytes, Values, Values], Layout] = {}
-        self._tried: list[tuple[re.Pattern[bytes], Layout]] = []
+        self.latest = Layout(b"1", 200, (), ())
+        """The compiled layout that was used last; at first one that matches nothing."""
+        self._tried: list[Layout] = []
         """Compiled layouts, the last used first."""
         self._compiled = 0
 
@@ -131,16 +143,12 @@ class HeadReader:
 
         Raises Malformed for a valid head that is not acceptable.
         """
-        tried = self._tried
-        for pattern, layout in tried:
-            match = pattern.match(data)
+        for layout in self._tried:
+            match = layout.match(data, 0, HEAD_MOST_BYTES)
             if match is not None:
-                if layout is not tried[0][1]:
-                    self._promote(layout, pattern)
-                end = match.end()
-                if end > HEAD_MOST_BYTES:
-                    raise Malformed("too large a head")
-                return layout, match.groups(), end
+                if layout is not self.latest:
+                    self._promote(layout)
+                return layout, match.groups(), match.end()
         return self._read_new(data)
 
     def _read_new(self, data: bytes) -> Head | None:
@@ -165,34 +173,35 @@ class HeadReader:
             if len(self._layouts) >= _LAYOUTS_MOST:
                 self._layouts.clear()
             self._layouts[key] = layout
-            return layout, values, match.end()
-        if layout.length_at >= 0 and not _LENGTH.fullmatch(values[layout.length_at]):
+            return layout, tuple(values[at] for at in layout.kept), match.end()
+        kept = tuple(values[at] for at in layout.kept)
+        if layout.length_at >= 0 and not _LENGTH.fullmatch(kept[layout.length_at]):
             raise Malformed("not one length")
-        if layout.pattern is None and self._compiled < _COMPILED_MOST:
+        if layout.match is _match_nothing and self._compiled < _COMPILED_MOST:
             self._compile(layout, version, names, values)
-        if layout.pattern is not None:
-            self._promote(layout, layout.pattern)
-        return layout, values, match.end()
+        if layout.match is not _match_nothing:
+            self._promote(layout)
+        return layout, kept, match.end()
 
-    def _promote(self, layout: Layout, pattern: re.Pattern[bytes]) -> None:
-        self._tried = [each for each in self._tried if each[1] is not layout]
-        self._tried.insert(0, (pattern, layout))
-        del self._tried[_TRIED_MOST:]
+    def _promote(self, layout: Layout) -> None:
+        self.latest = layout
+        self._tried = [layout, *(each for each in self._tried if each is not layout)][:_TRIED_MOST]
 
     def _compile(self, layout: Layout, version: bytes, names: Values, values: Values) -> None:
         self._compiled += 1
         parts = [rb"HTTP/1\.%b %d" % (version, layout.status), _REASON]
-        for name, value in zip(names, values, strict=True):
-            parts.append(re.escape(name))
+        for at, (name, value) in enumerate(zip(names, values, strict=True)):
             match name.lower():
                 case b"connection" | b"transfer-encoding":
-                    parts.append(rb":[ \t]*+(%b)\r\n" % re.escape(value))
+                    text = re.escape(value)
                 case b"content-length":
-                    parts.append(rb":[ \t]*+(%b)\r\n" % _LENGTH.pattern)
+                    text = _LENGTH.pattern
                 case _:
-                    parts.append(_VALUE)
+                    text = _VALUE
+            group = rb"(%b)" if at in layout.kept else rb"(?:%b)"
+            parts.append(rb"%b:[ \t]*+%b\r\n" % (re.escape(name), group % text))
         parts.append(rb"\r\n")
-        layout.pattern = re.compile(b"".join(parts))
+        layout.match = re.compile(b"".join(parts)).match
 
 
 class PartialHead:
@@ -233,10 +242,3 @@ def check_incomplete(head: bytes | bytearray, seen: int) -> None:
         if head[at - 1 : at] != b"\r":
             raise Malformed("a bare line feed")
         at = head.find(b"\n", at + 1)
-
-
-def _selector(kept: list[int]) -> Callable[[Values], Values]:
-    # itemgetter gives a tuple only for two items and more.
-    if len(kept) > 1:
-        return itemgetter(*kept)
-    return lambda values: tuple(values[at] for at in kept)

@@ -20,13 +20,17 @@ class IdleConnections:
     separate: a connection serves the requests of one owner only
     """
 
-    __slots__ = ("_ready", "_resting", "_separate")
+    __slots__ = ("_ready", "_resting", "_separate", "_shared", "swept_at")
 
     def __init__(self, *, separate: bool) -> None:
         self._separate = separate
         self._ready: defaultdict[str, list[UpstreamConnection]] = defaultdict(list)
         """By whom they may serve: one entry, "", unless they are separate."""
+        self._shared = self._ready[""]
+        """That entry, which is never deleted."""
         self._resting: deque[UpstreamConnection] = deque()
+        self.swept_at = 0.0
+        """When the pool last looked at its deadlines (loop time): exact enough for `idle_since`."""
 
     def __len__(self) -> int:
         return sum(map(len, self._ready.values())) + len(self._resting)
@@ -40,7 +44,7 @@ class IdleConnections:
         """A connection that can carry a request of this owner, or None."""
         if self._resting:
             self.wake_rested()
-        ready = self._ready.get(owner if self._separate else "")
+        ready = self._ready.get(owner) if self._separate else self._shared
         while ready:
             connection = ready.pop()
             if connection.is_quiet():
@@ -50,19 +54,20 @@ class IdleConnections:
 
     def put(self, connection: UpstreamConnection) -> None:
         """Add a connection that has completed a response."""
-        connection.idle_since = connection.loop.time()
         if connection.streamed:
             connection.streamed = False
+            connection.idle_since = connection.loop.time()
             self._resting.append(connection)
-        else:
-            self._ready[connection.used_by if self._separate else ""].append(connection)
+            return
+        connection.idle_since = self.swept_at
+        (self._ready[connection.owner] if self._separate else self._shared).append(connection)
 
     def wake_rested(self) -> None:
         """Make those ready that have rested."""
         boundary = self._resting[0].loop.time() - REST_AFTER_STREAM_S
         while self._resting and self._resting[0].idle_since <= boundary:
             connection = self._resting.popleft()
-            self._ready[connection.used_by if self._separate else ""].append(connection)
+            self._ready[connection.owner if self._separate else ""].append(connection)
 
     def remove(self, connection: UpstreamConnection) -> None:
         """Forget a connection that was lost; it need not be here."""
@@ -84,7 +89,7 @@ class IdleConnections:
             del ready[:count]
             for connection in expired:
                 connection.fail("idle for too long", "closed")
-            if not ready:
+            if not ready and key:
                 del self._ready[key]
 
     def close_one(self) -> bool:

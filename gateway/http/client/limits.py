@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTimeouts:
-    """Per phase, in ms; they are kept to within a quarter of the smallest, at most 500 ms.
+    """Per phase, in ms; they are kept to within a quarter of the smallest, at most 500 ms, and
+    between_ms to within twice that.
 
     connect_ms: DNS, TCP and TLS; also how long a caller waits for a free connection
     head_ms:    from the first byte written to the head of the response

@@ -17,18 +17,20 @@ One coarse sweep per pool checks all deadlines, and runs only while there are an
 """
 
 import asyncio
+import math
 import re
 import ssl
 from asyncio import CancelledError
 from collections.abc import Callable
+from itertools import chain
 from typing import Final
 
-from gateway.http.client.connection import NEVER, WHOLE_WRITE_BYTES, UpstreamConnection
+from gateway.http.client.connection import WHOLE_WRITE_BYTES, UpstreamConnection
 from gateway.http.client.head import HeadReader
 from gateway.http.client.idle import REST_AFTER_STREAM_S, IdleConnections
 from gateway.http.client.limits import PoolLimits, UpstreamTimeouts
 from gateway.http.client.opening import Origin, open_connection, unsent
-from gateway.http.client.response import PooledResponse
+from gateway.http.client.response import Response
 from gateway.http.client.sharing import FairQueue, Shares, Waiter
 from gateway.http.client.target import join_path, join_query
 from gateway.http.interface import (
@@ -74,11 +76,11 @@ class UpstreamPool:
         self._inspect = inspect
         times = timeouts or UpstreamTimeouts()
         self._connect_s = times.connect_ms / 1000
-        self._head_s = times.head_ms / 1000
+        self.head_s = times.head_ms / 1000
         self.between_s = times.between_ms / 1000
-        self._total_s = NEVER if times.total_ms is None else times.total_ms / 1000
+        self.total_s = math.inf if times.total_ms is None else times.total_ms / 1000
         self._idle_s = times.idle_ms / 1000
-        smallest = min(self._connect_s, self._head_s, self.between_s, self._total_s, self._idle_s)
+        smallest = min(self._connect_s, self.head_s, self.between_s, self.total_s, self._idle_s)
         self._sweep_every_s = min(max(smallest / 4, 0.01), 0.5)
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
@@ -90,13 +92,14 @@ class UpstreamPool:
         self._idle = IdleConnections(separate=limits.separate)
         self._starts: dict[tuple[str, str], bytes] = {}
         self._connections: set[UpstreamConnection] = set()
-        self._opening = 0
+        self._opening: list[str] = []
+        """Owners of the connections that are being opened."""
         self._closed = False
         self._emptied: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return (
-            f"<UpstreamPool {self.name}: {len(self._connections)} open, {self._opening} opening,"
+            f"<UpstreamPool {self.name}: {len(self._connections)} open, {len(self._opening)} opening,"
             f" {len(self._idle)} idle, {self._queue.count} waiting>"
         )
 
@@ -117,7 +120,7 @@ class UpstreamPool:
 
     async def send(
         self, method: str, target: str, fields: bytes, body: bytes, *, owner: str = ""
-    ) -> PooledResponse:
+    ) -> Response:
         """Send a request once, wait for the response's head. See `Upstream.send`.
 
         target: origin-form with its query; the base URL's path is put before it (`join_path`)
@@ -128,8 +131,14 @@ class UpstreamPool:
         if fields and (fields[-2:] != b"\r\n" or b"\r\n\r\n" in fields):
             raise ValueError("the fields are not encoded lines")
         size = len(body)
+        large = size > WHOLE_WRITE_BYTES
         if size or method in _WITH_LENGTH:
-            start = b"%b%bcontent-length: %d\r\n\r\n" % (start, fields, size)
+            start = b"%b%bcontent-length: %d\r\n\r\n%b" % (
+                start,
+                fields,
+                size,
+                b"" if large else body,
+            )
         else:
             start = b"%b%b\r\n" % (start, fields)
         connection = self._take(owner)
@@ -138,15 +147,9 @@ class UpstreamPool:
                 connection = await self._acquire(owner)
             except CancelledError:
                 raise CancelledUnsent from None
-        now = connection.loop.time()
-        request = connection.start(
-            start + body if size <= WHOLE_WRITE_BYTES else start,
-            now + self._head_s,
-            now + self._total_s,
-            bodyless=method == "HEAD",
-        )
+        request = connection.start(start, bodyless=method == "HEAD")
         try:
-            if size > WHOLE_WRITE_BYTES:
+            if large:
                 await connection.write_body(body)
             response = await request
         except CancelledError:
@@ -159,7 +162,6 @@ class UpstreamPool:
             except BaseException:
                 response.close()
                 raise
-        response.raw = b""
         return response
 
     async def close(self) -> None:
@@ -194,19 +196,22 @@ class UpstreamPool:
     def _take(self, owner: str) -> UpstreamConnection | None:
         """An idle connection for this owner, now in use; None when there is none, or none for it."""
         shares = self._shares
-        if not shares.allows(owner):
+        counting = shares.counting
+        if counting and not shares.allows(owner):
             return None
         connection = self._idle.take(owner)
         if connection is not None:
+            connection.in_use = True
             connection.owner = owner
-            shares.add(owner)
+            if counting:
+                shares.add(owner)
         return connection
 
     async def _acquire(self, owner: str) -> UpstreamConnection:
         """Open a connection, or wait for one. Raises UpstreamError(sent=False)."""
         if self._closed:
             raise unsent(self.name, "is closed", "stopped")
-        if self._shares.allows(owner) and self._make_room():
+        if self._allows(owner) and self._make_room():
             self._begin_opening(owner)
             return await self._open(owner)
         loop = asyncio.get_running_loop()
@@ -227,26 +232,46 @@ class UpstreamPool:
             if connection.usable:
                 return connection
 
+    def _allows(self, owner: str) -> bool:
+        """Whether this owner may use another connection now."""
+        return not self._shares.counting or self._shares.allows(owner)
+
     def _make_room(self) -> bool:
         """Whether one more connection may be opened; closes an idle one of another owner if need be."""
-        if len(self._connections) + self._opening < self._connections_most:
+        if len(self._connections) + len(self._opening) < self._connections_most:
             return True
         return self._separate and self._idle.close_one()
 
     def _begin_opening(self, owner: str) -> None:
         """Reserve the place of a connection that is about to be opened."""
-        self._opening += 1
-        self._shares.add(owner)
+        if self._shares.counting:
+            self._shares.add(owner)
+        self._opening.append(owner)
+        self._resize()
+
+    def _end_opening(self, owner: str) -> None:
+        """Give up the place of a connection that is not opened."""
+        self._opening.remove(owner)
+        if self._shares.counting:
+            self._shares.remove(owner)
+        self._resize()
+        self._serve_waiting()
+
+    def _resize(self) -> None:
+        """Tell the shares how many connections there are, and if need be who uses them."""
+        using = (each.owner for each in self._connections if each.in_use)
+        count = len(self._connections) + len(self._opening)
+        self._shares.resize(count, chain(using, self._opening))
 
     async def _open(self, owner: str) -> UpstreamConnection:
         connection = None
         try:
             connection = await open_connection(self.name, self._origin, self, self._connect_s)
         finally:
-            self._opening -= 1
             if connection is None:
-                self._shares.remove(owner)
-                self._serve_waiting()
+                self._end_opening(owner)
+        self._opening.remove(owner)
+        connection.in_use = True
         connection.owner = owner
         self._connections.add(connection)
         if self._closed:
@@ -263,9 +288,7 @@ class UpstreamPool:
             return
         connection = turn.result()
         if connection is None:
-            self._opening -= 1
-            self._shares.remove(waiter.owner)
-            self._serve_waiting()
+            self._end_opening(waiter.owner)
         elif connection.usable:
             self.on_free(connection)
 
@@ -277,7 +300,7 @@ class UpstreamPool:
                 continue
             connection = self._take(waiter.owner)
             if connection is None:
-                if not (self._shares.allows(waiter.owner) and self._make_room()):
+                if not (self._allows(waiter.owner) and self._make_room()):
                     self._wait_for_rest(waiter.turn.get_loop())
                     return
                 self._begin_opening(waiter.owner)
@@ -297,11 +320,9 @@ class UpstreamPool:
 
     def on_free(self, connection: UpstreamConnection) -> None:
         """See `Home`."""
-        owner = connection.owner
-        assert owner is not None
-        connection.owner = None
-        connection.used_by = owner
-        self._shares.remove(owner)
+        connection.in_use = False
+        if self._shares.counting:
+            self._shares.remove(connection.owner)
         self._idle.put(connection)
         if self._queue.count:
             self._serve_waiting()
@@ -311,11 +332,13 @@ class UpstreamPool:
         if connection not in self._connections:
             return  # lost before it was opened completely
         self._connections.remove(connection)
-        if connection.owner is None:
+        if not connection.in_use:
             self._idle.remove(connection)
         else:
-            self._shares.remove(connection.owner)
-            connection.owner = None
+            connection.in_use = False
+            if self._shares.counting:
+                self._shares.remove(connection.owner)
+        self._resize()
         if self._queue.count:
             self._serve_waiting()
         if not self._connections and self._emptied is not None and not self._emptied.done():
@@ -325,16 +348,16 @@ class UpstreamPool:
 
     def _start_sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._sweep_timer is None and not self._closed:
+            self._idle.swept_at = loop.time()
             self._sweep_timer = loop.call_later(self._sweep_every_s, self._sweep, loop)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweep_timer = None
         now = loop.time()
+        self._idle.swept_at = now
         self._idle.expire(now - self._idle_s)
-        busy = [c for c in self._connections if c.owner is not None]
-        for connection in busy:
-            if connection.phase_deadline < now or connection.total_deadline < now:
-                connection.expire()
+        for connection in [c for c in self._connections if c.in_use]:
+            connection.sweep(now)
         for waiter in self._queue.take_expired(now):
             self._refuse(waiter, "had no connection free in time", "busy")
         if self._connections or self._queue.count:

@@ -8,6 +8,7 @@ none in use. Freed connections go to the waiting owner that uses the fewest.
 
 import asyncio
 from collections import defaultdict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,9 +33,12 @@ class Shares:
     """How many connections each owner uses. The owner "" is nobody in particular, and not limited.
 
     most: connections that may be in use at a time
+
+    A pool counts only while it has so many connections that an owner could be above its share
+    (`counting`); with fewer, a request costs nothing here.
     """
 
-    __slots__ = ("_ample", "_most", "_used", "busy")
+    __slots__ = ("_ample", "_most", "_used", "busy", "counting")
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -42,6 +46,23 @@ class Shares:
         """Below this many in use, nobody can be above its share."""
         self._used: defaultdict[str, int] = defaultdict(int)
         self.busy = 0
+        self.counting = self._ample == 0
+        """Whether `add` and `remove` are to be called, and `allows` may refuse."""
+
+    def resize(self, connection_count: int, owners: Iterable[str]) -> None:
+        """Count while the pool has this many connections, open or being opened, or stop it.
+
+        owners: of the connections that are in use now
+        """
+        counting = connection_count >= self._ample
+        if counting == self.counting:
+            return
+        self.counting = counting
+        self._used.clear()
+        self.busy = 0
+        if counting:
+            for owner in owners:
+                self.add(owner)
 
     def used(self, owner: str) -> int:
         """Connections that this owner uses now."""

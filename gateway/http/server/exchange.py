@@ -183,8 +183,12 @@ class ServedExchange(Exchange):
 
     async def write(self, data: bytes) -> None:
         wire = self._wire
-        if self._open_chunked and 0 < len(data) <= _SLICE_BYTES:
-            wire.send(b"%x\r\n%b\r\n" % (len(data), data))
+        size = len(data)
+        if self._open_chunked and 0 < size <= _SLICE_BYTES:
+            transport = wire.transport
+            if transport is None or transport.is_closing():
+                raise ClientGone("the client closed the connection")
+            transport.write(b"%x\r\n%b\r\n" % (size, data))
         else:
             await self._write_rarer(data)
         if wire.writing_paused:

@@ -80,7 +80,7 @@ class Transport:
 class Home:
     """A pool of one."""
 
-    between_s = 9.0
+    head_s = between_s = total_s = 9.0
 
     def __init__(self) -> None:
         self.heads = HeadReader()
@@ -100,7 +100,7 @@ def outcome_of(
     connection = UpstreamConnection(loop, home)
     transport = Transport()
     connection.connection_made(cast(asyncio.Transport, transport))
-    request = connection.start(b"", 0.0, 0.0, bodyless=bodyless)
+    request = connection.start(b"", bodyless=bodyless)
     for piece in pieces:
         connection.data_received(piece)
         if transport.closing:

@@ -271,7 +271,7 @@ async def test_cancelled_waiters_and_lost_connections_return_their_shares() -> N
         for _ in range(40):
             await asyncio.gather(*[one() for _ in range(25)])
         await asyncio.sleep(0.05)
-        assert (pool._shares.busy, pool._shares._used, pool._opening) == (0, {}, 0)
+        assert (pool._shares.busy, pool._shares._used, pool._opening) == (0, {}, [])
         assert pool.waiting_count == 0
         assert pool.open_count <= 6
         assert await asyncio.gather(*[ask(pool, "a", b"\x04") for _ in range(6)]) == [b"x"] * 6

@@ -13,7 +13,7 @@ from gateway.http.client.idle import REST_AFTER_STREAM_S
 from gateway.http.client.limits import PoolLimits, UpstreamTimeouts
 from gateway.http.client.opening import upstream_tls
 from gateway.http.client.pool import UpstreamPool
-from gateway.http.client.response import BUFFER_HIGH_BYTES, PooledResponse
+from gateway.http.client.response import BUFFER_HIGH_BYTES, PooledResponse, Response
 from gateway.http.interface import Upstream, UpstreamError, UpstreamResponse, encode_fields
 from loadtest.certificates import write_certificates
 from tests.support.rawhttp import Received, Respond, ScriptedUpstream, ok, reset
@@ -63,7 +63,7 @@ def says(*pieces: bytes, close: bool = False, pause_s: float = 0.0) -> Respond:
     return respond
 
 
-async def post(pool: UpstreamPool, body: bytes = b"{}", owner: str = "") -> PooledResponse:
+async def post(pool: UpstreamPool, body: bytes = b"{}", owner: str = "") -> Response:
     fields = b"content-type: application/json\r\n"
     return await pool.send("POST", "/v1/x", fields, body, owner=owner)
 
@@ -621,6 +621,7 @@ async def test_a_reader_that_stops_stops_the_upstream_at_a_bound() -> None:
     async with upstream(flood) as (_, pool):
         answer = await post(pool)
         await asyncio.sleep(0.3)
+        assert isinstance(answer, PooledResponse)
         assert answer.size < BUFFER_HIGH_BYTES + 300_000
         stopped_at = written
         await asyncio.sleep(0.1)
