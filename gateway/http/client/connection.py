@@ -34,7 +34,7 @@ from gateway.http.client.response import (
     PooledResponse,
     Response,
 )
-from gateway.http.interface import UpstreamCause, UpstreamError
+from gateway.http.upstream_interface import UpstreamCause, UpstreamError
 
 WHOLE_WRITE_BYTES: Final = 64 * 1024
 INTERIM_MOST: Final = 8

@@ -33,7 +33,7 @@ from gateway.http.client.opening import Origin, open_connection, unsent
 from gateway.http.client.response import Response
 from gateway.http.client.sharing import FairQueue, Shares, Waiter
 from gateway.http.client.target import join_path, join_query
-from gateway.http.interface import (
+from gateway.http.upstream_interface import (
     CancelledUnsent,
     UpstreamCause,
     UpstreamResponse,
