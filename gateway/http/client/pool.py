@@ -25,7 +25,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Final
 
-from gateway.http.client.connection import WHOLE_WRITE_BYTES, UpstreamConnection
+from gateway.http.client.connection import UpstreamConnection
 from gateway.http.client.head import HeadReader
 from gateway.http.client.idle import REST_AFTER_STREAM_S, IdleConnections
 from gateway.http.client.limits import PoolLimits, UpstreamTimeouts
@@ -33,6 +33,7 @@ from gateway.http.client.opening import Origin, open_connection, unsent
 from gateway.http.client.response import Response
 from gateway.http.client.sharing import FairQueue, Shares, Waiter
 from gateway.http.client.target import join_path, join_query
+from gateway.http.client.writing import WHOLE_WRITE_BYTES
 from gateway.http.upstream_interface import (
     CancelledUnsent,
     UpstreamCause,
