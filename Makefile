@@ -57,6 +57,7 @@ lint: $(STAMPS)/dev ## what `check` does without running the code
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 	$(BIN)/hadolint Dockerfile
 
 format: $(STAMPS)/dev ## rewrite the code in its one format

@@ -72,7 +72,7 @@ def due_times(
 
 
 class Pacer(threading.Thread):
-    """Hands over each due time when it has come, from a thread of its own.
+    """Hands over each due time when it has come, from a separate thread.
 
     An event loop's timers count whole milliseconds; a thread's sleep is some sixty microseconds
     late. What is due together is handed over together.

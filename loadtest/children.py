@@ -1,6 +1,6 @@
 """The simulated provider, a Valkey and other servers as child processes, for measurements.
 
-Invariants: each has a session of its own, so that Ctrl-C reaches the bench alone, which stops them.
+Invariants: each runs in a separate session, so Ctrl-C reaches only the bench, which stops them.
 """
 
 import contextlib

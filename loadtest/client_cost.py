@@ -63,7 +63,7 @@ SETTLE: Final = _script("settle", SETTLE_BODY)
 
 
 class _PipelinePerTick:
-    """redis-py's pipeline, flushed once per tick: what can be had without a client of our own."""
+    """redis-py's pipeline, flushed once per tick: the best that is possible without a custom client."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""What the simulated provider is told to do: amounts, delays and faults of one answer.
+"""Instructions for the simulated provider: amounts, delays and faults of one answer.
 
 Invariants: every control has one name, the same in each of the four places it can stand, later ones
 winning: the command line (`--sim`), the body's `user` (without a gate, which prefixes it) or

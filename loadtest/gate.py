@@ -89,7 +89,7 @@ def write_config(
     policy: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write `gate.yaml` for one upstream; each key is a customer of its own with this credit.
+    """Write `gate.yaml` for one upstream; each key belongs to a separate customer with this credit.
 
     tls_upstream: URL and authority of a second upstream, which serves TLS_MODEL
     keys:     API keys in clear; customer n is `customer-n`
@@ -160,7 +160,7 @@ def serving(
 ) -> Iterator[Gate]:
     """Run the gate on this configuration until the block ends, then drain and stop it.
 
-    Its log goes beside the configuration. Raises GateFailed.
+    Its log is written next to the configuration. Raises GateFailed.
     """
     folder = config.parent
     ready = folder / "ready"
@@ -199,5 +199,5 @@ def _stop(child: "subprocess.Popen[bytes]", gate: Gate, stop_s: float) -> None:
                 process.kill()
         child.kill()
         child.wait()
-        said = f"the gate did not stop in {stop_s:g} s; beside it there were {stuck}"
+        said = f"the gate did not stop in {stop_s:g} s; its child processes were {stuck}"
         raise GateFailed(f"{said}:\n{gate.log_tail()}") from None

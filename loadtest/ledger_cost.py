@@ -3,8 +3,8 @@
 Invariants: compare inside one run only, always against one pipelined XADD of an event's size in the same
 run. The real scripts through the real client: `depth` callers in one worker, whose commands
 leave together. Cost is CPU of the server process (INFO cpu, user and system); rounds are
-interleaved and the median is shown. What the machine does beside it disturbs caches and clock:
-the multiple of the XADD says more than the microseconds.
+interleaved and the median is shown. Other work on the machine disturbs caches and clock, so the
+multiple of the XADD says more than the microseconds.
 """
 
 import argparse

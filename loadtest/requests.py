@@ -38,7 +38,7 @@ CLIENT_HEADERS: Final[Mapping[str, str]] = {
     "x-stainless-os": "Linux",
     "x-stainless-runtime": "CPython",
 }
-"""What an official SDK sends beside host, length and credential: eleven fields in all."""
+"""What an official SDK sends in addition to host, length and credential: eleven fields in all."""
 
 FILLER: Final = (
     "The tide went out in the night and left the boats leaning on the mud, and the old man "
@@ -78,7 +78,7 @@ def chat_body(
 
 
 def same(shot: Shot) -> Source:
-    """A source that sends the same request for ever."""
+    """A source that repeats the same request."""
     return lambda _n: shot
 
 

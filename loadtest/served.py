@@ -1,8 +1,8 @@
 """Ground truth: what the simulated provider was asked and what it really sent.
 
 Invariants: a token counts as served when its bytes were handed to the socket (hidden reasoning: when
-it was produced), and a POST counts as seen when it arrived whole, answered or not. Nothing is
-taken back when the connection breaks later.
+it was produced), and a POST counts as seen when all of it has arrived, answered or not. Nothing is
+subtracted when the connection breaks later.
 """
 
 from collections import Counter, deque
@@ -16,10 +16,10 @@ class Row:
 
     request_id:   the request's `x-request-id` (a gate's own id of it), "" when it has none
     client_id:    its `x-client-request-id` (the caller's), "" when it has none
-    number:       place in the order of arrival, from 1; stands in the answer's id
+    number:       place in the order of arrival, from 1; part of the response's id
     status:       the status answered, 0 while none was
     output:       output tokens written so far, reasoning included
-    planned:      output tokens of the whole answer
+    planned:      output tokens of the complete response
     state:        open | complete | broken (cut by a fault, or the other side went away)
     headers, body: as they came, when the provider records them
     """
@@ -57,7 +57,7 @@ class Served:
         self._dropped: Counter[str] = Counter()
 
     def add(self, row: Row) -> None:
-        """Note a POST that has arrived whole."""
+        """Note a POST that has arrived completely."""
         rows = self.rows
         if len(rows) == rows.maxlen:
             self._dropped.update(_figures(rows[0]))

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 ID_MARK: Final = "@@@@@@@@@@@@"
-"""Stands in built answers where each answer's own twelve-digit number goes."""
+"""Placeholder in built answers for the twelve-digit number of each answer."""
 
 CREATED_S: Final = 1_760_000_000
 """The creation time (Unix seconds) every answer carries, so that answers can be built once."""
@@ -75,7 +75,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A whole answer. A JSON answer is a single frame."""
+    """A complete response. A JSON response is a single frame."""
 
     content_type: str
     frames: tuple[Frame, ...]

@@ -1,7 +1,7 @@
 """Simulated Gemini generateContent, streamGenerateContent and countTokens.
 
-Shapes: Gemini API reference, "Generating content". The model stands in the path. `promptTokenCount`
-includes the cached tokens, `thoughtsTokenCount` stands beside `candidatesTokenCount`, and every chunk of
+Shapes: Gemini API reference, "Generating content". The path names the model. `promptTokenCount`
+includes the cached tokens, `thoughtsTokenCount` is not part of `candidatesTokenCount`, and every chunk of
 a stream reports the usage so far. A stream is events (`alt=sse`, lines end in CRLF) or one JSON array.
 """
 

@@ -1,7 +1,7 @@
 """Simulated OpenAI Responses, JSON and SSE.
 
 Shapes: OpenAI API reference, "Responses" and "Streaming events". `input_tokens` includes the
-cached ones, `output_tokens` the reasoning; the usage stands in the event that ends the
+cached ones, `output_tokens` the reasoning; the usage is in the event that ends the
 stream, `response.completed` or, when `max_output_tokens` cut it, `response.incomplete`.
 """
 

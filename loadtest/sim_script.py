@@ -153,7 +153,7 @@ def error_body(kind: str, status: int, message: str) -> bytes:
 
 
 def error_answer(kind: str, status: int, message: str) -> bytes:
-    """A whole error answer, head and body."""
+    """A complete error response, head and body."""
     body = error_body(kind, status, message)
     return head(status, "application/json", len(body), anthropic=kind in ANTHROPIC_KINDS) + body
 
@@ -166,7 +166,7 @@ def _chunk(data: bytes) -> bytes:
 
 
 def once(ask: Ask, built: Built) -> bytes:
-    """The whole answer in one piece, each frame a chunk of its own; the id's mark is still in it."""
+    """The complete response in one piece, one chunk per frame; it still contains the id's placeholder."""
     anthropic = ask.kind in ANTHROPIC_KINDS
     if not ask.stream:
         body = built.frames[0].data
@@ -253,7 +253,7 @@ class _Script:
             yield Step(wait_s, start + data, frame.tokens, "fin" if ends else "")
 
     def stream(self, built: Built) -> Iterator[Step]:
-        """An answer as server-sent events, each a chunk of its own."""
+        """A response as server-sent events, one chunk per event."""
         controls = self._controls
         yield from self._stop("before_head")
         encode = _encoder(controls.coding)

@@ -179,7 +179,7 @@ local function catch_up(a, now, told)
   a[SWEEP_AT] = next_at
 end
 
--- Credits `amount` that no grant is named for: overdraft first, the rest a grant of its own.
+-- Credits `amount` without naming a grant: overdraft first, the rest becomes a new grant.
 local function credit_back(a, amount, priority, now, list)
   local repaid = a[OVERDRAFT] < amount and a[OVERDRAFT] or amount
   if repaid > 0 then
@@ -192,7 +192,7 @@ local function credit_back(a, amount, priority, now, list)
 end
 
 -- Gives back what a step of a volume tier makes of a negative charge: an adjustment that names the
--- event. Overdraft first, then a grant of its own, burned last.
+-- event. Overdraft first, then a new grant, burned last.
 local function reprice(a, amount, id, event_id, now, balance, told)
   local moved = {}
   credit_back(a, amount, 255, now, moved)
@@ -229,7 +229,7 @@ local function spend_hold(a, h, raw, charge, now)
 end
 
 -- Gives back what an expiry charged too much: overdraft first, then the grants that paid, last one
--- first; what is left of neither becomes a grant of its own, burned last.
+-- first; what is left after both becomes a new grant, burned last.
 local function give_back(a, amount, e, raw, now, list)
   local repaid = a[OVERDRAFT] < amount and a[OVERDRAFT] or amount
   if repaid > 0 then

@@ -1,4 +1,4 @@
--- Entries of the outbox: the only way by which a change of money is told.
+-- Entries of the outbox: the only way to report a change of money.
 
 -- Entry of the outbox, in the same step as the balance change. The id is explicit, so that a
 -- stream and a shard record that disagree fail here, at the first write. The record goes into
@@ -10,7 +10,7 @@ local function emit(out, shard, kind, event_id, now, amount, held, cost, balance
   shard[LAST_SEQ] = seq
 end
 
--- Writes what `catch_up` and `reprice` collected. The customer's id stands in the account's key.
+-- Writes what `catch_up` and `reprice` collected. The customer's id is part of the account's key.
 local function tell(out, shard, account_key, now, told)
   local customer = string.match(account_key, '^{[^}]*}:a:(.*)$')
   for _, entry in ipairs(told) do

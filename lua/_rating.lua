@@ -89,7 +89,7 @@ local function reach(shape, size, tiers, x0, xh, x1, units)
       if price > dearest then dearest = price end
       if lower >= x0 then flats = flats + flat end
     end
-    if shape == 2 and upper >= x0 then -- units before may come to lie in a dearer tier
+    if shape == 2 and upper >= x0 then -- earlier units may move to a more expensive tier
       least, least_flat = math.min(least or price, price), math.min(least_flat or flat, flat)
       rise, flat_rise = math.max(rise, price - least), math.max(flat_rise, flat - least_flat)
     end
@@ -181,7 +181,7 @@ local function round_up(nano, pico)
 end
 
 -- Rates a vector by rows of which some have tiers. `meter` says how the periods count:
---   a, mode: hold (the most that it may cost), charge, or late (charge beside what an expiry did)
+--   a, mode: hold (the most that it may cost), charge, or late (charge on top of what an expiry did)
 --   opens, now: the period of that moment, begun if need be; else `marks` says which, and where
 --   was: late, the quantities that the expiry charged
 --   left: of a hold that ends, its estimate, which leaves the counters (as `leave_periods` does, when

@@ -31,7 +31,7 @@ local GROWTH_MARK_MS = 500 -- how long new requests stand back for an answer tha
 local IDEMPOTENCY_TTL_MS = 86400000
 local IDEMPOTENCY_DIGEST = 16 -- bytes of a body's digest
 
-local FROZEN, KILLED = 1, 2 -- statuses of an account beside 0, active
+local FROZEN, KILLED = 1, 2 -- statuses of an account; 0 is active
 -- An account's signals: first comes the balance below which something is crossed.
 local S_TO, S_AT, S_MARK, S_HOUR_END, S_PACKED = 1, 2, 3, 4, 5
 
@@ -128,7 +128,7 @@ local function pack_scope(s)
 end
 
 -- The records that limits count in, by scope: 0 the account, 1 project, 2 key. `mask` says which
--- of them stand in `values` from `at` on: 1 project, 2 key. `create`: make the missing ones.
+-- of them `values` holds from `at` on: 1 project, 2 key. `create`: make the missing ones.
 local function read_scopes(a, values, at, mask, create)
   local scopes = { nil, nil, [0] = a }
   for scope = 1, 2 do
@@ -159,7 +159,7 @@ local function find_counter(record, scope, id)
   end
 end
 
--- MSET of the given pairs and of the scope records, which stand in KEYS from `at` on.
+-- MSET of the given pairs and of the scope records, whose keys are in KEYS from `at` on.
 local function store(pairs, scopes, at, mask)
   for scope = 1, 2 do
     if mask == scope or mask == 3 then

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- account: creates an account, or changes its terms when the revision given is higher. The shard's
--- record is made with its first account. `bump` raises the revision alone, so that every gate asks
--- for the account anew (a key was revoked).
+-- record is made with its first account. `bump` only raises the revision, so that every gate reads
+-- the account again (a key was revoked).
 --
 -- KEYS[1] shard
 -- KEYS[2] account

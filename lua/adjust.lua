@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- adjust: a signed correction of a wallet, once for ever by its operation id; its facts name the
+-- adjust: a signed correction of a wallet, done once per operation id; its facts name the
 -- event that it corrects. Credit repays the overdraft, the rest becomes a grant that never expires;
 -- debit takes unheld remainders in burn order whatever they are good for, then overdraft.
 --

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- expire: ends a hold whose deadline has passed. Charges the checkpoint, which reserve set and each
--- extend replaced, and gives the rest back. What an expiry shall charge (the input, the whole hold,
+-- extend replaced, and gives the rest back. What an expiry shall charge (the input, the entire hold,
 -- nothing) is thus said by the gate, in quantities.
 --
 -- KEYS[1] due

@@ -12,7 +12,7 @@
 -- ARGV[1] head  <ddddddB: now_ms (0: the ledger's clock), seen_epoch, seen_count, extend_no (from 1, rising), tokens,
 --               ttl_ms, mask of scopes given
 -- ARGV[2] reservation_id
--- ARGV[3] estimate  vector of the whole request
+-- ARGV[3] estimate  vector of the complete request
 -- ARGV[4] checkpoint  vector of what has been used
 --
 -- replies, the first that applies:

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- grant: adds dated credit to a wallet, once for ever by its operation id. What is active now and
+-- grant: adds dated credit to a wallet, done once per operation id. What is active now and
 -- good for every model repays the overdraft first; only the rest becomes the grant's remainder.
 --
 -- KEYS[1] shard

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- refund: gives back what an event charged, or a part of it, once for ever by its operation id; over
+-- refund: gives back what an event charged, or a part of it, done once per operation id; over
 -- all refunds of an event never more than the charge. It goes back to the grants that paid, the
 -- last one first. A grant that was used up and dropped is opened again under its number; what an
 -- expired or voided one had paid, or the overdraft, repays the overdraft, and the rest becomes a

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- settle: replaces a hold by the actual charge and gives the rest back, whatever became of the hold.
 --
--- With no hold and no tombstone it charges all the same, unless it comes too late to be sure that no
+-- With no hold and no tombstone it still charges, unless it comes too late to be sure that no
 -- tombstone was there. On an expired one it charges, or gives back, the difference, once.
 --
 -- KEYS[1] due

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- void: takes back what is left of a grant and ends it, once for ever by its operation id. What
+-- void: takes back what is left of a grant and ends it, done once per operation id. What
 -- running requests hold of it they may still spend; what they give back expires.
 --
 -- KEYS[1] shard

@@ -57,7 +57,7 @@ async def valkey(valkey_socket: Path) -> AsyncIterator[redis.asyncio.Redis]:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Keep the exit status for `.ci/run`: it reruns failed tests, not a run that broke off."""
-    cache = session.config.cache
+    cache = getattr(session.config, "cache", None)  # absent with -p no:cacheprovider
     if cache is not None and not hasattr(session.config, "workerinput"):
         cache.set("creditgate/exit_status", int(exitstatus))
 

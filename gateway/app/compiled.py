@@ -14,7 +14,7 @@ from gateway.app.pricing import PriceFeed
 from gateway.app.roles import CannotServe
 from gateway.dialects import DIALECTS
 from gateway.domain.pricebook import Draft
-from gateway.flow.authentication import Accounts
+from gateway.flow.authentication import Accounts, KnownAccounts
 from gateway.flow.catalog import Catalog, Model
 from gateway.flow.handler import Flow
 from gateway.flow.kept_responses import AnswerStore
@@ -80,9 +80,7 @@ class Compiler:
         models = compile_models(settings, upstreams)
         routes.update(self.local.routes(settings))
         accounts = Accounts(
-            compile_customers(settings),
-            compile_keys(settings),
-            revisions,
+            KnownAccounts(compile_customers(settings), compile_keys(settings), revisions),
             self.ledger.keys,
             pepper=settings.pepper(),
             trusted=compile_trusted_header(settings),

@@ -156,6 +156,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
 
     work: list[Work] = [
         live.keep_alive,
+        records.metrics.registry.keep_folding,
         ledger.refusals.run,
         replay.run,
         keep_prices,

@@ -38,7 +38,7 @@ class LedgerState:
 
 
 class Ledger(Protocol):
-    """Where the wallets are: a server of our own, or one that somebody else runs."""
+    """Where the wallets are: a server that the gate starts, or one that is run elsewhere."""
 
     async def start(self) -> str:
         """Make it reachable; returns its URL. Raises CannotStart."""

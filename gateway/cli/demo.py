@@ -68,7 +68,7 @@ def demo(
     out.print()
     took_s = time.monotonic() - began
     out.print(plain(f"The demo is complete, in {took_s:.0f} s; nothing is left running.", "green"))
-    out.print(plain("`make run` starts a gate of your own to play with.", "dim"))
+    out.print(plain("`make run` starts a gate to experiment with.", "dim"))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ changes a bound here changes it in `lua/_records.lua` too (a test compares them)
 
 import re
 from decimal import Decimal, InvalidOperation, localcontext
+from functools import lru_cache
 from typing import Final
 
 SCALE: Final = 9
@@ -55,6 +56,7 @@ def parse_rate(text: str, *, per: int) -> int:
     return pico
 
 
+@lru_cache(4096)  # the same holds and balances are shown again and again
 def format_amount(nano: int) -> str:
     """Show nano-credits as a plain decimal of credits, without trailing zeros: 1500000000 → "1.5"."""
     whole, rest = divmod(abs(nano), NANO_PER_CREDIT)

@@ -1,10 +1,24 @@
 """The two vectors of quantities that nearly every request needs, packed without a dictionary."""
 
 import struct
+from typing import Final, NamedTuple
 
 from gateway.domain.money import MAX_QUANTITY
 from gateway.domain.pricing import PriceTable
-from gateway.domain.usage import DEFAULT_TIER
+from gateway.domain.usage import DEFAULT_TIER, OUTPUT_UNITS, TOKEN_UNITS, Usage, tier_of
+
+_DOUBLE: Final = struct.Struct("<d").pack
+
+Around = tuple[bytes, bytes, bytes, bool]
+"""What stands before, between and behind two quantities of a vector, and whether they are swapped."""
+
+
+class PackedTokens(NamedTuple):
+    """A vector, with what limits and the expected output count in it."""
+
+    vector: bytes
+    tokens: int
+    output: int
 
 
 class TokenVectors:
@@ -14,19 +28,50 @@ class TokenVectors:
     `prices.vector({"request": 1, …})` for the same quantities; a unit without a price is left out.
     """
 
-    __slots__ = ("_counted", "_pack", "_worst", "_zeros")
+    __slots__ = ("_counted", "_pack", "_places", "_size", "_worst", "_zeros")
 
     def __init__(self, prices: PriceTable) -> None:
         units = len(prices.units)
-        # One place more than there are rows takes what has no price; it is not packed.
+        # One place more than there are rows takes what has no price; its bytes are cut off.
+        self._size = 8 * units
         self._zeros = [0.0] * (units + 1)
-        self._pack = struct.Struct(f"<{units}d").pack
+        self._pack = struct.Struct(f"<{units + 1}d").pack
         request = prices.position("request")
         if request is not None:
             self._zeros[request] = 1.0
-        dearest = prices.worst_units(DEFAULT_TIER)
-        self._worst = tuple(self._place(prices, unit) for unit in dearest)
-        self._counted = tuple(self._place(prices, unit) for unit in ("input", "output"))
+        first, second = prices.worst_units(DEFAULT_TIER)
+        self._worst = self._around(self._place(prices, first), self._place(prices, second))
+        self._counted = self._around(self._place(prices, "input"), self._place(prices, "output"))
+
+        self._places = {
+            unit: (self._place(prices, unit), unit in OUTPUT_UNITS)
+            for unit in TOKEN_UNITS
+            if tier_of(unit) == DEFAULT_TIER
+        }
+
+    def reported(self, usage: Usage, most_tokens: int) -> PackedTokens | None:
+        """Usage that a provider reported for one request.
+
+        None where it is more than a vector of tokens in the default tier, or beyond `most_tokens`:
+        then it has to be judged.
+        """
+        quantities = self._zeros.copy()
+        places = self._places
+        tokens = output = 0
+        for unit, quantity in usage.items():
+            if not quantity:
+                continue
+            place = places.get(unit)
+            if place is None or quantity < 0:
+                return None
+            at, is_output = place
+            quantities[at] += quantity
+            tokens += quantity
+            if is_output:
+                output += quantity
+        if tokens > most_tokens or tokens > MAX_QUANTITY:
+            return None
+        return PackedTokens(self._pack(*quantities)[: self._size], tokens, output)
 
     @staticmethod
     def _place(prices: PriceTable, unit: str) -> int:
@@ -35,21 +80,35 @@ class TokenVectors:
 
     def worst(self, input_tokens: int, output_tokens: int) -> bytes:
         """Every token in the most expensive class that it could fall in. Raises ValueError."""
-        return self._packed(self._worst, input_tokens, output_tokens)
+        if not 0 <= input_tokens <= MAX_QUANTITY >= output_tokens >= 0:
+            raise _out_of_bounds(input_tokens, output_tokens)
+        before, between, behind, swapped = self._worst
+        if swapped:
+            input_tokens, output_tokens = output_tokens, input_tokens
+        packed = before + _DOUBLE(input_tokens) + between + _DOUBLE(output_tokens) + behind
+        return packed[: self._size]
 
     def counted(self, input_tokens: int, output_tokens: int) -> bytes:
         """Tokens as the gate counted them. Raises ValueError."""
-        return self._packed(self._counted, input_tokens, output_tokens)
+        if not 0 <= input_tokens <= MAX_QUANTITY >= output_tokens >= 0:
+            raise _out_of_bounds(input_tokens, output_tokens)
+        before, between, behind, swapped = self._counted
+        if swapped:
+            input_tokens, output_tokens = output_tokens, input_tokens
+        packed = before + _DOUBLE(input_tokens) + between + _DOUBLE(output_tokens) + behind
+        return packed[: self._size]
 
-    def _packed(self, places: tuple[int, ...], input_tokens: int, output_tokens: int) -> bytes:
-        if not (0 <= input_tokens <= MAX_QUANTITY and 0 <= output_tokens <= MAX_QUANTITY):
-            raise ValueError(
-                f"{input_tokens} input or {output_tokens} output tokens are outside"
-                f" 0 … {MAX_QUANTITY}"
-            )
-        quantities = self._zeros.copy()
-        first, second = places
-        quantities[first] += input_tokens
-        quantities[second] += output_tokens
-        del quantities[-1]
-        return self._pack(*quantities)
+    def _around(self, first: int, second: int) -> Around:
+        """The constant bytes around the two places."""
+        zeros = self._pack(*self._zeros)
+        if first == second:  # both without a price: what is written there is cut off
+            return zeros[: 8 * first], b"", b"", False
+        low, high = min(first, second), max(first, second)
+        before, between = zeros[: 8 * low], zeros[8 * low + 8 : 8 * high]
+        return before, between, zeros[8 * high + 8 :], first > second
+
+
+def _out_of_bounds(input_tokens: int, output_tokens: int) -> ValueError:
+    return ValueError(
+        f"{input_tokens} input or {output_tokens} output tokens are outside 0 … {MAX_QUANTITY}"
+    )

@@ -8,11 +8,19 @@ import time
 from asyncio import CancelledError
 
 from gateway.domain.pricing import compile_prices
-from gateway.domain.reservation import Denied, DenyReason, Hold, IdempotencyKey, Quote, Repeated
+from gateway.domain.reservation import (
+    Account,
+    Denied,
+    DenyReason,
+    Hold,
+    IdempotencyKey,
+    Quote,
+    Repeated,
+)
 from gateway.flow.context import RequestContext
+from gateway.flow.denials import refused_by_ledger
 from gateway.flow.last_credit import lower_estimate
 from gateway.flow.rate_fields import rate_fields
-from gateway.flow.refusals import refused_by_ledger
 from gateway.flow.reservation.delivery import Delivery
 from gateway.http.interface import encode_fields
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
@@ -49,9 +57,7 @@ class Admission:
         """
         account = context.account
         assert account is not None
-        quote = await self._ledger.quote(
-            self._ledger.shards.pack(account), QuoteCall(NOTHING, b"", 0, model=model)
-        )
+        quote = await self._quote(account, model)
         reason = quote.decision
         if reason == "allow":
             if quote.available_nano > 0 or context.route.free:
@@ -63,6 +69,24 @@ class Admission:
         raise refused_by_ledger(
             context.denied, insufficient_status=context.route.policy.insufficient_status
         )
+
+    async def check_limits(self, context: RequestContext) -> None:
+        """Refuse a request that the gate answers itself when its key has reached a limit on requests.
+
+        Such a request is not counted itself: it reads what the ledger knows, and costs nothing.
+        Raises Refused, LedgerUnavailable.
+        """
+        account = context.account
+        assert account is not None
+        if account.limits:
+            quote = await self._quote(account)
+            if quote.decision in ("rate_limit", "concurrency_limit"):
+                context.denied = _denied(quote, quote.decision)
+                raise refused_by_ledger(context.denied, insufficient_status=402)
+
+    async def _quote(self, account: Account, model: str | None = None) -> Quote:
+        packed = self._ledger.shards.pack(account)
+        return await self._ledger.quote(packed, QuoteCall(NOTHING, b"", 0, model=model))
 
     async def reserve(self, context: RequestContext, key: IdempotencyKey | None) -> Hold:
         """Hold the estimate, or at the end of the credit what is left of it.

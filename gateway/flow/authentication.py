@@ -49,6 +49,18 @@ class Customer:
     """Limits of some projects alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class KnownAccounts:
+    """What is known of accounts before the first request."""
+
+    customers: Mapping[str, Customer]
+    """By customer id."""
+    keys: Mapping[str, Key]
+    """The configured keys, by digest."""
+    revisions: Mapping[str, int]
+    """account_rev by customer id, as the ledger has them now."""
+
+
 class KeyDirectory(Protocol):
     """The ledger's directory of keys, and the revisions of accounts."""
 
@@ -118,18 +130,15 @@ class Accounts:
 
     def __init__(
         self,
-        customers: Mapping[str, Customer],
-        keys: Mapping[str, Key],
-        revisions: Mapping[str, int],
+        known: KnownAccounts,
         directory: KeyDirectory,
         *,
         pepper: bytes = b"",
         trusted: TrustedHeader | None = None,
     ) -> None:
-        """keys: by digest. revisions: account_rev by customer, as the ledger has them now."""
-        self._customers = customers
-        self._configured = keys
-        self._revisions = dict(revisions)
+        self._customers = known.customers
+        self._configured = known.keys
+        self._revisions = dict(known.revisions)
         self.revision = 0
         """Rises whenever the revision of any account does: what was concluded about accounts before
         must be concluded again."""
@@ -137,7 +146,7 @@ class Accounts:
         self._digest = key_digest(pepper)
         self._trusted = trusted
         self._trusts = lru_cache(_PEERS_REMEMBERED)(trusted.trusts) if trusted else None
-        self._accounts = {digest: self._account(key) for digest, key in keys.items()}
+        self._accounts = {digest: self._account(key) for digest, key in known.keys.items()}
         self._looked_up: dict[str, Account] = {}
         self._unknown: dict[str, float] = {}
         self._vouched: dict[tuple[str, str, str | None], Account] = {}

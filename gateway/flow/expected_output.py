@@ -23,7 +23,7 @@ ENOUGH: Final = 50
 """Answers from which on a quantile is believed. The first to end of many that begin together are the
 short ones: a smaller number would take them for all."""
 MOST_PAIRS: Final = 10_000
-"""Pairs of customer and model; the one that was not met for the longest time is forgotten."""
+"""Pairs of customer and model; the one that was met first is forgotten."""
 
 _EVERYBODY: Final = ""
 
@@ -35,15 +35,21 @@ class ExpectedOutput:
         self._seen: OrderedDict[tuple[str, str], _Histogram] = OrderedDict()
 
     def note(self, customer_id: str, model: str, output: int) -> None:
-        """An answer has ended with so many output tokens."""
-        for pair in ((customer_id, model), (_EVERYBODY, model)):
-            histogram = self._seen.get(pair)
-            if histogram is None:
-                if len(self._seen) >= MOST_PAIRS:
-                    self._seen.popitem(last=False)
-                histogram = self._seen[pair] = _Histogram()
-            self._seen.move_to_end(pair)
-            histogram.note(output)
+        """A response has ended with so many output tokens."""
+        self.outputs_of(customer_id, model).note(output)
+
+    def outputs_of(self, customer_id: str, model: str) -> "Outputs":
+        """Where such responses are counted; may be kept, for many of them."""
+        return Outputs(self._histogram(customer_id, model), self._histogram(_EVERYBODY, model))
+
+    def _histogram(self, customer_id: str, model: str) -> "_Histogram":
+        pair = (customer_id, model)
+        histogram = self._seen.get(pair)
+        if histogram is None:
+            if len(self._seen) >= MOST_PAIRS:
+                self._seen.popitem(last=False)
+            histogram = self._seen[pair] = _Histogram()
+        return histogram
 
     def at_first(self, plan: Plan, streams: bool) -> int | None:
         """What a stream is expected to need, where the policy holds that at first and enough
@@ -71,26 +77,53 @@ def _bucket(output: int) -> int:
 class _Histogram:
     """Counts by the logarithm of the output."""
 
-    __slots__ = ("_counts", "_known", "total")
+    __slots__ = ("_known", "counts", "total")
 
     def __init__(self) -> None:
-        self._counts = array("H", bytes(2 * _BUCKETS))
-        self._known: tuple[float, int] | None = None
+        self.counts = array("H", bytes(2 * _BUCKETS))
         self.total = 0
+        self._known: tuple[int, float, int] | None = None
+        """The quantile of a share when there were so many."""
 
-    def note(self, output: int) -> None:
-        self._counts[_bucket(output)] += 1
-        self.total += 1
+    def fade(self) -> None:
+        """Halve the counts where there are many, so that what was seen long ago fades."""
+        if self.total < MOST_SEEN:
+            return
+        self.counts = array("H", [count // 2 for count in self.counts])
+        self.total = sum(self.counts)
         self._known = None
-        if self.total >= MOST_SEEN:
-            self._counts = array("H", [count // 2 for count in self._counts])
-            self.total = sum(self._counts)
 
     def quantile(self, share: float) -> int:
-        if self._known is None or self._known[0] != share:
-            wanted, bucket = math.ceil(share * self.total), -1
-            while wanted > 0:
-                bucket += 1
-                wanted -= self._counts[bucket]
-            self._known = (share, math.ceil(2 ** (bucket / STEPS_PER_DOUBLING)))
-        return self._known[1]
+        known = self._known
+        if known is not None and known[0] == self.total and known[1] == share:
+            return known[2]
+        wanted, bucket = math.ceil(share * self.total), -1
+        while wanted > 0:
+            bucket += 1
+            wanted -= self.counts[bucket]
+        output = math.ceil(2 ** (bucket / STEPS_PER_DOUBLING))
+        self._known = (self.total, share, output)
+        return output
+
+
+class Outputs:
+    """Counts the responses of one model to one customer, and with those to all customers."""
+
+    __slots__ = ("_all", "_own")
+
+    def __init__(self, own: _Histogram, of_all: _Histogram) -> None:
+        self._own = own
+        self._all = of_all
+
+    def note(self, output: int) -> None:
+        """A response has ended with so many output tokens."""
+        bucket = _bucket(output)
+        # Every request comes here: hence without a call for each of the two.
+        own, of_all = self._own, self._all
+        own.counts[bucket] += 1
+        own.total += 1
+        of_all.counts[bucket] += 1
+        of_all.total += 1
+        if of_all.total >= MOST_SEEN or own.total >= MOST_SEEN:
+            own.fade()
+            of_all.fade()

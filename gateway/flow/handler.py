@@ -21,6 +21,7 @@ from gateway.flow.admission import Admission, RepeatedRequest, StaleAccount
 from gateway.flow.authentication import Accounts
 from gateway.flow.catalog import Catalog, Model, Route
 from gateway.flow.context import RequestContext
+from gateway.flow.denials import refused_by_ledger
 from gateway.flow.envelope import common_fields
 from gateway.flow.estimate import estimate_request
 from gateway.flow.idempotency import Repeats, idempotency_of, read_name
@@ -29,14 +30,14 @@ from gateway.flow.observer import Observer
 from gateway.flow.plan import Plan
 from gateway.flow.refusals import (
     INTERNAL,
+    Particulars,
     Refused,
     as_refused,
     refusal_headers,
-    refused_by_ledger,
     refused_by_upstream,
 )
 from gateway.flow.relay import relay
-from gateway.flow.request_body import read_asked, read_body_facts, read_body_head
+from gateway.flow.request_body import read_asked, read_body_head, read_in_thread, reads_inline
 from gateway.flow.reservation.reservation import (
     Reservation,
     ReservationServices,
@@ -90,6 +91,8 @@ class Flow:
                 return
             known = await self._know(context)
             if context.route.local is not None:
+                if not context.route.public:
+                    await self._services.admission.check_limits(context)
                 await context.route.local(exchange, known.account, context.request_id)
             else:
                 await self._forward(context, known)
@@ -155,12 +158,14 @@ class Flow:
                 head.memo = known
         context.route = route = known.route
         context.route_path = route.path
-        context.dialect = dialect = route.dialect
-        context.account = account = known.account
+        context.dialect = route.dialect
+        context.account = known.account
         context.retry_count = known.retry_count
-        exchange.also = common_fields(dialect, context.request_id) + known.also
-        if account is not None:
-            exchange.owner = account.key_id
+        exchange.also = known.also
+        if known.names_request:
+            exchange.also += common_fields(route.dialect, context.request_id)
+        if known.account is not None:
+            exchange.owner = known.account.key_id
         if self.draining and not route.public:
             raise Refused("shutting_down", "The gate is shutting down. Try again.")
         return known
@@ -175,6 +180,7 @@ class Flow:
         known.route = context.route = route = self._route(exchange)
         context.route_path = route.path
         context.dialect = route.dialect
+        known.names_request = route.dialect.api == "anthropic"
         exchange.also = common_fields(route.dialect, context.request_id) + known.also
         if self.draining and not route.public:
             raise Refused("shutting_down", "The gate is shutting down. Try again.")
@@ -184,7 +190,7 @@ class Flow:
             )
             known.revision = accounts.revision
         if route.local is None:
-            context.name = read_name(exchange)
+            known.name = read_name(exchange)
             known.body = read_body_head(exchange, route.dialect)
         return known
 
@@ -204,19 +210,22 @@ class Flow:
             raise Refused(
                 "method_not_allowed",
                 f"{exchange.path} takes {', '.join(sorted(methods))}, not {exchange.method[:20]}.",
-                headers=(("allow", ", ".join(sorted(methods))),),
+                Particulars(headers=(("allow", ", ".join(sorted(methods))),)),
             )
         return route
 
     async def _read(self, context: RequestContext, known: KnownHead) -> None:
         """Read the body. A client without credit is refused before its large body is read."""
         exchange, route = context.exchange, context.route
-        context.name = read_name(exchange)
+        context.name = known.name
         length = exchange.content_length
-        if length is None or length > LARGE_BODY_BYTES or exchange.header("expect") is not None:
+        if known.expects or length is None or length > LARGE_BODY_BYTES:
             await self._services.admission.check_credit(context)
         context.asked = await read_asked(exchange, known.body, self.catalog.max_body_bytes)
-        context.facts = await read_body_facts(context.asked, route.dialect, route.reading)
+        if reads_inline(context.asked.body):
+            context.facts = route.dialect.read(context.asked, route.reading)
+        else:
+            context.facts = await read_in_thread(context.asked, route.dialect, route.reading)
 
     async def _refresh(self, context: RequestContext) -> KnownHead:
         """Conclude again after the ledger has said that the account changed."""
@@ -281,7 +290,7 @@ class Flow:
         task = current_task()
         assert task is not None
         reservation.interrupt = task.cancel
-        exchange.limit_after_gone(reservation.linger_ms, task.cancel, reservation.leaving)
+        exchange.on_gone(reservation.client_left)
         options = plan.forward_options(facts, context.estimate.lowered)
         target = dialect.forward_target(facts, options, exchange.path)
         if exchange.query:

@@ -5,13 +5,13 @@ the caller's API defines and the operator names for the upstream passes (`dialec
 answer, what describes the answer passes; what describes the operator's account with the provider
 (rate limits, organisation, cookies) or imitates the gate does not.
 
-What becomes of a name is decided once and remembered: a request only looks names up.
+Each name is decided once and remembered; a request only looks names up.
 """
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 
 from gateway.dialects.passing import (
@@ -20,112 +20,11 @@ from gateway.dialects.passing import (
     REQUEST_FIELDS,
     passing_betas,
 )
-from gateway.http.interface import Headers, encode_fields
-
-HOP_BY_HOP: Final = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-
-_NEVER_FORWARDED: Final = HOP_BY_HOP | {
-    "host",
-    "content-length",
-    "content-encoding",
-    "content-type",
-    "accept-encoding",
-    "expect",
-    "authorization",
-    "x-api-key",
-    "x-goog-api-key",
-    "api-key",
-    "cookie",
-    "forwarded",
-    "via",
-    "x-real-ip",
-    "x-request-id",
-    "idempotency-key",  # two customers may use the same one, and the provider sees one account
-    "openai-organization",
-    "openai-project",
-}
-
-_NEVER_FORWARDED_PREFIXES: Final = ("x-forwarded-", "x-credits-", "x-creditgate-", "x-original-")
-
-_PLAIN_NAME: Final = re.compile(r"[a-z0-9-]+", re.ASCII)
+from gateway.flow.header_names import NEVER_FORWARDED, RETURNED
+from gateway.http.interface import FieldNames, Headers, encode_fields
 
 _UNCODED: Final = (b"accept-encoding", b"identity")
 """What is coded cannot be metered without decoding it."""
-
-
-def may_forward(name: str) -> bool:
-    """Whether a configuration can have a header field of callers reach an upstream; name in lower
-    case. Servers that read fields as variables take `x_team` for `x-team`, so only one of them may."""
-    plain = _PLAIN_NAME.fullmatch(name) is not None
-    return plain and name not in _NEVER_FORWARDED and not name.startswith(_NEVER_FORWARDED_PREFIXES)
-
-
-RETURNED: Final = frozenset(
-    {
-        "cache-control",
-        "content-disposition",
-        "content-encoding",
-        "content-language",
-        "content-type",
-        "etag",
-        "expires",
-        "last-modified",
-        "openai-model",
-        "openai-processing-ms",
-        "openai-version",
-        "retry-after",
-        "retry-after-ms",
-        "vary",
-    }
-)
-"""Fields of an answer that the client sees, in lower case."""
-
-_NEVER_RETURNED: Final = HOP_BY_HOP | {
-    "alt-svc",
-    "anthropic-organization-id",
-    "clear-site-data",
-    "content-length",
-    "date",
-    "idempotent-replayed",
-    "openai-organization",
-    "openai-project",
-    "request-id",
-    "set-cookie",
-    "strict-transport-security",
-    "www-authenticate",
-    "x-accel-redirect",
-    "x-error-source",
-    "x-request-id",
-    "x-should-retry",
-    "x-upstream-request-id",
-}
-_NEVER_RETURNED_PREFIXES: Final = (
-    "access-control-",
-    "anthropic-ratelimit-",
-    "x-accel-",
-    "x-credits-",
-    "x-creditgate-",
-    "x-ratelimit-",
-)
-
-
-def may_return(name: str) -> bool:
-    """Whether a configuration can have a header field of an upstream reach clients; name in lower
-    case."""
-    return name not in _NEVER_RETURNED and not name.startswith(_NEVER_RETURNED_PREFIXES)
-
 
 _UPSTREAM_IDS: Final = frozenset({"x-request-id", "request-id"})
 UPSTREAM_ID: Final = "x-upstream-request-id"
@@ -161,7 +60,7 @@ class Forwarding:
         """added: credential and configured fields."""
         passing = passing or Passing()
         replaced = {name.decode().lower() for name, _ in added}
-        self._dropped = _NEVER_FORWARDED | replaced | passing.internal
+        self._dropped = NEVER_FORWARDED | replaced | passing.internal
         self._passing = passing.request
         self._betas = HARMLESS_BETAS | passing.betas
         self._added = tuple(added)
@@ -217,71 +116,90 @@ class ResponseHead:
 
     lines:            those that the client sees, encoded; the upstream's request id under the name
                       `x-upstream-request-id`
+    media_type:       in lower case
     content_encoding: None when the body is not encoded
     request_id:       the upstream's id of the request, at most 200 characters
     """
 
     __slots__ = ("content_encoding", "lines", "media_type", "request_id")
 
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.media_type = b""
-        self.content_encoding: bytes | None = None
-        self.request_id: str | None = None
+    def __init__(
+        self,
+        lines: bytes,
+        media_type: str,
+        content_encoding: bytes | None,
+        request_id: str | None,
+    ) -> None:
+        self.lines = lines
+        self.media_type = media_type
+        self.content_encoding = content_encoding
+        self.request_id = request_id
 
 
-_PASSES: Final = 0
-_MEDIA_TYPE: Final = 1
-_CONTENT_ENCODING: Final = 2
-_REQUEST_ID: Final = 3
+class Layout:
+    """How to read responses that name the same fields in the same order.
+
+    template, pick: the encoded lines for the client, and the values that go into them
+    The other attributes are the places of what the gate reads; −1 where it is absent.
+    """
+
+    __slots__ = ("coding_at", "id_at", "of", "pick", "template", "type_at")
+
+    def __init__(self, of: "Returning", names: Sequence[bytes]) -> None:
+        self.of = of
+        self.type_at = self.coding_at = self.id_at = -1
+        places: list[int] = []
+        lines: list[bytes] = []
+        for at, name in enumerate(names):
+            low = name.decode("latin-1").lower()
+            if low in _UPSTREAM_IDS:
+                if self.id_at >= 0:
+                    continue  # a provider that says it under both names
+                self.id_at = at
+                low = UPSTREAM_ID
+            elif low not in of.returned:
+                continue
+            elif low == "content-type":
+                self.type_at = at
+            elif low == "content-encoding":
+                self.coding_at = at
+            places.append(at)
+            lines.append(low.encode().replace(b"%", b"%%") + b": %b\r\n")
+        self.template = b"".join(lines)
+        # The getter gives a tuple for several places alone; two of a kind are never shown.
+        self.pick = itemgetter(*places) if places else None
 
 
 class Returning:
     """Decides which fields of an upstream's responses the client sees."""
 
-    __slots__ = ("_decided", "_returned")
+    __slots__ = ("returned",)
 
     def __init__(self, returned: frozenset[str] = RETURNED) -> None:
         """returned: names in lower case, in addition to the upstream's request id."""
-        self._returned = returned
-        self._decided: dict[bytes, tuple[bytes, int] | None] = {}
+        self.returned = returned
 
-    def read(self, fields: Headers) -> ResponseHead:
-        """Read a response's fields once."""
-        head = ResponseHead()
-        lines = head.lines
-        decided = self._decided
-        for name, value in fields:
-            if name not in decided:
-                self._decide(name)
-            decision = decided[name]
-            if decision is None:
-                continue
-            start, meaning = decision
-            if meaning:
-                if meaning == _MEDIA_TYPE:
-                    head.media_type = value
-                elif meaning == _CONTENT_ENCODING:
-                    head.content_encoding = value
-                elif head.request_id is None:
-                    value = value[:_MAX_ID_CHARS]
-                    head.request_id = value.decode("latin-1")
-                else:
-                    continue  # a provider that says it under both names
-            lines.append(b"%b%b\r\n" % (start, value))
-        return head
-
-    def _decide(self, name: bytes) -> None:
-        if len(self._decided) >= _NAMES_REMEMBERED:
-            self._decided.clear()  # an upstream that invents names costs a decision each
-        low = name.decode("latin-1").lower()
-        if low in _UPSTREAM_IDS:
-            self._decided[name] = UPSTREAM_ID.encode() + b": ", _REQUEST_ID
-        elif low not in self._returned:
-            self._decided[name] = None
-        else:
-            meaning = _MEANINGS.get(low, _PASSES)
-            self._decided[name] = low.encode() + b": ", meaning
+    def read(self, names: FieldNames, values: Sequence[bytes]) -> ResponseHead:
+        """Read a response's fields once; what follows from their names is kept with the names."""
+        layout = names.memo
+        if not isinstance(layout, Layout) or layout.of is not self:
+            layout = names.memo = Layout(self, names.names)
+        at = layout.id_at
+        request_id = None
+        if at >= 0:
+            value = values[at]
+            if len(value) > _MAX_ID_CHARS:
+                values = [*values[:at], value[:_MAX_ID_CHARS], *values[at + 1 :]]
+            request_id = values[at].decode("latin-1")
+        pick, type_at, coding_at = layout.pick, layout.type_at, layout.coding_at
+        return ResponseHead(
+            b"" if pick is None else layout.template % pick(values),
+            "" if type_at < 0 else _lower(values[type_at]),
+            None if coding_at < 0 else values[coding_at],
+            request_id,
+        )
 
 
-_MEANINGS: Final = {"content-type": _MEDIA_TYPE, "content-encoding": _CONTENT_ENCODING}
+@lru_cache(_NAMES_REMEMBERED)
+def _lower(media_type: bytes) -> str:
+    return media_type.decode("latin-1").lower()

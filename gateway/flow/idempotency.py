@@ -22,7 +22,7 @@ from gateway.domain.money import format_amount
 from gateway.domain.reservation import IdempotencyKey, Repeated
 from gateway.flow.context import RequestContext
 from gateway.flow.kept_responses import AnswerStore, KeptAnswer
-from gateway.flow.refusals import Refused
+from gateway.flow.refusals import Particulars, Refused
 from gateway.http.interface import Exchange, encode_fields
 from gateway.ledger.codec.records import Ended, Reservation
 
@@ -91,17 +91,19 @@ class Repeats:
                 "unprocessable",
                 f"This Idempotency-Key was sent with another body before, by request {first}."
                 " Repeat that body, or use a new key.",
+                Particulars(reason="idempotency_key_reused"),
                 code="idempotency_key_reused",
-                reason="idempotency_key_reused",
             )
         record = await self._find_record(customer_id, first)
         if isinstance(record, Reservation):
             raise Refused(
                 "conflict",
                 f"The request with this Idempotency-Key still runs: {first}. Try again shortly.",
+                Particulars(
+                    reason="request_in_progress",
+                    detail={"reason": "request_in_progress", "request_id": first},
+                ),
                 code="request_in_progress",
-                reason="request_in_progress",
-                detail={"reason": "request_in_progress", "request_id": first},
             )
         kept = await self._answers.find(first) if context.plan.policy.keep_answers else None
         if kept is None:
@@ -125,8 +127,7 @@ def _already_done(reservation_id: str, charge: Charge | None) -> Refused:
         "already_done",
         f"The request with this Idempotency-Key has been done{cost}: {reservation_id}. Its answer is"
         " not kept. Use a new key to run it again.",
-        reason="already_done",
-        detail=detail,
+        Particulars(reason="already_done", detail=detail),
     )
 
 

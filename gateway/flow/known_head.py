@@ -27,13 +27,16 @@ class KnownHead:
     account:     None on public routes
     body:        how the body is sent
     also:        encoded fields that every response to it carries, apart from the request's id
+    name:        the client's Idempotency-Key, None when it gives none
+    expects:     the client waits for 100 (Continue) before it sends its body
+    names_request: whether responses carry the request's id under the dialect's own name too
     retry_count: an SDK's own count of its retries
     plans:       by the name of the model as the client writes it
     """
 
     __slots__ = (
-        "_forwarded", "account", "accounts", "also", "body", "catalog", "head", "plans",
-        "retry_count", "revision", "route", "shows_cost",
+        "_forwarded", "account", "accounts", "also", "body", "catalog", "expects", "head", "name",
+        "names_request", "plans", "retry_count", "revision", "route",
     )  # fmt: skip
 
     def __init__(self, head: RequestHead, catalog: Catalog, accounts: Accounts) -> None:
@@ -46,7 +49,9 @@ class KnownHead:
         self.body: BodyHead
         self.also = b""
         self.retry_count = head.header("x-stainless-retry-count")
-        self.shows_cost = bool(head.header("x-credits-trailer"))
+        self.names_request = False
+        self.name: str | None = None
+        self.expects = head.header("expect") is not None
         self.plans: dict[str, Plan] = {}
         self._forwarded: dict[tuple[Forwarding, str | None], bytes] = {}
 

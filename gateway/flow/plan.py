@@ -4,8 +4,9 @@ A request looks its plan up; everything that does not depend on the request is d
 """
 
 from dataclasses import replace
+from typing import Protocol
 
-from gateway.dialects.base import ForwardOptions, RequestFacts
+from gateway.dialects.base import Dialect, ForwardOptions, RequestFacts
 from gateway.domain.reservation import Account
 from gateway.domain.usage_facts import RequestLabels
 from gateway.flow.catalog import Catalog, Model, Policy, Route
@@ -15,11 +16,21 @@ from gateway.ledger.codec.usage_facts import FactsPacker
 from gateway.ledger.shards import Shards
 
 
+class Noting(Protocol):
+    """What learns how much output responses have."""
+
+    def note(self, output: int) -> None:
+        """A response has ended with so many output tokens."""
+        ...
+
+
 class Plan:
     """Account, route and model of a request, with what follows from the three.
 
     facts_packer: packs the facts of their usage events
     packed:       the account in packed form, once `pack` has made it
+    meters_by_head: whether the meter reads the head of a response too
+    outputs:      takes the output of its responses; see `ExpectedOutput`
     shows_tier:   whether the event names the service tier
     """
 
@@ -29,7 +40,9 @@ class Plan:
         "account",
         "catalog",
         "facts_packer",
+        "meters_by_head",
         "model",
+        "outputs",
         "packed",
         "policy",
         "route",
@@ -43,8 +56,10 @@ class Plan:
         self.route = route
         self.model = model
         self.policy: Policy = route.policy
+        self.meters_by_head = type(route.dialect).meter_answer is not Dialect.meter_answer
         self.shows_tier = len(model.prices.service_tiers) > 1
         self._default = default_output(model, self.policy)
+        self.outputs: Noting | None = None
         self._scoped: ForwardOptions | None = None
         labels = RequestLabels(
             customer_id=account.customer_id,

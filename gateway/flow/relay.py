@@ -47,52 +47,55 @@ async def relay(
     credential, which the client does not see.
     """
     plan, facts, progress = context.plan, context.facts, reservation.progress
-    dialect = context.route.dialect
-    head = plan.model.forwarding.returning.read(response.headers)
+    dialect = plan.route.dialect
+    head = plan.model.forwarding.returning.read(response.names, response.values)
     status = progress.status = response.status
     reservation.event.upstream_request_id = head.request_id
-    failed = status >= 400
-    media_type = head.media_type.decode("latin-1").lower()
+    failed, free = status >= 400, plan.model.free
     start = b""
-    if (
-        dialect.reads_start
-        and not plan.model.free
-        and not failed
-        and not media_type.startswith(EVENT_STREAM)
-    ):
+    complete = response.done
+    if complete:
+        start = response.take()
+    elif dialect.reads_start and not (failed or free or head.media_type.startswith(EVENT_STREAM)):
         start = await _read_start(response)
-    free = plan.model.free
-    streams = free or dialect.streams(facts, media_type, start)
-    streaming = progress.streaming = streams and not failed
+    streams = not failed and (free or dialect.streams(facts, head.media_type, start))
+    progress.streaming = streams
     if free:
         tap = Tap(Unmetered(), None)
     else:
-        answered = Answered(status, response.headers, context.sent_at, start)
-        meter = dialect.meter_answer(facts, answered, streaming=streaming)
+        if plan.meters_by_head:
+            answered = Answered(status, response.headers, context.sent_at, start)
+            meter = dialect.meter_answer(facts, answered, streaming=streams)
+        else:
+            meter = dialect.meter(facts, streaming=streams)
         reservation.facts = meter.facts
         tap = Tap(meter, decoder_of(response, head.content_encoding))
     if status in AUTH_STATUSES:
-        await _discard(response, reservation, tap)
+        await _discard(Relayed(context, response, reservation, tap, head), start)
         raise UpstreamAuthError(status)
-    head.lines.append(b"x-request-id: %b\r\n" % context.request_id.encode())
+    head.lines += b"x-request-id: %b\r\n" % context.request_id.encode()
     if not free:
         held = format_amount(reservation.hold.held_nano)
-        head.lines.append(b"x-credits-reserved: %b\r\n" % held.encode())
+        head.lines += b"x-credits-reserved: %b\r\n" % held.encode()
     if failed:
-        head.lines.append(_FROM_UPSTREAM)
-    if reservation.estimate.lowered is not None:
-        head.lines.append(b"x-credits-max-tokens: %d\r\n" % reservation.estimate.lowered)
+        head.lines += _FROM_UPSTREAM
+    lowered = reservation.estimate.lowered
+    if lowered is not None:
+        head.lines += b"x-credits-max-tokens: %d\r\n" % lowered
     relayed = Relayed(context, response, reservation, tap, head)
-    if streaming:
-        tap.takes_comments &= media_type.startswith(EVENT_STREAM) or form_of(start) == "events"
+    if streams:
+        tap.takes_comments &= head.media_type.startswith(EVENT_STREAM) or form_of(start) == "events"
         await relay_stream(relayed, start)
+    elif complete:
+        tap.feed(start)
+        await _answer(relayed, start)
     else:
         await _relay_complete(relayed, start)
 
 
 async def _relay_complete(relayed: Relayed, start: bytes) -> None:
     """Pass on a response that does not stream."""
-    reservation, response, tap = relayed.reservation, relayed.response, relayed.tap
+    response, tap = relayed.response, relayed.tap
     pieces: list[bytes] = []
     size = 0
     while piece := start or await response.read():
@@ -103,16 +106,22 @@ async def _relay_complete(relayed: Relayed, start: bytes) -> None:
         if size > WHOLE_ANSWER_MAX_BYTES:
             await _relay_large(relayed, pieces)
             return
+    await _answer(relayed, b"".join(pieces))
+
+
+async def _answer(relayed: Relayed, body: bytes) -> None:
+    """Settle a response that has arrived completely, and pass it on with its cost."""
+    reservation, tap = relayed.reservation, relayed.tap
     tap.finish()
     reservation.progress.advance("complete")
-    body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     if reservation.idempotency is not None and not tap.coded:
-        reservation.keep(response.status, relayed.head.media_type, body)
+        reservation.keep(relayed.response.status, relayed.head.media_type, body)
+    plan = reservation.plan
     cost = b""
-    if reservation.plan.policy.answer_cost_header and not reservation.plan.model.free:
+    if plan.policy.answer_cost_header and not plan.model.free:
         cost = await cost_fields(reservation)
-    fields = b"".join(relayed.head.lines) + (cost or remaining_field(reservation))
-    await relayed.context.exchange.answer(response.status, fields, body)
+    fields = relayed.head.lines + (cost or remaining_field(reservation))
+    await relayed.context.exchange.answer(relayed.response.status, fields, body)
 
 
 async def _relay_large(relayed: Relayed, pieces: list[bytes]) -> None:
@@ -120,7 +129,7 @@ async def _relay_large(relayed: Relayed, pieces: list[bytes]) -> None:
     exchange, response = relayed.context.exchange, relayed.response
     progress, tap = relayed.reservation.progress, relayed.tap
     progress.streaming = True  # from here on the client has what has arrived
-    fields = b"".join(relayed.head.lines) + remaining_field(relayed.reservation)
+    fields = relayed.head.lines + remaining_field(relayed.reservation)
     try:
         await exchange.start(response.status, fields, None)
         await exchange.write(b"".join(pieces))
@@ -136,13 +145,14 @@ async def _relay_large(relayed: Relayed, pieces: list[bytes]) -> None:
     await exchange.end()
 
 
-async def _discard(response: UpstreamResponse, reservation: Reservation, tap: Tap) -> None:
+async def _discard(relayed: Relayed, start: bytes) -> None:
     """Read a failed response for the usage in it, and pass nothing on."""
-    progress = reservation.progress
+    response, tap, progress = relayed.response, relayed.tap, relayed.reservation.progress
     progress.flag("upstream_auth")
     size = 0
     with suppress(UpstreamError):  # its status has said what matters
-        while piece := await response.read():
+        while piece := start or await response.read():
+            start = b""
             tap.feed(piece)
             size += len(piece)
             if size > DISCARDED_MAX_BYTES:

@@ -20,7 +20,7 @@ from typing import Final
 from gateway.dialects.base import Asked, Dialect, ReadOptions, RequestFacts
 from gateway.dialects.content_encoding import BadCoding, decode_pieces, knows_coding
 from gateway.dialects.reading.value_count import mark_count
-from gateway.flow.refusals import Refused
+from gateway.flow.refusals import Particulars, Refused
 from gateway.http.interface import Exchange
 
 KEPT_BYTES: Final = 1 << 20
@@ -77,10 +77,8 @@ async def read_asked(exchange: Exchange, head: BodyHead, limit_bytes: int) -> As
     return Asked(exchange.method, exchange.path, head.query, exchange.headers(), body)
 
 
-async def read_body_facts(asked: Asked, dialect: Dialect, options: ReadOptions) -> RequestFacts:
-    """What a request asks for. Raises BadRequest."""
-    if reads_inline(asked.body):
-        return dialect.read(asked, options)
+async def read_in_thread(asked: Asked, dialect: Dialect, options: ReadOptions) -> RequestFacts:
+    """What a request with a large body asks for. Raises BadRequest."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_reading_thread, dialect.read, asked, options)
 
@@ -105,7 +103,7 @@ def body_coding(exchange: Exchange) -> str | None:
             "unsupported_media",
             f"The content coding {', '.join(names)[:64]!r} is not supported. Send the body as it is,"
             " or in one of gzip, deflate, br and zstd.",
-            headers=(ACCEPTED,),
+            Particulars(headers=(ACCEPTED,)),
         )
     return names[0]
 

@@ -7,8 +7,9 @@ from typing import Final
 from gateway.dialects.base import Refusal
 from gateway.domain.money import format_amount
 from gateway.flow.context import RequestContext
+from gateway.flow.denials import refused_growth
 from gateway.flow.headers import ResponseHead
-from gateway.flow.refusals import Refused, refused_by_kill, refused_growth
+from gateway.flow.refusals import Refused, refused_by_kill
 from gateway.flow.reservation.reservation import Reservation
 from gateway.flow.tap import Tap
 from gateway.http.interface import ClientGone, UpstreamError, UpstreamResponse
@@ -36,7 +37,7 @@ async def relay_stream(relayed: Relayed, start: bytes) -> None:
     """
     context, response, reservation = relayed.context, relayed.response, relayed.reservation
     exchange, tap, progress = context.exchange, relayed.tap, reservation.progress
-    fields = b"".join(relayed.head.lines) + remaining_field(reservation)
+    fields = relayed.head.lines + remaining_field(reservation)
     try:
         await exchange.start(response.status, fields, None)
         while True:

@@ -334,10 +334,10 @@ class AccountStore:
     async def revoke_key(
         self, wallets: Wallets, key_id: str, *, kill: bool = False
     ) -> StoredKey | None:
-        """Revoke a key for ever; None when there is no such key.
+        """Revoke a key permanently; None when no such key exists.
 
-        The customer's revision is raised after it, so that every gate looks the key up anew at
-        its next request. Called again after a failure, it does both again.
+        The customer's revision is raised afterwards, so every gate looks the key up again at its
+        next request. Calling it again after a failure repeats both steps.
         kill: cut its running answers, too
         """
         for key in await self.list_keys():
@@ -367,7 +367,7 @@ class AccountStore:
         return PriceBooks(self._client, namespace=self.keys.namespace)
 
     async def put_prices(self, tables: Iterable[PriceTable]) -> None:
-        """Keep each version's rows, once for ever. Raises PricesChanged."""
+        """Store each version's rows permanently. Raises PricesChanged."""
         by_version = {table.price_version: packb([table.rows, table.cost_rows]) for table in tables}
         if not by_version:
             return

@@ -44,7 +44,7 @@ class ShardSnapshot:
 
 
 class Audit:
-    """Reads the ledger of one namespace, beside whatever else runs on it."""
+    """Reads the ledger of one namespace while other clients use it."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client = client
@@ -153,7 +153,7 @@ class Audit:
     async def reservations(self) -> AsyncIterator[list[tuple[int, str, Reservation | Ended]]]:
         """Every reservation, pending or ended, in pages of shard, id and record.
 
-        A walk beside a running system: what begins or ends meanwhile may be in it or not.
+        Walks a running system: what begins or ends meanwhile may or may not be included.
         Raises LedgerUnavailable.
         """
         marks = {self.keys.prefix(n) + b"r:": n for n in range(self.keys.shard_count)}

@@ -1,8 +1,8 @@
-"""The news that an account was changed, for those gates that hear it.
+"""Announces that an account was changed, so that gates react before the next checkpoint.
 
-Invariants: a message says no more than whose account to look at, and nobody relies on it. What has
-become of the account stands in the ledger, and every running answer asks there at each
-checkpoint; a message makes it ask at once. So a lost one costs an interval, a forged one nothing.
+Invariants: a message names an account and nothing else, and no behaviour depends on its arrival. The
+state of the account is in the ledger, and every running answer reads it at each checkpoint; a message
+makes it read at once. A lost message costs one interval, a forged one nothing.
 """
 
 from collections.abc import Callable

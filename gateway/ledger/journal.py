@@ -10,7 +10,7 @@ Invariants:
   lock is free is an orphan: `replay_orphan` delivers it and removes it.
 
 Layout: records of `length u32, crc32 u32` (little-endian, of the payload), payload: a msgpack
-map. What follows the last whole record is torn: it was never acknowledged, and is ignored. What
+map. What follows the last complete record is torn: it was never acknowledged, and is ignored. What
 does not match its checksum is damage: the file is kept as `NAME.damaged` for people to look at.
 """
 
@@ -38,7 +38,7 @@ says that this record can never be delivered."""
 REPLAY_CONCURRENCY: Final = 64
 _HEAD: Final = struct.Struct("<II")
 LARGEST_RECORD_BYTES: Final = 256 << 10
-_READ_BYTES: Final = _HEAD.size + LARGEST_RECORD_BYTES  # so that a whole record is always seen
+_READ_BYTES: Final = _HEAD.size + LARGEST_RECORD_BYTES  # a complete record always fits
 
 
 class JournalFull(Exception):
@@ -131,7 +131,7 @@ class SettleJournal:
             while self._delivered < self._size:
                 chunk = await self._in_thread(_read, self._fd, self._delivered, self._size)
                 batch = list(_batch(chunk))
-                assert batch, "a record of our own is not whole"
+                assert batch, "a record that the gate wrote is incomplete"
                 outcome = await _deliver_all([record for record, _ in batch], deliver)
                 delivered += outcome.delivered
                 if outcome.unavailable:

@@ -1,8 +1,8 @@
-"""Reads the outbox: what the scripts wrote beside each balance change, joined into events.
+"""Reads the outbox: what the scripts wrote with each balance change, joined into events.
 
 Invariants: reading never loses an entry and never fails on one. What cannot be decoded comes out as
-a dead letter at its place, so that the numbering stays whole. The layout of an entry stands
-in `lua/README.md` (stamp and facts); who changes it there changes `decode_entry`.
+a dead letter at its place, so that the numbering has no gaps. `lua/README.md` (stamp and facts)
+describes the layout of an entry; a change there needs the same change in `decode_entry`.
 """
 
 import asyncio

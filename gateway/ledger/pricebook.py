@@ -247,7 +247,7 @@ class PriceBooks:
         return Taken(current.number, "pending", current.from_ms, changes)
 
     async def _keep(self, prices: Mapping[str, Price]) -> None:
-        """Each price, once for ever."""
+        """Store each price, permanently."""
         if not prices:
             return
         async with self._client.pipeline(transaction=False) as pipe:
@@ -257,7 +257,7 @@ class PriceBooks:
                 await pipe.execute()
 
     async def _change(self, change: Callable[["_Pointer", int], Awaitable["_Change[T]"]]) -> T:
-        """Change the pointer, and keep a new book, in one step. Begins anew if it lost a race."""
+        """Change the pointer, and keep a new book, in one step. Starts over after losing a race."""
         for _ in range(_TRIES):
             async with self._client.pipeline(transaction=True) as pipe:
                 with unavailable():

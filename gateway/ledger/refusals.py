@@ -1,9 +1,9 @@
 """Refusals of the last days, kept in one capped stream so that `why` can explain them.
 
 Not part of the ledger: nothing is reserved or charged by a refusal, and an unfunded caller
-must not fill the memory. Hence the law: noting one costs the hot path an append to a bounded
-queue that forgets its oldest; the stream is capped by number and by age; what cannot be
-written is counted, not retried for ever.
+must not fill the memory. Hence the invariants: noting one costs the hot path an append to a
+bounded queue that drops its oldest entry; the stream is capped by number and by age; what cannot
+be written is counted, not retried.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ class RefusalLog:
         queue.append(refused)
 
     async def run(self) -> None:
-        """Write what was noted, a few times a second, until cancelled; then once more."""
+        """Write what was noted, a few times a second, until cancelled; then a last time."""
         try:
             while True:
                 await asyncio.sleep(self._flush_s)
@@ -134,7 +134,7 @@ async def find_refusal(
 ) -> NotedRefusal | None:
     """The refusal of a request, searched backwards among the latest `most`.
 
-    progress: told how many were looked at so far. Raises LedgerUnavailable.
+    progress: called with the number of entries searched so far. Raises LedgerUnavailable.
     """
     wanted, stream = request_id.encode(), Keys(namespace).common(NAME)
     end, seen = b"+", 0

@@ -5,7 +5,7 @@ cancellation; the scripts recognise the operation by its id. A word that a scrip
 list is a `LedgerBug`. Amounts are nano-credits, times Unix ms by the ledger's clock.
 
 A call may find that a hold counts in scope records that the account's limits no longer name
-(`wrong_scopes`, after a change of limits or from a journal): it is sent once more with those.
+(`wrong_scopes`, after a change of limits or from a journal): the call is repeated with those scopes.
 """
 
 import time

@@ -1,9 +1,9 @@
-"""Requests that were charged and whose clients got no whole answer, told among the workers of all
-gates, so that whoever gets the retry knows it for one.
+"""Shares, among the workers of all gates, which requests were charged but never fully delivered, so
+that the worker that receives a retry recognises it.
 
-Not part of the ledger: nothing is charged or refused by what is told here, and it is told for ten
-minutes. Hence the law: telling costs a request an append to a bounded queue; what cannot be written
-soon is forgotten; a request that is answered costs nothing at all.
+Not part of the ledger: notes charge and refuse nothing, and they are kept for ten minutes.
+Invariants: a note costs a request an append to a bounded queue; notes that cannot be written soon
+are dropped; a request that is answered costs nothing.
 
 One stream for all shards, `unanswered`: each worker reads all of it as it comes.
 """
@@ -27,7 +27,7 @@ BLOCK_MS: Final = 2000
 AGAIN_S: Final = 1.0
 
 Kind = Literal[
-    "unanswered",  # its client has no whole answer of it, and it is or will be charged
+    "unanswered",  # its response was not fully delivered, and it is or will be charged
     "not_charged",  # it was released after all
     "repeated",  # a retry of it has been answered
 ]
@@ -36,7 +36,7 @@ _KINDS: Final = frozenset(get_args(Kind))
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What is told of a request.
+    """What one worker reports about a request.
 
     whose:   customer and API key. digest: of these, the route and the body, 16 bytes; both of an
              `unanswered` one alone
@@ -102,7 +102,7 @@ class UnansweredLog:
         await self._client.xtrim(self._stream, minid=oldest, approximate=False)
 
     async def read(self, take: Take) -> None:
-        """Take what was told in the last ten minutes, then what is told, until cancelled."""
+        """Take the notes of the last ten minutes, then each new one, until cancelled."""
         after: bytes | None = None
         while True:
             try:

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
 from gateway.dialects.any_api.pointer import Pointer
 from gateway.dialects.any_api.quantities import Measured, Place, Quantity
-from gateway.flow.headers import may_forward
+from gateway.flow.header_names import may_forward
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import HeaderName, Section, Whole, field
 

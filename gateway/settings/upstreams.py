@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from pydantic import model_validator
 
 from gateway.dialects.passing import BETA_FIELDS
-from gateway.flow.headers import may_forward, may_return
+from gateway.flow.header_names import may_forward, may_return
 from gateway.settings.metering import QueryName
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import (

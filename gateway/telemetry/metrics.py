@@ -8,6 +8,7 @@ A snapshot is plain data that msgpack can carry, including names and labels, so 
 sums snapshots of several processes need not know their metrics.
 """
 
+import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
@@ -21,6 +22,7 @@ Snapshot = dict[str, dict[str, Any]]
 A histogram's value is [count of each bucket, …, count above the last bound, sum of values].
 """
 
+FOLD_EVERY_S: Final = 1.0
 MAX_CHILDREN: Final = 1000
 """Most label values per family; further ones are counted together."""
 OVERFLOW_LABEL: Final = "(other)"
@@ -69,22 +71,32 @@ class Gauge:
 
 
 class Histogram:
-    """Counts values in buckets; a value equal to a bound belongs to that bound's bucket."""
+    """Counts values in buckets; a value equal to a bound belongs to that bound's bucket.
 
-    __slots__ = ("bounds", "counts", "total")
+    `observe(value)` only keeps the value; `fold` counts those that were kept. Whoever runs the process
+    folds every second, so that little is kept.
+    """
+
+    __slots__ = ("_kept", "bounds", "counts", "observe", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
         self.counts = [0] * (len(self.bounds) + 1)
         self.total = 0.0
-
-    def observe(self, value: float) -> None:
+        self._kept: list[float] = []
+        self.observe: Callable[[float], None] = self._kept.append
         """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+
+    def fold(self) -> None:
+        """Count the values that were observed since the last fold."""
+        for value in self._kept:
+            self.counts[bisect_left(self.bounds, value)] += 1
+            self.total += value
+        self._kept.clear()
 
     def read(self) -> list[float]:
         """The value as a snapshot carries it."""
+        self.fold()
         return [*self.counts, self.total]
 
 
@@ -121,6 +133,12 @@ class Family(Generic[Child]):
                 values = (OVERFLOW_LABEL,) * len(values)
             child = self._children.setdefault(values, self._make())
         return child
+
+    def fold(self) -> None:
+        """See `Histogram.fold`."""
+        for child in self._children.values():
+            if isinstance(child, Histogram):
+                child.fold()
 
     def snapshot(self) -> dict[str, Any]:
         """Return this family's part of a Snapshot."""
@@ -164,6 +182,13 @@ class Registry:
         family = Family("histogram", help_text, tuple(labels), "sum", at, lambda: Histogram(at))
         self._add(name, family)
         return family
+
+    async def keep_folding(self) -> None:
+        """Count, every second, what histograms have only kept. Never ends."""
+        while True:
+            await asyncio.sleep(FOLD_EVERY_S)
+            for family in self._families.values():
+                family.fold()
 
     def snapshot(self) -> Snapshot:
         """Return everything counted so far, as plain data."""

@@ -1,4 +1,4 @@
-"""How exactly a budget is kept under many concurrent streams, beside hardcap, in one run.
+"""Measures how exactly budgets hold under many concurrent streams, for the gate and its peers.
 
     make accuracy        (`python -m loadtest.accuracy --help` says what can be changed)
 

@@ -157,7 +157,7 @@ def _verify(folder: Path) -> list[str]:
 
 
 OURS: Final = (
-    ours("strict", "holds the whole bound", {"preset": "strict"}),
+    ours("strict", "holds the largest possible charge", {"preset": "strict"}),
     ours("balanced", "holds what is expected, and grows", {"preset": "balanced"}),
     ours("clamp", "lowers the output maximum to what is left", {"preset": "strict", "clamp": True}),
     ours("generous", "finishes into overdraft", {"preset": "generous"}),

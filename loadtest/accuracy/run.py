@@ -1,4 +1,4 @@
-"""One contender's run: a Valkey and a provider of its own, warm up, load, ground truth, CPU."""
+"""One contender's run: a separate Valkey and provider, warm-up, load, ground truth, CPU."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ _TELL_EVERY_S: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class TenantOutcome:
-    """What a tenant was served, charged and told. Tokens of input and output together.
+    """What a tenant was served and charged, and what its callers saw. Input and output tokens together.
 
     budget:     what it may spend
     charged:    what the gate charged
@@ -93,7 +93,7 @@ def run(
     repetition: int,
     on_progress: Callable[[int], None] = lambda _tokens: None,
 ) -> Outcome:
-    """Run one contender. `on_progress` hears of output tokens as they arrive. Raises LoadFailed."""
+    """Run one contender. `on_progress` receives output tokens as they arrive. Raises LoadFailed."""
     with tempfile.TemporaryDirectory(prefix="accuracy-") as name:
         folder = Path(name)
         with children.provider() as provider, children.valkey(folder) as valkey:
@@ -125,7 +125,7 @@ def run(
             charged=charges[tenant].charged,
             held=charges[tenant].held,
             served=rows[tenant]["input"] + rows[tenant]["output"],
-            # the input of each stream that was let in has been worked on
+            # the provider has processed the input of each admitted stream
             delivered=rows[tenant]["input"] + loads[tenant].delivered,
             load=loads[tenant],
         )

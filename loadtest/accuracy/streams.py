@@ -41,7 +41,7 @@ class TenantLoad:
     """What a tenant's callers saw. Times in seconds since the load began.
 
     delivered:   output tokens that reached the callers
-    answers:     streams that were let in
+    answers:     admitted streams
     cut:         of them, those that brought fewer tokens than their answer has
     lost:        tokens that they lacked
     refusals:    refused requests by their error's type and code

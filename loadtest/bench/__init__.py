@@ -1,4 +1,4 @@
-"""The gate beside its peers, in one run: `make bench` (docs/explanation/benchmark.md).
+"""Compares the gate with its peers in one run: `make bench` (docs/explanation/benchmark.md).
 
 - `__main__`   what is run, by its arguments
 - `cells`      the workloads

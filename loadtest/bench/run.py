@@ -219,7 +219,7 @@ def _cost_ledger(run: Run, size: Size, steps: Steps) -> None:
 
 
 def _count_bytecodes(run: Run, steps: Steps) -> None:
-    """Ask `loadtest.gate_cost`, in a process of its own: it serves the gate under a trace function."""
+    """Run `loadtest.gate_cost` in a separate process: it serves the gate under a trace function."""
     steps.expect(1)
     steps.begin("bytecodes per request")
     command = [sys.executable, "-m", "loadtest.gate_cost", "--bytecodes", "--only", JSON_32]

@@ -38,7 +38,7 @@ class GateFails(Exception):
 class Bench:
     """Running contenders and their samples so far.
 
-    around:  processes that belong to the measurement beside the contenders: providers, Redis
+    around:  processes of the measurement other than the contenders: providers, Redis
     failed:  of a contender in a workload: why there is no sample
     plain_only: contenders that take the workloads in front of the plain upstream only
     """

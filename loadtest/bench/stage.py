@@ -1,7 +1,7 @@
-"""Starts the contenders and what they stand on, each on its cores.
+"""Starts the contenders and the servers that they need, each on its cores.
 
 Invariants: the contenders share the first core and run one at a time; load, providers, Redis and the
-gate's exporter share the rest. A contender that cannot run here is told, never left out in silence.
+gate's exporter share the rest. A contender that cannot run here is reported, never dropped silently.
 """
 
 import contextlib
@@ -93,7 +93,7 @@ def ground(folder: Path) -> Iterator[Ground]:
 
 @contextlib.contextmanager
 def world(folder: Path, on: Ground) -> Iterator[tuple[World, int]]:
-    """A folder and a Redis of its own on this ground, and that Redis's pid."""
+    """A new folder with a separate Redis on this ground, and that Redis's pid."""
     folder.mkdir()
     with children.valkey(folder) as store:
         yield World(folder, on.upstreams, store.socket, KEY, MODELS), store.pid
@@ -148,7 +148,7 @@ def started(
 ) -> Iterator[tuple[list[Target], dict[str, str]]]:
     """These contenders, running, and of each that cannot run here why.
 
-    on_start: told the name of each before it is started
+    on_start: called with the name of each before it starts
     Raises GateFailed when it is the gate.
     """
     targets, missing = [], {}

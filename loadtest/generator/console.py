@@ -34,7 +34,7 @@ def summary(result: Result) -> Table:
     table = Table("figure", "value", show_header=False)
     table.add_row("good answers", f"{result.good:,} in {result.seconds:.1f} s")
     table.add_row("a second", f"{result.per_second:,.0f}")
-    for name, values in (("first byte", result.first_byte_s), ("whole answer", result.total_s)):
+    for name, values in (("first byte", result.first_byte_s), ("full response", result.total_s)):
         cells = [f"{percentile(values, share) * 1e3:.2f}" for share in (0.5, 0.9, 0.99)]
         table.add_row(f"{name}, ms p50 / p90 / p99", " / ".join(cells))
     for ending, count in sorted(result.endings.items()):

@@ -32,8 +32,8 @@ class Load:
     timeout_s:      give a request up so long after it was due
     drain_s:        how long requests may still run when sending is over
     record:         keep an Outcome of every request
-    on_answer:      told of every request that has ended; latencies are then not kept here
-    on_due:         told how many seconds late this process was to see that a request is due
+    on_answer:      called for every finished request; latencies are then not kept here
+    on_due:         called with the seconds by which this process noticed a due request late
     """
 
     def __init__(

@@ -49,7 +49,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Result:
-    """What a load gave. Latencies in seconds, of whole answers below 400 alone.
+    """Result of a load. Latencies in seconds, only of complete responses with status below 400.
 
     unsent:   were due and never got a connection
     """
@@ -68,7 +68,7 @@ class Result:
 
     @property
     def good(self) -> int:
-        """Whole answers below 400."""
+        """Complete responses with status below 400."""
         return len(self.total_s)
 
     @property

@@ -121,7 +121,9 @@ def main() -> None:
     parser.add_argument("--most", type=int, help="leave greater sizes out")
     parser.add_argument("--server", action="append", help="binaries; the embedded one's is empty")
     parser.add_argument("--out", type=Path, default=Path("reports/growth"))
-    parser.add_argument("--charts", type=Path, help="where the charts go; beside the reports")
+    parser.add_argument(
+        "--charts", type=Path, help="where the charts go; default: next to the reports"
+    )
     arguments = parser.parse_args()
     charts = arguments.charts or arguments.out
     chosen = arguments.only or names

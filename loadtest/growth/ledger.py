@@ -1,9 +1,9 @@
 """CPU of the ledger's server for a reserve and a settle, at several sizes of one thing.
 
-Invariants: all sizes of a dimension stand beside each other, each on servers of its own, and take turns
-in every round, each time another one first; what other work on the machine adds, it adds to all.
-Costs are the least of the rounds, since other work only ever adds; the median is told beside it.
-How much more a size costs is the median of the ratios within a round.
+Invariants: all sizes of a dimension run at the same time, each on separate servers, and take turns in
+every round, each time in another order; other work on the machine affects all of them. The cost is
+the minimum of the rounds, because other work only ever adds; the median is reported with it. How
+much more a size costs is the median of the ratios within a round.
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
     python -m loadtest.growth.page
 
-In a page the line `<!-- NAME -->` begins a table and `<!-- /NAME -->` ends it; it is written anew
-from `reports/growth/NAME.json`. Without that report the page keeps what it has.
+In a page, the lines `<!-- NAME -->` and `<!-- /NAME -->` enclose a table, which is replaced from
+`reports/growth/NAME.json`. Without that report the table stays as it is.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Hot wallets and the busiest of N servers, simulated: `make skew`.
 
-Customers are asked about by Zipf's law: the n-th has a share in proportion to 1 / n^s. A customer's
+Requests are spread over customers by Zipf's distribution: the n-th has a share in proportion to 1 / n^s. A customer's
 shard is what `shard_of` says, a shard's slot what Redis Cluster makes of its hash tag (CRC16 of
 `cg:N`, modulo 16,384). Nothing here is timed. What one server carries comes from the report of
 `make growth` if there is one, and is asked of nobody else.
@@ -168,7 +168,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="loadtest.growth.skew", description="Hot wallets.")
     parser.add_argument("--customers", type=int, default=1_000_000)
     parser.add_argument("--out", type=Path, default=Path("reports/growth"))
-    parser.add_argument("--charts", type=Path, help="where the chart goes; beside the report")
+    parser.add_argument(
+        "--charts", type=Path, help="where the chart goes; default: next to the report"
+    )
     arguments = parser.parse_args()
     console = Console()
     console.width = max(console.width, 100)

@@ -6,11 +6,11 @@ A real gate (two workers, embedded ledger with its append-only file, exporter in
 of a simulated provider: JSON, streams, Anthropic messages, clients that leave, answers that break
 off, customers without credit, at their limit, and with an unknown key.
 
-Invariants: what is judged is the second part of the run, after the warm-up. Of each series the line of
-least squares is taken; what it rises from the part's first to its last sample must be within the
-bound. The ledger's memory has a bound of its own, per record: tombstones live for an hour, so it
-grows by rights in a run's first hour. In the end the load stops, every hold ends, the outbox
-empties, and `creditgate verify` finds no drift. Exit 1 if anything of this is not so.
+Invariants: only the second part of the run, after the warm-up, is judged. The least-squares line of
+each series may rise, from the part's first to its last sample, by no more than the bound. The
+ledger's memory has a separate bound, per record: tombstones live for an hour, so growth is expected
+in a run's first hour. At the end the load stops, every hold ends, the outbox empties, and
+`creditgate verify` finds no drift. Exit 1 if any of this fails.
 """
 
 import argparse
@@ -446,7 +446,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=40, help="requests a second")
     parser.add_argument("--folder", type=Path, help="keep the gate's data here")
     parser.add_argument("--out", type=Path, default=Path("reports/growth"))
-    parser.add_argument("--charts", type=Path, help="where the chart goes; beside the report")
+    parser.add_argument(
+        "--charts", type=Path, help="where the chart goes; default: next to the report"
+    )
     arguments = parser.parse_args()
     console = Console()
     console.width = max(console.width, 100)

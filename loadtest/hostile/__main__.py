@@ -70,7 +70,7 @@ class Row:
 
 
 async def attack_with(attack: Attack, place: Arena, share: float) -> Row:
-    """Attack, with an honest client beside it."""
+    """Attack while an honest client sends requests."""
     victim = request("POST", CHAT, HONEST, chat(attack.victim, HONEST))
     before_bytes = most_bytes = place.memory_bytes()
 

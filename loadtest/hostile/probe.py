@@ -1,8 +1,8 @@
-"""An honest client that sends small requests at a steady pace: what it waits, others wait.
+"""An honest client that sends small requests at a steady pace: other clients wait as long as it does.
 
-Runs in a process of its own, so that the attacks' own work does not delay it. Each request is due at
-a fixed time, whatever became of the ones before; its latency runs from that time. The longest
-latency, less the usual one, is the longest pause of the gate's event loop as seen from outside.
+Runs in a separate process, so that the work of the attacks does not delay it. Each request is due at
+a fixed time, whatever happened to earlier ones; its latency runs from that time. The longest
+latency, minus the usual one, is the longest pause of the gate's event loop as seen from outside.
 """
 
 import asyncio

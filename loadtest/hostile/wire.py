@@ -1,4 +1,4 @@
-"""HTTP/1.1 by hand, for clients that break its rules: each request on a connection of its own."""
+"""HTTP/1.1 by hand, for clients that break its rules: each request on a new connection."""
 
 import asyncio
 import contextlib

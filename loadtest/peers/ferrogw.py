@@ -39,7 +39,7 @@ def _budget(stage: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def running(world: World, python: Path) -> Iterator[Target]:
-    """Run the program that is installed beside this Python. Raises Missing, NotStarted."""
+    """Run the program that is installed next to this Python. Raises Missing, NotStarted."""
     program = python.parent / "ferrogw"
     if not program.exists():
         raise Missing("ferrogw is not installed (requirements-ferrogw.lock)")

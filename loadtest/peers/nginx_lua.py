@@ -1,4 +1,4 @@
-"""nginx with a gate of its own in Lua, Debian's module: the limit to beat.
+"""nginx with a minimal gate in Lua, on Debian's module: the limit to beat.
 
 It does what a prepaid gate must: finds the customer by key, parses the body, holds the most that it
 can cost by one script, proxies, reads the usage, and by another script charges it and writes the

@@ -29,7 +29,7 @@ _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: close sen
 
 @dataclass(slots=True)
 class Entry:
-    """A request body as understood; `quick` is its whole answer, split where its number goes."""
+    """A request body as understood; `quick` is its complete response, split where its number goes."""
 
     ask: Ask
     controls: Controls

@@ -1,4 +1,4 @@
-"""`creditgate loadtest`: load on a gate, judged by targets, told in a report.
+"""`creditgate loadtest`: load on a gate, judged by targets, shown in a report.
 
 - `plan`       what to do: a YAML file and flags, checked as a whole
 - `targets`    `p99<25ms`, `added p99<=2ms`, `errors<0.1%`, `rate>=200`: read and judged

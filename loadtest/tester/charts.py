@@ -18,7 +18,7 @@ from loadtest.tester.targets import parse_target
 _NINES: Final = (50, 90, 99, 99.9, 99.99, 99.999)
 _FEW: Final = 24
 _SERIES: Final = (
-    (TOTAL, "Whole answer"),
+    (TOTAL, "Full response"),
     (FIRST_BYTE, "First byte"),
     (FRAME_GAP, "Between the frames of a stream"),
 )
@@ -59,7 +59,7 @@ def comparison_charts(before: Report, after: Report) -> list[Chart]:
         if any(series in stage.gate.latencies for _, _, stage in pair)
     ]
     drawing = Drawing(
-        "99th percentile over time", "Whole answers, by the second in which they were due."
+        "99th percentile over time", "Full responses, by the second in which they were due."
     )
     seen: list[float] = []
     for label, colour, stage in pair:
@@ -105,7 +105,7 @@ def _percentiles(name: str, latencies: Sequence[tuple[Latency | None, str, str]]
 def _over_time(stage: Stage) -> Chart:
     drawing = Drawing(
         "Latency over time",
-        "Whole answers, by the second in which they were due.",
+        "Full responses, by the second in which they were due.",
     )
     axes = drawing.axes
     moments = stage.moments
@@ -130,9 +130,9 @@ def _by_rate(report: Report) -> Chart:
     ramp = report.shape == "ramp"
     drawing = Drawing(
         "Latency by rate",
-        "Whole answers at each rate that was tried; a cross missed its targets."
+        "Full responses at each rate; a cross marks a rate that missed its targets."
         if not ramp
-        else "Whole answers, by the rate at the second in which they were due.",
+        else "Full responses, by the rate at the second in which they were due.",
     )
     axes = drawing.axes
     if ramp:

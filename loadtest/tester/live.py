@@ -16,7 +16,7 @@ from loadtest.tester.tally import FIRST_BYTE, FRAME_GAP, REFUSAL, TOTAL
 from loadtest.tester.targets import show_ms
 
 SERIES_NAMES = {
-    TOTAL: "whole answer",
+    TOTAL: "full response",
     FIRST_BYTE: "first byte",
     FRAME_GAP: "between frames",
     REFUSAL: "refusal",

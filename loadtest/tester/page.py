@@ -1,4 +1,4 @@
-"""The report as files: one HTML page that needs nothing else, and its data as JSON beside it; two compared."""
+"""The report as files: one self-contained HTML page, with its data as JSON next to it; two reports compared."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -118,7 +118,7 @@ def sentence(report: Report) -> str:
 
 
 def _cards(report: Report) -> list[tuple[str, str, str]]:
-    """The figures that people look for first: name, value, what is beside it."""
+    """The figures that people look for first: name, value, note."""
     stage = report.headline
     gate, added = stage.gate, stage.added_ms.get(TOTAL, {})
     share = 1 / gate.ended if gate.ended else 0.0

@@ -1,7 +1,7 @@
-"""What a load test is to do: a YAML file, changed by flags, checked as a whole.
+"""The plan of a load test: a YAML file, overridden by flags, checked completely.
 
-Invariants: every mistake is told at once, in the file by line and column, on the command line by its
-flag. A flag wins over the file.
+Invariants: all mistakes are reported together, those of the file by line and column, those of the
+command line by flag. A flag overrides the file.
 """
 
 import os
@@ -232,7 +232,7 @@ class ReportSection(Section):
     """What is left behind."""
 
     file: Text = field(
-        "The report; its data goes beside it, as .json.",
+        "The report; its data goes next to it, as .json.",
         "reports/loadtest.html",
         "reports/loadtest.html",
     )
@@ -244,12 +244,14 @@ class Plan(Section):
 
     url: BaseUrl | None = field("The gate.", "http://127.0.0.1:8080", None)
     ca_file: InputFile | None = field("Authority of its certificate.", "ca.pem", None)
-    direct: DirectSection = field("Beside the gate.", {"share": "0.2"}, factory=DirectSection)
+    direct: DirectSection = field(
+        "The upstream without the gate.", {"share": "0.2"}, factory=DirectSection
+    )
     load: LoadSection = field("How much.", {"rate": "200"}, factory=LoadSection)
     requests: RequestsSection = field("What is asked.", {}, factory=RequestsSection)
     targets: tuple[TargetText, ...] = field("What must be met.", ["p99<25ms"], ())
     processes: Mapping[Text, Whom] = field(
-        "Processes to watch beside those found, by name: an id, or a port.",
+        "Processes to watch in addition to those found, by name: an id, or a port.",
         {"ledger": ":6379"},
         factory=dict,
     )

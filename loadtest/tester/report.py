@@ -186,7 +186,7 @@ class BadReport(ValueError):
 
 
 def read_report(path: Path) -> Report:
-    """A report from its JSON, or from the JSON beside its HTML. Raises BadReport."""
+    """A report from its JSON, or from the JSON next to its HTML. Raises BadReport."""
     path = path.with_suffix(".json")
     try:
         return Report.model_validate_json(path.read_bytes())

@@ -1,9 +1,9 @@
 """One sending process: `python -m loadtest.tester.sender`, started by `session`.
 
-It reads a `Job` from stdin, says that it is ready, reads when to start, and then tells every
-second what it has counted.
+It reads a `Job` from stdin, reports that it is ready, reads when to start, and then reports its
+counts every second.
 
-Invariants: the process sends and counts, nothing else; what it tells of itself (lateness, CPU) shows
+Invariants: the process sends and counts, nothing else; its own lateness and CPU show
 whether it, and not the gate, was the limit.
 """
 

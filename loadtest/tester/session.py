@@ -1,4 +1,4 @@
-"""One stretch of load: senders started, told to begin together, added up, and watched meanwhile.
+"""One stretch of load: starts the senders together, watches them, and adds up their counts.
 
 Invariants: senders die with this process, and none outlives its session; Ctrl-C reaches this process
 alone, which ends them.
@@ -166,7 +166,7 @@ class _Sender:
 async def _watch(
     outcome: Outcome, senders: "Sequence[_Sender]", watched: Watched, on_tick: OnTick
 ) -> None:
-    psutil.cpu_percent()  # the next call tells of the time since this one
+    psutil.cpu_percent()  # the next call reports the time since this one
     last_s, uses, own = time.monotonic(), _uses(watched), [one.used_s for one in senders]
     while True:
         await asyncio.sleep(_TICK_S)

@@ -1,7 +1,7 @@
 """What one sending process counts, and how counts of several add up.
 
 Invariants: every request that was due in the measured time is in exactly one of good, refused and
-error. A refusal is a whole answer with 402 or 429: the gate did its work. An answer that timed
+error. A refusal is a complete response with 402 or 429: the gate did its work. An answer that timed
 out counts as an error and, with the time waited, among the latencies: giving up must not
 make a percentile better. Other errors have no latency: failing fast must not either.
 """

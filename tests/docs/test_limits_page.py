@@ -13,7 +13,7 @@ import yaml
 from gateway.domain.money import format_amount, parse_amount
 from gateway.domain.reservation import Account, Denied
 from gateway.domain.standing import count_of, describe
-from gateway.flow.refusals import refused_by_ledger
+from gateway.flow.denials import refused_by_ledger
 from gateway.settings.customers import LimitSection
 from tests.ledger.bench import Bench
 

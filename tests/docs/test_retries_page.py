@@ -12,7 +12,8 @@ from gateway.dialects import DIALECTS
 from gateway.domain.limits import Limit
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Denied
-from gateway.flow.refusals import Refused, as_refused, refusal_headers, refused_by_ledger
+from gateway.flow.denials import refused_by_ledger
+from gateway.flow.refusals import Refused, as_refused, refusal_headers
 from gateway.ledger.client.errors import LedgerUnavailable
 from tests.support.gate import Gate, running_gate
 from tests.support.until import until

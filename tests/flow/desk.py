@@ -10,7 +10,7 @@ from typing import Any
 import redis.asyncio
 
 from gateway.dialects import DIALECTS
-from gateway.dialects.base import Asked, ForwardOptions, ReadOptions, RequestFacts
+from gateway.dialects.base import AnswerFacts, Asked, ForwardOptions, ReadOptions, RequestFacts
 from gateway.domain.delivery import START
 from gateway.domain.events import Event
 from gateway.domain.pricing import compile_prices
@@ -184,7 +184,9 @@ class Desk:
         context.plan = Plan(self.catalog(model), self.account, route, model)
         context.estimate = estimate_request(context.facts, model, knobs)
         context.event = UsageFacts(context.request_id)
-        return await open_reservation(self.services, context).__aenter__()
+        reservation = await open_reservation(self.services, context).__aenter__()
+        reservation.facts = AnswerFacts()  # as a meter brings them
+        return reservation
 
     def catalog(self, model: Model) -> Catalog:
         """A configuration with one model and no routes."""

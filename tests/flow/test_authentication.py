@@ -12,7 +12,7 @@ import redis.asyncio
 
 from gateway.domain.reservation import Account, Key
 from gateway.flow import authentication as module
-from gateway.flow.authentication import Accounts, Customer, TrustedHeader, key_digest
+from gateway.flow.authentication import Accounts, Customer, KnownAccounts, TrustedHeader, key_digest
 from gateway.flow.refusals import Refused
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -61,9 +61,11 @@ def accounts(
     **more: Any,
 ) -> Accounts:
     return Accounts(
-        customers or {"acme": customer()},
-        keys or {sha256("sk-1"): Key("k1", "acme")},
-        {"acme": 1},
+        KnownAccounts(
+            customers or {"acme": customer()},
+            keys or {sha256("sk-1"): Key("k1", "acme")},
+            {"acme": 1},
+        ),
         directory or Directory(),
         **more,
     )

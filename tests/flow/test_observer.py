@@ -12,7 +12,7 @@ from gateway.dialects import DIALECTS
 from gateway.domain.reservation import Account, Denied
 from gateway.flow.context import RequestContext, new_request_id
 from gateway.flow.observer import Observer
-from gateway.flow.refusals import Refused
+from gateway.flow.refusals import Particulars, Refused
 from gateway.http.interface import UpstreamCause, UpstreamError
 from gateway.ledger.refusals import RefusalLog, find_refusal
 from gateway.telemetry.logs import RequestLog
@@ -66,7 +66,9 @@ async def test_a_denial_of_a_known_customer_is_counted_and_kept_for_why(
     seen: Noticed,
 ) -> None:
     request = context(account=ACME, model_name="m", denied=Denied("rate_limit", 5, 4, 3))
-    refused = Refused("rate_limited", "slow", reason="rate_limit", detail={"limit_source": "key"})
+    refused = Refused(
+        "rate_limited", "slow", Particulars(reason="rate_limit", detail={"limit_source": "key"})
+    )
     seen.observer.denied(request, refused, 429)
     await seen.refusals.flush()
     noted = await find_refusal(seen.client, request.request_id)

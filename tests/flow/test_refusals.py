@@ -7,15 +7,14 @@ from gateway.dialects import DIALECTS
 from gateway.dialects.base import BadRequest
 from gateway.domain.limits import Limit
 from gateway.domain.reservation import Denied, DenyReason
+from gateway.flow.denials import refused_by_ledger, refused_growth
 from gateway.flow.refusals import (
     TRANSIENT,
     Refused,
     as_refused,
     refusal_headers,
     refused_by_kill,
-    refused_by_ledger,
     refused_by_upstream,
-    refused_growth,
 )
 from gateway.http.interface import BodyError, UpstreamError
 from gateway.ledger.client.errors import LedgerUnavailable

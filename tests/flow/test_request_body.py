@@ -20,7 +20,8 @@ from gateway.flow.request_body import (
     INLINE_VALUES,
     body_coding,
     decode_body,
-    read_body_facts,
+    read_in_thread,
+    reads_inline,
 )
 from gateway.http.interface import BodyError
 from tests.flow.asked import Asked
@@ -89,10 +90,12 @@ async def test_large_bodies_and_those_with_many_values_are_read_in_a_thread() ->
         return Request("POST", "/", "", (), body)
 
     for body in (b"{}", b" " * INLINE_BYTES, b"," * (INLINE_VALUES - 1)):
-        await read_body_facts(asked(body), Reader(), ReadOptions())
+        assert reads_inline(body)
+        Reader().read(asked(body), ReadOptions())
     assert threads == [here] * 3
     threads.clear()
     for body in (b" " * (INLINE_BYTES + 1), b"," * (INLINE_VALUES + 1)):
-        await read_body_facts(asked(body), Reader(), ReadOptions())
+        assert not reads_inline(body)
+        await read_in_thread(asked(body), Reader(), ReadOptions())
     assert here not in threads
     assert len(set(threads)) == 1, "one body at a time"

@@ -15,7 +15,8 @@ from gateway.domain.pricing import compile_prices
 from gateway.domain.usage import Usage
 from gateway.flow.catalog import Model
 from gateway.flow.estimate import Estimate, estimate_request
-from gateway.flow.reservation.outcome import Ended, Outcome, decide
+from gateway.flow.reservation.ended import Ended, Outcome
+from gateway.flow.reservation.outcome import decide
 from gateway.flow.reservation.progress import Stage
 from gateway.settings.policy import PRESETS, PolicySection, Preset
 

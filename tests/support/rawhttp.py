@@ -36,7 +36,7 @@ class RawClient:
         self.writer.write(data)
 
     async def answer(self, *, within_s: float = 30, head_only: bool = False) -> RawAnswer:
-        """The next whole answer. Raises asyncio.IncompleteReadError when the server ends before."""
+        """The next complete response. Raises asyncio.IncompleteReadError when the server ends before."""
         async with asyncio.timeout(within_s):
             head = await self.reader.readuntil(b"\r\n\r\n")
             line, *fields = head.decode("latin-1").split("\r\n")[:-2]

@@ -25,7 +25,6 @@ TOO_LONG: Final = {
     "gateway/exporter/sinks/sqlite_reader.py": "all queries on the store in one class",
     "gateway/flow/authentication.py": "keys and trusted headers in one class",
     "gateway/flow/handler.py": "loose parameters instead of a context per request",
-    "gateway/flow/refusals.py": "every refusal's status, texts and shape",
     "gateway/flow/reservation/growth.py": "two lines over",
     "gateway/flow/reservation/outcome.py": "every row of the outcome table",
     "gateway/flow/reservation/reservation.py": "the life of one reservation in one class",

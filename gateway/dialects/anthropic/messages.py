@@ -135,7 +135,7 @@ class AnthropicMessages(Dialect):
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - the same for all
         """A meter for the answer."""
-        return EventMeter(MessagesReader()) if streaming else DocumentMeter(MessagesReader())
+        return EventMeter(MessagesReader()) if streaming else DocumentMeter(MessagesReader)
 
     def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
         """Status and JSON body of a refusal."""

@@ -10,6 +10,7 @@ The output maximum covers thoughts as well as candidates. A stream has one of tw
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, Literal, cast
 
 import orjson
@@ -174,8 +175,8 @@ class Gemini(Dialect):
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:
         """A meter for the answer; a stream is one of events."""
-        reader = GeminiReader(choices=facts.choices)
-        return EventMeter(reader) if streaming else DocumentMeter(reader)
+        new_reader = partial(GeminiReader, choices=facts.choices)
+        return EventMeter(new_reader()) if streaming else DocumentMeter(new_reader)
 
     def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
         """Status and JSON body of a refusal."""

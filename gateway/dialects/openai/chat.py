@@ -7,6 +7,7 @@ the price is unknown.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, Literal
 
 import orjson
@@ -19,7 +20,7 @@ from gateway.dialects.base import (
     Refusal,
     RequestFacts,
 )
-from gateway.dialects.bounds import TOOLS_PREAMBLE_TOKENS, Prompt, refuse_stored
+from gateway.dialects.bounds import TOOLS_PREAMBLE_TOKENS, Prompt, refuse_stored, text_tokens
 from gateway.dialects.fields import (
     MAX_COUNT,
     SAMPLING,
@@ -35,9 +36,11 @@ from gateway.dialects.fields import (
     scope_names,
 )
 from gateway.dialects.openai.answers import OpenAIDialect, end_chunk_stream
+from gateway.dialects.openai.chat_completion import read_completion
 from gateway.dialects.openai.chat_reader import ChatReader
+from gateway.dialects.openai.plain_request import read_plain
 from gateway.dialects.reading.meters import DocumentMeter, EventMeter
-from gateway.dialects.reading.strict_json import parse_object, require_lower_case
+from gateway.dialects.reading.strict_json import parse_document, require_lower_case, require_object
 from gateway.dialects.tools import Families, judge_tools, named_tools, pass_unknown
 
 OUTPUT_MAXIMA: Final = (
@@ -107,46 +110,8 @@ class OpenAIChat(OpenAIDialect):
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """Read a request strictly. Raises BadRequest."""
-        document = parse_object(body, options.max_json_values)
-        model = read_model(document)
-        check_fields(document, KNOWN, options)
-        stream = read_flag(document, "stream")
-        wants_usage = False
-        if "stream_options" in document and (given := read_stream_options(document)):
-            wants_usage = read_flag(given, "include_usage", "stream_options.include_usage")
-        prompt = Prompt(options)
-        _read_messages(document, prompt)
-        if not UNPROMPTED.issuperset(document):
-            for name in document.keys() - UNPROMPTED:
-                prompt.add_structure(document[name])
-        tool_calls = 0
-        if "tools" in document or "functions" in document:
-            _read_tools(document, prompt)
-        if document.get("web_search_options") is not None:
-            if options.priced_tools & {"web_search", "web_search_options"}:
-                tool_calls = 1
-                prompt.add_room(options.result_tokens)
-            else:
-                pass_unknown("web_search", "web_search_options", prompt)
-        modalities = document.get("modalities")
-        return RequestFacts(
-            model=model,
-            stream=stream,
-            input_bound=prompt.tokens,
-            output_bound=read_output_bound(document, OUTPUT_MAXIMA),
-            choices=read_choices(document),
-            audio=prompt.audio
-            or bool(document.get("audio"))
-            or (modalities is not None and modalities != ["text"]),
-            images=prompt.images,
-            wants_usage=wants_usage,
-            tool_calls=tool_calls,
-            service_tier=read_service_tier(document),
-            document=document,
-            input_own=prompt.own,
-            unmeasured=prompt.unmeasured,
-            readings=1 + tool_calls,
-        )
+        parsed = parse_document(body, options.max_json_values)
+        return read_plain(parsed, options) or read_any(require_object(parsed), options)
 
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
         """The strict parse with the upstream's model name, the usage asked for, a maximum set."""
@@ -161,12 +126,57 @@ class OpenAIChat(OpenAIDialect):
         return end_chunk_stream(refusal, "chat.completion.chunk", {"delta": {}})
 
 
+def read_any(document: dict[str, Any], options: ReadOptions) -> RequestFacts:
+    """The facts of any chat request. Raises BadRequest."""
+    model = read_model(document)
+    check_fields(document, KNOWN, options)
+    stream = read_flag(document, "stream")
+    wants_usage = False
+    if "stream_options" in document and (given := read_stream_options(document)):
+        wants_usage = read_flag(given, "include_usage", "stream_options.include_usage")
+    prompt = Prompt(options)
+    _read_messages(document, prompt)
+    if not UNPROMPTED.issuperset(document):
+        for name in document.keys() - UNPROMPTED:
+            prompt.add_structure(document[name])
+    tool_calls = 0
+    if "tools" in document or "functions" in document:
+        _read_tools(document, prompt)
+    if document.get("web_search_options") is not None:
+        if options.priced_tools & {"web_search", "web_search_options"}:
+            tool_calls = 1
+            prompt.add_room(options.result_tokens)
+        else:
+            pass_unknown("web_search", "web_search_options", prompt)
+    modalities = document.get("modalities")
+    return RequestFacts(
+        model=model,
+        stream=stream,
+        input_bound=prompt.tokens,
+        output_bound=read_output_bound(document, OUTPUT_MAXIMA),
+        choices=read_choices(document),
+        audio=prompt.audio
+        or bool(document.get("audio"))
+        or (modalities is not None and modalities != ["text"]),
+        images=prompt.images,
+        wants_usage=wants_usage,
+        tool_calls=tool_calls,
+        service_tier=read_service_tier(document),
+        document=document,
+        input_own=prompt.own,
+        unmeasured=prompt.unmeasured,
+        readings=1 + tool_calls,
+    )
+
+
 def chat_meter(facts: RequestFacts, *, streaming: bool) -> Meter:
     """A meter of chat completions and completions."""
-    reader = ChatReader(choices=facts.choices, searches=facts.tool_calls > 0)
     if streaming:
+        reader = ChatReader(choices=facts.choices, searches=facts.tool_calls > 0)
         return EventMeter(reader, hides=facts.stream and not facts.wants_usage)
-    return DocumentMeter(reader)
+    if facts.tool_calls > 0:
+        return DocumentMeter(partial(ChatReader, choices=facts.choices, searches=True))
+    return DocumentMeter(ChatReader, read_completion)
 
 
 def read_choices(document: Mapping[str, Any]) -> int:
@@ -184,17 +194,18 @@ def forwarded_document(
     max_output_field: Literal["max_tokens", "max_completion_tokens", "max_output_tokens"],
 ) -> dict[str, Any]:
     """The document as an OpenAI-like upstream wants it."""
-    document = dict(facts.document)
-    document["model"] = options.upstream_model
-    pin_service_tier(document, options.service_tier)
-    scope_names(document, options.customer_scope)
+    document = {**facts.document, "model": options.upstream_model}
+    if options.service_tier is not None:
+        pin_service_tier(document, options.service_tier)
+    if options.customer_scope is not None:
+        scope_names(document, options.customer_scope)
     if facts.stream and (options.inject_usage or options.continuous_usage_stats):
         stream_options = dict(document.get("stream_options") or {})
         stream_options["include_usage"] = True
         if options.continuous_usage_stats:
             stream_options["continuous_usage_stats"] = True
         document["stream_options"] = stream_options
-    if options.fills(facts.output_bound):
+    if options.max_output is not None and options.fills(facts.output_bound):
         given = [name for name in OUTPUT_MAXIMA if document.get(name) is not None]
         for name in given or [max_output_field]:
             document[name] = options.max_output
@@ -220,8 +231,7 @@ def _read_messages(document: dict[str, Any], prompt: Prompt) -> None:
             raise BadRequest("A message must be an object.", param=f"messages[{at}]")
         content, role = message.get("content"), message.get("role")
         if type(content) is str and type(role) is str and len(message) == 2:
-            size = len(content) if content.isascii() else len(content.encode())
-            tokens += size + len(role)
+            tokens += text_tokens(content) + text_tokens(role)
         else:
             _read_message(message, f"messages[{at}]", prompt)
     prompt.tokens += tokens
@@ -233,7 +243,7 @@ def _read_message(message: dict[str, Any], where: str, prompt: Prompt) -> None:
     role = message.get("role")
     if type(role) is not str:
         raise BadRequest("`role` must be a string.", param=f"{where}.role")
-    prompt.tokens += len(role)
+    prompt.tokens += text_tokens(role)
     if len(message) > 2 or "content" not in message:
         _read_extras(message, where, prompt)
 

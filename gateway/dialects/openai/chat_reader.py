@@ -10,7 +10,9 @@ NO_TEXT: Final = -1
 
 _SEARCH: Final = "web_search"
 
-_BESIDE_CONTENT: Final = frozenset(
+_PLAIN_CHOICE: Final = frozenset({"index", "delta", "logprobs", "finish_reason"})
+
+BESIDE_CONTENT: Final = frozenset(
     {"reasoning_content", "reasoning", "tool_calls", "function_call", "audio", "images"}
 )
 """Other members of a message that may carry output."""
@@ -29,7 +31,7 @@ def count_message(message: Any) -> tuple[int, str, str]:
     if (
         type(content) is str
         and content
-        and _BESIDE_CONTENT.isdisjoint(message)
+        and BESIDE_CONTENT.isdisjoint(message)
         and not message.get("refusal")  # usually there and null
     ):
         return len(content) if content.isascii() else text_bytes(content), "content", content
@@ -160,11 +162,43 @@ class ChatReader(AnswerReader):
         choices = document.get("choices")
         report = document.get("usage")
         if type(choices) is list and choices:
+            if (
+                report is None
+                and len(choices) == 1
+                and "x_groq" not in document
+                and self._read_plain_choice(choices[0], frame)
+            ):
+                return False
             plain = report is None and not facts.error and "x_groq" not in document
             self._read_choices(choices, frame, repeatable=plain)
         final = not choices or len(self._finished_choices) >= self._choices
         self._report_all(document, choices, final=final)
         return choices == [] and type(report) is dict
+
+    def _read_plain_choice(self, choice: Any, frame: bytes) -> bool:
+        """Read the choice of a chunk without usage if it carries a text in `content`, or nothing, and
+        does not end; False, with nothing done, for any other choice."""
+        if (
+            type(choice) is not dict
+            or not _PLAIN_CHOICE.issuperset(choice)
+            or choice.get("finish_reason") is not None
+            or self._searches
+        ):
+            return False
+        delta = choice.get("delta")
+        if type(delta) is not dict or not BESIDE_CONTENT.isdisjoint(delta) or delta.get("refusal"):
+            return False
+        content = delta.get("content")
+        if not content:
+            return True
+        if type(content) is not str:
+            return False
+        self._text_frames += 1
+        self._text_bytes += len(content) if content.isascii() else text_bytes(content)
+        self._streamed = True
+        if frame and not self.facts.error:
+            self.repeated.learn(frame, b"content", content)
+        return True
 
     def _read_choices(self, choices: list[Any], frame: bytes, *, repeatable: bool) -> None:
         total = NO_TEXT

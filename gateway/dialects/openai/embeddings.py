@@ -89,4 +89,4 @@ class OpenAIEmbeddings(OpenAIDialect):
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - never streams
         """A meter for the answer."""
-        return DocumentMeter(EmbeddingsReader())
+        return DocumentMeter(EmbeddingsReader)

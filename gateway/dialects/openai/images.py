@@ -94,7 +94,7 @@ class OpenAIImages(OpenAIDialect):
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - never streams
         """A meter for the answer."""
-        return DocumentMeter(ImagesReader())
+        return DocumentMeter(ImagesReader)
 
 
 class ImagesReader(AnswerReader):

@@ -153,7 +153,7 @@ class OpenAIResponses(OpenAIDialect):
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - the same for all
         """A meter for the answer."""
-        return EventMeter(ResponsesReader()) if streaming else DocumentMeter(ResponsesReader())
+        return EventMeter(ResponsesReader()) if streaming else DocumentMeter(ResponsesReader)
 
     def error_frame(self, refusal: Refusal) -> bytes:
         """An `error` event, which ends a Responses stream.

@@ -5,6 +5,7 @@ bound is the file's size at the fewest bytes that a second of sound can have (`m
 of the route); an answer that reports nothing (`text`, `srt`, `vtt`) is charged at it.
 """
 
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -128,8 +129,8 @@ class OpenAITranscriptions(OpenAIDialect):
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:
         """A meter for the answer."""
-        reader = TranscriptReader(facts.certain.get("second", 0))
-        return EventMeter(reader) if streaming else DocumentMeter(reader)
+        new_reader = partial(TranscriptReader, facts.certain.get("second", 0))
+        return EventMeter(new_reader()) if streaming else DocumentMeter(new_reader)
 
     def error_frame(self, refusal: Refusal) -> bytes:
         """An event with an error."""

@@ -56,6 +56,10 @@ class AnswerDocument:
                 pass
         return self._skim(self._size).document
 
+    def kept_bytes(self) -> bytes | None:
+        """All bytes so far; None when it is too long to be kept."""
+        return None if self.skimmed else b"".join(self._pieces)
+
     def _skim(self, most_bytes: int) -> Skimmer:
         """Skim pieces that wait, at least so many bytes or all."""
         skimmer = self._skimmer

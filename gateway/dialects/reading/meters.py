@@ -9,21 +9,27 @@
 None of them raises on what an upstream sends.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
-from gateway.dialects.base import Limit, Meter
+import orjson
+
+from gateway.dialects.base import AnswerFacts, Limit, Meter
 from gateway.dialects.reading.array import ArraySplitter
-from gateway.dialects.reading.document import AnswerDocument
+from gateway.dialects.reading.document import MAX_KEPT_BYTES, AnswerDocument
 from gateway.dialects.reading.reader import AnswerReader
-from gateway.dialects.reading.repeated import BACKSLASH, QUOTE
+from gateway.dialects.reading.repeated import BACKSLASH, NOT_PLAIN, QUOTE
 from gateway.dialects.reading.skim import BOM, Skimmer
-from gateway.dialects.reading.sse import FrameSplitter, LongFrame, data_of, event_of
+from gateway.dialects.reading.sse import CR, LF, FrameSplitter, LongFrame, data_of, event_of
 from gateway.dialects.reading.units import UnitMeter, parse
 
 _FEW_FRAMES: Final = 3
 """So many frames are read one by one: recognising them together costs as much."""
 MAX_HELD_BYTES: Final = 16 * 1024 * 1024
 """A document that calls itself a stream is held back up to this."""
+
+
+ReadOrdinary = Callable[[Any, AnswerFacts], bool]
 
 
 def read_document(document: Any, reader: AnswerReader) -> None:
@@ -36,22 +42,55 @@ def read_document(document: Any, reader: AnswerReader) -> None:
 
 
 class DocumentMeter(Meter):
-    """Reads a whole answer at its end; bytes pass at once."""
+    """Reads a complete answer at its end; bytes pass at once.
 
-    def __init__(self, reader: AnswerReader) -> None:
-        self.facts = reader.facts
-        self._reader = reader
-        self._document = AnswerDocument(reader.kept, reader.complete)
+    new_reader:     makes the reader of any answer
+    read_ordinary:  fills in the facts of an ordinary answer, exactly as the reader would; False,
+                    with the facts untouched, for any other
+    """
+
+    def __init__(
+        self, new_reader: Callable[[], AnswerReader], read_ordinary: ReadOrdinary | None = None
+    ) -> None:
+        self.facts = AnswerFacts()
+        self._new_reader = new_reader
+        self._read_ordinary = read_ordinary
+        # Most answers arrive in one piece and need nothing that joins pieces.
+        self._only: bytes | None = None
+        self._document: AnswerDocument | None = None
 
     def feed(self, data: bytes, limit: Limit | None = None) -> bytes:  # noqa: ARG002 - all is held
         """Take the bytes and pass them on."""
-        self._document.feed(data)
+        if self._only is None:
+            self._only = data
+        else:
+            self._joined().feed(data)
         return data
 
     def finish(self, *, broken: bool = False) -> bytes:  # noqa: ARG002 - read as far as it goes
         """Read the document. Nothing was held back."""
-        read_document(self._document.value(), self._reader)
+        data = self._only if self._document is None else self._document.kept_bytes()
+        document = None
+        if data and len(data) <= MAX_KEPT_BYTES:
+            try:
+                document = orjson.loads(data)
+            except orjson.JSONDecodeError:
+                pass
+            else:
+                if self._read_ordinary is not None and self._read_ordinary(document, self.facts):
+                    return b""
+        reader = self._new_reader()
+        reader.facts = self.facts
+        read_document(self._joined().value() if document is None else document, reader)
         return b""
+
+    def _joined(self) -> AnswerDocument:
+        """The pieces so far as one document."""
+        if self._document is None:
+            reader = self._new_reader()
+            self._document = AnswerDocument(reader.kept, reader.complete)
+            self._document.feed(self._only or b"")
+        return self._document
 
 
 class EventMeter(UnitMeter):
@@ -71,9 +110,16 @@ class EventMeter(UnitMeter):
         """Read the events that `data` completes; return those that what is held covers."""
         if self._between_frames:
             reader = self._reader
-            frames, text_bytes = reader.repeated.texts_of(data)
-            if frames and reader.count_covered(text_bytes, frames, limit):
-                return data
+            repeated = reader.repeated
+            if data.startswith(repeated.before) and data.endswith(repeated.end):
+                text = data[repeated.begin : repeated.stop]
+                # One text that needs no escape is what a paced stream has in each piece.
+                if text and text.translate(None, NOT_PLAIN) == text:
+                    frames, text_bytes = 1, len(text)
+                else:
+                    frames, text_bytes = repeated.texts_of(data)
+                if frames and reader.count_covered(text_bytes, frames, limit):
+                    return data
         if not self._begun:
             return self._begin(data, limit)
         if self._document is not None:
@@ -130,14 +176,17 @@ class EventMeter(UnitMeter):
         return LongFrame(Skimmer(self._reader.kept, self._reader.complete))
 
     def _read(self, unit: bytes) -> bool:
-        data = data_of(unit)
-        if event_of(unit) == b"error":
-            self.facts.error = True
-        if not data:
-            return False
-        if data.strip() == b"[DONE]":
-            self._reader.done()
-            return False
+        if unit.startswith(b"data: {") and LF not in unit and CR not in unit:
+            data = unit[6:]  # nearly all events are one line with an object
+        else:
+            data = data_of(unit)
+            if event_of(unit) == b"error":
+                self.facts.error = True
+            if not data:
+                return False
+            if data.strip() == b"[DONE]":
+                self._reader.done()
+                return False
         document = parse(data, self._reader)
         return type(document) is dict and self._take(document, unit) and self._hides
 
@@ -151,6 +200,11 @@ class EventMeter(UnitMeter):
         # How many texts and bytes the limit allows; nothing is compared where there is room.
         most_texts, most_bytes = reader.room(limit)
         at, count = 0, len(units)
+        starts = count > _FEW_FRAMES and units[0].startswith(before)
+        if starts and self._splitter.separator and not repeated.between:
+            frames, size = repeated.leading_texts(units)
+            if frames <= most_texts and size <= most_bytes:
+                at, texts, text_bytes = frames, frames, size
         while at < count:
             unit = units[at]
             # The usual case of `RepeatedFrame.text_bytes`, without a call: half of the cost.

@@ -19,6 +19,7 @@ MAX_CALLS: Final = 10_000
 
 ERROR_NAMES: Final = frozenset({"error", "object", "type", "detail"})
 """Members by which a document says that it is an error."""
+_MAY_BE_ERROR: Final = ERROR_NAMES - {"object"}
 
 
 class AnswerReader(ABC):
@@ -103,24 +104,13 @@ class AnswerReader(ABC):
         self.update_count()
         reports, facts = self._reports, self.facts
         if reports.take(usage, facts.counted_output, final=final):
-            self._publish()
+            publish(reports, facts)
         facts.usage_problem = reports.problem
 
     def done(self) -> None:
         """The stream said that it is complete: a running figure was the last one."""
         if self._reports.says_anything:
             self.facts.usage_final = self._reports.final = True
-
-    def _publish(self) -> None:
-        reports, facts = self._reports, self.facts
-        pools = reports.pools
-        assert pools is not None
-        facts.usage = pools.usage
-        facts.usage_final = reports.final
-        facts.input_reported = pools.input_reported
-        facts.output_reported = pools.output_reported
-        facts.output_reported_at = reports.counted_at
-        facts.flags = ("usage_unexplained",) if pools.unexplained else ()
 
     # Hosted calls
 
@@ -154,6 +144,8 @@ class AnswerReader(ABC):
 
     def note_error(self, document: dict[str, Any]) -> None:
         """Whether the document says that it is an error: OpenAI, Anthropic, Google, vLLM, FastAPI."""
+        if _MAY_BE_ERROR.isdisjoint(document) and document.get("object") != "error":
+            return
         kind = document.get("type")
         if (
             document.get("error")
@@ -167,3 +159,15 @@ class AnswerReader(ABC):
 def _noted(text: str) -> str:
     """A name as it is kept: bounded, and text that can be written anywhere."""
     return text[:MAX_NOTED_CHARS].encode("utf-8", "replace").decode()
+
+
+def publish(reports: UsageAccumulator, facts: AnswerFacts) -> None:
+    """Write what the reports say together, of which at least one was usable, into the facts."""
+    pools = reports.pools
+    assert pools is not None, "a report was usable"
+    facts.usage = pools.usage
+    facts.usage_final = reports.final
+    facts.input_reported = pools.input_reported
+    facts.output_reported = pools.output_reported
+    facts.output_reported_at = reports.counted_at
+    facts.flags = ("usage_unexplained",) if pools.unexplained else ()

@@ -22,7 +22,7 @@ QUOTE: Final = ord('"')
 BACKSLASH: Final = ord("\\")
 """As numbers: looking for a number in bytes is one memchr, for bytes a general search."""
 
-_NOT_PLAIN: Final = b'"\\\n\r'
+NOT_PLAIN: Final = b'"\\\n\r'
 """What ends a text, escapes in it, or ends a line: a text without them is left as it is by deleting them."""
 _LF_END: Final = b"\n\n"
 
@@ -36,18 +36,20 @@ class RepeatedFrame:
     """What stands around the text of a frame.
 
     before, after:  the bytes around the text; `after` begins with the closing quote
+    end:            `after` and the end of a frame
+    begin, stop:    where the text begins in such a frame with its end, and where it ends
     between:        when there is padding: the bytes from the text's closing quote to the padding
     """
 
-    __slots__ = ("_begin", "_end", "_glue", "_lessons", "_stop", "after", "before", "between")
+    __slots__ = ("_glue", "_lessons", "after", "before", "begin", "between", "end", "stop")
 
     def __init__(self) -> None:
         self.before = NOTHING
         self.between = b""
         self.after = NOTHING
-        self._end = NOTHING  # `after` and the end of a frame
+        self.end = NOTHING  # `after` and the end of a frame
         self._glue = NOTHING  # what stands between the texts of two frames
-        self._begin, self._stop = len(self.before), -len(self._end)
+        self.begin, self.stop = len(self.before), -len(self.end)
         self._lessons = 0
 
     def learn(self, frame: bytes, name: bytes, text: str) -> None:
@@ -67,9 +69,9 @@ class RepeatedFrame:
                 if frame.startswith(written, begin):
                     self.before = frame[:begin]
                     self._keep_rest(frame[begin + len(written) - 1 :])
-                    self._end = self.after + _LF_END
-                    self._glue = self._end + self.before
-                    self._begin, self._stop = begin, -len(self._end)
+                    self.end = self.after + _LF_END
+                    self._glue = self.end + self.before
+                    self.begin, self.stop = begin, -len(self.end)
                 return
 
     def _keep_rest(self, rest: bytes) -> None:
@@ -108,16 +110,16 @@ class RepeatedFrame:
     def texts_of(self, data: bytes) -> tuple[int, int]:
         """How many frames, and bytes of their texts, if `data` is nothing but frames that repeat the
         kept one, each ended by LF LF; else 0, 0."""
-        if not data.startswith(self.before) or not data.endswith(self._end):
+        if not data.startswith(self.before) or not data.endswith(self.end):
             return 0, 0
-        text = data[self._begin : self._stop]
+        text = data[self.begin : self.stop]
         frames = 1
         if text.find(self._glue) >= 0:
             texts = text.split(self._glue)
             frames = len(texts)
             text = b"" if b"" in texts else b"".join(texts)
         size = len(text)
-        if size and len(text.translate(None, _NOT_PLAIN)) == size:
+        if size and len(text.translate(None, NOT_PLAIN)) == size:
             return frames, size
         if self.between and data.find(_LF_END) == len(data) - 2:
             size = self.text_bytes(data[:-2])
@@ -136,10 +138,10 @@ class RepeatedFrame:
         # Behind the last text another frame may follow, or it may belong to one that differs.
         rest = texts.pop()
         quote = rest.find(QUOTE)
-        if rest.startswith(self._end, quote):
+        if rest.startswith(self.end, quote):
             texts.append(rest[:quote])
         text = b"".join(texts)
         size = len(text)
-        if len(text.translate(None, _NOT_PLAIN)) != size or b"" in texts:
+        if len(text.translate(None, NOT_PLAIN)) != size or b"" in texts:
             return 0, 0
         return len(texts), size

@@ -14,8 +14,8 @@ _LF_END: Final = b"\n\n"
 _ANY_END: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?=[^\n]))")
 """Two line ends in a row. A CR at the very end of what is known may be half of a CRLF, so it
 only counts once the next byte is there."""
-_CR: Final = ord("\r")
-_LF: Final = ord("\n")
+CR: Final = ord("\r")
+LF: Final = ord("\n")
 _DATA: Final = b"data:"
 _FIELD_BYTES: Final = 32
 """So many bytes of a line say which field it is, and of an event's name enough."""
@@ -44,7 +44,7 @@ class FrameSplitter:
 
     def push(self, data: bytes) -> list[bytes]:
         """Take the next bytes; return the frames that they complete."""
-        frames = self._cut(data) if self.separator and _CR not in data else self._cut_any(data)
+        frames = self._cut(data) if self.separator and CR not in data else self._cut_any(data)
         self.continues = self._spilled and bool(frames)
         if frames:
             self._spilled = False
@@ -137,8 +137,8 @@ class LongFrame:
 def data_of(frame: bytes) -> bytes:
     """The event's data, its lines joined by LF; empty for comments and blank frames."""
     # The two usual forms first: a data line alone, or after an event line.
-    begin = frame.find(_LF) + 1 if frame.startswith(b"event:") else 0
-    if frame.startswith(b"data: ", begin) and _LF not in frame[begin:] and _CR not in frame:
+    begin = frame.find(LF) + 1 if frame.startswith(b"event:") else 0
+    if frame.startswith(b"data: ", begin) and LF not in frame[begin:] and CR not in frame:
         return frame[begin + 6 :]
     lines = [
         line[6:] if line.startswith(b"data: ") else line[5:]

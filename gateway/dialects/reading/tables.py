@@ -5,8 +5,9 @@ docs.anthropic.com/en/api/messages and ai.google.dev/api/generate-content, and t
 a row.
 """
 
-from typing import Final
+from typing import Any, Final
 
+from gateway.dialects.reading.numbers import MAX_REPORTED
 from gateway.dialects.reading.usage import (
     AUDIO_IN,
     AUDIO_OUT,
@@ -29,7 +30,6 @@ from gateway.dialects.reading.usage import (
     Pools,
     Suffix,
     UsageTable,
-    UsualReport,
     present,
 )
 
@@ -228,12 +228,40 @@ def gemini_pools(figures: Figures, counted_output: int) -> Pools:
     return Pools(usage, prompt > 0, output + thoughts > 0, unexplained)
 
 
-_FIGURES: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
-_DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
-_OPENAI_USUAL: Final = UsualReport(
-    *_FIGURES, *_DETAILS, others=frozenset(OPENAI_NAMES).difference(_FIGURES, _DETAILS)
-)
-OPENAI: Final = UsageTable(OPENAI_NAMES, openai_pools, _OPENAI_USUAL)
+_UNUSUAL: Final = frozenset(OPENAI_NAMES) - {
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "prompt_tokens_details",
+    "completion_tokens_details",
+}
+
+
+def usual_openai_figures(report: dict[str, Any]) -> tuple[int, int] | None:
+    """Prompt and completion of a usual report (see `UsageTable.usual`)."""
+    try:
+        prompt, completion = report["prompt_tokens"], report["completion_tokens"]
+        total = report["total_tokens"]
+        if (
+            type(prompt) is not int
+            or type(completion) is not int
+            or type(total) is not int
+            or prompt + completion != total
+            or not 0 < prompt < total <= MAX_REPORTED
+            or not _UNUSUAL.isdisjoint(report)
+        ):
+            return None
+        get = report.get
+        if (details := get("prompt_tokens_details")) and any(details.values()):
+            return None
+        if (details := get("completion_tokens_details")) and any(details.values()):
+            return None
+    except (KeyError, AttributeError, TypeError):  # details of another type have no values
+        return None
+    return prompt, completion
+
+
+OPENAI: Final = UsageTable(OPENAI_NAMES, openai_pools, usual_openai_figures)
 """Chat completions, completions, embeddings, responses, images, transcriptions."""
 ANTHROPIC: Final = UsageTable(ANTHROPIC_NAMES, anthropic_pools)
 GEMINI: Final = UsageTable(GEMINI_NAMES, gemini_pools)

@@ -77,29 +77,18 @@ class Pools:
 
 
 @dataclass(frozen=True, slots=True)
-class UsualReport:
-    """The names of most reports of an API. others: all other names that mean something."""
-
-    prompt: str
-    completion: str
-    total: str
-    prompt_details: str
-    completion_details: str
-    others: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
 class UsageTable:
     """How one dialect reports usage.
 
     names:  see `Names`
     pools:  figures and the output counted so far → pools; raises BadUsage when they are impossible
-    usual:  of an API most of whose reports are alike; they are read in fewer steps
+    usual:  of an API most of whose reports are alike: prompt and completion of such a report, whose
+            total is their sum and whose other figures are zero; None for any other report
     """
 
     names: Names
     pools: Callable[[Figures, int], Pools]
-    usual: UsualReport | None = None
+    usual: Callable[[dict[str, Any]], tuple[int, int] | None] | None = None
 
 
 def read_figures(report: Any, table: UsageTable) -> tuple[Figures, str | None]:
@@ -109,29 +98,12 @@ def read_figures(report: Any, table: UsageTable) -> tuple[Figures, str | None]:
     """
     if type(report) is not dict:
         return {}, "usage is not an object" if report else None
-    if table.usual is not None and (figures := _usual_figures(report, table.usual)):
-        return figures, None
+    if table.usual is not None and (usual := table.usual(report)):
+        prompt, completion = usual
+        return {PROMPT: prompt, COMPLETION: completion, TOTAL: prompt + completion}, None
     reading = _Reading()
     reading.collect(report, table.names)
     return reading.figures, reading.problem
-
-
-def _usual_figures(report: dict[str, Any], usual: UsualReport) -> Figures | None:
-    """The figures of a report as most answers have it: three that agree, and details of zeros."""
-    get = report.get
-    prompt, completion, total = get(usual.prompt), get(usual.completion), get(usual.total)
-    if (
-        type(prompt) is not int
-        or type(completion) is not int
-        or type(total) is not int
-        or not (0 < prompt < total <= MAX_REPORTED and prompt + completion == total)
-        or not usual.others.isdisjoint(report)
-    ):
-        return None
-    for details in (get(usual.prompt_details), get(usual.completion_details)):
-        if details and (type(details) is not dict or any(details.values())):
-            return None
-    return {PROMPT: prompt, COMPLETION: completion, TOTAL: total}
 
 
 class _Reading:

@@ -15,6 +15,7 @@ import structlog
 from gateway.domain.reservation import Account, IdempotencyKey, Settled
 from gateway.flow.reservation.pending_settlement import PendingSettlement
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.codec.calls import ReleaseCall
 from gateway.ledger.journal import Record, Replayed, SettleJournal
 from gateway.ledger.reservations import Reservations
 from gateway.telemetry.logs import failure
@@ -28,6 +29,14 @@ log = structlog.get_logger("gate")
 
 OFFER_AGAIN_S: Final = 1.0
 """After both the ledger and the journal refused a settlement."""
+
+
+class DeliveryCancelled(asyncio.CancelledError):
+    """The caller of `Delivery.deliver_now` was cancelled. rest: the task in which it goes on"""
+
+    def __init__(self, rest: asyncio.Task[Settled | None]) -> None:
+        super().__init__()
+        self.rest = rest
 
 
 class Delivery:
@@ -52,26 +61,23 @@ class Delivery:
         return self.spawn(self._carry_out(pending, done))
 
     async def deliver_now(
-        self, pending: PendingSettlement, done: Done, result: asyncio.Future[Settled | None]
-    ) -> None:
+        self, pending: PendingSettlement, done: Done
+    ) -> Settled | asyncio.Task[Settled | None]:
         """Deliver within the caller's task, for a client that waits for the cost.
 
-        Returns when the ledger has answered: then `result` is set. What is left to do after a
-        failure or a cancellation goes on in a task of its own, which sets `result` later.
+        Returns what the ledger has answered; after a failure, the task in which it goes on. Raises
+        DeliveryCancelled.
         """
         try:
             settled = await pending.send(self.ledger)
         except (Exception, asyncio.CancelledError) as fault:
             refusal = fault if isinstance(fault, Exception) else None
             rest = self.spawn(self._carry_out(pending, done, refusal))
-            rest.add_done_callback(
-                lambda _: result.set_result(None if rest.cancelled() else rest.result())
-            )
             if refusal is None:
-                raise
-        else:
-            result.set_result(settled)
-            done(settled)
+                raise DeliveryCancelled(rest) from None
+            return rest
+        done(settled)
+        return settled
 
     def abandon(
         self, account: Account, reservation_id: str, facts: bytes, key: IdempotencyKey | None
@@ -80,18 +86,8 @@ class Delivery:
 
         facts: of the event, packed
         """
-        pending = PendingSettlement(
-            verb="release",
-            reservation_id=reservation_id,
-            account=account,
-            rows=b"",
-            cost_rows=b"",
-            used=b"",
-            tokens=0,
-            reserved_at_ms=0,
-            facts=facts,
-            idempotency=key.key if key else "",
-        )
+        call = ReleaseCall(reservation_id, facts, 0, key.key if key else "")
+        pending = PendingSettlement(account, call)
         self.spawn(self._until_taken(pending))
 
     async def replay_journal(self) -> Replayed:
@@ -132,7 +128,9 @@ class Delivery:
             try:
                 done(settled)
             except Exception as fault:
-                log.error("ending_failed", reservation_id=pending.reservation_id, **failure(fault))
+                log.error(
+                    "ending_failed", reservation_id=pending.call.reservation_id, **failure(fault)
+                )
         return settled
 
     async def _until_taken(
@@ -160,13 +158,15 @@ class Delivery:
             await self._journal.append(pending.as_record())
         except Exception as fault:
             if warn:
-                log.error("journal_failed", reservation_id=pending.reservation_id, **failure(fault))
+                log.error(
+                    "journal_failed", reservation_id=pending.call.reservation_id, **failure(fault)
+                )
             return False
         return True
 
     async def _set_aside(self, pending: PendingSettlement, refusal: Exception) -> None:
         self._refused.inc()
-        which = {"reservation_id": pending.reservation_id, "verb": pending.verb}
+        which = {"reservation_id": pending.call.reservation_id, "verb": pending.verb}
         log.error("ending_set_aside", **which, **failure(refusal))
         try:
             await self._journal.set_aside(pending.as_record(), refusal)

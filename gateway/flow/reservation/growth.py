@@ -62,11 +62,7 @@ class Growing(Protocol):
     facts: AnswerFacts
     progress: Progress
     due_at: float
-
-    @property
-    def ended(self) -> bool:
-        """Whether the reservation is being settled or released."""
-        ...
+    ended: bool
 
     def kill(self, reason: KillReason) -> None:
         """End the request at once."""

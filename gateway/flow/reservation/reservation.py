@@ -11,24 +11,24 @@ reservation by exactly one settle or release. The decision is made at once and w
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
+from typing import Final
 
 import structlog
 
 from gateway.dialects.base import AnswerFacts
 from gateway.domain.reservation import Hold, IdempotencyKey, Settled
-from gateway.domain.usage import DEFAULT_TIER, OUTPUT_UNITS, TOKEN_UNITS, without_tier
 from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.context import RequestContext
 from gateway.flow.expected_output import ExpectedOutput
 from gateway.flow.kept_responses import ANSWER_MAX_BYTES
 from gateway.flow.refusals import refused_by_kill
-from gateway.flow.reservation.delivery import Delivery
+from gateway.flow.reservation.delivery import Delivery, DeliveryCancelled
 from gateway.flow.reservation.growth import NEVER, Growth, GrowthServices
-from gateway.flow.reservation.outcome import Ended, Outcome, decide
 from gateway.flow.reservation.pending_settlement import PendingSettlement
 from gateway.flow.reservation.progress import KillReason, Progress
+from gateway.flow.reservation.settlement import settlement_of
 from gateway.flow.retries import Retries
 from gateway.http.interface import CancelledUnsent, ClientGone, UpstreamError
 from gateway.telemetry.logs import failure
@@ -54,6 +54,10 @@ class ReservationServices:
     settled: "Callable[[Reservation, Settled], None]"
 
 
+NOTHING_SEEN: Final = AnswerFacts()
+"""What was seen of a response that has not begun. Never changed: a meter brings facts of its own."""
+
+
 def open_reservation(
     services: ReservationServices, context: RequestContext, key: IdempotencyKey | None = None
 ) -> "Reservation":
@@ -68,6 +72,7 @@ class Reservation:
     estimate:   grows with the hold of a stream
     facts:      what the response has shown; the meter's
     event:      what the usage event says
+    ended:      it is being settled or released
     due_at:     when the hold must be extended at the latest, by the monotonic clock
     interrupt:  called when the request must end at once; the flow sets it
     kept:       the complete response for repeats of this request: status, content type, body
@@ -75,10 +80,10 @@ class Reservation:
 
     __slots__ = (
         "_growth",
-        "_services",
         "_settling",
         "context",
         "due_at",
+        "ended",
         "ended_at",
         "estimate",
         "event",
@@ -91,6 +96,7 @@ class Reservation:
         "plan",
         "progress",
         "released",
+        "services",
     )
 
     def __init__(
@@ -99,7 +105,7 @@ class Reservation:
         context: RequestContext,
         idempotency: IdempotencyKey | None,
     ) -> None:
-        self._services = services
+        self.services = services
         self._growth: Growth | None = None
         self._settling: asyncio.Future[Settled | None] | None = None
         self.context = context
@@ -109,12 +115,13 @@ class Reservation:
         self.estimate = context.estimate
         self.idempotency = idempotency
         self.event: UsageFacts = context.event
-        self.facts = AnswerFacts()
+        self.facts = NOTHING_SEEN
         self.progress = Progress(streaming=context.facts.stream)
         self.released = False
         self.kept: tuple[int, str, bytes] | None = None
         self.interrupt: Callable[[], object] | None = None
         self.due_at = NEVER
+        self.ended = False
         self.ended_at = 0.0
 
     # While it runs
@@ -123,13 +130,8 @@ class Reservation:
     def growth(self) -> Growth:
         """Extends the hold: of a stream after each piece, of others at their checkpoints."""
         if self._growth is None:
-            self._growth = Growth(self._services.growth, self)
+            self._growth = Growth(self.services.growth, self)
         return self._growth
-
-    @property
-    def ended(self) -> bool:
-        """Whether it is being settled or released."""
-        return self._settling is not None
 
     @property
     def last_flag(self) -> str:
@@ -140,59 +142,72 @@ class Reservation:
     @property
     def linger_ms(self) -> int:
         """How long the upstream is read on after the client has gone."""
+        if self.plan.model.free:
+            return 0  # there is no usage to read on for
         policy = self.plan.policy
         by = policy.disconnect_stream if self.progress.streaming else policy.disconnect_json
         drains = by == "drain" or self.plan.model.hidden_output
         return policy.drain_max_ms if drains else 0
 
-    def leaving(self) -> None:
-        """The client goes: what it does not have of the response, it may ask for again."""
+    def client_left(self) -> None:
+        """The client's connection is lost. The upstream is read on for `linger_ms` at most; what the
+        client does not have of the response, it may ask for again."""
         if not self._end_passed:
-            self._services.retries.attempt(self.context).left()
+            self.services.retries.attempt(self.context).left()
+        if self.interrupt is not None:
+            asyncio.get_running_loop().call_later(self.linger_ms / 1000, self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self.interrupt is not None:
+            self.interrupt()
 
     def kill(self, reason: KillReason) -> None:
         """The operator ends this request. Without effect once it is complete or was cut."""
-        if self.progress.kill(reason) and self.interrupt is not None:
-            self.interrupt()
+        if self.progress.kill(reason):
+            self._interrupt()
 
     def note_failure(self, error: UpstreamError, flag: str) -> None:
         """The upstream failed. flag: for the event, unless a deadline passed"""
         self.progress.flag("upstream_timeout" if error.timeout else flag)
         self.event.upstream_error = error.cause
 
-    def keep(self, status: int, media_type: bytes, body: bytes) -> None:
+    def keep(self, status: int, media_type: str, body: bytes) -> None:
         """Keep the complete response for repeats of this request, if the policy wants that."""
         wanted = self.idempotency is not None and self.plan.policy.keep_answers
         if wanted and len(body) <= ANSWER_MAX_BYTES:
-            self.kept = status, media_type.decode("latin-1"), body
+            self.kept = status, media_type, body
 
     async def settled_within(self, wait_s: float) -> Settled | None:
         """End now and wait for the ledger's answer, a bounded time; None when it takes longer.
 
         The ledger's own deadline bounds the usual wait, so that it needs no task and no timer.
         """
-        settling = self._settling
-        if settling is None:
-            pending = self._end()
-            settling = self._settling = asyncio.get_running_loop().create_future()
-            if pending is None:
-                settling.set_result(None)
-            else:
-                await self._services.delivery.deliver_now(pending, self._settled, settling)
-        if not settling.done():
-            await asyncio.wait((settling,), timeout=wait_s)
-        return settling.result() if settling.done() else None
+        assert not self.ended, "a reservation ends once"
+        self.ended = True
+        pending = self._end()
+        if pending is None:
+            return None
+        try:
+            answer = await self.services.delivery.deliver_now(pending, self._settled)
+        except DeliveryCancelled as cancelled:
+            self._settling = cancelled.rest
+            raise
+        if isinstance(answer, Settled):
+            return answer
+        self._settling = answer
+        await asyncio.wait((answer,), timeout=wait_s)
+        return answer.result() if answer.done() else None
 
     # The block
 
     async def __aenter__(self) -> "Reservation":
-        self.hold = hold = await self._services.reserve(self.context, self.idempotency)
+        self.hold = hold = await self.services.reserve(self.context, self.idempotency)
         self.held_nano = hold.held_nano
         self.estimate = self.context.estimate  # lowered, perhaps, to what the wallet affords
         if self.estimate.lowered is not None:
             self.progress.flag("clamped")
         self.due_at = time.monotonic() + self.plan.policy.checkpoint_interval_ms / 1000
-        self._services.live.add(self)
+        self.services.live.add(self)
         return self
 
     async def __aexit__(
@@ -215,7 +230,7 @@ class Reservation:
         self.resolve()
         told = complete or self._end_passed
         if not told or self.context.attempt is not None:
-            self._services.retries.attempt(self.context).finish(
+            self.services.retries.attempt(self.context).finish(
                 answered=told, released=self.released
             )
         if isinstance(error, asyncio.CancelledError):
@@ -223,15 +238,16 @@ class Reservation:
                 raise refused_by_kill(self.progress.killed) from None
             raise ClientGone from None
 
-    def resolve(self) -> "asyncio.Future[Settled | None]":
-        """Settle what was used, or release it all. Idempotent, immediate."""
-        if self._settling is None:
+    def resolve(self) -> "asyncio.Future[Settled | None] | None":
+        """Settle what was used, or release it all. Idempotent, immediate.
+
+        Returns what to wait for; None when nothing is left to wait for.
+        """
+        if not self.ended:
+            self.ended = True
             pending = self._end()
-            if pending is None:
-                self._settling = asyncio.get_running_loop().create_future()
-                self._settling.set_result(None)
-            else:
-                self._settling = self._services.delivery.deliver(pending, self._settled)
+            if pending is not None:
+                self._settling = self.services.delivery.deliver(pending, self._settled)
         return self._settling
 
     @property
@@ -254,100 +270,15 @@ class Reservation:
         if self._growth is not None:
             self._growth.close()
         try:
-            return self._pending(self._decided())
+            return settlement_of(self)
         except Exception as fault:
             reservation_id = self.hold.reservation_id
             log.error("ending_failed", reservation_id=reservation_id, **failure(fault))
-            self._services.live.discard(self)
+            self.services.live.discard(self)
             return None
-
-    def _decided(self) -> Outcome:
-        """The outcome, with what the event says about it."""
-        event, facts, progress, plan = self.event, self.facts, self.progress, self.plan
-        event.http_status = progress.status or None
-        ended_by_gate = progress.stage in ("cut", "killed")
-        event.finish_reason = "error" if ended_by_gate else facts.finish_reason
-        event.response_model = facts.response_model
-        if facts.service_tier is not None or len(self.estimate.tiers) > 1:
-            self._note_tier()
-        event.duration_ms = int((self.ended_at - self.context.started_at) * 1000)
-        event.retry_of = self._services.retries.earlier(self.context)
-        left_stream = progress.stage == "left" and progress.streaming
-        outcome = decide(
-            Ended(
-                progress.stage,
-                progress.status,
-                progress.streaming,
-                facts,
-                self.estimate,
-                plan.model,
-                plan.policy,
-                self.growth.stop_at if left_stream else NEVER,
-                self._learned_output,
-            )
-        )
-        for word in outcome.flags:
-            progress.flag(word)
-        event.flags = progress.flags
-        event.usage_source = outcome.source
-        self.released = outcome.verb == "release"
-        return outcome
-
-    def _pending(self, outcome: Outcome) -> PendingSettlement:
-        plan, usage = self.plan, outcome.usage
-        tokens = output = 0
-        for unit, quantity in usage.items():
-            if unit in TOKEN_UNITS:
-                tokens += quantity
-                if unit in OUTPUT_UNITS or without_tier(unit) in OUTPUT_UNITS:
-                    output += quantity
-        if outcome.verb == "settle" and self.progress.stage == "complete":
-            self._services.expected.note(plan.account.customer_id, plan.model.name, output)
-        prices = plan.model.prices
-        return PendingSettlement(
-            outcome.verb,
-            self.hold.reservation_id,
-            plan.account,
-            prices.rows,
-            prices.cost_rows,
-            b"" if self.released else prices.vector(usage),
-            tokens,
-            self.hold.reserved_at_ms,
-            plan.facts_packer.pack_ended(self.event),
-            plan.model.scope_bits,
-            self.idempotency.key if self.idempotency else "",
-            plan.packed,
-        )
-
-    def _note_tier(self) -> None:
-        """Charge the service tier that the response names, if the request was held for it or it is
-        no more expensive; else the one that was asked for."""
-        served, tiers = self.facts.service_tier, self.estimate.tiers
-        prices = self.plan.model.prices
-        charged = tiers[0]
-        if served is not None and served != charged:
-            if served in tiers:
-                charged = served
-            else:
-                self.progress.flag("service_tier_changed")
-                if served in prices.service_tiers and prices.no_dearer(served, charged):
-                    charged = served
-        if (charged,) != tiers:
-            self.estimate = replace(self.estimate, tiers=(charged,), text_only=False)
-        if self.event.service_tier is not None:
-            self.event.service_tier = charged
-        if served not in (None, self.event.service_tier or DEFAULT_TIER):
-            self.event.response_service_tier = served
-
-    def _learned_output(self) -> int | None:
-        share = self.plan.policy.expected_share
-        if share is None:
-            return None
-        customer_id = self.plan.account.customer_id
-        return self._services.expected.output(customer_id, self.plan.model.name, share)
 
     def _settled(self, settled: Settled | None) -> None:
         """The delivery has ended: the ledger has taken it, or the journal has."""
-        self._services.live.discard(self)
+        self.services.live.discard(self)
         if settled is not None:
-            self._services.settled(self, settled)
+            self.services.settled(self, settled)

@@ -3,6 +3,7 @@
 from typing import Final, Protocol
 
 from gateway.dialects.base import AnswerFacts
+from gateway.domain.token_vectors import PackedTokens
 from gateway.domain.usage import (
     OUTPUT_UNITS,
     TOKEN_UNITS,
@@ -22,6 +23,29 @@ _INPUT_UNITS: Final = frozenset(
 )
 TOKEN_SIDES: Final = frozenset({"input", "output"})
 NOTHING_MISSING: Final[frozenset[str]] = frozenset()
+
+
+def plain_usage(facts: AnswerFacts, estimate: Estimate, model: Model) -> PackedTokens | None:
+    """The usage of a complete response that was reported as nearly all are, packed.
+
+    That is: final figures of tokens for a request of text, and nothing else seen or counted. None
+    for all others, which `seen_usage` and its callers judge; where both apply they agree.
+    """
+    usage = facts.usage
+    if (
+        usage is None
+        or not (facts.usage_final and facts.input_reported and facts.output_reported)
+        or facts.error
+        or facts.counted
+        or facts.hosted_calls
+        or facts.unreadable is not None
+        or facts.counted_output > facts.output_reported_at
+        or not estimate.text_only
+        or model.other_units
+        or model.free
+    ):
+        return None
+    return model.token_vectors.reported(usage, ABSURD_FACTOR * estimate.most + ABSURD_SLACK)
 
 
 class Measured(Protocol):

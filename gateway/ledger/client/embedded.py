@@ -13,7 +13,7 @@ A survivor is stopped, not adopted: an adopted server would be nobody's child, s
 and no parent-death signal, and it may run other settings or another release's binary. Stopping
 loses nothing (the append-only file is flushed before each answer) and costs a load of the file.
 
-The server has no TCP port, a unix socket of mode 0700, a session of its own (Ctrl-C in the
+The server has no TCP port, a unix socket of mode 0700, a separate session (Ctrl-C in the
 terminal must not end it before the gate has drained) and, on Linux, SIGTERM when its parent
 dies. That signal comes at the death of the *thread* that started it: hence the main thread.
 """
@@ -336,7 +336,7 @@ class EmbeddedLedger:
 def running_socket(data_dir: Path) -> Path | None:
     """The socket of the server that runs on this directory now, None when none answers.
 
-    For whoever only connects to it: the command line beside a running gate.
+    For clients that only connect to it, such as the command line while a gate runs.
     """
     try:
         recorded = json.loads((data_dir / "server.json").read_text()).get("socket")

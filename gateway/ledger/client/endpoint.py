@@ -39,7 +39,7 @@ URL_OPTIONS: Final = frozenset(
         "ssl_keyfile",
     }
 )
-"""What may stand in a URL's query. The rest (timeouts, protocol, pool) is the gate's to set."""
+"""Parameters that a URL's query may set. The gate sets the rest (timeouts, protocol, pool)."""
 
 
 class Successor(asyncio.Protocol):

@@ -1,8 +1,8 @@
-"""Whether the server can hold the ledger now: asked again and again while the gate runs.
+"""Checks, periodically while the gate runs, whether the server can still hold the ledger.
 
-What `durability` refuses at the start may come about later: an operator turns eviction on, a
-failover makes the server a replica, memory or disk run out. Each state has a word of its own for
-`/readyz` and the log, and a sentence that says what to do.
+What `durability` refuses at the start may happen later: an operator turns eviction on, a failover
+makes the server a replica, memory or disk run out. Each state has a distinct word for `/readyz`
+and the log, and a sentence that says what to do.
 """
 
 from collections.abc import Mapping

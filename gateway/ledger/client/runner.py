@@ -5,8 +5,7 @@ NOSCRIPT, meaning of error replies, reconnecting in the background. While there 
 every call fails at once with `unknown=False`.
 
 A worker has two of these, one to admit and one to settle, so that a burst of settlements never
-stands in front of an admission. Client cost of each pair of calls: `python -m
-loadtest.client_cost`.
+delays an admission. Client cost of each pair of calls: `python -m loadtest.client_cost`.
 """
 
 import asyncio
@@ -242,7 +241,7 @@ class CoalescingRunner:
                 self._wire = await self._connect()
             except LedgerUnavailable as error:
                 self._down = str(error)
-            except Exception as error:  # whatever it is, a gate that gives up is down for ever
+            except Exception as error:  # whatever it is: a gate that gives up stays down
                 self._down = f"the connection to the ledger fails: {type(error).__name__}"
                 _log.exception("ledger_connect_failed", connection=self._name)
             else:

@@ -40,7 +40,7 @@ class Runner(Protocol):
 
 
 def lua_folder() -> Path:
-    """Where the scripts lie: inside the installed package, or beside it in a checkout."""
+    """The folder of the scripts: inside the installed package, or next to it in a checkout."""
     installed = Path(__file__).parents[2] / "_lua"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "lua"
 

@@ -79,7 +79,7 @@ class ExtendCall:
     """How a hold goes on.
 
     extend_no:  from 1, higher at each new call; a repeated one changes nothing
-    estimate:   vector of the whole request by now; a smaller one never shrinks the hold
+    estimate:   vector of the complete request by now; a smaller one never shrinks the hold
     checkpoint: vector of what an expiry charges from now on
     """
 

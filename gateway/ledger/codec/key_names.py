@@ -1,4 +1,4 @@
-"""Names of the ledger's keys; the table stands in `lua/README.md`. All of one shard share its tag."""
+"""Names of the ledger's keys; the table is in `lua/README.md`. All keys of a shard share its hash tag."""
 
 from dataclasses import dataclass
 

@@ -225,7 +225,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A pending reservation. Vectors stand in the order of `units`."""
+    """A pending reservation. Vectors follow the order of `units`."""
 
     held_nano: int
     reserved_at_ms: int

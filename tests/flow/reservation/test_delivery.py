@@ -11,6 +11,7 @@ import pytest
 import redis.asyncio
 from structlog.testing import capture_logs
 
+from gateway.domain.reservation import Settled
 from gateway.flow.refusals import Refused
 from gateway.flow.reservation import delivery, live
 from gateway.flow.reservation.reservation import Reservation
@@ -36,6 +37,13 @@ async def finished(desk: Desk, **policy: Any) -> Reservation:
     return run
 
 
+async def settlement(run: Reservation) -> Settled | None:
+    """What has become of the end of this reservation."""
+    waiting = run.resolve()
+    assert waiting is not None
+    return await waiting
+
+
 def set_aside(desk: Desk) -> list[dict[str, Any]]:
     """The records that the journal keeps for people."""
     path = desk.journal.path.with_suffix(".rejected")
@@ -53,7 +61,7 @@ async def test_what_the_ledger_does_not_take_waits_in_the_journal_and_lands_once
 ) -> None:
     run = await finished(desk)
     desk.wire.faults["settle"] = [LedgerUnavailable("away", unknown=unknown)]
-    assert await run.resolve() is None
+    assert await settlement(run) is None
     assert desk.journal.waiting_records == 1
     assert await desk.held_nano() > 0
     replayed = await desk.delivery.replay_journal()
@@ -90,7 +98,7 @@ async def test_what_cannot_be_set_aside_either_is_logged(
     run = await finished(desk)
     desk.wire.faults["settle"] = [TooOld("late")]
     with capture_logs() as logs:
-        assert await run.resolve() is None
+        assert await settlement(run) is None
     assert [line["event"] for line in logs] == ["ending_set_aside", "ending_lost"]
     assert logs[1]["reservation_id"] == run.hold.reservation_id
 
@@ -107,6 +115,7 @@ async def test_while_ledger_and_disk_both_refuse_it_is_offered_again(
     desk.wire.down = True
     with capture_logs() as logs:
         task = run.resolve()
+        assert task is not None
         await asyncio.sleep(0.1)
         assert not task.done()
         desk.wire.down = False
@@ -123,7 +132,7 @@ async def test_an_ending_that_cannot_be_made_is_logged_and_its_hold_is_left_to_e
     run.facts.usage = {"input": -1}
     run.facts.input_reported = True
     with capture_logs() as logs:
-        assert await run.resolve() is None
+        assert run.resolve() is None
     assert [line["event"] for line in logs] == ["ending_failed"]
     assert await desk.held_nano() > 0
     assert run not in desk.live
@@ -136,7 +145,7 @@ async def test_an_observer_that_fails_does_not_undo_a_settlement(desk: Desk) -> 
     desk.observe = broken
     run = await finished(desk)
     with capture_logs():
-        await run.resolve()
+        await settlement(run)
     await desk.end(run)
 
 
@@ -172,7 +181,7 @@ async def test_an_abandon_waits_in_the_journal_too(desk: Desk) -> None:
 async def test_a_journaled_record_that_is_refused_is_set_aside_and_logged(desk: Desk) -> None:
     run = await finished(desk)
     desk.wire.faults["settle"] = [LedgerUnavailable("away"), TooOld("late")]
-    await run.resolve()
+    await settlement(run)
     with capture_logs() as logs:
         replayed = await desk.delivery.replay_journal()
     assert (replayed.rejected, replayed.left) == (1, 0)
@@ -239,6 +248,6 @@ async def test_an_ending_whose_awaiter_is_cancelled_lands_all_the_same(
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert await run.resolve() is not None
+    assert await settlement(run) is not None
     await desk.end(run)
     assert len(desk.observed) == 1

@@ -8,22 +8,18 @@ import redis.asyncio
 
 from gateway.domain.reservation import Account
 from gateway.flow.reservation.pending_settlement import PendingSettlement
+from gateway.ledger.codec.calls import ReleaseCall, SettleCall
 from tests.flow.desk import Desk
 
 
 def ending(verb: str, desk: Desk, run_id: str, reserved_at_ms: int) -> PendingSettlement:
+    facts = msgpack.packb({"customer_id": "acme", "key_id": "k1"})
+    if verb == "release":
+        return PendingSettlement(desk.account, ReleaseCall(run_id, facts, reserved_at_ms))
     prices = desk.bank.prices
-    return PendingSettlement(
-        verb=verb,  # type: ignore[arg-type]
-        reservation_id=run_id,
-        account=desk.account,
-        rows=prices.rows,
-        cost_rows=prices.cost_rows,
-        used=prices.vector({"input": 3, "output": 5}),
-        tokens=8,
-        reserved_at_ms=reserved_at_ms,
-        facts=msgpack.packb({"customer_id": "acme", "key_id": "k1"}),
-    )
+    used = prices.vector({"input": 3, "output": 5})
+    call = SettleCall(run_id, prices, used, facts, 8, reserved_at_ms)
+    return PendingSettlement(desk.account, call)
 
 
 @pytest.mark.parametrize("verb", ["settle", "release"])

@@ -25,6 +25,7 @@ from gateway.app.roles import CannotServe, Resources
 from gateway.app.run import _write
 from gateway.domain.reservation import Hold
 from gateway.flow.reservation.pending_settlement import PendingSettlement
+from gateway.ledger.codec.calls import SettleCall
 from gateway.ledger.journal import SettleJournal
 from gateway.settings import Settings, load_settings
 from loadtest.tls import TlsFiles, make_tls_files
@@ -410,17 +411,15 @@ async def unsettled(gate: Gate) -> dict[str, Any]:
         ttl_ms=60_000,
     )
     assert isinstance(hold, Hold)
-    return PendingSettlement(
-        verb="settle",
-        reservation_id=request_id,
-        account=account,
-        rows=prices.rows,
-        cost_rows=prices.cost_rows,
-        used=prices.vector({"input": 10, "output": 5}),
-        tokens=15,
-        reserved_at_ms=hold.reserved_at_ms,
-        facts=facts,
-    ).as_record()
+    call = SettleCall(
+        request_id,
+        prices,
+        prices.vector({"input": 10, "output": 5}),
+        facts,
+        15,
+        hold.reserved_at_ms,
+    )
+    return PendingSettlement(account, call).as_record()
 
 
 async def test_background_work_that_fails_is_logged_and_is_restarted(

@@ -81,7 +81,7 @@ def test_two_reports_are_compared(tmp_path: Path, provider_url: str) -> None:
     done = run(tmp_path, "--compare", "a.html", "b.json", "--json", "-o", "both.html")
     assert done.returncode == 0, done.stderr
     rows = {row["name"]: row for row in json.loads(done.stdout)}
-    assert rows["whole answer p99"]["change"] == "="
+    assert rows["full response p99"]["change"] == "="
     assert (tmp_path / "both.html").exists()
 
 

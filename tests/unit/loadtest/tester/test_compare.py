@@ -28,10 +28,10 @@ async def test_figures_stand_beside_each_other_and_what_differs_is_said(sim: Sim
     found = {name: (old, new) for name, old, new, _ in rows(before, after)}
     for name, report in enumerate((before, after)):
         total = report.headline.gate.latencies["total"].percentiles_ms
-        assert found["whole answer p99"][name] == total["p99"]
+        assert found["full response p99"][name] == total["p99"]
     text = told(before, after)
     assert "! they differ in rate" in text
-    assert "whole answer p99" in text
+    assert "full response p99" in text
     assert "between frames" not in text  # neither has streams
 
 
