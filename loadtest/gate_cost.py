@@ -44,7 +44,7 @@ from loadtest.requests import in_turn, same
 _WARM_UP: Final = 64
 _WARM_UP_SAMPLES: Final = 2
 _SETTLE_TIME_S: Final = 0.05
-_COUNTED: Final = 160
+_COUNTED: Final = 640
 _TOP: Final = 60
 _BY_REQUEST: Final = 0.1
 """What is entered more seldom than this per request runs by the clock."""
