@@ -113,15 +113,15 @@ class Flow:
         """Reserve, forward, relay, settle."""
         await self._read(context, known)
         try:
-            await self._reserve_and_relay(context, known)
-        except StaleAccount:
-            # The account has changed since it was read: read it again, and what it may use too.
-            known = await self._refresh(context)
             try:
                 await self._reserve_and_relay(context, known)
             except StaleAccount:
-                assert context.denied is not None
-                raise refused_by_ledger(context.denied, insufficient_status=402) from None
+                # The account has changed since it was read: read it again, and what it may use too.
+                known = await self._refresh(context)
+                await self._reserve_and_relay(context, known)
+        except StaleAccount:
+            assert context.denied is not None
+            raise refused_by_ledger(context.denied, insufficient_status=402) from None
         except RepeatedRequest as again:
             await self._services.repeats.answer(context, again.repeated)
             self._observer.replayed(context)
@@ -213,6 +213,8 @@ class Flow:
     async def _refresh(self, context: RequestContext) -> KnownHead:
         """Conclude again after the ledger has said that the account changed."""
         assert context.account is not None
+        # What was concluded is wrong, whatever its revision says: another request may have raised that.
+        context.exchange.head.memo = None
         context.account = await self.accounts.refresh(
             context.account, context.exchange, query_key=context.route.dialect.reads_key_query
         )

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from gateway.flow.handler import Flow
+from gateway.flow.known_head import KnownHead
 from tests.support.gate import KEY, Gate, Serve, digest
 from tests.support.upstreams import Sim
 
@@ -221,6 +222,17 @@ async def test_a_revoked_key_is_401_at_the_next_request_whatever_it_asks(
     assert await statuses() == [401, 401, 401, 401]
     assert sim.provider.served.posts == posts
     assert (await gate.chat(QUICK)).status_code == 200, "the customer's other keys go on"
+
+
+async def test_a_conclusion_that_the_ledger_calls_stale_is_made_again(
+    gate: Gate, sim: Sim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As when two requests read a changed account at once, and one of them concluded too early.
+    monkeypatch.setattr(KnownHead, "holds", lambda *_: True)
+    assert (await gate.chat(QUICK)).status_code == 200
+    wallet = (await gate.store.wallets(["acme"]))["acme"]
+    await gate.ledger.account("acme", account_rev=wallet.account_rev + 1)
+    assert [(await gate.chat(QUICK)).status_code for _ in range(3)] == [200, 200, 200]
 
 
 async def test_a_head_that_a_trusted_peer_sent_opens_nothing_to_another_peer(serve: Serve) -> None:
