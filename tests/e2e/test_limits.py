@@ -223,12 +223,10 @@ async def test_a_revoked_key_is_401_at_the_next_request_whatever_it_asks(
     assert (await gate.chat(QUICK)).status_code == 200, "the customer's other keys go on"
 
 
-async def test_a_head_that_a_trusted_peer_sent_opens_nothing_to_another_peer(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
-) -> None:
+async def test_a_head_that_a_trusted_peer_sent_opens_nothing_to_another_peer(serve: Serve) -> None:
     trusted = {"customer": "x-customer", "networks": ["127.0.0.2/32"]}
     auth = {"keys": True, "trusted_header": trusted}
-    async with running_gate(tmp_path, valkey_socket, sim.url, auth=auth) as gate:
+    async with serve(auth=auth) as gate:
 
         async def statuses(source: str, times: int) -> list[int]:
             """The same bytes, several times, from this address."""

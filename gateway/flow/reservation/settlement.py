@@ -26,7 +26,7 @@ _ENDED_BY_GATE: Final = frozenset({"cut", "killed"})
 
 
 class EndingServices(Protocol):
-    """What is asked and told when a reservation ends."""
+    """What a reservation asks and notifies when it ends."""
 
     @property
     def retries(self) -> Retries: ...
