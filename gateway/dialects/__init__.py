@@ -8,7 +8,7 @@
 | `content_encoding` | decoding a copy of an encoded response, and an encoded request |
 | `passing` | header fields, betas and query parameters of requests that pass, by API |
 | `openai`, `anthropic`, `gemini`, `generic` | the dialects |
-| `openai/plain_request`, `openai/chat_completion`, `anthropic/complete_message` | the ordinary case in one pass; all others take the general reader |
+| `plain_request`, `chat_completion`, `complete_message` | the ordinary case, read in one pass |
 | `any_api` | routes priced by the operator's quantities |
 | `models` | bodies of `GET /v1/models` |
 
