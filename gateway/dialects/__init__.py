@@ -1,14 +1,15 @@
-"""Dialects: a provider's API as facts. `base` says what a dialect is; one file for each.
+"""Dialects: a provider's API as facts. `base` defines the interface; one file for each dialect.
 
 | file | holds |
 |---|---|
-| `base` | what a dialect, a meter, facts and refusals are |
-| `strict_json`, `fields`, `bounds` | reading a request: one meaning, exact types, an upper bound |
-| `sse`, `repeated`, `metering`, `reported` | reading an answer: frames, meters, usage into pools |
-| `coding` | decoding a copy of a coded answer, and a coded request |
+| `base` | dialects, meters, facts and refusals |
+| `fields`, `bounds`, `tools`, `reading/strict_json` | reading a request: one meaning, exact types, an upper bound |
+| `reading` | reading a response: frames, meters, usage into pools |
+| `content_encoding` | decoding a copy of an encoded response, and an encoded request |
 | `passing` | header fields, betas and query parameters of requests that pass, by API |
-| `openai_*`, `responses_meters`, `anthropic*`, `gemini*`, `generic` | the dialects |
-| `any_api`, `quantities`, `pointer` | routes with prices of their own, and what they are priced by |
+| `openai`, `anthropic`, `gemini`, `generic` | the dialects |
+| `plain_request`, `chat_completion`, `complete_message` | the ordinary case, read in one pass |
+| `any_api` | routes priced by the operator's quantities |
 | `models` | bodies of `GET /v1/models` |
 
 To add a dialect: write its file, add a line here, add its transcripts to `tests/unit/dialects`.
