@@ -190,7 +190,9 @@ class Flow:
             known.account = context.account = await accounts.authenticate(
                 exchange, reserves=route.reserves, query_key=route.dialect.reads_key_query
             )
-            known.revision = accounts.revision
+            if accounts.is_current(known.account):
+                # Reading it may have raised the revision; one that has changed meanwhile is read again.
+                known.revision = accounts.revision
             known.trusted = accounts.trusts(exchange.remote)
         if route.local is None:
             known.name = read_name(exchange)
