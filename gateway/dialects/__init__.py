@@ -2,16 +2,18 @@
 
 | file | holds |
 |---|---|
-| `base` | what a dialect, a meter, facts and refusals are |
-| `strict_json`, `fields`, `bounds` | reading a request: one meaning, exact types, an upper bound |
-| `sse`, `repeated`, `metering`, `reported` | reading an answer: frames, meters, usage into pools |
-| `coding` | decoding a copy of a coded answer, and a coded request |
+| `base` | the interfaces: dialect, meter, facts, refusal |
+| `openai/`, `anthropic/`, `gemini/`, `generic` | the dialects of providers |
+| `any_api/` | routes with separate prices, and the quantities that price them |
+| `fields`, `bounds`, `tools`, `reading/strict_json` | read a request: one meaning, exact types, an upper bound |
+| `reading/` | read a response: frames (`sse`, `array`), meters (`meters`), usage (`usage`, `tables`) |
+| `content_encoding` | decodes requests, and copies of responses for the meter |
 | `passing` | header fields, betas and query parameters of requests that pass, by API |
-| `openai_*`, `responses_meters`, `anthropic*`, `gemini*`, `generic` | the dialects |
-| `any_api`, `quantities`, `pointer` | routes with prices of their own, and what they are priced by |
 | `models` | bodies of `GET /v1/models` |
 
-To add a dialect: write its file, add a line here, add its transcripts to `tests/unit/dialects`.
+To add a dialect: write its module, add it to `DIALECTS`, give it a route in
+`gateway/settings/root.py` (`default_routes`), and add its transcripts to
+`tests/unit/dialects/transcripts/` and `test_meters.py`.
 """
 
 from collections.abc import Mapping
