@@ -2,17 +2,19 @@
 
 | file | holds |
 |---|---|
-| `base` | dialects, meters, facts and refusals |
-| `fields`, `bounds`, `tools`, `reading/strict_json` | reading a request: one meaning, exact types, an upper bound |
-| `reading` | reading a response: frames, meters, usage into pools |
-| `content_encoding` | decoding a copy of an encoded response, and an encoded request |
+| `base` | the interfaces: dialect, meter, facts, refusal |
+| `openai/`, `anthropic/`, `gemini/`, `generic` | the dialects of providers |
+| `openai/plain_request`, `openai/chat_completion`, `anthropic/complete_message` | the ordinary case, read in one pass |
+| `any_api/` | routes with separate prices, and the quantities that price them |
+| `fields`, `bounds`, `tools`, `reading/strict_json` | read a request: one meaning, exact types, an upper bound |
+| `reading/` | read a response: frames (`sse`, `array`), meters (`meters`), usage (`usage`, `tables`) |
+| `content_encoding` | decodes requests, and copies of responses for the meter |
 | `passing` | header fields, betas and query parameters of requests that pass, by API |
-| `openai`, `anthropic`, `gemini`, `generic` | the dialects |
-| `plain_request`, `chat_completion`, `complete_message` | the ordinary case, read in one pass |
-| `any_api` | routes priced by the operator's quantities |
 | `models` | bodies of `GET /v1/models` |
 
-To add a dialect: write its file, add a line here, add its transcripts to `tests/unit/dialects`.
+To add a dialect: write its module, add it to `DIALECTS`, give it a route in
+`gateway/settings/root.py` (`default_routes`), and add its transcripts to
+`tests/unit/dialects/transcripts/` and `test_meters.py`.
 """
 
 from collections.abc import Mapping

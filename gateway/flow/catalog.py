@@ -115,7 +115,7 @@ class Route:
 
     local:     answered by the gate itself
     public:    needs no key (health); local routes only
-    free:      forwarded without a reservation
+    free:      reserves 0 and charges 0; key, freeze and limits apply
     upstream, forwarding: of a free route whose body names no model
     priced_as: the name that the route's own price goes by; None where requests name a model
     beside:    routes at the same path for other methods

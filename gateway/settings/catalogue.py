@@ -98,7 +98,7 @@ class RouteSection(Section):
     )
     dialect: Text = field("API of the endpoint; see the list below.", "openai_chat")
     free: Switch = field(
-        "Forward without a reservation or charge; the key is still checked.", True, False
+        "Charge nothing: the price is 0. Key, freeze and limits still apply.", True, False
     )
     upstream: Text | None = field(
         "Upstream of a route with `prices`, or of a free route whose requests name no model.",
