@@ -113,15 +113,14 @@ class Flow:
         """Reserve, forward, relay, settle."""
         await self._read(context, known)
         try:
-            await self._reserve_and_relay(context, known)
-        except StaleAccount:
-            # The account has changed since it was read: read it again, and what it may use too.
-            known = await self._refresh(context)
             try:
                 await self._reserve_and_relay(context, known)
             except StaleAccount:
-                assert context.denied is not None
-                raise refused_by_ledger(context.denied, insufficient_status=402) from None
+                # It has changed since it was read: read it again, and what it may use too.
+                await self._reserve_and_relay(context, await self._refresh(context))
+        except StaleAccount:
+            assert context.denied is not None
+            raise refused_by_ledger(context.denied, insufficient_status=402) from None
         except RepeatedRequest as again:
             await self._services.repeats.answer(context, again.repeated)
             self._observer.replayed(context)
