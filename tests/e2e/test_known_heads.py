@@ -46,3 +46,14 @@ async def test_an_account_that_changes_while_its_key_is_looked_up_is_read_again(
     body = {"model": "small", "messages": [{"role": "user", "content": "Hello"}]}
     answers = [await gate.post("/v1/chat/completions", body, made) for _ in range(3)]
     assert [each.status_code for each in answers] == [200, 200, 200], answers[0].text
+
+
+async def test_a_repeat_is_recognised_when_the_account_has_changed_since(gate: Gate) -> None:
+    body = {"model": "small", "messages": [{"role": "user", "content": "Hello"}]}
+    named = {"idempotency-key": "one"}
+    assert (await gate.post("/v1/chat/completions", body, named)).status_code == 200
+    await gate.settle_all()
+    await gate.ledger.wallets.bump("acme", {"reason": "a test"})
+    repeat = await gate.post("/v1/chat/completions", body, named)
+    assert (repeat.status_code, repeat.json()["error"]["code"]) == (409, "already_done")
+    assert len(await gate.events()) == 1
