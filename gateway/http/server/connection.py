@@ -55,7 +55,8 @@ class Connection(Receiver):
         self._buffer = b""
         host = self._host
         host.forget(self)
-        self._drop_body(ClientGone("the client closed the connection"))
+        if self._body is not None and not self._body.whole:
+            self._fail_body(ClientGone("the client closed the connection"))
         if self._exchange is None:
             self._release()
             host.note_rest()
@@ -190,7 +191,7 @@ class Connection(Receiver):
     def goes_on(self) -> bool:
         """Return whether another request may follow the one in hand."""
         body = self._body
-        if body is not None and (body.closes or not body.whole):
+        if body is not None and (body.closes or not body.whole or self._body_error is not None):
             return False
         return not self.last
 
