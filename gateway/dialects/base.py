@@ -278,14 +278,16 @@ MOST_BYTES_PER_TOKEN: Final = 16
 class Limit:
     """How much output is covered by what is held.
 
-    by_fewest: it is compared with `fewest_output`, else with `counted_output`
+    most_output: in tokens
+    most_bytes:  the bytes of text that are certainly not more tokens than that
+    by_fewest:   compare with `fewest_output`, else with `counted_output`
     """
 
-    __slots__ = ("_by_fewest", "bytes_per_token", "most_output")
+    __slots__ = ("_by_fewest", "most_bytes", "most_output")
 
     def __init__(self, most_output: float, *, by_fewest: bool = False) -> None:
         self.most_output = most_output
-        self.bytes_per_token = MOST_BYTES_PER_TOKEN if by_fewest else BYTES_PER_TOKEN
+        self.most_bytes = most_output * (MOST_BYTES_PER_TOKEN if by_fewest else BYTES_PER_TOKEN)
         self._by_fewest = by_fewest
 
     def passed(self, facts: AnswerFacts) -> bool:

@@ -145,7 +145,12 @@ class Accounts:
         self._directory = directory
         self._digest = key_digest(pepper)
         self._trusted = trusted
-        self._trusts = lru_cache(_PEERS_REMEMBERED)(trusted.trusts) if trusted else None
+        self.trusts_headers = trusted is not None
+        """Whether some peers may name the customer by a header."""
+        self.trusts: Callable[[str], bool] = lambda _: False
+        """Whether the peer at this address may."""
+        if trusted is not None:
+            self.trusts = lru_cache(_PEERS_REMEMBERED)(trusted.trusts)
         self._accounts = {digest: self._account(key) for digest, key in known.keys.items()}
         self._looked_up: dict[str, Account] = {}
         self._unknown: dict[str, float] = {}
@@ -159,7 +164,7 @@ class Accounts:
         reserves:  a reservation follows, which notices an account that is not valid any more
         query_key: the key may be the query's `key`
         """
-        if self._trusts is not None and self._trusts(exchange.remote):
+        if self.trusts_headers and self.trusts(exchange.remote):
             vouched = self._vouched_for(exchange)
             if vouched is not None:
                 return vouched

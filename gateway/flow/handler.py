@@ -19,18 +19,18 @@ from gateway.dialects.passing import passing_query
 from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.admission import Admission, RepeatedRequest, StaleAccount
 from gateway.flow.authentication import Accounts
-from gateway.flow.catalog import Catalog, Model, Route
+from gateway.flow.catalog import Catalog
 from gateway.flow.context import RequestContext
 from gateway.flow.denials import refused_by_ledger
 from gateway.flow.envelope import common_fields
 from gateway.flow.estimate import estimate_request
 from gateway.flow.idempotency import Repeats, idempotency_of, read_name
 from gateway.flow.known_head import MOST_REMEMBERED, KnownHead
+from gateway.flow.lookup import find_model, find_route
 from gateway.flow.observer import Observer
 from gateway.flow.plan import Plan
 from gateway.flow.refusals import (
     INTERNAL,
-    Particulars,
     Refused,
     as_refused,
     refusal_headers,
@@ -152,7 +152,9 @@ class Flow:
         exchange = context.exchange
         head = exchange.head
         known = head.memo
-        if not isinstance(known, KnownHead) or not known.holds(self.catalog, self.accounts):
+        if not isinstance(known, KnownHead) or not known.holds(
+            self.catalog, self.accounts, exchange.remote
+        ):
             known = await self._conclude(context)
             if known.route.reserves:
                 head.memo = known
@@ -177,7 +179,7 @@ class Flow:
         if catalog.cors is not None:
             known.also = catalog.cors.fields(exchange)
         exchange.also = common_fields(context.dialect, context.request_id) + known.also
-        known.route = context.route = route = self._route(exchange)
+        known.route = context.route = route = find_route(catalog, exchange)
         context.route_path = route.path
         context.dialect = route.dialect
         known.names_request = route.dialect.api == "anthropic"
@@ -189,30 +191,11 @@ class Flow:
                 exchange, reserves=route.reserves, query_key=route.dialect.reads_key_query
             )
             known.revision = accounts.revision
+            known.trusted = accounts.trusts(exchange.remote)
         if route.local is None:
             known.name = read_name(exchange)
             known.body = read_body_head(exchange, route.dialect)
         return known
-
-    def _route(self, exchange: Exchange) -> Route:
-        route = self.catalog.paths.find(exchange.path)
-        if route is None:
-            raise Refused(
-                "not_found",
-                f"There is no endpoint {exchange.method} {exchange.path[:200]} here."
-                " This gateway serves only the endpoints its operator has configured.",
-            )
-        if exchange.method not in route.methods:
-            for other in route.beside:
-                if exchange.method in other.methods:
-                    return other
-            methods = route.methods.union(*(other.methods for other in route.beside))
-            raise Refused(
-                "method_not_allowed",
-                f"{exchange.path} takes {', '.join(sorted(methods))}, not {exchange.method[:20]}.",
-                Particulars(headers=(("allow", ", ".join(sorted(methods))),)),
-            )
-        return route
 
     async def _read(self, context: RequestContext, known: KnownHead) -> None:
         """Read the body. A client without credit is refused before its large body is read."""
@@ -243,35 +226,11 @@ class Flow:
         if plan is None:
             account = known.account
             assert account is not None
-            plan = Plan(self.catalog, account, route, self._model(context, name))
+            plan = Plan(self.catalog, account, route, find_model(self.catalog, context, name))
             if len(known.plans) >= MOST_REMEMBERED:
                 known.plans.clear()
             known.plans[name] = plan
         return plan
-
-    def _model(self, context: RequestContext, name: str) -> Model:
-        account = context.account
-        assert account is not None
-        catalog, route = self.catalog, context.route
-        customer_id = account.customer_id
-        free = route.free
-        model = catalog.free_model(route, name) if free else catalog.model_for(name, customer_id)
-        if model is None or model.of_route is not (route.priced_as is not None):
-            raise Refused(
-                "unknown_model",
-                f"The model `{context.model_name}` does not exist here or has no price.",
-                code="model_not_found",
-                param="model",
-            )
-        named = not (free and route.upstream is not None)
-        if named and account.models is not None and model.name not in account.models:
-            raise Refused(
-                "forbidden_model",
-                f"This API key may not use the model `{context.model_name}`.",
-                code="model_not_found",
-                param="model",
-            )
-        return model
 
     def _event(self, context: RequestContext) -> UsageFacts:
         """What the usage event says as far as it is known before the request is forwarded."""

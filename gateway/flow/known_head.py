@@ -24,6 +24,7 @@ class KnownHead:
 
     catalog, accounts: the configuration that it was concluded by
     revision:    `Accounts.revision` at that time
+    trusted:     the peer may name the customer by a header
     account:     None on public routes
     body:        how the body is sent
     also:        encoded fields that every response to it carries, apart from the request's id
@@ -37,6 +38,7 @@ class KnownHead:
     __slots__ = (
         "_forwarded", "account", "accounts", "also", "body", "catalog", "expects", "head", "name",
         "names_request", "plans", "retry_count", "revision", "route",
+        "trusted",
     )  # fmt: skip
 
     def __init__(self, head: RequestHead, catalog: Catalog, accounts: Accounts) -> None:
@@ -44,6 +46,7 @@ class KnownHead:
         self.catalog = catalog
         self.accounts = accounts
         self.revision = accounts.revision
+        self.trusted = False
         self.route: Route
         self.account: Account | None = None
         self.body: BodyHead
@@ -55,12 +58,18 @@ class KnownHead:
         self.plans: dict[str, Plan] = {}
         self._forwarded: dict[tuple[Forwarding, str | None], bytes] = {}
 
-    def holds(self, catalog: Catalog, accounts: Accounts) -> bool:
-        """Whether the conclusions are still right: nothing was reloaded, no account has changed."""
+    def holds(self, catalog: Catalog, accounts: Accounts, remote: str) -> bool:
+        """Whether the conclusions are right for an equal head from this peer: nothing was reloaded,
+        no account has changed, and the peer is trusted as the first one was.
+
+        Connections of different peers may share a head, but a header that names the customer is
+        believed from trusted networks alone.
+        """
         return (
             self.catalog is catalog
             and self.accounts is accounts
             and self.revision == accounts.revision
+            and (not accounts.trusts_headers or accounts.trusts(remote) is self.trusted)
         )
 
     def forwarded(self, forwarding: Forwarding, media_type: str | None) -> bytes:

@@ -237,7 +237,7 @@ async def test_what_the_upstream_never_heard_of_is_released(
 ) -> None:
     async with two_gates(tmp_path, valkey_socket, sim, LATE) as gates:
         pool = gates[0].service.configuration.current.pools["sim"][1]
-        pool._connections_most = 0
+        pool._supply._connections_most = 0
         asked = asyncio.create_task(gates[0].chat("hi", max_tokens=50))
         await until(lambda: len(gates[0].live) == 1)
         await kill_wallet(gates[0])

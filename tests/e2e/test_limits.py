@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from gateway.flow.handler import Flow
@@ -220,6 +221,28 @@ async def test_a_revoked_key_is_401_at_the_next_request_whatever_it_asks(
     assert await statuses() == [401, 401, 401, 401]
     assert sim.provider.served.posts == posts
     assert (await gate.chat(QUICK)).status_code == 200, "the customer's other keys go on"
+
+
+async def test_a_head_that_a_trusted_peer_sent_opens_nothing_to_another_peer(serve: Serve) -> None:
+    trusted = {"customer": "x-customer", "networks": ["127.0.0.2/32"]}
+    auth = {"keys": True, "trusted_header": trusted}
+    async with serve(auth=auth) as gate:
+
+        async def statuses(source: str, times: int) -> list[int]:
+            """The same bytes, several times, from this address."""
+            transport = httpx.AsyncHTTPTransport(local_address=source)
+            async with httpx.AsyncClient(transport=transport, base_url=gate.url) as client:
+                asked = {"model": "small", "messages": [{"role": "user", "content": QUICK}]}
+                head = {"x-customer": "acme"}
+                path = "/v1/chat/completions"
+                return [
+                    (await client.post(path, json=asked, headers=head)).status_code
+                    for _ in range(times)
+                ]
+
+        assert await statuses("127.0.0.2", 3) == [200] * 3
+        assert await statuses("127.0.0.1", 3) == [401] * 3
+        assert await statuses("127.0.0.2", 1) == [200]
 
 
 async def test_a_trusted_gateway_names_the_customer_and_upstream_does_not_hear_of_it(

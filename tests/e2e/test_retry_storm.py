@@ -23,9 +23,9 @@ from gateway.domain.events import Event
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account, Hold
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
-from gateway.flow.catalog import Route
+from gateway.flow.context import RequestContext
 from gateway.flow.handler import Flow
-from gateway.http.interface import Exchange
+from gateway.flow.known_head import KnownHead
 from gateway.ledger.audit import Audit
 from gateway.ledger.identities import check_identities
 from gateway.operations.verify import verify
@@ -75,13 +75,14 @@ def warm() -> None:
 
 @pytest.fixture
 def arrivals(monkeypatch: pytest.MonkeyPatch) -> Arrivals:
-    seen, decided = Arrivals(), Flow._route
+    seen, concluded = Arrivals(), Flow._know
 
-    def noting(flow: Flow, exchange: Exchange) -> Route:
-        seen.of[exchange.header("x-call") or ""].append(asyncio.get_running_loop().time())
-        return decided(flow, exchange)
+    async def noting(flow: Flow, context: RequestContext) -> KnownHead:
+        call = context.exchange.header("x-call") or ""
+        seen.of[call].append(asyncio.get_running_loop().time())
+        return await concluded(flow, context)
 
-    monkeypatch.setattr(Flow, "_route", noting)
+    monkeypatch.setattr(Flow, "_know", noting)
     return seen
 
 

@@ -155,16 +155,16 @@ async def test_a_key_in_the_query_counts_where_the_dialect_has_it_there(
     query: str, headers: tuple[tuple[str, str], ...]
 ) -> None:
     asked = Asked(*headers)
-    asked.head.query = query
+    asked.query = query
     assert (await accounts().authenticate(asked, query_key=True)).key_id == "k1"
-    asked.head.query += "&key=sk-2"
+    asked.query += "&key=sk-2"
     with pytest.raises(Refused):
         await accounts().authenticate(asked, query_key=True)
 
 
 async def test_elsewhere_a_key_in_the_query_is_none() -> None:
     asked = Asked()
-    asked.head.query = "key=sk-1"
+    asked.query = "key=sk-1"
     await refused(accounts(), asked)
 
 

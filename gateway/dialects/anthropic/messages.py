@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.dialects.anthropic.complete_message import read_message
 from gateway.dialects.anthropic.reader import MessagesReader
 from gateway.dialects.base import (
     BadRequest,
@@ -135,7 +136,9 @@ class AnthropicMessages(Dialect):
 
     def meter(self, facts: RequestFacts, *, streaming: bool) -> Meter:  # noqa: ARG002 - the same for all
         """A meter for the answer."""
-        return EventMeter(MessagesReader()) if streaming else DocumentMeter(MessagesReader)
+        if streaming:
+            return EventMeter(MessagesReader())
+        return DocumentMeter(MessagesReader, read_message)
 
     def refusal(self, refusal: Refusal) -> tuple[int, bytes]:
         """Status and JSON body of a refusal."""

@@ -44,7 +44,7 @@ class MessagesReader(AnswerReader):
         for block in content if type(content) is list else ():
             if type(block) is dict:
                 self._see_block(block)
-                if size := _block_bytes(block):
+                if size := block_bytes(block):
                     self.count_text(size)
         self._report(document.get("usage"), final=True)
 
@@ -102,7 +102,8 @@ class MessagesReader(AnswerReader):
                 self.see_call(block.get("tool_use_id"), billed=False)
 
 
-def _block_bytes(block: dict[str, Any]) -> int:
+def block_bytes(block: dict[str, Any]) -> int:
+    """Bytes of output in a block: text, thinking, and the arguments of a call."""
     total = 0
     for name in ("text", "thinking"):
         value = block.get(name)

@@ -13,7 +13,7 @@ from gateway.dialects.openai.chat_reader import BESIDE_CONTENT, count_message
 from gateway.dialects.reading.reader import MAX_NOTED_CHARS, publish
 from gateway.dialects.reading.tables import OPENAI, usual_openai_figures
 from gateway.dialects.reading.text import text_bytes
-from gateway.dialects.reading.usage import UsageAccumulator
+from gateway.dialects.reading.usage import UsageAccumulator, present
 
 _ODD: Final = frozenset({"error", "type", "detail", "x_groq"})
 """Members of a document that mean an error, or usage in another place."""
@@ -75,7 +75,16 @@ def read_completion(document: Any, facts: AnswerFacts) -> bool:
             publish(reports, facts)
         facts.usage_problem = reports.problem
         return True
-    facts.usage = {"input": usual[0], "output": usual[1]}
+    prompt, completion, cached, reasoning = usual
+    if cached or reasoning:
+        facts.usage = present(
+            input=prompt - cached,
+            cache_read=cached,
+            output=completion - reasoning,
+            reasoning=reasoning,
+        )
+    else:
+        facts.usage = {"input": prompt, "output": completion}
     facts.usage_final = facts.input_reported = facts.output_reported = True
     facts.output_reported_at = counted
     return True

@@ -115,11 +115,12 @@ class EventMeter(UnitMeter):
                 text = data[repeated.begin : repeated.stop]
                 # One text that needs no escape is what a paced stream has in each piece.
                 if text and text.translate(None, NOT_PLAIN) == text:
-                    frames, text_bytes = 1, len(text)
+                    if reader.count_covered(len(text), 1, limit):
+                        return data
                 else:
                     frames, text_bytes = repeated.texts_of(data)
-                if frames and reader.count_covered(text_bytes, frames, limit):
-                    return data
+                    if frames and reader.count_covered(text_bytes, frames, limit):
+                        return data
         if not self._begun:
             return self._begin(data, limit)
         if self._document is not None:

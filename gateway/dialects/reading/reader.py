@@ -74,10 +74,8 @@ class AnswerReader(ABC):
         """Count frames of text unless they pass the limit. Returns whether they were counted."""
         frames += self._text_frames
         text_bytes += self._text_bytes
-        if limit is not None:
-            most = limit.most_output
-            if frames > most or text_bytes > most * limit.bytes_per_token:
-                return False
+        if limit is not None and (frames > limit.most_output or text_bytes > limit.most_bytes):
+            return False
         self._text_frames = frames
         self._text_bytes = text_bytes
         # What `update_count` does, without a call: this is the work for each frame of a paced stream.
@@ -92,8 +90,7 @@ class AnswerReader(ABC):
         """How many texts, and bytes of text, come within a limit; negative beyond it."""
         if limit is None:
             return math.inf, math.inf
-        most_bytes = limit.most_output * limit.bytes_per_token
-        return limit.most_output - self._text_frames, most_bytes - self._text_bytes
+        return limit.most_output - self._text_frames, limit.most_bytes - self._text_bytes
 
     # Usage
 

@@ -30,6 +30,7 @@ from gateway.dialects.reading.usage import (
     Pools,
     Suffix,
     UsageTable,
+    UsualFigures,
     present,
 )
 
@@ -237,8 +238,9 @@ _UNUSUAL: Final = frozenset(OPENAI_NAMES) - {
 }
 
 
-def usual_openai_figures(report: dict[str, Any]) -> tuple[int, int] | None:
-    """Prompt and completion of a usual report (see `UsageTable.usual`)."""
+def usual_openai_figures(report: dict[str, Any]) -> UsualFigures | None:
+    """The figures of a usual report (see `UsageTable.usual`)."""
+    cached = reasoning = 0
     try:
         prompt, completion = report["prompt_tokens"], report["completion_tokens"]
         total = report["total_tokens"]
@@ -253,12 +255,21 @@ def usual_openai_figures(report: dict[str, Any]) -> tuple[int, int] | None:
             return None
         get = report.get
         if (details := get("prompt_tokens_details")) and any(details.values()):
-            return None
+            cached = _only(details, "cached_tokens", prompt)
         if (details := get("completion_tokens_details")) and any(details.values()):
-            return None
+            reasoning = _only(details, "reasoning_tokens", completion)
     except (KeyError, AttributeError, TypeError):  # details of another type have no values
         return None
-    return prompt, completion
+    # Below zero: the details say something else.
+    return None if cached < 0 or reasoning < 0 else (prompt, completion, cached, reasoning)
+
+
+def _only(details: dict[str, Any], name: str, most: int) -> int:
+    """The figure of this name if all others are zero or absent, else −1. most: what it is part of."""
+    figure = details.get(name)
+    if type(figure) is int and 0 < figure <= most and sum(map(bool, details.values())) == 1:
+        return figure
+    return -1
 
 
 OPENAI: Final = UsageTable(OPENAI_NAMES, openai_pools, usual_openai_figures)

@@ -60,6 +60,10 @@ Names = Mapping[str, Any]
 """Name in a report → its meaning, or how to read the object or list that stands there."""
 
 
+UsualFigures = tuple[int, int, int, int]
+"""Prompt, completion, and what they include: cached and reasoning."""
+
+
 @dataclass(slots=True)
 class Pools:
     """What figures mean. Never changed.
@@ -82,13 +86,14 @@ class UsageTable:
 
     names:  see `Names`
     pools:  figures and the output counted so far → pools; raises BadUsage when they are impossible
-    usual:  of an API most of whose reports are alike: prompt and completion of such a report, whose
-            total is their sum and whose other figures are zero; None for any other report
+    usual:  of an API most of whose reports are alike: the figures of such a report, which are above
+            zero except those of details, agree with each other and with the total, and are all that
+            it says; None for any other report
     """
 
     names: Names
     pools: Callable[[Figures, int], Pools]
-    usual: Callable[[dict[str, Any]], tuple[int, int] | None] | None = None
+    usual: Callable[[dict[str, Any]], UsualFigures | None] | None = None
 
 
 def read_figures(report: Any, table: UsageTable) -> tuple[Figures, str | None]:
@@ -99,8 +104,11 @@ def read_figures(report: Any, table: UsageTable) -> tuple[Figures, str | None]:
     if type(report) is not dict:
         return {}, "usage is not an object" if report else None
     if table.usual is not None and (usual := table.usual(report)):
-        prompt, completion = usual
-        return {PROMPT: prompt, COMPLETION: completion, TOTAL: prompt + completion}, None
+        prompt, completion, cached, reasoning = usual
+        figures = {PROMPT: prompt, COMPLETION: completion, TOTAL: prompt + completion}
+        if cached or reasoning:
+            figures |= {CACHED: cached, REASONING: reasoning}
+        return figures, None
     reading = _Reading()
     reading.collect(report, table.names)
     return reading.figures, reading.problem

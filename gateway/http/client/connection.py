@@ -5,19 +5,16 @@ Invariants:
 - A connection carries one request at a time. It returns to the pool at the moment the response's last
   byte has been read, if the request was written completely, nothing followed that byte and both
   sides keep alive; in every other case it is closed.
-- Once the first byte of a request was handed to the transport, every failure says `sent=True`:
-  whether the upstream has it is unknown, so nobody may send it a second time.
 - A response that arrives in one piece is complete before its reader wakes: it never refers to the
   connection, and reading it needs no future.
-- Reading stops while `BUFFER_HIGH_BYTES` wait for the reader; a big body is handed to the
-  transport in slices, each when the previous one has left.
-- No timer per request: a deadline is a number on the connection that the pool's sweep looks at.
+- Reading stops while `BUFFER_HIGH_BYTES` wait for the reader.
+- No timer per request: the pool's sweep looks at when it was started.
+
+`writing.py` is the other half: how a request is written, and how everything ends.
 """
 
 import asyncio
-import select
-from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 from gateway.http.client.body import ChunkDecoder, ChunkedBody, PlainBody
 from gateway.http.client.head import (
@@ -34,9 +31,8 @@ from gateway.http.client.response import (
     PooledResponse,
     Response,
 )
-from gateway.http.interface import UpstreamCause, UpstreamError
+from gateway.http.client.writing import RequestWriter
 
-WHOLE_WRITE_BYTES: Final = 64 * 1024
 INTERIM_MOST: Final = 8
 
 
@@ -63,7 +59,7 @@ class Home(Protocol):
         ...
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(RequestWriter):
     """A connection of a pool.
 
     in_use:     whether a request has it; while it is idle no deadline counts
@@ -72,93 +68,32 @@ class UpstreamConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body",
-        "_bodyless",
         "_chunks",
         "_home",
         "_interim_count",
         "_keep_alive",
         "_partial",
         "_paused_reading",
-        "_paused_writing",
-        "_poll",
-        "_request",
-        "_started_at",
-        "_usual",
-        "_write_waiter",
-        "_written",
         "idle_since",
         "in_use",
-        "loop",
         "owner",
         "streamed",
-        "transport",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, home: Home) -> None:
-        self.loop = loop
-        self.transport: asyncio.Transport | None = None
+        super().__init__(loop)
         self.in_use = False
         self.owner = ""
         self.streamed = False
         self.idle_since = 0.0
         self._home = home
-        self._request: asyncio.Future[Response] | None = None
-        self._usual: asyncio.Future[Response] | None = None
-        """The request, while its response may be a usual one: nothing of it has arrived, the request
-        was written completely, and it is not HEAD."""
-        self._started_at = 0.0
         self._partial: PartialHead | None = None
-        self._body: PlainBody | ChunkedBody | None = None
         self._chunks: ChunkDecoder | None = None
-        self._bodyless = False
         self._keep_alive = False
         self._interim_count = 0
-        self._written = True
-        self._write_waiter: asyncio.Future[None] | None = None
         self._paused_reading = False
-        self._paused_writing = False
-        self._poll: Callable[[int], list[tuple[int, int]]] | None = None
-
-    @property
-    def usable(self) -> bool:
-        """Whether a request may be written: nothing on this side knows of an end."""
-        return self.transport is not None and not self.transport.is_closing()
-
-    def is_quiet(self) -> bool:
-        """Whether the connection is usable and its socket has nothing to read.
-
-        What an idle connection has to read is its end, or bytes sent behind the last response: taken
-        for a response they would answer the next request. The loop may not have seen them yet.
-        """
-        transport = self.transport
-        if transport is None or transport.is_closing():
-            return False
-        poll = self._poll
-        if poll is None:
-            poller = select.poll()
-            poller.register(
-                transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP
-            )
-            poll = self._poll = poller.poll
-        return not poll(0)
 
     # The pool's side
-
-    def start(self, data: bytes, *, bodyless: bool) -> "asyncio.Future[Response]":
-        """Write a request, or its beginning; the result is the response once its head is read.
-
-        bodyless: the response has no body whatever its head says (HEAD)
-        """
-        assert self._request is None, "one request at a time"
-        assert self.transport is not None
-        loop = self.loop
-        self._request = request = loop.create_future()
-        self._usual = None if bodyless else request
-        self._bodyless = bodyless
-        self._started_at = loop.time()
-        self.transport.write(data)
-        return request
 
     def sweep(self, now: float) -> None:
         """Fail the request if one of its deadlines has passed. now: loop time"""
@@ -168,52 +103,6 @@ class UpstreamConnection(asyncio.Protocol):
                 self.fail("the response took too long before its head", "timeout")
         elif past_s > home.total_s or body.response.is_silent(now, home.between_s):
             self.fail("the response took too long between bytes", "timeout")
-
-    async def write_body(self, body: bytes) -> None:
-        """Write the body of the request that was started, slice by slice."""
-        request, transport = self._request, self.transport
-        if request is None or transport is None:
-            return
-        self._written = False
-        self._usual = None
-        view = memoryview(body)
-        for offset in range(0, len(body), WHOLE_WRITE_BYTES):
-            if self._paused_writing and self._request is request:
-                self._write_waiter = self.loop.create_future()
-                try:
-                    await self._write_waiter
-                finally:
-                    self._write_waiter = None
-            # RFC 9112, 9.5: an error response before the body's end means that the rest will not be
-            # read. Other early responses may wait for it, so writing goes on.
-            if self._request is not request:
-                return
-            if self._body is not None and self._body.response.status >= 400:
-                return
-            transport.write(view[offset : offset + WHOLE_WRITE_BYTES])
-        self._written = True
-
-    def abandon(self, request: "asyncio.Future[Response]") -> None:
-        """The caller gave up on this request; the connection may serve another by now."""
-        if not request.done() or request.cancelled():
-            if self._request is request:
-                self.fail("closed by the gate before its response", "stopped")
-        elif request.exception() is None:
-            request.result().close()
-
-    def fail(self, message: str, cause: UpstreamCause) -> None:
-        """Close at once; a request in progress fails. Idempotent."""
-        request, self._request, self._usual = self._request, None, None
-        body, self._body = self._body, None
-        if request is not None:
-            error = UpstreamError(message, sent=True, cause=cause)
-            if body is not None:
-                body.response.fail(error)
-            elif not request.done():
-                request.set_exception(error)
-            self._wake_writer()
-        if self.transport is not None:
-            self.transport.abort()
 
     # The response's side, see `Carrier`
 
@@ -229,9 +118,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.fail("closed by the gate before its end", "stopped")
 
     # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         body = self._body
@@ -288,18 +174,6 @@ class UpstreamConnection(asyncio.Protocol):
             self.fail(f"reset the connection {where}", "reset")
         self._chunks = self._poll = None
         self._home.on_lost(self)
-
-    def pause_writing(self) -> None:
-        self._paused_writing = True
-
-    def resume_writing(self) -> None:
-        self._paused_writing = False
-        self._wake_writer()
-
-    def _wake_writer(self) -> None:
-        waiter = self._write_waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
 
     # Reading
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from gateway.http.interface import FieldNames
+from gateway.http.upstream_interface import FieldNames
 
 HEAD_MOST_BYTES: Final = 64 * 1024
 HEAD_MOST_FIELDS: Final = 128

@@ -1,8 +1,11 @@
 """Open connections without a request.
 
-Invariants: the last one in is the first one out, so that the others can close when load sinks; a
-connection that was used for a chunked response rests first; a connection is given away only if its
-socket has nothing to read.
+Invariants:
+
+- The last one in is the first one out, so that the others can close when load sinks.
+- A connection that was used for a chunked response rests first: llama.cpp's server closes after a
+  stream without having said so, and a request that follows at once would have no response.
+- A connection is given away only if its socket has nothing to read.
 """
 
 from collections import defaultdict, deque

@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.http.client.connection import Home, UpstreamConnection
-from gateway.http.interface import UpstreamCause, UpstreamError
+from gateway.http.upstream_interface import UpstreamCause, UpstreamError
 
 
 def upstream_tls(

@@ -13,7 +13,7 @@ import math
 from typing import Final, Protocol
 
 from gateway.http.client.head import Layout, Values
-from gateway.http.interface import BodyTransform, UpstreamError
+from gateway.http.upstream_interface import BodyTransform, UpstreamError
 
 BUFFER_HIGH_BYTES: Final = 256 * 1024
 """When more than this waits for the reader, the connection stops reading."""

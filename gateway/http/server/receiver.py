@@ -20,12 +20,7 @@ from gateway.http.server.body import ChunkedBody, IncomingBody, SizedBody
 from gateway.http.server.exchange import ServedExchange, Wire, too_large
 from gateway.http.server.head_memory import RememberedHead
 from gateway.http.server.host import Client, Host, Stage
-from gateway.http.server.request_head import (
-    HEAD_END,
-    HeadRefused,
-    ParsedHead,
-    beginning_problem,
-)
+from gateway.http.server.request_head import HEAD_END, HeadRefused, ParsedHead, beginning_problem
 
 UNASKED_MAX_BYTES: Final = 64 * 1024
 """Bytes of a body, or of requests behind the current one, that arrive before reading stops."""
@@ -34,7 +29,6 @@ NEVER: Final = math.inf
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n){1,4}+")
 _BAD_FRAMING: Final = "The body's framing is not valid."
 OVERLOADED: Final = "The gateway's buffers are full. Try again shortly."
-
 
 _IDLE: Final = Stage.IDLE
 _HANDLING: Final = Stage.HANDLING

@@ -99,7 +99,7 @@ async def test_a_stream_ends_on_the_upstream_it_began_on_and_its_pool_is_forgott
         running = asyncio.create_task(gate.chat("hi\nsim: tokens=30 itl_ms=10", stream=True))
         await until(lambda: sim.provider.served.posts == 1)
         pools = [gate.service.configuration.current.pools["sim"][1]]
-        pools[0]._idle_s = 0.1
+        pools[0]._supply._idle_s = 0.1
         async with sim_provider() as other:
             await take_over(gate, changed(gate, tmp_path, other.url))
             assert (await gate.chat(QUICK)).status_code == 200

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.dialects.anthropic.complete_message import read_message
+from gateway.dialects.anthropic.reader import MessagesReader
 from gateway.dialects.base import AnswerFacts, BadRequest, ReadOptions, RequestFacts
 from gateway.dialects.fields import SCOPED, STATEFUL
 from gateway.dialects.openai.chat import OUTPUT_COUNTS, UNPROMPTED, read_any
@@ -17,6 +19,7 @@ from gateway.dialects.openai.chat_completion import read_completion
 from gateway.dialects.openai.chat_reader import ChatReader
 from gateway.dialects.openai.plain_request import PLAIN, read_plain
 from gateway.dialects.reading.meters import DocumentMeter, read_document
+from gateway.dialects.reading.reader import AnswerReader
 from gateway.dialects.reading.strict_json import require_object
 from tests.unit.dialects.provider_model import Writer
 
@@ -117,7 +120,7 @@ def containers(value: Any) -> list[Any]:
 
 
 @st.composite
-def mutated(draw: st.DrawFn, ordinary: Callable[[], Any]) -> Any:
+def mutated(draw: st.DrawFn, ordinary: Callable[[], Any], members: dict[str, Any] = MEMBERS) -> Any:
     """An ordinary document with up to four changes: members replaced, removed, added; items repeated."""
     document = ordinary()
     for _ in range(draw(st.integers(0, 4))):
@@ -131,21 +134,21 @@ def mutated(draw: st.DrawFn, ordinary: Callable[[], Any]) -> Any:
             else:
                 place.clear()
             continue
-        names = [*place, *MEMBERS, "unknown"]
+        names = [*place, *members, "unknown"]
         name = draw(st.sampled_from(names))
         change = draw(st.sampled_from(["replace", "member", "remove"]))
         if change == "remove":
             place.pop(name, None)
         elif change == "member":
-            place[name] = json.loads(json.dumps(MEMBERS.get(name)))
+            place[name] = json.loads(json.dumps(members.get(name)))
         else:
             place[name] = json.loads(json.dumps(draw(VALUES)))
     return document
 
 
-def general_facts(document: Any) -> AnswerFacts:
-    """What the general reader finds."""
-    reader = ChatReader()
+def general_facts(document: Any, reader: AnswerReader | None = None) -> AnswerFacts:
+    """What the general reader finds, that of chat where none is given."""
+    reader = reader or ChatReader()
     read_document(document, reader)
     return reader.facts
 
@@ -181,6 +184,12 @@ def test_a_straight_completion_reads_like_any_other(document: Any) -> None:
         (("usage",), {"completion_tokens": -1}),
         (("usage",), {"prompt_tokens": 10**12}),
         (("usage",), {"prompt_tokens_details": {"cached_tokens": 4}}),
+        (("usage",), {"prompt_tokens_details": {"cached_tokens": 10, "audio_tokens": None}}),
+        (("usage",), {"prompt_tokens_details": {"cached_tokens": 11}}),
+        (("usage",), {"prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 1}}),
+        (("usage",), {"completion_tokens_details": {"reasoning_tokens": 6}}),
+        (("usage",), {"completion_tokens_details": {"reasoning_tokens": True}}),
+        (("usage",), {"completion_tokens_details": [1]}),
         (("usage",), {"total_tokens": 99}),
         (("choices", 0, "message"), {"content": ""}),
         (("choices", 0, "message"), {"content": None, "tool_calls": [CALL]}),
@@ -228,6 +237,97 @@ def test_what_is_no_json_is_left_to_the_reader() -> None:
     assert meter.feed(data) == data
     meter.finish()
     assert meter.facts == general_facts(completion())
+
+
+# Messages
+
+
+def message() -> dict[str, Any]:
+    """A message as Anthropic sends it."""
+    usage = {
+        "input_tokens": 10,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+        "output_tokens": 6,
+        "service_tier": "standard",
+    }
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": "some words"}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": usage,
+    }
+
+
+def check_message(document: Any) -> bool:
+    """Whether the straight reading accepts a message; its facts are then the general reader's."""
+    facts = AnswerFacts()
+    accepted = read_message(document, facts)
+    assert facts == (general_facts(document, MessagesReader()) if accepted else AnswerFacts())
+    return accepted
+
+
+MESSAGE_MEMBERS: dict[str, Any] = {
+    "type": "server_tool_use",
+    "name": "web_search",
+    "content": {"type": "web_search_tool_result_error"},
+    "text": "more",
+    "thinking": "hm",
+    "input": {"a": [1, "b"]},
+    "stop_reason": None,
+    "cache_read_input_tokens": 5,
+    "cache_creation_input_tokens": 7,
+    "ephemeral_1h_input_tokens": 7,
+    "server_tool_use": {"web_search_requests": 2},
+    "output_tokens_details": {"thinking_tokens": 2},
+    "output_tokens": 0,
+    "error": "no",
+    "object": "error",
+    "detail": "no",
+    "usage": None,
+}
+
+
+@given(mutated(message, MESSAGE_MEMBERS))
+@example(message())
+def test_a_straight_message_reads_like_any_other(document: Any) -> None:
+    check_message(document)
+
+
+@pytest.mark.parametrize(
+    ("place", "members"),
+    [
+        ((), {}),
+        (("usage",), {"cache_read_input_tokens": 5, "cache_creation_input_tokens": 7}),
+        (("usage",), {"cache_read_input_tokens": None, "server_tool_use": None}),
+        (("usage",), {"cache_creation": {"ephemeral_1h_input_tokens": 7}}),
+        (("usage",), {"output_tokens": 0}),
+        (("usage",), {"input_tokens": -1}),
+        (("usage",), {"server_tool_use": {"web_search_requests": 2}}),
+        (("content", 0), {"text": ""}),
+        (("content", 0), {"type": "tool_use", "name": "f", "input": {"a": 1}}),
+    ],
+)
+def test_ordinary_messages_are_read_straight(
+    place: tuple[str | int, ...], members: dict[str, Any]
+) -> None:
+    document = inner = message()
+    for name in place:
+        inner = inner[name]  # type: ignore[index]
+    inner.update(members)
+    assert check_message(document)
+
+
+@pytest.mark.parametrize("kind", ["server_tool_use", "web_search_tool_result", "error"])
+def test_messages_with_hosted_calls_are_not(kind: str) -> None:
+    document = message()
+    document["content"].append({"type": kind, "id": "x"})
+    assert not check_message(document)
 
 
 # Chunks

@@ -39,7 +39,7 @@ async def upstream(
             yield server, pool
         finally:
             await pool.close()
-            assert (pool.open_count, pool.waiting_count, pool._shares.busy) == (0, 0, 0)
+            assert (pool.open_count, pool.waiting_count, pool._supply._shares.busy) == (0, 0, 0)
 
 
 async def ask(pool: UpstreamPool, owner: str, what: bytes = b"{}") -> bytes:
@@ -271,7 +271,11 @@ async def test_cancelled_waiters_and_lost_connections_return_their_shares() -> N
         for _ in range(40):
             await asyncio.gather(*[one() for _ in range(25)])
         await asyncio.sleep(0.05)
-        assert (pool._shares.busy, pool._shares._used, pool._opening) == (0, {}, [])
+        assert (pool._supply._shares.busy, pool._supply._shares._used, pool._supply._opening) == (
+            0,
+            {},
+            [],
+        )
         assert pool.waiting_count == 0
         assert pool.open_count <= 6
         assert await asyncio.gather(*[ask(pool, "a", b"\x04") for _ in range(6)]) == [b"x"] * 6

@@ -453,7 +453,7 @@ async def test_an_idle_connection_is_closed_before_servers_close_theirs() -> Non
 async def test_a_close_that_the_loop_has_not_seen_is_seen_before_the_next_request() -> None:
     async with upstream(says(ok())) as (server, pool):
         await whole(await post(pool))
-        [connection] = pool._connections
+        [connection] = pool._supply.connections
         assert connection.transport is not None
         connection.transport.pause_reading()  # the loop will not notice
         for task in asyncio.all_tasks():

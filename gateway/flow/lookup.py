@@ -1,0 +1,54 @@
+"""Finds what a request is for: its route, and the model that it names."""
+
+from gateway.flow.catalog import Catalog, Model, Route
+from gateway.flow.context import RequestContext
+from gateway.flow.refusals import Particulars, Refused
+from gateway.http.interface import Exchange
+
+
+def find_route(catalog: Catalog, exchange: Exchange) -> Route:
+    """The route that serves this path and method. Raises Refused."""
+    route = catalog.paths.find(exchange.path)
+    if route is None:
+        raise Refused(
+            "not_found",
+            f"There is no endpoint {exchange.method} {exchange.path[:200]} here."
+            " This gateway serves only the endpoints its operator has configured.",
+        )
+    if exchange.method not in route.methods:
+        for other in route.beside:
+            if exchange.method in other.methods:
+                return other
+        methods = route.methods.union(*(other.methods for other in route.beside))
+        raise Refused(
+            "method_not_allowed",
+            f"{exchange.path} takes {', '.join(sorted(methods))}, not {exchange.method[:20]}.",
+            Particulars(headers=(("allow", ", ".join(sorted(methods))),)),
+        )
+    return route
+
+
+def find_model(catalog: Catalog, context: RequestContext, name: str) -> Model:
+    """The model that a request names, or its route's own, at the customer's price. Raises Refused."""
+    account = context.account
+    assert account is not None
+    route = context.route
+    customer_id = account.customer_id
+    free = route.free
+    model = catalog.free_model(route, name) if free else catalog.model_for(name, customer_id)
+    if model is None or model.of_route is not (route.priced_as is not None):
+        raise Refused(
+            "unknown_model",
+            f"The model `{context.model_name}` does not exist here or has no price.",
+            code="model_not_found",
+            param="model",
+        )
+    named = not (free and route.upstream is not None)
+    if named and account.models is not None and model.name not in account.models:
+        raise Refused(
+            "forbidden_model",
+            f"This API key may not use the model `{context.model_name}`.",
+            code="model_not_found",
+            param="model",
+        )
+    return model
