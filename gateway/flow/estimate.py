@@ -138,8 +138,12 @@ def estimate_request(
         if expected_output is not None:
             step = max(expected_output, policy.least_hold_output_tokens)
     held = min(output, step)
-    bound, own = _input_bounds(facts, model)
-    tiers = _tiers(facts, model)
+    if model.context_tokens is None and facts.unmeasured is None:
+        bound = facts.input_bound
+        own = bound if facts.input_own is None else facts.input_own
+    else:
+        bound, own = _input_bounds(facts, model)
+    tiers = model.chosen_tiers if facts.service_tier is None else _tiers(facts, model)
     text_only = tiers == DEFAULT_TIERS and not (
         facts.most or facts.tool_calls or facts.audio or facts.images
     )
@@ -207,8 +211,7 @@ SCOPED_FIELDS: Final = SCOPED | {"metadata"}
 
 def _tiers(facts: RequestFacts, model: Model) -> tuple[str, ...]:
     """The service tiers that may serve the request. Raises BadRequest for one without a price."""
-    if facts.service_tier is None:
-        return model.chosen_tiers
+    assert facts.service_tier is not None
     if facts.service_tier in model.prices.service_tiers:
         return (facts.service_tier,)
     known = ", ".join(f'"{tier}"' for tier in ("auto", *model.prices.service_tiers))
