@@ -1,9 +1,10 @@
-"""Dialects: a provider's API as facts. `base` says what a dialect is; one file for each.
+"""Dialects: a provider's API as facts. `base` defines the interface; one file for each dialect.
 
 | file | holds |
 |---|---|
 | `base` | the interfaces: dialect, meter, facts, refusal |
 | `openai/`, `anthropic/`, `gemini/`, `generic` | the dialects of providers |
+| `openai/plain_request`, `openai/chat_completion`, `anthropic/complete_message` | the ordinary case, read in one pass |
 | `any_api/` | routes with separate prices, and the quantities that price them |
 | `fields`, `bounds`, `tools`, `reading/strict_json` | read a request: one meaning, exact types, an upper bound |
 | `reading/` | read a response: frames (`sse`, `array`), meters (`meters`), usage (`usage`, `tables`) |

@@ -1,10 +1,10 @@
-"""What a dialect must tell the gate. Bytes in, facts out; no I/O.
+"""The interface between a dialect and the gate: bytes in, facts out; no I/O.
 
-A request is read once, strictly (`strict_json`), and what is forwarded is that strict parse
-written out again, never the client's bytes: so the priced model is the executed model.
+A request is read once, strictly (`strict_json`). The gate forwards that strict parse written out
+again, never the client's bytes, so the priced model is the executed model.
 
-Of the values here that each request makes anew nobody changes one; they are not frozen, for that
-would make each of them three times as dear.
+Nothing changes a value here that is created for each request. They are not frozen because creating
+a frozen dataclass takes three times as long.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ JSON_TYPE: Final = "application/json"
 
 
 class BadRequest(Exception):
-    """The body cannot be priced or is not valid; the message says what, where and how to mend it.
+    """The body cannot be priced or is invalid; the message says what is wrong, where, and how to fix it.
 
     param:  path of the offending field, such as "messages[2].content"
     code:   the dialect's machine-readable code, when it has one of its own
@@ -35,22 +35,22 @@ class BadRequest(Exception):
 
 
 class TooLarge(BadRequest):
-    """Something of the request is larger than it may be."""
+    """A part of the request exceeds its size limit."""
 
 
 MediaKind = Literal["image", "document", "video", "audio"]
-"""What a request may carry beside text."""
+"""What a request may carry in addition to text."""
 
 INLINE_IMAGE_TOKENS: Final = 16_384
-"""Held for an image in the body: its tokens follow from its pixels, and providers scale it down."""
+"""Reserved for an image in the body. Its tokens depend on its pixels, and providers scale it down."""
 
 RESULT_TOKENS: Final = 16_384
-"""Held for the result of one call of a hosted tool."""
+"""Reserved for the result of one hosted tool call."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaTokens:
-    """The operator's own numbers of input tokens for one piece of media; None where none is stated."""
+    """The operator's numbers of input tokens per piece of media; None where not configured."""
 
     image: int | None = None
     document: int | None = None
@@ -65,7 +65,7 @@ class MediaTokens:
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What the route and the policy say about reading a request.
+    """How the route and the policy want a request read.
 
     template_overhead_tokens:  added per message, and once per request, for the chat template
     reference_tokens:          held for media of every kind that `media_tokens` does not name, and for
@@ -107,7 +107,7 @@ class ReadOptions:
 
 @dataclass(frozen=True, slots=True)
 class Unmeasured:
-    """Something in a request whose tokens the body does not bound.
+    """A part of a request whose tokens the body does not bound.
 
     kind:  of media; `stored` is what the provider keeps, such as a conversation
     param: its path in the body
@@ -119,7 +119,7 @@ class Unmeasured:
 
 @dataclass(slots=True)
 class Asked:
-    """A request as it came, for dialects that read more of it than the body.
+    """A request as received, for dialects that read more than its body.
 
     path:    raw, as a route has matched it
     query:   raw, without the question mark
@@ -139,7 +139,7 @@ class Asked:
 
 @dataclass(slots=True)
 class Answered:
-    """The head of an answer, for meters that read more of it than the body.
+    """The head of a response, for meters that read more than its body.
 
     asked_at_s:  when the request went out, by the monotonic clock
     start:       the first bytes of the body, where they decide its form
@@ -165,7 +165,7 @@ class RequestFacts:
     choices:        how many outputs are generated: n (or best_of) × prompts
     audio, images:  whether audio or images are in the request or asked for
     wants_usage:    a streaming client asked for the usage chunk itself (else it is hidden)
-    limits_output:  the upstream can be told an output maximum
+    limits_output:  an output maximum can be set in the forwarded request
     tool_calls:     most hosted tool calls that the route prices; 0 when there are none
     most:           upper bound of what is not in the bounds above: images, bytes, seconds, …
     certain:        what of `most` the request alone decides: counted where an answer tells nothing
@@ -204,7 +204,7 @@ class ForwardOptions:
     inject_usage:            set `stream_options.include_usage` on streams (some upstreams reject it)
     continuous_usage_stats:  the upstream is a vLLM that reports usage in every chunk on request
     max_output:              fill in this output maximum when the caller gave none; None leaves it absent
-    lowers:                  it stands in place of the caller's too
+    lowers:                  it replaces the caller's maximum, too
     max_output_field:        how chat upstreams call it: OpenAI's reasoning models refuse `max_tokens`,
                              older servers do not know `max_completion_tokens`
     service_tier:            in place of `auto`: the only tier that it may be
@@ -228,7 +228,7 @@ class ForwardOptions:
 
 @dataclass(slots=True)
 class AnswerFacts:
-    """What an answer has shown so far; a meter fills it in.
+    """What a response has shown so far; a meter fills it in.
 
     usage:               exclusive pools as the provider reported them, all its reports together;
                          None until one was usable
@@ -243,7 +243,7 @@ class AnswerFacts:
     fewest_output:       output tokens that it has for certain: a token of more than 16 bytes is rare
     unreadable:          why the answer's bytes could not be decoded; None when they could
     hosted_calls:        calls of hosted tools that the answer shows, each once, failed ones not
-    counted:             what the gate counted beside output tokens
+    counted:             what the gate counted in addition to output tokens
     source:              where a final usage comes from
     flags:               what the event says about it
     error:               the answer itself said that it failed (an error frame, `response.failed`)
@@ -317,14 +317,14 @@ class Meter(ABC):
         """Take the next bytes (decoded); return those that pass on to the client.
 
         limit: output beyond which nothing passes; what waits passes at a later call
-        Bytes pass unchanged, save for a usage frame the client did not ask for.
+        Bytes pass unchanged, except for a usage frame the client did not ask for.
         """
 
     @abstractmethod
     def finish(self, *, broken: bool = False) -> bytes:
         """The answer has ended: return what was still held back. `facts` are complete now.
 
-        broken: it has not come whole; a piece whose end is missing is not read
+        broken: the response is incomplete; a piece whose end is missing is not read
         """
 
 
@@ -357,7 +357,7 @@ RefusalKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer of the gate's own, to be said in the caller's dialect.
+    """A response of the gate itself, written in the caller's dialect.
 
     detail: machine-readable extras shown in the error's metadata (reason, limit_source,
             available, estimate: decimals as strings)
@@ -379,7 +379,7 @@ _EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 def form_of(start: bytes) -> Literal["events", "document"] | None:
-    """What the first bytes of an answer say that it is; None when they do not say.
+    """The form of a response by its first bytes; None when they do not decide it.
 
     Some servers label events `text/plain`, or nothing at all, and errors as events.
     """
@@ -392,7 +392,7 @@ def form_of(start: bytes) -> Literal["events", "document"] | None:
 
 
 def may_be_events(start: bytes) -> bool:
-    """Whether so few first bytes do not yet say what the answer is."""
+    """Whether the first bytes are too few to decide the form of a response."""
     if start.startswith((b"{", b"[")):
         return False
     start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -404,30 +404,30 @@ class Dialect(ABC):
 
     name: str
     wanted_type = "Send the body as JSON, with `Content-Type: application/json`."
-    """What a body of another type is answered."""
+    """The error message for a body of another type."""
     reads_start = True
-    """Whether an answer's first bytes tell more of its form than its label."""
+    """Whether a response's first bytes decide its form rather than its `Content-Type`."""
     reads_key_query = False
     """Whether callers may send their API key as `?key=`; it never goes further."""
     reads_query = False
-    """Whether a query has a meaning; else it ends at the gate, and a key in it is refused."""
+    """Whether a query has a meaning; else it is not forwarded, and a key in it is refused."""
 
     @cached_property
     def api(self) -> str:
-        """The API that it belongs to: whose header fields and query parameters pass."""
+        """The API it belongs to, which decides the header fields and query parameters that pass."""
         return api_of(self.name)
 
     def accepts(self, media_type: str) -> bool:
         """Whether a body of this type is read; what is refused is answered 415."""
-        # what nearly all say is compared first
+        # nearly all requests send exactly this
         return media_type == JSON_TYPE or media_type.partition(";")[0].strip().lower() == JSON_TYPE
 
     def read(self, asked: Asked, options: ReadOptions) -> RequestFacts:
-        """Read a request strictly; the body says all, unless a dialect says more. Raises BadRequest."""
+        """Read a request strictly; the body alone, unless a dialect overrides this. Raises BadRequest."""
         return self.read_request(asked.body, options)
 
     def fingerprint(self, asked: Asked, facts: RequestFacts) -> bytes:  # noqa: ARG002
-        """What makes two requests the same, for repeats: all that is priced or executed."""
+        """The bytes that identify a request among retries: everything that is priced or executed."""
         return f"{asked.method} {asked.path}?{asked.query}\n".encode() + asked.body
 
     @abstractmethod
@@ -447,7 +447,7 @@ class Dialect(ABC):
         """The strict parse, written out for the upstream."""
 
     def streams(self, facts: RequestFacts, media_type: str, start: bytes = b"") -> bool:  # noqa: ARG002
-        """Whether an answer passes on piece by piece; else it is kept until its end.
+        """Whether a response passes on piece by piece; else it is kept until its end.
 
         start: its first bytes, which count more than its label
         """

@@ -32,7 +32,7 @@ from gateway.dialects.base import (
 from gateway.dialects.reading.strict_json import require_lower_case
 
 TOOLS_PREAMBLE_TOKENS: Final = 1024
-"""Put in front of a model when it is given any tool. Anthropic states 159–804 by model and choice
+"""The preamble that a model gets with any tool. Anthropic states 159–804 by model and choice
 (docs: tool use, pricing); open templates add up to about 300."""
 
 PROVIDER_TOOL_TOKENS: Final = 2048
@@ -52,18 +52,18 @@ STATEFUL: Final = frozenset(
         "comparison_response_id",
     }
 )
-"""Members that name something stored at the provider."""
+"""Members that refer to something stored at the provider."""
 
 MAX_TOKEN_ID: Final = 2**31
 
 
 def text_tokens(text: str) -> int:
-    """The most tokens that a text can have: its UTF-8 bytes."""
+    """Upper bound of a text's tokens: its UTF-8 bytes."""
     return len(text) if text.isascii() else len(text.encode())
 
 
 def rendered_tokens(value: Any) -> int:
-    """The most tokens that a structure can have when a template renders it."""
+    """Upper bound of the tokens of a structure that a template renders."""
     return 2 * len(orjson.dumps(value))
 
 
@@ -92,7 +92,7 @@ def refuse_stored(value: Any, where: str, options: ReadOptions) -> None:
 
 
 class Prompt:
-    """Adds up the bound while a request is read.
+    """Add up the bound while a request is read.
 
     unmeasured:   the first piece of media that nothing bounds
     tools:        tools that the messages bring along, with their paths
@@ -110,7 +110,7 @@ class Prompt:
         self.tools: list[tuple[Any, str]] = []
 
     def add_room(self, tokens: int) -> None:
-        """Room for what the provider adds: the bound has it, the count of the request does not."""
+        """Add room for what the provider adds: part of the bound, not of the request's count."""
         self.tokens += tokens
         self._room += tokens
 
@@ -120,11 +120,11 @@ class Prompt:
         return self.tokens - self._room
 
     def add_structure(self, value: Any) -> None:
-        """Something that a template may render."""
+        """Add a structure that a template may render."""
         self.tokens += rendered_tokens(value)
 
     def add_extra(self, document: Mapping[str, Any]) -> None:
-        """Fields that only the operator knows: a template may render them."""
+        """Add the operator's extra fields: a template may render them."""
         for name in self.options.extra_fields.intersection(document):
             self.add_structure(document[name])
 
@@ -150,7 +150,7 @@ class Prompt:
             self.unmeasured = Unmeasured(kind, where)
 
     def add_stored(self, where: str) -> None:
-        """Something that the provider keeps, such as a conversation: it may hold anything."""
+        """Add something stored at the provider, such as a conversation, which may contain anything."""
         self.audio = self.images = True
         if self.options.reference_tokens is not None:
             self.tokens += self.options.reference_tokens
@@ -158,7 +158,7 @@ class Prompt:
             self.unmeasured = Unmeasured("stored", where)
 
     def add_content(self, content: Any, where: str) -> None:
-        """The content of a message: a text, or a list of parts, or nothing. Raises BadRequest."""
+        """Add the content of a message: a text, a list of parts, or nothing. Raises BadRequest."""
         if type(content) is str:
             self.tokens += text_tokens(content)
         elif type(content) is list:
@@ -175,7 +175,7 @@ class Prompt:
         elif type(content) is dict:
             self.add_part(content, where)
         elif content is not None:
-            raise BadRequest("The content must be a text or a list of parts.", param=where)
+            raise BadRequest("The content must be a string or a list of parts.", param=where)
 
     def add_part(self, part: dict[str, Any], where: str) -> None:
         """One part of a content, in the shapes of OpenAI and Anthropic. Raises BadRequest."""
@@ -190,7 +190,7 @@ class Prompt:
                     self.tokens += rendered_tokens(member)
             return
         if kind in ("tool_use", "tool_call", "server_tool_use", "mcp_tool_use"):
-            # `input` is the caller's own object, in which any name may stand.
+            # `input` is the caller's object and may have members of any name.
             self.tokens += rendered_tokens(part)
             return
         if kind in ("tool_result", "mcp_tool_result"):
@@ -206,12 +206,12 @@ class Prompt:
         if kind in _WRITTEN_KINDS or (type(kind) is str and kind.endswith("_tool_result")):
             self.look_inside(part, where)
         else:
-            # Unknown: what it says, and what it may refer to.
+            # Unknown: count what it contains and what it may refer to.
             self.add_stored(where)
 
     def look_inside(self, part: Any, where: str) -> None:
-        """Find the media and the tools in a structure that has been added as text: what media carry is
-        counted as such instead."""
+        """Find the media and the tools in a structure that was added as text, and count the media as
+        media instead."""
         todo: list[tuple[Any, str]] = [(part, where)]
         while todo:
             item, path = todo.pop()
@@ -246,7 +246,7 @@ class Prompt:
             self.tokens += rendered_tokens(labels)
 
     def _add_document(self, part: dict[str, Any], where: str) -> None:
-        """A text is its own bytes; pages hold images and packed text, which no byte bounds."""
+        """A text counts its bytes; pages hold images and compressed text, which their bytes do not bound."""
         source = part.get("source")
         if type(source) is dict:
             kind, content = source.get("type"), source.get("content")
@@ -332,7 +332,7 @@ def prompt_texts(value: Any, where: str, prompt: Prompt, *, per_text: int) -> in
         return 1
     if type(value) is not list or not value:
         raise BadRequest(
-            f"`{where}` must be a text, a list of token ids, or a list of those.", param=where
+            f"`{where}` must be a string, a list of token ids, or a list of those.", param=where
         )
     if type(value[0]) is int:
         prompt.tokens += _token_ids(value, where) + per_text
@@ -346,12 +346,14 @@ def prompt_texts(value: Any, where: str, prompt: Prompt, *, per_text: int) -> in
             prompt.add_part(item, f"{where}[{at}]")
             prompt.tokens += per_text
         else:
-            raise BadRequest("A text or a list of token ids belongs here.", param=f"{where}[{at}]")
+            raise BadRequest("Must be a string or a list of token ids.", param=f"{where}[{at}]")
     return len(value)
 
 
 def _token_ids(ids: list[Any], where: str) -> int:
     for at, token in enumerate(ids):
         if type(token) is not int or not 0 <= token < MAX_TOKEN_ID:
-            raise BadRequest("A token id must be a whole number.", param=f"{where}[{at}]")
+            raise BadRequest(
+                "A token id must be an integer from 0 to 2147483647.", param=f"{where}[{at}]"
+            )
     return len(ids)

@@ -1,5 +1,5 @@
-"""Decodes content codings (gzip, deflate, br, zstd): a copy of a coded answer, so that it is metered
-all the same, and the body of a coded request.
+"""Decodes content codings (gzip, deflate, br, zstd): a copy of a coded answer, so that it is still
+metered, and the body of a coded request.
 
 The gate asks upstreams for `identity`; some send a coding nevertheless (RFC 9110, 8.4). What the
 client gets stays as the upstream sent it. Output is bounded: a bomb ends the decoding, never the

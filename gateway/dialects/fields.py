@@ -257,7 +257,7 @@ def read_service_tier(document: Mapping[str, Any]) -> str | None:
     if tier is None or tier == AUTO_TIER:
         return None
     if type(tier) is not str:
-        raise BadRequest("`service_tier` must be a text.", param="service_tier")
+        raise BadRequest("`service_tier` must be a string.", param="service_tier")
     return name_tier(tier)
 
 

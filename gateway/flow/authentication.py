@@ -171,18 +171,18 @@ class Accounts:
         digest = self._digest(credential(exchange, query_key=query_key))
         account = self._accounts.get(digest)
         if account is not None:
-            if account.account_rev == self._revisions.get(account.customer_id, 0):
+            if self.is_current(account):
                 return account
             account = self._accounts[digest] = self._account(self._configured[digest])
             return account
         account = self._looked_up.get(digest)
-        if (
-            account is not None
-            and reserves
-            and account.account_rev == self._revisions.get(account.customer_id, 0)
-        ):
+        if account is not None and reserves and self.is_current(account):
             return account
         return await self._look_up(digest)
+
+    def is_current(self, account: Account) -> bool:
+        """Whether this is the latest revision of the account that is known here."""
+        return account.account_rev == self._revisions.get(account.customer_id, 0)
 
     async def refresh(
         self, account: Account, exchange: Exchange, *, query_key: bool = False
@@ -245,7 +245,7 @@ class Accounts:
         key_id = _told(exchange, trusted.key_header) or "trusted"
         project_id = _told(exchange, trusted.project_header) or None
         account = self._vouched.get((customer_id, key_id, project_id))
-        if account is None or account.account_rev != self._revisions.get(customer_id, 0):
+        if account is None or not self.is_current(account):
             account = self._account(
                 Key(key_id=key_id, customer_id=customer_id, project_id=project_id)
             )

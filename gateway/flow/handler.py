@@ -116,9 +116,8 @@ class Flow:
             try:
                 await self._reserve_and_relay(context, known)
             except StaleAccount:
-                # The account has changed since it was read: read it again, and what it may use too.
-                known = await self._refresh(context)
-                await self._reserve_and_relay(context, known)
+                # It has changed since it was read: read it again, and what it may use too.
+                await self._reserve_and_relay(context, await self._refresh(context))
         except StaleAccount:
             assert context.denied is not None
             raise refused_by_ledger(context.denied, insufficient_status=402) from None
@@ -190,7 +189,9 @@ class Flow:
             known.account = context.account = await accounts.authenticate(
                 exchange, reserves=route.reserves, query_key=route.dialect.reads_key_query
             )
-            known.revision = accounts.revision
+            if accounts.is_current(known.account):
+                # Reading it may have raised the revision; one that has changed meanwhile is read again.
+                known.revision = accounts.revision
             known.trusted = accounts.trusts(exchange.remote)
         if route.local is None:
             known.name = read_name(exchange)

@@ -4,10 +4,8 @@
 knows only what these two files define, and imports both from here.
 """
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Final
 
 from gateway.http.upstream_interface import BodyTransform as BodyTransform
@@ -202,22 +200,9 @@ class Exchange(ABC):
         the callback.
         """
 
-    def limit_after_gone(
-        self, limit_ms: int, stop: Callable[[], object], gone: Callable[[], object] | None = None
-    ) -> None:
-        """Call `gone` when the client leaves, and `stop` (idempotent) limit_ms after it."""
-
-        self.on_gone(partial(_leave, limit_ms, stop, gone))
-
     async def answer(self, status: int, fields: bytes, body: bytes) -> None:
         """Send a complete response at once. Raises ClientGone."""
         await self.start(status, fields, len(body))
         if body:
             await self.write(body)
         await self.end()
-
-
-def _leave(limit_ms: int, stop: Callable[[], object], gone: Callable[[], object] | None) -> None:
-    if gone is not None:
-        gone()
-    asyncio.get_running_loop().call_later(limit_ms / 1000, stop)

@@ -167,7 +167,7 @@ def _dearest_nano(settings: Settings, model: Priced, rates_pico: Mapping[str, in
     quantities of a route."""
     if isinstance(model, RouteSection):
         most = {
-            each.unit: each.at_most * (1 if each.said and not each.told else ABSURD_FACTOR)
+            each.unit: each.at_most * (1 if each.requested and not each.reported else ABSURD_FACTOR)
             for each in _quantities(settings, model)
         }
         most["request"] = 1

@@ -157,8 +157,8 @@ class QuantitySection(Section):
         return Quantity(
             unit,
             at_most,
-            said=self._place(self.request_pointer, self.request_header),
-            told=self._place(self.response_pointer, self.response_header),
+            requested=self._place(self.request_pointer, self.request_header),
+            reported=self._place(self.response_pointer, self.response_header),
             measured=measured,
             default=self.default,
         )

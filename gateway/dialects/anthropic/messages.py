@@ -1,7 +1,7 @@
 """Anthropic messages and count_tokens.
 
 Request: docs.anthropic.com/en/api/messages. Anthropic refuses fields it does not know, so here
-the top-level fields are an allow-list: what a new one does to the price, nobody knows yet.
+the top-level fields are an allow-list: the effect of a new one on the price is unknown.
 """
 
 from collections.abc import Mapping
@@ -106,7 +106,7 @@ class AnthropicMessages(Dialect):
         output_bound = read_output_bound(document, ("max_tokens",))
         input_bound = prompt.tokens
         if calls:
-            # Each call's result is read, and with it all that came before, once more.
+            # The model reads everything so far again with the result of each call.
             each = options.result_tokens
             input_bound = (calls + 1) * (input_bound + calls * each + (output_bound or 0))
         return RequestFacts(
@@ -246,7 +246,7 @@ def _read_prompt(document: dict[str, Any], prompt: Prompt) -> None:
             prompt.add_content(content, f"messages[{at}].content")
         role = message.get("role")
         if type(role) is not str:
-            raise BadRequest("`role` must be a text.", param=f"messages[{at}].role")
+            raise BadRequest("`role` must be a string.", param=f"messages[{at}].role")
         prompt.tokens += len(role)
         if len(message) > 2:
             for name, value in message.items():

@@ -1,6 +1,6 @@
 """Any API: an endpoint that has nothing to do with models, priced by quantities of its own.
 
-Where a quantity stands in the body, the body is one strict parse of JSON, and that parse is what goes
+Where a quantity is read from the body, the body is one strict parse of JSON, and that parse is what goes
 upstream; else the client's own bytes do, whatever they are. Of the query only the parameters that
 the route names may stand. Refusals have OpenAI's shape.
 
@@ -54,7 +54,7 @@ _TARGET: Final = "target"
 class Terms:
     """What a route says of its price.
 
-    quantities:     one for each unit beside `request`
+    quantities:     one for each unit other than `request`
     query:          names of the parameters that pass
     charge_errors:  answers other than 2xx are charged too
     """
@@ -74,15 +74,16 @@ class AnyApi(OpenAIDialect):
     def __init__(self, terms: Terms, clock: Callable[[], float] = time.monotonic) -> None:
         self._terms = terms
         self._clock = clock
-        said = [each for each in terms.quantities if each.said and each.said.pointer]
-        self._reads_json = bool(said)
-        self._may_be_empty = all(each.default is not None for each in said)
+        requested = [each for each in terms.quantities if each.requested and each.requested.pointer]
+        self._reads_json = bool(requested)
+        self._may_be_empty = all(each.default is not None for each in requested)
         self._keeps_answer = any(
-            each.told is not None and each.told.pointer is not None for each in terms.quantities
+            each.reported is not None and each.reported.pointer is not None
+            for each in terms.quantities
         )
 
     def accepts(self, media_type: str) -> bool:
-        """JSON where a quantity stands in it, else anything."""
+        """JSON where a quantity is read from it, else anything."""
         return not self._reads_json or super().accepts(media_type)
 
     def read(self, asked: Asked, options: ReadOptions) -> RequestFacts:
@@ -113,7 +114,7 @@ class AnyApi(OpenAIDialect):
         )
 
     def fingerprint(self, asked: Asked, facts: RequestFacts) -> bytes:
-        """With the quantities, which may stand in headers."""
+        """Include the quantities, which may come from headers."""
         return f"{sorted(facts.most.items())} ".encode() + super().fingerprint(asked, facts)
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
@@ -137,7 +138,7 @@ class AnyApi(OpenAIDialect):
         return media_type
 
     def streams(self, facts: RequestFacts, media_type: str, start: bytes = b"") -> bool:  # noqa: ARG002
-        """All but JSON, which is kept so that its cost can stand in a header."""
+        """All but JSON, which is kept so that its cost can be sent in a header."""
         return not super().accepts(media_type)
 
     def meter_answer(self, facts: RequestFacts, answered: Answered, *, streaming: bool) -> Meter:
@@ -173,7 +174,9 @@ class QuantityMeter(Meter):
         self._streaming = streaming
         self._document: AnswerDocument | None = None
         if keeps:
-            places = [each.told.pointer for each in terms.quantities if each.told is not None]
+            places = [
+                each.reported.pointer for each in terms.quantities if each.reported is not None
+            ]
             steps = [place.steps for place in places if place is not None]
             self._document = AnswerDocument(
                 frozenset(step for each in steps for step in each),
@@ -196,7 +199,7 @@ class QuantityMeter(Meter):
         return data
 
     def finish(self, *, broken: bool = False) -> bytes:  # noqa: ARG002
-        """Take what was told. Nothing was held back."""
+        """Take what the response reported. Nothing was held back."""
         if not self._charged:
             return b""
         facts = self.facts
@@ -204,7 +207,7 @@ class QuantityMeter(Meter):
         document = MISSING if self._document is None else self._document.value()
         facts.source = "counted"
         for each in self._terms.quantities:
-            if each.told is not None:
+            if each.reported is not None:
                 usage[each.unit] = self._told(each, document)
         facts.usage = usage
         facts.usage_final = True
@@ -213,22 +216,22 @@ class QuantityMeter(Meter):
     def _told(self, each: Quantity, document: Any) -> int:
         bound = self._most[each.unit]
         try:
-            told = None
-            if not (each.told is not None and each.told.length and self._is_shortened):
-                told = each.tell(self._answered.fields, document)
+            reported = None
+            if not (each.reported is not None and each.reported.length and self._is_shortened):
+                reported = each.tell(self._answered.fields, document)
             problem = "usage_missing"
-            if told is not None and told > ABSURD_FACTOR * max(1, bound):
+            if reported is not None and reported > ABSURD_FACTOR * max(1, bound):
                 raise BadUsage("is absurd")
         except BadUsage:
-            told, problem = None, "usage_absurd"
-        if told is None and not self._succeeded:
+            reported, problem = None, "usage_absurd"
+        if reported is None and not self._succeeded:
             return 0  # an error tells nothing, and uses nothing that it does not tell
-        if told is None:
+        if reported is None:
             self._flag(problem)
             return bound
         if self.facts.source == "counted":
             self.facts.source = "provider_reported"
-        return told
+        return reported
 
     @property
     def _is_shortened(self) -> bool:
@@ -262,6 +265,6 @@ def _check_query(query: str, known: Sequence[str] | frozenset[str]) -> None:
             raise BadRequest("The query is not made of plain names and escaped values.")
         if match[1] not in known:
             raise BadRequest(
-                f"The query parameter {match[1][:64]!r} is not known here; leave it out.",
+                f"The query parameter {match[1][:64]!r} is not known here; omit it.",
                 param=match[1][:64],
             )

@@ -1,8 +1,8 @@
 """Quantities that a route is priced by: where each is found, and what bounds it.
 
-A quantity is said by the request (which bounds it, and decides it unless the answer tells it), told
-by the answer (bounded by the request, or by what the operator states), or measured by the gate.
-Numbers are whole and not negative; a fraction is rounded up.
+A quantity is named by the request (which bounds it, and decides it unless the response reports it),
+reported by the response (bounded by the request, or by what the operator states), or measured by
+the gate. Numbers are integers and not negative; a fraction is rounded up.
 """
 
 import re
@@ -44,8 +44,8 @@ class Place:
 class Quantity:
     """One unit of a route's price and where its quantity comes from.
 
-    said:      where the request says it
-    told:      where the answer tells it
+    requested:      where the request says it
+    reported:      where the answer reports it
     measured:  what the gate measures, where neither does
     at_most:   its upper bound; a request that says more is refused
     default:   of a request that does not say it; None refuses such a request
@@ -53,34 +53,36 @@ class Quantity:
 
     unit: str
     at_most: int
-    said: Place | None = None
-    told: Place | None = None
+    requested: Place | None = None
+    reported: Place | None = None
     measured: Measured | None = None
     default: int | None = None
 
     def read(self, asked: Asked, document: Any) -> int:
         """What the request says. Raises BadRequest."""
-        assert self.said is not None
-        if self.said.pointer is not None:
-            value = self.said.pointer.find_alone(document)
+        assert self.requested is not None
+        if self.requested.pointer is not None:
+            value = self.requested.pointer.find_alone(document)
         else:
-            value = _sent(asked, self.said.header or "")
-        param = self.said.header if self.said.pointer is None else self.said.pointer.text
+            value = _sent(asked, self.requested.header or "")
+        param = (
+            self.requested.header if self.requested.pointer is None else self.requested.pointer.text
+        )
         if value is MISSING:
             if self.default is None:
                 raise BadRequest(
-                    f"This endpoint is priced by {self.said}, which is missing.", param=param
+                    f"This endpoint is priced by {self.requested}, which is missing.", param=param
                 )
             return self.default
         try:
-            quantity = _sent_quantity(value, self.said)
+            quantity = _sent_quantity(value, self.requested)
         except BadUsage as bad:
             raise BadRequest(
-                f"This endpoint is priced by {self.said}, which {bad}.", param=param
+                f"This endpoint is priced by {self.requested}, which {bad}.", param=param
             ) from None
         if quantity > self.at_most:
             raise BadRequest(
-                f"This endpoint is priced by {self.said}: {quantity} is more than the"
+                f"This endpoint is priced by {self.requested}: {quantity} is more than the"
                 f" {self.at_most} that are possible here.",
                 param=param,
             )
@@ -88,14 +90,14 @@ class Quantity:
 
     def tell(self, fields: Sequence[tuple[bytes, bytes]], document: Any) -> int | None:
         """What the answer tells; None when it does not. Raises BadUsage."""
-        assert self.told is not None
-        if self.told.pointer is not None:
-            value = self.told.pointer.find(document)
+        assert self.reported is not None
+        if self.reported.pointer is not None:
+            value = self.reported.pointer.find(document)
         else:
-            value = _answered(fields, self.told.header or "")
+            value = _answered(fields, self.reported.header or "")
         if value is MISSING:
             return None
-        return _length(value) if self.told.length else read_quantity(value, most=MAX_QUANTITY)
+        return _length(value) if self.reported.length else read_quantity(value, most=MAX_QUANTITY)
 
 
 def first_bounds(
@@ -108,11 +110,11 @@ def first_bounds(
     most: dict[str, int] = {}
     certain: dict[str, int] = {}
     for each in quantities:
-        if each.said is not None:
-            said = each.read(asked, document)
-            most[each.unit] = said
-            if each.told is None:
-                certain[each.unit] = said
+        if each.requested is not None:
+            requested = each.read(asked, document)
+            most[each.unit] = requested
+            if each.reported is None:
+                certain[each.unit] = requested
         elif each.measured == "request_bytes":
             most[each.unit] = certain[each.unit] = size_bytes
         elif each.measured == "both_bytes":

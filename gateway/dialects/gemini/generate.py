@@ -1,9 +1,9 @@
 """Google's Gemini API: generateContent, streamGenerateContent and countTokens.
 
-Request: ai.google.dev/api/generate-content. The model stands in the path, so the priced model is the
-last segment's, and the path that goes upstream is written anew. Protobuf's JSON reads each name in two
+Request: ai.google.dev/api/generate-content. The path names the model, so the priced model is the
+last segment's, and the path that goes upstream is rebuilt. Protobuf's JSON reads each name in two
 spellings (`maxOutputTokens`, `max_output_tokens`): both are understood, one of them is forwarded, two at
-once are refused, and so is every name that is not known: what it does to the price, nobody knows yet.
+once are refused, and so is every name that is not known: its effect on the price is unknown.
 
 The output maximum covers thoughts as well as candidates. A stream has one of two forms: events
 (`alt=sse`), or one JSON array whose elements arrive in turn.
@@ -119,7 +119,7 @@ class Gemini(Dialect):
         output_bound = read_output_bound(config, ("maxOutputTokens",))
         input_bound = prompt.tokens
         if calls:
-            # Each call's result is read, and with it all that came before, once more.
+            # The model reads everything so far again with the result of each call.
             each = options.result_tokens
             input_bound = (calls + 1) * (input_bound + calls * each + (output_bound or 0))
         return RequestFacts(
@@ -286,7 +286,7 @@ def _known(
         if spelling is None:
             raise unknown(name, param) if unknown else unknown_field(name, where and param)
         if spelling in members:
-            raise BadRequest(f"`{spelling}` stands in two spellings; send one.", param=param)
+            raise BadRequest(f"`{spelling}` is present in two spellings; send one.", param=param)
         members[spelling] = member
     return members
 
@@ -371,7 +371,7 @@ def _read_content(document: dict[str, Any], prompt: Prompt) -> int:
         prompt.tokens += overhead
         role = content.get("role")
         if role is not None and type(role) is not str:
-            raise BadRequest("`role` must be a text.", param=f"{where}.role")
+            raise BadRequest("`role` must be a string.", param=f"{where}.role")
         for at, part in enumerate(content["parts"]):
             _read_part(part, f"{where}.parts[{at}]", prompt)
     prompt.add_extra(document)
@@ -399,7 +399,8 @@ def _read_stored(document: dict[str, Any], prompt: Prompt, options: ReadOptions)
         raise BadRequest("The provider's store is shared by all customers here.", param="store")
     if document.get("serviceTier") not in (None, "", "standard", "SERVICE_TIER_UNSPECIFIED"):
         raise BadRequest(
-            "This `serviceTier` has a price of its own; leave it out.", param="serviceTier"
+            "This `serviceTier` selects a rate that isn't configured here; omit it.",
+            param="serviceTier",
         )
 
 
@@ -408,7 +409,7 @@ def _read_part(part: dict[str, Any], where: str, prompt: Prompt) -> None:
     text = part.get("text")
     if text is not None:
         if type(text) is not str:
-            raise BadRequest("`text` must be a text.", param=f"{where}.text")
+            raise BadRequest("`text` must be a string.", param=f"{where}.text")
         prompt.tokens += text_tokens(text)
     rest = {
         name: value
@@ -427,7 +428,7 @@ def _read_part(part: dict[str, Any], where: str, prompt: Prompt) -> None:
 
 
 def _read_carried(part: Mapping[str, Any], where: str, prompt: Prompt) -> None:
-    """What a part carries beside text, in the body or by reference."""
+    """What a part carries other than text, in the body or by reference."""
     if part.get("inlineData") is not None:
         blob = _known(part["inlineData"], _BLOB, f"{where}.inlineData")
         _read_media(blob, f"{where}.inlineData", prompt)
@@ -465,7 +466,7 @@ def _media_of(kind: str) -> MediaKind | Literal["text"]:
 def _read_file(file: dict[str, Any], where: str, prompt: Prompt) -> None:
     uri = file.get("fileUri")
     if type(uri) is not str:
-        raise BadRequest("`fileUri` must be a text.", param=f"{where}.fileUri")
+        raise BadRequest("`fileUri` must be a string.", param=f"{where}.fileUri")
     public = uri.startswith(("https://", "http://")) and "googleapis.com" not in uri.lower()
     if not public and not prompt.options.allow_stateful_ids:
         raise BadRequest(

@@ -22,7 +22,7 @@ def count_message(message: Any) -> tuple[int, str, str]:
     """What a message or delta carries: its bytes of output (−1 when none), and when it is one
     single text, the member's name and that text.
 
-    Text stands in `content`, `refusal`, in the reasoning that some servers send under one or
+    Text is in `content`, `refusal`, in the reasoning that some servers send under one or
     both of two names, and in calls. Audio and images count as output without bytes.
     """
     if type(message) is not dict or not message:
@@ -98,8 +98,8 @@ def _calls_bytes(calls: Any) -> int:
 class ChatReader(AnswerReader):
     """A chat completion or completion, one document or chunks.
 
-    Usage stands at the top, in a choice (Kimi), or below `x_groq`. In a chunk without choices it is
-    final, as it is beside the last finish reason (Mistral, OpenRouter); elsewhere it is a running
+    Usage is at the top, in a choice (Kimi), or below `x_groq`. In a chunk without choices it is
+    final, as it is with the last finish reason (Mistral, OpenRouter); elsewhere it is a running
     figure (vLLM's continuous_usage_stats).
 
     choices:   how many outputs were asked for

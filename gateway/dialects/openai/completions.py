@@ -60,7 +60,7 @@ class OpenAICompletions(OpenAIDialect):
         suffix = document.get("suffix")
         if suffix is not None:
             if type(suffix) is not str:
-                raise BadRequest("`suffix` must be a text.", param="suffix")
+                raise BadRequest("`suffix` must be a string.", param="suffix")
             prompt.tokens += text_tokens(suffix) * prompts
         for name in document:
             if name not in _COUNTED:

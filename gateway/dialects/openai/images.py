@@ -62,15 +62,15 @@ class OpenAIImages(OpenAIDialect):
         model = read_model(document)
         background = document.get("background")
         if background is not None and type(background) is not str:
-            raise BadRequest("`background` must be a text.", param="background")
+            raise BadRequest("`background` must be a string.", param="background")
         check_fields(document, _KNOWN, options, own=frozenset({"background"}))
         if read_flag(document, "stream"):
             raise BadRequest(
-                "Partial images are billed beside the image; leave it out.", param="stream"
+                "Partial images are billed in addition to the image; omit it.", param="stream"
             )
         prompt = Prompt(options)
         if type(document.get("prompt")) is not str:
-            raise BadRequest("`prompt` must be a text.", param="prompt")
+            raise BadRequest("`prompt` must be a string.", param="prompt")
         prompt.tokens += text_tokens(document["prompt"])
         prompt.add_extra(document)
         images = read_count(document, "n", MAX_COUNT) or 1

@@ -123,7 +123,7 @@ class OpenAIResponses(OpenAIDialect):
         tool_calls = _read_tools(document, prompt)
         input_bound = prompt.tokens
         if tool_calls:
-            # Each call's result is read, and with it all that came before, once more.
+            # The model reads everything so far again with the result of each call.
             each = options.result_tokens
             input_bound = (tool_calls + 1) * (input_bound + tool_calls * each + (output_bound or 0))
         return RequestFacts(
@@ -209,7 +209,7 @@ def _read_input(given: Any, prompt: Prompt) -> None:
         prompt.tokens += text_tokens(given) + overhead
         return
     if type(given) is not list or not given:
-        raise BadRequest("`input` must be a text or a list of items.", param="input")
+        raise BadRequest("`input` must be a string or a list of items.", param="input")
     prompt.tokens += overhead * len(given)
     for at, item in enumerate(given):
         where = f"input[{at}]"

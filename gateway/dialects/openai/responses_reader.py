@@ -102,7 +102,7 @@ class ResponsesReader(AnswerReader):
         return False
 
     def _read_response(self, response: dict[str, Any]) -> None:
-        """The `response` object, which is the JSON answer and stands in the last event."""
+        """The `response` object, which is the JSON answer and part of the last event."""
         self.note(response.get("id"), response.get("model"))
         self.note_tier(response.get("service_tier"))
         status = response.get("status")

@@ -51,7 +51,7 @@ class OpenAISpeech(OpenAIDialect):
         prompt = Prompt(options)
         spoken = document.get("input")
         if type(spoken) is not str or not spoken:
-            raise BadRequest("`input` must be a text.", param="input")
+            raise BadRequest("`input` must be a string.", param="input")
         prompt.add_content(document.get("instructions"), "instructions")
         prompt.add_extra(document)
         size = text_tokens(spoken)

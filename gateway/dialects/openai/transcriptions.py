@@ -108,7 +108,7 @@ class OpenAITranscriptions(OpenAIDialect):
         )
 
     def fingerprint(self, asked: Asked, facts: RequestFacts) -> bytes:
-        """The form without its boundary, which clients draw anew for a retry."""
+        """The form without its boundary, which clients choose again for a retry."""
         return asked.path.encode() + write_form(facts.document[_PARTS], "-")
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:  # noqa: ARG002
@@ -116,7 +116,7 @@ class OpenAITranscriptions(OpenAIDialect):
         raise BadRequest(self.wanted_type)
 
     def forward_body(self, facts: RequestFacts, options: ForwardOptions) -> bytes:
-        """The form written anew, with the upstream's model name."""
+        """The form written again, with the upstream's model name."""
         parts = [
             Part("model", options.upstream_model.encode()) if part.name == "model" else part
             for part in facts.document[_PARTS]

@@ -51,7 +51,7 @@ class Part:
     def text(self) -> str:
         """A text's value. Raises BadRequest when it is none."""
         if self.filename is not None:
-            raise BadRequest(f"`{self.name}` must be a text, not a file.", param=self.name)
+            raise BadRequest(f"`{self.name}` must be a string, not a file.", param=self.name)
         try:
             text = self.data.decode()
         except UnicodeDecodeError:
@@ -106,7 +106,7 @@ def read_form(body: bytes, media_types: list[str]) -> list[Part]:
 
 
 def _boundary(media_types: list[str]) -> str:
-    """The boundary that a form's type names, beside other parameters. Raises BadRequest."""
+    """The boundary that a form's type names among its parameters. Raises BadRequest."""
     media_type = media_types[0].strip() if len(media_types) == 1 else ""
     found = _BOUNDARY.findall(media_type) if _FORM.fullmatch(media_type) else []
     if len(found) != 1 or media_type.lower().count("boundary") != 1:
@@ -126,7 +126,7 @@ def _check_charset(media_type: str, where: str) -> None:
 
 
 def new_boundary(parts: Iterable[Part]) -> str:
-    """A boundary that stands in none of the parts."""
+    """A boundary that occurs in none of the parts."""
     while True:
         boundary = f"creditgate-{secrets.token_hex(16)}"
         if not any(boundary.encode() in part.data for part in parts):

@@ -153,7 +153,7 @@ class Skimmer:
             self._string.add(data[at:end])
         if data[end : end + 1] != b'"':
             if len(data) - end < _ESCAPE_BYTES:
-                self._rest = data[end:]  # nothing, or an escape that has not come whole
+                self._rest = data[end:]  # nothing, or an incomplete escape
                 return -1
             if self._string is not None:  # no escape at all: taken as it is
                 self._string.add(data[end : end + 2])

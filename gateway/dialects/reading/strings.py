@@ -9,7 +9,7 @@ import orjson
 from gateway.dialects.reading.text import LongText
 
 MAX_STRING_BYTES: Final = 4096
-"""A string up to this is kept whole."""
+"""A string up to this is kept completely."""
 HEAD_BYTES: Final = 256
 
 _ESCAPE: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)

@@ -1,8 +1,8 @@
 """The spellings of usage, dialect by dialect, and what each API includes in what.
 
 A new spelling is a row here. Sources: the usage sections of platform.openai.com/docs/api-reference,
-docs.anthropic.com/en/api/messages and ai.google.dev/api/generate-content, and the servers named beside
-a row.
+docs.anthropic.com/en/api/messages and ai.google.dev/api/generate-content, and the servers named in a row's
+comment.
 """
 
 from typing import Any, Final
@@ -115,7 +115,7 @@ def openai_pools(figures: Figures, counted_output: int) -> Pools:
         prompt = max(prompt, cached + figures[MISSED])
     heard, seen, spoken = get(AUDIO_IN, 0), get(IMAGE_IN, 0), get(AUDIO_OUT, 0)
     unexplained = False
-    if 0 < prompt < max(cached, written):  # larger than what should include it: it is beside
+    if 0 < prompt < max(cached, written):  # larger than what should include it: it is not included
         prompt += cached + written
     if 0 < completion < reasoning:
         completion += reasoning
@@ -140,7 +140,7 @@ def openai_pools(figures: Figures, counted_output: int) -> Pools:
         elif surplus == reasoning + beside:
             completion += reasoning
             prompt += beside
-        elif SECONDS in figures:  # Mistral: the audio's tokens stand in the total alone
+        elif SECONDS in figures:  # Mistral: the audio's tokens are in the total alone
             prompt += surplus
             heard += surplus
         else:

@@ -41,7 +41,7 @@ NOT_TEXT: Final = frozenset(
 
 
 class LongText(str):
-    """The beginning of a string that was not kept whole, and the size that it had.
+    """The beginning of a string that was not kept completely, and the size that it had.
 
     size: bytes of UTF-8
     """

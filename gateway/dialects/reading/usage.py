@@ -9,10 +9,10 @@ The meanings are turned into exclusive pools afterwards, by what the API include
 - OpenAI (all endpoints): the prompt includes cached, cache-written, audio and image tokens; the
   completion includes reasoning and audio tokens.
 - Anthropic: the input excludes cache reads and writes; the output includes thinking.
-- Gemini: the prompt includes cached tokens; tool prompts and thoughts stand beside it.
+- Gemini: the prompt includes cached tokens; tool prompts and thoughts are additional.
 
-Where a total is reported it arbitrates: some servers put reasoning or cached tokens beside the
-figures that should include them. A total that exceeds all its parts is billed as reasoning.
+Where a total is reported it arbitrates: some servers report reasoning or cached tokens in addition
+to the figures that should include them. A total that exceeds all its parts is billed as reasoning.
 """
 
 from collections.abc import Callable, Mapping

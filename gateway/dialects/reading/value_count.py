@@ -24,7 +24,7 @@ def has_more_values(body: bytes, most: int) -> bool:
     # Nearly every body is shorter than the limit, and a value takes at least one byte.
     if len(body) < most or not _has_more_marks(body, most):
         return False
-    # The marks may stand in strings: text has commas.
+    # The marks may be inside strings: text has commas.
     return _has_more_outside(body, most)
 
 

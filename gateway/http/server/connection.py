@@ -48,6 +48,7 @@ class Connection(ExchangeWire):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.transport = None
+        self.last = True
         self.stage = _ENDING
         self.deadline = NEVER
         self._buffer = b""
@@ -105,7 +106,6 @@ class Connection(ExchangeWire):
                         self._release()
                 if (
                     exchange.straight
-                    and self.stage is _HANDLING
                     and not self._buffer
                     and not self.last
                     and not task.cancelling()

@@ -75,7 +75,8 @@ class Receiver(asyncio.Protocol, Client, Wire):
         self._body: IncomingBody | None = None
         self._body_error: Exception | None = None
         self.last = host.draining
-        """Whether no request is served behind the one in hand."""
+        """Whether no request is served behind the one in hand: true at the latest when stage is
+        ENDING while a handler runs."""
         self._body_limit = -1
         self._body_deadline = NEVER
         self._charge: Charge | None = None

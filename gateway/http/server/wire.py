@@ -108,6 +108,7 @@ class ExchangeWire(Receiver):
 
     def abort(self) -> None:
         """Cut the connection; the client sees that something is missing."""
+        self.last = True
         self.stage = _ENDING
         self.deadline = NEVER
         if self.transport is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects.anthropic.complete_message import read_message
@@ -128,7 +128,7 @@ def mutated(draw: st.DrawFn, ordinary: Callable[[], Any], members: dict[str, Any
         if isinstance(place, list):
             change = draw(st.sampled_from(["append", "again", "clear"]))
             if change == "append":
-                place.append(draw(VALUES))
+                place.append(json.loads(json.dumps(draw(VALUES))))
             elif change == "again":
                 place.extend(json.loads(json.dumps(place[:1])))
             else:
@@ -161,6 +161,7 @@ def check_completion(document: Any) -> bool:
     return accepted
 
 
+@settings(deadline=None)
 @given(mutated(completion))
 @example(completion())
 def test_a_straight_completion_reads_like_any_other(document: Any) -> None:
@@ -293,6 +294,7 @@ MESSAGE_MEMBERS: dict[str, Any] = {
 }
 
 
+@settings(deadline=None)
 @given(mutated(message, MESSAGE_MEMBERS))
 @example(message())
 def test_a_straight_message_reads_like_any_other(document: Any) -> None:
@@ -356,6 +358,7 @@ def reader_after(reader: ChatReader, documents: list[Any]) -> ChatReader:
     return reader
 
 
+@settings(deadline=None)
 @given(st.lists(mutated(some_chunk), min_size=1, max_size=4))
 def test_straight_chunks_read_like_any_other(documents: list[Any]) -> None:
     straight, general = reader_after(ChatReader(), documents), general_chunks(documents)
@@ -398,6 +401,7 @@ def check_request(document: Any) -> bool:
     return found is not None
 
 
+@settings(deadline=None)
 @given(mutated(request))
 @example(request())
 def test_a_straight_request_reads_like_any_other(document: Any) -> None:

@@ -19,10 +19,10 @@ from gateway.dialects.base import (
 )
 
 OPTIONS = ReadOptions()
-FOUND = Quantity("item", 10, told=Place(pointer=Pointer.parse("/found")))
+FOUND = Quantity("item", 10, reported=Place(pointer=Pointer.parse("/found")))
 SIZE = Quantity("byte", 100, measured="both_bytes")
 TIME = Quantity("second", 60, measured="upstream_seconds")
-PAGES = Quantity("item", 10, said=Place(header="x-pages"))
+PAGES = Quantity("item", 10, requested=Place(header="x-pages"))
 
 
 class Clock:
@@ -135,7 +135,7 @@ def test_a_header_s_number_is_held_and_counted() -> None:
 )
 def test_what_is_priced_is_forwarded_as_it_was_read(document: bytes, body: bytes) -> None:
     pointer = "/n" if document.startswith(b"{") else "/0/n"
-    dialect = api(Quantity("item", 9, said=Place(pointer=Pointer.parse(pointer))))
+    dialect = api(Quantity("item", 9, requested=Place(pointer=Pointer.parse(pointer))))
     facts = dialect.read(asked(document), OPTIONS)
     assert dialect.forward_body(facts, ForwardOptions("")) == body
     assert dialect.forward_type(facts) == "application/json"
@@ -152,7 +152,7 @@ def test_what_is_not_priced_is_forwarded_as_it_came() -> None:
 @pytest.mark.parametrize("value", [float("inf"), {}, None])
 def test_a_length_is_one_of_a_text_a_list_or_an_object(value: Any) -> None:
     place = Place(pointer=Pointer.parse("/v"), length=True)
-    quantity = Quantity("item", 9, said=place)
+    quantity = Quantity("item", 9, requested=place)
     document = {"v": value}
     if value == {}:
         assert quantity.read(asked(), document) == 0
@@ -177,7 +177,7 @@ def test_a_figure_is_found_in_a_long_answer_and_in_one_that_is_not_quite_json(
 )
 def test_lists_and_texts_are_measured_up_to_eight_megabytes(value: Any, items: int) -> None:
     place = Place(pointer=Pointer.parse("/v"), length=True)
-    counted = Quantity("item", 1_000_000, told=place)
+    counted = Quantity("item", 1_000_000, reported=place)
     body = orjson.dumps({"v": value})
     facts = metered(api(counted), [body[:1000], body[1000:]])
     assert (facts.usage, facts.flags) == ({"request": 1, "item": items}, ())

@@ -107,6 +107,39 @@ def test_a_connection_field_is_part_of_the_layout() -> None:
             assert head[0].keep_alive is expected
 
 
+@pytest.mark.parametrize(
+    ("start", "fields", "usual"),
+    [
+        (OK, (b"content-length: 3",), True),
+        (b"HTTP/1.1 503 No\r\n", (b"content-length: 3", b"keep-alive: timeout=5"), True),
+        (OK, (b"content-length: 3", b"connection: close"), False),
+        (OK, (b"transfer-encoding: chunked",), False),
+        (OK, (), False),
+        (b"HTTP/1.0 200 OK\r\n", (b"content-length: 3",), False),
+        (b"HTTP/1.1 204 No\r\n", (b"content-length: 3",), False),
+        (b"HTTP/1.1 304 No\r\n", (b"content-length: 3",), False),
+        (b"HTTP/1.1 100 Continue\r\n", (b"content-length: 0",), False),
+        (b"HTTP/1.1 101 Switching\r\n", (b"content-length: 3",), False),
+    ],
+)
+def test_which_heads_the_straight_path_may_take(
+    start: bytes, fields: tuple[bytes, ...], usual: bool
+) -> None:
+    """Only a final response that its length alone ends, on a connection that is kept."""
+    head = HeadReader().read(head_of(*fields, start=start))
+    assert head is not None
+    assert head[0].usual is usual
+
+
+def test_content_length_is_read_even_if_the_connection_field_names_it() -> None:
+    reader = HeadReader()
+    for _ in range(4):
+        head = reader.read(head_of(b"connection: content-length", b"content-length: 3"))
+        assert head is not None
+        layout, values, _ = head
+        assert values[layout.length_at] == b"3"
+
+
 REFUSED = {
     "status 000": head_of(start=b"HTTP/1.1 000 No\r\n"),
     "status 099": head_of(start=b"HTTP/1.1 099 No\r\n"),

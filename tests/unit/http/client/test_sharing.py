@@ -68,6 +68,23 @@ def test_shares_return_to_where_they_began() -> None:
     assert (shares.busy, shares._used) == (0, {})
 
 
+def test_counting_begins_with_those_in_use_and_ends_with_nothing_counted() -> None:
+    shares = Shares(20)
+    shares.resize(15, "aab")
+    assert (shares.counting, shares.busy) == (False, 0), "nobody can be above its share"
+    shares.resize(16, "a" * 13 + "bb")
+    assert (shares.counting, shares.busy, shares.used("a"), shares.used("b")) == (True, 15, 13, 2)
+    shares.add("a")
+    shares.resize(17, "never read")
+    assert (shares.busy, shares.used("a")) == (16, 14)
+    shares.resize(15, "aab")
+    assert (shares.counting, shares.busy, shares.used("a")) == (False, 0, 0)
+
+
+def test_a_pool_of_one_counts_from_the_start() -> None:
+    assert Shares(1).counting
+
+
 async def test_the_owner_that_uses_the_fewest_is_first_and_among_equals_who_came_first() -> None:
     shares, queue = Shares(10), FairQueue(10)
     for owner in "aab":

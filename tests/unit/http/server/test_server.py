@@ -453,23 +453,6 @@ async def test_a_client_that_leaves_in_its_body_is_gone() -> None:
         assert isinstance(caught[0], ClientGone)
 
 
-async def test_stop_is_called_a_while_after_the_client_has_gone() -> None:
-    stopped = asyncio.Event()
-
-    async def handler(exchange: Exchange) -> None:
-        exchange.limit_after_gone(30, stopped.set)
-        await stopped.wait()
-
-    async with serving(handler) as (server, port):
-        client = await RawClient.connect(port)
-        client.send(GET)
-        await until(lambda: server.busy_count == 1)
-        await asyncio.sleep(0.1)
-        assert not stopped.is_set()
-        await client.close()
-        await asyncio.wait_for(stopped.wait(), 5)
-
-
 # Slow clients
 
 
