@@ -49,15 +49,15 @@ class Estimate:
 
     def hold_vector(self, model: Model) -> bytes:
         """What the hold must cover, packed for the ledger."""
-        if self.text_only:
-            return model.token_vectors.worst(self.input, self.held_output)
         return model.prices.vector(self.held_usage(model))
 
-    def first_checkpoint(self, model: Model, policy: Policy) -> bytes:
-        """What an expiry charges before the first extension, packed for the ledger."""
+    def reserve_vectors(self, model: Model, policy: Policy) -> tuple[bytes, bytes]:
+        """What the hold must cover, and what an expiry charges before the first extension, packed for
+        the ledger."""
         if self.text_only and policy.expire_charges == "checkpoint":
-            return model.token_vectors.counted(self.input_count, 0)
-        return model.prices.vector(self.checkpoint_usage(model, policy, self.counted_usage(0)))
+            return model.token_vectors.reserved(self.input, self.held_output, self.input_count)
+        first = self.checkpoint_usage(model, policy, self.counted_usage(0))
+        return self.hold_vector(model), model.prices.vector(first)
 
     def held_usage(self, model: Model) -> Usage:
         """What the hold must cover."""
