@@ -45,7 +45,7 @@ class RequestContext:
     decision:       `allow`, `deny`, or `replay` for a recorded response
     reason:         why it was denied or ended early; "" when neither
     sent_at:        when the request went upstream, by the monotonic clock
-    broken:         what broke a stream off whose client has been told
+    broken:         the failure that ended a stream early; its client has got an error frame
     upstream_s:     from the forwarded request to the head of its response
     upstream_error: what failed at the upstream, in the gate's own words; "" when nothing did
     """

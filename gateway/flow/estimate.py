@@ -1,8 +1,8 @@
 """The upper bound of a request: what it can cost at most, as quantities. The scripts rate it.
 
 Invariants: a token has at least one byte of decoded text, so bytes plus the template bound the input;
-the output is bounded by what the caller allows, else by the model. The dearest class that
-could apply is assumed. Only then is a reservation a promise.
+the output is bounded by what the caller allows, else by the model. The most expensive
+class that could apply is assumed. Only then is a reservation a promise.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from gateway.flow.catalog import Model, Policy
 DEFAULT_TIERS: Final = (DEFAULT_TIER,)
 
 
-@dataclass(slots=True)  # not frozen: each request makes one, and that would make it dearer
+@dataclass(slots=True)  # not frozen: each request makes one, and frozen ones cost more
 class Estimate:
     """Quantities in tokens. Never changed.
 

@@ -43,7 +43,7 @@ async def relay(
 ) -> None:
     """Pass one response on and meter it into the reservation.
 
-    `context.broken` is set where the upstream broke a stream off, whose client has been told so.
+    `context.broken` is set if the upstream ended a stream early; the client then gets an error frame.
     Raises ClientGone, UpstreamError; UpstreamAuthError for a response that is about the gate's own
     credential, which the client does not see.
     """

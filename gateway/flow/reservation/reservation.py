@@ -214,10 +214,10 @@ class Reservation:
         elif isinstance(error, ClientGone | asyncio.CancelledError):
             self.progress.leave(unsent=isinstance(error, CancelledUnsent))
         self.resolve()
-        told = complete or self._end_passed
-        if not told or self.context.attempt is not None:
+        delivered = complete or self._end_passed
+        if not delivered or self.context.attempt is not None:
             self.services.retries.attempt(self.context).finish(
-                answered=told, released=self.released
+                answered=delivered, released=self.released
             )
         if isinstance(error, asyncio.CancelledError):
             if self.progress.killed is not None:
