@@ -1,5 +1,5 @@
-# Needs Python 3.11 or newer and make; everything else comes from the package registry, by the
-# locks, checked by hash. `make run` starts the gate, `make test` tests it.
+# Needs Python 3.11 or newer and make. Everything else comes from the package registry, pinned by locks and
+# checked by hash. `make run` starts the gate, `make test` runs its tests.
 
 .DEFAULT_GOAL := run
 SHELL := /bin/bash
@@ -28,7 +28,7 @@ LOCK := $(VENV)-lock/bin/uv pip compile --quiet --universal --generate-hashes \
     --no-emit-index-url --no-header --no-annotate --no-strip-extras --python-version 3.11
 NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so
 PYTEST_ARGS ?=
-# Each process begins with one half, so files stay together; who is done takes from the other.
+# Each process starts with one half, so files stay together; one that is done takes work from the other.
 PARALLEL := -n 2 --dist worksteal
 ARGS ?=
 
@@ -49,10 +49,10 @@ demo: $(STAMPS)/demo ## the complete story with a real model and the official SD
 loadtest: $(STAMPS)/loadtest ## put load on the gate that `make run` started (docs/how-to/loadtest.md)
 	@$(BIN)/creditgate loadtest $(ARGS)
 
-check: lint ## format, lint, types, imports, and the fast tests
+check: lint ## lint, then the fast tests
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not long and not model and not debian" $(PYTEST_ARGS)
 
-lint: $(STAMPS)/dev ## what `check` does without running the code
+lint: $(STAMPS)/dev ## format, lint, types, imports, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -60,7 +60,7 @@ lint: $(STAMPS)/dev ## what `check` does without running the code
 	$(BIN)/codespell
 	$(BIN)/hadolint Dockerfile
 
-format: $(STAMPS)/dev ## rewrite the code in its one format
+format: $(STAMPS)/dev ## format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -161,10 +161,10 @@ lock: ## rewrite the locks from pyproject.toml
 	    done; \
 	else echo "without npm: the locks of Portkey and of the clients stay as they are"; fi
 	rm -rf $(VENV)-lock
-	@echo "the locks are new; \`make check\` builds the environment from them"
+	@echo "the locks are rewritten; \`make check\` builds the environment from them"
 
-# For a machine of one purpose: an environment in PREFIX with the package installed for good.
-# The Dockerfile calls this, and a test does.
+# For a dedicated machine: an environment in PREFIX with the package installed, not editable.
+# The Dockerfile and a test call this.
 PREFIX ?= build/image
 image-steps: ## install creditgate into PREFIX, as the container image has it
 	$(PYTHON) -m venv $(PREFIX)-build

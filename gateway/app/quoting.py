@@ -118,7 +118,7 @@ def _route(settings: Settings, upstreams: Mapping[str, Upstream], path: str) -> 
     found = PathTable(routes.items()).find(path)
     if found is None:
         raise NotFound(f"there is no endpoint {path}. {suggest(path, routes)}")
-    for each in (found, *found.beside):
+    for each in (found, *found.same_path):
         if not each.free:
             return each
     raise Conflict(f"{path} is free: there is nothing to hold or to charge")

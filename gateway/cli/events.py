@@ -35,8 +35,8 @@ def tail(
     settings = read_settings(config)
     store = open_store(settings.events_path)
     latest = store.latest(count, customer_id=customer)
-    _show(latest, as_json, header=True)
     try:
+        _show(latest, as_json, header=True)
         while follow:
             time.sleep(POLL_S)
             if not latest:  # there may be a store by now
@@ -47,7 +47,8 @@ def tail(
             _show(arrived, as_json, header=not latest)
             latest = arrived or latest
     except KeyboardInterrupt:
-        return
+        if not follow:
+            raise
 
 
 @events.command()

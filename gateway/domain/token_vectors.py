@@ -28,7 +28,7 @@ class TokenVectors:
     `prices.vector({"request": 1, …})` for the same quantities; a unit without a price is left out.
     """
 
-    __slots__ = ("_counted", "_pack", "_places", "_size", "_worst", "_zeros")
+    __slots__ = ("_input", "_pack", "_places", "_size", "_worst", "_zeros")
 
     def __init__(self, prices: PriceTable) -> None:
         units = len(prices.units)
@@ -41,7 +41,8 @@ class TokenVectors:
             self._zeros[request] = 1.0
         first, second = prices.worst_units(DEFAULT_TIER)
         self._worst = self._around(self._place(prices, first), self._place(prices, second))
-        self._counted = self._around(self._place(prices, "input"), self._place(prices, "output"))
+        zeros, at = self._pack(*self._zeros), 8 * self._place(prices, "input")
+        self._input = zeros[:at], zeros[at + 8 :]
 
         self._places = {
             unit: (self._place(prices, unit), unit in OUTPUT_UNITS)
@@ -78,25 +79,22 @@ class TokenVectors:
         position = prices.position(unit)
         return len(prices.units) if position is None else position
 
-    def worst(self, input_tokens: int, output_tokens: int) -> bytes:
-        """Every token in the most expensive class that it could fall in. Raises ValueError."""
-        if not 0 <= input_tokens <= MAX_QUANTITY >= output_tokens >= 0:
-            raise _out_of_bounds(input_tokens, output_tokens)
+    def reserved(self, input_tokens: int, output_tokens: int, counted: int) -> tuple[bytes, bytes]:
+        """Two vectors: every token in the most expensive class that it could fall in, and the
+        `counted` tokens of the input alone. Raises ValueError."""
+        if not 0 <= counted <= input_tokens <= MAX_QUANTITY >= output_tokens >= 0:
+            raise ValueError(
+                f"{input_tokens} input ({counted} counted) or {output_tokens} output tokens are"
+                f" outside 0 … {MAX_QUANTITY}"
+            )
         before, between, behind, swapped = self._worst
+        first, second = input_tokens, output_tokens
         if swapped:
-            input_tokens, output_tokens = output_tokens, input_tokens
-        packed = before + _DOUBLE(input_tokens) + between + _DOUBLE(output_tokens) + behind
-        return packed[: self._size]
-
-    def counted(self, input_tokens: int, output_tokens: int) -> bytes:
-        """Tokens as the gate counted them. Raises ValueError."""
-        if not 0 <= input_tokens <= MAX_QUANTITY >= output_tokens >= 0:
-            raise _out_of_bounds(input_tokens, output_tokens)
-        before, between, behind, swapped = self._counted
-        if swapped:
-            input_tokens, output_tokens = output_tokens, input_tokens
-        packed = before + _DOUBLE(input_tokens) + between + _DOUBLE(output_tokens) + behind
-        return packed[: self._size]
+            first, second = second, first
+        size = self._size
+        worst = before + _DOUBLE(first) + between + _DOUBLE(second) + behind
+        before, behind = self._input
+        return worst[:size], (before + _DOUBLE(counted) + behind)[:size]
 
     def _around(self, first: int, second: int) -> Around:
         """The constant bytes around the two places."""
@@ -106,9 +104,3 @@ class TokenVectors:
         low, high = min(first, second), max(first, second)
         before, between = zeros[: 8 * low], zeros[8 * low + 8 : 8 * high]
         return before, between, zeros[8 * high + 8 :], first > second
-
-
-def _out_of_bounds(input_tokens: int, output_tokens: int) -> ValueError:
-    return ValueError(
-        f"{input_tokens} input or {output_tokens} output tokens are outside 0 … {MAX_QUANTITY}"
-    )

@@ -56,15 +56,16 @@ class UsageFacts:
     request_id: str
     retry_of: str | None = None
     upstream_request_id: str | None = None
-    response_model: str | None = None
-    http_status: int | None = None
-    finish_reason: str | None = None
-    duration_ms: int | None = None
-    usage_source: UsageSource | None = None
-    flags: list[str] = field(default_factory=list)
     service_tier: str | None = None
     response_service_tier: str | None = None
     upstream_error: str | None = None
+    # Known at the end alone: not set before it.
+    response_model: str | None = field(init=False)
+    http_status: int | None = field(init=False)
+    finish_reason: str | None = field(init=False)
+    duration_ms: int = field(init=False)
+    usage_source: UsageSource | None = field(init=False)
+    flags: list[str] = field(init=False)
 
 
 OMITTED_WHEN_NONE: Final = ("service_tier", "response_service_tier", "upstream_error")

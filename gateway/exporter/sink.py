@@ -1,4 +1,4 @@
-"""What a sink is: three methods. Whoever writes one gets the rest from the pump.
+"""The interface of a sink: three methods. The pump does the rest.
 
 The pump owns batching, retry, dead letters, gap detection and the acknowledgement to the
 ledger. A sink owns one thing: after `write` returned without failures, everything in the

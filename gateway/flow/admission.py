@@ -123,12 +123,13 @@ class Admission:
         plan, estimate = context.plan, context.estimate
         model, policy, account = plan.model, plan.policy, plan.account
         facts = plan.facts_packer.pack_admitted(context.event)
+        held, checkpoint = estimate.reserve_vectors(model, policy)
         try:
             call = ReserveCall(
                 context.request_id,
                 model.prices,
-                estimate.hold_vector(model),
-                estimate.first_checkpoint(model, policy),
+                held,
+                checkpoint,
                 facts,
                 estimate.tokens,
                 policy.hold_ttl_ms,

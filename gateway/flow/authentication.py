@@ -5,7 +5,7 @@ are in memory; those made by `creditgate key create` are looked up in the ledger
 cached.
 
 Invariants: an account is valid while its revision is the ledger's. A revoked key or a changed account
-raises the revision, so the next reserve answers `stale_account` and `refresh` reads both anew.
+raises the revision, so the next reserve answers `stale_account` and `refresh` reads both again.
 Hence the revision is always read before the key: a key that is revoked in between is stale.
 Where no reserve follows, nothing would notice: there a key of the directory is not cached.
 """
@@ -258,7 +258,7 @@ V = TypeVar("V")
 
 
 def _remember(cache: dict[K, V], name: K, value: V, most: int) -> None:
-    """Bounded: a full cache starts anew, which costs a look-up each."""
+    """Bounded: a full cache is emptied, which costs one look-up per key."""
     if len(cache) >= most:
         cache.clear()
     cache[name] = value

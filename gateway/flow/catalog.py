@@ -22,7 +22,7 @@ from gateway.http.interface import Exchange, Upstream
 class Policy:
     """The knobs of a preset, as values. Times in ms, sizes in tokens.
 
-    hold_output_tokens:  output held at the start of a stream; None holds the whole bound
+    hold_output_tokens:  output held at the start of a stream; None holds the complete bound
     expected_share:      of its answers whose output a stream holds at first, once that is known;
                          None holds `hold_output_tokens`
     least_hold_output_tokens: the least at the end of the credit
@@ -82,14 +82,14 @@ class Model:
     """A route's own price: no request can name it."""
     auto_tiers: tuple[str, ...] = (DEFAULT_TIER,)
     chosen_tiers: tuple[str, ...] = field(init=False)
-    """What becomes of a request that leaves its service tier to the provider: those of `auto_tiers`
-    that have a price, which of one customer's own may be fewer."""
+    """Tiers that may serve a request which leaves the choice to the provider: those of `auto_tiers` that
+    have a price. A customer's own price may have fewer."""
 
     output_priced: bool = field(init=False)
     """Whether any output costs anything."""
     token_vectors: TokenVectors = field(init=False, repr=False, compare=False)
     other_units: frozenset[str] = field(init=False)
-    """What is priced beside tokens, requests and hosted calls: seconds, images, bytes, items."""
+    """Priced units other than tokens, requests and hosted calls: seconds, images, bytes, items."""
 
     def __post_init__(self) -> None:
         units = frozenset(map(without_tier, self.prices.units))
@@ -118,7 +118,7 @@ class Route:
     free:      reserves 0 and charges 0; key, freeze and limits apply
     upstream, forwarding: of a free route whose body names no model
     priced_as: the name that the route's own price goes by; None where requests name a model
-    beside:    routes at the same path for other methods
+    same_path: routes at the same path for other methods
     """
 
     path: str
@@ -132,7 +132,7 @@ class Route:
     upstream: Upstream | None = None
     forwarding: Forwarding | None = None
     priced_as: str | None = None
-    beside: tuple["Route", ...] = ()
+    same_path: tuple["Route", ...] = ()
 
     @property
     def reserves(self) -> bool:
@@ -142,7 +142,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """All that a configuration offers. Replaced whole on reload."""
+    """All that a configuration offers. A reload replaces it completely."""
 
     routes: Mapping[str, Route]
     models: Mapping[str, Model]
@@ -161,7 +161,7 @@ class Catalog:
         object.__setattr__(self, "paths", PathTable(self.routes.items()))
 
     def speaker(self, exchange: Exchange) -> Dialect:
-        """The dialect that a request without a route of its own suggests."""
+        """The dialect that a request without a route suggests."""
         return self.speakers.get(suggested_api(exchange), self.fallback)
 
     def free_model(self, route: Route, name: str) -> Model | None:

@@ -45,66 +45,39 @@ class RequestContext:
     decision:       `allow`, `deny`, or `replay` for a recorded response
     reason:         why it was denied or ended early; "" when neither
     sent_at:        when the request went upstream, by the monotonic clock
-    broken:         what broke a stream off whose client has been told
+    broken:         the failure that ended a stream early; its client has got an error frame
     upstream_s:     from the forwarded request to the head of its response
     upstream_error: what failed at the upstream, in the gate's own words; "" when nothing did
     """
 
-    __slots__ = (
-        "account",
-        "admitted",
-        "asked",
-        "attempt",
-        "broken",
-        "decision",
-        "denied",
-        "dialect",
-        "estimate",
-        "event",
-        "exchange",
-        "facts",
-        "held_nano",
-        "model_name",
-        "name",
-        "plan",
-        "reason",
-        "request_id",
-        "retry_count",
-        "route",
-        "route_path",
-        "sent_at",
-        "started_at",
-        "upstream_error",
-        "upstream_s",
-    )
-
+    # Defaults of the class, not of the instance: most requests change few of them.
     asked: Asked
     facts: RequestFacts
     plan: Plan
     estimate: Estimate
     event: UsageFacts
     route: Route
+    route_path: str | None = None
+    name: str | None = None
+    retry_count: str | None = None
+    attempt: Attempt | None = None
+    account: Account | None = None
+    model_name: str | None = None
+    held_nano: int = 0
+    admitted: bool = False
+    denied: Denied | None = None
+    decision: str = "allow"
+    reason: str = ""
+    sent_at: float = 0.0
+    upstream_s: float = 0.0
+    broken: UpstreamError | None = None
+    upstream_error: str = ""
 
     def __init__(self, exchange: Exchange, dialect: Dialect) -> None:
         self.exchange = exchange
         self.dialect = dialect
         self.request_id = new_request_id()
         self.started_at = time.monotonic()
-        self.route_path: str | None = None
-        self.name: str | None = None
-        self.retry_count: str | None = None
-        self.attempt: Attempt | None = None
-        self.account: Account | None = None
-        self.model_name: str | None = None
-        self.held_nano = 0
-        self.admitted = False
-        self.denied: Denied | None = None
-        self.decision = "allow"
-        self.reason = ""
-        self.sent_at = 0.0
-        self.upstream_s = 0.0
-        self.broken: UpstreamError | None = None
-        self.upstream_error = ""
 
     # For retries: see `Retryable`
 

@@ -1,8 +1,8 @@
 """The upper bound of a request: what it can cost at most, as quantities. The scripts rate it.
 
 Invariants: a token has at least one byte of decoded text, so bytes plus the template bound the input;
-the output is bounded by what the caller allows, else by the model. The dearest class that
-could apply is assumed. Only then is a reservation a promise.
+the output is bounded by what the caller allows, else by the model. The most expensive
+class that could apply is assumed. Only then is a reservation a promise.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from gateway.flow.catalog import Model, Policy
 DEFAULT_TIERS: Final = (DEFAULT_TIER,)
 
 
-@dataclass(slots=True)  # not frozen: each request makes one, and that would make it dearer
+@dataclass(slots=True)  # not frozen: each request makes one, and frozen ones cost more
 class Estimate:
     """Quantities in tokens. Never changed.
 
@@ -49,15 +49,15 @@ class Estimate:
 
     def hold_vector(self, model: Model) -> bytes:
         """What the hold must cover, packed for the ledger."""
-        if self.text_only:
-            return model.token_vectors.worst(self.input, self.held_output)
         return model.prices.vector(self.held_usage(model))
 
-    def first_checkpoint(self, model: Model, policy: Policy) -> bytes:
-        """What an expiry charges before the first extension, packed for the ledger."""
+    def reserve_vectors(self, model: Model, policy: Policy) -> tuple[bytes, bytes]:
+        """What the hold must cover, and what an expiry charges before the first extension, packed for
+        the ledger."""
         if self.text_only and policy.expire_charges == "checkpoint":
-            return model.token_vectors.counted(self.input_count, 0)
-        return model.prices.vector(self.checkpoint_usage(model, policy, self.counted_usage(0)))
+            return model.token_vectors.reserved(self.input, self.held_output, self.input_count)
+        first = self.checkpoint_usage(model, policy, self.counted_usage(0))
+        return self.hold_vector(model), model.prices.vector(first)
 
     def held_usage(self, model: Model) -> Usage:
         """What the hold must cover."""
@@ -138,8 +138,12 @@ def estimate_request(
         if expected_output is not None:
             step = max(expected_output, policy.least_hold_output_tokens)
     held = min(output, step)
-    bound, own = _input_bounds(facts, model)
-    tiers = _tiers(facts, model)
+    if model.context_tokens is None and facts.unmeasured is None:
+        bound = facts.input_bound
+        own = bound if facts.input_own is None else facts.input_own
+    else:
+        bound, own = _input_bounds(facts, model)
+    tiers = model.chosen_tiers if facts.service_tier is None else _tiers(facts, model)
     text_only = tiers == DEFAULT_TIERS and not (
         facts.most or facts.tool_calls or facts.audio or facts.images
     )
@@ -207,8 +211,7 @@ SCOPED_FIELDS: Final = SCOPED | {"metadata"}
 
 def _tiers(facts: RequestFacts, model: Model) -> tuple[str, ...]:
     """The service tiers that may serve the request. Raises BadRequest for one without a price."""
-    if facts.service_tier is None:
-        return model.chosen_tiers
+    assert facts.service_tier is not None
     if facts.service_tier in model.prices.service_tiers:
         return (facts.service_tier,)
     known = ", ".join(f'"{tier}"' for tier in ("auto", *model.prices.service_tiers))

@@ -205,11 +205,11 @@ class Flow:
         length = exchange.content_length
         if known.expects or length is None or length > LARGE_BODY_BYTES:
             await self._services.admission.check_credit(context)
-        context.asked = await read_asked(exchange, known.body, self.catalog.max_body_bytes)
-        if reads_inline(context.asked.body):
-            context.facts = route.dialect.read(context.asked, route.reading)
+        asked = context.asked = await read_asked(exchange, known.body, self.catalog.max_body_bytes)
+        if reads_inline(asked.body):
+            context.facts = route.dialect.read(asked, route.reading)
         else:
-            context.facts = await read_in_thread(context.asked, route.dialect, route.reading)
+            context.facts = await read_in_thread(asked, route.dialect, route.reading)
 
     async def _refresh(self, context: RequestContext) -> KnownHead:
         """Conclude again after the ledger has said that the account changed."""
@@ -259,9 +259,8 @@ class Flow:
             target = join_query(target, passing_query(dialect.api, exchange.query))
         fields = known.forwarded(model.forwarding, dialect.forward_type(facts))
         body = dialect.forward_body(facts, options)
-        if exchange.client_gone():
+        if reservation.client_gone:
             raise ClientGone
-        owner = "" if context.account is None else context.account.customer_id
         sent_at = context.sent_at = time.monotonic()
         reservation.progress.advance("sent")
         response = await model.upstream.send(
@@ -269,7 +268,7 @@ class Flow:
             target,
             b"%bx-request-id: %b\r\n" % (fields, context.request_id.encode()),
             body,
-            owner=owner,
+            owner=plan.account.customer_id,
         )
         self._observer.answered(context, time.monotonic() - sent_at)
         return response

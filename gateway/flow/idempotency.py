@@ -1,7 +1,7 @@
-"""A request that its client has named by an `Idempotency-Key`: it runs once, its repeats are told so.
+"""Requests with an `Idempotency-Key`: the first one runs, repeats get its result or a 409.
 
 Rules:
-- a name belongs to the customer, the API key and the route; the ledger keeps digests alone, beside
+- a name belongs to the customer, the API key and the route; the ledger keeps only digests, next to
   the hold, for a day (`IDEMPOTENCY_TTL_MS`);
 - another body under the same name is 422, always;
 - while the first request runs a repeat is 409 with `Retry-After`; what was released was not

@@ -1,9 +1,9 @@
 """Answers that are kept for repeats of named requests, where a policy says `keep_answers`.
 
-Invariants: bodies are kept nowhere else, and nothing hangs on them: what cannot be kept or found is told
-as done, with its cost. One file per gate, shared by its workers; an answer of at most 64 KiB, for a
-day; all of them together within a cap, of which the oldest go first. The file is made when the
-first answer is kept.
+Invariants: bodies are kept nowhere else, and nothing depends on them: a repeat whose body is not
+found gets 409 `already_done` with the cost. One file per gate, shared by its workers, made when the
+first answer is kept. An answer has at most 64 KiB and stays for a day; all of them together stay
+within a cap, and the oldest go first.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ log = structlog.get_logger("gate")
 
 ANSWER_MAX_BYTES: Final = 64 << 10
 ROW_BYTES: Final = 256
-"""What an answer takes beside its body, counted towards the cap."""
+"""What an answer takes in addition to its body, counted towards the cap."""
 SWEEP_EVERY_S: Final = 60.0
 _AT_ONCE: Final = 64
 """Answers deleted in one statement."""
@@ -123,7 +123,7 @@ class AnswerStore:
             database = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
             try:
                 database.execute("PRAGMA journal_mode = WAL")
-                database.execute("PRAGMA synchronous = OFF")  # what is lost is told as done
+                database.execute("PRAGMA synchronous = OFF")  # a lost row only makes a repeat 409
                 database.execute("PRAGMA secure_delete = ON")
                 database.executescript(_SCHEMA)
             except sqlite3.Error:

@@ -19,7 +19,7 @@ from gateway.ledger.reservations import Reservations
 async def lower_estimate(
     ledger: Reservations, context: RequestContext, denied: Denied
 ) -> Estimate | Denied:
-    """What the wallet affords of an estimate that was denied for want of credit; else why not.
+    """What the wallet affords of an estimate that was denied for lack of credit; else why not.
 
     Raises LedgerUnavailable.
     """

@@ -16,10 +16,10 @@ def find_route(catalog: Catalog, exchange: Exchange) -> Route:
             " This gateway serves only the endpoints its operator has configured.",
         )
     if exchange.method not in route.methods:
-        for other in route.beside:
+        for other in route.same_path:
             if exchange.method in other.methods:
                 return other
-        methods = route.methods.union(*(other.methods for other in route.beside))
+        methods = route.methods.union(*(other.methods for other in route.same_path))
         raise Refused(
             "method_not_allowed",
             f"{exchange.path} takes {', '.join(sorted(methods))}, not {exchange.method[:20]}.",

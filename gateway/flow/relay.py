@@ -17,8 +17,9 @@ from gateway.dialects.base import EVENT_STREAM, Answered, form_of, may_be_events
 from gateway.domain.money import format_amount
 from gateway.flow.blanking import decoder_of
 from gateway.flow.context import RequestContext
+from gateway.flow.headers import ResponseHead
 from gateway.flow.reservation.reservation import Reservation
-from gateway.flow.stream import Relayed, cost_fields, relay_stream, remaining_field
+from gateway.flow.stream import SETTLE_WAIT_S, Relayed, cost_fields, relay_stream, remaining_field
 from gateway.flow.tap import Tap, Unmetered
 from gateway.http.interface import ClientGone, UpstreamAuthError, UpstreamError, UpstreamResponse
 
@@ -42,7 +43,7 @@ async def relay(
 ) -> None:
     """Pass one response on and meter it into the reservation.
 
-    `context.broken` is set where the upstream broke a stream off, whose client has been told so.
+    `context.broken` is set if the upstream ended a stream early; the client then gets an error frame.
     Raises ClientGone, UpstreamError; UpstreamAuthError for a response that is about the gate's own
     credential, which the client does not see.
     """
@@ -73,24 +74,31 @@ async def relay(
     if status in AUTH_STATUSES:
         await _discard(Relayed(context, response, reservation, tap, head), start)
         raise UpstreamAuthError(status)
-    head.lines += b"x-request-id: %b\r\n" % context.request_id.encode()
-    if not free:
-        held = format_amount(reservation.hold.held_nano)
-        head.lines += b"x-credits-reserved: %b\r\n" % held.encode()
+    _add_fields(head, reservation, failed=failed)
+    if streams:
+        tap.takes_comments &= head.media_type.startswith(EVENT_STREAM) or form_of(start) == "events"
+        await relay_stream(Relayed(context, response, reservation, tap, head), start)
+    elif complete:
+        tap.feed(start)
+        await _answer(reservation, response.status, tap, head, start)
+    else:
+        await _relay_complete(Relayed(context, response, reservation, tap, head), start)
+
+
+def _add_fields(head: ResponseHead, reservation: Reservation, *, failed: bool) -> None:
+    """Add the gate's own fields, all but the cost and what remains."""
+    request_id = reservation.context.request_id.encode()
+    if reservation.plan.model.free:
+        head.lines = b"%bx-request-id: %b\r\n" % (head.lines, request_id)
+    else:
+        held = format_amount(reservation.hold.held_nano).encode()
+        own = b"%bx-request-id: %b\r\nx-credits-reserved: %b\r\n"
+        head.lines = own % (head.lines, request_id, held)
     if failed:
         head.lines += _FROM_UPSTREAM
     lowered = reservation.estimate.lowered
     if lowered is not None:
         head.lines += b"x-credits-max-tokens: %d\r\n" % lowered
-    relayed = Relayed(context, response, reservation, tap, head)
-    if streams:
-        tap.takes_comments &= head.media_type.startswith(EVENT_STREAM) or form_of(start) == "events"
-        await relay_stream(relayed, start)
-    elif complete:
-        tap.feed(start)
-        await _answer(relayed, start)
-    else:
-        await _relay_complete(relayed, start)
 
 
 async def _relay_complete(relayed: Relayed, start: bytes) -> None:
@@ -106,22 +114,26 @@ async def _relay_complete(relayed: Relayed, start: bytes) -> None:
         if size > WHOLE_ANSWER_MAX_BYTES:
             await _relay_large(relayed, pieces)
             return
-    await _answer(relayed, b"".join(pieces))
+    head = relayed.head
+    await _answer(relayed.reservation, response.status, tap, head, b"".join(pieces))
 
 
-async def _answer(relayed: Relayed, body: bytes) -> None:
+async def _answer(
+    reservation: Reservation, status: int, tap: Tap, head: ResponseHead, body: bytes
+) -> None:
     """Settle a response that has arrived completely, and pass it on with its cost."""
-    reservation, tap = relayed.reservation, relayed.tap
     tap.finish()
     reservation.progress.advance("complete")
     if reservation.idempotency is not None and not tap.coded:
-        reservation.keep(relayed.response.status, relayed.head.media_type, body)
+        reservation.keep(status, head.media_type, body)
     plan = reservation.plan
     cost = b""
     if plan.policy.answer_cost_header and not plan.model.free:
-        cost = await cost_fields(reservation)
-    fields = relayed.head.lines + (cost or remaining_field(reservation))
-    await relayed.context.exchange.answer(relayed.response.status, fields, body)
+        settled = await reservation.settled_within(SETTLE_WAIT_S)
+        if settled is not None:
+            cost = cost_fields(settled)
+    fields = head.lines + (cost or remaining_field(reservation))
+    await reservation.context.exchange.answer(status, fields, body)
 
 
 async def _relay_large(relayed: Relayed, pieces: list[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Knows a request for the retry of one that was charged and whose client got no whole answer of it.
+"""Detects retries of requests that were charged but never fully delivered.
 
 The official SDKs retry by themselves and name nothing. Such a retry is a request like any other: it
 runs and is charged, and its event names the earlier one (`retry_of`).
@@ -9,7 +9,7 @@ Rules:
 - an SDK's own count of its retries (`x-stainless-retry-count`) is a hint, not a proof: with it the
   order of the two does not matter, for the gate may learn late that a client has gone;
 - what was released was not charged: its retry is not marked;
-- when a retry has been answered the earlier ones are forgotten: who asks the same again means it;
+- when a retry has been answered, the earlier ones are forgotten: the same request after that is a new one;
 - a name (`Idempotency-Key`) says that it is another request.
 
 A request that is answered costs the making of one `Attempt`; a body is digested only where it may
@@ -33,7 +33,7 @@ _A_RETRY: Final = re.compile(r"[1-9][0-9]{0,3}")
 
 
 class Mark:
-    """A request whose client got no whole answer. since: by this process's monotonic clock."""
+    """A request that was not fully delivered. since: by this process's monotonic clock."""
 
     __slots__ = ("digest", "released", "request_id", "since", "whose")
 
@@ -123,7 +123,7 @@ class Retries:
         return None
 
     def unanswered(self, attempt: "Attempt") -> None:
-        """Its client got no whole answer of it."""
+        """The request was not fully delivered."""
         note = Note("unanswered", attempt.request_id, attempt.whose, attempt.digest)
         self.take(note)
         self._post(note)
@@ -149,7 +149,7 @@ class Retries:
             self._drop(next(iter(self._marks.values())))
 
     def _forget_old(self) -> None:
-        """They stand in the order in which they came; one that came late stays a little longer."""
+        """Marks are in order of arrival; one that arrived late stays a little longer."""
         oldest = time.monotonic() - _TOLD_FOR_S
         while self._marks and (first := next(iter(self._marks.values()))).since <= oldest:
             self._drop(first)
@@ -203,7 +203,7 @@ class Attempt:
         return None if self._earlier is None else self._earlier.request_id
 
     def left(self) -> None:
-        """The client has gone, or is about to be cut off, without the whole answer."""
+        """The client has gone, or is about to be cut off, without the complete answer."""
         if not self._marked:
             self._marked = True
             self._all.unanswered(self)

@@ -6,6 +6,7 @@ from typing import Final
 
 from gateway.dialects.base import Refusal
 from gateway.domain.money import format_amount
+from gateway.domain.reservation import Settled
 from gateway.flow.context import RequestContext
 from gateway.flow.denials import refused_growth
 from gateway.flow.headers import ResponseHead
@@ -140,11 +141,8 @@ async def _drain(relayed: Relayed) -> None:
         tap.finish(broken=progress.stage != "complete")
 
 
-async def cost_fields(reservation: Reservation) -> bytes:
-    """Cost and remaining of the settled request, encoded; nothing when the ledger takes too long."""
-    settled = await reservation.settled_within(SETTLE_WAIT_S)
-    if settled is None:
-        return b""
+def cost_fields(settled: Settled) -> bytes:
+    """Cost and remaining of a settled request, encoded."""
     charged, balance = format_amount(settled.charged_nano), format_amount(settled.balance_nano)
     return f"x-credits-cost: {charged}\r\nx-credits-remaining: {balance}\r\n".encode()
 
@@ -158,8 +156,10 @@ def remaining_field(reservation: Reservation) -> bytes:
 
 async def _write_cost(relayed: Relayed) -> None:
     """SSE comment lines start with a colon; parsers skip them (WHATWG HTML, 9.2.6)."""
-    for field in (await cost_fields(relayed.reservation)).splitlines():
-        await relayed.context.exchange.write(b": %b\n\n" % field.replace(b": ", b" ", 1))
+    settled = await relayed.reservation.settled_within(SETTLE_WAIT_S)
+    if settled is not None:
+        for field in cost_fields(settled).splitlines():
+            await relayed.context.exchange.write(b": %b\n\n" % field.replace(b": ", b" ", 1))
 
 
 def _broken_off(request_id: str) -> Refusal:

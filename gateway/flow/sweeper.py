@@ -1,8 +1,8 @@
-"""Does what time alone makes due: expires the holds whose deadline has passed, and in wallets that
-nobody uses the grants, and announces what is to be announced.
+"""Expires holds whose deadline has passed, and grants of wallets that have no requests; announces
+signals that are due.
 
 The deadline lies in the ledger, and the script itself checks it against the ledger's clock, so
-any number of sweepers may run at once; more than one only asks in vain.
+any number of sweepers may run at once; only one of them finds work.
 
 A ledger that comes back finds every hold overdue: the gates that live get some seconds first, to
 extend what still runs and to deliver what has ended meanwhile.

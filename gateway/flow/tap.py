@@ -19,7 +19,7 @@ class Unmetered(Meter):
 
 
 class Tap:
-    """Feeds a meter, decoding a copy where the upstream sent a coding all the same.
+    """Feeds a meter, decoding a copy if the upstream sent a content coding unasked.
 
     A coded piece passes on once all that is in it is covered.
     """
@@ -31,7 +31,7 @@ class Tap:
         self._decoder = decoder
         self._coded_piece = b""
         self.coded = decoder is not None
-        """Nothing of the gate's own can stand in such an answer."""
+        """The gate can add nothing to such an answer."""
         self.takes_comments = not self.coded
         """Only a stream of events has them."""
 

@@ -113,7 +113,7 @@ def compile_routes(
         route = _route(settings, name, section, upstreams, forwarding, dialects)
         first = routes.setdefault(route.path, route)
         if first is not route:
-            routes[route.path] = replace(first, beside=(*first.beside, route))
+            routes[route.path] = replace(first, same_path=(*first.same_path, route))
     return routes
 
 

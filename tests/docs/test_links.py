@@ -17,8 +17,6 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"```.*?```", re.DOTALL)
 PATH_IN_CODE = re.compile(r"`((?:gateway|lua|loadtest|tests|config|docs|\.ci|\.github)/[\w./*-]+)`")
 DOCS_PATH = re.compile(r"(?<![\w./-])docs/[\w/-]+\.md\b")
-STILL_TO_DO: frozenset[str] = frozenset({"gateway/flow/catalog.py"})
-"""Files that name a page by its former path."""
 
 
 def anchors(page: Path) -> set[str]:
@@ -71,4 +69,4 @@ def test_every_page_that_the_code_names_exists() -> None:
             gone = {path for path in DOCS_PATH.findall(text) if not (ROOT / path).is_file()}
             if gone:
                 missing[name] = gone
-    assert missing.keys() <= STILL_TO_DO, missing
+    assert missing == {}

@@ -57,7 +57,7 @@ class Delivery:
         return task
 
     def deliver(self, pending: PendingSettlement, done: Done) -> asyncio.Task[Settled | None]:
-        """Deliver in a task of its own; its result is what `done` is called with. Never raises."""
+        """Deliver in a separate task; its result is what `done` is called with. Never raises."""
         return self.spawn(self._carry_out(pending, done))
 
     async def deliver_now(

@@ -78,26 +78,19 @@ class Reservation:
     kept:       the complete response for repeats of this request: status, content type, body
     """
 
-    __slots__ = (
-        "_growth",
-        "_settling",
-        "context",
-        "due_at",
-        "ended",
-        "ended_at",
-        "estimate",
-        "event",
-        "facts",
-        "held_nano",
-        "hold",
-        "idempotency",
-        "interrupt",
-        "kept",
-        "plan",
-        "progress",
-        "released",
-        "services",
-    )
+    # Defaults of the class, not of the instance: most reservations change few of them.
+    hold: Hold
+    held_nano: int = 0
+    facts: AnswerFacts = NOTHING_SEEN
+    released: bool = False
+    kept: tuple[int, str, bytes] | None = None
+    interrupt: Callable[[], object] | None = None
+    client_gone: bool = False
+    due_at: float = NEVER
+    ended: bool = False
+    ended_at: float = 0.0
+    _growth: Growth | None = None
+    _settling: "asyncio.Future[Settled | None] | None" = None
 
     def __init__(
         self,
@@ -106,23 +99,12 @@ class Reservation:
         idempotency: IdempotencyKey | None,
     ) -> None:
         self.services = services
-        self._growth: Growth | None = None
-        self._settling: asyncio.Future[Settled | None] | None = None
         self.context = context
         self.plan = context.plan
-        self.hold: Hold
-        self.held_nano = 0
         self.estimate = context.estimate
-        self.idempotency = idempotency
         self.event: UsageFacts = context.event
-        self.facts = NOTHING_SEEN
         self.progress = Progress(streaming=context.facts.stream)
-        self.released = False
-        self.kept: tuple[int, str, bytes] | None = None
-        self.interrupt: Callable[[], object] | None = None
-        self.due_at = NEVER
-        self.ended = False
-        self.ended_at = 0.0
+        self.idempotency = idempotency
 
     # While it runs
 
@@ -150,8 +132,12 @@ class Reservation:
         return policy.drain_max_ms if drains else 0
 
     def client_left(self) -> None:
-        """The client's connection is lost. The upstream is read on for `linger_ms` at most; what the
-        client does not have of the response, it may ask for again."""
+        """The client's connection is lost, or was before this was asked for.
+
+        The upstream is read on for `linger_ms` at most; what the client does not have of the response,
+        it may ask for again.
+        """
+        self.client_gone = True
         if not self._end_passed:
             self.services.retries.attempt(self.context).left()
         if self.interrupt is not None:
@@ -228,10 +214,10 @@ class Reservation:
         elif isinstance(error, ClientGone | asyncio.CancelledError):
             self.progress.leave(unsent=isinstance(error, CancelledUnsent))
         self.resolve()
-        told = complete or self._end_passed
-        if not told or self.context.attempt is not None:
+        delivered = complete or self._end_passed
+        if not delivered or self.context.attempt is not None:
             self.services.retries.attempt(self.context).finish(
-                answered=told, released=self.released
+                answered=delivered, released=self.released
             )
         if isinstance(error, asyncio.CancelledError):
             if self.progress.killed is not None:

@@ -3,7 +3,7 @@
 SDKs write the version into the base URL (`https://api.openai.com/v1`), and callers of the gate send
 it in the path (`/v1/chat/completions`). Read as a plain prefix that would double it, so a version at
 the end of a base URL replaces the one at the start of a request's path. Two bases of providers end
-otherwise and hold the version all the same: Azure's deployments and Gemini's OpenAI endpoint.
+otherwise and still hold the version: Azure's deployments and Gemini's OpenAI endpoint.
 """
 
 import re

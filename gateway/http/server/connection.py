@@ -54,7 +54,8 @@ class Connection(ExchangeWire):
         self._buffer = b""
         host = self._host
         host.forget(self)
-        self._drop_body(ClientGone("the client closed the connection"))
+        if self._body is not None and not self._body.whole:
+            self._fail_body(ClientGone("the client closed the connection"))
         if self._exchange is None:
             self._release()
             host.note_rest()

@@ -257,12 +257,10 @@ class Receiver(asyncio.Protocol, Client, Wire):
             self._charge.clear()
             self._charge = None
 
-    def _fail_body(self, error: BodyError) -> None:
+    def _fail_body(self, error: Exception) -> None:
+        # Complete bodies too: the bytes that exceed a bound can arrive together with the end.
         self._pause_reading()
-        self._drop_body(error)
-
-    def _drop_body(self, error: Exception) -> None:
-        if self._body is not None and not self._body.whole and self._body_error is None:
+        if self._body is not None and self._body_error is None:
             self._body_error = error
             self._body.take()
             if self._charge is not None:

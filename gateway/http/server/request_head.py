@@ -58,7 +58,7 @@ class HeadRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ParsedHead:
-    """What the server needs of a head, beside what the flow sees.
+    """What the server needs of a head, in addition to what the flow sees.
 
     content_length:  bytes of the body, 0 without one; None when it is chunked
     keep_alive:      whether the client keeps the connection (RFC 9112, 9.3)
@@ -144,7 +144,7 @@ def parse_head(block: bytes) -> ParsedHead:
     try:
         reading.parser.feed_data(block)
     except httptools.HttpParserUpgrade:
-        pass  # what follows is HTTP/1.1 all the same (RFC 9110, 7.8)
+        pass  # the offer is ignored, so HTTP/1.1 follows (RFC 9110, 7.8)
     except (httptools.HttpParserError, UnicodeDecodeError):
         raise HeadRefused(_MALFORMED) from None
     if not reading.complete or reading.target != target:

@@ -29,7 +29,7 @@ class ExchangeWire(Receiver):
     def goes_on(self) -> bool:
         """Return whether another request may follow the one in hand."""
         body = self._body
-        if body is not None and (body.closes or not body.whole):
+        if body is not None and (body.closes or not body.whole or self._body_error is not None):
             return False
         return not self.last
 

@@ -22,16 +22,16 @@ TOKENS = st.integers(0, MAX_QUANTITY)
 
 
 @pytest.mark.parametrize("rates", TABLES)
-@given(input_tokens=TOKENS, output_tokens=TOKENS)
-def test_both_vectors_equal_the_general_ones(
-    rates: dict[str, int], input_tokens: int, output_tokens: int
+@given(input_tokens=TOKENS, output_tokens=TOKENS, share=st.floats(0, 1))
+def test_both_vectors_of_a_reserve_equal_the_general_ones(
+    rates: dict[str, int], input_tokens: int, output_tokens: int, share: float
 ) -> None:
     prices = compile_prices(rates)
-    vectors = TokenVectors(prices)
-    worst = prices.worst_case(input_tokens=input_tokens, output_tokens=output_tokens)
-    assert vectors.worst(input_tokens, output_tokens) == prices.vector(worst)
-    counted = {"request": 1, "input": input_tokens, "output": output_tokens}
-    assert vectors.counted(input_tokens, output_tokens) == prices.vector(counted)
+    own = int(input_tokens * share)
+    worst, counted = TokenVectors(prices).reserved(input_tokens, output_tokens, own)
+    usage = prices.worst_case(input_tokens=input_tokens, output_tokens=output_tokens)
+    assert worst == prices.vector(usage)
+    assert counted == prices.vector({"request": 1, "input": own, "output": 0})
 
 
 @pytest.mark.parametrize("rates", TABLES)
@@ -60,9 +60,11 @@ def test_what_has_to_be_judged_is_not_packed(usage: dict[str, int]) -> None:
     assert vectors.reported(usage, most_tokens=100) is None
 
 
-@pytest.mark.parametrize("tokens", [(-1, 0), (0, -1), (MAX_QUANTITY + 1, 0), (0, MAX_QUANTITY + 1)])
-def test_quantities_out_of_bounds_are_refused(tokens: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    "tokens",
+    [(-1, 0, 0), (0, -1, 0), (MAX_QUANTITY + 1, 0, 0), (0, MAX_QUANTITY + 1, 0), (1, 0, 2)],
+)
+def test_quantities_out_of_bounds_are_refused(tokens: tuple[int, int, int]) -> None:
     vectors = TokenVectors(compile_prices({"input": 1, "output": 2}))
-    for pack in (vectors.worst, vectors.counted):
-        with pytest.raises(ValueError, match="outside"):
-            pack(*tokens)
+    with pytest.raises(ValueError, match="outside"):
+        vectors.reserved(*tokens)

@@ -249,6 +249,32 @@ async def test_one_byte_a_chunk_costs_no_object_each() -> None:
         await client.close()
 
 
+@pytest.mark.parametrize(
+    ("limit_bytes", "buffer_bytes", "kind"),
+    [(1000, MIB, b"too_large"), (MIB, 1000, b"overloaded")],
+)
+async def test_a_bound_holds_when_the_end_of_the_body_comes_with_what_exceeds_it(
+    limit_bytes: int, buffer_bytes: int, kind: bytes
+) -> None:
+    reading = asyncio.Event()
+
+    async def handler(exchange: Exchange) -> None:
+        reading.set()
+        try:
+            await exchange.read_body(limit_bytes)
+        except BodyError as error:
+            await exchange.answer(400, b"", error.kind.encode())
+
+    async with serving(handler, limits(buffer_bytes=buffer_bytes)) as (_, port):
+        client = await RawClient.connect(port)
+        client.send(b"POST /x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n")
+        await reading.wait()
+        client.send(b"7d0\r\n" + bytes(2000) + b"\r\n0\r\n\r\n")
+        answer = await client.answer()
+        assert (answer.body, answer.headers["connection"]) == (kind, "close")
+        await client.close()
+
+
 async def test_an_endless_trailer_is_refused() -> None:
     async with serving(echo_size, limits()) as (_, port):
         client = await RawClient.connect(port)
