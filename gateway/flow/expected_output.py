@@ -40,14 +40,16 @@ class ExpectedOutput:
 
     def outputs_of(self, customer_id: str, model: str) -> "Outputs":
         """Where such responses are counted; may be kept, for many of them."""
-        return Outputs(self._histogram(customer_id, model), self._histogram(_EVERYBODY, model))
+        return Outputs(self, customer_id, model)
 
-    def _histogram(self, customer_id: str, model: str) -> "_Histogram":
+    def histogram(self, customer_id: str, model: str) -> "_Histogram":
+        """The counts of such a pair, as long as it is not forgotten."""
         pair = (customer_id, model)
         histogram = self._seen.get(pair)
         if histogram is None:
             if len(self._seen) >= MOST_PAIRS:
-                self._seen.popitem(last=False)
+                _, forgotten = self._seen.popitem(last=False)
+                forgotten.total = MOST_SEEN  # whoever keeps it looks for another at the next note
             histogram = self._seen[pair] = _Histogram()
         return histogram
 
@@ -109,11 +111,12 @@ class _Histogram:
 class Outputs:
     """Counts the responses of one model to one customer, and with those to all customers."""
 
-    __slots__ = ("_all", "_own")
+    __slots__ = ("_all", "_learner", "_own", "_pair")
 
-    def __init__(self, own: _Histogram, of_all: _Histogram) -> None:
-        self._own = own
-        self._all = of_all
+    def __init__(self, learner: ExpectedOutput, customer_id: str, model: str) -> None:
+        self._learner = learner
+        self._pair = (customer_id, model)
+        self._find()
 
     def note(self, output: int) -> None:
         """A response has ended with so many output tokens."""
@@ -125,5 +128,11 @@ class Outputs:
         of_all.counts[bucket] += 1
         of_all.total += 1
         if of_all.total >= MOST_SEEN or own.total >= MOST_SEEN:
-            own.fade()
-            of_all.fade()
+            self._find()
+            self._own.fade()
+            self._all.fade()
+
+    def _find(self) -> None:
+        customer_id, model = self._pair
+        self._own = self._learner.histogram(customer_id, model)
+        self._all = self._learner.histogram(_EVERYBODY, model)

@@ -80,3 +80,18 @@ def test_the_pair_not_met_for_the_longest_time_is_forgotten(
     seen.note("three", "m", 9000)
     assert ("one", "m") not in seen._seen
     assert {("", "m"), ("two", "m"), ("three", "m")} == set(seen._seen)
+
+
+def test_who_keeps_counting_is_learned_again_after_it_was_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MOST_PAIRS", 4)
+    seen = ExpectedOutput()
+    kept = [seen.outputs_of("acme", "m") for _ in range(2)]  # of two plans
+    for customer in range(4):
+        seen.note(f"other-{customer}", "n", 5)
+    assert seen.output("acme", "m", 0.5) is None
+    for _ in range(ENOUGH):
+        for outputs in kept:
+            outputs.note(100)
+    assert seen.output("acme", "m", 0.5) is not None
