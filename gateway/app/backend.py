@@ -20,12 +20,13 @@ from gateway.domain.reservation import Account, Key
 from gateway.exporter.signals import resend
 from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
 from gateway.flow.authentication import account_of, key_digest
-from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.accounts import AccountStore
 from gateway.ledger.audit import Audit
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.embedded import EmbeddedLedger, running_socket
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.fitness import Trouble, find_trouble
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.outbox_watermark import OutboxWatermark
@@ -116,7 +117,7 @@ async def open_backend(settings: Settings, *, create: bool = True) -> AsyncItera
             watermark = OutboxWatermark(SqliteStore.cursors_at(settings.events_path))
             backend = _backend(settings, client, store, watermark)
             if create:
-                await backend.accounts.create()
+                await backend.accounts.creation.record()
             yield backend
         finally:
             await client.aclose()
@@ -170,7 +171,7 @@ def _backend(
     redis, runner = settings.redis, RedisRunner(client)
     names: Any = {"namespace": redis.namespace, "shard_count": redis.shards}
     accounts = AccountStore(client, **names)
-    shards = Shards(runner, accounts.keys, watermark=watermark)
+    shards = Shards(runner, accounts.names, watermark=watermark)
     wallets = Wallets(shards)
 
     async def noted_refusal(request_id: str) -> NotedRefusal | None:
@@ -193,10 +194,10 @@ def _backend(
         corrections=Corrections(shards),
         reservations=Reservations(shards),
         reservations_at=lambda now_ms: Reservations(
-            Shards(runner, accounts.keys, clock_ms=lambda: now_ms)
+            Shards(runner, accounts.names, clock_ms=lambda: now_ms)
         ),
-        repair=Repair(Shards(runner, accounts.keys)),
-        audit=Audit(client, accounts.keys),
+        repair=Repair(Shards(runner, accounts.names)),
+        audit=Audit(client, accounts.names),
         outbox=Outbox(client, redis.shards, namespace=redis.namespace),
         changes=Changes(client, namespace=redis.namespace),
         store=store,

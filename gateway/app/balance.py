@@ -25,7 +25,7 @@ class BalanceReader:
 
     async def read(self, account: Account) -> Balance | None:
         """The wallet now; None when there is none. Raises LedgerUnavailable."""
-        wallets = await self._store.wallets([account.customer_id])
+        wallets = await self._store.wallets.read([account.customer_id])
         wallet = wallets.get(account.customer_id)
         if wallet is None:
             return None
@@ -39,7 +39,7 @@ class BalanceReader:
             granted_nano=wallet.granted_nano,
             settled_nano=wallet.settled_nano,
             settled_today_nano=today,
-            limits=tuple(await self._store.standings([account]) if account.limits else ()),
+            limits=tuple(await self._store.wallets.standings([account]) if account.limits else ()),
         )
 
     async def charge_of(self, reservation_id: str) -> Charge | None:

@@ -66,7 +66,7 @@ class Compiler:
 
         Raises CannotServe, LedgerUnavailable.
         """
-        wallets = await self.ledger.accounts.wallets(list(settings.customers))
+        wallets = await self.ledger.accounts.wallets.read(list(settings.customers))
         revisions = {customer_id: wallet.account_rev for customer_id, wallet in wallets.items()}
         # In a thread: certificates and many customers take a while, and requests are being served.
         return await asyncio.to_thread(self._compile, settings, revisions, present)

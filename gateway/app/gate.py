@@ -105,7 +105,7 @@ async def build_gate(settings: Settings, resources: Resources) -> Gate:
 
 async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess) -> Gate:
     prices, pools, health = (
-        PriceFeed(ledger.accounts.price_books()),
+        PriceFeed(ledger.accounts.books),
         PoolRegistry(),
         LedgerHealth(ledger),
     )
@@ -128,7 +128,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
     # From here on nothing can be refused, so that a failed start leaves no journal behind.
     records = open_records(settings, resources)
     observer = Observer(records.metrics, records.lines, ledger.refusals)
-    repeats = Repeats(ledger.accounts.reservation, balance.charge_of, records.answers)
+    repeats = Repeats(ledger.accounts.holds.reservation, balance.charge_of, records.answers)
     live, expected = LiveReservations(), ExpectedOutput()
     delivery = Delivery(ledger.settling, records.journal, records.metrics.endings_set_aside)
     retries = Retries(ledger.unanswered.post)
@@ -136,7 +136,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
     reservations = ReservationServices(
         admission.reserve,
         delivery,
-        GrowthServices(delivery.ledger, ledger.accounts.key_killed, delivery.spawn),
+        GrowthServices(delivery.ledger, ledger.accounts.keys.is_killed, delivery.spawn),
         expected,
         retries,
         live,

@@ -10,12 +10,12 @@ import structlog
 
 from gateway.app.parts import CannotStart, LedgerState
 from gateway.app.shards import ShardWatch
-from gateway.ledger.accounts import RedisRunner
 from gateway.ledger.client.durability import Durability, Persistence, UnfitServer, read_durability
 from gateway.ledger.client.embedded import EmbeddedLedger, EmbeddedLedgerError
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.fitness import UNREACHABLE, find_trouble, trouble_of
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.rights import missing_rights
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.outbox import Outbox

@@ -102,7 +102,7 @@ async def _priced(
     """The models at the prices that a running gate has for this customer: those of the book in
     force, and the configuration's for what the book does not name."""
     models, draft = compile_models(settings, upstreams), settings.price_draft()
-    books = backend.accounts.price_books()
+    books = backend.accounts.books
     in_force = await books.in_force()
     book = draft.under(in_force[1] if in_force else Book({}))
     try:
@@ -133,7 +133,7 @@ async def _account(settings: Settings, backend: Backend, request: RequestToQuote
     if key_id is not None:
         configured = compile_keys(settings).values()
         keys = {each.key_id: each for each in configured if each.customer_id == customer_id}
-        for each in await backend.accounts.list_keys(customer_id):
+        for each in await backend.accounts.keys.entries(customer_id):
             if each.revoked_at_ms is None:
                 keys[each.key_id] = Key(each.key_id, customer_id, each.project_id)
         if key_id not in keys:

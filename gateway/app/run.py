@@ -18,11 +18,14 @@ from gateway.app.supervisor import Running, Supervisor
 from gateway.app.sync import sync_accounts
 from gateway.app.upstreams import upstream_context
 from gateway.domain.pricebook import Draft
-from gateway.ledger.accounts import AccountStore, OtherLedger, PricesChanged, RedisRunner
+from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.creation import OtherLedger
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.prices import PricesChanged
 from gateway.ledger.shards import Shards
 from gateway.ledger.wallets import Wallets
 from gateway.settings import Settings, SettingsError, load_settings
@@ -142,7 +145,7 @@ async def _ask(settings: Settings, ledger_url: str) -> None:
 async def _write(settings: Settings, ledger_url: str) -> None:
     """Write the accounts into the ledger. Raises CannotServe."""
     async with _accounts(settings, ledger_url) as (store, ledger, outbox):
-        await store.create()
+        await store.creation.record()
         await ShardWatch(ledger.shards, outbox, settings.events_path, speaks=False).look()
         await sync_accounts(settings, ledger, store)
 
@@ -161,7 +164,7 @@ class _Notices:
             self._draft = await asyncio.to_thread(settings.price_draft)
             self._digest = settings.digest
         async with _accounts(settings, ledger_url) as (store, _, _):
-            taken = await store.price_books().look(self._draft)
+            taken = await store.books.look(self._draft)
         if taken is None or taken.state != "pending":
             return {}
         count = len(taken.changes)

@@ -93,7 +93,7 @@ class KeyDirectory:
 
     async def find_key(self, digest: str) -> Key | None:
         """The key with this hash; None when unknown or revoked. Raises LedgerUnavailable."""
-        key = await self._store.find_key(digest)
+        key = await self._store.keys.find(digest)
         if key is None and self._closed():
             raise LedgerUnavailable(
                 "the ledger has lost entries, so it may have lost this key, too"
@@ -102,4 +102,4 @@ class KeyDirectory:
 
     async def account_rev(self, customer_id: str) -> int | None:
         """The account's present revision. Raises LedgerUnavailable."""
-        return await self._store.account_rev(customer_id)
+        return await self._store.wallets.account_rev(customer_id)

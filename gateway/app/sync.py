@@ -14,10 +14,11 @@ import structlog
 from gateway.app.asking import Asked, ask_ledger, new_grant
 from gateway.app.roles import CannotServe
 from gateway.domain.money import format_amount
-from gateway.ledger.accounts import AccountStore, OtherLedger
+from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerRefusal, ShardClosed
 from gateway.ledger.codec.operations import AccountTerms, NewAllowance, allowance_id
 from gateway.ledger.codec.records import Wallet
+from gateway.ledger.creation import OtherLedger
 from gateway.ledger.pricebook import Taken
 from gateway.ledger.wallets import Wallets
 from gateway.settings import Settings
@@ -64,11 +65,11 @@ async def write_accounts(
     Customers of a shard that has lost entries are left out: `ledger reopen` writes them.
     """
     try:
-        await store.create()
+        await store.creation.record()
     except OtherLedger as other:
         raise CannotServe(str(other)) from other
     draft = settings.price_draft()
-    await store.put_prices(draft.tables().values())
+    await store.prices.put(draft.tables().values())
     for kept in asked.kept:
         log.info("grant_kept", customer_id=kept.customer_id, grant=kept.name, reason=str(kept))
     customers = list(settings.customers)
@@ -84,7 +85,7 @@ async def write_accounts(
         await asyncio.gather(*map(sync, customers[start : start + AT_ONCE]))
     for shard in sorted(closed):
         log.error("customers_not_brought", shard=shard, hint=NOT_BROUGHT)
-    return await store.price_books().take(
+    return await store.books.take(
         draft,
         new_customers=asked.new_customers(settings),
         auto_apply=settings.prices.auto_apply,
@@ -120,7 +121,7 @@ async def _sync_customer(
                 raise CannotServe(
                     f"customers.{customer_id}: the ledger does not take the account ({refused})"
                 ) from refused
-            wallet = (await store.wallets([customer_id])).get(customer_id)
+            wallet = (await store.wallets.read([customer_id])).get(customer_id)
     _warn_of_dropped(settings, customer_id, wallet)
     await _sync_allowances(settings, ledger, customer_id)
     for op_id, grant in settings.starting_grants(customer_id):

@@ -11,10 +11,10 @@ import typer
 from gateway.app.backend import open_backend
 from gateway.cli.output import fail
 from gateway.exporter.sinks.sqlite_reader import StoreMissing
-from gateway.ledger.accounts import OtherLedger
 from gateway.ledger.client.embedded import EmbeddedLedgerError
 from gateway.ledger.client.endpoint import BadLedgerUrl
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.creation import OtherLedger
 from gateway.operations.backend import Backend
 from gateway.operations.errors import OperationError, OutcomeUnknown
 from gateway.settings import Settings, SettingsError, load_settings

@@ -14,7 +14,7 @@ from gateway.exporter.main import run_exporter
 from gateway.exporter.pump import PumpOptions
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.tally import Tally
-from gateway.ledger.accounts import RedisRunner
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.shards import Shards

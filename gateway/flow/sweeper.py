@@ -83,7 +83,7 @@ class Sweeper:
         """One round. Returns how many holds were expired. Raises LedgerUnavailable."""
         expired, now = 0, time.monotonic()
         self._shut = {shard: until for shard, until in self._shut.items() if until > now}
-        for due in await self._store.due_reservations(limit=MAX_PER_SWEEP, skip=self._shut):
+        for due in await self._store.holds.due(limit=MAX_PER_SWEEP, skip=self._shut):
             expired += await self._expire(due)
         if expired:
             log.warning("holds_expired", holds=expired)
@@ -95,7 +95,7 @@ class Sweeper:
         Raises LedgerUnavailable.
         """
         swept = 0
-        async for names in self._store.due_wallets():
+        async for names in self._store.wallets.due():
             for name in names:
                 with suppress(ShardClosed):
                     await self._wallets.sweep(name)

@@ -13,6 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from gateway.domain.delivery import START
+from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.done import DoneOperation, read_done, read_refunded
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.codec.operations import GrantTerms
@@ -26,7 +27,6 @@ from gateway.ledger.codec.records import (
     read_shard,
     read_wallet,
 )
-from gateway.ledger.outbox import unavailable
 
 
 @dataclass(frozen=True, slots=True)

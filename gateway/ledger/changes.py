@@ -12,9 +12,9 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.following import is_left
-from gateway.ledger.outbox import unavailable
 
 _LISTEN_S: Final = 5.0
 """How long one look for messages lasts; the connection's health is checked in between."""

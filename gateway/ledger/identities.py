@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from gateway.ledger.accounts import AccountStore, OpenHold
+from gateway.ledger.accounts import AccountStore
+from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.records import Counter, HeldLimit, Reservation, Wallet, read_scope
-from gateway.ledger.outbox import unavailable
+from gateway.ledger.hold_reader import OpenHold
 
 ATTEMPTS: Final = 5
 PAUSE_S: Final = 0.05
@@ -43,14 +44,14 @@ async def check_identities(
     store: AccountStore, client: Redis, customer_ids: Iterable[str] | None = None
 ) -> list[Difference]:
     """Every lasting difference, of these customers or of all. Raises LedgerUnavailable."""
-    suspects = list(customer_ids) if customer_ids is not None else await store.customers()
+    suspects = list(customer_ids) if customer_ids is not None else await store.wallets.customers()
     differences: list[Difference] = []
     for attempt in range(ATTEMPTS):
         if attempt:
             await asyncio.sleep(PAUSE_S)
-        wallets = await store.wallets(suspects)
+        wallets = await store.wallets.read(suspects)
         holds: dict[str, list[OpenHold]] = {}
-        for hold in await store.open_holds():
+        for hold in await store.holds.open_holds():
             holds.setdefault(hold.reservation.customer_id, []).append(hold)
         scopes = await _scope_records(store, client)
         differences = [
@@ -155,7 +156,7 @@ async def _scope_records(store: AccountStore, client: Redis) -> _Scopes:
     """Every project's and key's record. Walks over all keys: off the hot path alone."""
     found: dict[str, list[tuple[str, str, tuple[Counter, ...]]]] = {}
     reader: Any = client
-    namespace = store.keys.namespace
+    namespace = store.names.namespace
     with unavailable():
         names = [name async for name in reader.scan_iter(f"{{{namespace}:*}}:[pk]:*", count=1000)]
         async with reader.pipeline(transaction=False) as pipe:

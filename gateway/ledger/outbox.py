@@ -6,21 +6,18 @@ describes the layout of an entry; a change there needs the same change in `decod
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from typing import Any, Final, get_args
 
 from msgpack import packb, unpackb
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from gateway.domain.delivery import START, DeadLetter, Place
 from gateway.domain.events import Event, EventKind
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.signals import read_signals
 from gateway.domain.usage import UNIT_NAMES, without_tier
-from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.client.faults import refusal_of
+from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.codec.records import Shard, read_shard
 
@@ -167,18 +164,6 @@ def decode_entry(shard: int, entry_id: bytes, fields: Sequence[bytes]) -> Entry:
             reason=f"unreadable: {type(error).__name__}: {error}"[:200],
             payload=packb(fields),
         )
-
-
-@contextmanager
-def unavailable() -> Iterator[None]:
-    """Say LedgerUnavailable for whatever redis-py raises, with the server's own refusal if it is one."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        refusal = refusal_of(error)
-        raise refusal or LedgerUnavailable(
-            f"the ledger cannot be read: {type(error).__name__}"
-        ) from error
 
 
 def _exclusive(place: Place) -> bytes:

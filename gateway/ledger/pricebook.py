@@ -37,8 +37,8 @@ from gateway.domain.pricebook import (
 )
 from gateway.domain.pricing import PriceTable, Rate, Tier
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.key_names import Keys
-from gateway.ledger.outbox import unavailable
 
 T = TypeVar("T")
 

@@ -17,8 +17,8 @@ from msgpack import packb, unpackb
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.key_names import Keys
-from gateway.ledger.outbox import unavailable
 
 NAME: Final = "refusals"
 DAY_MS: Final = 86_400_000

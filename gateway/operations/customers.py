@@ -13,7 +13,7 @@ NAMES_COMPARED_MOST: Final = 10_000
 
 async def wallet_of(backend: Backend, customer_id: str) -> Wallet:
     """The customer's wallet. Raises NotFound, Conflict, LedgerUnavailable."""
-    wallet = (await backend.accounts.wallets([customer_id])).get(customer_id)
+    wallet = (await backend.accounts.wallets.read([customer_id])).get(customer_id)
     if wallet is not None:
         return wallet
     configured = backend.configured.customer_ids
@@ -22,7 +22,7 @@ async def wallet_of(backend: Backend, customer_id: str) -> Wallet:
             f"{customer_id} is in the configuration but has no wallet yet: a gate creates it when it"
             " starts or reloads its configuration"
         )
-    names = {*configured, *await backend.accounts.customers()}
+    names = {*configured, *await backend.accounts.wallets.customers()}
     if len(names) > NAMES_COMPARED_MOST:
         names = {name for name in names if name[:1] == customer_id[:1]}
     hint = suggest(customer_id, sorted(names)[:NAMES_COMPARED_MOST])

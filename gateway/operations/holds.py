@@ -17,10 +17,10 @@ from msgpack import unpackb
 
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Account, Settled
-from gateway.ledger.accounts import OpenHold
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.codec.calls import ExtendCall
 from gateway.ledger.codec.records import DueReservation, Ended, Reservation
+from gateway.ledger.hold_reader import OpenHold
 from gateway.ledger.reservations import Reservations
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
@@ -54,7 +54,7 @@ async def list_holds(backend: Backend, customer_id: str | None = None) -> OpenHo
     if customer_id is not None:
         await wallet_of(backend, customer_id)
     accounts = backend.accounts
-    return OpenHolds(await accounts.now_ms(), await accounts.open_holds(customer_id))
+    return OpenHolds(await accounts.now_ms(), await accounts.holds.open_holds(customer_id))
 
 
 async def release_hold(backend: Backend, reservation_id: str) -> HoldEnded:

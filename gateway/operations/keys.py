@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from gateway.domain.suggestions import suggest
-from gateway.ledger.accounts import StoredKey
 from gateway.ledger.client.errors import LedgerRefusal, LedgerUnavailable
+from gateway.ledger.codec.stored_keys import StoredKey
 from gateway.operations.backend import Backend, ConfiguredKey
 from gateway.operations.customers import check_configured
 from gateway.operations.documents import timestamp
@@ -59,7 +59,7 @@ async def create_key(
     if any(each.key_id == name for each in configured.api_keys()):
         raise Conflict(f"there is a key {name} in the configuration already")
     try:
-        stored = await backend.accounts.add_key(digest, name, customer_id, project_id)
+        stored = await backend.accounts.keys.add(digest, name, customer_id, project_id)
     except ValueError as taken:
         raise Conflict(str(taken)) from taken
     except LedgerUnavailable as error:
@@ -81,7 +81,7 @@ async def list_keys(backend: Backend, customer_id: str | None = None) -> list[Ke
         for each in backend.configured.api_keys()
         if customer_id in (None, each.customer_id)
     ]
-    found += map(_of_ledger, await backend.accounts.list_keys(customer_id))
+    found += map(_of_ledger, await backend.accounts.keys.entries(customer_id))
     if not found and customer_id is not None:
         check_configured(backend.configured, customer_id)
     return found
@@ -95,12 +95,12 @@ async def revoke_key(backend: Backend, key_id: str, *, kill: bool = False) -> Ke
     """
     accounts = backend.accounts
     try:
-        revoked = await accounts.revoke_key(backend.wallets, key_id, kill=kill)
+        revoked = await accounts.keys.revoke(backend.wallets, key_id, kill=kill)
     except LedgerRefusal as refused:
         if refused.word != "unknown_account":
             raise
         # Its customer has no wallet, so that no gate can have admitted it: none needs to be notified.
-        revoked = next(each for each in await accounts.list_keys() if each.key_id == key_id)
+        revoked = next(each for each in await accounts.keys.entries() if each.key_id == key_id)
     if revoked is not None:
         if kill:
             await backend.changes.announce(revoked.customer_id)
@@ -111,7 +111,7 @@ async def revoke_key(backend: Backend, key_id: str, *, kill: bool = False) -> Ke
                 f"{key_id} is kept in the configuration, under customers.{each.customer_id}: remove it"
                 " there. A running gate reloads the file by itself"
             )
-    ids = [each.key_id for each in await accounts.list_keys()]
+    ids = [each.key_id for each in await accounts.keys.entries()]
     raise NotFound(f"there is no key {key_id}. {suggest(key_id, ids)}")
 
 

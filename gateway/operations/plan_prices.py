@@ -41,7 +41,7 @@ async def plan_prices(
     Raises NotFound, Conflict, LedgerUnavailable.
     """
     tables, since_ms = request.draft.tables(), request.since_ms
-    wallets = await backend.accounts.wallets(await backend.accounts.customers())
+    wallets = await backend.accounts.wallets.read(await backend.accounts.wallets.customers())
 
     def billing_day_of(customer_id: str) -> int:
         configured = request.billing_day_of(customer_id)
@@ -51,7 +51,7 @@ async def plan_prices(
         return wallet.billing_day if wallet else 1
 
     async def units_of(version: str) -> frozenset[str] | None:
-        kept = await backend.accounts.prices(version)
+        kept = await backend.accounts.prices.find(version)
         return None if kept is None else frozenset(kept[0])
 
     lead = lead_ms(tables.values())

@@ -29,7 +29,7 @@ class BookView:
 
 async def show_book(backend: Backend, number: int | None = None) -> BookView:
     """A price book; None for the one in force. Raises NotFound, Conflict, LedgerUnavailable."""
-    books = backend.accounts.price_books()
+    books = backend.accounts.books
     schedule, now_ms = await books.schedule()
     current = schedule.at(now_ms)
     wanted = number if number is not None else current.number if current else None
@@ -47,14 +47,14 @@ async def show_book(backend: Backend, number: int | None = None) -> BookView:
 
 async def apply_prices(backend: Backend, draft: Draft, from_ms: int | None = None) -> Taken:
     """Put a draft's prices in force. from_ms: Unix ms; None for now. Raises LedgerUnavailable."""
-    await backend.accounts.put_prices(draft.tables().values())
-    return await backend.accounts.price_books().apply(draft, from_ms)
+    await backend.accounts.prices.put(draft.tables().values())
+    return await backend.accounts.books.apply(draft, from_ms)
 
 
 async def activate_book(backend: Backend, number: int, from_ms: int | None = None) -> Activation:
     """Put a book of the ledger in force again. Raises NotFound, LedgerUnavailable."""
     try:
-        return await backend.accounts.price_books().activate(number, from_ms)
+        return await backend.accounts.books.activate(number, from_ms)
     except UnknownBook as error:
         raise NotFound(str(error)) from error
 
@@ -65,7 +65,7 @@ async def roll_back_prices(backend: Backend) -> Schedule:
     Raises Conflict, LedgerUnavailable.
     """
     try:
-        return await backend.accounts.price_books().rollback()
+        return await backend.accounts.books.rollback()
     except NothingToUndo as error:
         raise Conflict(str(error)) from error
 

@@ -36,7 +36,7 @@ async def pending_prices(backend: Backend, draft: Draft) -> PendingPrices | None
 
     Raises Conflict, LedgerUnavailable.
     """
-    taken = await backend.accounts.price_books().look(draft)
+    taken = await backend.accounts.books.look(draft)
     if taken is None or taken.state != "pending":
         return None
     return await named_prices(backend, draft, taken)
@@ -47,7 +47,7 @@ async def named_prices(backend: Backend, draft: Draft, taken: Taken) -> PendingP
     drafted = draft.tables()
     versions = {v for change in taken.changes for v in (change.before, change.after) if v}
     try:
-        kept = await backend.accounts.price_books().tables(versions - drafted.keys())
+        kept = await backend.accounts.books.tables(versions - drafted.keys())
     except UnreadablePrice as error:
         raise Conflict(str(error)) from error
     return PendingPrices(taken, {**drafted, **kept})

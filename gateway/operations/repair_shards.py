@@ -41,7 +41,7 @@ async def repair_shards(
     accept_loss: reopen a shard although some of its events cannot be replayed
     May be repeated after any failure. Raises NotFound, LedgerUnavailable.
     """
-    count = backend.accounts.keys.shard_count
+    count = backend.accounts.names.shard_count
     if shard is not None and shard >= count:
         raise NotFound(f"there is no shard {shard}: the ledger has {count}")
     desk = Desk(backend.repair, backend.audit, backend.outbox, backend.store)

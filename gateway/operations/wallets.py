@@ -72,8 +72,8 @@ async def show_wallet(backend: Backend, customer_id: str) -> WalletView:
 
 async def list_wallets(backend: Backend) -> list[WalletEntry]:
     """All wallets, and the configured customers that have none yet. Raises LedgerUnavailable."""
-    names = sorted({*await backend.accounts.customers(), *backend.configured.customer_ids})
-    wallets = await backend.accounts.wallets(names)
+    names = sorted({*await backend.accounts.wallets.customers(), *backend.configured.customer_ids})
+    wallets = await backend.accounts.wallets.read(names)
     now_ms = await backend.accounts.now_ms()
     return [WalletEntry(name, wallets.get(name), now_ms) for name in names]
 
@@ -120,11 +120,11 @@ async def _standings(backend: Backend, customer_id: str) -> list[Standing]:
     """The limits of a customer, its models, its projects and its keys, with what is used of each."""
     stored = [
         Key(key.key_id, key.customer_id, key.project_id)
-        for key in await backend.accounts.list_keys(customer_id)
+        for key in await backend.accounts.keys.entries(customer_id)
         if key.revoked_at_ms is None
     ]
     accounts = backend.configured.limited_accounts(customer_id, stored)
-    return await backend.accounts.standings(accounts) if accounts else []
+    return await backend.accounts.wallets.standings(accounts) if accounts else []
 
 
 def _summary(customer_id: str, wallet: Wallet, now_ms: int) -> dict[str, Any]:

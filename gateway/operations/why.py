@@ -124,7 +124,7 @@ async def why(backend: Backend, request_id: str) -> Story:
     """Everything that is known about a request. Raises LedgerUnavailable."""
 
     async def rates(price_version: str) -> Mapping[str, Rate] | None:
-        found = await backend.accounts.prices(price_version)
+        found = await backend.accounts.prices.find(price_version)
         return found[0] if found else None
 
     sources = Sources(

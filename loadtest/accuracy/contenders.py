@@ -135,7 +135,7 @@ def _our_charges(scenario: Scenario, socket: Path) -> dict[str, Charge]:
     async def read() -> dict[str, Wallet]:
         client = redis.asyncio.Redis(unix_socket_path=str(socket))
         try:
-            return await AccountStore(client).wallets(scenario.names)
+            return await AccountStore(client).wallets.read(scenario.names)
         finally:
             await client.aclose()
 

@@ -86,7 +86,7 @@ async def kill_after(gate: Gate, after: int) -> None:
     """Kill the wallet when so many tokens have come."""
     live = gate.service.live
     await until(lambda: any(run.facts.counted_output == after for run in live))
-    wallet = (await gate.store.wallets(["acme"]))["acme"]
+    wallet = (await gate.store.wallets.read(["acme"]))["acme"]
     await gate.ledger.account("acme", account_rev=wallet.account_rev + 1, killed=True)
     gate.service.live.look_at("acme")
 
@@ -136,7 +136,7 @@ async def outcome(gate: Gate, upstream: Paused, asked: dict[str, str | None]) ->
         told.append("cut" if "cut" in flags else "error")
     if "x-credits-max-tokens" in fields:
         told.append(f"max {fields['x-credits-max-tokens']}")
-    wallet = (await gate.store.wallets(["acme"]))["acme"]
+    wallet = (await gate.store.wallets.read(["acme"]))["acme"]
     if wallet.overdraft_nano:
         told.append(f"balance {format_amount(-wallet.overdraft_nano)}")
     assert wallet.held_nano == 0

@@ -18,7 +18,7 @@ async def test_a_wallet_without_credit_may_use_a_free_route(gate: Gate, sim: Sim
 
 async def test_a_frozen_account_is_refused_on_a_free_route(gate: Gate, sim: Sim) -> None:
     assert (await gate.post(PATH, COUNT)).status_code == 200
-    wallet = (await gate.store.wallets(["acme"]))["acme"]
+    wallet = (await gate.store.wallets.read(["acme"]))["acme"]
     await gate.ledger.account("acme", account_rev=wallet.account_rev + 1, frozen=True)
     refused = await gate.post(PATH, COUNT)
     assert refused.status_code == 402

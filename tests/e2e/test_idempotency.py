@@ -122,7 +122,7 @@ async def test_what_was_not_charged_may_be_asked_again_by_the_same_name(
 async def test_another_route_another_api_key_and_another_name_are_other_requests(
     gate: Gate, sim: Sim
 ) -> None:
-    await gate.store.add_key(digest("sk-second"), "k-second", "acme")
+    await gate.store.keys.add(digest("sk-second"), "k-second", "acme")
     body = chat(max_tokens=8)
     second = {**NAMED, "authorization": "Bearer sk-second"}
     answers = [
@@ -187,7 +187,7 @@ async def test_when_the_tombstone_is_gone_the_store_knows_the_cost(gate: Gate, s
     event = await gate.one_event()
     rid = first.headers["x-request-id"]
     client: Any = gate.store._client
-    await client.delete(gate.store.keys.reservation(gate.store.keys.shard_of("acme"), rid))
+    await client.delete(gate.store.names.reservation(gate.store.names.shard_of("acme"), rid))
     unknown = await ask(gate)
     assert (unknown.status_code, unknown.headers["x-should-retry"]) == (409, "false")
     assert "x-credits-cost" not in unknown.headers

@@ -38,7 +38,7 @@ async def two_gates(
                 folder / name, valkey_socket, sim.url, policy=policy, empty=not gates
             )
             gates.append(await stack.enter_async_context(gate))
-        await gates[0].store.add_key(digest(OTHER_KEY), "k_other", "acme")
+        await gates[0].store.keys.add(digest(OTHER_KEY), "k_other", "acme")
         yield gates[0], gates[1]
 
 
@@ -93,7 +93,7 @@ class Stream:
 
 async def kill_wallet(gate: Gate, **terms: Any) -> None:
     """What `wallet freeze --kill` does in the ledger, without the announcement."""
-    wallet = (await gate.store.wallets(["acme"]))["acme"]
+    wallet = (await gate.store.wallets.read(["acme"]))["acme"]
     terms = {"killed": True} | terms
     await gate.ledger.account("acme", account_rev=wallet.account_rev + 1, **terms)
 
@@ -130,7 +130,7 @@ async def test_the_next_request_is_refused_by_every_worker_that_has_heard_nothin
                 assert (await ask(gate, key)).status_code == 200
         posts = sim.provider.served.posts
         if how == "revoked":
-            await gates[0].store.revoke_key(gates[0].ledger.wallets, "k_other")
+            await gates[0].store.keys.revoke(gates[0].ledger.wallets, "k_other")
         else:
             await kill_wallet(gates[0], frozen=True, killed=how == "killed")
         for gate in gates:
@@ -187,7 +187,7 @@ async def test_a_killed_key_s_streams_are_cut_and_no_others(
     async with two_gates(tmp_path, valkey_socket, sim, LATE if heard else SOON) as gates:
         killed = [await Stream(gate, OTHER_KEY).begun() for gate in gates]
         other = await Stream(gates[0], KEY).begun()
-        await gates[0].store.revoke_key(gates[0].ledger.wallets, "k_other", kill=True)
+        await gates[0].store.keys.revoke(gates[0].ledger.wallets, "k_other", kill=True)
         if heard:
             await announce(gates[0])
         for stream in killed:
@@ -207,7 +207,7 @@ async def test_revoked_or_frozen_without_a_kill_lets_streams_run(
 ) -> None:
     async with two_gates(tmp_path, valkey_socket, sim, SOON) as gates:
         stream = await Stream(gates[0], OTHER_KEY, "hi\nsim: tokens=200 itl_ms=5").begun()
-        await gates[0].store.revoke_key(gates[0].ledger.wallets, "k_other")
+        await gates[0].store.keys.revoke(gates[0].ledger.wallets, "k_other")
         await kill_wallet(gates[0], frozen=True, killed=False)
         await asyncio.wait_for(stream.task, 30)
         [event] = await ended(*gates)

@@ -30,14 +30,14 @@ class Interrupted:
 async def test_an_account_that_changes_while_its_key_is_looked_up_is_read_again(
     gate: Gate,
 ) -> None:
-    await gate.store.add_key(digest("sk-made"), "k-made", "acme")
-    await gate.store.add_key(digest("sk-gone"), "k-gone", "acme")
+    await gate.store.keys.add(digest("sk-made"), "k-made", "acme")
+    await gate.store.keys.add(digest("sk-gone"), "k-gone", "acme")
     accounts = gate.service.configuration._flow.accounts
     directory = accounts._directory
 
     async def change() -> None:
         # Another request of the customer notices the change first.
-        await gate.store.revoke_key(gate.ledger.wallets, "k-gone")
+        await gate.store.keys.revoke(gate.ledger.wallets, "k-gone")
         assert (await gate.chat()).status_code == 200
 
     assert (await gate.chat()).status_code == 200

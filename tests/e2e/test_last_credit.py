@@ -30,13 +30,13 @@ async def ended(gate: Gate) -> list[Event]:
     events = await gate.events()
     assert await gate.held_nano() == 0
     assert await gate.settled_nano() == sum(event.amount_nano for event in events)
-    wallet = (await gate.store.wallets(["acme"]))["acme"]
+    wallet = (await gate.store.wallets.read(["acme"]))["acme"]
     assert wallet.overdraft_nano == 0
     return events
 
 
 async def balance(gate: Gate) -> int:
-    wallet = (await gate.store.wallets(["acme"]))["acme"]
+    wallet = (await gate.store.wallets.read(["acme"]))["acme"]
     return wallet.balance_nano(await gate.store.now_ms())
 
 

@@ -179,7 +179,7 @@ async def test_a_gate_that_stops_while_the_ledger_is_down_leaves_its_settles_to_
 
 
 async def test_a_made_key_and_the_balance_are_503_too_and_soon(gate: Gate, own: OwnServer) -> None:
-    await gate.store.add_key(digest("sk-made"), "k-made", "acme")
+    await gate.store.keys.add(digest("sk-made"), "k-made", "acme")
     made = {"authorization": "Bearer sk-made"}
     await go_down(own, "stopped")
     began = time.monotonic()

@@ -196,7 +196,7 @@ async def test_openai_s_own_status_for_an_empty_account_is_a_switch(serve: Serve
 async def test_a_revoked_key_is_401_at_the_next_request_whatever_it_asks(
     gate: Gate, sim: Sim
 ) -> None:
-    await gate.store.add_key(digest("sk-made"), "k-made", "acme")
+    await gate.store.keys.add(digest("sk-made"), "k-made", "acme")
     made = {"authorization": "Bearer sk-made"}
     count = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -218,7 +218,7 @@ async def test_a_revoked_key_is_401_at_the_next_request_whatever_it_asks(
     await gate.settle_all()
     assert [event.facts["key_id"] for event in await gate.events()] == ["k-made", "k-made"]
     posts = sim.provider.served.posts
-    await gate.store.revoke_key(gate.ledger.wallets, "k-made")
+    await gate.store.keys.revoke(gate.ledger.wallets, "k-made")
     assert await statuses() == [401, 401, 401, 401]
     assert sim.provider.served.posts == posts
     assert (await gate.chat(QUICK)).status_code == 200, "the customer's other keys go on"
@@ -230,7 +230,7 @@ async def test_a_conclusion_that_the_ledger_calls_stale_is_made_again(
     # As when two requests read a changed account at once, and one of them concluded too early.
     monkeypatch.setattr(KnownHead, "holds", lambda *_: True)
     assert (await gate.chat(QUICK)).status_code == 200
-    wallet = (await gate.store.wallets(["acme"]))["acme"]
+    wallet = (await gate.store.wallets.read(["acme"]))["acme"]
     await gate.ledger.account("acme", account_rev=wallet.account_rev + 1)
     assert [(await gate.chat(QUICK)).status_code for _ in range(3)] == [200, 200, 200]
 
@@ -302,7 +302,7 @@ async def test_the_policy_s_output_maximum_is_told_to_the_upstream(serve: Serve)
 async def test_a_changed_credit_limit_reaches_a_gate_that_was_not_told(
     gate: Gate, sim: Sim, tmp_path: Path
 ) -> None:
-    wallet = (await gate.store.wallets(["acme"]))["acme"]
+    wallet = (await gate.store.wallets.read(["acme"]))["acme"]
     await gate.ledger.account(
         "acme", account_rev=wallet.account_rev + 1, credit_limit_nano=7, frozen=False
     )

@@ -59,7 +59,7 @@ class Served:
 
     async def books(self) -> Any:
         """The price books that are in force or announced."""
-        return (await self.store.price_books().schedule())[0]
+        return (await self.store.books.schedule())[0]
 
     async def ready(self) -> Document:
         """What `/readyz` of the admin side says."""
@@ -170,10 +170,10 @@ async def test_a_configuration_that_is_refused_changes_no_price_and_no_credit_li
 ) -> None:
     """Whether a gate reloads it, or a second gate starts with it on the same ledger."""
     before, books = await served.charge(), await served.books()
-    wallet = (await served.store.wallets(["customer-0"]))["customer-0"]
+    wallet = (await served.store.wallets.read(["customer-0"]))["customer-0"]
 
     async def unchanged() -> None:
-        wallets = await served.store.wallets(["customer-0", "customer-1"])
+        wallets = await served.store.wallets.read(["customer-0", "customer-1"])
         assert wallets.keys() == {"customer-0"}
         after = wallets["customer-0"]
         assert (after.credit_limit_nano, after.account_rev) == (0, wallet.account_rev)

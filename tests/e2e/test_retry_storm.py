@@ -142,7 +142,7 @@ async def charged(gate: Gate) -> list[Event]:
     await until(nothing_held, within_s=20)
     client: Any = gate.store._client
     assert await check_identities(gate.store, client) == []
-    verified = await verify(Audit(client, gate.store.keys), gate.outbox, SqliteStore.empty())
+    verified = await verify(Audit(client, gate.store.names), gate.outbox, SqliteStore.empty())
     assert verified.clean, verified.drifts
     return [event for event in await gate.events() if event.amount_nano]
 
@@ -213,8 +213,8 @@ async def test_429_of_held_credit_is_asked_again_when_told(
     gate: Gate, sim: Sim, arrivals: Arrivals, each: int
 ) -> None:
     """A hold fills the wallet until each call has been refused; then there is room for all."""
-    rev = (await gate.store.wallets(["acme"]))["acme"].account_rev
-    filler = Account("acme", "k_acme", gate.store.keys.shard_of("acme"), rev)
+    rev = (await gate.store.wallets.read(["acme"]))["acme"].account_rev
+    filler = Account("acme", "k_acme", gate.store.names.shard_of("acme"), rev)
     table = compile_prices({"request": 9_950_000_000_000})
     vector, facts = table.vector({"request": 1}), packb({"customer_id": "acme"})
     hold = await gate.ledger.reserve(

@@ -307,7 +307,7 @@ async def test_the_hold_of_a_gate_that_died_expires_and_charges_its_input(serve:
         await asyncio.sleep(1.2)
         held = await gate.held_nano()
         assert held > 0
-        [open_hold] = await gate.store.open_holds("acme")
+        [open_hold] = await gate.store.holds.open_holds("acme")
         held_by = open_hold.reservation
         account = Account("acme", held_by.key_id, open_hold.shard, account_rev=0)
         due = DueReservation(open_hold.shard, open_hold.reservation_id, account)

@@ -33,8 +33,9 @@ from gateway.flow.reservation.reservation import (
 )
 from gateway.flow.retries import Retries
 from gateway.http.interface import Exchange, RequestHead, UpstreamResponse
-from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.scripts import Script
 from gateway.ledger.journal import SettleJournal
 from gateway.settings.policy import PRESETS, PolicySection
@@ -220,4 +221,4 @@ class Desk:
 
     async def held_nano(self) -> int:
         """What the wallet holds."""
-        return (await self.store.wallets(["acme"]))["acme"].held_nano
+        return (await self.store.wallets.read(["acme"]))["acme"].held_nano

@@ -42,7 +42,7 @@ class Directory:
 
     async def find_key(self, digest: str) -> Key | None:
         self.asked.append("key")
-        found = await self._store.find_key(digest) if self._store else None
+        found = await self._store.keys.find(digest) if self._store else None
         if self.after_find is not None:
             then, self.after_find = self.after_find, None
             await then()
@@ -50,7 +50,7 @@ class Directory:
 
     async def account_rev(self, customer_id: str) -> int | None:
         self.asked.append("rev")
-        return await self._store.account_rev(customer_id) if self._store else None
+        return await self._store.wallets.account_rev(customer_id) if self._store else None
 
 
 def accounts(
@@ -193,7 +193,7 @@ def test_a_key_narrows_down_what_its_customer_may_do() -> None:
 async def bank(valkey: redis.asyncio.Redis) -> Bank:
     opened = Bank(valkey)
     await opened.open("acme")
-    await opened.accounts.add_key(sha256("sk-made"), "k-made", "acme")
+    await opened.accounts.keys.add(sha256("sk-made"), "k-made", "acme")
     return opened
 
 
@@ -211,14 +211,14 @@ async def test_a_made_key_is_looked_up_once_and_then_known(bank: Bank) -> None:
 
 
 async def revoke(bank: Bank) -> None:
-    assert await bank.accounts.revoke_key(bank.ledger.wallets, "k-made") is not None
+    assert await bank.accounts.keys.revoke(bank.ledger.wallets, "k-made") is not None
 
 
 async def test_a_revoked_key_is_stale_at_the_next_reserve_and_401_after(bank: Bank) -> None:
     asking = accounts(Directory(bank.accounts))
     account = await asking.authenticate(MADE)
     await revoke(bank)
-    assert await bank.accounts.account_rev("acme") != account.account_rev
+    assert await bank.accounts.wallets.account_rev("acme") != account.account_rev
     with pytest.raises(Refused, match="not known"):
         await asking.refresh(account, MADE)
     await refused(asking, MADE)
@@ -249,7 +249,9 @@ async def test_a_key_that_is_revoked_while_it_is_looked_up_does_not_pass_for_cur
         account = await asking.authenticate(MADE)
     except Refused:
         return
-    assert account.account_rev != await bank.accounts.account_rev("acme"), "its reserve is stale"
+    assert account.account_rev != await bank.accounts.wallets.account_rev("acme"), (
+        "its reserve is stale"
+    )
 
 
 async def test_a_change_of_the_account_reaches_its_configured_keys_too(bank: Bank) -> None:
@@ -312,10 +314,10 @@ async def test_a_key_that_is_made_soon_after_it_was_tried_works(
     bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "UNKNOWN_KEY_TTL_S", 0.0)
-    await bank.accounts.create()
+    await bank.accounts.creation.record()
     asking = accounts(Directory(bank.accounts))
     await refused(asking, Asked(key="sk-soon"))
-    await bank.accounts.add_key(sha256("sk-soon"), "k-soon", "acme")
+    await bank.accounts.keys.add(sha256("sk-soon"), "k-soon", "acme")
     assert (await asking.authenticate(Asked(key="sk-soon"))).key_id == "k-soon"
 
 

@@ -11,7 +11,7 @@ from gateway.domain.delivery import Place
 from gateway.domain.reservation import Settled
 from gateway.flow import sweeper as module
 from gateway.flow.sweeper import Sweeper
-from gateway.ledger import accounts
+from gateway.ledger import wallet_reader
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.codec.records import DueReservation
 from tests.support.bank import Bank
@@ -44,7 +44,7 @@ async def overdue(bank: Bank, count: int) -> None:
 
 
 async def held_nano(bank: Bank) -> int:
-    return (await bank.accounts.wallets(["acme"]))["acme"].held_nano
+    return (await bank.accounts.wallets.read(["acme"]))["acme"].held_nano
 
 
 async def test_overdue_holds_expire_and_others_stay(valkey: redis.asyncio.Redis) -> None:
@@ -90,7 +90,7 @@ async def test_two_sweepers_charge_once(valkey: redis.asyncio.Redis) -> None:
     await overdue(bank, 20)
     sweepers = [Sweeper(bank.ledger.reservations, bank.accounts) for _ in range(2)]
     await asyncio.gather(*(sweeper.sweep() for sweeper in sweepers))
-    wallet = (await bank.accounts.wallets(["acme"]))["acme"]
+    wallet = (await bank.accounts.wallets.read(["acme"]))["acme"]
     assert wallet.held_nano == 0
     assert wallet.settled_nano == 20 * 10 * 2
 
@@ -142,7 +142,7 @@ async def test_wallets_whose_time_has_come_are_swept_although_nobody_uses_them(
     await bank.operator.grant("later", "long", 5, expires_at_ms=now_ms + 600_000)
     sweeper = Sweeper(bank.ledger.reservations, bank.accounts)
     assert await sweeper.sweep_wallets() >= 1
-    wallets = await bank.accounts.wallets(["acme", "idle", "later"])
+    wallets = await bank.accounts.wallets.read(["acme", "idle", "later"])
     assert [wallets[name].expired_nano for name in ("acme", "idle", "later")] == [5, 0, 0]
     assert await sweeper.sweep_wallets() == 0
 
@@ -150,7 +150,7 @@ async def test_wallets_whose_time_has_come_are_swept_although_nobody_uses_them(
 async def test_a_walk_over_many_wallets_sweeps_those_that_are_due_wherever_they_lie(
     valkey: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accounts, "_PAGE", 3)
+    monkeypatch.setattr(wallet_reader, "PAGE", 3)
     bank = Bank(valkey)
     now_ms = await bank.accounts.now_ms()
     bank.now_ms = now_ms - 10_000
@@ -160,13 +160,13 @@ async def test_a_walk_over_many_wallets_sweeps_those_that_are_due_wherever_they_
     due = set(names[::7])
     for name in due:
         await bank.operator.grant(name, "short", 5, expires_at_ms=now_ms - 5_000)
-    await valkey.sadd(bank.accounts.keys.customers(0), "listed-without-a-wallet")
+    await valkey.sadd(bank.accounts.names.customers(0), "listed-without-a-wallet")
     bank.now_ms = 0
-    found = [name async for page in bank.accounts.due_wallets() for name in page]
+    found = [name async for page in bank.accounts.wallets.due() for name in page]
     assert set(found) == due
     sweeper = Sweeper(bank.ledger.reservations, bank.accounts)
     assert await sweeper.sweep_wallets() == len(found)
-    wallets = await bank.accounts.wallets(names)
+    wallets = await bank.accounts.wallets.read(names)
     assert {name for name in names if wallets[name].expired_nano} == due
     assert await sweeper.sweep_wallets() == 0
 
@@ -236,7 +236,7 @@ async def test_a_shard_that_takes_nothing_does_not_keep_the_others_from_ending(
     assert await bank.operator.freeze(0, Place(1, 1000))
     sweeper = Sweeper(bank.ledger.reservations, bank.accounts)
     assert [await sweeper.sweep(), await sweeper.sweep()] == [0, 2]
-    wallets = await bank.accounts.wallets([shut, other])
+    wallets = await bank.accounts.wallets.read([shut, other])
     assert (wallets[shut].open_reservations, wallets[other].open_reservations) == (4, 0)
     monkeypatch.setattr(module, "SHUT_S", 0.0)
     sweeper = Sweeper(bank.ledger.reservations, bank.accounts)
@@ -257,5 +257,5 @@ async def test_wallets_of_a_shard_that_takes_nothing_are_left_out(
     bank.now_ms = 0
     assert await bank.operator.freeze(0, Place(1, 1000))
     assert await Sweeper(bank.ledger.reservations, bank.accounts).sweep_wallets() == 2
-    wallets = await bank.accounts.wallets([shards[0], shards[3]])
+    wallets = await bank.accounts.wallets.read([shards[0], shards[3]])
     assert [wallets[shards[n]].expired_nano for n in (0, 3)] == [0, 5]

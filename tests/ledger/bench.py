@@ -9,7 +9,8 @@ import redis.asyncio
 from gateway.domain.limits import Limit
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account, Denied, Extended, Hold, Settled
-from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.accounts import AccountStore
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.scripts import Script
 from gateway.ledger.codec.records import DueReservation, Reservation, Wallet
 from gateway.ledger.identities import Difference, check_identities
@@ -129,10 +130,10 @@ class Bench:
         return await self.ledger.expire(DueReservation(0, rid, self.account))
 
     async def wallet(self) -> Wallet:
-        return (await self.store.wallets(["acme"]))["acme"]
+        return (await self.store.wallets.read(["acme"]))["acme"]
 
     async def reservation(self, rid: str = "r1") -> Reservation:
-        record = await self.store.reservation("acme", rid)
+        record = await self.store.holds.reservation("acme", rid)
         assert isinstance(record, Reservation)
         return record
 

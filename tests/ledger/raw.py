@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 import redis.asyncio
 
-from gateway.ledger.accounts import RedisRunner
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.scripts import load_scripts
 from tests.ledger.bench import NOON_MS
 

@@ -8,9 +8,12 @@ import redis.asyncio
 from gateway.domain.limits import Limit
 from gateway.domain.pricing import compile_prices, per_unit
 from gateway.domain.reservation import Key
-from gateway.ledger.accounts import AccountStore, OtherLedger, PricesChanged, RedisRunner
+from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerRefusal, LedgerUnavailable
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.scripts import load_scripts
+from gateway.ledger.creation import OtherLedger
+from gateway.ledger.prices import PricesChanged
 from tests.ledger.bench import Bench
 from tests.support.loose_ledger import LooseLedger
 
@@ -30,20 +33,20 @@ def ledger(valkey: redis.asyncio.Redis) -> LooseLedger:
 async def test_the_number_of_shards_is_fixed_at_creation(
     valkey: redis.asyncio.Redis, store: AccountStore
 ) -> None:
-    await store.create()
-    await store.create()
+    await store.creation.record()
+    await store.creation.record()
     with pytest.raises(OtherLedger, match="with 4 shards, not 64; set"):
-        await AccountStore(valkey).create()
-    await AccountStore(valkey, namespace="other").create()
+        await AccountStore(valkey).creation.record()
+    await AccountStore(valkey, namespace="other").creation.record()
 
 
 async def test_another_layout_is_refused(valkey: redis.asyncio.Redis, store: AccountStore) -> None:
-    await store.create()
+    await store.creation.record()
     wrote = valkey.hset("{cg}:creation", "layout", "2")
     assert not isinstance(wrote, int)
     await wrote
     with pytest.raises(OtherLedger, match="layout 2"):
-        await store.create()
+        await store.creation.record()
 
 
 async def test_customers_and_wallets_are_listed(store: AccountStore, ledger: LooseLedger) -> None:
@@ -51,12 +54,12 @@ async def test_customers_and_wallets_are_listed(store: AccountStore, ledger: Loo
     for name in names:
         await ledger.account(name, account_rev=3)
     await ledger.grant("c4", "g1", 5)
-    assert await store.customers() == names
-    wallets = await store.wallets([*names, "nobody"])
+    assert await store.wallets.customers() == names
+    wallets = await store.wallets.read([*names, "nobody"])
     assert set(wallets) == set(names)
     assert wallets["c4"].balance_nano(await store.now_ms()) == 5
-    assert await store.account_rev("c4") == 3
-    assert await store.account_rev("nobody") is None
+    assert await store.wallets.account_rev("c4") == 3
+    assert await store.wallets.account_rev("nobody") is None
 
 
 async def test_open_holds_are_listed_soonest_first(valkey: redis.asyncio.Redis) -> None:
@@ -64,10 +67,10 @@ async def test_open_holds_are_listed_soonest_first(valkey: redis.asyncio.Redis) 
     await bench.held("late", 10, ttl_ms=90_000)
     await bench.held("soon", 20)
     await bench.settle("gone", 1)
-    holds = await bench.store.open_holds()
+    holds = await bench.store.holds.open_holds()
     assert [hold.reservation_id for hold in holds] == ["soon", "late"]
-    assert await bench.store.open_holds("acme") == holds
-    assert await bench.store.open_holds("other") == []
+    assert await bench.store.holds.open_holds("acme") == holds
+    assert await bench.store.holds.open_holds("other") == []
 
 
 async def test_due_reservations_are_bounded_and_expire(valkey: redis.asyncio.Redis) -> None:
@@ -77,17 +80,17 @@ async def test_due_reservations_are_bounded_and_expire(valkey: redis.asyncio.Red
     await bench.settle("r6", 1)
     await valkey.zadd("{cg:0}:due", {"stray": 1})
     bench.now += 60_000
-    due = await bench.store.due_reservations(limit=4)
+    due = await bench.store.holds.due(limit=4)
     assert len(due) == 4
     outcomes = [await bench.ledger.expire(reservation) for reservation in due]
     assert sum(outcome is None for outcome in outcomes) == 1  # the stray one is struck off
-    rest = await bench.store.due_reservations()
+    rest = await bench.store.holds.due()
     assert len(rest) == 3
     for reservation in rest:
         expired = await bench.ledger.expire(reservation)
         assert expired is not None
         assert expired.charged_nano == 3
-    assert await bench.store.due_reservations() == []
+    assert await bench.store.holds.due() == []
     assert await bench.differences() == []
 
 
@@ -95,22 +98,22 @@ async def test_a_revoked_key_is_gone_and_its_account_stale(
     store: AccountStore, ledger: LooseLedger
 ) -> None:
     await ledger.account("acme", account_rev=1)
-    await store.add_key("d1", "k1", "acme", "team")
-    await store.add_key("d2", "k2", "acme")
-    assert await store.find_key("d1") == Key("k1", "acme", "team")
+    await store.keys.add("d1", "k1", "acme", "team")
+    await store.keys.add("d2", "k2", "acme")
+    assert await store.keys.find("d1") == Key("k1", "acme", "team")
     with pytest.raises(ValueError, match="k1 already"):
-        await store.add_key("d3", "k1", "acme")
+        await store.keys.add("d3", "k1", "acme")
     with pytest.raises(ValueError, match="in the directory"):
-        await store.add_key("d1", "k3", "acme")
-    revoked = await store.revoke_key(ledger.wallets, "k1")
+        await store.keys.add("d1", "k3", "acme")
+    revoked = await store.keys.revoke(ledger.wallets, "k1")
     assert revoked is not None
     assert revoked.revoked_at_ms is not None
-    assert await store.find_key("d1") is None
-    assert await store.account_rev("acme") == 2
-    assert [key.key_id for key in await store.list_keys("acme")] == ["k1", "k2"]
-    assert await store.list_keys("other") == []
-    assert await store.revoke_key(ledger.wallets, "nobody") is None
-    again = await store.revoke_key(ledger.wallets, "k1")
+    assert await store.keys.find("d1") is None
+    assert await store.wallets.account_rev("acme") == 2
+    assert [key.key_id for key in await store.keys.entries("acme")] == ["k1", "k2"]
+    assert await store.keys.entries("other") == []
+    assert await store.keys.revoke(ledger.wallets, "nobody") is None
+    again = await store.keys.revoke(ledger.wallets, "k1")
     assert again == revoked
 
 
@@ -118,17 +121,17 @@ async def test_a_price_version_is_put_once(
     valkey: redis.asyncio.Redis, store: AccountStore
 ) -> None:
     table = compile_prices({"input": 1500, "output": 7}, {"input": 3})
-    await store.put_prices([table])
-    await store.put_prices([table, compile_prices({"input": 1})])
-    await store.put_prices([])
-    assert await store.prices(table.price_version) == (
+    await store.prices.put([table])
+    await store.prices.put([table, compile_prices({"input": 1})])
+    await store.prices.put([])
+    assert await store.prices.find(table.price_version) == (
         {"input": per_unit("input", 1500), "output": per_unit("output", 7)},
         {"input": 3, "output": 0},
     )
-    assert await store.prices("p_unknown") is None
+    assert await store.prices.find("p_unknown") is None
     await valkey.hset("{cg}:prices", table.price_version, b"other")
     with pytest.raises(PricesChanged):
-        await store.put_prices([table])
+        await store.prices.put([table])
 
 
 async def test_refusals_name_the_word(ledger: LooseLedger) -> None:
@@ -157,7 +160,7 @@ async def test_the_runner_says_when_the_outcome_is_unknown() -> None:
         await RedisRunner(nowhere).run(load_scripts()["ack"], [b"k", b"l"], [b""])
     assert lost.value.unknown
     with pytest.raises(LedgerUnavailable):
-        await AccountStore(nowhere).customers()
+        await AccountStore(nowhere).wallets.customers()
 
 
 HEADER = struct.Struct("<BBBBBBBB14d")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from gateway.ledger.accounts import RedisRunner
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.scripts import load_scripts
 from tests.ledger.raw import NAMES, ROW, Raw, rows, vector
 

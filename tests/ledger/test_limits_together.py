@@ -12,7 +12,8 @@ import redis.asyncio
 
 from gateway.domain.limits import Limit, Measure, Scope, Window
 from gateway.domain.reservation import Account, Denied, Hold
-from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.accounts import AccountStore
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.records import read_scope, read_wallet
 from gateway.ledger.identities import check_identities
 from gateway.ledger.standing import counted_in
@@ -90,7 +91,7 @@ async def test_callers_at_once_never_pass_a_ceiling(
 
     async def counted() -> tuple[int, int]:
         """Used and held, as the record of the limit's scope has it."""
-        record: Any = await valkey.get(counted_in(store.keys, accounts[0])[limit.counts_in])
+        record: Any = await valkey.get(counted_in(store.names, accounts[0])[limit.counts_in])
         counters = read_scope(record) if limit.counts_in else read_wallet(record).counters
         (counter,) = counters
         return counter.used, counter.held

@@ -14,9 +14,9 @@ from gateway.domain.limits import Limit
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account, Denied, Extended, Hold, Settled
-from gateway.ledger.accounts import RedisRunner
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.client.scripts import Script
 from gateway.ledger.codec.records import Ended, read_scope
@@ -225,7 +225,7 @@ async def test_an_expiry_charges_the_checkpoint_at_the_deadline(bench: Bench) ->
     bench.now += 59_999
     assert await bench.expire("r1") is None
     bench.now += 1
-    (due,) = await bench.store.due_reservations()  # by the server's clock it is long due
+    (due,) = await bench.store.holds.due()  # by the server's clock it is long due
     expired = await bench.ledger.expire(due)
     assert expired == Settled("expired", 20, 980, "r1:expired", replayed=False)
     stamp = (await bench.stamps())[-1]
@@ -678,7 +678,7 @@ async def test_ended_records_say_what_they_were(bench: Bench) -> None:
     await bench.held("r1", 100, floor=20)
     bench.now += 60_000
     await bench.expire("r1")
-    ended = await bench.store.reservation("acme", "r1")
+    ended = await bench.store.holds.reservation("acme", "r1")
     assert isinstance(ended, Ended)
     assert (ended.outcome, ended.charged_nano, ended.held_nano) == ("expired", 20, 100)
     assert (ended.epoch, ended.seq, ended.allocations) == (1, 2, ((1, 20),))

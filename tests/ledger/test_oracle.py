@@ -152,7 +152,7 @@ class Compared:
             number: (a.amount, a.start, a.end, a.grant, a.carry)
             for number, a in expected.allowances.items()
         }
-        holds = await self.walk.store.open_holds(name)
+        holds = await self.walk.store.holds.open_holds(name)
         assert {hold.reservation_id for hold in holds} == {
             rid for rid, hold in self.model.holds.items() if hold.customer == name
         }

@@ -326,7 +326,7 @@ async def test_a_late_settle_takes_up_what_its_expiry_credited(
     await meter.hold("r1", 200, floor=10)
     meter.bench.now += 60_000
     await meter.bench.expire("r1")  # 110 × 4 = 440: 560 credited
-    ended = await meter.bench.store.reservation("acme", "r1")
+    ended = await meter.bench.store.holds.reservation("acme", "r1")
     assert isinstance(ended, Ended)
     assert (ended.charged_nano, ended.quantities) == (0, (10,))
     late = await meter.settle("r1", units)

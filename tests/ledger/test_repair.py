@@ -347,7 +347,9 @@ async def test_limits_stop_holding_what_the_store_says_has_ended(shop: Shop) -> 
     done = await shop.reopen()
     assert done is not None
     assert done.uncounted == set()
-    [standing] = await shop.bench.store.standings([Account("acme", "k1", 0, 1, limits=(limit,))])
+    [standing] = await shop.bench.store.wallets.standings(
+        [Account("acme", "k1", 0, 1, limits=(limit,))]
+    )
     assert (standing.used, standing.held) == (30, 50)
 
 

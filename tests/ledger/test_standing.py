@@ -24,7 +24,7 @@ async def bench(valkey: redis.asyncio.Redis) -> Bench:
 
 
 async def stand(bench: Bench, at_ms: int) -> dict[Limit, Standing]:
-    keys = counted_in(bench.store.keys, bench.account)
+    keys = counted_in(bench.store.names, bench.account)
     records = [await bench.client.get(key) for key in keys]
     standings = standings_of(bench.account, records, at_ms)
     assert len({standing.limit for standing in standings}) == len(standings)
@@ -73,7 +73,7 @@ async def test_a_rolling_limit_ages_by_itself(bench: Bench) -> None:
 
 async def test_the_store_tells_what_several_accounts_share_once(bench: Bench) -> None:
     other = Account("acme", "k2", 0, 1, "team", limits=(ROLLING, DAY, RUNNING))
-    standings = await bench.store.standings([bench.account, other])
+    standings = await bench.store.wallets.standings([bench.account, other])
     named = [(standing.limit.scope, standing.of) for standing in standings]
     assert sorted(named) == [
         ("customer", "acme"), ("key", "k1"), ("key", "k2"), ("model", "dear"), ("project", "team"),
@@ -104,7 +104,7 @@ async def test_a_ring_that_does_not_add_up_is_a_difference(bench: Bench) -> None
     await bench.held("r2", 1)
     assert await bench.differences() == []
     wallet = await bench.wallet()
-    holds = await bench.store.open_holds()
+    holds = await bench.store.holds.open_holds()
     ring = ROLLING.counter_id
     slot = (0, 1)
     for slots, in_slots, expected in (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from gateway.ledger.accounts import RedisRunner
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.scripts import Prelude, Script, load_scripts, lua_folder, read_prelude
 from tests.ledger.raw import NAMES, Raw, limit, vector
 

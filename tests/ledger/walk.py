@@ -16,8 +16,9 @@ from gateway.domain.limits import Limit, Window
 from gateway.domain.pricing import PriceTable, Rate, Tier, compile_prices, per_unit
 from gateway.domain.reservation import Account, Denied, Hold, Settled
 from gateway.domain.signals import SignalRules, TopUp, Velocity
-from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerRefusal, TooOld
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.operations import CATEGORIES, CATEGORY_NUMBERS, GrantTerms
 from gateway.ledger.codec.records import DueReservation
 from tests.ledger.model import Model
@@ -530,7 +531,7 @@ class Walk:
 
         async def real() -> Answer:
             nonlocal due
-            due = self.now >= (await self.store.wallets([customer]))[customer].sweep_at_ms
+            due = self.now >= (await self.store.wallets.read([customer]))[customer].sweep_at_ms
             swept = await ledger.sweep(customer)
             return swept.entries, swept.balance_nano
 
@@ -558,7 +559,7 @@ class Walk:
 
         async def known() -> Answer:
             answer = await _worded(real)()
-            rev = (await self.store.wallets([customer]))[customer].account_rev
+            rev = (await self.store.wallets.read([customer]))[customer].account_rev
             self.accounts[customer] = _at_revision(self.accounts[customer], rev)
             return answer[0], 0
 

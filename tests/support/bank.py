@@ -8,8 +8,9 @@ from msgpack import packb
 
 from gateway.domain.pricing import PriceTable, compile_prices
 from gateway.domain.reservation import Account, Hold, Settled, shard_of
-from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.accounts import AccountStore
 from gateway.ledger.audit import Audit
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.records import DueReservation
 from gateway.ledger.outbox import Outbox
 from tests.support.loose_ledger import LooseLedger
@@ -36,13 +37,13 @@ class Bank:
         self.ledger = LooseLedger(runner, clock_ms=clock, **names)
         self.operator = self.ledger
         self.accounts = AccountStore(self.client, **names)
-        self.audit = Audit(self.client, self.accounts.keys)
+        self.audit = Audit(self.client, self.accounts.names)
         self.outbox = Outbox(self.client, self.shards)
         self._known: dict[str, Account] = {}
 
     async def open(self, customer_id: str, granted: int = 10) -> Account:
         """A customer with a paid grant called "purchase"."""
-        await self.accounts.put_prices([self.prices])
+        await self.accounts.prices.put([self.prices])
         await self.operator.account(customer_id, account_rev=1)
         if granted:
             await self.operator.grant(

@@ -24,8 +24,9 @@ from gateway.app.sync import sync_accounts
 from gateway.domain.delivery import START, DeadLetter
 from gateway.domain.events import Event
 from gateway.flow.reservation.live import LiveReservations
-from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.outbox import Outbox
 from gateway.settings import Settings, load_settings
@@ -141,11 +142,11 @@ class Gate:
 
     async def held_nano(self, customer_id: str = "acme") -> int:
         """What the customer's wallet holds now."""
-        return (await self.store.wallets([customer_id]))[customer_id].held_nano
+        return (await self.store.wallets.read([customer_id]))[customer_id].held_nano
 
     async def settled_nano(self, customer_id: str = "acme") -> int:
         """What the customer's wallet has been charged in all."""
-        return (await self.store.wallets([customer_id]))[customer_id].settled_nano
+        return (await self.store.wallets.read([customer_id]))[customer_id].settled_nano
 
 
 @asynccontextmanager

@@ -25,7 +25,6 @@ TOO_LONG: Final = {
     "gateway/exporter/sinks/sqlite_reader.py": "all queries on the store in one class",
     "gateway/flow/authentication.py": "keys and trusted headers in one class",
     "gateway/flow/reservation/growth.py": "two lines over",
-    "gateway/ledger/accounts.py": "accounts, keys, holds and prices in one store",
     "gateway/ledger/client/embedded.py": "starting and watching the embedded server",
     "gateway/ledger/codec/records.py": "the value of every record, and its reading",
     "gateway/ledger/journal.py": "writing and replaying in one file",

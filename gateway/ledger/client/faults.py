@@ -6,6 +6,8 @@ the keys it met, and may have left a part of its writes behind (Redis does not r
 raised as `LedgerBug`, never retried.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from redis.exceptions import (
@@ -16,6 +18,7 @@ from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
 )
 
@@ -83,3 +86,15 @@ def explain(error: Exception, script_name: str) -> LedgerUnavailable | LedgerBug
     if meaning is not None:
         return LedgerUnavailable(f"the ledger's server {meaning} ({word})", code=word)
     return LedgerBug(f"script {script_name} failed: {str(error)[:300]}")
+
+
+@contextmanager
+def unavailable() -> Iterator[None]:
+    """Say LedgerUnavailable for whatever redis-py raises, with the server's own refusal if it is one."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        refusal = refusal_of(error)
+        raise refusal or LedgerUnavailable(
+            f"the ledger cannot be read: {type(error).__name__}"
+        ) from error

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import redis.asyncio
 
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.outbox import unavailable
+from gateway.ledger.client.faults import unavailable
 
 TroubleWord = Literal[
     "ledger_unreachable",

@@ -10,8 +10,8 @@ from typing import Any, Final
 import redis.asyncio
 from redis.exceptions import NoPermissionError, ResponseError
 
+from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.key_names import Keys
-from gateway.ledger.outbox import unavailable
 
 _NO_SHA: Final = "0" * 40
 

@@ -9,7 +9,7 @@ from gateway.domain.reservation import Account, shard_of
 class Keys:
     """Key names under one namespace.
 
-    shard_count: fixed when the ledger is created (`accounts.py` checks it)
+    shard_count: fixed when the ledger is created (`creation.py` checks it)
     """
 
     namespace: str = "cg"

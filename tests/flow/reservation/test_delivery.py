@@ -202,12 +202,12 @@ async def test_running_holds_are_extended_when_they_are_due_and_no_more(
     monkeypatch.setattr(live, "LOOK_EVERY_S", 0.01)
     often = await desk.run(checkpoint_interval_ms=100)
     seldom = await desk.run(checkpoint_interval_ms=600_000)
-    before = {hold.reservation_id: hold for hold in await desk.store.open_holds("acme")}
+    before = {hold.reservation_id: hold for hold in await desk.store.holds.open_holds("acme")}
     beating = asyncio.create_task(desk.live.keep_alive())
     await until(lambda: desk.wire.calls.count("extend") >= 2)
     beating.cancel()
     await desk.delivery.drain(5)
-    after = {hold.reservation_id: hold for hold in await desk.store.open_holds("acme")}
+    after = {hold.reservation_id: hold for hold in await desk.store.holds.open_holds("acme")}
     often_id, seldom_id = often.hold.reservation_id, seldom.hold.reservation_id
     assert after[often_id].reservation.deadline_ms > before[often_id].reservation.deadline_ms
     assert after[seldom_id].reservation.extend_no == 0

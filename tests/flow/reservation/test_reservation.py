@@ -311,7 +311,7 @@ async def test_an_answer_that_passes_its_maximum_is_cut_where_nobody_can_pay(
 
 async def drain_wallet(desk: Desk, left_output: int) -> None:
     """Spend all but what this many output tokens cost."""
-    wallet = (await desk.store.wallets(["acme"]))["acme"]
+    wallet = (await desk.store.wallets.read(["acme"]))["acme"]
     over = wallet.available_nano(1 << 62) - left_output * 5500 // 1000
     await desk.bank.operator.adjust("acme", f"less-{over}", -over, corrects=None, reason="test")
 
@@ -440,7 +440,7 @@ async def test_each_checkpoint_is_what_an_expiry_charges(desk: Desk) -> None:
     run = await desk.run()
     run.facts.counted_output = 25
     await settled_extend(run)
-    [hold] = await desk.store.open_holds("acme")
+    [hold] = await desk.store.holds.open_holds("acme")
     assert hold.reservation.checkpoint == {"input": 10, "output": 25}
     run.resolve()
 
@@ -462,7 +462,7 @@ async def test_the_ledger_is_never_left_without_an_end(desk: Desk) -> None:
 
 async def hold_rest(desk: Desk, left_output: int) -> Hold:
     """Another request holds all but what this many output tokens cost."""
-    wallet = (await desk.store.wallets(["acme"]))["acme"]
+    wallet = (await desk.store.wallets.read(["acme"]))["acme"]
     over = wallet.available_nano(1 << 62) - left_output * 5500 // 1000
     prices = compile_prices({"input": 1000})
     vector = prices.vector({"input": over})

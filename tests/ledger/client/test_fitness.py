@@ -17,11 +17,12 @@ from redis.exceptions import (
 )
 
 from gateway.ledger import changes
-from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import refusal_of
 from gateway.ledger.client.fitness import find_trouble, read_trouble
+from gateway.ledger.client.redis_runner import RedisRunner
 from tests.ledger.servers import OwnServer, server
 from tests.support.loose_ledger import LooseLedger
 
@@ -100,7 +101,7 @@ async def test_full_memory_refuses_a_read_s_neighbour_by_its_own_word(
     await admin.config_set("maxmemory", "1mb")
     store = AccountStore(admin, shard_count=4)
     with pytest.raises(LedgerUnavailable, match=r"out of memory \(OOM\)"):
-        await store.add_key("d" * 64, "k1", "acme")
+        await store.keys.add("d" * 64, "k1", "acme")
     trouble = await find_trouble(admin)
     assert trouble is not None
     assert trouble.word == "ledger_out_of_memory"

@@ -28,7 +28,7 @@ async def test_a_running_gate_takes_over_what_another_has_put_in_force(
         own = gate.settings.price_draft()
         assert await version_charged(gate) == own.book.models["small"]
         draft = Draft(Book({"small": version}), frozenset(), frozenset(), {version: price})
-        books = gate.store.price_books()
+        books = gate.store.books
         taken = await books.apply(draft)
         _, now_ms = await books.schedule()
         await asyncio.sleep((taken.from_ms - now_ms) / 1000 + ASK_EVERY_S)

@@ -91,7 +91,7 @@ async def test_a_gate_needs_no_more_than_that(own: OwnServer, tmp_path: Path, si
     assert not {"CLIENT", "CONFIG"} & NAMES
     async with running_gate(tmp_path, own.socket, sim.url, ledger_url=url, empty=False) as gate:
         assert (await gate.chat("hi\nsim: tokens=3")).status_code == 200
-        await gate.store.add_key("d" * 64, "k1", "acme")
+        await gate.store.keys.add("d" * 64, "k1", "acme")
         await gate.ledger.account("acme", account_rev=2, frozen=True)
         assert (await gate.chat("hi\nsim: tokens=3")).status_code == 402
         assert len(await gate.events()) == 1

@@ -13,8 +13,9 @@ from gateway.domain.delivery import Place
 from gateway.exporter.sink import Batch
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
-from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable, ShardClosed
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.outbox import Outbox
 from tests.support.loose_ledger import LooseLedger
 
@@ -76,7 +77,7 @@ async def test_an_unknown_key_is_no_bad_key_while_entries_are_lost(
     valkey: redis.asyncio.Redis,
 ) -> None:
     store = AccountStore(valkey, shard_count=4)
-    await store.create()
+    await store.creation.record()
     closed: set[int] = set()
     directory = KeyDirectory(store, lambda: frozenset(closed))
     assert await directory.find_key("d" * 64) is None

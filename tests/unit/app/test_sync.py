@@ -11,8 +11,9 @@ from structlog.testing import capture_logs
 
 from gateway.app.roles import CannotServe
 from gateway.app.sync import sync_accounts
-from gateway.ledger.accounts import AccountStore, RedisRunner
+from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.wallets import MAX_ALLOWANCES, MAX_GRANTS, Wallets
 from gateway.settings import Settings, load_settings
 from tests.support.gate import SHARDS, gate_config
@@ -42,7 +43,7 @@ class Office:
         await sync_accounts(self.settings(customers, **changes), self.ledger.wallets, self.store)
 
     async def wallet(self, customer_id: str = "acme") -> Any:
-        return (await self.store.wallets([customer_id]))[customer_id]
+        return (await self.store.wallets.read([customer_id]))[customer_id]
 
     async def everything(self) -> dict[bytes, bytes]:
         """The whole ledger, save price versions: they are kept before any book names them."""
@@ -159,15 +160,15 @@ async def test_a_wallet_takes_as_many_grants_as_the_ledger_does(office: Office) 
 
 async def test_a_frozen_shard_is_left_alone_and_the_others_are_written(office: Office) -> None:
     await office.sync({"acme": {}})
-    shard = office.store.keys.shard_of("acme")
-    meta = office.store.keys.meta(shard)
+    shard = office.store.names.shard_of("acme")
+    meta = office.store.names.meta(shard)
     record = bytearray(await office.store._client.get(meta))
     record[1] = 1
     await office.store._client.set(meta, bytes(record))
     names = ["b", "c", "d", "e", "f"]
-    shut = {name for name in names if office.store.keys.shard_of(name) == shard}
+    shut = {name for name in names if office.store.names.shard_of(name) == shard}
     await office.sync({"acme": {"credit_limit": "9.00"}, **{name: {} for name in names}})
-    wallets = await office.store.wallets(["acme", *names])
+    wallets = await office.store.wallets.read(["acme", *names])
     assert wallets["acme"].credit_limit_nano == 0
     assert set(wallets) == {"acme", *names} - shut
     assert len(shut) < len(names), "some customers are in other shards"
@@ -175,7 +176,7 @@ async def test_a_frozen_shard_is_left_alone_and_the_others_are_written(office: O
 
 async def test_prices_are_written_last(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     await office.sync({"acme": {}})
-    before = await office.store.price_books().schedule()
+    before = await office.store.books.schedule()
 
     async def fail(*_: Any, **__: Any) -> Any:
         raise LedgerUnavailable("gone")
@@ -187,7 +188,7 @@ async def test_prices_are_written_last(office: Office, monkeypatch: pytest.Monke
             prices={"auto_apply": True},
             models={"small": priced("200.00"), "dear": priced("200.00")},
         )
-    assert (await office.store.price_books().schedule())[0] == before[0]
+    assert (await office.store.books.schedule())[0] == before[0]
 
 
 async def test_a_grant_whose_time_was_over_is_left_out(office: Office) -> None:
@@ -248,7 +249,7 @@ async def test_every_price_version_is_kept(office: Office) -> None:
     settings = office.settings({"acme": {}})
     await sync_accounts(settings, office.ledger.wallets, office.store)
     version = settings.models["small"].price_table("small").price_version
-    kept = await office.store.prices(version)
+    kept = await office.store.prices.find(version)
     assert kept is not None
     assert kept[0]["output"].dearest_pico == 4_000_000
 

@@ -20,7 +20,7 @@ async def begin_stream(gate: Gate) -> tuple[asyncio.Task[httpx.Response], str]:
     """A stream of 40 tokens in about two seconds, and the id of its request once it holds."""
     running = asyncio.create_task(gate.chat(SLOW_STREAM, stream=True))
     deadline = time.monotonic() + 10
-    while not (holds := await gate.store.open_holds("acme")):
+    while not (holds := await gate.store.holds.open_holds("acme")):
         assert time.monotonic() < deadline, "no hold appeared"
         await asyncio.sleep(0.01)
     return running, holds[0].reservation_id
@@ -118,7 +118,7 @@ async def test_a_worker_that_extends_meanwhile_does_not_keep_the_hold(
     ended = await release_by_hand(bank.ledger.reservations, shard, "r1", as_read)
     assert ended is not None
     assert (ended.outcome, ended.charged_nano) == ("expired", 0)
-    wallet = (await bank.accounts.wallets(["acme"]))["acme"]
+    wallet = (await bank.accounts.wallets.read(["acme"]))["acme"]
     assert (wallet.held_nano, wallet.open_reservations) == (0, 0)
 
 
@@ -134,6 +134,6 @@ async def test_a_hold_that_settles_meanwhile_stays_settled(valkey: redis.asyncio
     ended = await release_by_hand(bank.ledger.reservations, shard, "r1", as_read)
     assert ended is not None
     assert (ended.outcome, ended.charged_nano) == ("settled", settled.charged_nano)
-    record = await bank.accounts.reservation("acme", "r1")
+    record = await bank.accounts.holds.reservation("acme", "r1")
     assert isinstance(record, Ended)
     assert record.outcome == "settled"

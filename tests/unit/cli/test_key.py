@@ -39,7 +39,7 @@ async def test_the_key_is_printed_alone_so_that_it_can_be_piped(gate: Gate, desk
 async def test_only_the_hash_is_kept(gate: Gate, desk: Desk) -> None:
     made = await desk.ask("key", "create", "acme")
     assert made["sha256"] == digest(made["key"])
-    [stored] = await gate.store.list_keys()
+    [stored] = await gate.store.keys.entries()
     assert stored.digest == made["sha256"]
     listed = (await desk.run("key", "list", "--json")).out
     assert made["key"] not in listed
@@ -116,7 +116,7 @@ async def test_names_that_the_configuration_could_not_have_are_usage_errors(
     said = await desk.run("key", "create", "acme", option, "a b")
     assert said.code == 2
     assert "'a b' is not a name" in said.err
-    assert await gate.store.list_keys() == []
+    assert await gate.store.keys.entries() == []
 
 
 async def test_where_gates_take_no_keys_none_is_made(
@@ -127,4 +127,4 @@ async def test_where_gates_take_no_keys_none_is_made(
     async with running_gate(tmp_path, valkey_socket, sim.url, auth=auth) as gate:
         desk = Desk(tmp_path / "gateway.yaml")
         assert "API keys are disabled" in await desk.refused("key", "create", "acme")
-        assert await gate.store.list_keys() == []
+        assert await gate.store.keys.entries() == []

@@ -165,7 +165,7 @@ async def test_an_emptied_ledger_says_503_to_all_keys_and_comes_back_from_the_st
 ) -> None:
     made = {"authorization": "Bearer sk-made"}
     async with running_gate(tmp_path, own.socket, sim.url) as gate, exporting(gate):
-        await gate.store.add_key(digest("sk-made"), "k-made", "acme")
+        await gate.store.keys.add(digest("sk-made"), "k-made", "acme")
         assert (await gate.client.get("/v1/models", headers=made)).status_code == 200
         await spend(gate, 3)
         settled = await gate.settled_nano()
@@ -186,7 +186,7 @@ async def test_an_emptied_ledger_says_503_to_all_keys_and_comes_back_from_the_st
         reopened = await desk.run("ledger", "reopen")
         assert (reopened.code, "no drift" in reopened.out) == (0, True), reopened
         assert await gate.settled_nano() == settled
-        wallet = (await gate.store.wallets(["acme"]))["acme"]
+        wallet = (await gate.store.wallets.read(["acme"]))["acme"]
         assert wallet.granted_nano == 10_000_000_000, "a starting grant is given once"
         await until(lambda: answers_200(gate))
 

@@ -135,7 +135,7 @@ class Charged:
 
 
 async def charged(gate: Gate) -> Charged:
-    wallets = await gate.store.wallets(["acme", "other"])
+    wallets = await gate.store.wallets.read(["acme", "other"])
     lines: dict[tuple[str, str], int] = {}
     for name in wallets:
         for event in await gate.events(name):

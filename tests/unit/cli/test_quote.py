@@ -40,11 +40,11 @@ async def test_the_hold_of_a_stream_may_grow_to_what_it_could_cost(gate: Gate, d
 
 
 async def test_it_holds_and_writes_nothing(gate: Gate, desk: Desk) -> None:
-    before = await gate.store.wallets(["acme", "broke"])
+    before = await gate.store.wallets.read(["acme", "broke"])
     await desk.ask("quote", "acme", stdin=chat())
     await desk.ask("quote", "broke", stdin=chat())
-    assert await gate.store.wallets(["acme", "broke"]) == before
-    assert await gate.store.open_holds() == []
+    assert await gate.store.wallets.read(["acme", "broke"]) == before
+    assert await gate.store.holds.open_holds() == []
 
 
 async def test_a_customer_that_cannot_pay_is_said_to_be_refused(gate: Gate, desk: Desk) -> None:

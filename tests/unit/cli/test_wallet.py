@@ -225,7 +225,7 @@ async def test_show_tells_how_limits_stand(tmp_path: Path, valkey_socket: Path, 
     }  # fmt: skip
     async with running_gate(tmp_path, valkey_socket, sim.url, customers=customers) as gate:
         desk = Desk(tmp_path / "gateway.yaml")
-        await gate.store.add_key(digest("sk-made"), "k-made", "acme")
+        await gate.store.keys.add(digest("sk-made"), "k-made", "acme")
         await gate.chat("hi\nsim: tokens=5", max_tokens=8)
         event = await gate.one_event()
         limits = (await desk.ask("wallet", "show", "acme"))["limits"]

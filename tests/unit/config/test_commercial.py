@@ -34,7 +34,7 @@ async def charged(
     gate: Gate, *, output: int, model: str = "sim-small", key: str = "sk-demo", who: str = "acme"
 ) -> int:
     """What the customer pays, in nano-credits, for one answer of 1,000 input tokens."""
-    before = (await gate.store.wallets([who]))[who]
+    before = (await gate.store.wallets.read([who]))[who]
     body = {
         "model": model,
         "max_tokens": output,
@@ -43,7 +43,7 @@ async def charged(
     answer = await gate.post("/v1/chat/completions", body, {"authorization": f"Bearer {key}"})
     assert answer.status_code == 200, answer.text
     await gate.settle_all()
-    after = (await gate.store.wallets([who]))[who]
+    after = (await gate.store.wallets.read([who]))[who]
     return (after.settled_nano - after.adjusted_nano) - (before.settled_nano - before.adjusted_nano)
 
 
@@ -51,7 +51,7 @@ async def charged(
 async def test_prepaid_credit_is_spent_promotion_first(gate: Gate) -> None:
     # 1,000 × 0.50/M + 100 × 2.00/M
     assert await charged(gate, output=100) == 500_000 + 200_000
-    wallet = (await gate.store.wallets(["acme"]))["acme"]
+    wallet = (await gate.store.wallets.read(["acme"]))["acme"]
     remaining = {grant.category: grant.remaining_nano for grant in wallet.grants}
     assert remaining == {"promotional": 10**9 - 700_000, "paid": 20 * 10**9}
 
@@ -62,7 +62,7 @@ async def test_a_subscription_has_an_allowance_included_requests_and_overage(gat
     assert await charged(gate, output=100) == tokens
     assert await charged(gate, output=100) == tokens
     assert await charged(gate, output=100) == tokens + 10_000_000, "the third request of the month"
-    wallet = (await gate.store.wallets(["acme"]))["acme"]
+    wallet = (await gate.store.wallets.read(["acme"]))["acme"]
     (allowance,) = wallet.grants
     assert allowance.category == "allowance"
     assert allowance.remaining_nano == 20 * 10**9 - 3 * tokens - 10_000_000

@@ -10,7 +10,7 @@ import redis.asyncio
 from gateway.domain.history import PastUse
 from gateway.domain.pricebook import Book, Customer
 from gateway.domain.pricing import PriceTable, Rate, Tier, compile_prices, per_unit
-from gateway.ledger.accounts import RedisRunner
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.operations.price_plan import DAY_MS, Plan, PlanLine, Planner, lead_ms
 from tests.ledger.bench import NOON_MS
 from tests.support.loose_ledger import LooseLedger

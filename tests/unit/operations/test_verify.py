@@ -129,7 +129,7 @@ ACCOUNT = struct.Struct("<BBBBBBBBddddddddddddd")
 
 async def damage_wallet(bank: Bank, customer_id: str, index: int, by: int) -> None:
     """Change one number of an account record's header."""
-    key: Any = bank.accounts.keys.account(bank.accounts.keys.shard_of(customer_id), customer_id)
+    key: Any = bank.accounts.names.account(bank.accounts.names.shard_of(customer_id), customer_id)
     raw: Any = await bank.client.get(key)
     numbers = list(ACCOUNT.unpack_from(raw))
     numbers[index] += by
@@ -161,7 +161,7 @@ async def test_a_lifetime_sum_off_by_one_contradicts_remainders_and_events(
 
 
 async def test_a_lost_entry_of_the_outbox_is_found(busy: Bank, path: Path) -> None:
-    shard = busy.accounts.keys.shard_of("c4")
+    shard = busy.accounts.names.shard_of("c4")
     entries: Any = await busy.client.xrange(f"{{cg:{shard}}}:out")
     await busy.client.xdel(f"{{cg:{shard}}}:out", entries[0][0])
     found = said(await look(busy, path))
@@ -176,7 +176,7 @@ async def test_an_event_lost_from_the_store_is_found(busy: Bank, path: Path) -> 
     found = said(await look(busy, path))
     assert ("events", "c2") in found
     assert ("events", "waiting-2:settled") in found
-    assert ("numbering", f"shard {busy.accounts.keys.shard_of('c2')}") in found
+    assert ("numbering", f"shard {busy.accounts.names.shard_of('c2')}") in found
 
 
 async def test_a_changed_amount_in_the_store_is_found(busy: Bank, path: Path) -> None:
@@ -197,7 +197,7 @@ async def test_a_replaced_store_is_found(busy: Bank, path: Path) -> None:
 
 async def test_a_ledger_that_lost_its_tail_is_found(busy: Bank, path: Path) -> None:
     await export(busy, path)
-    shard = busy.accounts.keys.shard_of("c4")
+    shard = busy.accounts.names.shard_of("c4")
     raw: Any = await busy.client.get(f"{{cg:{shard}}}:meta")
     fields = list(struct.unpack("<BBHdddd", raw))
     fields[4] -= 1
@@ -207,19 +207,19 @@ async def test_a_ledger_that_lost_its_tail_is_found(busy: Bank, path: Path) -> N
 
 
 async def test_a_hold_without_a_deadline_is_found(busy: Bank, path: Path) -> None:
-    shard = busy.accounts.keys.shard_of("c4")
+    shard = busy.accounts.names.shard_of("c4")
     await busy.client.zrem(f"{{cg:{shard}}}:due", "pending-4")
     assert ("holds", "pending-4") in said(await look(busy, path))
 
 
 async def test_a_deadline_without_a_hold_is_found(busy: Bank, path: Path) -> None:
-    shard = busy.accounts.keys.shard_of("c4")
+    shard = busy.accounts.names.shard_of("c4")
     await busy.client.zadd(f"{{cg:{shard}}}:due", {"nobody": 1})
     assert ("records", f"shard {shard}") in said(await look(busy, path))
 
 
 async def test_a_lost_wallet_is_found(busy: Bank, path: Path) -> None:
-    shard = busy.accounts.keys.shard_of("c4")
+    shard = busy.accounts.names.shard_of("c4")
     await busy.client.delete(f"{{cg:{shard}}}:a:c4")
     found = said(await look(busy, path))
     assert ("records", f"shard {shard}") in found
@@ -227,7 +227,7 @@ async def test_a_lost_wallet_is_found(busy: Bank, path: Path) -> None:
 
 
 async def test_dead_letters_and_anomalies_are_drift(busy: Bank, path: Path) -> None:
-    shard = busy.accounts.keys.shard_of("c4")
+    shard = busy.accounts.names.shard_of("c4")
     meta: Any = await busy.client.get(f"{{cg:{shard}}}:meta")
     fields = list(struct.unpack("<BBHdddd", meta))
     fields[4] += 2

@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 async def ask(bank: Bank, path: Path, request_id: str) -> Story:
     async def rates(price_version: str) -> dict[str, Rate] | None:
-        found = await bank.accounts.prices(price_version)
+        found = await bank.accounts.prices.find(price_version)
         return found[0] if found else None
 
     async def refusal(wanted: str) -> NotedRefusal | None:

@@ -32,8 +32,8 @@ async def test_a_copied_customer_is_as_good_as_the_one_that_the_scripts_made(
     store = AccountStore(server.client, shard_count=4)
     names = places.names_of(100)
     await places.fill_customers(server, ledger.shards, names)
-    assert await store.customers() == names
-    wallets = await store.wallets(names)
+    assert await store.wallets.customers() == names
+    wallets = await store.wallets.read(names)
     assert {wallet.granted_nano for wallet in wallets.values()} == {places.CREDIT_NANO}
     assert {len(wallet.grants) for wallet in wallets.values()} == {1}
     table = prices()
@@ -54,24 +54,24 @@ async def test_a_copied_customer_is_as_good_as_the_one_that_the_scripts_made(
             reserved_at_ms=hold.reserved_at_ms,
         )
         assert settled.charged_nano == 30_000
-        after = (await store.wallets([name]))[name]
+        after = (await store.wallets.read([name]))[name]
         assert after.balance_nano(hold.reserved_at_ms) == places.CREDIT_NANO - 30_000
 
 
 async def count(server: Server, dimension: str) -> int:
     """How many there are of what this dimension is about."""
     store, client = AccountStore(server.client), server.client
-    shards = range(store.keys.shard_count)
+    shards = range(store.names.shard_count)
     if dimension == "holds":
-        return len(await store.open_holds())
+        return len(await store.holds.open_holds())
     if dimension == "backlog":
-        return sum([await client.xlen(store.keys.out(shard)) for shard in shards])
+        return sum([await client.xlen(store.names.out(shard)) for shard in shards])
     if dimension == "keys":
         return len(await client.keys("{cg:*}:k:holder:*"))
-    names = await store.customers()
+    names = await store.wallets.customers()
     if dimension == "customers":
         return len(names)
-    return len((await store.wallets(names[:1]))[names[0]].grants)
+    return len((await store.wallets.read(names[:1]))[names[0]].grants)
 
 
 @pytest.mark.parametrize("dimension", ["customers", "grants", "keys", "holds"])
@@ -96,7 +96,7 @@ async def test_all_limits_of_a_request_count(server: Server) -> None:
     await one()
     records: list[Any] = await server.client.keys("{cg:*}:[pk]:*")
     assert len(records) == 2
-    wallets = await AccountStore(server.client).wallets(["limits-1"])
+    wallets = await AccountStore(server.client).wallets.read(["limits-1"])
     assert len(wallets["limits-1"].counters) == 8
 
 

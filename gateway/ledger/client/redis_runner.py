@@ -1,0 +1,35 @@
+"""Runs scripts through a redis-py client: tests, the command line, whatever is not hot."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.faults import explain, refusal_of
+from gateway.ledger.client.scripts import Script
+
+
+class RedisRunner:
+    """A `Runner` for whatever is not on the hot path."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client: Any = client  # its stubs promise text where this client answers bytes
+
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
+        """See `Runner`. Whatever breaks the connection leaves the outcome unknown."""
+        command = (b"EVALSHA", script.sha, len(keys), *keys, *args)
+        try:
+            try:
+                reply: list[Any] = await self._client.execute_command(*command)
+            except NoScriptError:
+                await self._client.script_load(script.source)
+                reply = await self._client.execute_command(*command)
+        except ResponseError as error:
+            raise refusal_of(error) or explain(error, script.name) from error
+        except (RedisError, OSError) as error:
+            raise refusal_of(error) or LedgerUnavailable(
+                f"the ledger cannot be reached: {type(error).__name__}", unknown=True
+            ) from error
+        return reply
