@@ -17,7 +17,7 @@ from gateway.domain.money import format_amount
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerRefusal, ShardClosed
 from gateway.ledger.codec.operations import AccountTerms, NewAllowance, allowance_id
-from gateway.ledger.codec.records import Wallet
+from gateway.ledger.codec.wallet_records import Wallet
 from gateway.ledger.creation import OtherLedger
 from gateway.ledger.pricebook import Taken
 from gateway.ledger.wallets import Wallets

@@ -11,7 +11,7 @@ from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
 from gateway.cli.output import AsJson, fail, moment, out, plain, print_json, row, table
 from gateway.domain.money import format_amount
-from gateway.ledger.codec.records import Reservation
+from gateway.ledger.codec.reservation_records import Reservation
 from gateway.ledger.refusals import NotedRefusal
 from gateway.operations.documents import story_document, usage_text
 from gateway.operations.price_text import price_columns

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from gateway.domain.delivery import START, Anomaly, DeadLetter, Place
 from gateway.domain.events import Event
-from gateway.ledger.codec.records import Shard
+from gateway.ledger.codec.shard_records import Shard
 from gateway.ledger.outbox import Entry
 
 

@@ -21,7 +21,7 @@ from gateway.exporter.progress import Load, Progress
 from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable
 from gateway.exporter.tally import Tally
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.codec.records import Shard
+from gateway.ledger.codec.shard_records import Shard
 from gateway.ledger.outbox import Outbox
 
 log = structlog.get_logger()

@@ -24,7 +24,7 @@ from gateway.flow.context import RequestContext
 from gateway.flow.kept_responses import AnswerStore, KeptAnswer
 from gateway.flow.refusals import Particulars, Refused
 from gateway.http.interface import Exchange, encode_fields
-from gateway.ledger.codec.records import Ended, Reservation
+from gateway.ledger.codec.reservation_records import Ended, Reservation
 
 HEADER: Final = "idempotency-key"
 DIGEST_BYTES: Final = 16

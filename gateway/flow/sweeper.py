@@ -17,7 +17,7 @@ import structlog
 
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable, ShardClosed
-from gateway.ledger.codec.records import DueReservation
+from gateway.ledger.codec.reservation_records import DueReservation
 from gateway.ledger.reservations import Reservations
 from gateway.ledger.wallets import Wallets
 from gateway.telemetry.logs import failure

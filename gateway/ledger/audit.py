@@ -17,16 +17,10 @@ from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.done import DoneOperation, read_done, read_refunded
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.codec.operations import GrantTerms
-from gateway.ledger.codec.records import (
-    BadRecord,
-    Ended,
-    Reservation,
-    Shard,
-    Wallet,
-    read_reservation,
-    read_shard,
-    read_wallet,
-)
+from gateway.ledger.codec.reservation_records import Ended, Reservation, read_reservation
+from gateway.ledger.codec.shard_records import Shard, read_shard
+from gateway.ledger.codec.unpacking import BadRecord
+from gateway.ledger.codec.wallet_records import Wallet, read_wallet
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,12 @@ from gateway.ledger.client import clock
 from gateway.ledger.client.faults import unavailable
 from gateway.ledger.client.reading import get_each, pages
 from gateway.ledger.codec.key_names import Keys
-from gateway.ledger.codec.records import DueReservation, Ended, Reservation, read_reservation
+from gateway.ledger.codec.reservation_records import (
+    DueReservation,
+    Ended,
+    Reservation,
+    read_reservation,
+)
 
 
 @dataclass(frozen=True, slots=True)

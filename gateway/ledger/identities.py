@@ -17,7 +17,8 @@ from redis.asyncio import Redis
 
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.faults import unavailable
-from gateway.ledger.codec.records import Counter, HeldLimit, Reservation, Wallet, read_scope
+from gateway.ledger.codec.reservation_records import HeldLimit, Reservation
+from gateway.ledger.codec.wallet_records import Counter, Wallet, read_scope
 from gateway.ledger.hold_reader import OpenHold
 
 ATTEMPTS: Final = 5

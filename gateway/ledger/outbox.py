@@ -19,7 +19,7 @@ from gateway.domain.signals import read_signals
 from gateway.domain.usage import UNIT_NAMES, without_tier
 from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.key_names import Keys
-from gateway.ledger.codec.records import Shard, read_shard
+from gateway.ledger.codec.shard_records import Shard, read_shard
 
 Entry = Event | DeadLetter
 

@@ -47,7 +47,7 @@ from gateway.ledger.codec.calls import (
     with_hold_scopes,
 )
 from gateway.ledger.codec.packed_account import PackedAccount
-from gateway.ledger.codec.records import DueReservation
+from gateway.ledger.codec.reservation_records import DueReservation
 from gateway.ledger.shards import BAD_INPUT, CLOSED, Shards, unexpected
 
 _REASONS: Final = frozenset(get_args(DenyReason))

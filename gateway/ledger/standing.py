@@ -6,7 +6,7 @@ from gateway.domain.limits import SLOTS, Limit, pack_limits, window_borders_ms
 from gateway.domain.reservation import Account
 from gateway.domain.standing import Standing
 from gateway.ledger.codec.key_names import Keys
-from gateway.ledger.codec.records import Counter, read_scope, read_wallet
+from gateway.ledger.codec.wallet_records import Counter, read_scope, read_wallet
 
 
 def counted_in(keys: Keys, account: Account) -> tuple[bytes, bytes, bytes]:

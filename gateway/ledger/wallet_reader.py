@@ -12,7 +12,7 @@ from gateway.ledger.client.faults import unavailable
 from gateway.ledger.client.reading import PAGE, get_each, pages
 from gateway.ledger.codec.done import read_done
 from gateway.ledger.codec.key_names import Keys
-from gateway.ledger.codec.records import Wallet, read_sweep_at_ms, read_wallet
+from gateway.ledger.codec.wallet_records import Wallet, read_sweep_at_ms, read_wallet
 from gateway.ledger.standing import counted_in, standings_of
 
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from gateway.domain.suggestions import suggest
-from gateway.ledger.codec.records import Wallet
+from gateway.ledger.codec.wallet_records import Wallet
 from gateway.operations.backend import Backend, Configured
 from gateway.operations.errors import Conflict, NotFound
 

@@ -8,7 +8,7 @@ from gateway.domain.delivery import DeadLetter, StoredSignal
 from gateway.domain.events import Event
 from gateway.domain.money import format_amount, format_rate
 from gateway.domain.usage import Usage
-from gateway.ledger.codec.records import Ended, Reservation
+from gateway.ledger.codec.reservation_records import Ended, Reservation
 from gateway.ledger.refusals import NotedRefusal
 from gateway.operations.drifts import Verified
 from gateway.operations.why import EventTrace, PriceLine, Story

@@ -5,7 +5,7 @@ from typing import Literal
 
 from gateway.ledger.client.errors import LedgerRefusal
 from gateway.ledger.codec.operations import AccountTerms
-from gateway.ledger.codec.records import Wallet
+from gateway.ledger.codec.wallet_records import Wallet
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.errors import Conflict

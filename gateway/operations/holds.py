@@ -19,7 +19,7 @@ from gateway.domain.money import format_amount
 from gateway.domain.reservation import Account, Settled
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.codec.calls import ExtendCall
-from gateway.ledger.codec.records import DueReservation, Ended, Reservation
+from gateway.ledger.codec.reservation_records import DueReservation, Ended, Reservation
 from gateway.ledger.hold_reader import OpenHold
 from gateway.ledger.reservations import Reservations
 from gateway.operations.backend import Backend

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 
 from gateway.domain.delivery import EventStore
 from gateway.ledger.audit import Audit
-from gateway.ledger.codec.records import Ended, Reservation
+from gateway.ledger.codec.reservation_records import Ended, Reservation
 from gateway.ledger.outbox import Outbox
 from gateway.operations.drifts import Findings, Verified
 from gateway.operations.shard_check import ShardCheck

@@ -12,7 +12,7 @@ from gateway.domain.money import format_amount
 from gateway.domain.reservation import Key
 from gateway.domain.standing import Standing, standing_document
 from gateway.ledger.codec.operations import allowance_id
-from gateway.ledger.codec.records import Grant, Wallet
+from gateway.ledger.codec.wallet_records import Grant, Wallet
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.documents import timestamp

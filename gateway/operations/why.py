@@ -14,7 +14,7 @@ from gateway.domain.events import Event
 from gateway.domain.pricing import Rate, rate_of
 from gateway.domain.usage import DEFAULT_TIER, in_tier
 from gateway.ledger.audit import Audit
-from gateway.ledger.codec.records import Ended, Reservation
+from gateway.ledger.codec.reservation_records import Ended, Reservation
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.refusals import NotedRefusal
 from gateway.operations.backend import Backend

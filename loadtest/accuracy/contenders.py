@@ -20,7 +20,7 @@ import uvloop
 
 from gateway.domain.money import format_amount
 from gateway.ledger.accounts import AccountStore
-from gateway.ledger.codec.records import Wallet
+from gateway.ledger.codec.wallet_records import Wallet
 from loadtest import gate as gates
 from loadtest.accuracy.scenario import WARM, Scenario, key_of
 

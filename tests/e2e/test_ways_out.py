@@ -14,7 +14,7 @@ import pytest
 
 from gateway.domain.events import Event
 from gateway.domain.reservation import Account
-from gateway.ledger.codec.records import DueReservation
+from gateway.ledger.codec.reservation_records import DueReservation
 from tests.support.gate import BROKE_KEY, KEY, Gate, Serve, digest, running_gate
 from tests.support.rawhttp import RawClient
 from tests.support.upstreams import Sim

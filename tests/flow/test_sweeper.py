@@ -13,7 +13,7 @@ from gateway.flow import sweeper as module
 from gateway.flow.sweeper import Sweeper
 from gateway.ledger import wallet_reader
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
-from gateway.ledger.codec.records import DueReservation
+from gateway.ledger.codec.reservation_records import DueReservation
 from tests.support.bank import Bank
 from tests.support.loose_ledger import LooseLedger
 from tests.support.until import until

@@ -12,7 +12,8 @@ from gateway.domain.reservation import Account, Denied, Extended, Hold, Settled
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.scripts import Script
-from gateway.ledger.codec.records import DueReservation, Reservation, Wallet
+from gateway.ledger.codec.reservation_records import DueReservation, Reservation
+from gateway.ledger.codec.wallet_records import Wallet
 from gateway.ledger.identities import Difference, check_identities
 from tests.support.loose_ledger import LooseLedger
 

@@ -14,7 +14,7 @@ from gateway.domain.limits import Limit, Measure, Scope, Window
 from gateway.domain.reservation import Account, Denied, Hold
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.redis_runner import RedisRunner
-from gateway.ledger.codec.records import read_scope, read_wallet
+from gateway.ledger.codec.wallet_records import read_scope, read_wallet
 from gateway.ledger.identities import check_identities
 from gateway.ledger.standing import counted_in
 from tests.ledger.bench import NOON_MS, Bench

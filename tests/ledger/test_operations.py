@@ -19,7 +19,8 @@ from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.client.scripts import Script
-from gateway.ledger.codec.records import Ended, read_scope
+from gateway.ledger.codec.reservation_records import Ended
+from gateway.ledger.codec.wallet_records import read_scope
 from gateway.ledger.outbox_watermark import OutboxWatermark
 from tests.ledger.bench import NOON_MS, Bench
 from tests.support.loose_ledger import LooseLedger

@@ -19,7 +19,7 @@ import pytest
 import redis.asyncio
 
 from gateway.domain.limits import SLOTS
-from gateway.ledger.codec.records import read_scope, read_wallet
+from gateway.ledger.codec.wallet_records import read_scope, read_wallet
 from gateway.ledger.identities import wallet_differences
 from tests.ledger.noticing import as_said
 from tests.ledger.walk import SHARDS, WEIGHTS, Call, Walk, two_gates

@@ -11,7 +11,7 @@ import redis.asyncio
 from gateway.domain.pricing import PriceTable, Rate, Tier, compile_prices
 from gateway.domain.reservation import Denied, Hold, Settled
 from gateway.ledger.client.errors import LedgerBug
-from gateway.ledger.codec.records import Ended
+from gateway.ledger.codec.reservation_records import Ended
 from tests.ledger import rating
 from tests.ledger.bench import NOON_MS, Bench
 

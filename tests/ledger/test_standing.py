@@ -6,7 +6,7 @@ import redis.asyncio
 from gateway.domain.limits import Limit
 from gateway.domain.reservation import Account
 from gateway.domain.standing import Standing, standing_document
-from gateway.ledger.codec.records import Counter
+from gateway.ledger.codec.wallet_records import Counter
 from gateway.ledger.identities import Difference, wallet_differences
 from gateway.ledger.standing import counted_in, standings_of
 from tests.ledger.bench import NOON_MS, Bench

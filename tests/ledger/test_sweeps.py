@@ -10,7 +10,7 @@ from gateway.domain.limits import Limit, Window
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.domain.pricing import Rate, Tier, compile_prices
 from gateway.ledger.codec.operations import allowance_id
-from gateway.ledger.codec.records import read_wallet
+from gateway.ledger.codec.wallet_records import read_wallet
 from tests.ledger.bench import NOON_MS, Bench
 from tests.ledger.raw import NAMES, Raw, vector
 

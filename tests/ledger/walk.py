@@ -20,7 +20,7 @@ from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerRefusal, TooOld
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.operations import CATEGORIES, CATEGORY_NUMBERS, GrantTerms
-from gateway.ledger.codec.records import DueReservation
+from gateway.ledger.codec.reservation_records import DueReservation
 from tests.ledger.model import Model
 from tests.ledger.wallet import Status
 from tests.support.loose_ledger import LooseLedger

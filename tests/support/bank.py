@@ -11,7 +11,7 @@ from gateway.domain.reservation import Account, Hold, Settled, shard_of
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.audit import Audit
 from gateway.ledger.client.redis_runner import RedisRunner
-from gateway.ledger.codec.records import DueReservation
+from gateway.ledger.codec.reservation_records import DueReservation
 from gateway.ledger.outbox import Outbox
 from tests.support.loose_ledger import LooseLedger
 

@@ -10,7 +10,7 @@ from gateway.domain.delivery import START, Place
 from gateway.domain.usage import UNIT_NUMBERS
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.scripts import load_scripts
-from gateway.ledger.codec.records import Shard, read_shard
+from gateway.ledger.codec.shard_records import Shard, read_shard
 
 _EMIT = """
 local shard = { struct.unpack('<BBHdddd', redis.call('GET', KEYS[2]) or ARGV[1]) }

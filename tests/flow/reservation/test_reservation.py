@@ -13,7 +13,7 @@ from gateway.domain.reservation import Account, Denied, Hold
 from gateway.flow.reservation.growth import NEVER
 from gateway.flow.reservation.reservation import Reservation
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
-from gateway.ledger.codec.records import DueReservation
+from gateway.ledger.codec.reservation_records import DueReservation
 from tests.flow.desk import Desk
 from tests.support.until import until
 

@@ -6,16 +6,10 @@ import pytest
 import redis.asyncio
 
 from gateway.domain.limits import Limit
-from gateway.ledger.codec.records import (
-    BadRecord,
-    Ended,
-    HeldLimit,
-    Reservation,
-    read_reservation,
-    read_scope,
-    read_shard,
-    read_wallet,
-)
+from gateway.ledger.codec.reservation_records import Ended, HeldLimit, Reservation, read_reservation
+from gateway.ledger.codec.shard_records import read_shard
+from gateway.ledger.codec.unpacking import BadRecord
+from gateway.ledger.codec.wallet_records import read_scope, read_wallet
 from tests.ledger.bench import NOON_MS, Bench
 
 

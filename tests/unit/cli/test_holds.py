@@ -6,7 +6,7 @@ import time
 import httpx
 import redis.asyncio
 
-from gateway.ledger.codec.records import Ended, Reservation
+from gateway.ledger.codec.reservation_records import Ended, Reservation
 from gateway.operations.holds import release_by_hand
 from tests.support.bank import Bank
 from tests.support.gate import Gate

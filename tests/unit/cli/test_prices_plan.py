@@ -21,7 +21,7 @@ from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Account, Hold, shard_of
 from gateway.exporter.main import Exporter
 from gateway.exporter.sinks.sqlite import SqliteSink
-from gateway.ledger.codec.records import DueReservation
+from gateway.ledger.codec.reservation_records import DueReservation
 from tests.support.gate import KEY, SHARDS, Gate, digest, gate_config, running_gate
 from tests.support.upstreams import Sim
 
