@@ -15,7 +15,9 @@ from gateway.flow.reservation.live import LiveReservations
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.runner import CoalescingRunner
-from gateway.ledger.journal import JournalInUse, SettleJournal, orphans, replay_orphan
+from gateway.ledger.journal import SettleJournal
+from gateway.ledger.journal_file import JournalInUse
+from gateway.ledger.journal_replay import orphans, replay_orphan
 from gateway.telemetry.logs import failure
 
 log = structlog.get_logger("gate")

@@ -14,17 +14,12 @@ from typing import Any
 
 import pytest
 
-from gateway.ledger import journal as module
+from gateway.ledger import journal_file
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.journal import (
-    JournalFailed,
-    JournalFull,
-    JournalInUse,
-    Record,
-    SettleJournal,
-    orphans,
-    replay_orphan,
-)
+from gateway.ledger.codec.journal_records import LARGEST_RECORD_BYTES, Record
+from gateway.ledger.journal import JournalFailed, JournalFull, SettleJournal
+from gateway.ledger.journal_file import JournalInUse
+from gateway.ledger.journal_replay import orphans, replay_orphan
 
 WRITER = """
 import asyncio, sys
@@ -115,7 +110,7 @@ async def test_many_appends_share_an_fsync(tmp_path: Path, monkeypatch: pytest.M
         syncs.append(fd)
         os.fsync(fd)
 
-    monkeypatch.setattr(module, "_sync", counting)
+    monkeypatch.setattr(journal_file, "_sync", counting)
     own = SettleJournal(tmp_path)
     await asyncio.gather(*(own.append({"n": n}) for n in range(500)))
     assert len(syncs) == 1
@@ -170,7 +165,7 @@ async def test_a_poison_record_is_set_aside_and_stops_nobody(tmp_path: Path) -> 
     await own.close()
     [aside] = files(tmp_path)
     assert aside.suffix == ".rejected"
-    [(record, _)] = module._batch(aside.read_bytes())
+    [(record, _)] = journal_file.next_batch(aside.read_bytes())
     assert record == {"error": "ValueError: no such price", "n": 3}
 
 
@@ -192,8 +187,8 @@ async def test_a_full_journal_says_so_and_takes_more_once_emptied(tmp_path: Path
 async def test_a_record_too_large_is_refused(tmp_path: Path) -> None:
     own = SettleJournal(tmp_path)
     with pytest.raises(ValueError, match="too large"):
-        await own.append({"n": b"x" * (module.LARGEST_RECORD_BYTES + 1)})
-    await own.append({"n": b"x" * (module.LARGEST_RECORD_BYTES - 100)})
+        await own.append({"n": b"x" * (LARGEST_RECORD_BYTES + 1)})
+    await own.append({"n": b"x" * (LARGEST_RECORD_BYTES - 100)})
     ledger = Ledger()
     assert (await own.replay(ledger.deliver)).delivered == 1
     await own.close()
@@ -220,7 +215,7 @@ async def test_after_a_failed_fsync_nothing_more_is_taken(
     def fail(_: int) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(module, "_sync", fail)
+    monkeypatch.setattr(journal_file, "_sync", fail)
     with pytest.raises(JournalFailed):
         await own.append({"n": 0})
     monkeypatch.undo()

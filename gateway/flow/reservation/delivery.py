@@ -16,7 +16,9 @@ from gateway.domain.reservation import Account, IdempotencyKey, Settled
 from gateway.flow.reservation.pending_settlement import PendingSettlement
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.codec.calls import ReleaseCall
-from gateway.ledger.journal import Record, Replayed, SettleJournal
+from gateway.ledger.codec.journal_records import Record
+from gateway.ledger.journal import SettleJournal
+from gateway.ledger.journal_replay import Replayed
 from gateway.ledger.reservations import Reservations
 from gateway.telemetry.logs import failure
 from gateway.telemetry.metrics import Counter
