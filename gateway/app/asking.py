@@ -12,10 +12,10 @@ from typing import Final
 from gateway.app.roles import CannotServe
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.ledger.accounts import AccountStore
+from gateway.ledger.book_changes import Taken
 from gateway.ledger.codec.operations import NewGrant, allowance_id
 from gateway.ledger.codec.wallet_records import Wallet
 from gateway.ledger.creation import OtherLedger
-from gateway.ledger.pricebook import Taken
 from gateway.ledger.wallets import MAX_ALLOWANCES, MAX_GRANTS
 from gateway.settings import Settings
 from gateway.settings.customers import GrantSection

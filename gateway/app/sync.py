@@ -15,11 +15,11 @@ from gateway.app.asking import Asked, ask_ledger, new_grant
 from gateway.app.roles import CannotServe
 from gateway.domain.money import format_amount
 from gateway.ledger.accounts import AccountStore
+from gateway.ledger.book_changes import Taken
 from gateway.ledger.client.errors import LedgerRefusal, ShardClosed
 from gateway.ledger.codec.operations import AccountTerms, NewAllowance, allowance_id
 from gateway.ledger.codec.wallet_records import Wallet
 from gateway.ledger.creation import OtherLedger
-from gateway.ledger.pricebook import Taken
 from gateway.ledger.wallets import Wallets
 from gateway.settings import Settings
 from gateway.settings.customers import GrantSection

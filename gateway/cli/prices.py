@@ -11,7 +11,7 @@ from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
 from gateway.cli.output import AsJson, fail, moment, out, plain, print_json, row, table
 from gateway.cli.parameters import moment_ms
 from gateway.domain.pricing import PriceTable
-from gateway.ledger.pricebook import Taken
+from gateway.ledger.book_changes import Taken
 from gateway.operations.backend import Backend
 from gateway.operations.price_books import (
     BookView,

@@ -2,7 +2,7 @@
 
 An event is written by the script that moves the balance, in two parts: the *facts*, a
 msgpack map that the gate made (`usage_facts.py`), carried as they are, and the
-*stamp*, what the ledger alone knows. `gateway/ledger/outbox.py` joins the two.
+*stamp*, what the ledger alone knows. `gateway/ledger/codec/outbox_entries.py` joins the two.
 
 EVENT_VERSION changes when a field's meaning changes; adding a field does not change it.
 """

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from gateway.domain.delivery import START, Anomaly, DeadLetter, Place
 from gateway.domain.events import Event
+from gateway.ledger.codec.outbox_entries import Entry
 from gateway.ledger.codec.shard_records import Shard
-from gateway.ledger.outbox import Entry
 
 
 @dataclass(slots=True)

@@ -10,7 +10,8 @@ from gateway.flow.context import RequestContext
 from gateway.flow.refusals import Refused
 from gateway.flow.reservation.reservation import Reservation
 from gateway.http.interface import UpstreamAuthError, UpstreamError
-from gateway.ledger.refusals import RefusalLog, RefusedRequest
+from gateway.ledger.codec.refusals import RefusedRequest
+from gateway.ledger.refusals import RefusalLog
 from gateway.telemetry.logs import RequestLog, failure
 from gateway.telemetry.metrics import Histogram
 from gateway.telemetry.names import GateMetrics

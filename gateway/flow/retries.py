@@ -23,7 +23,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from gateway.ledger.unanswered import TOLD_FOR_MS, Note
+from gateway.ledger.codec.notes import Note
+from gateway.ledger.unanswered import TOLD_FOR_MS
 
 RETRY_COUNT: Final = "x-stainless-retry-count"
 MARKS_MOST: Final = 10_000

@@ -15,37 +15,40 @@ from the book is pending.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import asdict, astuple, dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
-from msgpack import packb, unpackb
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
 from gateway.domain.pricebook import (
     Activation,
     Book,
-    BookState,
-    Customer,
     Draft,
     Price,
-    PriceChange,
     Schedule,
     adds_only,
     price_changes,
     undo,
 )
-from gateway.domain.pricing import PriceTable, Rate, Tier
+from gateway.domain.pricing import PriceTable
+from gateway.ledger.book_changes import Change, Taken, add_book, taken_as
+from gateway.ledger.client.clock import clock_ms
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.codec.price_book import (
+    BookPointer,
+    pack_pointer,
+    pack_price,
+    read_book,
+    read_pointer,
+    read_price,
+)
 
 T = TypeVar("T")
 
 LEAD_MS: Final = 2_000
 """How long before it is in force a change of prices is announced: twice what gates take to ask."""
-MAX_ACTIVATIONS: Final = 200
-"""Activations that are remembered; the oldest ones go first."""
 _TRIES: Final = 50
 
 
@@ -59,21 +62,6 @@ class NothingToUndo(Exception):
 
 class UnreadablePrice(Exception):
     """A price of the book was written by a release that rates it otherwise; update this one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What became of a configuration's prices.
-
-    number:  the book that they are in; where they are pending, the book in force
-    from_ms: when that book takes effect, or did
-    changes: what differs from the book in force, where they are pending
-    """
-
-    number: int
-    state: BookState
-    from_ms: int
-    changes: tuple[PriceChange, ...] = ()
 
 
 class PriceBooks:
@@ -94,7 +82,7 @@ class PriceBooks:
             pipe.time()
             with unavailable():
                 raw, clock = await pipe.execute()
-        return _read_pointer(raw).schedule, _ms(clock)
+        return read_pointer(raw).schedule, clock_ms(clock)
 
     async def in_force(self) -> tuple[int, Book] | None:
         """The book in force now with its number; None while there is none."""
@@ -108,7 +96,7 @@ class PriceBooks:
             raw = await self._client.hget(self._books, number)
         if raw is None:
             raise UnknownBook(f"there is no price book {number}")
-        return _read_book(raw)
+        return read_book(raw)
 
     async def numbers(self) -> list[int]:
         """The numbers of all books, ascending."""
@@ -122,7 +110,7 @@ class PriceBooks:
             return {}
         with unavailable():
             found = await self._client.hmget(self._rates, wanted)
-        return {v: _read_price(raw) for v, raw in zip(wanted, found, strict=True) if raw}
+        return {v: read_price(raw) for v, raw in zip(wanted, found, strict=True) if raw}
 
     async def tables(self, versions: Iterable[str]) -> dict[str, PriceTable]:
         """The prices as rows for the scripts, by version. Raises UnreadablePrice."""
@@ -148,19 +136,19 @@ class PriceBooks:
         """
         await self._keep(draft.prices)
 
-        async def change(pointer: _Pointer, now_ms: int) -> _Change[Taken]:
+        async def change(pointer: BookPointer, now_ms: int) -> Change[Taken]:
             current = pointer.schedule.at(now_ms)
             if current is None:
-                return _add(pointer, draft.book, now_ms, 0, "configuration")
+                return add_book(pointer, draft.book, now_ms, 0, "configuration")
             base = await self.book(current.number)
             if auto_apply:
                 return await self._make_newest(pointer, draft, base, now_ms)
             added = draft.added_to(base, new_customers)
             if added == base:
-                return _Change(pointer, await self._compare(pointer.schedule, draft, base, now_ms))
-            changed = _add(pointer, added, now_ms, now_ms, "configuration")
+                return Change(pointer, await self._compare(pointer.schedule, draft, base, now_ms))
+            changed = add_book(pointer, added, now_ms, now_ms, "configuration")
             taken = await self._compare(changed.pointer.schedule, draft, added, now_ms)
-            return _Change(changed.pointer, taken, changed.book)
+            return Change(changed.pointer, taken, changed.book)
 
         return await self._change(change)
 
@@ -177,18 +165,18 @@ class PriceBooks:
         """Put prices in force from a moment on (None: now)."""
         await self._keep(draft.prices)
 
-        async def change(pointer: _Pointer, now_ms: int) -> _Change[Taken]:
+        async def change(pointer: BookPointer, now_ms: int) -> Change[Taken]:
             begins = max(now_ms, from_ms or 0)
             current = pointer.schedule.at(begins)
             if current is None:
-                return _add(pointer, draft.book, now_ms, from_ms or 0, "apply")
+                return add_book(pointer, draft.book, now_ms, from_ms or 0, "apply")
             base = await self.book(current.number)
             book = draft.on(base)
             if book == base:  # nothing differs from what is in force then
-                return _Change(pointer, _taken(pointer.schedule, current.number, now_ms))
+                return Change(pointer, taken_as(pointer.schedule, current.number, now_ms))
             if not adds_only(base, book):
                 begins = max(begins, now_ms + LEAD_MS)
-            return _add(pointer, book, now_ms, begins, "apply")
+            return add_book(pointer, book, now_ms, begins, "apply")
 
         return await self._change(change)
 
@@ -196,40 +184,40 @@ class PriceBooks:
         """Put a book in force again, from a moment on. Raises UnknownBook."""
         await self.book(number)
 
-        async def change(pointer: _Pointer, now_ms: int) -> _Change[Activation]:
+        async def change(pointer: BookPointer, now_ms: int) -> Change[Activation]:
             activation = Activation(number, max(now_ms + LEAD_MS, from_ms or 0), now_ms, "activate")
-            return _Change(pointer.with_schedule(pointer.schedule.plus(activation)), activation)
+            return Change(pointer.with_schedule(pointer.schedule.plus(activation)), activation)
 
         return await self._change(change)
 
     async def rollback(self) -> Schedule:
         """Take back the last activation: see `undo`. Raises NothingToUndo."""
 
-        async def change(pointer: _Pointer, now_ms: int) -> _Change[Schedule]:
+        async def change(pointer: BookPointer, now_ms: int) -> Change[Schedule]:
             schedule = undo(pointer.schedule, now_ms, LEAD_MS)
             if schedule is None:
                 raise NothingToUndo("no other price book was in force before")
-            return _Change(pointer.with_schedule(schedule), schedule)
+            return Change(pointer.with_schedule(schedule), schedule)
 
         return await self._change(change)
 
     # How
 
     async def _make_newest(
-        self, pointer: "_Pointer", draft: Draft, base: Book, now_ms: int
-    ) -> "_Change[Taken]":
+        self, pointer: BookPointer, draft: Draft, base: Book, now_ms: int
+    ) -> Change[Taken]:
         """The prices of the newest configuration, whatever was scheduled; base: the book in force."""
         last = pointer.schedule.activations[-1]
         planned = await self.book(last.number)
         if draft.on(planned) == planned:
-            return _Change(pointer, _taken(pointer.schedule, last.number, now_ms))
+            return Change(pointer, taken_as(pointer.schedule, last.number, now_ms))
         pointer = pointer.with_schedule(pointer.schedule.begun(now_ms))
         book = draft.on(base)
         if book == base:
             current = pointer.schedule.activations[-1]
-            return _Change(pointer, _taken(pointer.schedule, current.number, now_ms))
+            return Change(pointer, taken_as(pointer.schedule, current.number, now_ms))
         begins = now_ms if adds_only(base, book) else now_ms + LEAD_MS
-        return _add(pointer, book, now_ms, begins, "auto_apply")
+        return add_book(pointer, book, now_ms, begins, "auto_apply")
 
     async def _compare(
         self, schedule: Schedule, draft: Draft, in_force: Book, now_ms: int
@@ -252,25 +240,25 @@ class PriceBooks:
             return
         async with self._client.pipeline(transaction=False) as pipe:
             for version, price in prices.items():
-                pipe.hsetnx(self._rates, version, _pack_price(price))
+                pipe.hsetnx(self._rates, version, pack_price(price))
             with unavailable():
                 await pipe.execute()
 
-    async def _change(self, change: Callable[["_Pointer", int], Awaitable["_Change[T]"]]) -> T:
+    async def _change(self, change: Callable[[BookPointer, int], Awaitable[Change[T]]]) -> T:
         """Change the pointer, and keep a new book, in one step. Starts over after losing a race."""
         for _ in range(_TRIES):
             async with self._client.pipeline(transaction=True) as pipe:
                 with unavailable():
                     await pipe.watch(self._pointer)
-                    pointer = _read_pointer(await pipe.get(self._pointer))
-                    now_ms = _ms(await pipe.time())
+                    pointer = read_pointer(await pipe.get(self._pointer))
+                    now_ms = clock_ms(await pipe.time())
                 changed = await change(pointer, now_ms)
                 if changed.pointer == pointer:
                     return changed.answer
                 pipe.multi()
                 if changed.book is not None:
                     pipe.hsetnx(self._books, *changed.book)
-                pipe.set(self._pointer, _pack_pointer(changed.pointer))
+                pipe.set(self._pointer, pack_pointer(changed.pointer))
                 with unavailable():
                     try:
                         await pipe.execute()
@@ -278,91 +266,3 @@ class PriceBooks:
                         continue
                 return changed.answer
         raise LedgerUnavailable("others change the price book without end")
-
-
-@dataclass(frozen=True, slots=True)
-class _Pointer:
-    """The one key that changes."""
-
-    schedule: Schedule
-    last_number: int
-
-    def with_schedule(self, schedule: Schedule) -> "_Pointer":
-        newest = Schedule(schedule.activations[-MAX_ACTIVATIONS:])
-        return _Pointer(newest, self.last_number)
-
-
-@dataclass(frozen=True, slots=True)
-class _Change(Generic[T]):
-    """What is to be written, and what its caller hears. book: a new one, number and bytes."""
-
-    pointer: _Pointer
-    answer: T
-    book: tuple[int, bytes] | None = None
-
-
-def _add(pointer: _Pointer, book: Book, now_ms: int, begins_ms: int, reason: str) -> _Change[Taken]:
-    """Give a new book its number and its place in the schedule."""
-    number = pointer.last_number + 1
-    schedule = pointer.schedule.plus(Activation(number, begins_ms, now_ms, reason))
-    after = _Pointer(pointer.schedule, number).with_schedule(schedule)
-    return _Change(after, _taken(schedule, number, now_ms), (number, _pack_book(book)))
-
-
-def _taken(schedule: Schedule, number: int, now_ms: int) -> Taken:
-    current = schedule.at(now_ms)
-    of_book = [each for each in schedule.activations if each.number == number]
-    ahead = [each for each in of_book if each.from_ms > now_ms]
-    begins = ahead[0].from_ms if ahead else of_book[-1].from_ms if of_book else 0
-    if current is not None and current.number == number:
-        begins = current.from_ms
-    return Taken(number, schedule.state_of(number, now_ms), begins)
-
-
-def _ms(clock: tuple[int, int]) -> int:
-    return int(clock[0]) * 1000 + int(clock[1]) // 1000
-
-
-def _read_pointer(raw: bytes | None) -> _Pointer:
-    if raw is None:
-        return _Pointer(Schedule(), 0)
-    activations, last_number, *_ = unpackb(raw)
-    return _Pointer(Schedule(tuple(Activation(*each) for each in activations)), last_number)
-
-
-def _pack_pointer(pointer: _Pointer) -> bytes:
-    activations = [astuple(each) for each in pointer.schedule.activations]
-    packed: bytes = packb([activations, pointer.last_number])
-    return packed
-
-
-def _read_book(raw: bytes) -> Book:
-    models, plans, customers = unpackb(raw)
-    return Book(
-        models, plans, {name: Customer(plan, own) for name, (plan, own) in customers.items()}
-    )
-
-
-def _pack_book(book: Book) -> bytes:
-    customers = {name: [own.plan, dict(own.prices)] for name, own in book.customers.items()}
-    plans = {name: dict(own) for name, own in book.plans.items()}
-    packed: bytes = packb([dict(book.models), plans, customers])
-    return packed
-
-
-def _read_price(raw: bytes) -> Price:
-    rates, costs, counter = unpackb(raw)
-    return Price(
-        tuple(
-            Rate(**{**rate, "tiers": tuple(Tier(**tier) for tier in rate["tiers"])})
-            for rate in rates
-        ),
-        costs,
-        counter,
-    )
-
-
-def _pack_price(price: Price) -> bytes:
-    rates = [asdict(rate) for rate in price.rates]
-    packed: bytes = packb([rates, dict(price.costs_pico), price.counter])
-    return packed

@@ -13,39 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from msgpack import packb, unpackb
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.codec.refusals import RefusedRequest, pack_refusal, read_refusal
 
 NAME: Final = "refusals"
 DAY_MS: Final = 86_400_000
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedRequest:
-    """One refusal, as the flow knew it. Amounts in nano-credits.
-
-    reason:         a DenyReason, or the kind of the gate's own refusal (bad_key, unknown_model, …)
-    status:         HTTP status that was answered
-    estimate_nano:  what would have been held; None when it did not come to an estimate
-    limit:          which limit refused, in words, for limits
-    """
-
-    request_id: str
-    reason: str
-    status: int
-    customer_id: str | None = None
-    key_id: str | None = None
-    route: str | None = None
-    model: str | None = None
-    estimate_nano: int | None = None
-    available_nano: int | None = None
-    balance_nano: int | None = None
-    limit: str | None = None
-    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +30,6 @@ class NotedRefusal:
 
     refused: RefusedRequest
     noted_at_ms: int
-
-
-_FIELDS: Final = tuple(RefusedRequest.__dataclass_fields__)
 
 
 class RefusalLog:
@@ -112,7 +85,7 @@ class RefusalLog:
                         self._stream,
                         {
                             b"i": refused.request_id,
-                            b"r": packb([getattr(refused, name) for name in _FIELDS]),
+                            b"r": pack_refusal(refused),
                         },
                         maxlen=self._max_entries,
                         approximate=True,
@@ -143,7 +116,7 @@ async def find_refusal(
             page: Any = await client.xrevrange(stream, end, b"-", count=min(2000, most - seen))
         for entry_id, fields in page:
             if fields[b"i"] == wanted:
-                return NotedRefusal(_unpack(fields[b"r"]), int(entry_id.partition(b"-")[0]))
+                return NotedRefusal(read_refusal(fields[b"r"]), int(entry_id.partition(b"-")[0]))
         seen += len(page)
         if progress is not None:
             progress(seen)
@@ -151,8 +124,3 @@ async def find_refusal(
             return None
         end = b"(" + page[-1][0]
     return None
-
-
-def _unpack(packed: bytes) -> RefusedRequest:
-    """Fields are appended by later releases, so what this one does not know is left out."""
-    return RefusedRequest(*unpackb(packed)[: len(_FIELDS)])

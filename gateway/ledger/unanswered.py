@@ -11,42 +11,19 @@ One stream for all shards, `unanswered`: each worker reads all of it as it comes
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
-from msgpack import packb, unpackb
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.codec.notes import Note, pack_note, read_note
 
 NAME: Final = "unanswered"
 TOLD_FOR_MS: Final = 600_000
 BLOCK_MS: Final = 2000
 """How long one XREAD waits; less than the client's timeout."""
 AGAIN_S: Final = 1.0
-
-Kind = Literal[
-    "unanswered",  # its response was not fully delivered, and it is or will be charged
-    "not_charged",  # it was released after all
-    "repeated",  # a retry of it has been answered
-]
-_KINDS: Final = frozenset(get_args(Kind))
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What one worker reports about a request.
-
-    whose:   customer and API key. digest: of these, the route and the body, 16 bytes; both of an
-             `unanswered` one alone
-    """
-
-    kind: Kind
-    request_id: str
-    whose: str = ""
-    digest: bytes = b""
-
 
 Take = Callable[[Note, float], None]
 """Given a note and how many seconds ago it was written, by the ledger's clock."""
@@ -93,8 +70,7 @@ class UnansweredLog:
             return
         async with self._client.pipeline(transaction=False) as pipe:
             for note in batch:
-                told = packb([note.kind, note.request_id, note.whose, note.digest])
-                pipe.xadd(self._stream, {b"n": told}, maxlen=self._max_entries)
+                pipe.xadd(self._stream, {b"n": pack_note(note)}, maxlen=self._max_entries)
             last = (await pipe.execute())[-1]
         for _ in batch:
             self._queue.popleft()
@@ -116,7 +92,7 @@ class UnansweredLog:
             for _, entries in told or ():
                 for entry_id, fields in entries:
                     after = entry_id
-                    note = _unpack(fields)
+                    note = read_note(fields.get(b"n", b""))
                     if note is not None:
                         take(note, max(0, now_ms - _ms(entry_id)) / 1000)
 
@@ -127,12 +103,3 @@ class UnansweredLog:
 
 def _ms(entry_id: bytes) -> int:
     return int(entry_id.partition(b"-")[0])
-
-
-def _unpack(fields: dict[bytes, bytes]) -> Note | None:
-    """None for what another release may tell."""
-    try:
-        kind, request_id, whose, digest, *_ = unpackb(fields[b"n"])
-    except (KeyError, ValueError):
-        return None
-    return Note(kind, request_id, whose, digest) if kind in _KINDS else None

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from msgpack import unpackb
-
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Account, Settled
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.codec.calls import ExtendCall
 from gateway.ledger.codec.reservation_records import DueReservation, Ended, Reservation
+from gateway.ledger.codec.usage_facts import read_facts
 from gateway.ledger.hold_reader import OpenHold
 from gateway.ledger.reservations import Reservations
 from gateway.operations.backend import Backend
@@ -105,7 +104,7 @@ async def release_by_hand(
 
 def hold_document(reservation_id: str, hold: Reservation) -> dict[str, Any]:
     """One open hold. `estimate` is what it covers, `checkpoint` what its expiry would charge."""
-    facts = unpackb(hold.facts) if hold.facts else {}
+    facts = read_facts(hold.facts)
     return {
         "reservation_id": reservation_id,
         "customer_id": hold.customer_id,

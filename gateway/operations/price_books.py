@@ -6,7 +6,8 @@ from typing import Any
 
 from gateway.domain.pricebook import Activation, Book, Draft, Schedule
 from gateway.domain.pricing import PriceTable
-from gateway.ledger.pricebook import NothingToUndo, Taken, UnknownBook, UnreadablePrice
+from gateway.ledger.book_changes import Taken
+from gateway.ledger.pricebook import NothingToUndo, UnknownBook, UnreadablePrice
 from gateway.operations.backend import Backend
 from gateway.operations.documents import timestamp
 from gateway.operations.errors import Conflict, NotFound

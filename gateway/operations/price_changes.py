@@ -6,7 +6,8 @@ from typing import Any
 
 from gateway.domain.pricebook import Draft, PriceChange
 from gateway.domain.pricing import PriceTable
-from gateway.ledger.pricebook import Taken, UnreadablePrice
+from gateway.ledger.book_changes import Taken
+from gateway.ledger.pricebook import UnreadablePrice
 from gateway.operations.backend import Backend
 from gateway.operations.errors import Conflict
 from gateway.operations.price_text import rate_text

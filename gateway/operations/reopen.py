@@ -17,7 +17,8 @@ from gateway.ledger.audit import Audit
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.codec.effects import grant_terms
 from gateway.ledger.codec.operations import GrantTerms
-from gateway.ledger.outbox import Entry, Outbox
+from gateway.ledger.codec.outbox_entries import Entry
+from gateway.ledger.outbox import Outbox
 from gateway.ledger.repair import CannotReapply, Repair
 
 ShardState = Literal["open", "behind", "frozen"]

@@ -9,9 +9,9 @@ from gateway.domain.delivery import START, EventStore, Place, ShardContents
 from gateway.domain.events import Event
 from gateway.domain.money import format_amount
 from gateway.ledger.audit import ShardSnapshot
+from gateway.ledger.codec.outbox_entries import Entry
 from gateway.ledger.codec.reservation_records import Ended
 from gateway.ledger.codec.wallet_records import Wallet
-from gateway.ledger.outbox import Entry
 from gateway.operations.drifts import Findings, Side
 
 _SUM_OF: Final[Mapping[str, str]] = {

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.domain.reservation import Account
 from gateway.flow.retries import Attempt, Retries
-from gateway.ledger.unanswered import Note
+from gateway.ledger.codec.notes import Note
 
 ACME = Account("acme", "k1", 0, 1)
 

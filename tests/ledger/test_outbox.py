@@ -10,7 +10,8 @@ from gateway.domain.delivery import DeadLetter, Place
 from gateway.domain.events import Event
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.outbox import Outbox, decode_entry
+from gateway.ledger.codec.outbox_entries import decode_entry
+from gateway.ledger.outbox import Outbox
 from tests.support.outbox_writer import OutboxWriter
 
 

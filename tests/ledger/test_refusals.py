@@ -9,11 +9,8 @@ import redis.asyncio
 
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.refusals import (
-    RefusalLog,
-    RefusedRequest,
-    find_refusal,
-)
+from gateway.ledger.codec.refusals import RefusedRequest
+from gateway.ledger.refusals import RefusalLog, find_refusal
 
 STREAM = "{cg}:refusals"
 

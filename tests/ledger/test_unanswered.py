@@ -10,7 +10,8 @@ import redis.asyncio
 
 from gateway.app.tasks import end_tasks
 from gateway.ledger.client.endpoint import Endpoint
-from gateway.ledger.unanswered import TOLD_FOR_MS, Note, UnansweredLog
+from gateway.ledger.codec.notes import Note
+from gateway.ledger.unanswered import TOLD_FOR_MS, UnansweredLog
 from tests.ledger.servers import server
 from tests.support.until import until
 

@@ -26,7 +26,6 @@ TOO_LONG: Final = {
     "gateway/flow/authentication.py": "keys and trusted headers in one class",
     "gateway/flow/reservation/growth.py": "two lines over",
     "gateway/ledger/client/embedded.py": "starting and watching the embedded server",
-    "gateway/ledger/pricebook.py": "the book, its schedule and its packing",
     "gateway/settings/checks.py": "all checks across sections",
     "gateway/settings/customers.py": "plans and customers with their fields' texts",
     "gateway/settings/prices.py": "all price shapes with their fields' texts",

@@ -1,13 +1,13 @@
-"""Packs the facts of a usage event: one flat msgpack map, of which the constant part is packed once.
+"""Packs and reads the facts of a usage event: one flat msgpack map, of which the constant part is packed once.
 
 msgpack specification: a map of at most 15 pairs has a header of one byte, a larger one of three.
 """
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Final
+from typing import Any, Final
 
-from msgpack import Packer
+from msgpack import Packer, unpackb
 
 from gateway.domain.usage_facts import RequestLabels, UsageFacts
 
@@ -17,6 +17,11 @@ _LABELS: Final = tuple(each.name for each in fields(RequestLabels))
 _MAP_16: Final = b"\xde"
 _REQUEST_ID: Final = _pack("request_id")
 _NO_RETRY: Final = _pack("retry_of") + _pack(None)
+
+
+def read_facts(packed: bytes) -> dict[str, Any]:
+    """Facts by name; a reservation without any has none."""
+    return unpackb(packed) if packed else {}
 
 
 class FactsPacker:

@@ -11,7 +11,8 @@ from gateway.cli.why import render
 from gateway.domain.pricing import Rate, Tier, compile_prices, per_unit
 from gateway.exporter.main import Exporter
 from gateway.exporter.sinks.sqlite import SqliteSink
-from gateway.ledger.refusals import NotedRefusal, RefusalLog, RefusedRequest, find_refusal
+from gateway.ledger.codec.refusals import RefusedRequest
+from gateway.ledger.refusals import NotedRefusal, RefusalLog, find_refusal
 from gateway.operations.documents import story_document
 from gateway.operations.why import PriceLine, Sources, Story, explain
 from tests.support.bank import Bank
