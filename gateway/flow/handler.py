@@ -25,10 +25,11 @@ from gateway.flow.denials import refused_by_ledger
 from gateway.flow.envelope import common_fields
 from gateway.flow.estimate import estimate_request
 from gateway.flow.idempotency import Repeats, idempotency_of, read_name
-from gateway.flow.known_head import MOST_REMEMBERED, KnownHead
+from gateway.flow.known_head import KnownHead
 from gateway.flow.lookup import find_model, find_route
 from gateway.flow.observer import Observer
 from gateway.flow.plan import Plan
+from gateway.flow.plan_book import PlanBook
 from gateway.flow.refusals import (
     INTERNAL,
     Refused,
@@ -77,6 +78,7 @@ class Flow:
         self.catalog = catalog
         self.accounts = accounts
         self.draining = False
+        self._plans = PlanBook()
         self._services = services
         self._observer = services.observer
 
@@ -193,6 +195,7 @@ class Flow:
                 # Reading it may have raised the revision; one that has changed meanwhile is read again.
                 known.revision = accounts.revision
             known.trusted = accounts.trusts(exchange.remote)
+            known.plans = self._plans.plans(catalog, accounts, known.account, route)
         if route.local is None:
             known.name = read_name(exchange)
             known.body = read_body_head(exchange, route.dialect)
@@ -229,9 +232,9 @@ class Flow:
         if plan is None:
             account = known.account
             assert account is not None
-            plan = Plan(self.catalog, account, route, find_model(self.catalog, context, name))
-            if len(known.plans) >= MOST_REMEMBERED:
-                known.plans.clear()
+            # The configuration of the head, although a reload may have replaced it meanwhile.
+            catalog = known.catalog
+            plan = Plan(catalog, account, route, find_model(catalog, context, name))
             known.plans[name] = plan
         return plan
 

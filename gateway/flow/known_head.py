@@ -16,7 +16,7 @@ from gateway.flow.request_body import BodyHead
 from gateway.http.interface import RequestHead
 
 MOST_REMEMBERED: Final = 64
-"""Plans and forwarded heads that one head keeps; a client that names more starts over."""
+"""Forwarded heads that one head keeps; beyond that it starts over."""
 
 
 class KnownHead:
@@ -32,7 +32,7 @@ class KnownHead:
     expects:     the client waits for 100 (Continue) before it sends its body
     names_request: whether responses carry the request's id under the dialect's own name too
     retry_count: an SDK's own count of its retries
-    plans:       by the name of the model as the client writes it
+    plans:       of the account at the route, by the name of the model as the client writes it
     """
 
     __slots__ = (

@@ -54,10 +54,12 @@ async def relay(
     reservation.event.upstream_request_id = head.request_id
     failed, free = status >= 400, plan.model.free
     start = b""
-    complete = response.done
+    events = head.media_type.startswith(EVENT_STREAM)
+    # Events that have arrived are metered as they are passed on, not before: a client may leave.
+    complete = response.done and not events
     if complete:
         start = response.take()
-    elif dialect.reads_start and not (failed or free or head.media_type.startswith(EVENT_STREAM)):
+    elif dialect.reads_start and not (failed or free or events):
         start = await _read_start(response)
     streams = not failed and (free or dialect.streams(facts, head.media_type, start))
     progress.streaming = streams
@@ -76,7 +78,7 @@ async def relay(
         raise UpstreamAuthError(status)
     _add_fields(head, reservation, failed=failed)
     if streams:
-        tap.takes_comments &= head.media_type.startswith(EVENT_STREAM) or form_of(start) == "events"
+        tap.takes_comments &= events or form_of(start) == "events"
         await relay_stream(Relayed(context, response, reservation, tap, head), start)
     elif complete:
         tap.feed(start)
