@@ -1,4 +1,4 @@
-"""Reads whole shards for `verify`: each shard's records as they were at one moment.
+"""Reads complete shards for `verify`: each shard's records as they were at one moment.
 
 A hold moves a wallet, a deadline and a reservation in one script; whoever reads them one after
 the other on a running system sees differences that are none. One MULTI reads all of a shard,

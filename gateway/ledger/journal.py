@@ -43,7 +43,7 @@ class SettleJournal:
     """One process's journal. Use it from one event loop; `await close()` when done."""
 
     def __init__(self, folder: Path, *, max_bytes: int = 256 << 20) -> None:
-        """Creates the file, empty and locked. Raises OSError if it cannot."""
+        """Create the file, empty and locked. Raises OSError if it cannot."""
         self.path, self._fd = journal_file.create(folder)
         self._max_bytes = max_bytes
         self._size = 0  # on the disk

@@ -1,6 +1,6 @@
 """The price book in the ledger: immutable prices and books, and one schedule of which is in force.
 
-Off the hot path, through redis-py; no script reads these keys (a hold carries its own rows).
+Off the hot path, through redis-py; no script reads these keys (a hold carries the rows it is charged by).
 
 | key | type | holds |
 |---|---|---|

@@ -2,7 +2,7 @@
 
 A shard that was restored from an older copy, or failed over to a replica that lagged, has fewer
 entries than the store. To serve on would charge old balances and give places to new entries that
-the store has filled. So it is frozen in its own record (`Shards.freeze`), where every process and
+the store has filled. So it is frozen in its record (`Shards.freeze`), where every process and
 every successor finds it, until `reapply` has applied each of the store's events again and `reopen`
 begins an epoch.
 

@@ -40,7 +40,7 @@ class UnansweredLog:
         max_entries: int = 10_000,
         queue_limit: int = 4096,
     ) -> None:
-        """client: of its own; one connection is kept waiting."""
+        """client: used for nothing else, because one of its connections is kept waiting."""
         self._client: Any = client
         self._stream = Keys(namespace).common(NAME)
         self._max_entries = max_entries
@@ -48,7 +48,7 @@ class UnansweredLog:
         self._posted = asyncio.Event()
 
     def post(self, note: Note) -> None:
-        """Tell the others. Never blocks, never fails."""
+        """Share a note with the other workers. Never blocks, never fails."""
         self._queue.append(note)
         self._posted.set()
 
@@ -84,12 +84,12 @@ class UnansweredLog:
             try:
                 if after is None:
                     after = b"%d" % max(0, await self._now_ms() - TOLD_FOR_MS)
-                told = await self._client.xread({self._stream: after}, count=1000, block=BLOCK_MS)
-                now_ms = await self._now_ms() if told else 0
+                reply = await self._client.xread({self._stream: after}, count=1000, block=BLOCK_MS)
+                now_ms = await self._now_ms() if reply else 0
             except (RedisError, OSError):
                 await asyncio.sleep(AGAIN_S)
                 continue
-            for _, entries in told or ():
+            for _, entries in reply or ():
                 for entry_id, fields in entries:
                     after = entry_id
                     note = read_note(fields.get(b"n", b""))

@@ -1,7 +1,7 @@
 """One connection of the hot path: what is asked in one tick of the loop leaves in one write.
 
 Invariants:
-- replies come in the order of the commands, so `_sent` is the whole bookkeeping: every reply
+- replies come in the order of the commands, so `_sent` is all the bookkeeping: every reply
   takes the future at its head, done or not. A caller that was cancelled, or that timed out,
   leaves its (done) future in place, and nobody else notices;
 - a future always gets a *result*: the reply, an error reply, or a `LedgerUnavailable` to raise.

@@ -61,7 +61,7 @@ _POLL_S: Final = 0.005
 
 
 class EmbeddedLedgerError(Exception):
-    """The embedded server did not start. The message ends with its own last words."""
+    """The embedded server did not start. The message ends with what it printed last."""
 
 
 class LedgerInUse(EmbeddedLedgerError):

@@ -73,5 +73,5 @@ class Keys:
         )
 
     def common(self, name: str) -> bytes:
-        """A key of the whole ledger, such as `creation`; no script touches it."""
+        """A key that belongs to no shard, such as `creation`; no script touches it."""
         return b"{%s}:%s" % (self.namespace.encode(), name.encode())

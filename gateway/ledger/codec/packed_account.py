@@ -9,7 +9,7 @@ class PackedAccount:
     """An account with its key names, ids and limit rows, packed. Whoever caches accounts caches these.
 
     account:   the account itself
-    rows:      limit rows for a model that has no limits of its own, of the windows around some moment
+    rows:      limit rows for a model without limits, of the windows around some moment
     models:    the models that have, each with its rows (None: none has); they count in no more
                records than the others
     fresh_until_ms: while the clock is before it, the rows' first window is the current one

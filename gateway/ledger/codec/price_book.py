@@ -17,18 +17,19 @@ MAX_ACTIVATIONS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class BookPointer:
-    """The one key that changes."""
+    """The schedule, and the number that was given last: the only key of the book that changes."""
 
     schedule: Schedule
     last_number: int
 
     def with_schedule(self, schedule: Schedule) -> "BookPointer":
+        """With another schedule, of which the newest activations are remembered."""
         newest = Schedule(schedule.activations[-MAX_ACTIVATIONS:])
         return BookPointer(newest, self.last_number)
 
 
 def read_pointer(raw: bytes | None) -> BookPointer:
-    """The schedule; None while there is no book."""
+    """raw: None while there is no book."""
     if raw is None:
         return BookPointer(Schedule(), 0)
     activations, last_number, *_ = unpackb(raw)
@@ -36,7 +37,7 @@ def read_pointer(raw: bytes | None) -> BookPointer:
 
 
 def pack_pointer(pointer: BookPointer) -> bytes:
-    """The schedule, and the last number."""
+    """Its activations, each as an array of its fields, and the last number."""
     activations = [astuple(each) for each in pointer.schedule.activations]
     packed: bytes = packb([activations, pointer.last_number])
     return packed

@@ -168,8 +168,8 @@ def _read_ended(record: bytes) -> Ended:
     if n_tiered:
         at += MARK.size * n_tiered + CREDITED.size
     quantities = tuple(map(int, unpack(struct.Struct(f"<{n_units}d"), record, at)))
-    whole: Any = map(int, numbers)
-    ended = Ended(outcome, *whole)
+    integers: Any = map(int, numbers)
+    ended = Ended(outcome, *integers)
     return replace(ended, allocations=allocations, limits=limits, quantities=quantities)
 
 

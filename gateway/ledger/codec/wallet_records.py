@@ -223,8 +223,10 @@ def read_scope(record: bytes) -> tuple[Counter, ...]:
 
 def _read_allowance(record: bytes, at: int) -> Allowance:
     number, kind, category, priority, day, bits, *rest = unpack(_ALLOWANCE, record, at)
-    whole: Any = map(int, rest)
-    return Allowance(number, _PERIODS[kind], CATEGORIES[category - 1], priority, day, bits, *whole)
+    integers: Any = map(int, rest)
+    return Allowance(
+        number, _PERIODS[kind], CATEGORIES[category - 1], priority, day, bits, *integers
+    )
 
 
 def _read_counters(record: bytes, at: int, count: int) -> tuple[Counter, ...]:
