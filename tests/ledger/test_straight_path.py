@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import redis.asyncio
 
+from gateway.ledger.client import scripts
 from gateway.ledger.client.redis_runner import RedisRunner
-from gateway.ledger.client.scripts import Prelude, Script, load_scripts, lua_folder, read_prelude
+from gateway.ledger.client.scripts import Prelude, Script, load_scripts, read_prelude
 from tests.ledger.raw import NAMES, Raw, limit, vector
 
 
@@ -17,8 +18,9 @@ class Straight(Raw):
     """Calls whose general path answers `general`."""
 
     async def straight(self, verb: str, rid: str = "r1", /, **changed: Any) -> list[Any]:
-        source = (lua_folder() / f"{verb}.lua").read_text().partition("-- general\n")[0]
-        text = Prelude(read_prelude(lua_folder())).link(source + "return { 'general' }\n").encode()
+        folder = scripts.lua_folder()  # asked of the module: `make mutants` puts mutants there
+        source = (folder / f"{verb}.lua").read_text().partition("-- general\n")[0]
+        text = Prelude(read_prelude(folder)).link(source + "return { 'general' }\n").encode()
         sha = (await self.client.script_load(text)).encode()
         keys = [NAMES[name] for name in ("due", "out", "shard", "account")]
         call = Script(verb, text, sha), [*keys, b"{cg:0}:r:" + rid.encode()[:99]]
@@ -50,7 +52,7 @@ async def test_an_id_of_the_greatest_length_goes_straight(raw: Straight) -> None
     [
         {"estimate": vector(1001, 0)}, {"estimate": vector(0, 0)}, {"backlog": 1}, {"rev": 2},
         {"epoch": 2}, {"count": 9, "epoch": 1}, {"limits": limit()}, {"tokens": -1}, {"ttl": 0},
-        {"tokens": 0.5}, {"price_rows": b""},
+        {"tokens": 0.5}, {"price_rows": b""}, {"now": -1},
     ],
 )  # fmt: skip
 async def test_what_is_not_plain_falls_through(raw: Straight, said: dict[str, Any]) -> None:
@@ -63,6 +65,16 @@ async def test_a_settle_that_its_hold_covers_goes_straight(raw: Straight, units:
     assert (await raw.straight("settle", used=vector(units, 0)))[:2] == ["settled", units]
 
 
+async def test_a_grant_that_expires_goes_straight_until_then(valkey: redis.asyncio.Redis) -> None:
+    raw = Straight(valkey)
+    await raw.open(amount=0)
+    expires_at = raw.now + 1000
+    assert (await raw("grant", id="g1", amount=1000, expires_at=expires_at))[0] == "granted"
+    assert (await raw.straight("reserve"))[0] == "held"
+    assert await raw.straight("settle", now=expires_at) == ["general"]
+    assert (await raw.straight("settle", now=expires_at - 1))[0] == "settled"
+
+
 @pytest.mark.parametrize("said", [{"used": vector(101, 0)}, {"used": vector(0, 0)}, {"epoch": 2}])
 async def test_a_settle_beyond_its_hold_falls_through(raw: Straight, said: dict[str, Any]) -> None:
     assert (await raw("reserve"))[0] == "held"
@@ -73,6 +85,6 @@ def test_two_scripts_have_a_straight_path() -> None:
     have = {
         name
         for name in load_scripts()
-        if "\n-- general\n" in (lua_folder() / f"{name}.lua").read_text()
+        if "\n-- general\n" in (scripts.lua_folder() / f"{name}.lua").read_text()
     }
     assert have == {"reserve", "settle"}
