@@ -36,7 +36,8 @@ async def raw(valkey: redis.asyncio.Redis) -> Straight:
 
 
 @pytest.mark.parametrize(
-    "said", [{}, {"estimate": vector(1000, 0)}, {"backlog": 5}, {"cost_rows": Raw.ROWS}]
+    "said",
+    [{}, {"estimate": vector(1000, 0)}, {"backlog": 5}, {"cost_rows": Raw.ROWS}, {"facts": b""}],
 )
 async def test_a_plain_reserve_goes_straight(raw: Straight, said: dict[str, Any]) -> None:
     assert (await raw.straight("reserve", **said))[0] == "held"
