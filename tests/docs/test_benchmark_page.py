@@ -96,7 +96,9 @@ def test_the_page_states_the_sizes_of_the_full_and_of_the_quick_form() -> None:
 def test_the_performance_page_states_the_targets_that_judge() -> None:
     page = (ROOT / "docs" / "explanation" / "performance.md").read_text()
     table = page.partition("\n## Targets\n")[2].partition("\n## ")[0]
-    stated = re.findall(r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE)[1:]
+    stated = re.findall(
+        r"^\| ([^|]+) \| [^|]+ \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE
+    )[1:]
     judged = [
         (figure.name, *(f"{'≥' if figure.at_least else '≤'} {limit:,g}" for limit in limits))
         for figure in figures(Run(Report(CELLS, ())))
