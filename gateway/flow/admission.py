@@ -50,14 +50,14 @@ class Admission:
         self._ledger = ledger
         self._delivery = delivery
 
-    async def check_credit(self, context: RequestContext, model: str | None = None) -> None:
+    async def check_credit(self, context: RequestContext) -> None:
         """Refuse a client without credit before its large body is read. Raises Refused.
 
         RFC 9110, 10.1.1: a client that sends `Expect: 100-continue` wants to know that early.
         """
         account = context.account
         assert account is not None
-        quote = await self._quote(account, model)
+        quote = await self._quote(account)
         reason = quote.decision
         if reason == "allow":
             if quote.available_nano > 0 or context.route.free:
@@ -84,12 +84,12 @@ class Admission:
                 context.denied = _denied(quote, quote.decision)
                 raise refused_by_ledger(context.denied, insufficient_status=402)
 
-    async def _quote(self, account: Account, model: str | None = None) -> Quote:
+    async def _quote(self, account: Account) -> Quote:
         packed = self._ledger.shards.pack(account)
-        return await self._ledger.quote(packed, QuoteCall(NOTHING, b"", 0, model=model))
+        return await self._ledger.quote(packed, QuoteCall(NOTHING, b"", 0))
 
     async def reserve(self, context: RequestContext, key: IdempotencyKey | None) -> Hold:
-        """Hold the estimate, or at the end of the credit what is left of it.
+        """Hold the estimate, or the remaining credit where that is less and the policy allows it.
 
         key: of a request that its client has named
         Raises Refused; RepeatedRequest; StaleAccount; LedgerUnavailable after making sure that

@@ -1,4 +1,4 @@
-"""What is known of one request so far: filled in by the flow, read by every step of it."""
+"""What is known about one request so far: the flow fills it in, and every step reads it."""
 
 import os
 import time
