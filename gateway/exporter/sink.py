@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from gateway.domain.delivery import Anomaly, DeadLetter, Place
-from gateway.domain.events import Event
+from gateway.domain.event_rows import EventRow, SignalRow
 
 
 class SinkUnavailable(Exception):
@@ -25,12 +25,14 @@ class Batch:
     ends:       shard → place of its last entry in this batch; the sink's cursors once it is written
     dead:       entries that were given up, to be kept with their reason
     anomalies:  what the numbering has shown
+    signals:    of the rows, for a store that keeps them for the webhook
     """
 
-    events: Sequence[Event] = ()
+    rows: Sequence[EventRow] = ()
     ends: Mapping[int, Place] = field(default_factory=dict)
     dead: Sequence[DeadLetter] = ()
     anomalies: Sequence[Anomaly] = ()
+    signals: Sequence[SignalRow] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Failure:
                  stays in the outbox
     """
 
-    event: Event
+    row: EventRow
     reason: str
     retry: bool = False
     place_taken: bool = False
@@ -51,7 +53,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a batch: stored + duplicates + failed = events."""
+    """What became of a batch: stored + duplicates + failed = rows."""
 
     stored: int
     duplicates: int

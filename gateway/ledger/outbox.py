@@ -1,4 +1,5 @@
-"""Reads the outbox: what the scripts wrote with each balance change, as events.
+"""Reads the outbox: what the scripts wrote with each balance change. `read` gives rows for the exporter,
+`scan` events for the operations.
 
 Invariant: reading never loses an entry and never fails on one (`codec/outbox_entries.py`).
 """
@@ -13,6 +14,7 @@ from gateway.domain.delivery import START, Place
 from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.codec.outbox_entries import Entry, decode
+from gateway.ledger.codec.outbox_rows import RowDecoder, Tail
 from gateway.ledger.codec.shard_records import Shard, read_shard
 
 _LAST_SEQ: Final = (1 << 64) - 1
@@ -34,6 +36,7 @@ class Outbox:
         self._shard_of = {self.keys.out(shard): shard for shard in range(shard_count)}
         self._stream_of = list(self._shard_of)
         self._busy = 1
+        self._rows = RowDecoder()
         self.shard_count = shard_count
 
     async def read(
@@ -43,8 +46,8 @@ class Outbox:
         limit: int = 8192,
         block_ms: int = 0,
         skip: Container[int] = (),
-    ) -> list[tuple[int, list[Entry]]]:
-        """The next entries beyond each shard's place, in order; about `limit` of them in all.
+    ) -> list[Tail]:
+        """The next entries beyond each shard's place, as rows, in order; about `limit` of them in all.
 
         block_ms: wait this long for the first one when there is none; 0 returns at once.
         skip: shards that are not read
@@ -65,7 +68,7 @@ class Outbox:
             reply = await self._execute(*command)
         tails = reply.items() if isinstance(reply, dict) else reply or ()  # RESP3, RESP2
         self._busy = max(1, len(tails))
-        return [(shard := self._shard_of[name], decode(shard, raw)) for name, raw in tails]
+        return [self._rows.decode(self._shard_of[name], raw) for name, raw in tails]
 
     async def scan(self, shard: int, up_to: Place) -> list[Entry]:
         """All entries of one shard that have not been trimmed, up to and with `up_to`, in pages.

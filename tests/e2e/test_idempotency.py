@@ -10,12 +10,14 @@ import httpx
 import pytest
 
 from gateway.domain.delivery import START
+from gateway.domain.event_rows import row_of
 from gateway.domain.events import Event
 from gateway.domain.money import format_amount
 from gateway.exporter.sink import Batch
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.flow.kept_responses import ANSWER_MAX_BYTES
 from tests.support.gate import KEY, SHARDS, Gate, Serve, digest, running_gate
+from tests.support.outbox_entries import read_entries
 from tests.support.rawhttp import RawClient
 from tests.support.until import until
 from tests.support.upstreams import Sim
@@ -193,8 +195,10 @@ async def test_when_the_tombstone_is_gone_the_store_knows_the_cost(gate: Gate, s
     assert "x-credits-cost" not in unknown.headers
     sink = SqliteSink(gate.settings.events_path)
     await sink.open()
-    for _, entries in await gate.outbox.read(dict.fromkeys(range(SHARDS), START), limit=1000):
-        await sink.write(Batch([entry for entry in entries if isinstance(entry, Event)]))
+    for _, entries in await read_entries(
+        gate.outbox, dict.fromkeys(range(SHARDS), START), limit=1000
+    ):
+        await sink.write(Batch([row_of(entry) for entry in entries if isinstance(entry, Event)]))
     await sink.close()
     known = await ask(gate)
     assert known.headers["x-credits-cost"] == format_amount(event.amount_nano)

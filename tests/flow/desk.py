@@ -42,6 +42,7 @@ from gateway.settings.policy import PRESETS, PolicySection
 from gateway.telemetry.metrics import Counter
 from tests.support.bank import Bank
 from tests.support.loose_ledger import LooseLedger
+from tests.support.outbox_entries import read_entries
 
 
 class Unasked:
@@ -203,7 +204,7 @@ class Desk:
         """The customer's usage events, after all tasks have ended."""
         await self.delivery.drain(10)
         shard = self.account.shard
-        tails = await self.bank.outbox.read({shard: START}, limit=10_000)
+        tails = await read_entries(self.bank.outbox, {shard: START}, limit=10_000)
         return [
             entry
             for _, entries in tails

@@ -12,6 +12,7 @@ from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.codec.outbox_entries import decode_entry
 from gateway.ledger.outbox import Outbox
+from tests.support.outbox_entries import read_entries
 from tests.support.outbox_writer import OutboxWriter
 
 
@@ -29,7 +30,7 @@ async def test_stamp_and_facts_are_joined_into_an_event(
     writer: OutboxWriter, outbox: Outbox
 ) -> None:
     await writer.write(2, event_id="r1:settled", facts={"model": "m", "tags": {"team": "x"}})
-    ((shard, (event,)),) = await outbox.read({})
+    ((shard, (event,)),) = await read_entries(outbox, {})
     assert event == Event(
         kind="settle",
         event_id="r1:settled",
@@ -61,7 +62,7 @@ async def test_a_stamp_packed_by_lua_reads_the_same(
         "{cg:0}:out",
         msgpack.packb({"customer_id": "acme"}),
     )
-    ((_, (event,)),) = await outbox.read({})
+    ((_, (event,)),) = await read_entries(outbox, {})
     assert isinstance(event, Event)
     assert (event.amount_nano, event.allocations, event.usage) == (-9_000_000_000_000_000, (), {})
 
@@ -70,7 +71,7 @@ async def test_reading_goes_on_after_each_shards_place(
     writer: OutboxWriter, outbox: Outbox
 ) -> None:
     await writer.write_many(12)
-    tails = dict(await outbox.read({0: Place(1, 1), 1: Place(1, 2)}))
+    tails = dict(await read_entries(outbox, {0: Place(1, 1), 1: Place(1, 2)}))
     assert {shard: [entry.seq for entry in entries] for shard, entries in tails.items()} == {
         0: [2],
         2: [0, 1, 2],
@@ -84,7 +85,7 @@ async def test_reading_from_before_an_epoch_begins_at_its_first_entry(
     await writer.write()
     await writer.place(0, Place(2, -1))
     await writer.write()
-    ((_, entries),) = await outbox.read({0: Place(2, -1)})
+    ((_, entries),) = await read_entries(outbox, {0: Place(2, -1)})
     assert [(entry.epoch, entry.seq) for entry in entries] == [(2, 0)]
 
 
@@ -94,7 +95,7 @@ async def test_reading_in_small_steps_sees_every_entry_once(
     written = await writer.write_many(50)
     at: dict[int, Place] = {}
     seen: list[str | None] = []
-    while tails := await outbox.read(at, limit=8):
+    while tails := await read_entries(outbox, at, limit=8):
         for shard, entries in tails:
             at[shard] = Place(entries[-1].epoch, entries[-1].seq)
             seen += [entry.event_id for entry in entries]
@@ -103,7 +104,7 @@ async def test_reading_in_small_steps_sees_every_entry_once(
 
 async def test_idle_shards_cost_one_command(valkey: redis.asyncio.Redis, outbox: Outbox) -> None:
     await valkey.config_resetstat()
-    assert await outbox.read({}) == []
+    assert await read_entries(outbox, {}) == []
     calls = {name: stats["calls"] for name, stats in (await valkey.info("commandstats")).items()}
     assert calls.get("cmdstat_xread") == 1
     assert "cmdstat_xrange" not in calls
@@ -180,7 +181,7 @@ async def test_heads_say_how_far_each_shard_is(writer: OutboxWriter, outbox: Out
 async def test_a_ledger_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     client = Endpoint.from_socket(tmp_path / "none").client(name="test")
     with pytest.raises(LedgerUnavailable):
-        await Outbox(client, 4).read({})
+        await read_entries(Outbox(client, 4), {})
     with pytest.raises(LedgerUnavailable):
         await Outbox(client, 4).heads()
     await client.aclose()

@@ -9,6 +9,7 @@ import pytest
 import redis.asyncio
 
 from gateway.domain.delivery import START, DeadLetter, Place
+from gateway.domain.event_rows import row_of
 from gateway.domain.events import Event
 from gateway.domain.limits import Limit
 from gateway.domain.reservation import Account, Denied
@@ -21,6 +22,7 @@ from gateway.ledger.outbox import Outbox
 from gateway.operations.reopen import Desk, Reopened, ledger_status, reopen
 from gateway.operations.verify import verify
 from tests.ledger.bench import NOON_MS, Bench
+from tests.support.outbox_entries import read_entries
 
 DAY_MS = 86_400_000
 MAX_GRANTS = 64
@@ -41,10 +43,12 @@ class Shop:
     async def deliver(self) -> None:
         """What the outbox holds is in the store, and trimmed."""
         cursors = await self.sink.open()
-        for shard, entries in await self.outbox.read({0: cursors.get(0, START)}):
+        for shard, entries in await read_entries(self.outbox, {0: cursors.get(0, START)}):
             events = [entry for entry in entries if isinstance(entry, Event)]
             end = Place(entries[-1].epoch, entries[-1].seq)
-            written = await self.sink.write(Batch(events, {shard: end}))
+            written = await self.sink.write(
+                Batch([row_of(event) for event in events], {shard: end})
+            )
             assert not written.failed
             await self.bench.ledger.ack(shard, *end)
         await self.sink.close()

@@ -31,6 +31,7 @@ from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.outbox import Outbox
 from gateway.settings import Settings, load_settings
 from tests.support.loose_ledger import LooseLedger
+from tests.support.outbox_entries import read_entries
 
 KEY = "sk-test-customer"
 BROKE_KEY = "sk-test-broke"
@@ -115,7 +116,7 @@ class Gate:
 
     async def events(self, customer_id: str = "acme") -> list[Event]:
         """The customer's usage events so far, oldest first, read from the outbox."""
-        tails = await self.outbox.read(dict.fromkeys(range(SHARDS), START), limit=100_000)
+        tails = await read_entries(self.outbox, dict.fromkeys(range(SHARDS), START), limit=100_000)
         entries = [entry for _, shard in tails for entry in shard]
         assert not [entry for entry in entries if isinstance(entry, DeadLetter)]
         return [

@@ -14,10 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final, TypeVar
 
-import orjson
-
 from gateway.domain.delivery import Anomaly, DeadLetter, Place
-from gateway.domain.events import Event
+from gateway.domain.event_rows import EventRow
 from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable, Written
 from gateway.exporter.sinks.sqlite_schema import migrate
 
@@ -26,8 +24,8 @@ Row = tuple[Any, ...]
 
 _INSERT: Final = """
     INSERT INTO events (event_id, shard, epoch, seq, kind, occurred_at_ms, stored_at_ms,
-        customer_id, request_id, amount_nano, estimated_amount_nano, cost_nano, balance_nano,
-        price_version, usage, allocations, facts)
+        customer_id, request_id, price_version, amount_nano, estimated_amount_nano, cost_nano,
+        balance_nano, usage, allocations, facts)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING
 """
@@ -123,15 +121,15 @@ class SqliteSink(Sink):
         if connection is None:
             raise SinkUnavailable(f"{self.path.name} is not open")
         now_ms = time.time_ns() // 1_000_000
-        rows, failed = _rows(batch.events, now_ms)
+        failed: list[Failure] = []
         connection.execute("BEGIN IMMEDIATE")
         try:
             before = connection.total_changes
-            connection.executemany(_INSERT, rows)
+            connection.executemany(_INSERT, [_values(row, now_ms) for row in batch.rows])
             stored = connection.total_changes - before
-            if stored < len(rows):
-                failed += _refused(connection, batch.events, failed)
-            connection.executemany(_SIGNAL, _signal_rows(batch.events, now_ms))
+            if stored < len(batch.rows):
+                failed = _refused(connection, batch.rows)
+            connection.executemany(_SIGNAL, ((*row, now_ms) for row in batch.signals))
             connection.executemany(_BURY, (_dead_row(letter, now_ms) for letter in batch.dead))
             connection.executemany(_NOTE, (_note_row(item, now_ms) for item in batch.anomalies))
             if not failed:
@@ -140,77 +138,29 @@ class SqliteSink(Sink):
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
-        duplicates = len(batch.events) - stored - len(failed)
+        duplicates = len(batch.rows) - stored - len(failed)
         return Written(stored=stored, duplicates=duplicates, failed=failed)
 
 
-def _rows(events: Iterable[Event], now_ms: int) -> tuple[list[Row], list[Failure]]:
-    rows: list[Row] = []
-    failed: list[Failure] = []
-    for event in events:
-        facts = event.facts
-        try:
-            rows.append(
-                (
-                    event.event_id,
-                    event.shard,
-                    event.epoch,
-                    event.seq,
-                    event.kind,
-                    event.occurred_at_ms,
-                    now_ms,
-                    event.customer_id,
-                    facts.get("request_id"),
-                    event.amount_nano,
-                    event.estimated_amount_nano,
-                    event.cost_nano,
-                    event.balance_nano,
-                    event.price_version,
-                    orjson.dumps(event.usage).decode(),
-                    orjson.dumps(event.allocations).decode(),
-                    orjson.dumps(facts).decode(),
-                )
-            )
-        except TypeError as error:  # what msgpack can say and JSON cannot
-            failed.append(Failure(event, f"not JSON: {error}"))
-    return rows, failed
+def _values(row: EventRow, now_ms: int) -> Row:
+    """What `_INSERT` binds. The columns that only repeat a fact are views here (`sqlite_schema`)."""
+    place, rest = row[:6], row[15:]
+    return (*place, now_ms, row.customer_id, row.request_id, row.price_version, *rest)
 
 
-def _refused(
-    connection: sqlite3.Connection, events: Iterable[Event], failed: list[Failure]
-) -> list[Failure]:
-    """Return the events that were not inserted and are not duplicates: another event has their
+def _refused(connection: sqlite3.Connection, rows: Iterable[EventRow]) -> list[Failure]:
+    """Return the rows that were not inserted and are not duplicates: another event has their
     place or id."""
-    known = {failure.event.event_id for failure in failed}
     refused = []
-    for event in events:
-        if event.event_id in known:
-            continue
-        place = (event.shard, event.epoch, event.seq)
+    for row in rows:
         found = connection.execute(
-            "SELECT shard, epoch, seq FROM events WHERE event_id = ?", (event.event_id,)
+            "SELECT shard, epoch, seq FROM events WHERE event_id = ?", (row.event_id,)
         ).fetchone()
         if found is None:
-            reason = "another event has its place"
-            refused.append(Failure(event, reason, place_taken=True))
-        elif found != place:
-            refused.append(Failure(event, "its id is already stored for another place"))
+            refused.append(Failure(row, "another event has its place", place_taken=True))
+        elif found != (row.shard, row.epoch, row.seq):
+            refused.append(Failure(row, "its id is already stored for another place"))
     return refused
-
-
-def _signal_rows(events: Iterable[Event], now_ms: int) -> Iterable[Row]:
-    for event in events:
-        for signal in event.signals:
-            yield (
-                signal.id(event.event_id),
-                signal.name,
-                event.customer_id,
-                event.event_id,
-                event.occurred_at_ms,
-                event.balance_nano,
-                orjson.dumps(signal.numbers).decode(),
-                now_ms,
-            )
 
 
 def _dead_row(letter: DeadLetter, now_ms: int) -> Row:

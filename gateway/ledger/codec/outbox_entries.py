@@ -69,11 +69,25 @@ def decode_entry(shard: int, entry_id: bytes, fields: Sequence[bytes]) -> Entry:
             read_signals(*signals) if signals else (),
         )
     except Exception as error:  # whatever lies there: decoding must go on
-        return DeadLetter(
-            shard=shard,
-            epoch=int(epoch),
-            seq=int(seq),
-            event_id=event_id if isinstance(event_id, str) else None,
-            reason=f"unreadable: {type(error).__name__}: {error}"[:200],
-            payload=packb(fields),
+        return undecodable(
+            shard,
+            entry_id,
+            fields,
+            event_id if isinstance(event_id, str) else None,
+            f"unreadable: {type(error).__name__}: {error}",
         )
+
+
+def undecodable(
+    shard: int, entry_id: bytes, fields: Sequence[bytes], event_id: str | None, reason: str
+) -> DeadLetter:
+    """The dead letter of an entry, with all of its bytes."""
+    epoch, _, seq = entry_id.partition(b"-")
+    return DeadLetter(
+        shard=shard,
+        epoch=int(epoch),
+        seq=int(seq),
+        event_id=event_id,
+        reason=reason[:200],
+        payload=packb(fields),
+    )

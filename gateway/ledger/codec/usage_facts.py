@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Final
 
-from msgpack import Packer, unpackb
+from msgpack import Packer, Unpacker, unpackb
 
 from gateway.domain.usage_facts import RequestLabels, UsageFacts
 
 _pack: Final[Callable[[object], bytes]] = Packer().pack
 """One packer for all: a new one costs more than what it packs."""
-_LABELS: Final = tuple(each.name for each in fields(RequestLabels))
+LABEL_NAMES: Final = tuple(each.name for each in fields(RequestLabels))
+"""The labels, which stand in front of all other facts in this order."""
 _MAP_16: Final = b"\xde"
 _REQUEST_ID: Final = _pack("request_id")
 _NO_RETRY: Final = _pack("retry_of") + _pack(None)
@@ -24,15 +25,29 @@ def read_facts(packed: bytes) -> dict[str, Any]:
     return unpackb(packed) if packed else {}
 
 
+def labels_end(packed: bytes) -> int | None:
+    """Where the labels end in the packed facts of a request that has ended; None for other facts."""
+    reader = Unpacker()
+    reader.feed(packed)
+    if reader.read_map_header() < len(LABEL_NAMES):
+        return None
+    for name in LABEL_NAMES:
+        if reader.unpack() != name:
+            return None
+        reader.skip()
+    end: int = reader.tell()
+    return end
+
+
 class FactsPacker:
     """Packs the facts of requests that share their labels."""
 
     __slots__ = ("_admitted", "_labels")
 
     def __init__(self, labels: RequestLabels) -> None:
-        pairs = (_pack(name) + _pack(getattr(labels, name)) for name in _LABELS)
+        pairs = (_pack(name) + _pack(getattr(labels, name)) for name in LABEL_NAMES)
         self._labels = b"".join(pairs)
-        count = len(_LABELS) + 2
+        count = len(LABEL_NAMES) + 2
         assert count <= 15, "the header below has one byte"
         self._admitted = bytes((0x80 | count,)) + self._labels + _NO_RETRY + _REQUEST_ID
 
@@ -67,6 +82,6 @@ class FactsPacker:
         return self._joined(known)
 
     def _joined(self, known: dict[str, object]) -> bytes:
-        count = len(_LABELS) + len(known)
+        count = len(LABEL_NAMES) + len(known)
         # The pairs of a map of at most 15 follow its header of one byte.
         return _MAP_16 + count.to_bytes(2, "big") + self._labels + _pack(known)[1:]

@@ -8,11 +8,13 @@ import redis.asyncio
 from gateway.app.balance import BalanceReader
 from gateway.app.daily_charges import DAY_MS, DailyCharges
 from gateway.domain.delivery import START
+from gateway.domain.event_rows import row_of
 from gateway.domain.events import Event
 from gateway.domain.reservation import Account
 from gateway.exporter.sink import Batch
 from gateway.exporter.sinks.sqlite import SqliteSink
 from tests.support.bank import CREDIT, Bank
+from tests.support.outbox_entries import read_entries
 
 ACME = Account("acme", "k1", 0, 1)
 
@@ -21,9 +23,9 @@ async def export(bank: Bank, events_db: Path) -> None:
     """Everything in the outbox, into the store."""
     sink = SqliteSink(events_db)
     await sink.open()
-    for _, entries in await bank.outbox.read(dict.fromkeys(range(4), START), limit=1000):
+    for _, entries in await read_entries(bank.outbox, dict.fromkeys(range(4), START), limit=1000):
         events = [entry for entry in entries if isinstance(entry, Event)]
-        await sink.write(Batch(events))
+        await sink.write(Batch([row_of(event) for event in events]))
     await sink.close()
 
 

@@ -10,11 +10,13 @@ import pytest
 import yaml
 
 from gateway.domain.delivery import START
+from gateway.domain.event_rows import row_of
 from gateway.domain.events import Event
 from gateway.exporter.sink import Batch
 from gateway.exporter.sinks.sqlite import SqliteSink
 from tests.ledger.relay import Relay
 from tests.support.gate import SHARDS, Gate, gate_config
+from tests.support.outbox_entries import read_entries
 from tests.unit.cli.desk import Desk
 
 REASON = ("--reason", "a test")
@@ -26,13 +28,15 @@ async def stored_event(gate: Gate) -> str:
     event = await gate.one_event()
     sink = SqliteSink(gate.settings.events_path)
     await sink.open()
-    await sink.write(Batch([each for each in await entries(gate) if isinstance(each, Event)]))
+    await sink.write(
+        Batch([row_of(each) for each in await entries(gate) if isinstance(each, Event)])
+    )
     await sink.close()
     return event.event_id
 
 
 async def entries(gate: Gate) -> list[Any]:
-    tails = await gate.outbox.read(dict.fromkeys(range(SHARDS), START), limit=100_000)
+    tails = await read_entries(gate.outbox, dict.fromkeys(range(SHARDS), START), limit=100_000)
     return [entry for _, tail in tails for entry in tail]
 
 

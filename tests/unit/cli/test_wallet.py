@@ -11,6 +11,7 @@ from gateway.domain.delivery import START
 from gateway.domain.events import Event
 from tests.ledger.relay import Relay
 from tests.support.gate import KEY, SHARDS, Gate, digest, gate_config, running_gate
+from tests.support.outbox_entries import read_entries
 from tests.support.upstreams import Sim
 
 from .desk import Desk
@@ -19,7 +20,7 @@ from .test_corrections import export
 
 async def entries(gate: Gate) -> list[str]:
     """Ids of all entries of all outboxes."""
-    tails = await gate.outbox.read(dict.fromkeys(range(SHARDS), START), limit=100_000)
+    tails = await read_entries(gate.outbox, dict.fromkeys(range(SHARDS), START), limit=100_000)
     return [entry.event_id for _, tail in tails for entry in tail if isinstance(entry, Event)]
 
 

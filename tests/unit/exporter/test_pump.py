@@ -11,6 +11,7 @@ import pytest
 import redis.asyncio
 
 from gateway.domain.delivery import Place
+from gateway.domain.event_rows import event_of
 from gateway.domain.events import Event
 from gateway.exporter.pump import Pump, PumpOptions
 from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable, Written
@@ -55,22 +56,22 @@ class Memory(Sink):
             self.down -= 1
             raise SinkUnavailable("as scripted")
         failed = []
-        for event in batch.events:
-            left = self.rejects.get(event.event_id, 0)
+        for row in batch.rows:
+            left = self.rejects.get(row.event_id, 0)
             if left:
-                self.rejects[event.event_id] = left - 1
-                failed.append(Failure(event, "as scripted", retry=left > 0))
+                self.rejects[row.event_id] = left - 1
+                failed.append(Failure(row, "as scripted", retry=left > 0))
         self.batches.append(batch)
         if not failed:
             self.cursors = {**self.cursors, **batch.ends}
-        return Written(len(batch.events) - len(failed), 0, failed)
+        return Written(len(batch.rows) - len(failed), 0, failed)
 
     async def close(self) -> None:
         self.closed += 1
 
     @property
     def events(self) -> list[Event]:
-        return [event for batch in self.batches for event in batch.events]
+        return [event_of(row) for batch in self.batches for row in batch.rows]
 
 
 @pytest.fixture

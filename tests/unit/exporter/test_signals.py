@@ -18,9 +18,9 @@ from gateway.domain.events import Event
 from gateway.domain.signals import Signal
 from gateway.exporter.signals import Courier, Webhook, resend
 from gateway.exporter.signing import sign
-from gateway.exporter.sink import Batch
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
+from tests.unit.exporter.sinks.contract import batch_of
 
 KEY = b"the-secret-of-this-test"
 
@@ -102,7 +102,7 @@ class Shop:
         return event
 
     async def store(self, event: Event) -> None:
-        await self.sink.write(Batch([event], {0: Place(event.epoch, event.seq)}))
+        await self.sink.write(batch_of([event], {0: Place(event.epoch, event.seq)}))
 
     @asynccontextmanager
     async def courier(self, **options: Any) -> AsyncIterator[Courier]:

@@ -3,6 +3,7 @@
 import pytest
 
 from gateway.domain.delivery import Place
+from gateway.domain.event_rows import row_of
 from gateway.domain.events import Event, EventKind
 from gateway.exporter.sink import Batch
 from gateway.exporter.sinks.sqlite import SqliteSink
@@ -18,7 +19,7 @@ def event(kind: EventKind, outcome: str, amount: int, seq: int = 0) -> Event:
 
 async def stored(sink: SqliteSink, *events: Event) -> SqliteStore:
     await sink.open()
-    await sink.write(Batch(events, {0: Place(1, len(events) - 1)}))
+    await sink.write(Batch([row_of(event) for event in events], {0: Place(1, len(events) - 1)}))
     await sink.close()
     return SqliteStore.at(sink.path)
 

@@ -4,12 +4,13 @@ The fixture `sink` gives a fresh sink that is not open; `stored_ids` says what t
 holds now, in any order, each as often as it is there.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
-from gateway.domain.delivery import Place
+from gateway.domain.delivery import DeadLetter, Place
+from gateway.domain.event_rows import EventRow, row_of, signal_rows
 from gateway.domain.events import Event
 from gateway.exporter.sink import Batch, Sink
 
@@ -37,25 +38,42 @@ def make_event(seq: int, shard: int = 0, **changed: object) -> Event:
     return replace(event, **changed)  # type: ignore[arg-type]
 
 
+def make_row(seq: int, shard: int = 0, **changed: object) -> EventRow:
+    """The same as a row."""
+    return row_of(make_event(seq, shard, **changed))
+
+
+def batch_of(
+    events: Iterable[Event],
+    ends: Mapping[int, Place] | None = None,
+    *,
+    dead: Sequence[DeadLetter] = (),
+) -> Batch:
+    """A batch of these events with their signals, as the pump makes it."""
+    events = list(events)
+    signals = [row for event in events for row in signal_rows(event)]
+    return Batch([row_of(event) for event in events], ends or {}, dead, signals=signals)
+
+
 def make_batch(first: int, end: int, shard: int = 0) -> Batch:
     """Events first … end − 1 of a shard."""
-    events = [make_event(seq, shard) for seq in range(first, end)]
-    return Batch(events, {shard: Place(1, end - 1)})
+    rows = [make_row(seq, shard) for seq in range(first, end)]
+    return Batch(rows, {shard: Place(1, end - 1)})
 
 
 class SinkContract:
     """Duplicates, partial failure, reconnect, close."""
 
     @pytest.fixture
-    def unacceptable(self) -> Event | None:
-        """An event that this sink must refuse for good; None if it takes everything."""
+    def unacceptable(self) -> EventRow | None:
+        """A row that this sink must refuse for good; None if it takes everything."""
         return None
 
     async def test_a_batch_is_stored_whole(self, sink: Sink, stored_ids: StoredIds) -> None:
         await sink.open()
         written = await sink.write(make_batch(0, 50))
         assert (written.stored, written.duplicates, list(written.failed)) == (50, 0, [])
-        assert sorted(await stored_ids()) == sorted(e.event_id for e in make_batch(0, 50).events)
+        assert sorted(await stored_ids()) == sorted(e.event_id for e in make_batch(0, 50).rows)
 
     async def test_a_repeated_batch_is_all_duplicates_and_changes_nothing(
         self, sink: Sink, stored_ids: StoredIds
@@ -90,16 +108,16 @@ class SinkContract:
         assert await stored_ids() == []
 
     async def test_one_bad_event_fails_alone_and_holds_the_cursor_back(
-        self, sink: Sink, stored_ids: StoredIds, unacceptable: Event | None
+        self, sink: Sink, stored_ids: StoredIds, unacceptable: EventRow | None
     ) -> None:
         if unacceptable is None:
             return
         await sink.open()
         good = make_batch(unacceptable.seq + 1, unacceptable.seq + 4)
-        written = await sink.write(Batch([*good.events, unacceptable], good.ends))
+        written = await sink.write(Batch([*good.rows, unacceptable], good.ends))
         assert written.stored == 3
         ((failure),) = written.failed
-        assert failure.event == unacceptable
+        assert failure.row == unacceptable
         assert failure.reason
         assert not failure.retry
         assert unacceptable.event_id not in await stored_ids()

@@ -9,13 +9,19 @@ from typing import Any
 import pytest
 
 from gateway.domain.delivery import Anomaly, DeadLetter, Place
-from gateway.domain.events import Event
 from gateway.domain.history import PastUse
 from gateway.exporter.sink import Batch, SinkUnavailable
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.exporter.sinks.sqlite_schema import MIGRATIONS
-from tests.unit.exporter.sinks.contract import SinkContract, StoredIds, make_batch, make_event
+from tests.unit.exporter.sinks.contract import (
+    SinkContract,
+    StoredIds,
+    batch_of,
+    make_batch,
+    make_event,
+    make_row,
+)
 
 
 @pytest.fixture
@@ -39,10 +45,6 @@ class TestContract(SinkContract):
 
         return read
 
-    @pytest.fixture
-    def unacceptable(self) -> Event:
-        return make_event(0, facts={"raw": b"bytes are no JSON"})
-
 
 async def test_an_event_comes_back_as_it_went_in(sink: SqliteSink, path: Path) -> None:
     await sink.open()
@@ -50,7 +52,7 @@ async def test_an_event_comes_back_as_it_went_in(sink: SqliteSink, path: Path) -
         make_event(0, cost_nano=3),
         make_event(1, kind="grant", event_id="op-1", usage={}, facts={"category": "paid"}),
     )
-    await sink.write(Batch([usage, grant]))
+    await sink.write(batch_of([usage, grant]))
     with SqliteStore.at(path) as store:
         assert [stored.event for stored in store.latest(10)] == [usage, grant]
         assert [stored.event for stored in store.of_request("r0-0")] == [usage]
@@ -63,17 +65,17 @@ async def test_what_is_new_in_a_batch_of_repeats_is_stored_once(
     sink: SqliteSink, path: Path
 ) -> None:
     await sink.open()
-    written = await sink.write(Batch([make_event(0), make_event(1), make_event(0)]))
+    written = await sink.write(batch_of([make_event(0), make_event(1), make_event(0)]))
     assert (written.stored, written.duplicates) == (2, 1)
 
 
 async def test_another_event_at_a_taken_place_is_refused_not_ignored(sink: SqliteSink) -> None:
     await sink.open()
     await sink.write(make_batch(0, 3))
-    impostor = make_event(1, event_id="other:settled")
-    written = await sink.write(Batch([make_event(0), impostor, make_event(3)]))
+    impostor = make_row(1, event_id="other:settled")
+    written = await sink.write(Batch([make_row(0), impostor, make_row(3)]))
     assert (written.stored, written.duplicates) == (1, 1)
-    assert [(failure.event, failure.reason) for failure in written.failed] == [
+    assert [(failure.row, failure.reason) for failure in written.failed] == [
         (impostor, "another event has its place")
     ]
 
@@ -81,7 +83,7 @@ async def test_another_event_at_a_taken_place_is_refused_not_ignored(sink: Sqlit
 async def test_an_id_that_comes_again_from_another_place_is_refused(sink: SqliteSink) -> None:
     await sink.open()
     await sink.write(make_batch(0, 1))
-    written = await sink.write(Batch([make_event(7, event_id="r0-0:settled")]))
+    written = await sink.write(batch_of([make_event(7, event_id="r0-0:settled")]))
     assert [f.reason for f in written.failed] == ["its id is already stored for another place"]
 
 
@@ -153,7 +155,7 @@ async def test_questions_of_verify_are_answered_up_to_a_place(sink: SqliteSink, 
     await sink.open()
     await sink.write(
         Batch(
-            [*make_batch(0, 3).events, make_event(3, kind="adjust", amount_nano=-5)],
+            [*make_batch(0, 3).rows, make_row(3, kind="adjust", amount_nano=-5)],
             {0: Place(1, 5)},
             dead=[DeadLetter(0, 1, 5, None, "unreadable", b"")],
         )
@@ -185,7 +187,7 @@ async def test_contradicting_ends_are_found(sink: SqliteSink, path: Path) -> Non
         make_event(seq, event_id=event_id, kind=kinds[event_id.partition(":")[2]])
         for seq, event_id in enumerate(ends)
     ]
-    await sink.write(Batch(events))
+    await sink.write(batch_of(events))
     with SqliteStore.at(path) as store:
         assert sorted(store.contradictions()) == [
             "b:released and b:settled both ended it",
@@ -204,7 +206,7 @@ async def test_past_uses_are_told_once_each_by_their_last_word(
     adjust: dict[str, Any] = {"kind": "adjust", "usage": {}, "price_version": None}
     await sink.open()
     await sink.write(
-        Batch(
+        batch_of(
             [
                 make_event(0, event_id=f"{rid}:settled"),
                 make_event(1, event_id=f"{rid}:repriced", amount_nano=90, **adjust),
