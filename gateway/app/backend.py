@@ -5,20 +5,18 @@ none runs starts it for as long as the operation takes.
 """
 
 import os
-import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 from gateway.app.private import UMASK
 from gateway.app.roles import CannotServe
 from gateway.app.run import LEDGER_FOLDER
+from gateway.app.stores import store_access
 from gateway.app.sync import sync_accounts
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Key
-from gateway.exporter.signals import resend
-from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
+from gateway.domain.stores import EventStore
 from gateway.flow.authentication import account_of, key_digest
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.audit import Audit
@@ -36,7 +34,6 @@ from gateway.ledger.reservations import Reservations
 from gateway.ledger.shards import Shards
 from gateway.ledger.wallets import Wallets
 from gateway.operations.backend import Backend, ConfiguredKey
-from gateway.operations.errors import OperationError
 from gateway.settings import Settings
 from gateway.settings.compiling import compile_customers, compile_keys
 
@@ -110,11 +107,11 @@ async def open_backend(settings: Settings, *, create: bool = True) -> AsyncItera
     create: record how the ledger is created, or check that it was created so
     Raises LedgerUnavailable, EmbeddedLedgerError, BadLedgerUrl, OtherLedger, StoreMissing.
     """
-    with open_endpoint(settings) as endpoint, open_store(settings.events_path) as store:
+    with open_endpoint(settings) as endpoint, store_access(settings).open_or_empty() as store:
         client = endpoint.client(name="creditgate-cli", timeout_s=TIMEOUT_S)
         try:
             # A shard that has less than the store must not be written to; see `OutboxWatermark`.
-            watermark = OutboxWatermark(SqliteStore.cursors_at(settings.events_path))
+            watermark = OutboxWatermark(store.cursors())
             backend = _backend(settings, client, store, watermark)
             if create:
                 await backend.accounts.creation.record()
@@ -143,30 +140,8 @@ def open_endpoint(settings: Settings) -> Iterator[Endpoint]:
         yield server.endpoint
 
 
-def open_store(path: Path) -> SqliteStore:
-    """The embedded store; an empty one where nothing has been exported yet."""
-    try:
-        return SqliteStore.at(path)
-    except StoreMissing:
-        return SqliteStore.empty()
-
-
-class StoredSignals:
-    """`operations.signals.SignalQueue` over the embedded store."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def resend(self, signal_id: str) -> bool:
-        """Queue a delivered or dead signal; False when there is none such. Raises OperationError."""
-        try:
-            return resend(self._path, signal_id)
-        except sqlite3.OperationalError as error:
-            raise OperationError(f"the store cannot be written: {error}") from error
-
-
 def _backend(
-    settings: Settings, client: Any, store: SqliteStore, watermark: OutboxWatermark
+    settings: Settings, client: Any, store: EventStore, watermark: OutboxWatermark
 ) -> Backend:
     redis, runner = settings.redis, RedisRunner(client)
     names: Any = {"namespace": redis.namespace, "shard_count": redis.shards}

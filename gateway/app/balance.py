@@ -2,14 +2,11 @@
 request was charged, from the store."""
 
 import asyncio
-import sqlite3
 import time
-from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 from gateway.app.daily_charges import DailyCharges
 from gateway.domain.reservation import Account
+from gateway.domain.stores import StoreAccess, StoreMissing
 from gateway.flow.idempotency import Charge
 from gateway.flow.local_routes import Balance
 from gateway.ledger.accounts import AccountStore
@@ -18,10 +15,10 @@ from gateway.ledger.accounts import AccountStore
 class BalanceReader:
     """Answers `GET /v1/credits`."""
 
-    def __init__(self, store: AccountStore, events_path: Path) -> None:
+    def __init__(self, store: AccountStore, access: StoreAccess) -> None:
         self._store = store
-        self._daily = DailyCharges(events_path)
-        self._events_uri = f"{events_path.absolute().as_uri()}?mode=ro"
+        self._daily = DailyCharges(access)
+        self._access = access
 
     async def read(self, account: Account) -> Balance | None:
         """The wallet now; None when there is none. Raises LedgerUnavailable."""
@@ -47,17 +44,9 @@ class BalanceReader:
         return await asyncio.to_thread(self._charge_of, reservation_id)
 
     def _charge_of(self, reservation_id: str) -> Charge | None:
-        rows = self._stored(
-            "SELECT amount_nano, event_id FROM events WHERE event_id IN (?, ?, ?)"
-            " ORDER BY occurred_at_ms, epoch, seq",
-            *(f"{reservation_id}:{outcome}" for outcome in ("settled", "expired", "settled_late")),
-        )
-        return Charge(sum(nano for nano, _ in rows), rows[-1][1]) if rows else None
-
-    def _stored(self, query: str, *values: str | int) -> list[Any] | None:
-        """Rows of the store; None where there is none, or it cannot be read now."""
         try:
-            with closing(sqlite3.connect(self._events_uri, uri=True, timeout=0.5)) as store:
-                return store.execute(query, values).fetchall()
-        except sqlite3.Error:
+            with self._access.open() as store:
+                found = store.charge_of(reservation_id)
+        except StoreMissing:
             return None
+        return Charge(*found) if found else None

@@ -1,4 +1,4 @@
-"""What each customer was charged today, kept up to date from the embedded store.
+"""What each customer was charged today, kept up to date from the required store.
 
 The sum of a busy customer's day costs a second of CPU and grows with the day. It is computed once
 in each worker; after that only events that arrived since the last read are added. Reads run in one
@@ -7,15 +7,14 @@ longer than `MAX_WAIT_S`.
 """
 
 import asyncio
-import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
+
+from gateway.domain.stores import EventStore, StoreAccess, StoreMissing
 
 DAY_MS: Final = 86_400_000
 MAX_AGE_S: Final = 1.0
@@ -28,13 +27,6 @@ OVERLAP_MS: Final = 60_000
 """The events of a customer are stored in the order of their times, except where the ledger's clock
 was set back or a replica with a slower clock took over. New events up to so much older than the
 newest are found; the index makes looking at the others again cheap."""
-
-_NEW_EVENTS: Final = """
-    SELECT coalesce(sum(amount_nano) FILTER (WHERE kind IN ('settle', 'expire', 'settle_late')), 0),
-        max(position), max(occurred_at_ms), (SELECT max(position) FROM events)
-    FROM events WHERE customer_id = ?1 AND occurred_at_ms >= ?2 AND position > ?3
-"""
-"""Evaluated on the index (customer_id, occurred_at_ms, rowid): only rows that are new are fetched."""
 
 
 @dataclass(slots=True)
@@ -55,10 +47,10 @@ class _DaySum:
 
 
 class DailyCharges:
-    """Reads the store at `path`. clock: monotonic, in seconds."""
+    """Reads the required store. clock: monotonic, in seconds."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._uri = f"{path.absolute().as_uri()}?mode=ro"
+    def __init__(self, access: StoreAccess, clock: Callable[[], float] = time.monotonic) -> None:
+        self._access = access
         self._clock = clock
         self._sums: OrderedDict[str, _DaySum] = OrderedDict()
         self._running: dict[str, asyncio.Future[int | None]] = {}
@@ -89,11 +81,11 @@ class DailyCharges:
         if kept is None or kept.day_ms != day_ms:
             kept = _DaySum(day_ms)
         try:
-            with closing(sqlite3.connect(self._uri, uri=True, timeout=0.5)) as store:
+            with self._access.open() as store:
                 if not self._add_new(store, customer_id, kept):
                     kept = _DaySum(day_ms)
                     self._add_new(store, customer_id, kept)
-        except sqlite3.Error:
+        except StoreMissing:
             return None
         kept.read_at_s = self._clock()
         self._sums[customer_id] = kept
@@ -103,14 +95,13 @@ class DailyCharges:
         return kept.amount_nano
 
     @staticmethod
-    def _add_new(store: sqlite3.Connection, customer_id: str, kept: _DaySum) -> bool:
+    def _add_new(store: EventStore, customer_id: str, kept: _DaySum) -> bool:
         """False when the store is not the one that was read before: a backup was restored."""
         since_ms = max(kept.day_ms, kept.newest_ms - OVERLAP_MS)
-        row = store.execute(_NEW_EVENTS, (customer_id, since_ms, kept.position)).fetchone()
-        amount_nano, position, newest_ms, last_position = row
-        if (last_position or 0) < kept.position:
+        new = store.charges_since(customer_id, since_ms, kept.position)
+        if new.last_position < kept.position:
             return False
-        kept.amount_nano += amount_nano
-        kept.position = max(kept.position, position or 0)
-        kept.newest_ms = max(kept.newest_ms, newest_ms or 0)
+        kept.amount_nano += new.amount_nano
+        kept.position = max(kept.position, new.position)
+        kept.newest_ms = max(kept.newest_ms, new.newest_ms)
         return True

@@ -8,10 +8,11 @@ from dataclasses import asdict
 import structlog
 
 from gateway.app.roles import CannotServe, Resources
+from gateway.app.stores import signal_schedule
 from gateway.exporter.main import Exporter
 from gateway.exporter.pump import PumpOptions
 from gateway.exporter.signals import Courier, CourierTally
-from gateway.exporter.sinks.sqlite import SqliteSink
+from gateway.exporter.sinks.registry import build_store
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.runner import CoalescingRunner
@@ -38,11 +39,11 @@ class ExportService:
         self._exporter = Exporter(
             Outbox(self._client, redis.shards, namespace=redis.namespace),
             Shards(self._runner, Keys(redis.namespace, redis.shards)),
-            SqliteSink(settings.events_path),
+            build_store(settings.required_store()),
             PumpOptions(batch_limit=export.batch_events, linger_s=export.interval_ms / 1000),
         )
         webhook = settings.signals.webhook
-        self._courier = Courier(settings.events_path, webhook.compiled()) if webhook else None
+        self._courier = Courier(signal_schedule(settings), webhook.compiled()) if webhook else None
         self._delivering: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         self._closing = False

@@ -19,6 +19,7 @@ from gateway.app.pools import PoolRegistry
 from gateway.app.pricing import PriceFeed
 from gateway.app.records import Records, open_records
 from gateway.app.roles import CannotServe, Resources
+from gateway.app.stores import store_access
 from gateway.domain.reservation import Settled
 from gateway.flow.admission import Admission
 from gateway.flow.catalog import Catalog
@@ -109,7 +110,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         PoolRegistry(),
         LedgerHealth(ledger),
     )
-    balance = BalanceReader(ledger.accounts, settings.events_path)
+    balance = BalanceReader(ledger.accounts, store_access(settings))
 
     # Local routes are part of what the flow serves and report on it: they ask when they are called.
     def catalog() -> Catalog:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from gateway.app.roles import CannotServe, Resources
 from gateway.app.shards import KeyDirectory, ShardWatch
+from gateway.app.stores import store_access
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.endpoint import Endpoint
@@ -92,7 +93,7 @@ def _access(settings: Settings, resources: Resources) -> LedgerAccess:
     shards = ShardWatch(
         admitting,
         Outbox(client, redis.shards, namespace=redis.namespace),
-        settings.events_path,
+        store_access(settings),
         speaks=False,
     )
     return LedgerAccess(

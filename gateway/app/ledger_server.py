@@ -10,6 +10,7 @@ import structlog
 
 from gateway.app.parts import CannotStart, LedgerState
 from gateway.app.shards import ShardWatch
+from gateway.domain.stores import StoreAccess
 from gateway.ledger.client.durability import Durability, Persistence, UnfitServer, read_durability
 from gateway.ledger.client.embedded import EmbeddedLedger, EmbeddedLedgerError
 from gateway.ledger.client.endpoint import Endpoint
@@ -42,7 +43,7 @@ class Where:
 
     namespace: str
     shards: int
-    events_path: Path
+    store: StoreAccess
 
 
 class RemoteServer:
@@ -121,7 +122,7 @@ class _Look:
         self._watch = ShardWatch(
             Shards(RedisRunner(self._client), Keys(where.namespace, where.shards)),
             Outbox(self._client, where.shards, namespace=where.namespace),
-            where.events_path,
+            where.store,
         )
         self._namespace = where.namespace
         self._user = endpoint.user

@@ -14,6 +14,7 @@ from gateway.app.parts import ConfigRefused, Ledger, Parts, Plan
 from gateway.app.private import UMASK, for_exporter, for_worker
 from gateway.app.roles import CannotServe, Role
 from gateway.app.shards import ShardWatch
+from gateway.app.stores import store_access
 from gateway.app.supervisor import Running, Supervisor
 from gateway.app.sync import sync_accounts
 from gateway.app.upstreams import upstream_context
@@ -33,7 +34,7 @@ from gateway.telemetry.logs import Style, configure_logs
 
 _RELOADED: Final = {"listen": {"drain_grace_ms", "max_body_bytes", "max_json_values"}}
 """Of the sections that are fixed while the gate runs, the settings that are not."""
-_FIXED_SECTIONS: Final = ("listen", "admin", "redis", "store", "export")
+_FIXED_SECTIONS: Final = ("listen", "admin", "redis", "export")
 
 LEDGER_FOLDER: Final = "ledger"
 """Where the embedded ledger lies in the data folder."""
@@ -123,7 +124,7 @@ def _load(config: Path) -> Settings:
 def _ledger_server(settings: Settings) -> Ledger:
     redis = settings.redis
     url = redis.connection_url()
-    where = Where(redis.namespace, redis.shards, settings.events_path)
+    where = Where(redis.namespace, redis.shards, store_access(settings))
     if url is None:
         return EmbeddedServer(settings.data_dir / LEDGER_FOLDER, where)
     return RemoteServer(url, DECLARED[settings.redis.durability], where)
@@ -146,7 +147,7 @@ async def _write(settings: Settings, ledger_url: str) -> None:
     """Write the accounts into the ledger. Raises CannotServe."""
     async with _accounts(settings, ledger_url) as (store, ledger, outbox):
         await store.creation.record()
-        await ShardWatch(ledger.shards, outbox, settings.events_path, speaks=False).look()
+        await ShardWatch(ledger.shards, outbox, store_access(settings), speaks=False).look()
         await sync_accounts(settings, ledger, store)
 
 

@@ -8,13 +8,12 @@ finding goes into the shard's own record (`freeze`), from where nothing but a re
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 import structlog
 
 from gateway.domain.reservation import Key
-from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
+from gateway.domain.stores import StoreAccess, StoreMissing
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.fitness import STORE
@@ -31,14 +30,14 @@ class ShardWatch:
     """The shards of one ledger, as one process sees them."""
 
     def __init__(
-        self, ledger: Shards, outbox: Outbox, events_path: Path, *, speaks: bool = True
+        self, ledger: Shards, outbox: Outbox, store: StoreAccess, *, speaks: bool = True
     ) -> None:
         """ledger: its watermark learns what the store has. speaks: log what changes; one process does"""
         self.closed: frozenset[int] = frozenset()
         """Shards that are frozen."""
         self._ledger = ledger
         self._outbox = outbox
-        self._path = events_path
+        self._store = store
         self._speaks = speaks
         self._wake = asyncio.Event()
         ledger.watermark.on_went_back = lambda _: self._wake.set()
@@ -51,7 +50,7 @@ class ShardWatch:
         seen = self._ledger.watermark
         # First the store, then the ledger: so the store cannot be ahead of a ledger that has lost nothing.
         try:
-            seen.note_stored(await asyncio.to_thread(SqliteStore.cursors_at, self._path))
+            seen.note_stored(await asyncio.to_thread(self._store.cursors))
         except StoreMissing as error:
             raise LedgerUnavailable(str(error), code=STORE) from error
         known = [seen.place(shard) for shard in range(self._outbox.shard_count)]

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gateway.app.stores import store_access
 from gateway.cli import app
 from gateway.cli.check_live import LiveAnswer, ask_live
 from gateway.cli.context import explained
@@ -108,7 +109,7 @@ def _print_summary(file: Path, settings: Settings) -> None:
     console.print(
         f"Listens on {listen.host}:{listen.port} (workers: {listen.workers}), "
         f"admin on {admin.host}:{admin.port}; ledger {settings.redis.shown_url}, "
-        f"events in {settings.events_path}; policy {settings.policy.preset or 'balanced'}.",
+        f"events in {store_access(settings).shown}; policy {settings.policy.preset or 'balanced'}.",
         soft_wrap=True,
     )
     for note in notes_of(settings):

@@ -10,7 +10,9 @@ import typer
 
 from gateway.app.backend import open_backend
 from gateway.cli.output import fail
-from gateway.exporter.sinks.sqlite_reader import StoreMissing
+from gateway.domain.stores import StoreMissing
+from gateway.exporter.signal_schedule import ScheduleUnavailable
+from gateway.exporter.sinks.registry import DriverMissing
 from gateway.ledger.client.embedded import EmbeddedLedgerError
 from gateway.ledger.client.endpoint import BadLedgerUrl
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -69,5 +71,7 @@ def explained(code: int = 1) -> Iterator[None]:
         BadLedgerUrl,
         OtherLedger,
         StoreMissing,
+        ScheduleUnavailable,
+        DriverMissing,
     ) as error:
         raise fail(str(error), code) from None

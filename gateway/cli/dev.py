@@ -17,6 +17,7 @@ from rich.text import Text
 
 from gateway.app.parts import CannotStart
 from gateway.app.run import run_gate
+from gateway.app.stores import store_access
 from gateway.app.supervisor import Running
 from gateway.cli import app, dev_state
 from gateway.cli.serve import explained, gate_url
@@ -110,7 +111,7 @@ async def _show(provider_url: str, settings: Settings, running: Running) -> None
             answer = await client.get("/v1/credits", headers={"authorization": f"Bearer {key}"})
             wallet = answer.json()["data"]
             _say(f"balance of {customer:6}", f"{wallet['balance']} credits")
-    _say("events land in", str(settings.events_path))
+    _say("events land in", store_access(settings).shown)
     console.print()
     _curl(
         "metrics",

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.pretty import Pretty
 
-from gateway.app.backend import open_store
+from gateway.app.stores import store_access
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, explained, read_settings
 from gateway.cli.output import AsJson, moment, out, print_json, row, table
@@ -33,7 +33,8 @@ def tail(
 ) -> None:
     """Show the latest events, oldest first; with --json one document a line."""
     settings = read_settings(config)
-    store = open_store(settings.events_path)
+    access = store_access(settings)
+    store = access.open_or_empty()
     latest = store.latest(count, customer_id=customer)
     try:
         _show(latest, as_json, header=True)
@@ -41,7 +42,7 @@ def tail(
             time.sleep(POLL_S)
             if not latest:  # there may be a store by now
                 store.close()
-                store = open_store(settings.events_path)
+                store = access.open_or_empty()
             after = latest[-1].position if latest else 0
             arrived = store.latest(10_000, customer_id=customer, after=after)
             _show(arrived, as_json, header=not latest)
@@ -58,7 +59,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one event with all its fields."""
-    with explained(), open_store(read_settings(config).events_path) as store:
+    with explained(), store_access(read_settings(config)).open_or_empty() as store:
         stored = show_event(store, event_id)
     document = event_document(stored.event, stored.stored_at_ms)
     if as_json:

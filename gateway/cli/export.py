@@ -12,7 +12,7 @@ from gateway.cli.context import explained, read_settings
 from gateway.cli.output import err, plain
 from gateway.exporter.main import run_exporter
 from gateway.exporter.pump import PumpOptions
-from gateway.exporter.sinks.sqlite import SqliteSink
+from gateway.exporter.sinks.registry import build_store
 from gateway.exporter.tally import Tally
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.key_names import Keys
@@ -43,7 +43,7 @@ async def _export(settings: Settings) -> Tally:
             return await run_exporter(
                 Outbox(client, redis.shards, namespace=redis.namespace),
                 Shards(RedisRunner(client), Keys(redis.namespace, redis.shards)),
-                SqliteSink(settings.events_path),
+                build_store(settings.required_store()),
                 options=export_options(settings),
                 grace_s=settings.listen.drain_grace_ms / 1000,
             )

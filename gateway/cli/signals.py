@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from gateway.app.backend import StoredSignals, open_store
+from gateway.app.stores import signal_schedule, store_access
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, explained, read_settings
 from gateway.cli.output import AsJson, out, plain, print_json, row, table
@@ -26,7 +26,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List the latest signals and their deliveries. `signals resend` retries dead ones."""
-    with open_store(read_settings(config).events_path) as store:
+    with store_access(read_settings(config)).open_or_empty() as store:
         found = [signal_document(signal) for signal in list_signals(store, last, state, customer)]
     if as_json:
         print_json(found)
@@ -57,7 +57,7 @@ def resend(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Send a delivered or dead signal again, under the same id."""
-    queue = StoredSignals(read_settings(config).events_path)
+    queue = signal_schedule(read_settings(config))
     with explained():
         resend_signal(queue, signal_id)
     out.print(plain("Queued for delivery.", "bold green"))

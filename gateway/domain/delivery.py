@@ -6,7 +6,7 @@ so the shared types are here.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 from gateway.domain.events import Event
 
@@ -108,57 +108,3 @@ class ShardContents:
     cursor: Place | None
     totals_nano: Mapping[str, Mapping[str, int]]
     spans: Sequence[Span]
-
-
-class EventStore(Protocol):
-    """What the operations need from a store. Synchronous: call it off the event loop."""
-
-    def latest(
-        self, count: int, *, customer_id: str | None = None, after: int = 0
-    ) -> list[StoredEvent]:
-        """Return the last `count` events that arrived after position `after`, oldest first."""
-        ...
-
-    def event(self, event_id: str) -> StoredEvent | None:
-        """One event by id."""
-        ...
-
-    def of_request(self, request_id: str) -> list[StoredEvent]:
-        """Return all events of one request, in order of arrival."""
-        ...
-
-    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
-        """The latest dead letters."""
-        ...
-
-    def anomalies(self, limit: int = 100) -> list[Anomaly]:
-        """The latest anomalies."""
-        ...
-
-    def shard_contents(self, shard: int, up_to: Place) -> ShardContents:
-        """Return the contents of a shard; the totals exclude entries beyond `up_to`."""
-        ...
-
-    def at_places(self, shard: int, epoch: int, seqs: Sequence[int]) -> dict[int, tuple[str, int]]:
-        """Return seq → (event id, amount in nano-credits) for the places that the store has."""
-        ...
-
-    def cursors(self) -> dict[int, Place]:
-        """Return shard → place of the last stored entry."""
-        ...
-
-    def events_beyond(self, shard: int, place: Place) -> list[Event]:
-        """Return all events of a shard beyond a place, in order."""
-        ...
-
-    def dead_letters_beyond(self, shard: int, place: Place) -> list[DeadLetter]:
-        """Return the dead letters of a shard beyond a place, in order."""
-        ...
-
-    def known_ids(self, event_ids: Sequence[str]) -> set[str]:
-        """Return the ids that the store has, whatever their place."""
-        ...
-
-    def contradictions(self) -> list[str]:
-        """Describe reservations whose events contradict each other (two terminal outcomes)."""
-        ...

@@ -86,3 +86,35 @@ class Sink(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Release all resources. Idempotent; `open` may follow."""
+
+
+class Store(Sink):
+    """A sink that can be read back: what `export.required` may name.
+
+    It keeps everything that a batch carries: rows, signals, dead letters, anomalies, and its cursors,
+    which `open` returns. It keeps the progress of the optional sinks, too, and feeds those that have
+    fallen behind what the outbox still has. `gateway.domain.stores.EventStore` reads it.
+    """
+
+    @property
+    @abstractmethod
+    def store_id(self) -> str:
+        """Permanent random id of this store, made with its tables. Known once it has been opened."""
+
+    @abstractmethod
+    async def read_beyond(self, places: Mapping[int, Place], limit: int) -> Sequence[EventRow]:
+        """Return stored rows beyond each of these places, by shard and place; at most `limit`.
+
+        Raises SinkUnavailable.
+        """
+
+    @abstractmethod
+    async def sink_cursors(self, sink: str) -> Mapping[int, Place]:
+        """Return how far an optional sink has been fed, by shard. Raises SinkUnavailable."""
+
+    @abstractmethod
+    async def note_sink(
+        self, sink: str, ends: Mapping[int, Place], dead: Sequence[DeadLetter] = ()
+    ) -> None:
+        """Move an optional sink's cursors forward to `ends`, and keep what it could not take, in one
+        transaction. A cursor never moves back. Raises SinkUnavailable."""

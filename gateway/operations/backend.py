@@ -4,10 +4,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.domain.delivery import EventStore, StoredEvent
-from gateway.domain.history import UsageHistory
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Key
+from gateway.domain.stores import EventStore
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.audit import Audit
 from gateway.ledger.changes import Changes
@@ -69,14 +68,6 @@ class Configured(Protocol):
         ...
 
 
-class Store(EventStore, UsageHistory, Protocol):
-    """The event store, as far as operations read it."""
-
-    def latest_named(self, prefix: str) -> StoredEvent | None:
-        """The last event that arrived of those whose id begins so."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Backend:
     """An open ledger and store.
@@ -99,7 +90,7 @@ class Backend:
     audit: Audit
     outbox: Outbox
     changes: Changes
-    store: Store
+    store: EventStore
     find_refusal: Callable[[str], Awaitable[NotedRefusal | None]]
     find_trouble: Callable[[], Awaitable[Trouble | None]]
     write_customers: Callable[[], Awaitable[str | None]]

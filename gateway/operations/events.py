@@ -1,6 +1,7 @@
 """Usage events and other ledger entries, as the event store has them."""
 
-from gateway.domain.delivery import EventStore, StoredEvent
+from gateway.domain.delivery import StoredEvent
+from gateway.domain.stores import EventStore
 from gateway.operations.errors import NotFound
 
 

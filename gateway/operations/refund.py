@@ -10,9 +10,9 @@ Rules:
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.domain.delivery import EventStore
 from gateway.domain.events import Event
 from gateway.domain.money import format_amount
+from gateway.domain.stores import EventStore
 from gateway.ledger.client.errors import LedgerRefusal
 from gateway.ledger.codec.operations import Refund
 from gateway.operations.backend import Backend

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from gateway.domain.delivery import START, EventStore, Place
+from gateway.domain.delivery import START, Place
 from gateway.domain.events import USAGE_KINDS, Event
 from gateway.domain.reservation import Account
+from gateway.domain.stores import EventStore
 from gateway.ledger.audit import Audit
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.codec.effects import grant_terms

@@ -5,9 +5,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from gateway.domain.delivery import START, EventStore, Place, ShardContents
+from gateway.domain.delivery import START, Place, ShardContents
 from gateway.domain.events import Event
 from gateway.domain.money import format_amount
+from gateway.domain.stores import EventStore
 from gateway.ledger.audit import ShardSnapshot
 from gateway.ledger.codec.outbox_entries import Entry
 from gateway.ledger.codec.reservation_records import Ended

@@ -1,5 +1,6 @@
 """Alerts that wallets have raised (called signals), and their deliveries by webhook."""
 
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -20,11 +21,8 @@ class SignalStore(Protocol):
 class SignalQueue(Protocol):
     """Where signals wait for their delivery."""
 
-    def resend(self, signal_id: str) -> bool:
-        """Queue a signal that was delivered or given up; False when there is none such.
-
-        Raises OperationError when the store cannot be written.
-        """
+    def resend(self, signal_id: str, now_ms: int) -> bool:
+        """Queue a signal that was delivered or given up; False when there is none such."""
         ...
 
 
@@ -36,6 +34,6 @@ def list_signals(
 
 
 def resend_signal(queue: SignalQueue, signal_id: str) -> None:
-    """Send a signal again under the same id. Raises NotFound, OperationError."""
-    if not queue.resend(signal_id):
+    """Send a signal again under the same id. Raises NotFound, and what the queue raises."""
+    if not queue.resend(signal_id, time.time_ns() // 1_000_000):
         raise NotFound(f"there is no signal {signal_id} that was delivered or given up")

@@ -15,7 +15,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
-from gateway.domain.delivery import EventStore
+from gateway.domain.stores import EventStore
 from gateway.ledger.audit import Audit
 from gateway.ledger.codec.reservation_records import Ended, Reservation
 from gateway.ledger.outbox import Outbox

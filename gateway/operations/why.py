@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from gateway.domain.delivery import EventStore, Place, StoredEvent
+from gateway.domain.delivery import Place, StoredEvent
 from gateway.domain.events import Event
 from gateway.domain.pricing import Rate, rate_of
+from gateway.domain.stores import EventStore
 from gateway.domain.usage import DEFAULT_TIER, in_tier
 from gateway.ledger.audit import Audit
 from gateway.ledger.codec.reservation_records import Ended, Reservation

@@ -11,6 +11,7 @@ from pydantic import PrivateAttr
 
 from gateway.domain.limits import Limit, replace_limits
 from gateway.domain.pricebook import Book, Customer, Draft, Price
+from gateway.exporter.sinks.options import SinkOptions
 from gateway.settings.catalogue import GroupBit, ModelSection, Priced, RouteSection
 from gateway.settings.customers import (
     CustomerSection,
@@ -19,6 +20,7 @@ from gateway.settings.customers import (
     PlanSection,
     RecurringGrantSection,
 )
+from gateway.settings.export import ExportSection
 from gateway.settings.policy import PRESETS, Knobs, PolicySection
 from gateway.settings.prices import PricesSection
 from gateway.settings.scalars import Id, ModelName, Section, field
@@ -27,12 +29,10 @@ from gateway.settings.servers import (
     AnswersSection,
     AuthSection,
     CorsSection,
-    ExportSection,
     ListenSection,
     PriceBookSection,
     Redis,
     RedisSection,
-    StoreSection,
 )
 from gateway.settings.signals import SignalsSection
 from gateway.settings.upstreams import UpstreamSection
@@ -78,11 +78,8 @@ class Settings(Section):
         Path("data"),
     )
     redis: Redis = field("The ledger's server.", "redis://127.0.0.1:6379/0", factory=RedisSection)
-    store: StoreSection = field(
-        "The store of usage events.", {"sqlite": {"path": "events.db"}}, factory=StoreSection
-    )
     export: ExportSection = field(
-        "Delivery to the store.", {"batch_events": 4096}, factory=ExportSection
+        "Delivery of usage events.", {"required": "events"}, factory=ExportSection
     )
     answers: AnswersSection = field(
         "Recorded responses for repeats with an `Idempotency-Key`.",
@@ -155,10 +152,13 @@ class Settings(Section):
         pepper = self.auth.key_pepper
         return pepper.get_secret_value().encode() if pepper else b""
 
-    @property
-    def events_path(self) -> Path:
-        """Path of the embedded store."""
-        return self.data_dir / self.store.sqlite.path
+    def required_store(self) -> SinkOptions:
+        """Return the options of the required store."""
+        return self.export.required_store(self.data_dir)
+
+    def optional_sinks(self) -> dict[str, SinkOptions]:
+        """Return the options of the other sinks, by name."""
+        return self.export.optional_sinks(self.data_dir)
 
     def priced(self) -> dict[str, Priced]:
         """Everything that has a price, by name: models, and routes with prices."""

@@ -1,4 +1,4 @@
-"""Sections for listeners, ledger, store, exporter and authentication."""
+"""Sections for listeners, ledger and authentication."""
 
 import ipaddress
 from pathlib import Path
@@ -281,41 +281,12 @@ def read_redis(value: Any) -> Any:
 Redis = Annotated[RedisSection, BeforeValidator(read_redis)]
 
 
-class SqliteSection(Section):
-    """The embedded store of usage events."""
-
-    path: Path = field("Database file, relative to `data_dir`.", "events.db", Path("events.db"))
-
-
-class StoreSection(Section):
-    """Where usage events are stored."""
-
-    sqlite: SqliteSection = field(
-        "SQLite, the embedded store.", {"path": "events.db"}, factory=SqliteSection
-    )
-
-
 class AnswersSection(Section):
     """Recorded responses for repeats, if a policy sets `keep_answers`; stored in `answers.db` in
     `data_dir`."""
 
     max_bytes: Annotated[int, Whole(1 << 20, 1 << 40)] = field(
         "Total size; the oldest are deleted first.", 268_435_456, 256 << 20
-    )
-
-
-class ExportSection(Section):
-    """Delivery from the ledger's outbox to the store."""
-
-    batch_events: Annotated[int, Whole(1, 10_000)] = field(
-        "Maximum number of events per batch.", 4096, 4096
-    )
-    interval_ms: Milliseconds = field("Longest wait before a smaller batch is delivered.", 50, 50)
-    max_backlog_events: Annotated[int, Whole(1000, 1_000_000_000)] = field(
-        "Undelivered events in one shard above which requests are refused (503), so that no event"
-        " is ever dropped. About 250 bytes of the ledger's memory each.",
-        1_000_000,
-        1_000_000,
     )
 
 

@@ -17,7 +17,8 @@ from rich.rule import Rule
 from gateway.domain.delivery import StoredEvent
 from gateway.domain.events import USAGE_KINDS
 from gateway.domain.money import format_amount, parse_amount
-from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
+from gateway.domain.stores import StoreMissing
+from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from loadtest.demo.operator import DemoFailed, Operator, plain
 
 DEMO_KEY: Final = "sk-demo"

@@ -14,11 +14,11 @@ from gateway.domain.event_rows import row_of
 from gateway.domain.events import Event
 from gateway.domain.money import format_amount
 from gateway.exporter.sink import Batch
-from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.flow.kept_responses import ANSWER_MAX_BYTES
 from tests.support.gate import KEY, SHARDS, Gate, Serve, digest, running_gate
 from tests.support.outbox_entries import read_entries
 from tests.support.rawhttp import RawClient
+from tests.support.stores import events_path, sqlite_sink
 from tests.support.until import until
 from tests.support.upstreams import Sim
 
@@ -193,7 +193,7 @@ async def test_when_the_tombstone_is_gone_the_store_knows_the_cost(gate: Gate, s
     unknown = await ask(gate)
     assert (unknown.status_code, unknown.headers["x-should-retry"]) == (409, "false")
     assert "x-credits-cost" not in unknown.headers
-    sink = SqliteSink(gate.settings.events_path)
+    sink = sqlite_sink(events_path(gate.settings))
     await sink.open()
     for _, entries in await read_entries(
         gate.outbox, dict.fromkeys(range(SHARDS), START), limit=1000

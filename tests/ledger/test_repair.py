@@ -14,7 +14,6 @@ from gateway.domain.events import Event
 from gateway.domain.limits import Limit
 from gateway.domain.reservation import Account, Denied
 from gateway.exporter.sink import Batch
-from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.ledger.audit import Audit
 from gateway.ledger.client.errors import LedgerUnavailable, ShardClosed
@@ -23,6 +22,7 @@ from gateway.operations.reopen import Desk, Reopened, ledger_status, reopen
 from gateway.operations.verify import verify
 from tests.ledger.bench import NOON_MS, Bench
 from tests.support.outbox_entries import read_entries
+from tests.support.stores import sqlite_sink
 
 DAY_MS = 86_400_000
 MAX_GRANTS = 64
@@ -36,7 +36,7 @@ class Shop:
         self.bench = Bench(client)
         self.client = self.bench.client
         self.outbox = Outbox(client, 1)
-        self.sink = SqliteSink(folder / "events.db")
+        self.sink = sqlite_sink(folder / "events.db")
         self.path = folder / "events.db"
         self.copy: dict[bytes, bytes] = {}
 

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from gateway.app.exporting import ExportService, build_exporter
 from gateway.app.roles import Resources
 from gateway.domain.delivery import Place
-from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from tests.support.gate import Gate
+from tests.support.stores import cursors_at, events_path
 from tests.support.until import until
 
 
@@ -25,7 +25,7 @@ async def exporting(gate: Gate) -> AsyncIterator[ExportService]:
 
 
 def stored(gate: Gate) -> dict[int, Place]:
-    return SqliteStore.cursors_at(gate.settings.events_path)
+    return cursors_at(events_path(gate.settings))
 
 
 async def delivered(gate: Gate) -> None:

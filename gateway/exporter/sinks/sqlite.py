@@ -9,15 +9,16 @@ import asyncio
 import fcntl
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import contextmanager
 from typing import IO, Any, ClassVar, Final, TypeVar
 
 from gateway.domain.delivery import Anomaly, DeadLetter, Place
-from gateway.domain.event_rows import EventRow
-from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable, Written
-from gateway.exporter.sinks.sqlite_schema import migrate
+from gateway.domain.event_rows import COLUMNS, EventRow
+from gateway.exporter.sink import Batch, Failure, SinkUnavailable, Store, Written
+from gateway.exporter.sinks.options import SqliteOptions
+from gateway.exporter.sinks.sqlite_schema import migrate, row_from
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -35,9 +36,19 @@ _MOVE_CURSOR: Final = """
     WHERE (excluded.epoch, excluded.seq) > (epoch, seq)
 """
 _BURY: Final = """
-    INSERT INTO dead_letters (shard, epoch, seq, event_id, reason, payload, noticed_at_ms)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE NOT EXISTS (SELECT 1 FROM dead_letters
-        WHERE shard = ?1 AND epoch = ?2 AND seq = ?3 AND event_id IS ?4)
+    INSERT INTO dead_letters (shard, epoch, seq, event_id, reason, payload, noticed_at_ms, sink)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE NOT EXISTS (SELECT 1 FROM dead_letters
+        WHERE shard = ?1 AND epoch = ?2 AND seq = ?3 AND event_id IS ?4 AND sink = ?8)
+"""
+_BEYOND: Final = f"""
+    SELECT {", ".join(COLUMNS)} FROM event_rows
+    WHERE shard = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq LIMIT ?
+"""  # noqa: S608 - names of columns
+_SINK_CURSORS: Final = "SELECT shard, epoch, seq FROM sink_cursors WHERE sink = ?"
+_MOVE_SINK: Final = """
+    INSERT INTO sink_cursors (sink, shard, epoch, seq) VALUES (?, ?, ?, ?)
+    ON CONFLICT (sink, shard) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq
+    WHERE (excluded.epoch, excluded.seq) > (epoch, seq)
 """
 _SIGNAL: Final = """
     INSERT INTO signals
@@ -52,13 +63,14 @@ _NOTE: Final = """
 """
 
 
-class SqliteSink(Sink):
+class SqliteSink(Store):
     """Writes to one file. A second exporter on the same file waits until this one is closed."""
 
     name: ClassVar[str] = "sqlite"
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, options: SqliteOptions) -> None:
+        self.path = options.path
+        self._store_id = ""
         self._connection: sqlite3.Connection | None = None
         self._lock: IO[bytes] | None = None
         self._thread = ThreadPoolExecutor(1, "sqlite-writer")
@@ -73,6 +85,26 @@ class SqliteSink(Sink):
     async def write(self, batch: Batch) -> Written:
         """Write a batch in one transaction, synced."""
         return await self._in_thread(lambda: self._write(batch))
+
+    @property
+    def store_id(self) -> str:
+        """See `Store`."""
+        assert self._store_id, "the store has not been opened"
+        return self._store_id
+
+    async def read_beyond(self, places: Mapping[int, Place], limit: int) -> Sequence[EventRow]:
+        """See `Store`."""
+        return await self._in_thread(lambda: self._read_beyond(places, limit))
+
+    async def sink_cursors(self, sink: str) -> Mapping[int, Place]:
+        """See `Store`."""
+        return await self._in_thread(lambda: _cursors(self._opened.execute(_SINK_CURSORS, (sink,))))
+
+    async def note_sink(
+        self, sink: str, ends: Mapping[int, Place], dead: Sequence[DeadLetter] = ()
+    ) -> None:
+        """See `Store`."""
+        await self._in_thread(lambda: self._note_sink(sink, ends, dead))
 
     async def close(self) -> None:
         """Close the file and release its lock."""
@@ -105,8 +137,14 @@ class SqliteSink(Sink):
         connection.execute("PRAGMA busy_timeout = 5000")
         connection.execute("PRAGMA cache_size = -32768")  # KiB
         migrate(connection)
-        cursors = connection.execute("SELECT shard, epoch, seq FROM cursors")
-        return {shard: Place(epoch, seq) for shard, epoch, seq in cursors}
+        ((self._store_id,),) = connection.execute("SELECT store_id FROM store")
+        return _cursors(connection.execute("SELECT shard, epoch, seq FROM cursors"))
+
+    @property
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise SinkUnavailable(f"{self.path.name} is not open")
+        return self._connection
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -117,13 +155,10 @@ class SqliteSink(Sink):
             self._lock = None
 
     def _write(self, batch: Batch) -> Written:
-        connection = self._connection
-        if connection is None:
-            raise SinkUnavailable(f"{self.path.name} is not open")
+        connection = self._opened
         now_ms = time.time_ns() // 1_000_000
         failed: list[Failure] = []
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(connection):
             before = connection.total_changes
             connection.executemany(_INSERT, [_values(row, now_ms) for row in batch.rows])
             stored = connection.total_changes - before
@@ -134,12 +169,23 @@ class SqliteSink(Sink):
             connection.executemany(_NOTE, (_note_row(item, now_ms) for item in batch.anomalies))
             if not failed:
                 connection.executemany(_MOVE_CURSOR, ((s, *end) for s, end in batch.ends.items()))
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
         duplicates = len(batch.rows) - stored - len(failed)
         return Written(stored=stored, duplicates=duplicates, failed=failed)
+
+    def _read_beyond(self, places: Mapping[int, Place], limit: int) -> list[EventRow]:
+        rows: list[EventRow] = []
+        for shard, (epoch, seq) in sorted(places.items()):
+            asked = (shard, epoch, seq, limit - len(rows))
+            rows += [row_from(values) for values in self._opened.execute(_BEYOND, asked)]
+            if len(rows) >= limit:
+                break
+        return rows
+
+    def _note_sink(self, sink: str, ends: Mapping[int, Place], dead: Sequence[DeadLetter]) -> None:
+        connection, now_ms = self._opened, time.time_ns() // 1_000_000
+        with _transaction(connection):
+            connection.executemany(_MOVE_SINK, ((sink, s, *end) for s, end in ends.items()))
+            connection.executemany(_BURY, (_dead_row(each, now_ms, sink) for each in dead))
 
 
 def _values(row: EventRow, now_ms: int) -> Row:
@@ -163,9 +209,24 @@ def _refused(connection: sqlite3.Connection, rows: Iterable[EventRow]) -> list[F
     return refused
 
 
-def _dead_row(letter: DeadLetter, now_ms: int) -> Row:
+def _dead_row(letter: DeadLetter, now_ms: int, sink: str = "") -> Row:
     place = (letter.shard, letter.epoch, letter.seq)
-    return (*place, letter.event_id, letter.reason, letter.payload, now_ms)
+    return (*place, letter.event_id, letter.reason, letter.payload, now_ms, sink)
+
+
+def _cursors(rows: Iterable[Row]) -> dict[int, Place]:
+    return {shard: Place(epoch, seq) for shard, epoch, seq in rows}
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
 
 
 def _note_row(anomaly: Anomaly, now_ms: int) -> Row:

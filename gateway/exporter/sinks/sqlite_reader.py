@@ -22,9 +22,12 @@ from gateway.domain.delivery import (
     StoredEvent,
     StoredSignal,
 )
+from gateway.domain.event_rows import COLUMNS, EventRow
 from gateway.domain.events import Event
 from gateway.domain.history import PastUse, reserved_at_ms
-from gateway.exporter.sinks.sqlite_schema import migrate
+from gateway.domain.stores import ChargeSum, RowFilter, StoreMissing
+from gateway.exporter.sinks.options import SqliteOptions
+from gateway.exporter.sinks.sqlite_schema import migrate, row_from
 
 _COLUMNS: Final = """SELECT kind, event_id, shard, epoch, seq, occurred_at_ms, customer_id,
     amount_nano, balance_nano, estimated_amount_nano, cost_nano, allocations, usage,
@@ -61,6 +64,23 @@ _SIGNALS: Final = """
 """
 
 
+_ROWS: Final = f"""
+    SELECT {", ".join(COLUMNS)} FROM event_rows
+    WHERE (?1 IS NULL OR occurred_at_ms >= ?1) AND (?2 IS NULL OR occurred_at_ms < ?2)
+        AND (?3 IS NULL OR customer_id = ?3)
+        AND (?4 IS NULL OR kind IN (SELECT value FROM json_each(?4)))
+    ORDER BY occurred_at_ms, shard, epoch, seq
+"""  # noqa: S608 - names of columns
+_CHARGES: Final = """
+    SELECT coalesce(sum(amount_nano) FILTER (WHERE kind IN ('settle', 'expire', 'settle_late')), 0),
+        max(position), max(occurred_at_ms), (SELECT max(position) FROM events)
+    FROM events WHERE customer_id = ?1 AND occurred_at_ms >= ?2 AND position > ?3
+"""
+"""Evaluated on the index (customer_id, occurred_at_ms, rowid): only rows that are new are fetched."""
+_CHARGED: Final = """
+    SELECT amount_nano, event_id FROM events WHERE event_id IN (?, ?, ?)
+    ORDER BY occurred_at_ms, epoch, seq
+"""
 _USES: Final = """
     SELECT customer_id, model, moment, price_version, usage,
         amount_nano
@@ -93,13 +113,8 @@ _USED: Final = """
 an outcome, since, until, customer or none."""
 
 
-class StoreMissing(Exception):
-    """There is no store at this path (the exporter has never run with this configuration), or it
-    cannot be read."""
-
-
 class SqliteStore:
-    """Read-only view of an embedded store; a `gateway.domain.delivery.EventStore`."""
+    """Read-only view of an embedded store; a `gateway.domain.stores.EventStore`."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -116,24 +131,9 @@ class SqliteStore:
                 check_same_thread=False,
             )
             connection.execute("SELECT 1 FROM events LIMIT 1")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise StoreMissing(f"there is no store at {path}: {error}") from error
         return cls(connection)
-
-    @classmethod
-    def cursors_at(cls, path: Path) -> dict[int, Place]:
-        """How far the store at this path has each shard; nothing where there is no store yet.
-
-        Raises StoreMissing for one that is there and cannot be read: that it has nothing must not
-        be concluded.
-        """
-        try:
-            with cls.at(path) as store:
-                return store.cursors()
-        except StoreMissing as error:
-            if not path.exists() or "no such table" in str(error):  # the exporter is making it
-                return {}
-            raise
 
     @classmethod
     def empty(cls) -> "SqliteStore":
@@ -151,7 +151,10 @@ class SqliteStore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Close; an error of the database is one of a store that cannot be read."""
         self.close()
+        if isinstance(error, sqlite3.Error):
+            raise StoreMissing(f"the store cannot be read: {error}") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -293,6 +296,33 @@ class SqliteStore:
         ((count,),) = self._connection.execute("SELECT count(*) " + _USED, asked)
         return int(count)
 
+    def rows(self, wanted: RowFilter) -> Iterator[EventRow]:
+        """See `EventStore`."""
+        kinds = None if wanted.kinds is None else orjson.dumps(sorted(wanted.kinds)).decode()
+        asked = (wanted.since_ms, wanted.until_ms, wanted.customer_id, kinds)
+        for values in self._connection.execute(_ROWS, asked):
+            yield row_from(values)
+
+    def charges_since(self, customer_id: str, since_ms: int, position: int) -> ChargeSum:
+        """See `EventStore`."""
+        asked = (customer_id, since_ms, position)
+        row = self._connection.execute(_CHARGES, asked).fetchone()
+        amount_nano, newest, newest_ms, last = row
+        return ChargeSum(amount_nano, newest or 0, newest_ms or 0, last or 0)
+
+    def charge_of(self, reservation_id: str) -> tuple[int, str] | None:
+        """See `EventStore`."""
+        ids = [f"{reservation_id}:{end}" for end in ("settled", "expired", "settled_late")]
+        rows = self._connection.execute(_CHARGED, ids).fetchall()
+        return (sum(nano for nano, _ in rows), rows[-1][1]) if rows else None
+
+    def sink_cursors(self, sink: str) -> dict[int, Place]:
+        """See `EventStore`."""
+        rows = self._connection.execute(
+            "SELECT shard, epoch, seq FROM sink_cursors WHERE sink = ?", (sink,)
+        )
+        return {shard: Place(epoch, seq) for shard, epoch, seq in rows}
+
     @contextmanager
     def _moment(self) -> Iterator[sqlite3.Connection]:
         self._connection.execute("BEGIN")
@@ -317,3 +347,33 @@ def _stored(row: tuple[Any, ...]) -> StoredEvent:
 def _signal(row: tuple[Any, ...]) -> StoredSignal:
     fields = (*row[:6], orjson.loads(row[6]), *row[7:])
     return StoredSignal(*fields)
+
+
+class SqliteAccess:
+    """`gateway.domain.stores.StoreAccess` to the embedded store in one file."""
+
+    def __init__(self, options: SqliteOptions) -> None:
+        self.path = options.path
+
+    @property
+    def shown(self) -> str:
+        """See `StoreAccess`."""
+        return str(self.path)
+
+    def open(self) -> SqliteStore:
+        """See `StoreAccess`."""
+        return SqliteStore.at(self.path)
+
+    def open_or_empty(self) -> SqliteStore:
+        """See `StoreAccess`."""
+        try:
+            return self.open()
+        except StoreMissing as error:
+            if not self.path.exists() or "no such table" in str(error):  # it is being made
+                return SqliteStore.empty()
+            raise
+
+    def cursors(self) -> dict[int, Place]:
+        """See `StoreAccess`. A file is opened in microseconds: nothing is kept."""
+        with self.open_or_empty() as store:
+            return store.cursors()

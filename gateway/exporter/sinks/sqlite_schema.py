@@ -6,7 +6,10 @@ is the order of arrival (SQLite's rowid).
 
 import sqlite3
 import time
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
+
+from gateway.domain.event_rows import COLUMNS, EventRow
 
 
 class StoreTooNew(Exception):
@@ -86,7 +89,35 @@ MIGRATIONS: Final = (
     );
     CREATE INDEX signals_waiting ON signals (customer_id, position) WHERE state = 'waiting';
     """,
+    """
+    CREATE TABLE store (store_id TEXT NOT NULL);
+    INSERT INTO store VALUES (lower(hex(randomblob(16))));
+    CREATE TABLE sink_cursors (
+        sink TEXT NOT NULL,
+        shard INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (sink, shard)
+    );
+    ALTER TABLE dead_letters ADD COLUMN sink TEXT NOT NULL DEFAULT '';
+    CREATE VIEW event_rows AS
+        SELECT event_id, shard, epoch, seq, kind, occurred_at_ms, customer_id,
+            json_extract(facts, '$.project_id') AS project_id, json_extract(facts, '$.key_id') AS key_id, request_id,
+            json_extract(facts, '$.route') AS route, json_extract(facts, '$.model') AS model,
+            json_extract(facts, '$.upstream') AS upstream, json_extract(facts, '$.livemode') AS livemode, price_version,
+            amount_nano, estimated_amount_nano, cost_nano, balance_nano, usage, allocations, facts
+        FROM events;
+    """,
 )
+
+
+_LIVEMODE: Final = COLUMNS.index("livemode")
+
+
+def row_from(values: Sequence[Any]) -> EventRow:
+    """A row of the view `event_rows`: SQLite has no booleans."""
+    livemode = None if values[_LIVEMODE] is None else bool(values[_LIVEMODE])
+    return EventRow._make((*values[:_LIVEMODE], livemode, *values[_LIVEMODE + 1 :]))
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -14,7 +14,7 @@ from gateway.domain.usage_facts import RequestLabels, UsageFacts
 _pack: Final[Callable[[object], bytes]] = Packer().pack
 """One packer for all: a new one costs more than what it packs."""
 LABEL_NAMES: Final = tuple(each.name for each in fields(RequestLabels))
-"""The labels, which stand in front of all other facts in this order."""
+"""The labels, which precede all other facts in this order."""
 _MAP_16: Final = b"\xde"
 _REQUEST_ID: Final = _pack("request_id")
 _NO_RETRY: Final = _pack("retry_of") + _pack(None)

@@ -9,7 +9,9 @@ import pytest
 
 from gateway.app import daily_charges
 from gateway.app.daily_charges import DAY_MS, MAX_AGE_S, OVERLAP_MS, DailyCharges
+from gateway.exporter.sinks import sqlite_reader
 from gateway.exporter.sinks.sqlite_schema import migrate
+from tests.support.stores import sqlite_access
 
 DAY = 20_000 * DAY_MS
 KINDS = ("settle", "expire", "settle_late", "adjust", "top_up")
@@ -50,7 +52,7 @@ def store(tmp_path: Path) -> Store:
 
 async def test_the_sum_is_exact_after_every_arrival(store: Store) -> None:
     chance = random.Random(7)
-    daily = DailyCharges(store.path, Clock())
+    daily = DailyCharges(sqlite_access(store.path), Clock())
     expected = {"acme": 0, "other": 0}
     at_ms = DAY - 3
     for _ in range(300):
@@ -63,24 +65,27 @@ async def test_the_sum_is_exact_after_every_arrival(store: Store) -> None:
             expected[customer_id] += nano
         who = chance.choice(list(expected))
         assert await daily.since_midnight(who, DAY + 1000) == expected[who]
-    assert await DailyCharges(store.path).since_midnight("acme", DAY) == expected["acme"]
+    assert (
+        await DailyCharges(sqlite_access(store.path)).since_midnight("acme", DAY)
+        == expected["acme"]
+    )
 
 
 async def test_old_events_are_not_fetched_again(store: Store) -> None:
-    daily = DailyCharges(store.path, Clock())
+    daily = DailyCharges(sqlite_access(store.path), Clock())
     store.add("acme", DAY + 10 * OVERLAP_MS, 5)
     assert await daily.since_midnight("acme", DAY) == 5
     store.connection.execute("UPDATE events SET amount_nano = 1000")
     store.add("acme", DAY + 11 * OVERLAP_MS, 2)
     assert await daily.since_midnight("acme", DAY) == 7, "only what is new is read"
     plan = store.connection.execute(
-        f"EXPLAIN QUERY PLAN {daily_charges._NEW_EVENTS}", ("acme", DAY, 0)
+        f"EXPLAIN QUERY PLAN {sqlite_reader._CHARGES}", ("acme", DAY, 0)
     ).fetchall()
     assert any("events_by_customer (customer_id=? AND occurred_at_ms>?" in row[3] for row in plan)
 
 
 async def test_a_new_day_starts_from_nothing(store: Store) -> None:
-    daily = DailyCharges(store.path, Clock())
+    daily = DailyCharges(sqlite_access(store.path), Clock())
     store.add("acme", DAY + 5, 3)
     assert await daily.since_midnight("acme", DAY + 6) == 3
     assert await daily.since_midnight("acme", DAY + DAY_MS) == 0
@@ -89,7 +94,7 @@ async def test_a_new_day_starts_from_nothing(store: Store) -> None:
 
 
 async def test_a_restored_store_is_read_from_the_start(store: Store) -> None:
-    daily = DailyCharges(store.path, Clock())
+    daily = DailyCharges(sqlite_access(store.path), Clock())
     for nano in (1, 10, 100):
         store.add("acme", DAY, nano)
     assert await daily.since_midnight("acme", DAY) == 111
@@ -100,7 +105,7 @@ async def test_a_restored_store_is_read_from_the_start(store: Store) -> None:
 async def test_concurrent_readers_share_one_query(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daily = DailyCharges(store.path)
+    daily = DailyCharges(sqlite_access(store.path))
     store.add("acme", DAY, 1)
     queries = []
     refresh = daily.refresh
@@ -124,7 +129,7 @@ async def test_a_caller_waits_for_a_bounded_time(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daily_charges, "MAX_WAIT_S", 0.001)
-    daily = DailyCharges(store.path)
+    daily = DailyCharges(sqlite_access(store.path))
     store.add("acme", DAY, 1)
     go = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -145,7 +150,7 @@ async def test_the_least_recently_read_sum_is_dropped(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daily_charges, "MAX_CUSTOMERS", 2)
-    daily = DailyCharges(store.path, Clock())
+    daily = DailyCharges(sqlite_access(store.path), Clock())
     for name in ("a", "b", "a", "c"):
         await daily.since_midnight(name, DAY)
     assert list(daily._sums) == ["a", "c"]

@@ -15,6 +15,7 @@ from gateway.ledger.client.rights import NAMES, missing_rights
 from gateway.ledger.client.scripts import lua_folder
 from tests.ledger.servers import OwnServer, server
 from tests.support.gate import running_gate
+from tests.support.stores import sqlite_access
 from tests.support.upstreams import Sim, sim
 
 __all__ = ["sim"]
@@ -79,7 +80,7 @@ async def test_what_is_missing_is_named(
 
 async def test_a_start_names_the_user_and_what_it_may_not(own: OwnServer, tmp_path: Path) -> None:
     url = await user(own, "-hset", "-zadd")
-    remote = RemoteServer(url, "none", Where("cg", 4, tmp_path / "events.db"))
+    remote = RemoteServer(url, "none", Where("cg", 4, sqlite_access(tmp_path / "events.db")))
     with pytest.raises(CannotStart, match="its user gate may not use: HSET, ZADD"):
         await remote.start()
     await remote.stop()
@@ -95,7 +96,7 @@ async def test_a_gate_needs_no_more_than_that(own: OwnServer, tmp_path: Path, si
         await gate.ledger.account("acme", account_rev=2, frozen=True)
         assert (await gate.chat("hi\nsim: tokens=3")).status_code == 402
         assert len(await gate.events()) == 1
-    remote = RemoteServer(url, "none", Where("cg", 4, tmp_path / "events.db"))
+    remote = RemoteServer(url, "none", Where("cg", 4, sqlite_access(tmp_path / "events.db")))
     assert await remote.start() == url
     assert await remote.look() == await remote.look()
     assert (await remote.look()).problem is None

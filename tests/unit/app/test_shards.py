@@ -10,18 +10,18 @@ from structlog.testing import capture_logs
 from gateway.app.ledger_server import RemoteServer, Where
 from gateway.app.shards import KeyDirectory, ShardWatch
 from gateway.domain.delivery import Place
+from gateway.domain.stores import StoreMissing
 from gateway.exporter.sink import Batch
-from gateway.exporter.sinks.sqlite import SqliteSink
-from gateway.exporter.sinks.sqlite_reader import SqliteStore, StoreMissing
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable, ShardClosed
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.outbox import Outbox
 from tests.support.loose_ledger import LooseLedger
+from tests.support.stores import cursors_at, sqlite_access, sqlite_sink
 
 
 async def store_at(path: Path, ends: dict[int, Place]) -> None:
-    sink = SqliteSink(path)
+    sink = sqlite_sink(path)
     await sink.open()
     await sink.write(Batch(ends=ends))
     await sink.close()
@@ -29,7 +29,7 @@ async def store_at(path: Path, ends: dict[int, Place]) -> None:
 
 def watch_on(valkey: redis.asyncio.Redis, path: Path) -> tuple[LooseLedger, ShardWatch]:
     ledger = LooseLedger(RedisRunner(valkey), shard_count=4)
-    return ledger, ShardWatch(ledger.shards, Outbox(valkey, 4), path)
+    return ledger, ShardWatch(ledger.shards, Outbox(valkey, 4), sqlite_access(path))
 
 
 async def test_a_shard_that_has_less_than_the_store_is_frozen_and_others_are_not(
@@ -63,10 +63,10 @@ async def test_a_store_that_cannot_be_read_is_not_an_empty_one(
     valkey: redis.asyncio.Redis, tmp_path: Path
 ) -> None:
     path = tmp_path / "events.db"
-    assert SqliteStore.cursors_at(path) == {}
+    assert cursors_at(path) == {}
     path.mkdir()
     with pytest.raises(StoreMissing):
-        SqliteStore.cursors_at(path)
+        cursors_at(path)
     _, watch = watch_on(valkey, path)
     with pytest.raises(LedgerUnavailable) as caught:
         await watch.look()
@@ -91,7 +91,7 @@ async def test_the_supervisor_sees_frozen_shards_and_says_each_change_once(
 ) -> None:
     path = tmp_path / "events.db"
     await store_at(path, {3: Place(1, 7)})
-    remote = RemoteServer(f"unix://{valkey_socket}", "none", Where("cg", 4, path))
+    remote = RemoteServer(f"unix://{valkey_socket}", "none", Where("cg", 4, sqlite_access(path)))
     await remote.start()
     with capture_logs() as logs:
         assert [(await remote.look()).frozen for _ in range(2)] == [(3,), (3,)]
@@ -107,7 +107,9 @@ async def test_the_supervisor_sees_frozen_shards_and_says_each_change_once(
 async def test_the_supervisor_says_what_is_wrong_with_the_server(
     valkey: redis.asyncio.Redis, valkey_socket: Path, tmp_path: Path
 ) -> None:
-    remote = RemoteServer(f"unix://{valkey_socket}", "none", Where("cg", 4, tmp_path / "none.db"))
+    remote = RemoteServer(
+        f"unix://{valkey_socket}", "none", Where("cg", 4, sqlite_access(tmp_path / "none.db"))
+    )
     await remote.start()
     await valkey.config_set("maxmemory-policy", "allkeys-lru")
     try:

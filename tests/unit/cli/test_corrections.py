@@ -8,10 +8,10 @@ import pytest
 
 from gateway.domain.events import Event
 from gateway.exporter.main import Exporter
-from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.identities import check_identities
 from tests.support.gate import SHARDS, Gate
 from tests.support.loose_ledger import LooseLedger
+from tests.support.stores import events_path, sqlite_sink
 
 from .desk import Desk
 
@@ -20,7 +20,7 @@ async def export(gate: Gate) -> None:
     """Take what waits in the outbox to the store."""
     await gate.settle_all()
     operator = LooseLedger(gate.runner, shard_count=SHARDS)
-    exporter = Exporter(gate.outbox, operator, SqliteSink(gate.settings.events_path))
+    exporter = Exporter(gate.outbox, operator, sqlite_sink(events_path(gate.settings)))
     exporter.begin()
     await exporter.drain(10)
 

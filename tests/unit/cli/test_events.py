@@ -13,8 +13,8 @@ import pytest
 import redis.asyncio
 
 from gateway.exporter.main import Exporter
-from gateway.exporter.sinks.sqlite import SqliteSink
 from tests.support.bank import Bank
+from tests.support.stores import sqlite_sink
 
 ROOT = Path(__file__).parents[3]
 MODELS = """
@@ -57,7 +57,7 @@ async def run(config: Path, *arguments: str) -> tuple[int, str, str]:
 
 
 async def export(bank: Bank, config: Path) -> None:
-    exporter = Exporter(bank.outbox, bank.operator, SqliteSink(config.parent / "data/events.db"))
+    exporter = Exporter(bank.outbox, bank.operator, sqlite_sink(config.parent / "data/events.db"))
     exporter.begin()
     await exporter.drain(10)
 

@@ -16,12 +16,12 @@ import pytest
 import yaml
 
 from gateway.app import shards
-from gateway.app.backend import open_store
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from tests.ledger.servers import OwnServer, free_port, server
 from tests.support.delivering import delivered, exporting
 from tests.support.gate import KEY, Gate, digest, gate_config, running_gate
+from tests.support.stores import events_path, sqlite_access
 from tests.support.until import until
 from tests.support.upstreams import Sim
 
@@ -139,7 +139,7 @@ async def test_a_shard_that_lost_a_tail_stays_shut_whoever_restarts_until_it_is_
         assert (await desk.run("verify")).code == 0
         assert (await desk.run("ledger", "status")).code == 0
         assert (await desk.run("ledger", "reopen")).out.startswith("No shard has lost entries")
-        with open_store(gate.settings.events_path) as store:
+        with sqlite_access(events_path(gate.settings)).open_or_empty() as store:
             assert store.dead_letters() == []
 
 
@@ -295,7 +295,9 @@ async def program_tells_the_story(program: Program, own: OwnServer, folder: Path
     store = folder / "data" / "events.db"
 
     def delivered_all() -> bool:
-        with open_store(store) as opened:  # empty until the exporter has created it
+        with sqlite_access(
+            store
+        ).open_or_empty() as opened:  # empty until the exporter has created it
             return sum(each.event.kind == "settle" for each in opened.latest(100)) >= 4
 
     await until(delivered_all, SOON_S)

@@ -20,9 +20,9 @@ from msgpack import packb
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Account, Hold, shard_of
 from gateway.exporter.main import Exporter
-from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.codec.reservation_records import DueReservation
 from tests.support.gate import KEY, SHARDS, Gate, digest, gate_config, running_gate
+from tests.support.stores import events_path, sqlite_sink
 from tests.support.upstreams import Sim
 
 from .desk import Desk, Said
@@ -121,7 +121,7 @@ async def ask(gate: Gate, requests: list[tuple[str, str, str]]) -> None:
 
 async def export(gate: Gate) -> None:
     """Everything to the store of the gate's configuration."""
-    exporter = Exporter(gate.outbox, gate.ledger, SqliteSink(gate.settings.events_path))
+    exporter = Exporter(gate.outbox, gate.ledger, sqlite_sink(events_path(gate.settings)))
     exporter.begin()
     await exporter.drain(10)
 
@@ -215,7 +215,7 @@ async def test_uses_from_before_the_period_count_towards_its_tiers(
 
 def stored_moments(gate: Gate) -> list[str]:
     """When the requests came, by their ids, as `--since` takes it."""
-    with closing(sqlite3.connect(gate.settings.events_path)) as store:
+    with closing(sqlite3.connect(events_path(gate.settings))) as store:
         ids = store.execute("SELECT request_id FROM events WHERE kind = 'settle' ORDER BY 1")
         moments = [int(request_id[:12], 16) for (request_id,) in ids]
     return [

@@ -13,10 +13,10 @@ from gateway.domain.delivery import START
 from gateway.domain.event_rows import row_of
 from gateway.domain.events import Event
 from gateway.exporter.sink import Batch
-from gateway.exporter.sinks.sqlite import SqliteSink
 from tests.ledger.relay import Relay
 from tests.support.gate import SHARDS, Gate, gate_config
 from tests.support.outbox_entries import read_entries
+from tests.support.stores import events_path, sqlite_sink
 from tests.unit.cli.desk import Desk
 
 REASON = ("--reason", "a test")
@@ -26,7 +26,7 @@ async def stored_event(gate: Gate) -> str:
     """A request's event, in the store."""
     await gate.chat("hi\nsim: tokens=5", max_tokens=8)
     event = await gate.one_event()
-    sink = SqliteSink(gate.settings.events_path)
+    sink = sqlite_sink(events_path(gate.settings))
     await sink.open()
     await sink.write(
         Batch([row_of(each) for each in await entries(gate) if isinstance(each, Event)])

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from gateway.exporter.main import run_exporter
 from gateway.exporter.pump import PumpOptions
-from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.outbox import Outbox
 from tests.support.outbox_writer import OutboxWriter
+from tests.support.stores import sqlite_sink
 
 
 class DiesFirst(OutboxWriter):
@@ -28,7 +28,7 @@ async def main(socket: Path, store: Path, shards: int, dies: bool) -> None:
     client = Endpoint.from_socket(socket).client(name="exporter", max_connections=32)
     acknowledger = DiesFirst(client, shards) if dies else OutboxWriter(client, shards)
     options = PumpOptions(batch_limit=50, linger_s=0.001, block_ms=50, backoff_max_s=0.1)
-    await run_exporter(Outbox(client, shards), acknowledger, SqliteSink(store), options=options)
+    await run_exporter(Outbox(client, shards), acknowledger, sqlite_sink(store), options=options)
     await client.aclose()
 
 

@@ -15,12 +15,12 @@ from gateway.domain.event_rows import event_of
 from gateway.domain.events import Event
 from gateway.exporter.pump import Pump, PumpOptions
 from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable, Written
-from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.outbox import Outbox
 from tests.support.outbox_writer import OutboxWriter, pack_shard
+from tests.support.stores import sqlite_sink
 
 QUICK = PumpOptions(
     batch_limit=64,
@@ -270,12 +270,12 @@ async def test_a_ledger_that_lost_a_tail_is_noticed_at_the_start(
     outbox = Outbox(writer.client, 4)
     for _ in range(5):
         await writer.write()
-    await drained(Pump(outbox, writer, SqliteSink(path), options=QUICK))
+    await drained(Pump(outbox, writer, sqlite_sink(path), options=QUICK))
     await writer.client.flushall()
     writer.last.clear()
     for _ in range(2):
         await writer.write()
-    second = Pump(outbox, writer, SqliteSink(path), options=QUICK)
+    second = Pump(outbox, writer, sqlite_sink(path), options=QUICK)
     await drained(second)
     with SqliteStore.at(path) as store:
         assert [a.kind for a in store.anomalies()] == ["ledger_behind"]
@@ -293,12 +293,12 @@ async def test_a_ledger_that_gives_a_place_again_is_frozen_and_keeps_its_entries
     outbox = Outbox(writer.client, 4)
     for _ in range(3):
         await writer.write()
-    await drained(Pump(outbox, writer, SqliteSink(path), options=QUICK))
+    await drained(Pump(outbox, writer, sqlite_sink(path), options=QUICK))
     await writer.client.flushall()
     for _ in range(4):
         await writer.write()
     await writer.write(1, event_id="other:settled")
-    pump = Pump(outbox, writer, SqliteSink(path), options=QUICK)
+    pump = Pump(outbox, writer, sqlite_sink(path), options=QUICK)
     async with running(pump):
         await until(lambda: pump.tally.delivered >= 1 and not pump._conflicts)
         await writer.write(1, event_id="more:settled")
@@ -317,7 +317,7 @@ async def test_a_shard_that_was_repaired_is_exported_again(
     writer: OutboxWriter, tmp_path: Path
 ) -> None:
     path = tmp_path / "events.db"
-    pump = Pump(Outbox(writer.client, 4), writer, SqliteSink(path), options=QUICK)
+    pump = Pump(Outbox(writer.client, 4), writer, sqlite_sink(path), options=QUICK)
     async with running(pump):
         for _ in range(3):
             await writer.write()
@@ -335,7 +335,7 @@ async def test_a_ledger_that_loses_a_tail_while_the_exporter_runs_is_noticed(
     writer: OutboxWriter, tmp_path: Path
 ) -> None:
     path = tmp_path / "events.db"
-    pump = Pump(Outbox(writer.client, 4), writer, SqliteSink(path), options=QUICK)
+    pump = Pump(Outbox(writer.client, 4), writer, sqlite_sink(path), options=QUICK)
     async with running(pump):
         for _ in range(5):
             await writer.write()
@@ -379,13 +379,13 @@ async def test_events_stored_before_a_crash_are_counted_as_duplicates_after_it(
     path = tmp_path / "events.db"
     outbox = Outbox(writer.client, 4)
     await writer.write_many(8)
-    first = Pump(outbox, Deaf(writer.client), SqliteSink(path), options=QUICK)
+    first = Pump(outbox, Deaf(writer.client), sqlite_sink(path), options=QUICK)
     task = asyncio.create_task(first.run())
     await until(lambda: first.tally.delivered == 8)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await writer.write_many(4)
-    second = Pump(outbox, writer, SqliteSink(path), options=QUICK)
+    second = Pump(outbox, writer, sqlite_sink(path), options=QUICK)
     await drained(second)
     assert (second.tally.delivered, second.tally.duplicates) == (4, 8)
     with sqlite3.connect(path) as connection:

@@ -16,10 +16,10 @@ from aiohttp import web
 from gateway.domain.delivery import Place
 from gateway.domain.events import Event
 from gateway.domain.signals import Signal
-from gateway.exporter.signals import Courier, Webhook, resend
+from gateway.exporter.signals import Courier, Webhook
 from gateway.exporter.signing import sign
-from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
+from tests.support.stores import sqlite_schedule, sqlite_sink
 from tests.unit.exporter.sinks.contract import batch_of
 
 KEY = b"the-secret-of-this-test"
@@ -78,7 +78,7 @@ class Shop:
 
     def __init__(self, path: Path, receiver: Receiver) -> None:
         self.path = path
-        self.sink = SqliteSink(path)
+        self.sink = sqlite_sink(path)
         self.receiver = receiver
         self.seq = 0
         self.late_ms = 0
@@ -108,7 +108,7 @@ class Shop:
     async def courier(self, **options: Any) -> AsyncIterator[Courier]:
         quick: dict[str, Any] = {"backoff_ms": 1, "backoff_max_ms": 4, "poll_ms": 5} | options
         made = Courier(
-            self.path,
+            sqlite_schedule(self.path),
             Webhook(self.receiver.url, (KEY,), **quick),
             clock_ms=lambda: int(time.time() * 1000) + self.late_ms,
         )
@@ -235,8 +235,10 @@ async def test_what_waits_too_long_is_dead_and_can_be_sent_again(shop: Shop) -> 
         assert [signal.reason for signal in store.signals(state="dead")] == ["answered 500"]
     shop.late_ms = 0
     shop.receiver.by_customer.clear()
-    assert resend(shop.path, LOW.id(event.event_id))
-    assert not resend(shop.path, "sig_unknown")
+    schedule = sqlite_schedule(shop.path)
+    now_ms = time.time_ns() // 1_000_000
+    assert schedule.resend(LOW.id(event.event_id), now_ms)
+    assert not schedule.resend("sig_unknown", now_ms)
     async with shop.courier():
         await until(lambda: shop.count("delivered") == 1)
 
@@ -253,7 +255,7 @@ async def test_a_courier_that_dies_before_it_notes_the_delivery_sends_again(shop
     await shop.write(LOW)
     shop.receiver.answers = [0.2]
     task = asyncio.create_task(
-        Courier(shop.path, Webhook(shop.receiver.url, (KEY,), poll_ms=5)).run()
+        Courier(sqlite_schedule(shop.path), Webhook(shop.receiver.url, (KEY,), poll_ms=5)).run()
     )
     await until(lambda: len(shop.receiver.requests) == 1)
     task.cancel()

@@ -9,6 +9,7 @@ from gateway.exporter.sink import Batch
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.operations.refund import NotRefundable, charged_by
+from tests.support.stores import sqlite_sink
 
 HOUR_MS = 3_600_000
 
@@ -26,7 +27,7 @@ async def stored(sink: SqliteSink, *events: Event) -> SqliteStore:
 
 @pytest.fixture
 def sink(tmp_path_factory: pytest.TempPathFactory) -> SqliteSink:
-    return SqliteSink(tmp_path_factory.mktemp("store") / "events.db")
+    return sqlite_sink(tmp_path_factory.mktemp("store") / "events.db")
 
 
 async def test_a_settle_charged_its_amount(sink: SqliteSink) -> None:

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from gateway.app.backend import open_store
 from gateway.exporter.main import Exporter
 from gateway.exporter.pump import PumpOptions
-from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.operations.drifts import Verified
 from gateway.operations.verify import verify
 from tests.support.bank import CREDIT, Bank
+from tests.support.stores import sqlite_access, sqlite_sink
 
 QUICK = PumpOptions(block_ms=10, linger_s=0.005, watch_s=0.1)
 
@@ -52,13 +51,13 @@ async def busy(bank: Bank, path: Path) -> Bank:
 
 async def export(bank: Bank, path: Path) -> None:
     """Deliver all there is."""
-    exporter = Exporter(bank.outbox, bank.operator, SqliteSink(path), QUICK)
+    exporter = Exporter(bank.outbox, bank.operator, sqlite_sink(path), QUICK)
     exporter.begin()
     await exporter.drain(10)
 
 
 async def look(bank: Bank, path: Path) -> Verified:
-    with open_store(path) as store:
+    with sqlite_access(path).open_or_empty() as store:
         return await verify(bank.audit, bank.outbox, store)
 
 
@@ -89,7 +88,7 @@ async def test_a_ledger_at_work_is_clean_at_every_look(bank: Bank, path: Path) -
     """Reserves, settles, expiries and deliveries go on while verify reads."""
     for number in range(6):
         await bank.open(f"c{number}", granted=1000)
-    exporter = Exporter(bank.outbox, bank.operator, SqliteSink(path), QUICK)
+    exporter = Exporter(bank.outbox, bank.operator, sqlite_sink(path), QUICK)
     exporter.begin()
     working = True
 

@@ -5,17 +5,16 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
-from gateway.app.backend import open_store
 from gateway.cli.output import err
 from gateway.cli.why import render
 from gateway.domain.pricing import Rate, Tier, compile_prices, per_unit
 from gateway.exporter.main import Exporter
-from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.codec.refusals import RefusedRequest
 from gateway.ledger.refusals import NotedRefusal, RefusalLog, find_refusal
 from gateway.operations.documents import story_document
 from gateway.operations.why import PriceLine, Sources, Story, explain
 from tests.support.bank import Bank
+from tests.support.stores import sqlite_access, sqlite_sink
 
 
 @pytest.fixture
@@ -36,13 +35,13 @@ async def ask(bank: Bank, path: Path, request_id: str) -> Story:
     async def refusal(wanted: str) -> NotedRefusal | None:
         return await find_refusal(bank.client, wanted)
 
-    with open_store(path) as store:
+    with sqlite_access(path).open_or_empty() as store:
         sources = Sources(bank.audit, bank.outbox, store, refusal, rates)
         return await explain(sources, request_id)
 
 
 async def export(bank: Bank, path: Path) -> None:
-    exporter = Exporter(bank.outbox, bank.operator, SqliteSink(path))
+    exporter = Exporter(bank.outbox, bank.operator, sqlite_sink(path))
     exporter.begin()
     await exporter.drain(10)
 

@@ -7,6 +7,7 @@ from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Key
 from gateway.flow.authentication import account_of
 from gateway.settings.compiling import compile_customers, compile_keys
+from tests.support.stores import events_path
 from tests.unit.settings.conftest import RIGHT, Load
 
 PLANS = """\
@@ -190,7 +191,8 @@ def test_redis_credentials_and_tls_join_the_url_and_stay_out_of_sight(load: Load
 
 
 def test_the_store_lies_in_the_data_folder(load: Load) -> None:
-    settings = load("data_dir: /var/lib/x\nstore: {sqlite: {path: y.db}}\n")
-    assert str(settings.events_path) == "/var/lib/x/y.db"
-    absolute = load("store: {sqlite: {path: /elsewhere/y.db}}\n")
-    assert str(absolute.events_path) == "/elsewhere/y.db"
+    settings = load("data_dir: /var/lib/x\n")
+    assert str(events_path(settings)) == "/var/lib/x/events.db"
+    own = "export: {required: own, sinks: {own: {sqlite: {path: %s}}}}\n"
+    assert str(events_path(load("data_dir: /x\n" + own % "y.db"))) == "/x/y.db"
+    assert str(events_path(load(own % "/elsewhere/y.db"))) == "/elsewhere/y.db"

@@ -14,6 +14,7 @@ from gateway.exporter.sink import Batch, SinkUnavailable
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.exporter.sinks.sqlite_schema import MIGRATIONS
+from tests.support.stores import sqlite_sink
 from tests.unit.exporter.sinks.contract import (
     SinkContract,
     StoredIds,
@@ -31,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def sink(path: Path) -> AsyncIterator[SqliteSink]:
-    sink = SqliteSink(path)
+    sink = sqlite_sink(path)
     yield sink
     await sink.close()
 
@@ -102,7 +103,7 @@ async def test_a_second_exporter_on_the_same_file_waits_for_the_first(
     sink: SqliteSink, path: Path
 ) -> None:
     await sink.open()
-    other = SqliteSink(path)
+    other = sqlite_sink(path)
     with pytest.raises(SinkUnavailable, match="another exporter"):
         await other.open()
     await sink.close()

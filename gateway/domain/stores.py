@@ -1,0 +1,176 @@
+"""What can be asked of a store of events, whichever database it is.
+
+A store is written by its sink (`gateway/exporter/sinks`) and read through this interface by the
+operations, the reports and the gate's local routes. Everything here is synchronous: call it off the
+event loop.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from gateway.domain.delivery import (
+    Anomaly,
+    DeadLetter,
+    Place,
+    ShardContents,
+    SignalState,
+    StoredEvent,
+    StoredSignal,
+)
+from gateway.domain.event_rows import EventRow
+from gateway.domain.events import Event, EventKind
+from gateway.domain.history import UsageHistory
+
+
+class StoreMissing(Exception):
+    """There is no store (the exporter has never run with this configuration), or it cannot be
+    read."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowFilter:
+    """Which rows are wanted; what is None does not matter. Times are Unix ms by the ledger's clock:
+    from `since_ms` on, before `until_ms`."""
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+    customer_id: str | None = None
+    kinds: frozenset[EventKind] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeSum:
+    """Charges of one customer that arrived after a position.
+
+    amount_nano:   settle, expire and settle_late together
+    position, newest_ms: of the newest event that is included; 0 if none is
+    last_position: of the newest event in the store, whoever's
+    """
+
+    amount_nano: int
+    position: int
+    newest_ms: int
+    last_position: int
+
+
+class EventStore(UsageHistory, Protocol):
+    """Read access to a store. Usable as a context manager, which closes it."""
+
+    def latest(
+        self, count: int, *, customer_id: str | None = None, after: int = 0
+    ) -> list[StoredEvent]:
+        """Return the last `count` events that arrived after position `after`, oldest first."""
+        ...
+
+    def event(self, event_id: str) -> StoredEvent | None:
+        """One event by id."""
+        ...
+
+    def of_request(self, request_id: str) -> list[StoredEvent]:
+        """Return all events of one request, in order of arrival."""
+        ...
+
+    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
+        """The latest dead letters."""
+        ...
+
+    def anomalies(self, limit: int = 100) -> list[Anomaly]:
+        """The latest anomalies."""
+        ...
+
+    def shard_contents(self, shard: int, up_to: Place) -> ShardContents:
+        """Return the contents of a shard; the totals exclude entries beyond `up_to`."""
+        ...
+
+    def at_places(self, shard: int, epoch: int, seqs: Sequence[int]) -> dict[int, tuple[str, int]]:
+        """Return seq → (event id, amount in nano-credits) for the places that the store has."""
+        ...
+
+    def cursors(self) -> dict[int, Place]:
+        """Return shard → place of the last stored entry."""
+        ...
+
+    def events_beyond(self, shard: int, place: Place) -> list[Event]:
+        """Return all events of a shard beyond a place, in order."""
+        ...
+
+    def dead_letters_beyond(self, shard: int, place: Place) -> list[DeadLetter]:
+        """Return the dead letters of a shard beyond a place, in order."""
+        ...
+
+    def known_ids(self, event_ids: Sequence[str]) -> set[str]:
+        """Return the ids that the store has, whatever their place."""
+        ...
+
+    def contradictions(self) -> list[str]:
+        """Describe reservations whose events contradict each other (two terminal outcomes)."""
+        ...
+
+    def latest_named(self, prefix: str) -> StoredEvent | None:
+        """Return the last event that arrived of those whose id has this prefix."""
+        ...
+
+    def signals(
+        self,
+        limit: int = 100,
+        *,
+        state: SignalState | None = None,
+        customer_id: str | None = None,
+    ) -> list[StoredSignal]:
+        """Return the latest signals, oldest first, of one state or customer or of all."""
+        ...
+
+    def rows(self, wanted: RowFilter) -> Iterator[EventRow]:
+        """Return the rows that pass, each once, by (occurred_at_ms, shard, epoch, seq)."""
+        ...
+
+    def charges_since(self, customer_id: str, since_ms: int, position: int) -> ChargeSum:
+        """Sum a customer's charges that occurred at `since_ms` or later and arrived after
+        `position`."""
+        ...
+
+    def charge_of(self, reservation_id: str) -> tuple[int, str] | None:
+        """Return what a request was charged in all, and its last event's id; None if unknown."""
+        ...
+
+    def sink_cursors(self, sink: str) -> dict[int, Place]:
+        """Return how far an optional sink has been fed, by shard."""
+        ...
+
+    def close(self) -> None:
+        """Release the connection. Idempotent."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class StoreAccess(Protocol):
+    """How a process comes to the required store."""
+
+    @property
+    def shown(self) -> str:
+        """Where it is, for people; without secrets."""
+        ...
+
+    def open(self) -> EventStore:
+        """Open it for reading. Raises StoreMissing."""
+        ...
+
+    def open_or_empty(self) -> EventStore:
+        """The same, but an empty one where nothing has been exported yet. Raises StoreMissing for
+        one that is there and cannot be read."""
+        ...
+
+    def cursors(self) -> Mapping[int, Place]:
+        """Return how far it has each shard; nothing where there is no store yet. Keeps a connection
+        between calls. Raises StoreMissing for one that is there and cannot be read."""
+        ...

@@ -1,0 +1,15 @@
+"""What the sinks are configured with, as values. No driver is imported here: a sink that is not configured
+needs none."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteOptions:
+    """path: of the database file"""
+
+    path: Path
+
+
+SinkOptions = SqliteOptions
