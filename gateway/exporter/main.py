@@ -9,7 +9,9 @@ import gc
 import signal
 from typing import Any
 
-from gateway.exporter.pump import Acknowledger, Pump, PumpOptions
+from gateway.exporter.interface import Acknowledger
+from gateway.exporter.pacing import PumpOptions
+from gateway.exporter.pump import Pump, Sharing
 from gateway.exporter.sink import Sink
 from gateway.exporter.tally import Tally
 from gateway.ledger.outbox import Outbox
@@ -23,10 +25,12 @@ class Exporter:
         outbox: Outbox,
         acknowledger: Acknowledger,
         sink: Sink,
+        *,
         options: PumpOptions | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
-        self.tally = Tally()
-        self._pump = Pump(outbox, acknowledger, sink, tally=self.tally, options=options)
+        self._pump = Pump(outbox, acknowledger, sink, options=options, sharing=sharing)
+        self.tally = self._pump.tally
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> asyncio.Task[None]:
@@ -55,18 +59,14 @@ class Exporter:
         """Return the figures so far, by name."""
         return self.tally.snapshot()
 
+    def sink_snapshots(self) -> dict[str, dict[str, float]]:
+        """Return the figures of each optional sink, by its name."""
+        return {follower.name: follower.tally.snapshot() for follower in self._pump.followers}
 
-async def run_exporter(
-    outbox: Outbox,
-    acknowledger: Acknowledger,
-    sink: Sink,
-    *,
-    options: PumpOptions | None = None,
-    grace_s: float = 10.0,
-) -> Tally:
+
+async def run_exporter(exporter: Exporter, *, grace_s: float = 10.0) -> Tally:
     """Export until SIGTERM or SIGINT, then deliver what is left (a second signal: stop
     immediately)."""
-    exporter = Exporter(outbox, acknowledger, sink, options)
     loop = asyncio.get_running_loop()
     signals: list[Any] = [signal.SIGTERM, signal.SIGINT]
     asked = 0

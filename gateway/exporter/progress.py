@@ -5,7 +5,7 @@ breaks this, and a ledger and a store that disagree about how far they are, beco
 anomaly that is stored with the events. Pure bookkeeping, no I/O.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.domain.delivery import START, Anomaly, DeadLetter, Place
@@ -18,13 +18,14 @@ from gateway.ledger.codec.shard_records import Shard
 class Load:
     """One batch on its way: what was read, before the sink has said anything.
 
-    ends: shard → place of its last entry
+    begins, ends: shard → the place before its first entry, and that of its last
     """
 
     rows: list[EventRow] = field(default_factory=list)
     signals: list[SignalRow] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     anomalies: list[Anomaly] = field(default_factory=list)
+    begins: dict[int, Place] = field(default_factory=dict)
     ends: dict[int, Place] = field(default_factory=dict)
 
 
@@ -43,19 +44,37 @@ class Progress:
         them."""
         self._noticed: list[Anomaly] = []
 
-    def begin(self, heads: Sequence[Shard], cursors: Mapping[int, Place]) -> None:
-        """Start at the last acknowledged place, so that stored entries beyond it are compared by
-        id."""
-        self.halted = set()
-        self.stored = dict(cursors)
-        for shard, head in enumerate(heads):
+    def begin(
+        self, heads: Sequence[Shard], cursors: Mapping[int, Place], shards: Iterable[int]
+    ) -> None:
+        """Start with these shards at the last acknowledged place, so that stored entries beyond it are
+        compared by id."""
+        for shard in shards:
+            head = heads[shard]
             acked = self.read_to[shard] = head.acked or START
-            stored = self.stored.setdefault(shard, START)
+            stored = self.stored[shard] = cursors.get(shard, START)
+            self.halted.discard(shard)
             if acked > stored:
                 self._noticed.append(Anomaly("store_behind", shard, stored, acked))
                 self.stored[shard] = acked
             if head.frozen:
                 self.halt(shard, head.last)
+
+    def lose(self, shards: Iterable[int]) -> None:
+        """Another exporter has these shards now."""
+        for shard in shards:
+            self.halted.discard(shard)
+            for places in (self.read_to, self.stored, self.unacknowledged):
+                places.pop(shard, None)
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The shards that are exported here."""
+        return frozenset(self.stored)
+
+    def unread(self, shard_count: int) -> set[int]:
+        """Shards that must not be read: another exporter's, and frozen ones."""
+        return {s for s in range(shard_count) if s not in self.stored or s in self.halted}
 
     def halt(self, shard: int, last: Place) -> None:
         """The ledger has lost a tail that the sink has: leave alone what is there until it is repaired.
@@ -86,7 +105,7 @@ class Progress:
         self._noticed = []
         for tail in tails:
             shard = tail.shard
-            before = self.read_to[shard]
+            before = load.begins[shard] = self.read_to[shard]
             if not (tail.contiguous and tail.first == (before.epoch, before.seq + 1)):
                 load.anomalies += _gaps(shard, before, tail.places())
             load.rows += tail.rows
@@ -98,6 +117,8 @@ class Progress:
     def committed(self, load: Load) -> None:
         """Record that the sink has committed the load."""
         for shard, end in load.ends.items():
+            if shard not in self.stored:
+                continue
             self.stored[shard] = max(end, self.stored.get(shard, end))
             self.unacknowledged[shard] = end
 
@@ -105,8 +126,8 @@ class Progress:
         """How many events the sink has not stored yet. Of a shard's earlier epochs none is counted:
         how long they were is not known without reading them."""
         lag = 0
-        for shard, head in enumerate(heads):
-            stored = self.stored.get(shard, START)
+        for shard, stored in self.stored.items():
+            head = heads[shard]
             since = stored.seq if stored.epoch == head.last.epoch else -1
             lag += max(0, head.last.seq - since)
         return lag

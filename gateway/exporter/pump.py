@@ -1,4 +1,4 @@
-"""Moves events from the outbox into one sink: read, write, acknowledge, again.
+"""Moves events from the outbox into the required store: read, write, acknowledge, again.
 
 Invariants: the ledger trims only what the sink has committed. A kill at any point repeats work
 and loses none: reading starts at what was acknowledged, the sink knows what it has. One event that
@@ -6,19 +6,20 @@ cannot be delivered does not block the others. `progress.py` keeps the places.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-import orjson
 import structlog
 
 from gateway.domain.delivery import DeadLetter, Place
-from gateway.domain.event_rows import EventRow
+from gateway.exporter.delivery import Delivery, log_dead
+from gateway.exporter.follower import Follower
+from gateway.exporter.holding import Holding
+from gateway.exporter.interface import Acknowledger, LeaseSource
+from gateway.exporter.pacing import Pace, PumpOptions
 from gateway.exporter.progress import Load, Progress
-from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable
+from gateway.exporter.sink import Batch, Sink, SinkUnavailable
 from gateway.exporter.tally import Tally
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.codec.shard_records import Shard
@@ -27,39 +28,18 @@ from gateway.ledger.outbox import Outbox
 log = structlog.get_logger()
 
 
-class Acknowledger(Protocol):
-    """Tells a shard up to where its outbox is stored; the ledger trims it. And shuts it when it has
-    less than is stored."""
-
-    async def ack(self, shard: int, epoch: int, seq: int) -> None:
-        """Trim up to and including this place. Idempotent. Raises LedgerUnavailable, also if the
-        outbox has never reached it."""
-        ...
-
-    async def freeze(self, shard: int, known: Place, *, conflict: bool = False) -> bool:
-        """Shut a shard unless it has the entry `known`; whether it is shut now.
-
-        conflict: the sink has another event at a place of its outbox. Raises LedgerUnavailable.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class PumpOptions:
-    """batch_limit: events per batch, about; linger_s: pause after a batch of less than half of that,
-    so that a trickle is not one disk sync per event; attempts: of one event before it is a dead letter;
-    backoff_s: first wait, doubled up to backoff_max_s; block_ms: wait for news in one read;
-    watch_s: between looks at the shards' heads; acknowledge_s: between acknowledgements under load.
+class Sharing:
+    """What a pump shares its work with.
+
+    leases:    where shards are shared with other exporters; None: this one has all
+    name:      of the required store as configured
+    followers: of the optional sinks
     """
 
-    batch_limit: int = 4096
-    linger_s: float = 0.05
-    attempts: int = 8
-    backoff_s: float = 0.1
-    backoff_max_s: float = 10.0
-    block_ms: int = 500
-    watch_s: float = 1.0
-    acknowledge_s: float = 0.1
+    leases: LeaseSource | None = None
+    name: str = "events"
+    followers: Sequence[Follower] = ()
 
 
 class Pump:
@@ -71,14 +51,19 @@ class Pump:
         acknowledger: Acknowledger,
         sink: Sink,
         *,
-        tally: Tally | None = None,
         options: PumpOptions | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
-        self.tally = tally or Tally()
+        sharing = sharing or Sharing()
+        self.tally = Tally()
+        self.followers = sharing.followers
         self._outbox = outbox
         self._acknowledger = acknowledger
         self._sink = sink
         self._options = options or PumpOptions()
+        self._pace = Pace(self._options)
+        self._delivery = Delivery(sharing.name, sink, self._pace, self.tally)
+        self._holding = Holding(sharing.leases, outbox.shard_count, sharing.name)
         self._progress = Progress()
         self._shut: dict[int, Shard] = {}
         self._opened: dict[int, Shard] = {}
@@ -87,19 +72,19 @@ class Pump:
         """Shards whose outbox has another event at a place that the sink has, until the ledger
         freezes them."""
         self._oldest_ms: int | None = None
-        """Attempts per event that was read and is not stored."""
-        self._stopping = asyncio.Event()
+        """Time of the oldest event that was read and is not stored."""
         self._ended = asyncio.Event()
-        self._deadline = float("inf")
 
     def stop(self, *, grace_s: float = 5.0) -> None:
         """Deliver what the outbox has now, for at most `grace_s`, then end. A second call can
         only shorten the grace."""
-        self._deadline = min(self._deadline, time.monotonic() + grace_s)
-        self._stopping.set()
+        self._pace.stop(grace_s)
 
     async def run(self) -> None:
         """Pump until stopped. Waits out an unavailable ledger or sink; raises only on a bug."""
+        following = [asyncio.create_task(follower.run()) for follower in self.followers]
+        for task in following:
+            task.add_done_callback(self._follower_ended)
         try:
             if not await self._open():
                 return
@@ -110,136 +95,114 @@ class Pump:
                 self._ended.set()
                 await watch  # not cancelled: a client cancelled in a reply may swallow it
         finally:
+            for follower in self.followers:
+                follower.stop(self._pace.remaining_s)
+            await asyncio.gather(*following)  # they read from the store, so it is closed after them
+            await self._holding.leave()
             await self._sink.close()
 
+    def _follower_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.stop(grace_s=0.0)  # `run` raises what it was: a bug
+
     async def _open(self) -> bool:
-        """Open the sink and compare it with the ledger. False if stopped before that."""
+        """Open the sink and take shards. False if stopped before that."""
         attempt = 0
-        while not self._stopping.is_set() or attempt == 0:
+        while not self._pace.stopping or attempt == 0:
             try:
-                cursors = await self._sink.open()
-                heads = await self._outbox.heads()
+                await self._take_shards()
             except (SinkUnavailable, LedgerUnavailable) as error:
-                attempt = await self._wait(error, attempt)
+                attempt = await self._delivery.wait(error, attempt)
                 continue
             self.tally.waiting = 0
-            self._progress.begin(heads, cursors)
-            try:
-                for shard, head in enumerate(heads):
-                    if await self._behind(shard, head, cursors.get(shard)):
-                        self._progress.halt(shard, head.last)
-            except LedgerUnavailable as error:
-                attempt = await self._wait(error, attempt)
-                continue
-            self._measure(heads)
             return True
         return False
 
+    async def _take_shards(self) -> None:
+        """Begin with the shards that are held, and let go of the others.
+
+        Raises SinkUnavailable, LedgerUnavailable.
+        """
+        progress = self._progress
+        first = not progress.held
+        cursors = await self._sink.open() if first or self._gained else {}
+        if first:
+            await self._holding.refresh(self._sink)
+        gained = self._gained
+        if gained:
+            cursors = cursors or await self._sink.open()
+            heads = await self._outbox.heads()
+            progress.begin(heads, cursors, gained)
+            for shard in gained:
+                if await self._behind(shard, heads[shard], cursors.get(shard)):
+                    progress.halt(shard, heads[shard].last)
+            self._measure(heads)
+        progress.lose(progress.held - self._holding.shards)
+        for follower in self.followers:
+            follower.hold(progress.stored)
+
+    @property
+    def _gained(self) -> frozenset[int]:
+        return self._holding.shards - self._progress.held
+
     async def _pump(self) -> None:
         attempt, acknowledged_at = 0, 0.0
-        while not self._past_deadline():
+        while not self._pace.past_deadline:
             self._take_over()
             if time.monotonic() - acknowledged_at >= self._options.acknowledge_s:
                 await self._acknowledge()
                 acknowledged_at = time.monotonic()
             try:
+                if self._holding.shards != self._progress.held:
+                    await self._take_shards()
                 load = await self._read()
-            except LedgerUnavailable as error:
-                attempt = await self._wait(error, attempt)
+            except (SinkUnavailable, LedgerUnavailable) as error:
+                attempt = await self._delivery.wait(error, attempt)
                 continue
             attempt = self.tally.waiting = 0
             if load is not None:
                 if not await self._deliver(load):
                     return
                 if len(load.rows) * 2 < self._options.batch_limit:
-                    await self._pause(self._options.linger_s)
-            elif self._stopping.is_set():
+                    await self._pace.pause(self._options.linger_s)
+            elif self._pace.stopping:
                 if await self._acknowledge():
                     return
-                await self._pause(self._backoff(attempt))
+                await self._pace.pause(self._pace.backoff_s(attempt))
 
     async def _read(self) -> Load | None:
         """Read the next load, or None if there was nothing to read."""
         progress = self._progress
-        quick = progress.has_news or self._stopping.is_set()
+        quick = progress.has_news or self._pace.stopping
         tails = await self._outbox.read(
             progress.read_to,
             limit=self._options.batch_limit,
             block_ms=0 if quick else self._options.block_ms,
-            skip=progress.halted,
+            skip=progress.unread(self._outbox.shard_count),
         )
         return progress.take(tails) if tails or progress.has_news else None
 
     async def _deliver(self, load: Load) -> bool:
-        """Write one load until the sink has all of it. False if stopped before that."""
-        rows, dead, attempt = self._young_enough(load), load.dead, 0
-        self._oldest_ms = min((row.occurred_at_ms for row in rows), default=None)
-        while True:
-            try:
-                if self.tally.waiting:
-                    await self._sink.open()
-                batch = Batch(rows, load.ends, dead, load.anomalies, load.signals)
-                written = await self._sink.write(batch)
-            except SinkUnavailable as error:
-                attempt = await self._wait(error, attempt)
-                if self._past_deadline():
-                    return False
-                continue
-            self.tally.waiting = 0
-            self.tally.batches += 1
-            self.tally.delivered += written.stored
-            self.tally.duplicates += written.duplicates
-            if not written.failed:
-                break
-            attempt += 1
-            taken = {failure.row.shard for failure in written.failed if failure.place_taken}
-            for shard in taken:
-                self._halt_in(load, shard)
-            failed = [failure for failure in written.failed if failure.row.shard not in taken]
-            rows, buried = self._give_up(failed, attempt)
-            dead = [letter for letter in dead if letter.shard not in taken]
-            dead = [*dead, *buried]
-            if rows:
-                await self._pause(self._backoff(attempt))
-                if self._past_deadline():
-                    return False
+        """Write one load until the store has all of it. False if stopped before that."""
+        self._oldest_ms = min((row.occurred_at_ms for row in load.rows), default=None)
+        done = await self._delivery.deliver(
+            Batch(load.rows, load.ends, load.dead, load.anomalies, load.signals)
+        )
+        if done is None:
+            return False
+        for shard in done.conflicts:
+            self._halt_in(load, shard)
         self._oldest_ms = None
         self._progress.committed(load)
-        self._report(load, dead)
+        self._report(load, [*load.dead, *done.dead])
+        for follower in self.followers:
+            follower.offer(load)
         return True
-
-    def _give_up(
-        self, failed: Sequence[Failure], attempt: int
-    ) -> tuple[list[EventRow], list[DeadLetter]]:
-        """Decide which failures are retried and which become dead letters."""
-        last = attempt >= self._options.attempts
-        again = [failure.row for failure in failed if failure.retry and not last]
-        buried = [dead_letter(f.row, f.reason) for f in failed if last or not f.retry]
-        return again, buried
-
-    def _young_enough(self, load: Load) -> list[EventRow]:
-        """Drop events that the receiver could no longer recognise as duplicates."""
-        if self._sink.max_replay_age_ms is None:
-            return load.rows
-        oldest_ms = time.time() * 1000 - self._sink.max_replay_age_ms
-        load.dead += [
-            dead_letter(row, "older than the sink's max_replay_age")
-            for row in load.rows
-            if row.occurred_at_ms < oldest_ms
-        ]
-        return [row for row in load.rows if row.occurred_at_ms >= oldest_ms]
 
     def _report(self, load: Load, dead: Sequence[DeadLetter]) -> None:
         self.tally.dead_letters += len(dead)
         self.tally.anomalies += len(load.anomalies)
-        for letter in dead:
-            log.error(
-                "dead_letter",
-                shard=letter.shard,
-                place=f"{letter.epoch}-{letter.seq}",
-                event_id=letter.event_id,
-                reason=letter.reason,
-            )
+        log_dead(self._delivery.name, dead)
         for item in load.anomalies:
             log.error(
                 "anomaly", kind=item.kind, shard=item.shard, after=item.after, found=item.found
@@ -266,6 +229,8 @@ class Pump:
     def _halt_in(self, load: Load, shard: int) -> None:
         """Drop a shard from a load and leave it alone: its places belong to other events than the stored ones."""
         end = load.ends.pop(shard)
+        del load.begins[shard]
+        load.rows = [row for row in load.rows if row.shard != shard]
         self._progress.halt(shard, end)
         self._conflicts[shard] = end
         log.error("shard_conflicts_with_store", shard=shard, place=f"{end.epoch}-{end.seq}")
@@ -275,9 +240,11 @@ class Pump:
     def _take_over(self) -> None:
         """Apply what `_watch` has found, between two loads, so that a load belongs to one epoch."""
         for shard, head in self._shut.items():
-            self._progress.halt(shard, head.last)
+            if shard in self._progress.held:
+                self._progress.halt(shard, head.last)
         for shard, head in self._opened.items():
-            self._progress.resume(shard, head)
+            if shard in self._progress.held:
+                self._progress.resume(shard, head)
         self._shut, self._opened = {}, {}
 
     async def _behind(self, shard: int, head: Shard, stored: Place | None) -> bool:
@@ -294,10 +261,10 @@ class Pump:
         while not await self._end_within(self._options.watch_s):
             stored = dict(self._progress.stored)  # before asking: it cannot be ahead of the answer
             try:
+                await self._holding.refresh(self._sink)
+                self.tally.standing_by = int(self._holding.standing_by)
+                self.tally.shards_held = len(self._holding.shards)
                 heads = await self._outbox.heads()
-            except LedgerUnavailable:
-                continue
-            try:
                 await self._look_at(heads, stored)
             except LedgerUnavailable:
                 continue
@@ -308,7 +275,8 @@ class Pump:
         for shard, place in list(self._conflicts.items()):
             await self._acknowledger.freeze(shard, place, conflict=True)
             del self._conflicts[shard]
-        for shard, head in enumerate(heads):
+        for shard in stored.keys() & progress.held:
+            head = heads[shard]
             if shard in progress.halted:
                 if not head.frozen and head.last.epoch > progress.stored[shard].epoch:
                     self._opened[shard] = head
@@ -330,37 +298,3 @@ class Pump:
         except TimeoutError:
             return False
         return True
-
-    # Waiting
-
-    async def _wait(self, error: Exception, attempt: int) -> int:
-        """Back off before retrying; return the number of the next attempt."""
-        self.tally.waiting = 1
-        self.tally.retries += 1
-        log.warning("exporter_waits", sink=self._sink.name, reason=str(error), attempt=attempt)
-        await self._pause(self._backoff(attempt))
-        return attempt + 1
-
-    def _backoff(self, attempt: int) -> float:
-        bound = min(self._options.backoff_max_s, self._options.backoff_s * 2.0 ** min(attempt, 20))
-        return bound * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-
-    def _past_deadline(self) -> bool:
-        return time.monotonic() >= self._deadline
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep; wake when stopping, and then pause only briefly."""
-        if self._stopping.is_set():
-            await asyncio.sleep(min(seconds, 0.05))
-            return
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return
-
-
-def dead_letter(row: EventRow, reason: str) -> DeadLetter:
-    """Keep an event that was read but could not be delivered as a dead letter."""
-    return DeadLetter(
-        row.shard, row.epoch, row.seq, row.event_id, reason, orjson.dumps(row._asdict())
-    )

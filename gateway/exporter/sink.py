@@ -8,7 +8,7 @@ batch, with the cursors it carries, survives a crash of this process and of the 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from gateway.domain.delivery import Anomaly, DeadLetter, Place
 from gateway.domain.event_rows import EventRow, SignalRow
@@ -64,6 +64,9 @@ class Sink(ABC):
     """One delivery target."""
 
     name: ClassVar[str]
+    starts: ClassVar[Literal["beginning", "now"]] = "beginning"
+    """Where a sink that is new in the configuration begins: with everything that the required store
+    has, or with what comes from then on."""
     max_replay_age_ms: ClassVar[int | None] = None
     """Older events become dead letters, because the receiver would no longer recognise
     duplicates. None: it always recognises them."""

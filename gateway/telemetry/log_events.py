@@ -29,6 +29,8 @@ MEANINGS: Final[dict[str, str]] = {
     "endings_not_delivered": "The gate stopped before every settlement was delivered; the journal keeps them.",
     "expire_failed": "A hold past its deadline could not be expired; the sweeper retries.",
     "exporter_failed": "The exporter failed; the supervisor restarts it.",
+    "exporter_stands_by": "The ledger's events go to another required store; this exporter waits.",
+    "exporter_takes_over": "An exporter that stood by exports now.",
     "exporter_waits": "The store or the ledger is unreachable; the exporter retries with backoff.",
     "extend_failed": "A running stream could not extend its hold; it goes on with what it holds.",
     "grant_kept": "A starting grant has changed terms; the customer keeps what was granted.",

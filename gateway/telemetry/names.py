@@ -86,6 +86,14 @@ _EXPORTER_GAUGES: Final = {
     "lag_events": ("creditgate_outbox_lag_events", "Events written and not yet in the store."),
     "lag_seconds": ("creditgate_outbox_lag_seconds", "Age of the oldest undelivered event."),
     "waiting": ("creditgate_exporter_waiting", "1 while the store or the ledger is unreachable."),
+    "standing_by": (
+        "creditgate_exporter_standing_by",
+        "1 while the ledger's events go to another required store.",
+    ),
+    "shards_held": (
+        "creditgate_exporter_shards_held",
+        "Shards that this exporter holds by lease.",
+    ),
     "signals_waiting": ("creditgate_signals_waiting", "Signals not delivered yet."),
     "signals_lag_seconds": (
         "creditgate_signals_lag_seconds",
@@ -105,9 +113,34 @@ _EXPORTER_COUNTERS: Final = {
 }
 
 
-def exporter_snapshot(figures: Mapping[str, float]) -> Snapshot:
-    """Convert the exporter's figures, by its names, to metrics; missing ones are 0."""
+_SINK_GAUGES: Final = {
+    "lag_events": ("creditgate_sink_lag_events", "Events in the store and not yet in the sink."),
+    "waiting": ("creditgate_sink_waiting", "1 while the sink is unreachable."),
+}
+_SINK_COUNTERS: Final = {
+    "delivered": "Events delivered to the sink.",
+    "duplicates": "Events that the sink already had.",
+    "dead_letters": "Events that the sink could not take, kept with their reason.",
+    "retries": "Deliveries to the sink retried.",
+}
+
+
+def exporter_snapshot(
+    figures: Mapping[str, float], sinks: Mapping[str, Mapping[str, float]] | None = None
+) -> Snapshot:
+    """Convert the exporter's figures, by its names, to metrics; missing ones are 0.
+
+    sinks: those of the optional sinks, by the sink's name
+    """
     registry = Registry()
+    for figure, (name, text) in _SINK_GAUGES.items():
+        gauge = registry.gauge(name, text, ("sink",), merge="max")
+        for sink, its in (sinks or {}).items():
+            gauge.labels(sink).set(its.get(figure, 0))
+    for figure, text in _SINK_COUNTERS.items():
+        counter = registry.counter(f"creditgate_sink_{figure}_total", text, ("sink",))
+        for sink, its in (sinks or {}).items():
+            counter.labels(sink).inc(its.get(figure, 0))
     for figure, (name, text) in _EXPORTER_GAUGES.items():
         registry.gauge(name, text, merge="max").labels().set(figures.get(figure, 0))
     for figure, text in _EXPORTER_COUNTERS.items():

@@ -73,5 +73,5 @@ class Keys:
         )
 
     def common(self, name: str) -> bytes:
-        """A key that belongs to no shard, such as `creation`; no script touches it."""
+        """A key that belongs to no shard, such as `creation`. `lease` alone is a script on one."""
         return b"{%s}:%s" % (self.namespace.encode(), name.encode())

@@ -12,8 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
-from gateway.exporter.main import run_exporter
-from gateway.exporter.pump import PumpOptions
+from gateway.exporter.main import Exporter, run_exporter
+from gateway.exporter.pacing import PumpOptions
 from gateway.exporter.sinks.options import SinkOptions
 from gateway.exporter.sinks.registry import build_sink
 from gateway.ledger.client.endpoint import Endpoint
@@ -32,7 +32,8 @@ async def main(socket: Path, sink: SinkOptions, shards: int, dies: bool) -> None
     client = Endpoint.from_socket(socket).client(name="exporter", max_connections=32)
     acknowledger = DiesFirst(client, shards) if dies else OutboxWriter(client, shards)
     options = PumpOptions(batch_limit=50, linger_s=0.001, block_ms=50, backoff_max_s=0.1)
-    await run_exporter(Outbox(client, shards), acknowledger, build_sink(sink), options=options)
+    exporter = Exporter(Outbox(client, shards), acknowledger, build_sink(sink), options=options)
+    await run_exporter(exporter)
     await client.aclose()
 
 

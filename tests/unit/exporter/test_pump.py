@@ -13,7 +13,8 @@ import redis.asyncio
 from gateway.domain.delivery import Place
 from gateway.domain.event_rows import event_of
 from gateway.domain.events import Event
-from gateway.exporter.pump import Pump, PumpOptions
+from gateway.exporter.pacing import PumpOptions
+from gateway.exporter.pump import Pump
 from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable, Written
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.ledger.client.endpoint import Endpoint

@@ -10,7 +10,7 @@ import pytest
 import redis.asyncio
 
 from gateway.exporter.main import Exporter
-from gateway.exporter.pump import PumpOptions
+from gateway.exporter.pacing import PumpOptions
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.operations.drifts import Verified
 from gateway.operations.verify import verify
@@ -51,7 +51,7 @@ async def busy(bank: Bank, path: Path) -> Bank:
 
 async def export(bank: Bank, path: Path) -> None:
     """Deliver all there is."""
-    exporter = Exporter(bank.outbox, bank.operator, sqlite_sink(path), QUICK)
+    exporter = Exporter(bank.outbox, bank.operator, sqlite_sink(path), options=QUICK)
     exporter.begin()
     await exporter.drain(10)
 
@@ -88,7 +88,7 @@ async def test_a_ledger_at_work_is_clean_at_every_look(bank: Bank, path: Path) -
     """Reserves, settles, expiries and deliveries go on while verify reads."""
     for number in range(6):
         await bank.open(f"c{number}", granted=1000)
-    exporter = Exporter(bank.outbox, bank.operator, sqlite_sink(path), QUICK)
+    exporter = Exporter(bank.outbox, bank.operator, sqlite_sink(path), options=QUICK)
     exporter.begin()
     working = True
 
