@@ -23,9 +23,11 @@ from gateway.ledger.audit import Audit
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.embedded import EmbeddedLedger, running_socket
 from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.faults import unavailable
 from gateway.ledger.client.fitness import Trouble, find_trouble
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.corrections import Corrections
+from gateway.ledger.exporters import list_exporters
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.outbox_watermark import OutboxWatermark
 from gateway.ledger.refusals import NotedRefusal, find_refusal
@@ -95,6 +97,21 @@ class ConfiguredBySettings:
             *(account_of(customer, key, 0) for key in keys),
         ]
 
+    @property
+    def required_sink(self) -> str:
+        """The name of the required store."""
+        return self._settings.export.required
+
+    @property
+    def optional_sinks(self) -> Sequence[str]:
+        """The names of the other sinks."""
+        return list(self._settings.optional_sinks())
+
+    @property
+    def max_backlog_events(self) -> int:
+        """Undelivered events in one shard above which requests are refused."""
+        return self._settings.export.max_backlog_events
+
     def price_draft(self) -> Draft:
         """The configuration's prices."""
         return self._settings.price_draft()
@@ -152,6 +169,11 @@ def _backend(
     async def noted_refusal(request_id: str) -> NotedRefusal | None:
         return await find_refusal(client, request_id, namespace=redis.namespace)
 
+    async def ledger_time_ms() -> int:
+        with unavailable():
+            seconds, micros = await client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
     async def trouble() -> Trouble | None:
         return await find_trouble(client)
 
@@ -176,6 +198,8 @@ def _backend(
         outbox=Outbox(client, redis.shards, namespace=redis.namespace),
         changes=Changes(client, namespace=redis.namespace),
         store=store,
+        list_exporters=lambda: list_exporters(client, accounts.names),
+        ledger_time_ms=ledger_time_ms,
         find_refusal=noted_refusal,
         find_trouble=trouble,
         write_customers=write_customers,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.app.stores import store_access
+from gateway.app.stores import open_sinks, store_access
 from gateway.cli import app
 from gateway.cli.check_live import LiveAnswer, ask_live
 from gateway.cli.context import explained
@@ -34,9 +35,14 @@ def check(
             help="Also ask the ledger: whether it would take this, and which prices are pending.",
         ),
     ] = False,
+    connect: Annotated[
+        bool, typer.Option("--connect", help="Also open every sink: address, credentials, rights.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Read a configuration and report every mistake in it; exit 1 if there is one. Changes nothing."""
+    """Read a configuration and report every mistake in it; exit 1 if there is one.
+
+    Changes nothing, but for `--connect`, which makes a store's tables where it has none."""
     try:
         settings = load_settings(file)
     except SettingsError as error:
@@ -46,18 +52,23 @@ def check(
             _print_problems(error.problems)
         raise typer.Exit(1) from None
     answer = _ask_live(settings) if live else None
+    opened = asyncio.run(open_sinks(settings)) if connect else {}
     if as_json:
         notes = list(notes_of(settings))
         document = {"ok": True, "digest": settings.digest, **_counts(settings), "notes": notes}
         if answer is not None:
             document["live"] = answer.document()
             document["ok"] = not answer.asked.problems
+        if connect:
+            document["sinks"] = opened
+            document["ok"] = document["ok"] and not any(opened.values())
         typer.echo(json.dumps(document))
     else:
         _print_summary(file, settings)
         if answer is not None:
             answer.show()
-    if answer is not None and answer.asked.problems:
+        _print_sinks(opened)
+    if (answer is not None and answer.asked.problems) or any(opened.values()):
         raise typer.Exit(1)
 
 
@@ -74,6 +85,13 @@ def schema(
 ) -> None:
     """Print the JSON Schema of a configuration file, for editors."""
     typer.echo(reference_text() if reference else schema_text(), nl=False)
+
+
+def _print_sinks(opened: Mapping[str, str | None]) -> None:
+    console = Console(highlight=False)
+    for name, reason in opened.items():
+        said = f"Sink {name}: {reason}" if reason else f"Sink {name} can be written to."
+        console.print(Text(said, "red" if reason else "green"), soft_wrap=True)
 
 
 def _counts(settings: Settings) -> dict[str, int]:

@@ -12,11 +12,13 @@ from gateway.app.backend import open_backend
 from gateway.cli.output import fail
 from gateway.domain.stores import StoreMissing
 from gateway.exporter.signal_schedule import ScheduleUnavailable
+from gateway.exporter.sink import SinkUnavailable
 from gateway.exporter.sinks.registry import DriverMissing
 from gateway.ledger.client.embedded import EmbeddedLedgerError
 from gateway.ledger.client.endpoint import BadLedgerUrl
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.creation import OtherLedger
+from gateway.ledger.exporters import StoreInUse
 from gateway.operations.backend import Backend
 from gateway.operations.errors import OperationError, OutcomeUnknown
 from gateway.settings import Settings, SettingsError, load_settings
@@ -72,6 +74,8 @@ def explained(code: int = 1) -> Iterator[None]:
         OtherLedger,
         StoreMissing,
         ScheduleUnavailable,
+        SinkUnavailable,
+        StoreInUse,
         DriverMissing,
     ) as error:
         raise fail(str(error), code) from None

@@ -1,4 +1,4 @@
-"""What the pump needs of the ledger beside its outbox."""
+"""What the pump needs of the ledger in addition to its outbox."""
 
 from typing import Protocol
 

@@ -37,6 +37,10 @@ class Pace:
         self._deadline = min(self._deadline, time.monotonic() + grace_s)
         self._stopping.set()
 
+    def allow(self, seconds: float) -> None:
+        """Set a deadline without a stop, for work that is given up after a while."""
+        self._deadline = time.monotonic() + seconds
+
     @property
     def stopping(self) -> bool:
         """Whether `stop` was called."""

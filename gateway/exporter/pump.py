@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.domain.delivery import DeadLetter, Place
+from gateway.domain.delivery import DeadLetter
 from gateway.exporter.delivery import Delivery, log_dead
 from gateway.exporter.follower import Follower
 from gateway.exporter.holding import Holding
 from gateway.exporter.interface import Acknowledger, LeaseSource
 from gateway.exporter.pacing import Pace, PumpOptions
 from gateway.exporter.progress import Load, Progress
+from gateway.exporter.shut_shards import ShutShards
 from gateway.exporter.sink import Batch, Sink, SinkUnavailable
 from gateway.exporter.tally import Tally
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -65,12 +66,7 @@ class Pump:
         self._delivery = Delivery(sharing.name, sink, self._pace, self.tally)
         self._holding = Holding(sharing.leases, outbox.shard_count, sharing.name)
         self._progress = Progress()
-        self._shut: dict[int, Shard] = {}
-        self._opened: dict[int, Shard] = {}
-        """Found by `_watch`, applied by `_pump`: shards that were frozen, and repaired."""
-        self._conflicts: dict[int, Place] = {}
-        """Shards whose outbox has another event at a place that the sink has, until the ledger
-        freezes them."""
+        self._shut = ShutShards(acknowledger, self._progress)
         self._oldest_ms: int | None = None
         """Time of the oldest event that was read and is not stored."""
         self._ended = asyncio.Event()
@@ -134,7 +130,7 @@ class Pump:
             heads = await self._outbox.heads()
             progress.begin(heads, cursors, gained)
             for shard in gained:
-                if await self._behind(shard, heads[shard], cursors.get(shard)):
+                if await self._shut.behind(shard, heads[shard], cursors.get(shard)):
                     progress.halt(shard, heads[shard].last)
             self._measure(heads)
         progress.lose(progress.held - self._holding.shards)
@@ -148,7 +144,7 @@ class Pump:
     async def _pump(self) -> None:
         attempt, acknowledged_at = 0, 0.0
         while not self._pace.past_deadline:
-            self._take_over()
+            self._shut.apply()
             if time.monotonic() - acknowledged_at >= self._options.acknowledge_s:
                 await self._acknowledge()
                 acknowledged_at = time.monotonic()
@@ -232,29 +228,10 @@ class Pump:
         del load.begins[shard]
         load.rows = [row for row in load.rows if row.shard != shard]
         self._progress.halt(shard, end)
-        self._conflicts[shard] = end
+        self._shut.conflicts[shard] = end
         log.error("shard_conflicts_with_store", shard=shard, place=f"{end.epoch}-{end.seq}")
 
     # Watching
-
-    def _take_over(self) -> None:
-        """Apply what `_watch` has found, between two loads, so that a load belongs to one epoch."""
-        for shard, head in self._shut.items():
-            if shard in self._progress.held:
-                self._progress.halt(shard, head.last)
-        for shard, head in self._opened.items():
-            if shard in self._progress.held:
-                self._progress.resume(shard, head)
-        self._shut, self._opened = {}, {}
-
-    async def _behind(self, shard: int, head: Shard, stored: Place | None) -> bool:
-        """Whether a shard has less than is stored, and is frozen for it now.
-
-        What the head says may be a replica's, which lags: the ledger itself decides.
-        """
-        if stored is None or head.frozen or head.last >= stored:
-            return False
-        return await self._acknowledger.freeze(shard, stored)
 
     async def _watch(self) -> None:
         """Watch lag and lost shards in a separate task, so that the lag is known while the sink is down."""
@@ -265,23 +242,10 @@ class Pump:
                 self.tally.standing_by = int(self._holding.standing_by)
                 self.tally.shards_held = len(self._holding.shards)
                 heads = await self._outbox.heads()
-                await self._look_at(heads, stored)
+                await self._shut.look_at(heads, stored)
             except LedgerUnavailable:
                 continue
             self._measure(heads)
-
-    async def _look_at(self, heads: Sequence[Shard], stored: dict[int, Place]) -> None:
-        progress = self._progress
-        for shard, place in list(self._conflicts.items()):
-            await self._acknowledger.freeze(shard, place, conflict=True)
-            del self._conflicts[shard]
-        for shard in stored.keys() & progress.held:
-            head = heads[shard]
-            if shard in progress.halted:
-                if not head.frozen and head.last.epoch > progress.stored[shard].epoch:
-                    self._opened[shard] = head
-            elif head.frozen or await self._behind(shard, head, stored[shard]):
-                self._shut[shard] = head
 
     def _measure(self, heads: Sequence[Shard]) -> None:
         """Compute ages from the ledger's clock and this machine's; they are off by the difference

@@ -18,6 +18,10 @@ class SinkUnavailable(Exception):
     """The sink cannot accept anything now (connection, disk, lock). The pump waits and retries."""
 
 
+class SinkInUse(SinkUnavailable):
+    """Another exporter writes to it, and it takes one at a time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What is delivered at once.

@@ -11,6 +11,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from gateway.domain.delivery import START, Place
+from gateway.domain.events import Event
 from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.codec.outbox_entries import Entry, decode
@@ -100,6 +101,20 @@ class Outbox:
             with unavailable():
                 raw = await pipe.execute()
         return [read_shard(record) if record else Shard(False, START, None) for record in raw]
+
+    async def oldest_ms(self, after: Mapping[int, Place]) -> int | None:
+        """When the oldest entry beyond each shard's place occurred; None where there is none.
+
+        Raises LedgerUnavailable.
+        """
+        async with self._client.pipeline(transaction=False) as pipe:
+            for shard, stream in enumerate(self._stream_of):
+                start = _exclusive(after.get(shard, START))
+                pipe.execute_command(b"XRANGE", stream, b"(" + start, b"+", b"COUNT", 1)
+            with unavailable():
+                pages = await pipe.execute()
+        entries = [decode(0, page)[0] for page in pages if page]
+        return min((e.occurred_at_ms for e in entries if isinstance(e, Event)), default=None)
 
 
 def _exclusive(place: Place) -> bytes:

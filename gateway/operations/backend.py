@@ -12,6 +12,7 @@ from gateway.ledger.audit import Audit
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.fitness import Trouble
 from gateway.ledger.corrections import Corrections
+from gateway.ledger.exporters import ExporterList
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.refusals import NotedRefusal
 from gateway.ledger.repair import Repair
@@ -63,6 +64,21 @@ class Configured(Protocol):
         projects and its keys. stored: its valid keys that no file names. None if not configured."""
         ...
 
+    @property
+    def required_sink(self) -> str:
+        """The name of the required store."""
+        ...
+
+    @property
+    def optional_sinks(self) -> Sequence[str]:
+        """The names of the other sinks."""
+        ...
+
+    @property
+    def max_backlog_events(self) -> int:
+        """Undelivered events in one shard above which requests are refused."""
+        ...
+
     def price_draft(self) -> Draft:
         """The configuration's prices. Slow where there are many customers."""
         ...
@@ -75,6 +91,7 @@ class Backend:
     wallets, corrections: the verbs that change wallets, and those that correct them
     reservations:    the verbs of holds; `reservations_at(unix_ms)` the same by a fixed clock, for which
                      the windows of limits are packed
+    list_exporters:  exporters and the recorded store; ledger_time_ms: the ledger's clock, Unix ms
     find_refusal:    a refusal that was noted in the last days, by the request's id
     find_trouble:    what is wrong with the ledger's server; None for nothing
     write_customers: writes the configuration's customers into the ledger; returns why it could not
@@ -91,6 +108,8 @@ class Backend:
     outbox: Outbox
     changes: Changes
     store: EventStore
+    list_exporters: Callable[[], Awaitable[ExporterList]]
+    ledger_time_ms: Callable[[], Awaitable[int]]
     find_refusal: Callable[[str], Awaitable[NotedRefusal | None]]
     find_trouble: Callable[[], Awaitable[Trouble | None]]
     write_customers: Callable[[], Awaitable[str | None]]

@@ -21,7 +21,6 @@ TOO_LONG: Final = {
     "gateway/dialects/bounds.py": "bounds of every request shape",
     "gateway/dialects/gemini/generate.py": "request, response and stream of one API",
     "gateway/domain/pricing.py": "price shapes, their packing and their rating in one",
-    "gateway/exporter/pump.py": "batching, retrying and watching in one class",
     "gateway/exporter/sinks/sqlite_reader.py": "all queries on the store in one class",
     "gateway/flow/authentication.py": "keys and trusted headers in one class",
     "gateway/flow/reservation/growth.py": "two lines over",

@@ -16,7 +16,7 @@ from typing import IO, Any, ClassVar, Final, TypeVar
 
 from gateway.domain.delivery import Anomaly, DeadLetter, Place
 from gateway.domain.event_rows import COLUMNS, EventRow
-from gateway.exporter.sink import Batch, Failure, SinkUnavailable, Store, Written
+from gateway.exporter.sink import Batch, Failure, SinkInUse, SinkUnavailable, Store, Written
 from gateway.exporter.sinks.options import SqliteOptions
 from gateway.exporter.sinks.sqlite_schema import migrate, row_from
 
@@ -129,7 +129,7 @@ class SqliteSink(Store):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._close()
-            raise SinkUnavailable(f"another exporter writes to {self.path.name}") from None
+            raise SinkInUse(f"another exporter writes to {self.path.name}") from None
         connection = sqlite3.connect(self.path, isolation_level=None, cached_statements=32)
         self._connection = connection
         connection.execute("PRAGMA journal_mode = WAL")

@@ -323,6 +323,11 @@ class SqliteStore:
         )
         return {shard: Place(epoch, seq) for shard, epoch, seq in rows}
 
+    def dead_letter_counts(self) -> dict[str, int]:
+        """See `EventStore`."""
+        rows = self._connection.execute("SELECT sink, count(*) FROM dead_letters GROUP BY sink")
+        return dict(rows.fetchall())
+
     @contextmanager
     def _moment(self) -> Iterator[sqlite3.Connection]:
         self._connection.execute("BEGIN")

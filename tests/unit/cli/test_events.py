@@ -65,7 +65,7 @@ async def export(bank: Bank, config: Path) -> None:
 async def test_the_exporter_alone_delivers_and_ends_on_sigterm(bank: Bank, config: Path) -> None:
     await bank.open("acme")
     await bank.spend("acme", "r1")
-    process = start(config, "export", str(config))
+    process = start(config, "export", "run")
     deadline = time.monotonic() + 30
     while (await bank.outbox.heads())[bank.ledger.keys.shard_of("acme")].acked is None:
         assert time.monotonic() < deadline

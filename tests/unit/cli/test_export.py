@@ -1,0 +1,158 @@
+"""`export`: run, status, replay, test, adopt; `check --connect`."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.exporter.replay import TEST_CUSTOMER
+from tests.support.delivering import delivered, exporting
+from tests.support.gate import Gate
+from tests.support.stores import events_path
+
+from .desk import Desk
+
+
+def with_sinks(config: Path, sinks: dict[str, Any], **more: Any) -> Desk:
+    """The same gate with these sinks."""
+    document = yaml.safe_load(config.read_text())
+    document["export"] = {**document.get("export", {}), "sinks": sinks, **more}
+    changed = config.with_name("sinks.yaml")
+    changed.write_text(yaml.safe_dump(document))
+    return Desk(changed)
+
+
+def ids(path: Path) -> list[str]:
+    with sqlite3.connect(path) as connection:
+        asked = "SELECT event_id FROM events ORDER BY position"
+        return [row[0] for row in connection.execute(asked)]
+
+
+async def spend(gate: Gate, times: int = 3) -> None:
+    for _ in range(times):
+        await gate.chat("hi\nsim: tokens=5", max_tokens=8)
+    await gate.settle_all()
+
+
+@pytest.mark.usefixtures("quiet_logs")
+async def test_status_says_what_is_undelivered_and_that_nobody_exports(
+    gate: Gate, desk: Desk
+) -> None:
+    await spend(gate)
+    said = await desk.run("export", "status")
+    assert said.code == 1
+    assert "Nobody exports." in said.out
+    found = (await desk.run("export", "status", "--json")).out
+    assert '"required_store":null' in found.replace(" ", "")
+    async with exporting(gate):
+        await delivered(gate)
+        status = await desk.ask("export", "status")
+    assert status["required_store"] == "events"
+    assert status["oldest_undelivered_s"] is None
+    assert [exporter["shards"] for exporter in status["exporters"]] == [4]
+    assert status["sinks"] == [
+        {"name": "events", "required": True, "lag_events": 0, "dead_letters": 0}
+    ]
+
+
+@pytest.mark.usefixtures("quiet_logs")
+async def test_replay_sends_stored_events_again_and_the_sink_knows_them(
+    gate: Gate, desk: Desk, tmp_path: Path
+) -> None:
+    await spend(gate)
+    async with exporting(gate):
+        await delivered(gate)
+    copy = with_sinks(desk.config, {"copy": {"sqlite": {"path": str(tmp_path / "copy.db")}}})
+    said = await copy.run("export", "replay", "--sink", "copy", "--customer", "acme")
+    count = sum(1 for each in ids(events_path(gate.settings)) if "broke" not in each)
+    assert said.code == 0, said
+    first = int(said.out.split()[0])
+    assert 3 <= first <= count
+    assert "0 were there already" in said.out
+    again = await copy.run("export", "replay", "--sink", "copy", "--since", "1h")
+    assert f"{first} were there already" in again.out
+    assert sorted(ids(tmp_path / "copy.db")) == sorted(ids(events_path(gate.settings)))
+
+
+async def test_replay_wants_to_know_what_and_where(gate: Gate, desk: Desk) -> None:
+    assert "--since" in (await desk.run("export", "replay", "--sink", "copy")).err
+    async with exporting(gate):
+        await delivered(gate)
+    said = await desk.run("export", "replay", "--sink", "copy", "--since", "2026-01-01")
+    assert "there is no sink 'copy'; sinks that are configured: events" in said.err
+    said = await desk.run("export", "replay", "--sink", "events", "--since", "yesterday")
+    assert "is no time" in said.err
+    said = await desk.run("export", "replay", "--sink", "events", "--seq", "1:2")
+    assert "SHARD:EPOCH-SEQ" in said.err
+
+
+async def test_replay_from_a_place_sends_what_follows_it(
+    gate: Gate, desk: Desk, tmp_path: Path
+) -> None:
+    await spend(gate)
+    async with exporting(gate):
+        await delivered(gate)
+    with sqlite3.connect(events_path(gate.settings)) as connection:
+        shard, last = connection.execute(
+            "SELECT shard, max(seq) FROM events WHERE customer_id = 'acme'"
+        ).fetchone()
+    copy = with_sinks(desk.config, {"copy": {"sqlite": {"path": str(tmp_path / "copy.db")}}})
+    place = f"{shard}:1-{last - 1}"
+    assert (await copy.run("export", "replay", "--sink", "copy", "--seq", place)).code == 0
+    assert len(ids(tmp_path / "copy.db")) == 2
+
+
+async def test_a_test_event_is_marked_and_charges_nobody(
+    gate: Gate, desk: Desk, tmp_path: Path
+) -> None:
+    copy = with_sinks(desk.config, {"copy": {"sqlite": {"path": str(tmp_path / "copy.db")}}})
+    said = await copy.run("export", "test", "copy")
+    assert said.code == 0, said
+    with sqlite3.connect(tmp_path / "copy.db") as connection:
+        ((customer, amount, facts),) = connection.execute(
+            "SELECT customer_id, amount_nano, facts FROM events"
+        )
+    assert (customer, amount) == (TEST_CUSTOMER, 0)
+    assert '"test":true' in facts
+
+
+async def test_another_store_is_adopted_when_it_has_everything(
+    gate: Gate, desk: Desk, tmp_path: Path
+) -> None:
+    await spend(gate)
+    async with exporting(gate):
+        await delivered(gate)
+    new = {"warehouse": {"sqlite": {"path": str(tmp_path / "new.db")}}}
+    moved = with_sinks(desk.config, new, required="warehouse")
+    said = await moved.run("export", "adopt")
+    assert said.code == 1
+    assert "lacks events that the ledger has trimmed" in said.err
+    for ending in ("", "-wal", "-shm", ".lock"):
+        tmp_path.joinpath(f"new.db{ending}").unlink(missing_ok=True)
+    with sqlite3.connect(events_path(gate.settings)) as old:
+        old.backup(sqlite3.connect(tmp_path / "new.db"))
+    said = await moved.run("export", "adopt")
+    assert said.code == 0, said
+    status = await moved.run("export", "status", "--json")
+    assert '"required_store":"warehouse"' in status.out.replace(" ", "")
+
+
+async def test_check_connect_opens_every_sink_and_names_the_one_that_fails(
+    gate: Gate, desk: Desk, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.db").mkdir()
+    bad = {
+        "good": {"sqlite": {"path": "g.db"}},
+        "bad": {"sqlite": {"path": str(tmp_path / "folder.db")}},
+    }
+    both = with_sinks(desk.config, bad)
+    said = await both.run("check", str(both.config), "--connect")
+    assert said.code == 1
+    assert "Sink good can be written to." in said.out
+    assert "Sink bad: folder.db: unable to open database file" in said.out
+    async with exporting(gate):  # an exporter that writes is no obstacle
+        good = with_sinks(desk.config, {})
+        said = await good.run("check", str(good.config), "--connect")
+    assert (said.code, "Sink events can be written to." in said.out) == (0, True), said
