@@ -12,6 +12,7 @@ from gateway.exporter.sinks.registry import (
     build_schedule,
     build_sink,
     build_store,
+    readable,
 )
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.key_names import Keys
@@ -29,6 +30,15 @@ def store_access(settings: Settings) -> StoreAccess:
 def signal_schedule(settings: Settings) -> SignalSchedule:
     """Where the signals wait that are sent as webhooks: in the required store. Raises DriverMissing."""
     return build_schedule(settings.required_store())
+
+
+def readable_sinks(settings: Settings) -> dict[str, StoreAccess]:
+    """The optional sinks that can be read back, by name. Raises DriverMissing."""
+    return {
+        name: build_access(options)
+        for name, options in settings.optional_sinks().items()
+        if readable(options)
+    }
 
 
 def find_sink(settings: Settings, name: str) -> Sink:

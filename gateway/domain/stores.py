@@ -72,8 +72,8 @@ class EventStore(UsageHistory, Protocol):
         """Return all events of one request, in order of arrival."""
         ...
 
-    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
-        """The latest dead letters."""
+    def dead_letters(self, limit: int = 100, *, sink: str = "") -> list[DeadLetter]:
+        """The latest dead letters: of the required store itself, or of an optional sink."""
         ...
 
     def anomalies(self, limit: int = 100) -> list[Anomaly]:

@@ -10,6 +10,7 @@ from gateway.domain.money import format_amount, format_rate
 from gateway.domain.usage import Usage
 from gateway.ledger.codec.reservation_records import Ended, Reservation
 from gateway.ledger.refusals import NotedRefusal
+from gateway.operations.compare_stores import SinkComparison
 from gateway.operations.drifts import Verified
 from gateway.operations.why import EventTrace, PriceLine, Story
 
@@ -102,6 +103,22 @@ def verified_document(verified: Verified) -> dict[str, Any]:
             {"identity": drift.identity, "subject": drift.subject, "message": drift.message}
             for drift in verified.drifts
         ],
+    }
+
+
+def comparison_document(found: SinkComparison) -> dict[str, Any]:
+    """How one sink compares with the required store."""
+    return {
+        "sink": found.sink,
+        "clean": found.clean,
+        "compared": found.compared,
+        "missing": found.missing,
+        "given_up": found.given_up,
+        "different": found.different,
+        "extra": found.extra,
+        "shards": list(found.shards),
+        "since": None if found.since_ms is None else timestamp(found.since_ms),
+        "examples": list(found.examples),
     }
 
 

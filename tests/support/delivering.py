@@ -6,17 +6,19 @@ from contextlib import asynccontextmanager
 from gateway.app.exporting import ExportService, build_exporter
 from gateway.app.roles import Resources
 from gateway.domain.delivery import Place
+from gateway.settings import Settings
 from tests.support.gate import Gate
 from tests.support.stores import cursors_at, events_path
 from tests.support.until import until
 
 
 @asynccontextmanager
-async def exporting(gate: Gate) -> AsyncIterator[ExportService]:
-    """Run the exporter of this gate until the block ends."""
-    url, data = gate.settings.redis.connection_url(), str(gate.settings.data_dir)
+async def exporting(gate: Gate, settings: Settings | None = None) -> AsyncIterator[ExportService]:
+    """Run the exporter of this gate until the block ends. settings: the gate's with other sinks"""
+    settings = settings or gate.settings
+    url, data = settings.redis.connection_url(), str(settings.data_dir)
     assert url is not None
-    service = await build_exporter(gate.settings, Resources(url, data, "exporter-0"))
+    service = await build_exporter(settings, Resources(url, data, "exporter-0"))
     await service.start(None)
     try:
         yield service

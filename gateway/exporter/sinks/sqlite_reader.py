@@ -37,7 +37,7 @@ _COLUMNS: Final = """SELECT kind, event_id, shard, epoch, seq, occurred_at_ms, c
 _SPANS: Final = """
     SELECT epoch, min(seq), max(seq), count(*) FROM (
         SELECT epoch, seq FROM events WHERE shard = ?1
-        UNION SELECT epoch, seq FROM dead_letters WHERE shard = ?1
+        UNION SELECT epoch, seq FROM dead_letters WHERE shard = ?1 AND sink = ''
     ) GROUP BY epoch ORDER BY epoch
 """
 _TOTALS: Final = """
@@ -192,12 +192,12 @@ class SqliteStore:
         )
         return [_stored(row) for row in rows]
 
-    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
-        """The latest dead letters."""
+    def dead_letters(self, limit: int = 100, *, sink: str = "") -> list[DeadLetter]:
+        """See `EventStore`."""
         rows = self._connection.execute(
             "SELECT shard, epoch, seq, event_id, reason, payload FROM dead_letters"
-            " ORDER BY position DESC LIMIT ?",
-            (limit,),
+            " WHERE sink = ? ORDER BY position DESC LIMIT ?",
+            (sink, limit),
         )
         return [DeadLetter(*row) for row in rows]
 
@@ -259,7 +259,7 @@ class SqliteStore:
         """Return the dead letters of a shard beyond a place, in order."""
         rows = self._connection.execute(
             "SELECT shard, epoch, seq, event_id, reason, payload FROM dead_letters"
-            " WHERE shard = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq",
+            " WHERE sink = '' AND shard = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq",
             (shard, *place),
         )
         return [DeadLetter(*row) for row in rows]

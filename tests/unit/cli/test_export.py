@@ -1,5 +1,6 @@
 """`export`: run, status, replay, test, adopt; `check --connect`."""
 
+import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ import pytest
 import yaml
 
 from gateway.exporter.replay import TEST_CUSTOMER
+from gateway.settings import load_settings
 from tests.support.delivering import delivered, exporting
 from tests.support.gate import Gate
 from tests.support.stores import events_path
+from tests.support.until import until
 
 from .desk import Desk
 
@@ -156,3 +159,32 @@ async def test_check_connect_opens_every_sink_and_names_the_one_that_fails(
         good = with_sinks(desk.config, {})
         said = await good.run("check", str(good.config), "--connect")
     assert (said.code, "Sink events can be written to." in said.out) == (0, True), said
+
+
+@pytest.mark.usefixtures("quiet_logs")
+async def test_verify_compares_sinks_and_repairs_what_they_lack(
+    gate: Gate, desk: Desk, tmp_path: Path
+) -> None:
+    copy = with_sinks(desk.config, {"copy": {"sqlite": {"path": str(tmp_path / "copy.db")}}})
+    settings = load_settings(copy.config)
+    await spend(gate)
+    async with exporting(gate, settings):
+        await delivered(gate)
+        await until_equal(tmp_path / "copy.db", gate)
+    assert "copy has all" in (await copy.run("verify")).out
+    with sqlite3.connect(tmp_path / "copy.db") as connection:
+        connection.execute("DELETE FROM events WHERE customer_id = 'acme' AND kind = 'settle'")
+    said = await copy.run("verify")
+    assert said.code == 1
+    assert "3 are missing" in said.out
+    repaired = await copy.run("verify", "--repair")
+    assert (repaired.code, "copy: 3 events sent again" in repaired.err) == (0, True), repaired
+    assert sorted(ids(tmp_path / "copy.db")) == sorted(ids(events_path(gate.settings)))
+
+
+async def until_equal(path: Path, gate: Gate) -> None:
+    async def equal() -> bool:
+        there = await asyncio.to_thread(path.exists)
+        return there and sorted(ids(path)) == sorted(ids(events_path(gate.settings)))
+
+    await until(equal)
