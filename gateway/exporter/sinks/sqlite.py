@@ -23,13 +23,17 @@ from gateway.exporter.sinks.sqlite_schema import migrate, row_from
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
-_INSERT: Final = """
-    INSERT INTO events (event_id, shard, epoch, seq, kind, occurred_at_ms, stored_at_ms,
-        customer_id, request_id, price_version, amount_nano, estimated_amount_nano, cost_nano,
-        balance_nano, usage, allocations, facts)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_STORED: Final = tuple(
+    name
+    for name in COLUMNS
+    if name not in ("project_id", "key_id", "route", "model", "upstream", "livemode")
+)
+"""Columns of the table; the others only repeat a fact, and are computed by the view `event_rows`."""
+_INSERT: Final = f"""
+    INSERT INTO events (stored_at_ms, {", ".join(_STORED)})
+    VALUES (?{len(COLUMNS) + 1}, {", ".join(f"?{COLUMNS.index(name) + 1}" for name in _STORED)})
     ON CONFLICT DO NOTHING
-"""
+"""  # noqa: S608 - names of columns
 _MOVE_CURSOR: Final = """
     INSERT INTO cursors (shard, epoch, seq) VALUES (?, ?, ?)
     ON CONFLICT (shard) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq
@@ -136,6 +140,9 @@ class SqliteSink(Store):
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA busy_timeout = 5000")
         connection.execute("PRAGMA cache_size = -32768")  # KiB
+        # A checkpoint copies each changed page once: at 64 MiB instead of 4, the pages that every batch
+        # changes are copied less often (a third of the system time).
+        connection.execute("PRAGMA wal_autocheckpoint = 16384")  # pages
         migrate(connection)
         ((self._store_id,),) = connection.execute("SELECT store_id FROM store")
         return _cursors(connection.execute("SELECT shard, epoch, seq FROM cursors"))
@@ -160,7 +167,7 @@ class SqliteSink(Store):
         failed: list[Failure] = []
         with _transaction(connection):
             before = connection.total_changes
-            connection.executemany(_INSERT, [_values(row, now_ms) for row in batch.rows])
+            connection.executemany(_INSERT, [(*row, now_ms) for row in batch.rows])
             stored = connection.total_changes - before
             if stored < len(batch.rows):
                 failed = _refused(connection, batch.rows)
@@ -186,12 +193,6 @@ class SqliteSink(Store):
         with _transaction(connection):
             connection.executemany(_MOVE_SINK, ((sink, s, *end) for s, end in ends.items()))
             connection.executemany(_BURY, (_dead_row(each, now_ms, sink) for each in dead))
-
-
-def _values(row: EventRow, now_ms: int) -> Row:
-    """What `_INSERT` binds. The columns that only repeat a fact are views here (`sqlite_schema`)."""
-    place, rest = row[:6], row[15:]
-    return (*place, now_ms, row.customer_id, row.request_id, row.price_version, *rest)
 
 
 def _refused(connection: sqlite3.Connection, rows: Iterable[EventRow]) -> list[Failure]:
