@@ -7,7 +7,7 @@ none runs starts it for as long as the operation takes.
 import os
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import Any, Final, NoReturn, cast
 
 from gateway.app.private import UMASK
 from gateway.app.roles import CannotServe
@@ -16,7 +16,7 @@ from gateway.app.stores import store_access
 from gateway.app.sync import sync_accounts
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Key
-from gateway.domain.stores import EventStore
+from gateway.domain.stores import EventStore, StoreMissing
 from gateway.flow.authentication import account_of, key_digest
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.audit import Audit
@@ -26,8 +26,9 @@ from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.faults import unavailable
 from gateway.ledger.client.fitness import Trouble, find_trouble
 from gateway.ledger.client.redis_runner import RedisRunner
+from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.corrections import Corrections
-from gateway.ledger.exporters import list_exporters
+from gateway.ledger.exporters import ExporterList, list_exporters
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.outbox_watermark import OutboxWatermark
 from gateway.ledger.refusals import NotedRefusal, find_refusal
@@ -129,7 +130,9 @@ async def open_backend(settings: Settings, *, create: bool = True) -> AsyncItera
         try:
             # A shard that has less than the store must not be written to; see `OutboxWatermark`.
             watermark = OutboxWatermark(store.cursors())
-            backend = _backend(settings, client, store, watermark)
+            recorded = await list_exporters(client, Keys(settings.redis.namespace))
+            checked = right_store(store, recorded, store_access(settings).shown)
+            backend = _backend(settings, client, checked, watermark)
             if create:
                 await backend.accounts.creation.record()
             yield backend
@@ -155,6 +158,30 @@ def open_endpoint(settings: Settings) -> Iterator[Endpoint]:
     os.umask(UMASK)  # the embedded ledger may create the data folder
     with EmbeddedLedger(folder) as server:
         yield server.endpoint
+
+
+class _WrongStore:
+    """In place of a store that is not the ledger's: it answers no question."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise StoreMissing(self._reason)
+
+
+def right_store(store: EventStore, recorded: ExporterList, shown: str) -> EventStore:
+    """The store, unless the ledger has recorded another one as the required store: that one alone has
+    the events. Operations that do not ask the store work all the same."""
+    if recorded.store_id is None or recorded.store_id == store.store_id():
+        return store
+    return cast(
+        EventStore,
+        _WrongStore(
+            f"this ledger's events are in its required store {recorded.store_name!r} (id"
+            f" {recorded.store_id}), not in {shown}: run this with the configuration of that store"
+        ),
+    )
 
 
 def _backend(

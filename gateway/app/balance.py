@@ -3,6 +3,7 @@ request was charged, from the store."""
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from gateway.app.daily_charges import DailyCharges
 from gateway.domain.reservation import Account
@@ -15,7 +16,14 @@ from gateway.ledger.accounts import AccountStore
 class BalanceReader:
     """Answers `GET /v1/credits`."""
 
-    def __init__(self, store: AccountStore, access: StoreAccess) -> None:
+    def __init__(
+        self,
+        store: AccountStore,
+        access: StoreAccess,
+        has_all: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """has_all: whether the store has what the ledger has trimmed; else it says nothing of today"""
+        self._has_all = has_all
         self._store = store
         self._daily = DailyCharges(access)
         self._access = access
@@ -27,7 +35,8 @@ class BalanceReader:
         if wallet is None:
             return None
         now_ms = time.time_ns() // 1_000_000
-        today = await self._daily.since_midnight(account.customer_id, now_ms)
+        known = self._has_all()
+        today = await self._daily.since_midnight(account.customer_id, now_ms) if known else None
         return Balance(
             balance_nano=wallet.balance_nano(now_ms),
             held_nano=wallet.held_nano,

@@ -110,7 +110,9 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         PoolRegistry(),
         LedgerHealth(ledger),
     )
-    balance = BalanceReader(ledger.accounts, store_access(settings))
+    balance = BalanceReader(
+        ledger.accounts, store_access(settings), lambda: ledger.shards.store_has_all
+    )
 
     # Local routes are part of what the flow serves and report on it: they ask when they are called.
     def catalog() -> Catalog:

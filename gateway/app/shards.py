@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from gateway.domain.delivery import START, Place
 from gateway.domain.reservation import Key
 from gateway.domain.stores import StoreAccess, StoreMissing
 from gateway.ledger.accounts import AccountStore
@@ -35,6 +36,10 @@ class ShardWatch:
         """ledger: its watermark learns what the store has. speaks: log what changes; one process does"""
         self.closed: frozenset[int] = frozenset()
         """Shards that are frozen."""
+        self.store_has_all = True
+        """False where the store lacks what the ledger has trimmed: another one is the required store."""
+        self._acked: dict[int, Place] = {}
+        """Acknowledged at the look before: the store had it before the ledger knew."""
         self._ledger = ledger
         self._outbox = outbox
         self._store = store
@@ -50,12 +55,16 @@ class ShardWatch:
         seen = self._ledger.watermark
         # First the store, then the ledger: so the store cannot be ahead of a ledger that has lost nothing.
         try:
-            seen.note_stored(await asyncio.to_thread(self._store.cursors))
+            cursors = await asyncio.to_thread(self._store.cursors)
+            seen.note_stored(cursors)
         except StoreMissing as error:
             raise LedgerUnavailable(str(error), code=STORE) from error
         known = [seen.place(shard) for shard in range(self._outbox.shard_count)]
         closed = set()
+        self.store_has_all = all(cursors.get(s, START) >= acked for s, acked in self._acked.items())
         for shard, head in enumerate(await self._outbox.heads()):
+            if head.acked is not None:
+                self._acked[shard] = head.acked
             # What is read may be a replica's, which lags; `freeze` is decided where it is written.
             behind = head.last < known[shard] and known[shard].seq >= 0
             if head.frozen or (behind and await self._ledger.freeze(shard, known[shard])):

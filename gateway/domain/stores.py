@@ -139,6 +139,10 @@ class EventStore(UsageHistory, Protocol):
         """Return how far an optional sink has been fed, by shard."""
         ...
 
+    def store_id(self) -> str | None:
+        """Return the store's permanent id; None for an empty one that is not there yet."""
+        ...
+
     def dead_letter_counts(self) -> dict[str, int]:
         """Return the number of dead letters by sink; the required store's own under ""."""
         ...

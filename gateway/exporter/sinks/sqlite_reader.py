@@ -116,8 +116,10 @@ an outcome, since, until, customer or none."""
 class SqliteStore:
     """Read-only view of an embedded store; a `gateway.domain.stores.EventStore`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, there: bool = True) -> None:
+        """there: False for one in memory that stands for a file that is not there yet"""
         self._connection = connection
+        self._there = there
         connection.create_function("reserved_at_ms", 2, reserved_at_ms, deterministic=True)
 
     @classmethod
@@ -140,7 +142,7 @@ class SqliteStore:
         """Return an empty store, in memory."""
         connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         migrate(connection)
-        return cls(connection)
+        return cls(connection, there=False)
 
     def __enter__(self) -> "SqliteStore":
         return self
@@ -322,6 +324,13 @@ class SqliteStore:
             "SELECT shard, epoch, seq FROM sink_cursors WHERE sink = ?", (sink,)
         )
         return {shard: Place(epoch, seq) for shard, epoch, seq in rows}
+
+    def store_id(self) -> str | None:
+        """See `EventStore`."""
+        if not self._there:
+            return None
+        ((store_id,),) = self._connection.execute("SELECT store_id FROM store")
+        return str(store_id)
 
     def dead_letter_counts(self) -> dict[str, int]:
         """See `EventStore`."""

@@ -121,7 +121,7 @@ def row_from(values: Sequence[Any]) -> EventRow:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the store to this release's schema, each migration in a separate transaction.
+    """Bring the store to this release's schema in one transaction: a reader sees all tables or none.
 
     Raises StoreTooNew.
     """
@@ -132,15 +132,17 @@ def migrate(connection: sqlite3.Connection) -> None:
     ((version,),) = connection.execute("SELECT coalesce(max(version), 0) FROM migrations")
     if version > len(MIGRATIONS):
         raise StoreTooNew(f"the store has schema {version}, this release knows {len(MIGRATIONS)}")
-    for number in range(version + 1, len(MIGRATIONS) + 1):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+    if version == len(MIGRATIONS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for number in range(version + 1, len(MIGRATIONS) + 1):
             for statement in MIGRATIONS[number - 1].split(";"):
                 connection.execute(statement)
             connection.execute(
                 "INSERT INTO migrations VALUES (?, ?)", (number, int(time.time() * 1000))
             )
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")

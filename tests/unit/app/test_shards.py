@@ -120,3 +120,22 @@ async def test_the_supervisor_says_what_is_wrong_with_the_server(
     assert "set it to noeviction" in state.detail
     assert (await remote.look()).problem is None
     await remote.stop()
+
+
+async def test_a_store_that_lacks_what_was_trimmed_is_not_believed(
+    valkey: redis.asyncio.Redis, tmp_path: Path
+) -> None:
+    """Another gate's store is the required one."""
+    ledger, watch = watch_on(valkey, tmp_path / "events.db")
+    shard = ledger.keys.shard_of("acme")
+    await ledger.account("acme", account_rev=1)
+    await watch.look()
+    await ledger.shards.ack(shard, 1, 0)
+    found = []
+    for _ in range(2):
+        await watch.look()
+        found.append(watch.store_has_all)
+    assert found == [True, False], "at first the store may have committed it since it was read"
+    await store_at(tmp_path / "events.db", {shard: Place(1, 0)})
+    await watch.look()
+    assert watch.store_has_all

@@ -188,3 +188,19 @@ async def until_equal(path: Path, gate: Gate) -> None:
         return there and sorted(ids(path)) == sorted(ids(events_path(gate.settings)))
 
     await until(equal)
+
+
+@pytest.mark.usefixtures("quiet_logs")
+async def test_operations_with_another_store_s_configuration_are_refused_and_told_which_to_use(
+    gate: Gate, desk: Desk, tmp_path: Path
+) -> None:
+    await spend(gate)
+    async with exporting(gate):
+        await delivered(gate)
+    other = with_sinks(
+        desk.config, {"mine": {"sqlite": {"path": str(tmp_path / "mine.db")}}}, required="mine"
+    )
+    said = await other.run("verify")
+    assert said.code == 1
+    assert "this ledger's events are in its required store 'events'" in said.err
+    assert (await other.run("wallet", "show", "acme")).code == 0, "it does not ask the store"
