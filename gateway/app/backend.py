@@ -172,7 +172,7 @@ class _WrongStore:
 
 def right_store(store: EventStore, recorded: ExporterList, shown: str) -> EventStore:
     """The store, unless the ledger has recorded another one as the required store: that one alone has
-    the events. Operations that do not ask the store work all the same."""
+    the events. Operations that do not ask the store still work."""
     if recorded.store_id is None or recorded.store_id == store.store_id():
         return store
     return cast(
