@@ -7,11 +7,13 @@ around a string free of `"` and `\\` is the same JSON document with another text
 it has the same meaning: text, no usage, no finish. That is exact, not a guess; every other frame
 is parsed. One further string, OpenAI's random `obfuscation` padding, may differ as well.
 
-Frames that follow each other are compared one by one, but their texts are checked together. Splitting
-at the bytes between two texts would look like less work and is not: `bytes.split` prepares its search
-anew for each piece, which takes 0.7 µs for a needle of 200 bytes.
+Frames that follow each other are recognised together: their texts are cut out, and put between the kept
+bytes again they must make the same frames. Splitting at the bytes between two texts would look like
+less work and is not: `bytes.split` prepares its search anew for each piece, which takes 0.7 µs for
+200 bytes.
 """
 
+from operator import itemgetter
 from typing import Final
 
 import orjson
@@ -126,15 +128,18 @@ class RepeatedFrame:
         """How many of the first frames, and bytes of their texts, repeat the kept one; 0, 0 where
         that can only be found frame by frame. The frames were separated by LF LF."""
         before, after = self.before, self.after
-        begin, stop = len(before), -len(after)
-        texts = []
-        for frame in frames:
-            if frame[:begin] != before or frame[stop:] != after:
-                break
-            texts.append(frame[begin:stop])
+        count = len(frames)
+        while count and not (
+            frames[count - 1].startswith(before) and frames[count - 1].endswith(after)
+        ):
+            count -= 1  # the frames that end a stream are others
+        texts = list(map(itemgetter(slice(len(before), -len(after))), frames[:count]))
+        # The frames that these texts would make are compared with those that came, all at once.
+        made = before + (self.end + before).join(texts) + after
+        if not texts or made != _LF_END.join(frames[:count]):
+            return 0, 0
         text = b"".join(texts)
         size = len(text)
-        # A frame too short for both has no text: what stands before and after it overlaps there.
         if b"" in texts or len(text.translate(None, NOT_PLAIN)) != size:
             return 0, 0
-        return len(texts), size
+        return count, size
