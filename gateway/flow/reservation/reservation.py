@@ -208,18 +208,21 @@ class Reservation:
         that the operator has ended.
         """
         self.interrupt = None
-        complete = error is None and self._is_complete
-        if isinstance(error, UpstreamError):
+        complete = False
+        if error is None:
+            complete = self._is_complete
+        elif isinstance(error, UpstreamError):
             self.note_failure(error, "upstream_failed")
         elif isinstance(error, ClientGone | asyncio.CancelledError):
             self.progress.leave(unsent=isinstance(error, CancelledUnsent))
-        self.resolve()
+        if not self.ended:
+            self.resolve()
         delivered = complete or self._end_passed
         if not delivered or self.context.attempt is not None:
             self.services.retries.attempt(self.context).finish(
                 answered=delivered, released=self.released
             )
-        if isinstance(error, asyncio.CancelledError):
+        if error is not None and isinstance(error, asyncio.CancelledError):
             if self.progress.killed is not None:
                 raise refused_by_kill(self.progress.killed) from None
             raise ClientGone from None
