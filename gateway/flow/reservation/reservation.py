@@ -256,8 +256,9 @@ class Reservation:
         """Decide how it ends. None, with the fault logged, where that fails: then the expiry of the
         hold charges the last checkpoint."""
         self.ended_at = time.monotonic()
-        if self._growth is not None:
-            self._growth.close()
+        growth = self._growth
+        if growth is not None:
+            growth.close()
         try:
             return settlement_of(self)
         except Exception as fault:
@@ -265,6 +266,10 @@ class Reservation:
             log.error("ending_failed", reservation_id=reservation_id, **failure(fault))
             self.services.live.discard(self)
             return None
+        finally:
+            if growth is not None:
+                # It refers to this reservation: together they would stay until cycles are looked for.
+                self._growth = None
 
     def _settled(self, settled: Settled | None) -> None:
         """The delivery has ended: the ledger has taken it, or the journal has."""

@@ -27,7 +27,6 @@ class ServedExchange(Exchange):
 
     __slots__ = (
         "_body",
-        "_gone_callback",
         "_kept",
         "_left_bytes",
         "_open_chunked",
@@ -35,6 +34,7 @@ class ServedExchange(Exchange):
         "_silent",
         "_wire",
         "complete",
+        "gone_callback",
         "keep_alive",
         "straight",
     )
@@ -68,7 +68,8 @@ class ServedExchange(Exchange):
         self._body = body
         self._kept = b""
         """The beginning of the response, or of a part of it, that leaves with what follows."""
-        self._gone_callback: Callable[[], None] | None = None
+        self.gone_callback: Callable[[], None] | None = None
+        """What is called if the client leaves; the connection drops it behind the handler."""
 
     def __repr__(self) -> str:
         return f"<ServedExchange {self.method} {self.path} from {self.remote}: {self.status}>"
@@ -100,7 +101,7 @@ class ServedExchange(Exchange):
         if transport is None or transport.is_closing():
             callback()
         else:
-            self._gone_callback = callback
+            self.gone_callback = callback
 
     async def answer(self, status: int, fields: bytes, body: bytes) -> None:
         wire = self._wire
@@ -248,7 +249,7 @@ class ServedExchange(Exchange):
 
     def note_gone(self) -> None:
         """The connection is lost."""
-        callback, self._gone_callback = self._gone_callback, None
+        callback, self.gone_callback = self.gone_callback, None
         if callback is not None:
             callback()
 
