@@ -85,7 +85,7 @@ class _Histogram:
         self.counts = array("H", bytes(2 * _BUCKETS))
         self.total = 0
         self._known: tuple[int, float, int] | None = None
-        """The quantile of a share when there were so many."""
+        """The quantile of a share when there were so many; believed until there are 3 % more."""
 
     def fade(self) -> None:
         """Halve the counts where there are many, so that what was seen long ago fades."""
@@ -97,7 +97,7 @@ class _Histogram:
 
     def quantile(self, share: float) -> int:
         known = self._known
-        if known is not None and known[0] == self.total and known[1] == share:
+        if known is not None and known[1] == share and self.total - known[0] <= known[0] >> 5:
             return known[2]
         wanted, bucket = math.ceil(share * self.total), -1
         while wanted > 0:
