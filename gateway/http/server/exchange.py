@@ -20,6 +20,9 @@ from gateway.http.server.request_head import ParsedHead
 
 _SLICE_BYTES: Final = 256 * 1024
 """More is handed to the transport in slices, each when the one before has left."""
+_KEPT_PARTS_MOST: Final = 4
+"""A head and a piece: behind those one more is kept, and no further one."""
+_LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 class ServedExchange(Exchange):
@@ -66,8 +69,8 @@ class ServedExchange(Exchange):
         self._wire = wire
         self._parsed = parsed
         self._body = body
-        self._kept = b""
-        """The beginning of the response, or of a part of it, that leaves with what follows."""
+        self._kept: tuple[bytes, ...] = ()
+        """Parts of the response that leave together with what follows."""
         self.gone_callback: Callable[[], None] | None = None
         """What is called if the client leaves; the connection drops it behind the handler."""
 
@@ -145,7 +148,7 @@ class ServedExchange(Exchange):
     ) -> None:
         head = self._head(status, fields, length)
         if more:
-            self._kept = head
+            self._kept = (head,)
         else:
             self._wire.send(head)
 
@@ -156,12 +159,15 @@ class ServedExchange(Exchange):
             transport = wire.transport
             if transport is None or transport.is_closing():
                 raise ClientGone("the client closed the connection")
-            data = b"%b%x\r\n%b\r\n" % (self._kept, size, data)
-            if more and len(data) <= _SLICE_BYTES:
-                self._kept = data
+            kept = self._kept
+            if more and len(kept) <= _KEPT_PARTS_MOST:
+                self._kept = (*kept, b"%x\r\n" % size, data, b"\r\n")
                 return
-            self._kept = b""
-            transport.write(data)
+            if kept:
+                self._kept = ()
+                transport.write(b"%b%x\r\n%b\r\n" % (b"".join(kept), size, data))
+            else:
+                transport.write(b"%x\r\n%b\r\n" % (size, data))
         else:
             await self._write_rarer(data)
         if wire.writing_paused:
@@ -200,7 +206,7 @@ class ServedExchange(Exchange):
         wire = self._wire
         if self._open_chunked:
             self._open_chunked = False
-            self._kept += b"0\r\n\r\n"
+            self._kept = (*self._kept, _LAST_CHUNK)
         self._send_kept()
         self.complete = self._silent or not self._left_bytes
         self.straight = (
@@ -213,9 +219,9 @@ class ServedExchange(Exchange):
         self._wire.abort()
 
     def _send_kept(self) -> None:
-        kept, self._kept = self._kept, b""
+        kept, self._kept = self._kept, ()
         if kept:
-            self._wire.send(kept)
+            self._wire.send(b"".join(kept))
 
     def _head(self, status: int, fields: bytes, length: int | None) -> bytes:
         assert not self.status, "a request has one response"

@@ -93,6 +93,21 @@ async def test_what_was_kept_leaves_with_a_piece_that_nothing_follows() -> None:
     assert last == END
 
 
+async def test_what_is_kept_is_bounded() -> None:
+    piece = b"x" * 1000
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.start(200, b"", None, more=True)
+        for _ in range(50):
+            await exchange.write(piece, more=True)
+        await exchange.end()
+
+    writes = await writes_of(handler)
+    assert max(map(len, writes)) < 5000
+    chunk = b"%x\r\n%b\r\n" % (len(piece), piece)
+    assert b"".join(writes).partition(b"\r\n\r\n")[2] == 50 * chunk + END
+
+
 async def test_an_empty_write_sends_what_was_kept() -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.start(200, b"", None, more=True)
