@@ -53,11 +53,11 @@ class ExpectedOutput:
             histogram = self._seen[pair] = _Histogram()
         return histogram
 
-    def at_first(self, plan: Plan, streams: bool) -> int | None:
+    def at_first(self, plan: Plan) -> int | None:
         """What a stream is expected to need, where the policy holds that at first and enough
         responses were seen."""
         share = plan.policy.expected_share
-        if share is None or not streams:
+        if share is None:
             return None
         return self.output(plan.account.customer_id, plan.model.name, share)
 

@@ -131,7 +131,7 @@ class Flow:
         services = self._services
         plan = context.plan = self._plan(context, known)
         facts = context.facts
-        expected = services.reservations.expected.at_first(plan, facts.stream)
+        expected = services.reservations.expected.at_first(plan) if facts.stream else None
         context.estimate = estimate_request(facts, plan.model, plan.policy, expected)
         context.event = self._event(context)
         key = None if context.name is None else idempotency_of(context)
