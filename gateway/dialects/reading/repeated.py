@@ -9,7 +9,7 @@ is parsed. One further string, OpenAI's random `obfuscation` padding, may differ
 
 Frames that follow each other are recognised together: their texts are cut out, and put between the kept
 bytes again they must make the same frames. Splitting at the bytes between two texts would look like
-less work and is not: `bytes.split` prepares its search anew for each piece, which takes 0.7 µs for
+less work and is not: `bytes.split` prepares its search again for each piece, which takes 0.7 µs for
 200 bytes.
 """
 
