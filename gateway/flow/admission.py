@@ -95,12 +95,19 @@ class Admission:
         Raises Refused; RepeatedRequest; StaleAccount; LedgerUnavailable after making sure that
         nothing stays held.
         """
-        lowered = False
+        lowered, plan, ledger = False, context.plan, self._ledger
         while True:
-            answer = await self._reserve(context, key)
+            call = _call_of(context, key)
+            try:
+                answer = await ledger.reserve(plan.packed or plan.pack(ledger.shards), call)
+            except (LedgerUnavailable, LedgerBug, CancelledError) as error:
+                if not isinstance(error, LedgerUnavailable) or error.unknown:
+                    self._delivery.abandon(plan.account, context.request_id, call.facts, key)
+                raise
             if isinstance(answer, Hold):
                 context.held_nano = answer.held_nano
-                self._show_rates(context, answer.reserved_at_ms)
+                if plan.account.limits:
+                    self._show_rates(context, answer.reserved_at_ms)
                 return answer
             if answer.repeats is not None:
                 raise RepeatedRequest(answer.repeats)
@@ -119,36 +126,30 @@ class Admission:
                 answer, insufficient_status=context.route.policy.insufficient_status
             )
 
-    async def _reserve(self, context: RequestContext, key: IdempotencyKey | None) -> Hold | Denied:
-        plan, estimate = context.plan, context.estimate
-        model, policy, account = plan.model, plan.policy, plan.account
-        facts = plan.facts_packer.pack_admitted(context.event)
-        held, checkpoint = estimate.reserve_vectors(model, policy)
-        try:
-            call = ReserveCall(
-                context.request_id,
-                model.prices,
-                held,
-                checkpoint,
-                facts,
-                estimate.tokens,
-                policy.hold_ttl_ms,
-                model.scope_bits,
-                model.name,
-                key,
-            )
-            return await self._ledger.reserve(plan.packed or plan.pack(self._ledger.shards), call)
-        except (LedgerUnavailable, LedgerBug, CancelledError) as error:
-            if not isinstance(error, LedgerUnavailable) or error.unknown:
-                self._delivery.abandon(account, context.request_id, facts, key)
-            raise
-
     @staticmethod
     def _show_rates(context: RequestContext, now_ms: int, denied: Denied | None = None) -> None:
         account = context.plan.account
         if account.limits:
             fields = rate_fields(account, context.plan.model.name, now_ms, denied)
             context.exchange.also += encode_fields(fields)
+
+
+def _call_of(context: RequestContext, key: IdempotencyKey | None) -> ReserveCall:
+    plan, estimate = context.plan, context.estimate
+    model, policy = plan.model, plan.policy
+    held, checkpoint = estimate.reserve_vectors(model, policy)
+    return ReserveCall(
+        context.request_id,
+        model.prices,
+        held,
+        checkpoint,
+        plan.facts_packer.pack_admitted(context.event),
+        estimate.tokens,
+        policy.hold_ttl_ms,
+        model.scope_bits,
+        model.name,
+        key,
+    )
 
 
 def _denied(quote: Quote, reason: DenyReason) -> Denied:

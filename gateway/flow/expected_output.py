@@ -53,11 +53,11 @@ class ExpectedOutput:
             histogram = self._seen[pair] = _Histogram()
         return histogram
 
-    def at_first(self, plan: Plan, streams: bool) -> int | None:
+    def at_first(self, plan: Plan) -> int | None:
         """What a stream is expected to need, where the policy holds that at first and enough
         responses were seen."""
         share = plan.policy.expected_share
-        if share is None or not streams:
+        if share is None:
             return None
         return self.output(plan.account.customer_id, plan.model.name, share)
 
@@ -85,7 +85,7 @@ class _Histogram:
         self.counts = array("H", bytes(2 * _BUCKETS))
         self.total = 0
         self._known: tuple[int, float, int] | None = None
-        """The quantile of a share when there were so many."""
+        """The quantile of a share when there were so many; believed until there are 3 % more."""
 
     def fade(self) -> None:
         """Halve the counts where there are many, so that what was seen long ago fades."""
@@ -97,7 +97,7 @@ class _Histogram:
 
     def quantile(self, share: float) -> int:
         known = self._known
-        if known is not None and known[0] == self.total and known[1] == share:
+        if known is not None and known[1] == share and self.total - known[0] <= known[0] >> 5:
             return known[2]
         wanted, bucket = math.ceil(share * self.total), -1
         while wanted > 0:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.dialects.base import BadRequest
+from gateway.dialects.base import Asked, BadRequest
 from gateway.dialects.passing import passing_query
 from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.admission import Admission, RepeatedRequest, StaleAccount
@@ -38,7 +38,7 @@ from gateway.flow.refusals import (
     refused_by_upstream,
 )
 from gateway.flow.relay import relay
-from gateway.flow.request_body import read_asked, read_body_head, read_in_thread, reads_inline
+from gateway.flow.request_body import decode_in_thread, read_body_head, read_in_thread, reads_inline
 from gateway.flow.reservation.reservation import (
     Reservation,
     ReservationServices,
@@ -131,7 +131,7 @@ class Flow:
         services = self._services
         plan = context.plan = self._plan(context, known)
         facts = context.facts
-        expected = services.reservations.expected.at_first(plan, facts.stream)
+        expected = services.reservations.expected.at_first(plan) if facts.stream else None
         context.estimate = estimate_request(facts, plan.model, plan.policy, expected)
         context.event = self._event(context)
         key = None if context.name is None else idempotency_of(context)
@@ -208,8 +208,13 @@ class Flow:
         length = exchange.content_length
         if known.expects or length is None or length > LARGE_BODY_BYTES:
             await self._services.admission.check_credit(context)
-        asked = context.asked = await read_asked(exchange, known.body, self.catalog.max_body_bytes)
-        if reads_inline(asked.body):
+        head = known.body
+        body = await exchange.read_body(self.catalog.max_body_bytes)
+        if head.coding is not None:
+            body = await decode_in_thread(body, head.coding, self.catalog.max_body_bytes)
+        asked = Asked(exchange.method, exchange.path, head.query, exchange.headers(), body)
+        context.asked = asked
+        if reads_inline(body):
             context.facts = route.dialect.read(asked, route.reading)
         else:
             context.facts = await read_in_thread(asked, route.dialect, route.reading)

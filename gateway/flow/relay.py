@@ -13,7 +13,7 @@ settled before it is sent, and in the comments that end a stream whose client se
 from contextlib import suppress
 from typing import Final
 
-from gateway.dialects.base import EVENT_STREAM, Answered, form_of, may_be_events
+from gateway.dialects.base import EVENT_STREAM, Answered, Meter, form_of, may_be_events
 from gateway.domain.money import format_amount
 from gateway.flow.blanking import decoder_of
 from gateway.flow.context import RequestContext
@@ -63,8 +63,10 @@ async def relay(
         start = await _read_start(response)
     streams = not failed and (free or dialect.streams(facts, head.media_type, start))
     progress.streaming = streams
+    meter: Meter
+    decoder = None
     if free:
-        tap = Tap(Unmetered(), None)
+        meter = Unmetered()
     else:
         if plan.meters_by_head:
             answered = Answered(status, response.headers, context.sent_at, start)
@@ -72,7 +74,16 @@ async def relay(
         else:
             meter = dialect.meter(facts, streaming=streams)
         reservation.facts = meter.facts
-        tap = Tap(meter, decoder_of(response, head.content_encoding))
+        if head.content_encoding is not None or response.transform is not None:
+            decoder = decoder_of(response, head.content_encoding)
+    if complete and decoder is None and not streams and status not in AUTH_STATUSES:
+        # The usual answer: there is nothing to decode, to wait for or to pass on before its end.
+        _add_fields(head, reservation, failed=failed)
+        meter.feed(start)
+        meter.finish()
+        await _answer(reservation, status, head, start, coded=False)
+        return
+    tap = Tap(meter, decoder)
     if status in AUTH_STATUSES:
         await _discard(Relayed(context, response, reservation, tap, head), start)
         raise UpstreamAuthError(status)
@@ -82,7 +93,8 @@ async def relay(
         await relay_stream(Relayed(context, response, reservation, tap, head), start)
     elif complete:
         tap.feed(start)
-        await _answer(reservation, response.status, tap, head, start)
+        tap.finish()
+        await _answer(reservation, status, head, start, coded=tap.coded)
     else:
         await _relay_complete(Relayed(context, response, reservation, tap, head), start)
 
@@ -116,17 +128,17 @@ async def _relay_complete(relayed: Relayed, start: bytes) -> None:
         if size > WHOLE_ANSWER_MAX_BYTES:
             await _relay_large(relayed, pieces)
             return
-    head = relayed.head
-    await _answer(relayed.reservation, response.status, tap, head, b"".join(pieces))
+    tap.finish()
+    body = b"".join(pieces)
+    await _answer(relayed.reservation, response.status, relayed.head, body, coded=tap.coded)
 
 
 async def _answer(
-    reservation: Reservation, status: int, tap: Tap, head: ResponseHead, body: bytes
+    reservation: Reservation, status: int, head: ResponseHead, body: bytes, *, coded: bool
 ) -> None:
-    """Settle a response that has arrived completely, and pass it on with its cost."""
-    tap.finish()
+    """Settle a response that has arrived and been metered completely, and pass it on with its cost."""
     reservation.progress.advance("complete")
-    if reservation.idempotency is not None and not tap.coded:
+    if reservation.idempotency is not None and not coded:
         reservation.keep(status, head.media_type, body)
     plan = reservation.plan
     cost = b""

@@ -65,16 +65,13 @@ def read_body_head(exchange: Exchange, dialect: Dialect) -> BodyHead:
     return BodyHead(query, coding)
 
 
-async def read_asked(exchange: Exchange, head: BodyHead, limit_bytes: int) -> Asked:
-    """The request with its body, decoded. Raises Refused, BodyError, ClientGone."""
-    body = await exchange.read_body(limit_bytes)
-    if head.coding is not None:
-        # Whatever its size: four kilobytes can decode to four megabytes.
-        loop = asyncio.get_running_loop()
-        body = await loop.run_in_executor(
-            _reading_thread, decode_body, body, head.coding, limit_bytes
-        )
-    return Asked(exchange.method, exchange.path, head.query, exchange.headers(), body)
+async def decode_in_thread(body: bytes, coding: str, limit_bytes: int) -> bytes:
+    """A coded body, decoded. Raises Refused.
+
+    Whatever its size: four kilobytes can decode to four megabytes.
+    """
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_reading_thread, decode_body, body, coding, limit_bytes)
 
 
 async def read_in_thread(asked: Asked, dialect: Dialect, options: ReadOptions) -> RequestFacts:

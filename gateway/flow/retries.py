@@ -176,7 +176,7 @@ class Attempt:
 
     def __init__(self, retries: Retries, request: Retryable) -> None:
         self._all = retries
-        self._request = request
+        self._request: Retryable | None = request
         self._earlier: Mark | None = None
         self._marked = False
         self._digest = b""
@@ -190,6 +190,7 @@ class Attempt:
     def digest(self) -> bytes:
         """Of customer, key, route and body; made at its first use."""
         if not self._digest:
+            assert self._request is not None, "it has not finished"
             hashed = hashlib.sha256(f"{self.whose}\0{self._request.endpoint}\0".encode())
             hashed.update(self._request.fingerprint())
             self._digest = hashed.digest()[:_DIGEST_BYTES]
@@ -197,15 +198,17 @@ class Attempt:
 
     def earlier(self) -> str | None:
         """Id of the request that this is the retry of, as far as is known by now."""
-        if self._request.named or not (self._earlier or self._all.knows_any):
-            return None
-        if self._earlier is None or self._earlier.released:
-            self._earlier = self._all.find(self)
+        request = self._request
+        if request is not None:  # else it has finished: what was said of it stays
+            if request.named or not (self._earlier or self._all.knows_any):
+                return None
+            if self._earlier is None or self._earlier.released:
+                self._earlier = self._all.find(self)
         return None if self._earlier is None else self._earlier.request_id
 
     def left(self) -> None:
         """The client has gone, or is about to be cut off, without the complete answer."""
-        if not self._marked:
+        if not self._marked and self._request is not None:
             self._marked = True
             self._all.unanswered(self)
 
@@ -218,3 +221,4 @@ class Attempt:
             self.left()
         elif self._earlier is not None:
             self._all.repeated(self)
+        self._request = None  # each refers to the other: a cycle would keep the request's body

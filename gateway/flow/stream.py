@@ -1,4 +1,8 @@
-"""Passes a stream on: each piece at once, the hold growing with it."""
+"""Passes a stream on: each piece at once, the hold growing with it.
+
+Nothing waits for what has not arrived. What has arrived together, up to a whole stream, leaves in one
+write: `more` says that the next call follows without waiting.
+"""
 
 from asyncio import CancelledError
 from dataclasses import dataclass
@@ -40,7 +44,7 @@ async def relay_stream(relayed: Relayed, start: bytes) -> None:
     exchange, tap, progress = context.exchange, relayed.tap, reservation.progress
     fields = relayed.head.lines + remaining_field(reservation)
     try:
-        await exchange.start(response.status, fields, None)
+        await exchange.start(response.status, fields, None, more=bool(start) or response.ready)
         while True:
             try:
                 piece, start = start or await response.read(), b""
@@ -57,15 +61,17 @@ async def relay_stream(relayed: Relayed, start: bytes) -> None:
                 return
         rest = tap.finish()
         growth = reservation.growth
-        if rest and growth.watch(ended=True) and not await growth.covered():
-            await _cut(relayed)
-            return
+        if rest and growth.watch(ended=True):
+            await exchange.write(b"")
+            if not await growth.covered():
+                await _cut(relayed)
+                return
         progress.advance("complete")
         if rest:
-            await exchange.write(rest)
+            await exchange.write(rest, more=True)
         if exchange.header("x-credits-trailer") and tap.takes_comments and not tap.inside:
-            if rest:
-                await exchange.write(b"\n\n")  # ends the frame that the upstream did not end
+            # The end of a frame that the upstream did not end; this also sends what was kept.
+            await exchange.write(b"\n\n" if rest else b"")
             await _write_cost(relayed)
         await exchange.end()
     except CancelledError:
@@ -87,17 +93,16 @@ async def _pass_on(relayed: Relayed, piece: bytes) -> bool:
     exchange = relayed.context.exchange
     passing = tap.feed(piece, growth.limit)
     while True:
-        if passing:
-            await exchange.write(passing)
+        last = relayed.response.done and not tap.waiting
+        used_up = growth.watch(ended=last)
+        await exchange.write(passing, more=last and not used_up)
         covered = True
-        if growth.watch(ended=relayed.response.done and not tap.waiting):
+        if used_up:
             covered = await growth.covered()
         elif not tap.waiting:
             return True
         # The hold may also have grown while the client's buffer was full.
-        passing = b""
-        if tap.waiting:
-            passing = tap.feed(b"", growth.limit)
+        passing = tap.feed(b"", growth.limit) if tap.waiting else b""
         if not covered:
             if passing:
                 await exchange.write(passing)

@@ -171,15 +171,24 @@ class Exchange(ABC):
         """
 
     @abstractmethod
-    async def start(self, status: int, fields: bytes, length: int | None) -> None:
+    async def start(
+        self, status: int, fields: bytes, length: int | None, *, more: bool = False
+    ) -> None:
         """Send the status and the fields, as `encode_fields` makes them, and begin the body.
 
-        length: bytes of the body; None streams it chunked. Raises ClientGone.
+        length: bytes of the body; None streams it chunked
+        more:   the caller writes or ends before it waits for anything: the head may leave with that
+
+        Raises ClientGone.
         """
 
     @abstractmethod
-    async def write(self, data: bytes) -> None:
-        """Send body bytes, waiting while the client's buffer is full. Raises ClientGone."""
+    async def write(self, data: bytes, *, more: bool = False) -> None:
+        """Send body bytes, waiting while the client's buffer is full. Raises ClientGone.
+
+        data: b"" sends what has waited for more
+        more: as of `start`
+        """
 
     @abstractmethod
     async def end(self) -> None:

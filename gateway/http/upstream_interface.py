@@ -112,6 +112,11 @@ class UpstreamResponse(Protocol):
         ...
 
     @property
+    def ready(self) -> bool:
+        """Whether `read` returns, or raises, without waiting."""
+        ...
+
+    @property
     def in_raw(self) -> bool:
         """Whether `raw` is the complete response, its body exactly as the reader will see it."""
         ...

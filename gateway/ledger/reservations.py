@@ -78,11 +78,12 @@ class Reservations:
         script, times = self._scripts["reserve"], self.shards.times(account.shard)
         bound = self._max_backlog
         reply = await self._runner.run(script, *pack_reserve(account, call, times, bound))
-        if reply[0] == b"stale_windows":  # the clock has passed a boundary of a limit's window
-            account.repack(reply[1])
-            reply = await self._runner.run(script, *pack_reserve(account, call, times, bound))
         if reply[0] != b"held":
-            return self._denied(account, call, reply)
+            if reply[0] == b"stale_windows":  # the clock has passed a boundary of a limit's window
+                account.repack(reply[1])
+                reply = await self._runner.run(script, *pack_reserve(account, call, times, bound))
+            if reply[0] != b"held":
+                return self._denied(account, call, reply)
         _, held, available, reserved_at, deadline = reply
         if reserved_at >= account.fresh_until_ms:
             account.repack(reserved_at)
@@ -217,11 +218,13 @@ class Reservations:
     ) -> Settled:
         """The end of a reservation, or the exception for what prevented it."""
         outcome = _OUTCOMES.get(reply[0])
-        differs = outcome is None and reply[0] == b"exists_with_different_usage"
-        if differs:
-            outcome = _OUTCOMES.get(reply[6])
+        differs = False
         if outcome is None:
-            raise self._not_ended(shard, f"{script.name} of {reservation_id}", script, reply[0])
+            differs = reply[0] == b"exists_with_different_usage"
+            if differs:
+                outcome = _OUTCOMES.get(reply[6])
+            if outcome is None:
+                raise self._not_ended(shard, f"{script.name} of {reservation_id}", script, reply[0])
         _, charged, balance, epoch, seq, replayed, *_ = reply
         if epoch and (mark := (epoch, seq + 1)) > self._marks[shard]:  # as `OutboxWatermark.note`
             self._marks[shard] = mark

@@ -39,11 +39,13 @@ class Stepped(Exchange):
         await asyncio.sleep(0)
         return self._body
 
-    async def start(self, status: int, fields: bytes, length: int | None) -> None:
+    async def start(
+        self, status: int, fields: bytes, length: int | None, *, more: bool = False
+    ) -> None:
         await self._tick()
         self.status = status
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, *, more: bool = False) -> None:
         await self._tick()
 
     async def end(self) -> None:

@@ -40,12 +40,14 @@ class Asked(Exchange):
     async def read_body(self, limit_bytes: int) -> bytes:
         raise NotImplementedError
 
-    async def start(self, status: int, fields: bytes, length: int | None) -> None:
+    async def start(
+        self, status: int, fields: bytes, length: int | None, *, more: bool = False
+    ) -> None:
         self.status = status
         named = {name.decode(): value.decode() for name, value in parse_fields(fields)}
         self.answered = (status, named, b"")
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, *, more: bool = False) -> None:
         status, headers, body = self.answered
         self.answered = (status, headers, body + data)
 

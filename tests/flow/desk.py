@@ -72,10 +72,12 @@ class Silent(Exchange):
     async def read_body(self, limit_bytes: int) -> bytes:
         raise NotImplementedError
 
-    async def start(self, status: int, fields: bytes, length: int | None) -> None:
+    async def start(
+        self, status: int, fields: bytes, length: int | None, *, more: bool = False
+    ) -> None:
         raise NotImplementedError
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, *, more: bool = False) -> None:
         raise NotImplementedError
 
     async def end(self) -> None:

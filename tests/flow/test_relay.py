@@ -341,8 +341,8 @@ async def test_what_waited_passes_when_the_hold_has_grown_meanwhile(
     grown = asyncio.Event()
     write = ServedExchange.write
 
-    async def slowly(exchange: ServedExchange, data: bytes) -> None:
-        await write(exchange, data)
+    async def slowly(exchange: ServedExchange, data: bytes, *, more: bool = False) -> None:
+        await write(exchange, data, more=more)
         if data.startswith(frames[0]):
             await asyncio.wait_for(grown.wait(), 10)
 

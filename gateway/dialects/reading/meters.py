@@ -25,6 +25,7 @@ from gateway.dialects.reading.units import UnitMeter, parse
 
 _FEW_FRAMES: Final = 3
 """So many frames are read one by one: recognising them together costs as much."""
+_DONE: Final = b"data: [DONE]"
 MAX_HELD_BYTES: Final = 16 * 1024 * 1024
 """A document that calls itself a stream is held back up to this."""
 
@@ -179,6 +180,9 @@ class EventMeter(UnitMeter):
     def _read(self, unit: bytes) -> bool:
         if unit.startswith(b"data: {") and LF not in unit and CR not in unit:
             data = unit[6:]  # nearly all events are one line with an object
+        elif unit == _DONE:
+            self._reader.done()
+            return False
         else:
             data = data_of(unit)
             if event_of(unit) == b"error":
@@ -188,8 +192,12 @@ class EventMeter(UnitMeter):
             if data.strip() == b"[DONE]":
                 self._reader.done()
                 return False
-        document = parse(data, self._reader)
-        return type(document) is dict and self._take(document, unit) and self._hides
+        reader = self._reader
+        document = parse(data, reader)
+        if type(document) is not dict:
+            return False
+        reader.note_error(document)
+        return reader.read_event(document, unit) and self._hides
 
     def _read_all(self, units: list[bytes], limit: Limit | None) -> tuple[int, list[int] | None]:
         reader = self._reader

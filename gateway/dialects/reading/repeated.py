@@ -7,10 +7,13 @@ around a string free of `"` and `\\` is the same JSON document with another text
 it has the same meaning: text, no usage, no finish. That is exact, not a guess; every other frame
 is parsed. One further string, OpenAI's random `obfuscation` padding, may differ as well.
 
-Frames that follow each other are recognised together: what stands between two of their texts is
-always the same bytes, so splitting at those bytes leaves the texts.
+Frames that follow each other are recognised together: their texts are cut out, and put between the kept
+bytes again they must make the same frames. Splitting at the bytes between two texts would look like
+less work and is not: `bytes.split` prepares its search again for each piece, which takes 0.7 µs for
+200 bytes.
 """
 
+from operator import itemgetter
 from typing import Final
 
 import orjson
@@ -41,14 +44,13 @@ class RepeatedFrame:
     between:        when there is padding: the bytes from the text's closing quote to the padding
     """
 
-    __slots__ = ("_glue", "_lessons", "after", "before", "begin", "between", "end", "stop")
+    __slots__ = ("_lessons", "after", "before", "begin", "between", "end", "stop")
 
     def __init__(self) -> None:
         self.before = NOTHING
         self.between = b""
         self.after = NOTHING
         self.end = NOTHING  # `after` and the end of a frame
-        self._glue = NOTHING  # what stands between the texts of two frames
         self.begin, self.stop = len(self.before), -len(self.end)
         self._lessons = 0
 
@@ -70,7 +72,6 @@ class RepeatedFrame:
                     self.before = frame[:begin]
                     self._keep_rest(frame[begin + len(written) - 1 :])
                     self.end = self.after + _LF_END
-                    self._glue = self.end + self.before
                     self.begin, self.stop = begin, -len(self.end)
                 return
 
@@ -112,15 +113,11 @@ class RepeatedFrame:
         kept one, each ended by LF LF; else 0, 0."""
         if not data.startswith(self.before) or not data.endswith(self.end):
             return 0, 0
-        text = data[self.begin : self.stop]
-        frames = 1
-        if text.find(self._glue) >= 0:
-            texts = text.split(self._glue)
-            frames = len(texts)
-            text = b"" if b"" in texts else b"".join(texts)
-        size = len(text)
-        if size and len(text.translate(None, NOT_PLAIN)) == size:
-            return frames, size
+        frames = data.split(_LF_END)
+        frames.pop()
+        count, size = self.leading_texts(frames)
+        if count == len(frames):
+            return count, size
         if self.between and data.find(_LF_END) == len(data) - 2:
             size = self.text_bytes(data[:-2])
             if size > 0:
@@ -130,18 +127,19 @@ class RepeatedFrame:
     def leading_texts(self, frames: list[bytes]) -> tuple[int, int]:
         """How many of the first frames, and bytes of their texts, repeat the kept one; 0, 0 where
         that can only be found frame by frame. The frames were separated by LF LF."""
-        data = _LF_END.join(frames) + _LF_END
-        before = self.before
-        if not data.startswith(before):
+        before, after = self.before, self.after
+        count = len(frames)
+        while count and not (
+            frames[count - 1].startswith(before) and frames[count - 1].endswith(after)
+        ):
+            count -= 1  # the frames that end a stream are others
+        texts = list(map(itemgetter(slice(len(before), -len(after))), frames[:count]))
+        # The frames that these texts would make are compared with those that came, all at once.
+        made = before + (self.end + before).join(texts) + after
+        if not texts or made != _LF_END.join(frames[:count]):
             return 0, 0
-        texts = data[len(before) :].split(self._glue)
-        # Behind the last text another frame may follow, or it may belong to one that differs.
-        rest = texts.pop()
-        quote = rest.find(QUOTE)
-        if rest.startswith(self.end, quote):
-            texts.append(rest[:quote])
         text = b"".join(texts)
         size = len(text)
-        if len(text.translate(None, NOT_PLAIN)) != size or b"" in texts:
+        if b"" in texts or len(text.translate(None, NOT_PLAIN)) != size:
             return 0, 0
-        return len(texts), size
+        return count, size

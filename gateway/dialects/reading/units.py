@@ -83,6 +83,8 @@ class UnitMeter(Meter):
         if self._queue and not broken:
             waited = self._pass_covered(None)
         rest = self._splitter.rest()
+        if not (rest or waited or self._long):
+            return b""
         if self._long is not None:
             self._end_long(rest)
         elif rest and not broken and self._read(rest):

@@ -3,7 +3,7 @@
 A settle carries all that the ledger needs to charge even if the hold is gone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, NamedTuple
 
 from gateway.domain.reservation import Account, Settled
@@ -43,12 +43,12 @@ class PendingSettlement:
         """What the ledger is asked to do."""
         return "settle" if isinstance(self.call, SettleCall) else "release"
 
-    async def send(self, ledger: Reservations) -> Settled:
+    def send(self, ledger: Reservations) -> Coroutine[Any, Any, Settled]:
         """Carry it out. Raises LedgerUnavailable."""
         packed, call = self.packed or ledger.shards.pack(self.account), self.call
         if isinstance(call, SettleCall):
-            return await ledger.settle(packed, call)
-        return await ledger.release(packed, call)
+            return ledger.settle(packed, call)
+        return ledger.release(packed, call)
 
     def as_record(self) -> dict[str, Any]:
         """What the journal keeps."""

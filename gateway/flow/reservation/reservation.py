@@ -208,18 +208,21 @@ class Reservation:
         that the operator has ended.
         """
         self.interrupt = None
-        complete = error is None and self._is_complete
-        if isinstance(error, UpstreamError):
+        complete = False
+        if error is None:
+            complete = self._is_complete
+        elif isinstance(error, UpstreamError):
             self.note_failure(error, "upstream_failed")
         elif isinstance(error, ClientGone | asyncio.CancelledError):
             self.progress.leave(unsent=isinstance(error, CancelledUnsent))
-        self.resolve()
+        if not self.ended:
+            self.resolve()
         delivered = complete or self._end_passed
         if not delivered or self.context.attempt is not None:
             self.services.retries.attempt(self.context).finish(
                 answered=delivered, released=self.released
             )
-        if isinstance(error, asyncio.CancelledError):
+        if error is not None and isinstance(error, asyncio.CancelledError):
             if self.progress.killed is not None:
                 raise refused_by_kill(self.progress.killed) from None
             raise ClientGone from None
@@ -253,8 +256,9 @@ class Reservation:
         """Decide how it ends. None, with the fault logged, where that fails: then the expiry of the
         hold charges the last checkpoint."""
         self.ended_at = time.monotonic()
-        if self._growth is not None:
-            self._growth.close()
+        growth = self._growth
+        if growth is not None:
+            growth.close()
         try:
             return settlement_of(self)
         except Exception as fault:
@@ -262,6 +266,10 @@ class Reservation:
             log.error("ending_failed", reservation_id=reservation_id, **failure(fault))
             self.services.live.discard(self)
             return None
+        finally:
+            if growth is not None:
+                # It refers to this reservation: together they would stay until cycles are looked for.
+                self._growth = None
 
     def _settled(self, settled: Settled | None) -> None:
         """The delivery has ended: the ledger has taken it, or the journal has."""

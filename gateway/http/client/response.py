@@ -37,6 +37,7 @@ class CompleteResponse:
     __slots__ = ("_body_at", "names", "raw", "status", "transform", "values")
 
     complete = True
+    ready = True
     in_raw = True
     error = None
 
@@ -136,6 +137,16 @@ class PooledResponse:
     def done(self) -> bool:
         """See `UpstreamResponse.done`."""
         return self.complete and (self.transform is None or not self.transform.keeps)
+
+    @property
+    def ready(self) -> bool:
+        """See `UpstreamResponse.ready`."""
+        # A transform may keep all that has arrived.
+        return (
+            self.complete
+            or self.error is not None
+            or (self.transform is None and bool(self._pieces))
+        )
 
     def header(self, name: bytes) -> bytes | None:
         """See `UpstreamResponse.header`."""

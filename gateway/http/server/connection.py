@@ -103,6 +103,9 @@ class Connection(ExchangeWire):
                     crashed = True
                 finally:
                     self._exchange = None
+                    # It leads to all that the flow has made of the request, and from there back here:
+                    # such a cycle would keep request and response until the collector looks.
+                    exchange.gone_callback = None
                     if self._charge is not None:
                         self._release()
                 if (

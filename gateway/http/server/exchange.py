@@ -2,66 +2,27 @@
 
 Invariants:
 
-- A complete response is one write to the transport: status line, fields, body.
+- A complete response is one write to the transport: status line, fields, body. So is a stream that
+  its handler has at hand completely (`more`). Nothing else waits: a byte is kept only for as long
+  as the handler runs on.
 - Framing is written by this file alone (RFC 9112, 6).
 - The handler is never interrupted. A client that leaves shows as `ClientGone` at the next write
   or read, through `client_gone()`, and through `on_gone`.
 """
 
-import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from contextlib import suppress
+from typing import Final
 
 from gateway.http.interface import BodyError, ClientGone, Exchange
+from gateway.http.server.host import Wire
 from gateway.http.server.request_head import ParsedHead
 
 _SLICE_BYTES: Final = 256 * 1024
 """More is handed to the transport in slices, each when the one before has left."""
-
-
-class Wire(Protocol):
-    """What an exchange needs of its connection."""
-
-    __slots__ = ()
-
-    transport: asyncio.Transport | None
-    remote: str
-    writing_paused: bool
-    last: bool
-    """Whether no request is served behind this one."""
-    sized_openings: dict[int, bytes]
-    """Status line, date field and `content-length: ` by status; made by `opening`, not for each."""
-
-    def send(self, data: bytes | memoryview) -> None:
-        """Hand bytes to the transport. Raises ClientGone."""
-        ...
-
-    async def drained(self, waiting_bytes: int = 0) -> None:
-        """Wait until the client has read most of what was sent. Raises ClientGone.
-
-        waiting_bytes: what the caller keeps meanwhile, to be sent next
-        """
-        ...
-
-    async def receive_body(self, limit_bytes: int) -> bytes:
-        """Wait for a body that was not complete with its head. Raises BodyError, ClientGone."""
-        ...
-
-    def opening(self, status: int) -> bytes:
-        """Return the status line and the date field."""
-        ...
-
-    def goes_on(self) -> bool:
-        """Return whether another request may follow this one."""
-        ...
-
-    def is_lost(self) -> bool:
-        """Return whether the client is known to be gone."""
-        ...
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        ...
+_KEPT_PARTS_MOST: Final = 4
+"""A head and a piece: behind those one more is kept, and no further one."""
+_LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 class ServedExchange(Exchange):
@@ -69,13 +30,14 @@ class ServedExchange(Exchange):
 
     __slots__ = (
         "_body",
-        "_gone_callback",
+        "_kept",
         "_left_bytes",
         "_open_chunked",
         "_parsed",
         "_silent",
         "_wire",
         "complete",
+        "gone_callback",
         "keep_alive",
         "straight",
     )
@@ -107,7 +69,10 @@ class ServedExchange(Exchange):
         self._wire = wire
         self._parsed = parsed
         self._body = body
-        self._gone_callback: Callable[[], None] | None = None
+        self._kept: tuple[bytes, ...] = ()
+        """Parts of the response that leave together with what follows."""
+        self.gone_callback: Callable[[], None] | None = None
+        """What is called if the client leaves; the connection drops it behind the handler."""
 
     def __repr__(self) -> str:
         return f"<ServedExchange {self.method} {self.path} from {self.remote}: {self.status}>"
@@ -139,7 +104,7 @@ class ServedExchange(Exchange):
         if transport is None or transport.is_closing():
             callback()
         else:
-            self._gone_callback = callback
+            self.gone_callback = callback
 
     async def answer(self, status: int, fields: bytes, body: bytes) -> None:
         wire = self._wire
@@ -178,17 +143,31 @@ class ServedExchange(Exchange):
         if wire.writing_paused:
             await wire.drained()
 
-    async def start(self, status: int, fields: bytes, length: int | None) -> None:
-        self._wire.send(self._head(status, fields, length))
+    async def start(
+        self, status: int, fields: bytes, length: int | None, *, more: bool = False
+    ) -> None:
+        head = self._head(status, fields, length)
+        if more:
+            self._kept = (head,)
+        else:
+            self._wire.send(head)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, *, more: bool = False) -> None:
         wire = self._wire
         size = len(data)
         if self._open_chunked and 0 < size <= _SLICE_BYTES:
             transport = wire.transport
             if transport is None or transport.is_closing():
                 raise ClientGone("the client closed the connection")
-            transport.write(b"%x\r\n%b\r\n" % (size, data))
+            kept = self._kept
+            if more and len(kept) <= _KEPT_PARTS_MOST:
+                self._kept = (*kept, b"%x\r\n" % size, data, b"\r\n")
+                return
+            if kept:
+                self._kept = ()
+                transport.write(b"%b%x\r\n%b\r\n" % (b"".join(kept), size, data))
+            else:
+                transport.write(b"%x\r\n%b\r\n" % (size, data))
         else:
             await self._write_rarer(data)
         if wire.writing_paused:
@@ -198,6 +177,7 @@ class ServedExchange(Exchange):
         assert self.status, "a response begins with its head"
         assert not self.complete, "nothing is written behind a response's end"
         wire = self._wire
+        self._send_kept()
         if self._silent or not data:
             if wire.is_lost():
                 raise ClientGone
@@ -226,14 +206,22 @@ class ServedExchange(Exchange):
         wire = self._wire
         if self._open_chunked:
             self._open_chunked = False
-            wire.send(b"0\r\n\r\n")
+            self._kept = (*self._kept, _LAST_CHUNK)
+        self._send_kept()
         self.complete = self._silent or not self._left_bytes
         self.straight = (
             self.complete and self.keep_alive and self._body is not None and not wire.writing_paused
         )
 
     def abort(self) -> None:
+        with suppress(ClientGone):
+            self._send_kept()
         self._wire.abort()
+
+    def _send_kept(self) -> None:
+        kept, self._kept = self._kept, ()
+        if kept:
+            self._wire.send(b"".join(kept))
 
     def _head(self, status: int, fields: bytes, length: int | None) -> bytes:
         assert not self.status, "a request has one response"
@@ -267,7 +255,7 @@ class ServedExchange(Exchange):
 
     def note_gone(self) -> None:
         """The connection is lost."""
-        callback, self._gone_callback = self._gone_callback, None
+        callback, self.gone_callback = self.gone_callback, None
         if callback is not None:
             callback()
 

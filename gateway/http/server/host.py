@@ -1,4 +1,4 @@
-"""What a connection and its server need of each other; neither imports the other for it."""
+"""What a connection, its server and its exchanges need of each other; none imports another for it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -29,6 +29,51 @@ class Stage(IntEnum):
     """the handler waits for a client that reads slowly"""
     ENDING = 5
     """the last response was sent; what arrives is discarded"""
+
+
+class Wire(Protocol):
+    """What an exchange needs of its connection."""
+
+    __slots__ = ()
+
+    transport: asyncio.Transport | None
+    remote: str
+    writing_paused: bool
+    last: bool
+    """Whether no request is served behind this one."""
+    sized_openings: dict[int, bytes]
+    """Status line, date field and `content-length: ` by status; made by `opening`, not for each."""
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Hand bytes to the transport. Raises ClientGone."""
+        ...
+
+    async def drained(self, waiting_bytes: int = 0) -> None:
+        """Wait until the client has read most of what was sent. Raises ClientGone.
+
+        waiting_bytes: what the caller keeps meanwhile, to be sent next
+        """
+        ...
+
+    async def receive_body(self, limit_bytes: int) -> bytes:
+        """Wait for a body that was not complete with its head. Raises BodyError, ClientGone."""
+        ...
+
+    def opening(self, status: int) -> bytes:
+        """Return the status line and the date field."""
+        ...
+
+    def goes_on(self) -> bool:
+        """Return whether another request may follow this one."""
+        ...
+
+    def is_lost(self) -> bool:
+        """Return whether the client is known to be gone."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        ...
 
 
 class Client(Protocol):

@@ -17,9 +17,9 @@ from typing import Final
 from gateway.http.budget import UNCHARGED_BYTES, Charge
 from gateway.http.interface import BodyError
 from gateway.http.server.body import ChunkedBody, IncomingBody, SizedBody
-from gateway.http.server.exchange import ServedExchange, Wire, too_large
+from gateway.http.server.exchange import ServedExchange, too_large
 from gateway.http.server.head_memory import RememberedHead
-from gateway.http.server.host import Client, Host, Stage
+from gateway.http.server.host import Client, Host, Stage, Wire
 from gateway.http.server.request_head import HEAD_END, HeadRefused, ParsedHead, beginning_problem
 
 UNASKED_MAX_BYTES: Final = 64 * 1024

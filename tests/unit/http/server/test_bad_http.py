@@ -18,7 +18,7 @@ import zstandard
 
 from gateway.dialects import DIALECTS
 from gateway.flow.refusals import Refused
-from gateway.flow.request_body import read_asked, read_body_head
+from gateway.flow.request_body import decode_in_thread, read_body_head
 from gateway.http.interface import BodyError, Exchange
 from gateway.http.server.limits import ServerLimits
 from gateway.http.server.server import HttpServer
@@ -62,12 +62,13 @@ class Gate:
         if keys == ["Bearer broke"]:
             return 402
         try:
-            asked = await read_asked(
-                exchange, read_body_head(exchange, DIALECTS["generic"]), BODY_LIMIT_BYTES
-            )
+            coding = read_body_head(exchange, DIALECTS["generic"]).coding
+            body = await exchange.read_body(BODY_LIMIT_BYTES)
+            if coding is not None:
+                body = await decode_in_thread(body, coding, BODY_LIMIT_BYTES)
         except (BodyError, Refused) as error:
             return STATUS_OF_KIND[error.kind]
-        self.bodies.append(asked.body)
+        self.bodies.append(body)
         self.forwarded += 1
         return 200
 
