@@ -105,7 +105,8 @@ def export(
         document = {"file": str(output), "rows": done.rows, "charged": charged, "amounts": sums}
         print_json(document)
     else:
-        out.print(plain(f"{done.rows:,} events in {output}, {charged} credits charged"))
+        said = f"{done.rows:,} events in {output}, {charged} credits charged"
+        out.print(plain(said), soft_wrap=True)
 
 
 def _show(found: list[StoredEvent], as_json: bool, *, header: bool) -> None:
