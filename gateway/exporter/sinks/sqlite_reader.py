@@ -72,6 +72,7 @@ _ROWS: Final = f"""
         AND (?4 IS NULL OR kind IN (SELECT value FROM json_each(?4)))
     ORDER BY occurred_at_ms, shard, epoch, seq
 """  # noqa: S608 - names of columns
+_COUNTS_REFUSALS: Final = "SELECT 1 FROM sqlite_schema WHERE name = 'refusals'"
 _REFUSALS: Final = """
     SELECT hour_ms, customer_id, model, reason, count, estimated_nano FROM refusals
     WHERE (?1 IS NULL OR hour_ms >= ?1) AND (?2 IS NULL OR hour_ms < ?2)
@@ -347,7 +348,9 @@ class SqliteStore:
     def refusals(
         self, since_ms: int | None, until_ms: int | None, customer_id: str | None = None
     ) -> Iterator[RefusalHour]:
-        """See `EventStore`."""
+        """See `EventStore`. Nothing has been counted before an exporter of this release opened it."""
+        if not self._connection.execute(_COUNTS_REFUSALS).fetchone():
+            return
         for values in self._connection.execute(_REFUSALS, (since_ms, until_ms, customer_id)):
             yield RefusalHour(*values)
 

@@ -55,6 +55,17 @@ class TestRefusals(RefusalContract):
         return sqlite_access(path)
 
 
+async def test_a_store_that_an_earlier_release_wrote_last_has_no_refusals(
+    sink: SqliteSink, path: Path
+) -> None:
+    await sink.open()
+    await sink.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE refusals")
+    with SqliteStore.at(path) as store:
+        assert list(store.refusals(None, None)) == []
+
+
 async def test_an_event_comes_back_as_it_went_in(sink: SqliteSink, path: Path) -> None:
     await sink.open()
     usage, grant = (
