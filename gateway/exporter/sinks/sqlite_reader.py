@@ -397,10 +397,12 @@ class SqliteAccess:
 
     def open_or_empty(self) -> SqliteStore:
         """See `StoreAccess`."""
+        if not self.path.exists():  # asked first: it may be made while this opens it
+            return SqliteStore.empty()
         try:
             return self.open()
         except StoreMissing as error:
-            if not self.path.exists() or "no such table" in str(error):  # it is being made
+            if "no such table" in str(error):  # it is being made
                 return SqliteStore.empty()
             raise
 
