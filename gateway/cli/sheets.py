@@ -72,18 +72,21 @@ def _content(sheet: Sheet, form: Format, about: Mapping[str, Any]) -> bytes:
 
 
 def _print(sheet: Sheet) -> None:
-    names = [column.name.replace("_", " ") for column in sheet.columns]
-    numbers = [
-        name for name, column in zip(names, sheet.columns, strict=True) if column.kind != "text"
+    kept = [
+        at
+        for at, column in enumerate(sheet.columns)
+        if not column.rare or any(values[at] for values in sheet.rows)
     ]
-    made = table(*names, right=numbers)
+    columns = [sheet.columns[at] for at in kept]
+    names = [column.name.replace("_", " ") for column in columns]
+    numbers = [name for name, column in zip(names, columns, strict=True) if column.kind != "text"]
+    made = table(*names, right=numbers, whole=names)
     for values in sheet.rows:
-        row(made, [_cell(v, c) for v, c in zip(values, sheet.columns, strict=True)])
+        row(made, [_cell(values[at], sheet.columns[at]) for at in kept])
     if sheet.total is not None:
-        total = [_cell(v, c) for v, c in zip(sheet.total, sheet.columns, strict=True)]
-        if sheet.columns[0].kind == "text":
-            total[0] = "all"
-        row(made, total, "bold")
+        total = [_cell(sheet.total[at], sheet.columns[at]) for at in kept]
+        texts = sum(column.kind == "text" for column in columns)
+        row(made, ["all", *[""] * (texts - 1), *total[texts:]][: len(kept)], "bold")
     out.print(made)
 
 

@@ -160,7 +160,7 @@ def usage_sheet(made: Report) -> Sheet:
         return [line.requests, *quantities, *amounts]
 
     columns = [Column("requests", "count"), *(Column(unit, "count") for unit in units)]
-    columns += [Column(name, "credits") for name in ("charged", "corrected", "cost")]
+    columns += [_amount(name) for name in ("charged", "corrected", "cost")]
     return _sheet(made, columns, cells)
 
 
@@ -173,8 +173,12 @@ def margin_sheet(made: Report) -> Sheet:
 
     columns = [Column("requests", "count")]
     amounts = ("charged", "corrected", "cost", "without_cost", "margin")
-    columns += [Column(name, "credits") for name in amounts]
+    columns += [_amount(name) for name in amounts]
     return _sheet(made, [*columns, Column("margin_percent", "percent")], cells)
+
+
+def _amount(name: str) -> Column:
+    return Column(name, "credits", rare=name in ("corrected", "without_cost"))
 
 
 def _sheet(made: Report, columns: list[Column], cells: Callable[[Sums], list[Value]]) -> Sheet:

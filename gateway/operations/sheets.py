@@ -17,10 +17,14 @@ Value = str | int | Fraction | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. kind: text, a count (int), credits (int of nano-credits), or percent (Fraction)."""
+    """One column. kind: text, a count (int), credits (int of nano-credits), or percent (Fraction).
+
+    rare: left out of tables where every row has 0
+    """
 
     name: str
     kind: Kind = "text"
+    rare: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,14 @@ async def test_usage_as_a_table_has_a_line_a_group_and_the_sum(desk: Desk) -> No
     )
 
 
+async def test_a_table_leaves_out_corrections_where_there_are_none(desk: Desk) -> None:
+    said = await desk.run("report", "margin", "--by", "customer", "--customer", "zeta", *PERIOD)
+    assert said.out == (
+        "customer requests charged cost margin margin percent "
+        "zeta 1 2 0.5 1.5 75.00 all 1 2 0.5 1.5 75.00"
+    )
+
+
 async def test_margin_as_json_says_what_it_is_about(desk: Desk) -> None:
     found = await desk.ask("report", "margin", "--by", "day,model", *PERIOD, "--customer", "acme")
     assert found["since"] == "2024-10-04T00:00:00.000Z"
