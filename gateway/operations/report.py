@@ -24,10 +24,7 @@ from gateway.operations.sheets import Column, Sheet, Value
 Dimension = Literal[
     "customer", "project", "key", "model", "route", "upstream", "day", "hour", "kind"
 ]
-KINDS: Final[frozenset[EventKind]] = frozenset(
-    {"settle", "release", "expire", "settle_late", "adjust"}
-)
-_REQUESTS: Final = frozenset({"settle", "release", "expire"})
+KINDS: Final[frozenset[EventKind]] = frozenset({"settle", "expire", "settle_late", "adjust"})
 _OF_REQUEST: Final = frozenset({"project", "key", "model", "route", "upstream"})
 _REPORT_EVERY: Final = 2000
 
@@ -49,7 +46,7 @@ class ReportRequest:
 class Sums:
     """What the rows of one line come to. Amounts in nano-credits.
 
-    requests:       that were admitted and have ended, free ones too
+    requests:       that were settled or have expired, free ones too; not those that were released
     usage:          quantity by unit
     corrected_nano: what adjustments took; what refunds and adjustments gave is negative
     cost_nano:      where it is known
@@ -190,19 +187,16 @@ def _sheet(made: Report, columns: list[Column], cells: Callable[[Sums], list[Val
 
 
 def _add_row(line: Sums, row: EventRow) -> None:
-    kind = row.kind
-    if kind == "adjust":
+    if row.kind == "adjust":
         line.corrected_nano -= row.amount_nano
         return
-    if kind in _REQUESTS:
-        line.requests += 1
-    if kind != "release":
-        line.charged_nano += row.amount_nano
-        if row.cost_nano is None:
-            line.uncosted_nano += row.amount_nano
-        else:
-            line.cost_nano += row.cost_nano
-        line.use(orjson.loads(row.usage))
+    line.requests += row.kind != "settle_late"
+    line.charged_nano += row.amount_nano
+    if row.cost_nano is None:
+        line.uncosted_nano += row.amount_nano
+    else:
+        line.cost_nano += row.cost_nano
+    line.use(orjson.loads(row.usage))
 
 
 def said_by_expiry(store: EventStore, late: EventRow) -> Mapping[str, int]:

@@ -26,6 +26,7 @@ from tests.unit.exporter.sinks.contract import make_event
 from .sold import DAY_MS, FIRST, labels, some_events, store_events
 
 DIMENSIONS = ("customer", "project", "key", "model", "route", "upstream", "day", "hour", "kind")
+OTHER_KINDS = ("grant", "release")
 Figures = dict[str, int]
 
 
@@ -59,15 +60,13 @@ def expected(events: list[Event], request: ReportRequest) -> dict[tuple[str, ...
     for event in events:
         if not (request.since_ms or 0) <= event.occurred_at_ms < (request.until_ms or 1 << 60):
             continue
-        if request.customer_id not in (None, event.customer_id) or event.kind == "grant":
+        if request.customer_id not in (None, event.customer_id) or event.kind in OTHER_KINDS:
             continue
         line = lines[tuple(label(event, by, known) for by in request.by)]
         if event.kind == "adjust":
             line["corrected"] -= event.amount_nano
             continue
         line["requests"] += event.kind != "settle_late"
-        if event.kind == "release":
-            continue
         line["charged"] += event.amount_nano
         line["cost"] += event.cost_nano or 0
         line["uncosted"] += event.amount_nano if event.cost_nano is None else 0
