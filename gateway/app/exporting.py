@@ -11,7 +11,9 @@ import structlog
 
 from gateway.app.roles import CannotServe, Resources
 from gateway.app.stores import signal_schedule
+from gateway.domain.money import NANO_PER_CREDIT
 from gateway.exporter.follower import Follower
+from gateway.exporter.live import Sold
 from gateway.exporter.main import Exporter
 from gateway.exporter.pacing import PumpOptions
 from gateway.exporter.pump import Sharing
@@ -24,6 +26,7 @@ from gateway.ledger.client.scripts import Runner
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.exporters import Leases
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.refusals import RefusalStream
 from gateway.ledger.shards import Shards
 from gateway.settings import Settings
 from gateway.telemetry.logs import failure
@@ -42,6 +45,7 @@ class ExportService:
         self._client = endpoint.client(name=resources.process)
         self._runner = CoalescingRunner(endpoint, name=f"{resources.process}-ack")
         self._exporter = assemble_exporter(settings, self._client, self._runner, member(settings))
+        self._named_most = settings.export.metrics_top
         webhook = settings.signals.webhook
         self._courier = Courier(signal_schedule(settings), webhook.compiled()) if webhook else None
         self._delivering: asyncio.Task[None] | None = None
@@ -92,7 +96,12 @@ class ExportService:
         """The exporter's figures."""
         tally = self._courier.tally if self._courier else CourierTally()
         figures = {**self._exporter.snapshot(), **asdict(tally)}
-        return exporter_snapshot(figures, self._exporter.sink_snapshots())
+        live, most = self._exporter.live, self._named_most
+        sold = {
+            "customer": [_shown(each) for each in live.customers(most)],
+            "model": [_shown(each) for each in live.models(most)],
+        }
+        return exporter_snapshot(figures, self._exporter.sink_snapshots(), sold)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A bug ended the pump or the courier: die, so that the supervisor starts a fresh one and counts it."""
@@ -126,8 +135,26 @@ def assemble_exporter(
         Shards(runner, keys),
         store,
         options=options,
-        sharing=Sharing(Leases(runner, keys, member_name), export.required, followers),
+        sharing=Sharing(
+            Leases(runner, keys, member_name),
+            export.required,
+            followers,
+            RefusalStream(client, namespace=keys.namespace),
+        ),
     )
+
+
+def _shown(sold: Sold) -> tuple[str, dict[str, float]]:
+    """Figures of a customer or model as metrics have them: credits, not exact any more."""
+    figures: dict[str, float] = {
+        "requests": sold.requests,
+        "charged_credits": sold.charged_nano / NANO_PER_CREDIT,
+        "cost_credits": sold.cost_nano / NANO_PER_CREDIT,
+        "margin_credits": sold.margin_nano / NANO_PER_CREDIT,
+    }
+    if sold.balance_nano is not None:
+        figures["balance_credits"] = sold.balance_nano / NANO_PER_CREDIT
+    return sold.name, figures
 
 
 async def build_exporter(settings: Settings, resources: Resources) -> ExportService:

@@ -30,6 +30,8 @@ _GROUPS: tuple[str, ...] = (
     "prices",
     "prices_plan",
     "events",
+    "report",
+    "reconcile",
     "why",
     "verify",
     "ledger",

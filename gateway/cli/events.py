@@ -1,6 +1,7 @@
-"""`events tail` and `events show`: the events in the store, as they arrive."""
+"""`events tail`, `events show`, `events export`: the events in the store."""
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,10 +10,14 @@ from rich.pretty import Pretty
 from gateway.app.stores import store_access
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, explained, read_settings
-from gateway.cli.output import AsJson, moment, out, print_json, row, table
+from gateway.cli.files import complete_file
+from gateway.cli.output import AsJson, err, moment, out, plain, print_json, progress, row, table
+from gateway.cli.periods import Since, Until, period_ms
 from gateway.domain.delivery import StoredEvent
 from gateway.domain.money import format_amount
+from gateway.domain.stores import RowFilter
 from gateway.operations.documents import event_document, usage_text
+from gateway.operations.event_files import EventFormat, write_events
 from gateway.operations.events import show_event
 
 POLL_S = 0.3
@@ -70,6 +75,38 @@ def show(
         if value not in (None, {}, []):
             shown.add_row(name, Pretty(value) if isinstance(value, dict | list) else str(value))
     out.print(shown)
+
+
+@events.command()
+def export(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Gets its name when complete.")
+    ],
+    since: Since = "30d",
+    until: Until = None,
+    form: Annotated[EventFormat, typer.Option("--format", "-f", help="Of the file.")] = "jsonl",
+    customer: Annotated[str | None, typer.Option(help="Only this customer's.")] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Write the raw events of a period into a file, with the columns of the store."""
+    wanted = RowFilter(*period_ms(since, until), customer)
+    with (
+        explained(),
+        store_access(read_settings(config)).open_or_empty() as store,
+        progress(shown=err.is_terminal) as bar,
+        complete_file(output) as file,
+    ):
+        rows = store.rows(wanted)
+        done = write_events(rows, file, form, lambda count: bar("events", count, 0))
+    charged = format_amount(done.charged_nano)
+    if as_json:
+        sums = {kind: format_amount(nano) for kind, nano in sorted(done.amounts_nano.items())}
+        document = {"file": str(output), "rows": done.rows, "charged": charged, "amounts": sums}
+        print_json(document)
+    else:
+        said = f"{done.rows:,} events in {output}, {charged} credits charged"
+        out.print(plain(said), soft_wrap=True)
 
 
 def _show(found: list[StoredEvent], as_json: bool, *, header: bool) -> None:

@@ -101,7 +101,8 @@ def metrics_page() -> str:
     parts = [
         _head("Metrics", "gateway/telemetry/names.py"),
         "Prometheus text on the admin port, `GET /metrics`, with the admin token. Durations are in "
-        "seconds. No metric carries a customer, key or model.\n\n"
+        "seconds, amounts in credits. Only metrics of the exporter with the label `customer` or `model` "
+        "carry such names, and only the `export.metrics_top` that sold most.\n\n"
         "Counters and histograms are sums over all workers since the gate started. What to watch is in "
         "[operations](../how-to/operations.md#monitoring).\n",
     ]

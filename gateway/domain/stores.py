@@ -22,6 +22,7 @@ from gateway.domain.delivery import (
 from gateway.domain.event_rows import EventRow
 from gateway.domain.events import Event, EventKind
 from gateway.domain.history import UsageHistory
+from gateway.domain.refusals import RefusalHour
 
 
 class StoreMissing(Exception):
@@ -145,6 +146,13 @@ class EventStore(UsageHistory, Protocol):
 
     def dead_letter_counts(self) -> dict[str, int]:
         """Return the number of dead letters by sink; the required store's own under ""."""
+        ...
+
+    def refusals(
+        self, since_ms: int | None, until_ms: int | None, customer_id: str | None = None
+    ) -> Iterator[RefusalHour]:
+        """Return the refusals of the hours that began from `since_ms` on and before `until_ms`, in
+        order of (hour, customer, model, reason)."""
         ...
 
     def close(self) -> None:

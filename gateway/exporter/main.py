@@ -31,6 +31,7 @@ class Exporter:
     ) -> None:
         self._pump = Pump(outbox, acknowledger, sink, options=options, sharing=sharing)
         self.tally = self._pump.tally
+        self.live = self._pump.live
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> asyncio.Task[None]:

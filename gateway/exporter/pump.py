@@ -17,14 +17,17 @@ from gateway.exporter.delivery import Delivery, log_dead
 from gateway.exporter.follower import Follower
 from gateway.exporter.holding import Holding
 from gateway.exporter.interface import Acknowledger, LeaseSource
+from gateway.exporter.live import Live
 from gateway.exporter.pacing import Pace, PumpOptions
 from gateway.exporter.progress import Load, Progress
+from gateway.exporter.refusals import RefusalCounter
 from gateway.exporter.shut_shards import ShutShards
-from gateway.exporter.sink import Batch, Sink, SinkUnavailable
+from gateway.exporter.sink import Batch, Sink, SinkUnavailable, Store
 from gateway.exporter.tally import Tally
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.codec.shard_records import Shard
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.refusals import RefusalStream
 
 log = structlog.get_logger()
 
@@ -36,11 +39,13 @@ class Sharing:
     leases:    where shards are shared with other exporters; None: this one has all
     name:      of the required store as configured
     followers: of the optional sinks
+    refusals:  counted into the sink, which must be a store then; None: not counted
     """
 
     leases: LeaseSource | None = None
     name: str = "events"
     followers: Sequence[Follower] = ()
+    refusals: RefusalStream | None = None
 
 
 class Pump:
@@ -57,6 +62,7 @@ class Pump:
     ) -> None:
         sharing = sharing or Sharing()
         self.tally = Tally()
+        self.live = Live()
         self.followers = sharing.followers
         self._outbox = outbox
         self._acknowledger = acknowledger
@@ -65,6 +71,7 @@ class Pump:
         self._pace = Pace(self._options)
         self._delivery = Delivery(sharing.name, sink, self._pace, self.tally)
         self._holding = Holding(sharing.leases, outbox.shard_count, sharing.name)
+        self._counter = self._make_counter(sharing.refusals)
         self._progress = Progress()
         self._shut = ShutShards(acknowledger, self._progress)
         self._oldest_ms: int | None = None
@@ -81,6 +88,9 @@ class Pump:
         following = [asyncio.create_task(follower.run()) for follower in self.followers]
         for task in following:
             task.add_done_callback(self._follower_ended)
+        if self._counter is not None:
+            following.append(asyncio.create_task(self._counter.run()))
+            following[-1].add_done_callback(self._follower_ended)
         try:
             if not await self._open():
                 return
@@ -93,9 +103,20 @@ class Pump:
         finally:
             for follower in self.followers:
                 follower.stop(self._pace.remaining_s)
+            if self._counter is not None:
+                self._counter.stop()
             await asyncio.gather(*following)  # they read from the store, so it is closed after them
             await self._holding.leave()
             await self._sink.close()
+
+    def _make_counter(self, refusals: RefusalStream | None) -> RefusalCounter | None:
+        """What counts refusals while shards are held: one that stands by has another store."""
+        if refusals is None:
+            return None
+        assert isinstance(self._sink, Store), "refusals are counted in the required store"
+        return RefusalCounter(
+            refusals, self._sink, tally=self.tally, may_count=lambda: bool(self._holding.shards)
+        )
 
     def _follower_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -190,6 +211,7 @@ class Pump:
             self._halt_in(load, shard)
         self._oldest_ms = None
         self._progress.committed(load)
+        self.live.add(load.rows)
         self._report(load, [*load.dead, *done.dead])
         for follower in self.followers:
             follower.offer(load)

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 from gateway.domain.delivery import Anomaly, DeadLetter, Place
 from gateway.domain.event_rows import EventRow, SignalRow
+from gateway.domain.refusals import RefusalHour
 
 
 class SinkUnavailable(Exception):
@@ -125,3 +126,14 @@ class Store(Sink):
     ) -> None:
         """Move an optional sink's cursors forward to `ends`, and keep what it could not take, in one
         transaction. A cursor never moves back. Raises SinkUnavailable."""
+
+    @abstractmethod
+    async def refusal_cursor(self) -> str:
+        """Return the last entry of the stream of refusals that has been counted; `NO_ENTRY` if none
+        has. Raises SinkUnavailable."""
+
+    @abstractmethod
+    async def add_refusals(self, hours: Sequence[RefusalHour], after: str, cursor: str) -> bool:
+        """Add refusals to what is counted of their hours, and move the cursor from `after` to `cursor`,
+        in one transaction. False, and nothing is added, if the cursor is not at `after`: another
+        exporter has moved it. Raises SinkUnavailable when nothing can be said."""

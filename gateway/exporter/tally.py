@@ -22,6 +22,7 @@ class Tally:
     dead_letters: int = 0
     anomalies: int = 0
     retries: int = 0
+    refusals: int = 0
 
     def snapshot(self) -> dict[str, float]:
         """Return all figures by name."""

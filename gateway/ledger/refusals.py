@@ -9,10 +9,11 @@ be written is counted, not retried.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from msgpack.exceptions import UnpackException
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -95,6 +96,40 @@ class RefusalLog:
             await self._client.xtrim(self._stream, minid=str(max(0, oldest_ms)), approximate=True)
         except (RedisError, OSError):
             self.dropped += len(batch)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalPage:
+    """Some entries of the stream, in order. last: the id of the last one, readable or not."""
+
+    refusals: Sequence[NotedRefusal]
+    last: str
+
+
+class RefusalStream:
+    """Reads the stream from a place on, for the exporter."""
+
+    def __init__(self, client: Redis, *, namespace: str = "cg") -> None:
+        self._client: Any = client  # its stubs promise text where this client answers bytes
+        self._stream = Keys(namespace).common(NAME)
+
+    async def read(self, after: str, limit: int) -> RefusalPage | None:
+        """Read at most `limit` entries behind the entry `after`; None if there are none.
+
+        An entry that cannot be read is passed over. Raises LedgerUnavailable.
+        """
+        with unavailable():
+            entries = await self._client.xrange(self._stream, f"({after}", "+", count=limit)
+        if not entries:
+            return None
+        found = []
+        for entry_id, fields in entries:
+            try:
+                refused = read_refusal(fields[b"r"])
+            except (KeyError, TypeError, ValueError, UnpackException):
+                continue
+            found.append(NotedRefusal(refused, int(entry_id.partition(b"-")[0])))
+        return RefusalPage(found, entries[-1][0].decode())
 
 
 async def find_refusal(

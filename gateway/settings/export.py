@@ -66,6 +66,13 @@ class ExportSection(Section):
         1_000_000,
     )
 
+    metrics_top: Annotated[int, Whole(0, 500)] = field(
+        "How many customers, and how many models, metrics name: those with the highest charges of the last"
+        " hour. All others are one, `(other)`.",
+        20,
+        20,
+    )
+
     @model_validator(mode="after")
     def _readable_store(self) -> "ExportSection":
         if self.required not in self.sinks:

@@ -1,10 +1,11 @@
 """The gate's metrics, in one place, so that the documentation can list them.
 
-Durations are in seconds; amounts never appear. The metrics carry no customer, key or model name, so
-they describe the gate and not whom it serves.
+Durations are in seconds, amounts in credits. Metrics of workers and of the supervisor carry no customer,
+key or model name: they describe the gate and not whom it serves. Those of the exporter name the customers
+and models that sold most, and no more than that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gateway.telemetry.metrics import Registry, Snapshot
@@ -107,6 +108,7 @@ _EXPORTER_COUNTERS: Final = {
     "dead_letters": "Events that cannot be delivered, kept with their reason.",
     "anomalies": "Gaps and repeats found in the sequence of events.",
     "retries": "Deliveries retried.",
+    "refusals": "Refusals counted into the store.",
     "signals_delivered": "Signals accepted by their receiver.",
     "signals_failed": "Failed attempts to deliver a signal.",
     "signals_dead": "Signals given up, kept with their reason.",
@@ -125,12 +127,26 @@ _SINK_COUNTERS: Final = {
 }
 
 
+_SOLD: Final = {
+    "requests": "Requests charged in the last hour",
+    "charged_credits": "Charged in the last hour",
+    "cost_credits": "What the provider bills for the last hour's requests, where it is known",
+    "margin_credits": "Charges less cost of the last hour, of requests with a known cost",
+}
+
+Ranking = Sequence[tuple[str, Mapping[str, float]]]
+"""Names with their figures, by the keys of `_SOLD`, and `balance_credits` of customers."""
+
+
 def exporter_snapshot(
-    figures: Mapping[str, float], sinks: Mapping[str, Mapping[str, float]] | None = None
+    figures: Mapping[str, float],
+    sinks: Mapping[str, Mapping[str, float]] | None = None,
+    sold: Mapping[str, Ranking] | None = None,
 ) -> Snapshot:
     """Convert the exporter's figures, by its names, to metrics; missing ones are 0.
 
     sinks: those of the optional sinks, by the sink's name
+    sold:  what the last hour sold, by `customer` and by `model`
     """
     registry = Registry()
     for figure, (name, text) in _SINK_GAUGES.items():
@@ -147,6 +163,23 @@ def exporter_snapshot(
         registry.counter(f"creditgate_exporter_{figure}_total", text).labels().inc(
             figures.get(figure, 0)
         )
+    for label in ("customer", "model"):
+        for figure, text in _SOLD.items():
+            said = f"{text}, by {label}: those who spent most, and `(other)`."
+            if label == "model":
+                said = said.replace("who spent", "that sold")
+            family = registry.gauge(f"creditgate_{label}_{figure}", said, (label,))
+            for name, its in (sold or {}).get(label, ()):
+                family.labels(name).set(its[figure])
+    balances = registry.gauge(
+        "creditgate_customer_balance_credits",
+        "Balance after the last event, of the customers who spent most in the last hour.",
+        ("customer",),
+        merge="max",
+    )
+    for name, its in (sold or {}).get("customer", ()):
+        if "balance_credits" in its:
+            balances.labels(name).set(its["balance_credits"])
     return registry.snapshot()
 
 

@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import astuple
 from typing import IO, Any, ClassVar, Final, TypeVar
 
 from gateway.domain.delivery import Anomaly, DeadLetter, Place
 from gateway.domain.event_rows import COLUMNS, EventRow
+from gateway.domain.refusals import MOST_NANO, RefusalHour
 from gateway.exporter.sink import Batch, Failure, SinkInUse, SinkUnavailable, Store, Written
 from gateway.exporter.sinks.options import SqliteOptions
 from gateway.exporter.sinks.sqlite_schema import migrate, row_from
@@ -65,6 +67,14 @@ _NOTE: Final = """
         (kind, shard, after_epoch, after_seq, found_epoch, found_seq, noticed_at_ms)
     VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
+_MOVE_REFUSALS: Final = "UPDATE refusal_cursor SET entry = ?2 WHERE entry = ?1"
+_ADD_REFUSALS: Final = f"""
+    INSERT INTO refusals (hour_ms, customer_id, model, reason, count, estimated_nano)
+    VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (hour_ms, customer_id, model, reason) DO UPDATE SET
+        count = count + excluded.count,
+        estimated_nano = min({MOST_NANO}, estimated_nano + excluded.estimated_nano)
+"""  # noqa: S608 - a number
 
 
 class SqliteSink(Store):
@@ -109,6 +119,14 @@ class SqliteSink(Store):
     ) -> None:
         """See `Store`."""
         await self._in_thread(lambda: self._note_sink(sink, ends, dead))
+
+    async def refusal_cursor(self) -> str:
+        """See `Store`."""
+        return await self._in_thread(self._refusal_cursor)
+
+    async def add_refusals(self, hours: Sequence[RefusalHour], after: str, cursor: str) -> bool:
+        """See `Store`."""
+        return await self._in_thread(lambda: self._add_refusals(hours, after, cursor))
 
     async def close(self) -> None:
         """Close the file and release its lock."""
@@ -193,6 +211,18 @@ class SqliteSink(Store):
         with _transaction(connection):
             connection.executemany(_MOVE_SINK, ((sink, s, *end) for s, end in ends.items()))
             connection.executemany(_BURY, (_dead_row(each, now_ms, sink) for each in dead))
+
+    def _refusal_cursor(self) -> str:
+        ((entry,),) = self._opened.execute("SELECT entry FROM refusal_cursor")
+        return str(entry)
+
+    def _add_refusals(self, hours: Sequence[RefusalHour], after: str, cursor: str) -> bool:
+        connection = self._opened
+        with _transaction(connection):
+            moved = connection.execute(_MOVE_REFUSALS, (after, cursor)).rowcount == 1
+            if moved:
+                connection.executemany(_ADD_REFUSALS, map(astuple, hours))
+        return moved
 
 
 def _refused(connection: sqlite3.Connection, rows: Iterable[EventRow]) -> list[Failure]:

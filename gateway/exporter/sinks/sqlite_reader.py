@@ -25,6 +25,7 @@ from gateway.domain.delivery import (
 from gateway.domain.event_rows import COLUMNS, EventRow
 from gateway.domain.events import Event
 from gateway.domain.history import PastUse, reserved_at_ms
+from gateway.domain.refusals import RefusalHour
 from gateway.domain.stores import ChargeSum, RowFilter, StoreMissing
 from gateway.exporter.sinks.options import SqliteOptions
 from gateway.exporter.sinks.sqlite_schema import migrate, row_from
@@ -71,6 +72,13 @@ _ROWS: Final = f"""
         AND (?4 IS NULL OR kind IN (SELECT value FROM json_each(?4)))
     ORDER BY occurred_at_ms, shard, epoch, seq
 """  # noqa: S608 - names of columns
+_COUNTS_REFUSALS: Final = "SELECT 1 FROM sqlite_schema WHERE name = 'refusals'"
+_REFUSALS: Final = """
+    SELECT hour_ms, customer_id, model, reason, count, estimated_nano FROM refusals
+    WHERE (?1 IS NULL OR hour_ms >= ?1) AND (?2 IS NULL OR hour_ms < ?2)
+        AND (?3 IS NULL OR customer_id = ?3)
+    ORDER BY hour_ms, customer_id, model, reason
+"""
 _CHARGES: Final = """
     SELECT coalesce(sum(amount_nano) FILTER (WHERE kind IN ('settle', 'expire', 'settle_late')), 0),
         max(position), max(occurred_at_ms), (SELECT max(position) FROM events)
@@ -337,6 +345,15 @@ class SqliteStore:
         rows = self._connection.execute("SELECT sink, count(*) FROM dead_letters GROUP BY sink")
         return dict(rows.fetchall())
 
+    def refusals(
+        self, since_ms: int | None, until_ms: int | None, customer_id: str | None = None
+    ) -> Iterator[RefusalHour]:
+        """See `EventStore`. Nothing has been counted before an exporter of this release opened it."""
+        if not self._connection.execute(_COUNTS_REFUSALS).fetchone():
+            return
+        for values in self._connection.execute(_REFUSALS, (since_ms, until_ms, customer_id)):
+            yield RefusalHour(*values)
+
     @contextmanager
     def _moment(self) -> Iterator[sqlite3.Connection]:
         self._connection.execute("BEGIN")
@@ -380,10 +397,12 @@ class SqliteAccess:
 
     def open_or_empty(self) -> SqliteStore:
         """See `StoreAccess`."""
+        if not self.path.exists():  # asked first: it may be made while this opens it
+            return SqliteStore.empty()
         try:
             return self.open()
         except StoreMissing as error:
-            if not self.path.exists() or "no such table" in str(error):  # it is being made
+            if "no such table" in str(error):  # it is being made
                 return SqliteStore.empty()
             raise
 

@@ -108,6 +108,19 @@ MIGRATIONS: Final = (
             amount_nano, estimated_amount_nano, cost_nano, balance_nano, usage, allocations, facts
         FROM events;
     """,
+    """
+    CREATE TABLE refusals (
+        hour_ms INTEGER NOT NULL,
+        customer_id TEXT NOT NULL,
+        model TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        estimated_nano INTEGER NOT NULL,
+        PRIMARY KEY (hour_ms, customer_id, model, reason)
+    ) WITHOUT ROWID;
+    CREATE TABLE refusal_cursor (entry TEXT NOT NULL);
+    INSERT INTO refusal_cursor VALUES ('0-0');
+    """,
 )
 
 

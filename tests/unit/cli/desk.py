@@ -26,6 +26,9 @@ for _group in (
     "prices_plan",
     "check",
     "export",
+    "events",
+    "report",
+    "reconcile",
 ):
     importlib.import_module(f"gateway.cli.{_group}")  # the import is what registers its commands
 

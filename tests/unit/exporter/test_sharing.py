@@ -10,6 +10,7 @@ import redis.asyncio
 
 from gateway.domain.delivery import DeadLetter, Place
 from gateway.domain.event_rows import EventRow
+from gateway.domain.refusals import RefusalHour
 from gateway.exporter.holding import Holding
 from gateway.exporter.pump import Pump, Sharing
 from gateway.exporter.sink import Batch, Sink, Store, Written
@@ -65,6 +66,12 @@ class SharedStore(Store):
     async def note_sink(
         self, sink: str, ends: Mapping[int, Place], dead: Sequence[DeadLetter] = ()
     ) -> None:
+        raise AssertionError
+
+    async def refusal_cursor(self) -> str:
+        raise AssertionError
+
+    async def add_refusals(self, hours: Sequence[RefusalHour], after: str, cursor: str) -> bool:
         raise AssertionError
 
     async def close(self) -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from gateway.domain.delivery import Anomaly, DeadLetter, Place
 from gateway.domain.history import PastUse
+from gateway.domain.stores import StoreAccess
 from gateway.exporter.sink import Batch, SinkUnavailable
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.exporter.sinks.sqlite_schema import MIGRATIONS
-from tests.support.stores import sqlite_sink
+from tests.support.stores import sqlite_access, sqlite_sink
 from tests.unit.exporter.sinks.contract import (
     SinkContract,
     StoredIds,
@@ -23,6 +24,7 @@ from tests.unit.exporter.sinks.contract import (
     make_event,
     make_row,
 )
+from tests.unit.exporter.sinks.refusals import RefusalContract
 
 
 @pytest.fixture
@@ -45,6 +47,23 @@ class TestContract(SinkContract):
                 return [row[0] for row in connection.execute("SELECT event_id FROM events")]
 
         return read
+
+
+class TestRefusals(RefusalContract):
+    @pytest.fixture
+    def access(self, path: Path) -> StoreAccess:
+        return sqlite_access(path)
+
+
+async def test_a_store_that_an_earlier_release_wrote_last_has_no_refusals(
+    sink: SqliteSink, path: Path
+) -> None:
+    await sink.open()
+    await sink.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE refusals")
+    with SqliteStore.at(path) as store:
+        assert list(store.refusals(None, None)) == []
 
 
 async def test_an_event_comes_back_as_it_went_in(sink: SqliteSink, path: Path) -> None:
