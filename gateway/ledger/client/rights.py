@@ -19,6 +19,7 @@ KEY_COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
     ("DEL",),
     ("EXISTS",),
     ("GET",),
+    ("HDEL", "f"),
     ("HGET", "f"),
     ("HGETALL",),
     ("HKEYS",),
