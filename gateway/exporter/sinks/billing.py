@@ -22,26 +22,7 @@ BILLED_KINDS: Final = frozenset({"settle", "expire", "settle_late"})
 AMOUNT: Final = "amount"
 """The charge as a unit among others, in decimal credits."""
 
-_COLUMNS: Final = frozenset(
-    [
-        "event_id",
-        "customer_id",
-        "project_id",
-        "key_id",
-        "request_id",
-        "route",
-        "model",
-        "upstream",
-        "kind",
-        "price_version",
-        "shard",
-        "epoch",
-        "seq",
-        "occurred_at_ms",
-        "amount_nano",
-        "cost_nano",
-    ]
-)
+_COLUMNS: Final = frozenset(EventRow._fields) - {"usage", "allocations", "facts"}
 _DERIVED: Final = frozenset(("id", "time", "unix_s", "amount", "cost", "unit", "quantity"))
 _PREFIXES: Final = ("tags.", "usage.", "facts.")
 _FIELD: Final = re.compile(r"\{([^{}]*)\}")

@@ -21,34 +21,11 @@ from gateway.exporter.sinks.parquet_objects import objects_at
 from gateway.exporter.sinks.parquet_runs import Covered, Run, runs
 
 _CONCURRENT: Final = 8
-_INTEGERS: Final = frozenset(
-    [
-        "epoch",
-        "seq",
-        "occurred_at_ms",
-        "amount_nano",
-        "estimated_amount_nano",
-        "cost_nano",
-        "balance_nano",
-    ]
-)
-_REQUIRED: Final = frozenset(
-    [
-        "event_id",
-        "shard",
-        "epoch",
-        "seq",
-        "kind",
-        "occurred_at_ms",
-        "customer_id",
-        "amount_nano",
-        "estimated_amount_nano",
-        "balance_nano",
-        "usage",
-        "allocations",
-        "facts",
-    ]
-)
+_INTEGERS: Final = frozenset({"epoch", "seq"}) | {
+    name for name in COLUMNS if name.endswith(("_ms", "_nano"))
+}
+_NULLABLE: Final = frozenset(COLUMNS[7:15]) | {"cost_nano"}
+"""project_id … price_version, and the cost."""
 
 
 def _type_of(column: str) -> pa.DataType:
@@ -58,7 +35,7 @@ def _type_of(column: str) -> pa.DataType:
 
 
 SCHEMA: Final = pa.schema(
-    [pa.field(name, _type_of(name), nullable=name not in _REQUIRED) for name in COLUMNS]
+    [pa.field(name, _type_of(name), nullable=name in _NULLABLE) for name in COLUMNS]
 )
 """The columns of every store; JSON is text."""
 

@@ -228,6 +228,7 @@ class TestBucket(CursorlessContract):
         return read
 
 
+@pytest.mark.slow
 class TestBucketKilled(KillContract):
     @pytest.fixture
     def options(self, s3: str, bucket: str) -> SinkOptions:
