@@ -22,7 +22,7 @@ class StandIn:
 
     path: ClassVar[str] = "/"
     most: ClassVar[int] = 100
-    key_header: ClassVar[str] = "authorization"
+    key_header: str = "authorization"
     key_value: ClassVar[str] = "Bearer the-key"
 
     def __init__(self) -> None:

@@ -121,6 +121,22 @@ class Bucket:
 
     def __init__(self, options: ParquetOptions) -> None:
         self._name = urlsplit(options.url).netloc
+        self._options = options
+        self._made: S3Store | None = None
+
+    @property
+    def _store(self) -> S3Store:
+        """Made when it is needed, because settings that do not fit fail here. Raises SinkUnavailable."""
+        if self._made is None:
+            try:
+                self._made = self._make(self._options)
+            except BaseError as error:
+                why = str(error).partition("\n")[0]  # names a setting, no value of a secret
+                raise SinkUnavailable(f"bucket {self._name}: check `options`: {why}") from error
+        return self._made
+
+    @staticmethod
+    def _make(options: ParquetOptions) -> S3Store:
         settings: Any = {
             "client_options": {"timeout": f"{options.timeout_ms}ms", "connect_timeout": "5s"},
             "retry_config": {"max_retries": 0},  # the feeder waits and retries by itself
@@ -128,7 +144,7 @@ class Bucket:
         config: Any = dict(options.settings)
         if str(config.get("endpoint", config.get("aws_endpoint", ""))).startswith("http://"):
             settings["client_options"]["allow_http"] = True
-        self._store = S3Store.from_url(options.url, config=config, **settings)
+        return S3Store.from_url(options.url, config=config, **settings)
 
     async def check(self) -> None:
         """List one object: shows a wrong name, a wrong key, and a missing right to list."""

@@ -73,7 +73,7 @@ class StripeSink(Sink):
         await self._api.close()
 
     def _align(self, begins: Mapping[int, Place]) -> None:
-        """Start anew on shards whose feed does not continue here: another exporter had them meanwhile."""
+        """Start again on shards whose feed does not continue here: another exporter had them meanwhile."""
         for shard, place in begins.items():
             windows = self._shards.get(shard)
             if windows is None or not windows.continues(place):

@@ -269,6 +269,17 @@ async def test_a_missing_bucket_is_named_and_no_secret_is(s3: str) -> None:
     assert "the-secret" not in repr(bucket_options(s3, "b"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"secret_access_key": "the-secret"}, "AccessKeyId"), ({"regoin": "x"}, "regoin")],
+)
+async def test_settings_that_do_not_fit_are_named(settings: dict[str, str], named: str) -> None:
+    sink = ParquetSink(ParquetOptions("s3://usage", settings))
+    with pytest.raises(SinkUnavailable, match=f"check `options`.*{named}") as caught:
+        await sink.open()
+    assert "the-secret" not in str(caught.value)
+
+
 async def test_it_goes_on_when_the_server_is_back() -> None:
     port = free_port()
     with s3_server(port) as url:
