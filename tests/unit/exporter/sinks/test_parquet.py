@@ -8,6 +8,7 @@ from typing import Any
 
 import obstore
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from obstore.store import S3Store
@@ -101,6 +102,21 @@ async def test_a_row_comes_back_as_it_went_in(sink: ParquetSink, folder: Path) -
     table = pq.read_table(pa.BufferReader(content))
     assert table.column_names == list(COLUMNS)
     assert [EventRow(**each) for each in table.to_pylist()] == rows
+
+
+async def test_a_dataset_of_several_days_and_shards_reads_as_one_table(
+    sink: ParquetSink, folder: Path
+) -> None:
+    """As on the page."""
+    later = make_row(5, shard=11, occurred_at_ms=1_700_000_000_000 + DAY_MS, kind="expire")
+    await sink.write(Batch([*make_batch(0, 5).rows, later]))
+    dataset = ds.dataset(folder, partitioning="hive")
+    table = dataset.to_table(
+        columns=["customer_id", "amount_nano"], filter=ds.field("kind") == "settle"
+    )
+    assert table.column("amount_nano").to_pylist() == [700, 701, 702, 703, 704]
+    assert dataset.count_rows(filter=ds.field("date") == "2023-11-15") == 1
+    assert dataset.count_rows(filter=ds.field("shard") == 11) == 1
 
 
 async def test_files_are_named_by_day_shard_epoch_and_range(
