@@ -26,8 +26,8 @@ class Batch:
     dead:       entries that were given up, to be kept with their reason
     anomalies:  what the numbering has shown
     signals:    of the rows, for a store that keeps them for the webhook
-    begins:     shard → the place before its first entry in this batch; None where the feeder does not
-                honour `Written.reached`
+    begins:     shard → the place before its first entry in this batch; None where it is not the next part of
+                the outbox (a replay), or the feeder does not honour `Written.reached`
     """
 
     rows: Sequence[EventRow] = ()

@@ -8,7 +8,7 @@ recognises it by its id. One refused item drops out alone.
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import orjson
 
@@ -35,6 +35,7 @@ class HttpSink(Sink):
     """Sends events to one receiver; it cannot be read back."""
 
     name: ClassVar[str] = "http"
+    starts: ClassVar[Literal["beginning", "now"]] = "now"
 
     def __init__(self, options: HttpOptions) -> None:
         self._options = options

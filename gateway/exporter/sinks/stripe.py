@@ -3,19 +3,27 @@
 An hour is sent when it is over: when its shard has an event of a later hour, or nothing more is waiting and the
 hour ended a while ago. Until then its events are held back (`Written.reached`): the feeder's cursor stays before
 them, and after a restart they come again and give the same meter events, whose identifiers Stripe recognises for
-24 hours. A feeder that does not know `reached` gets meter events of each batch at once.
+24 hours. Events out of this order (a replay) are not taken: sums of other cuts would be billed again.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import orjson
 
 from gateway.domain.delivery import Place
 from gateway.domain.event_rows import EventRow
 from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable, Written
-from gateway.exporter.sinks.billing import AMOUNT, Item, MissingValue, Template, billed, item_of
+from gateway.exporter.sinks.billing import (
+    AMOUNT,
+    Item,
+    MissingValue,
+    Template,
+    billed,
+    is_marked,
+    item_of,
+)
 from gateway.exporter.sinks.http_client import gathered
 from gateway.exporter.sinks.options_stripe import StripeOptions
 from gateway.exporter.sinks.stripe_api import StripeApi
@@ -26,6 +34,7 @@ class StripeSink(Sink):
     """Sends meter events to one Stripe account."""
 
     name: ClassVar[str] = "stripe"
+    starts: ClassVar[Literal["beginning", "now"]] = "now"
     holds_back: ClassVar[bool] = True
 
     def __init__(self, options: StripeOptions) -> None:
@@ -34,7 +43,7 @@ class StripeSink(Sink):
         self._customer = Template(options.customer)
         self._api = StripeApi(options)
         self._shards: dict[int, ShardWindows] = {}
-        self._holding = False
+        self._fed = False
 
     def __repr__(self) -> str:
         return f"StripeSink({sorted(self._options.meters.values())})"
@@ -49,8 +58,10 @@ class StripeSink(Sink):
         if not self._api.is_open:
             raise SinkUnavailable("the sink is not open")
         if batch.begins is not None:
-            self._holding = True
+            self._fed = True
             self._align(batch.begins)
+        elif not self._fed:
+            return self._try_out(batch)
         now_ms = time.time_ns() // 1_000_000
         failed, duplicates, skipped = self._take(batch.rows)
         touched = {row.shard for row in batch.rows} | batch.ends.keys()
@@ -58,18 +69,19 @@ class StripeSink(Sink):
         for shard in touched & self._shards.keys():
             windows = self._shards[shard]
             windows.feed(batch.ends.get(shard, windows.fed))
-            if not self._holding or (idle and windows.ended(now_ms - self._options.grace_ms)):
+            if idle and windows.ended(now_ms - self._options.grace_ms):
                 windows.close()
         await self._send([self._shards[s] for s in sorted(touched & self._shards.keys())], failed)
         own = {row.event_id for row in batch.rows}
         lost = sum(failure.row.event_id in own for failure in failed)
         stored = len(batch.rows) - duplicates - skipped - lost
-        return Written(stored, duplicates, failed, skipped, self._reached(touched))
+        reached = {s: self._shards[s].boundary for s in touched & self._shards.keys()}
+        return Written(stored, duplicates, failed, skipped, reached)
 
     async def close(self) -> None:
         """Forget what is held back: the feeder gives it again. Close the connections."""
         self._shards = {}
-        self._holding = False
+        self._fed = False
         await self._api.close()
 
     def _align(self, begins: Mapping[int, Place]) -> None:
@@ -77,12 +89,18 @@ class StripeSink(Sink):
         for shard, place in begins.items():
             windows = self._shards.get(shard)
             if windows is None or not windows.continues(place):
-                self._shards[shard] = self._windows_from(place)
+                self._shards[shard] = ShardWindows(self._options.window_ms, place, place, place)
             else:
                 windows.begins = place
 
-    def _windows_from(self, place: Place) -> ShardWindows:
-        return ShardWindows(self._options.window_ms, place, place, place)
+    @staticmethod
+    def _try_out(batch: Batch) -> Written:
+        """A marked event has no customer at Stripe, so only the connection is tried out. Raises SinkUnavailable."""
+        if all(is_marked(row) for row in batch.rows):
+            return Written(0, 0, skipped=len(batch.rows))
+        raise SinkUnavailable(
+            "Stripe takes events in the outbox's order only; none can be replayed"
+        )
 
     def _take(self, rows: Sequence[EventRow]) -> tuple[list[Failure], int, int]:
         """Count events in their windows: what cannot be, how many were counted before, how many are not billed."""
@@ -91,10 +109,7 @@ class StripeSink(Sink):
         chosen = {row.event_id for row in billed(rows, options.kinds, test_keys=options.test_keys)}
         duplicates = skipped = 0
         for row in rows:
-            windows = self._shards.get(row.shard)
-            if windows is None:
-                before = Place(row.epoch, row.seq - 1)
-                windows = self._shards[row.shard] = self._windows_from(before)
+            windows = self._shards[row.shard]
             if row.place <= windows.fed:
                 duplicates += 1
                 continue
@@ -137,11 +152,6 @@ class StripeSink(Sink):
         events = [event for _, event in waiting.values()]
         most = self._api.most
         await gathered(send(events[at : at + most]) for at in range(0, len(events), most))
-
-    def _reached(self, shards: set[int]) -> dict[int, Place] | None:
-        if not self._holding:
-            return None
-        return {shard: self._shards[shard].boundary for shard in shards & self._shards.keys()}
 
 
 def _described(event: MeterEvent, reason: str) -> str:

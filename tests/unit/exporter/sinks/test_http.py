@@ -347,6 +347,20 @@ async def test_an_event_without_what_the_template_names_fails_alone(receiver: St
     await sink.close()
 
 
+@pytest.mark.parametrize("more", [{}, {"event_name": "llm_{unit}"}, {"units": ("input",)}])
+async def test_a_marked_event_is_sent_although_it_is_of_a_test_key_and_has_no_tags(
+    receiver: StandIn, more: dict[str, Any]
+) -> None:
+    facts = {"test": True, "model": "test"}
+    marked = make_row(0, customer_id="creditgate-test", amount_nano=0, usage={}, facts=facts)
+    sink = HttpSink(options_of(receiver, "lago", customer="{tags.sub}", **more))
+    await sink.open()
+    assert (await sink.write(Batch([marked._replace(livemode=False)]))).stored == 1
+    ((item),) = receiver.taken.values()
+    assert item["external_subscription_id"] == "creditgate-test"
+    await sink.close()
+
+
 async def test_a_signature_can_be_verified_and_both_secrets_are_valid() -> None:
     keys = (b"the-new-secret", b"the-old-secret")
     async with running(CloudEventsStandIn()) as receiver:

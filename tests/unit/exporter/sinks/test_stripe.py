@@ -151,15 +151,20 @@ async def test_an_event_after_its_hour_was_sent_is_a_meter_event_of_its_own(
     assert len(set(stripe.seen)) == 4
 
 
-async def test_without_a_feeder_that_holds_back_each_batch_is_sent_at_once(
+async def test_events_out_of_the_order_of_the_outbox_are_not_taken(
     sink: StripeSink, stripe: StripeStandIn
 ) -> None:
-    written = await sink.write(Batch([use(0, 1), use(1, 2)], {0: Place(1, 1)}))
-    assert (written.stored, written.reached) == (2, None)
-    assert [each.value for each in inputs(stripe)] == [20]
-    written = await sink.write(Batch([use(0, 1), use(1, 2), use(2, 3)], {0: Place(1, 2)}))
-    assert (written.stored, written.duplicates) == (1, 2)
-    assert [each.value for each in inputs(stripe)] == [20, 10]
+    with pytest.raises(SinkUnavailable, match="none can be replayed"):
+        await sink.write(Batch([use(0, 1)], {0: Place(1, 0)}))
+    assert stripe.metered == []
+
+
+async def test_a_marked_event_tries_out_the_connection_only(
+    sink: StripeSink, stripe: StripeStandIn
+) -> None:
+    marked = use(0, 1, amount_nano=0, facts={"test": True})._replace(livemode=False, usage="{}")
+    assert (await sink.write(Batch([marked]))).skipped == 1
+    assert stripe.metered == []
 
 
 async def test_a_batch_that_failed_is_taken_once_when_it_comes_again(
@@ -271,14 +276,14 @@ async def test_the_stream_gets_a_new_token_before_the_old_one_ends(
 ) -> None:
     sink = StripeSink(replace(options, stream=True))
     await sink.open()
-    await sink.write(Batch([use(0, 1)]))
+    await sink.write(fed([use(0, 1), use(1, 61)], -1))
     assert len(stripe.tokens) == 1
     stripe.tokens = dict.fromkeys(stripe.tokens, 0.0)  # revoked
     with pytest.raises(SinkUnavailable, match="401"):
-        await sink.write(Batch([use(1, 2)]))
+        await sink.write(fed([use(2, 121)], 1))
     stripe.token_s = 30.0  # below what is kept in reserve
-    for seq in (1, 2, 3):
-        await sink.write(Batch([use(seq, 2)]))
+    for seq in (2, 3, 4):
+        await sink.write(fed([use(seq, 61 + (seq - 1) * 60)], seq - 1))
     assert len(stripe.tokens) == 4
     assert sum(each.value for each in inputs(stripe)) == 40
     await sink.close()
@@ -291,7 +296,7 @@ async def test_the_stream_finds_the_one_that_fails_its_call(
     await sink.open()
     rows = [use(seq, 1, stripe=f"cus_{seq}") for seq in range(120)]
     rows[33] = use(33, 1, stripe="bad")
-    written = await sink.write(Batch(rows))
+    written = await sink.write(fed([*rows, use(120, 61)], -1))
     assert [failure.row for failure in written.failed] == [rows[33]]
     assert len(stripe.metered) == 119
     await sink.close()
@@ -300,12 +305,12 @@ async def test_the_stream_finds_the_one_that_fails_its_call(
 async def test_it_goes_on_when_stripe_is_back(sink: StripeSink, stripe: StripeStandIn) -> None:
     await stripe.stop()
     with pytest.raises(SinkUnavailable):
-        await sink.write(Batch([use(0, 1)]))
+        await sink.write(fed([use(0, 1), use(1, 61)], -1))
     with pytest.raises(SinkUnavailable):
         await sink.open()
     await stripe.start()
     await sink.open()
-    await sink.write(Batch([use(0, 1)]))
+    await sink.write(fed([use(0, 1), use(1, 61)], -1))
     assert [each.value for each in inputs(stripe)] == [10]
 
 
