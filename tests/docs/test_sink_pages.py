@@ -1,7 +1,6 @@
 """The configurations on the pages about Parquet, HTTP, Stripe and billing systems are accepted as they are."""
 
 import re
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -32,11 +31,8 @@ CONFIGURED = [
 def test_a_configuration_on_a_page_is_accepted(block: str, tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(START + block)
-    environ = defaultdict(lambda: "a-secret-of-24-characters")
-    names = re.findall(r"\$\{(\w+)\}", block)
-    (options,) = (
-        load_settings(file, {name: environ[name] for name in names}).optional_sinks().values()
-    )
+    environ = dict.fromkeys(re.findall(r"\$\{(\w+)\}", block), "a-secret-of-24-characters")
+    (options,) = load_settings(file, environ).optional_sinks().values()
     build_sink(options)
 
 
