@@ -112,6 +112,9 @@ def send_event(
         event, written = asyncio.run(send_test_event(find_sink(settings, sink)))
     if written.failed:
         raise fail(f"{sink} did not take it: {written.failed[0].reason}")
+    if written.skipped:
+        out.print(plain(f"{sink} can be reached; it takes no events of this kind.", "bold green"))
+        return
     out.print(plain(f"{sink} has {event.event_id}.", "bold green"))
 
 

@@ -5,13 +5,13 @@ sent again; one event that cannot be delivered does not hold up the others.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import orjson
 import structlog
 
-from gateway.domain.delivery import DeadLetter
+from gateway.domain.delivery import DeadLetter, Place
 from gateway.domain.event_rows import EventRow
 from gateway.exporter.pacing import Pace
 from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable
@@ -22,10 +22,12 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Delivered:
-    """dead: events that were given up; conflicts: shards of whose places the sink has other events"""
+    """dead: events that were given up; conflicts: shards of whose places the sink has other events;
+    reached: see `Written`"""
 
     dead: list[DeadLetter] = field(default_factory=list)
     conflicts: set[int] = field(default_factory=set)
+    reached: Mapping[int, Place] | None = None
 
 
 class Delivery:
@@ -61,6 +63,7 @@ class Delivery:
             self._tally.batches += 1
             self._tally.delivered += written.stored
             self._tally.duplicates += written.duplicates
+            done.reached = written.reached
             if not written.failed:
                 return done
             attempt += 1

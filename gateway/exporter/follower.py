@@ -6,6 +6,7 @@ and loses none; the receiver recognises repeats by the event's id.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 QUEUE_LOADS: Final = 8
 """Loads kept for a sink that is slower than the store for a moment; beyond them it reads from the store."""
 IDLE_S: Final = 0.5
+FLUSH_S: Final = 5.0
 
 
 class Follower:
@@ -43,7 +45,9 @@ class Follower:
         self._stored: dict[int, Place] = {}
         """How far the required store is, on the shards that this exporter holds."""
         self._cursors: dict[int, Place] = {}
-        """How far the sink is, on the same shards once they are known."""
+        """How far the sink has been fed, on the same shards once they are known."""
+        self._flushed_at = 0.0
+        self._gathering_since: float | None = None
 
     def stop(self, grace_s: float) -> None:
         """Deliver what the store has, for at most `grace_s`. A second call can only shorten that."""
@@ -104,6 +108,9 @@ class Follower:
     async def _step(self) -> bool:
         """Deliver one batch. False if there was nothing to deliver."""
         await self._find_cursors()
+        if self._delivery.sink.batch_events is not None:
+            self._queue.clear()  # too small; the store has it all
+            return not self._gathering() and await self._catch_up()
         while self._queue:
             load = self._queue.popleft()
             if any(self._cursors.get(s, before) < before for s, before in load.begins.items()):
@@ -115,13 +122,27 @@ class Follower:
                 return await self._deliver(rows, ends)
         return await self._catch_up()
 
+    def _gathering(self) -> bool:
+        """Whether a sink that wants larger batches waits for more."""
+        sink, lag, now = self._delivery.sink, self._lag(), time.monotonic()
+        if lag == 0 or lag >= (sink.batch_events or 0) or self._pace.stopping:
+            self._gathering_since = None
+            return False
+        if self._gathering_since is None:
+            self._gathering_since = now
+        if now < self._gathering_since + (sink.linger_ms or 0) / 1000:
+            return True
+        self._gathering_since = None
+        return False
+
     async def _catch_up(self) -> bool:
         """Deliver the next batch from the store."""
         stored, cursors = dict(self._stored), dict(self._cursors)
         behind = {s: place for s, place in cursors.items() if place < stored.get(s, place)}
         if not behind:
+            await self._flush()
             return False
-        limit = self._pace.options.batch_limit
+        limit = self._delivery.sink.batch_events or self._pace.options.batch_limit
         rows = await self._store.read_beyond(behind, limit)
         # Where nothing more is stored the cursor moves to the end: dead letters may be the last.
         ends = {shard: stored[shard] for shard in behind} if len(rows) < limit else {}
@@ -129,8 +150,16 @@ class Follower:
             ends[row.shard] = max(row.place, ends.get(row.shard, row.place))
         return await self._deliver(rows, ends)
 
+    async def _flush(self) -> None:
+        """Tell a sink that holds events back that nothing more is waiting."""
+        if not self._delivery.sink.holds_back or time.monotonic() < self._flushed_at + FLUSH_S:
+            return
+        self._flushed_at = time.monotonic()
+        await self._deliver((), dict(self._cursors))
+
     async def _deliver(self, rows: Sequence[EventRow], ends: Mapping[int, Place]) -> bool:
-        done = await self._delivery.deliver(Batch(rows, ends))
+        begins = {shard: self._cursors[shard] for shard in ends}
+        done = await self._delivery.deliver(Batch(rows, ends, begins=begins))
         if done is None:
             return False
         dead: list[DeadLetter] = [
@@ -143,7 +172,8 @@ class Follower:
         ]
         self.tally.dead_letters += len(dead)
         log_dead(self.name, dead)
-        await self._store.note_sink(self.name, ends, dead)
+        reached = ends if done.reached is None else done.reached
+        await self._store.note_sink(self.name, reached, dead)
         for shard, end in ends.items():
             if shard in self._cursors:  # else it was given up meanwhile
                 self._cursors[shard] = end

@@ -31,6 +31,8 @@ class Batch:
     dead:       entries that were given up, to be kept with their reason
     anomalies:  what the numbering has shown
     signals:    of the rows, for a store that keeps them for the webhook
+    begins:     shard → the place before its first entry in this batch; None where it is not the next part of
+                the outbox (a replay), or the feeder does not honour `Written.reached`
     """
 
     rows: Sequence[EventRow] = ()
@@ -38,6 +40,7 @@ class Batch:
     dead: Sequence[DeadLetter] = ()
     anomalies: Sequence[Anomaly] = ()
     signals: Sequence[SignalRow] = ()
+    begins: Mapping[int, Place] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,18 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a batch: stored + duplicates + failed = rows."""
+    """What became of a batch: stored + duplicates + skipped + failed = rows.
+
+    skipped: rows that this sink does not send, such as grants to a billing system
+    reached: how far each shard may be noted as delivered, for a sink that holds events back until it can
+             aggregate them; None: to the batch's ends
+    """
 
     stored: int
     duplicates: int
     failed: Sequence[Failure] = ()
+    skipped: int = 0
+    reached: Mapping[int, Place] | None = None
 
 
 class Sink(ABC):
@@ -72,9 +82,18 @@ class Sink(ABC):
     starts: ClassVar[Literal["beginning", "now"]] = "beginning"
     """Where a sink that is new in the configuration begins: with everything that the required store
     has, or with what comes from then on."""
-    max_replay_age_ms: ClassVar[int | None] = None
+    max_replay_age_ms: int | None = None
     """Older events become dead letters, because the receiver would no longer recognise
     duplicates. None: it always recognises them."""
+    batch_events: int | None = None
+    """How many events this sink wants in a batch; None: any number is fine."""
+    linger_ms: int | None = None
+    """How long a smaller batch should wait for more; None: not longer than the feeder's interval. The events
+    wait in the required store, so waiting loses none."""
+    holds_back: ClassVar[bool] = False
+    """Whether `write` may answer with `reached`. Such a sink needs `begins` in each batch, and a batch without
+    rows now and then: its `begins` and `ends` are then the places up to which each shard was fed, and it
+    means that nothing more is waiting."""
 
     @abstractmethod
     async def open(self) -> Mapping[int, Place]:

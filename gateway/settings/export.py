@@ -11,6 +11,9 @@ from gateway.exporter.sinks.registry import readable
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import Id, Milliseconds, Section, Whole, field
 from gateway.settings.sinks import SqliteSection
+from gateway.settings.sinks_http import HttpSection
+from gateway.settings.sinks_parquet import ParquetSection
+from gateway.settings.sinks_stripe import StripeSection
 
 EMBEDDED: Final = "events"
 """The name of the store that is there without being configured."""
@@ -21,6 +24,15 @@ class SinkSection(Section):
 
     sqlite: SqliteSection | None = field(
         "A database file on this machine.", {"path": "events.db"}, None
+    )
+    parquet: ParquetSection | None = field(
+        "Parquet files.", {"url": "file:///srv/creditgate/usage"}, None
+    )
+    http: HttpSection | None = field(
+        "A billing system or webhook.", {"url": "https://billing.example.com/usage"}, None
+    )
+    stripe: StripeSection | None = field(
+        "Meter events.", {"key": "${STRIPE_KEY}", "meters": {"input": "llm_input_tokens"}}, None
     )
 
     @model_validator(mode="after")

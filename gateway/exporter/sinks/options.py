@@ -4,6 +4,10 @@ needs none."""
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.exporter.sinks.options_http import HttpOptions
+from gateway.exporter.sinks.options_parquet import ParquetOptions
+from gateway.exporter.sinks.options_stripe import StripeOptions
+
 
 @dataclass(frozen=True, slots=True)
 class SqliteOptions:
@@ -12,4 +16,4 @@ class SqliteOptions:
     path: Path
 
 
-SinkOptions = SqliteOptions
+SinkOptions = SqliteOptions | ParquetOptions | HttpOptions | StripeOptions

@@ -11,9 +11,15 @@ from gateway.domain.stores import StoreAccess
 from gateway.exporter.signal_schedule import SignalSchedule
 from gateway.exporter.sink import Sink, Store
 from gateway.exporter.sinks.options import SinkOptions, SqliteOptions
+from gateway.exporter.sinks.options_http import HttpOptions
+from gateway.exporter.sinks.options_parquet import ParquetOptions
+from gateway.exporter.sinks.options_stripe import StripeOptions
 
 _SINKS: Final[Mapping[type[SinkOptions], str]] = {
     SqliteOptions: "sqlite:SqliteSink",
+    ParquetOptions: "parquet:ParquetSink",
+    HttpOptions: "http:HttpSink",
+    StripeOptions: "stripe:StripeSink",
 }
 """Options → module and class of the sink."""
 
@@ -27,7 +33,9 @@ _SCHEDULES: Final[Mapping[type[SinkOptions], str]] = {
 }
 """Options of the stores that can send webhooks → module and class of the schedule."""
 
-_EXTRAS: Final[Mapping[str, str]] = {}
+_EXTRAS: Final[Mapping[str, str]] = {
+    "parquet": "parquet",
+}
 """Module of a sink → the extra that installs its driver."""
 
 
