@@ -26,7 +26,7 @@ def writer(valkey: redis.asyncio.Redis) -> OutboxWriter:
 
 
 async def test_files_are_as_large_as_the_sink_wants(writer: OutboxWriter, tmp_path: Path) -> None:
-    options = ParquetOptions((tmp_path / "lake").as_uri(), batch_events=10_000, linger_ms=1500)
+    options = ParquetOptions((tmp_path / "lake").as_uri(), batch_events=400, linger_ms=60_000)
     sink = ParquetSink(options)
     async with exporting(writer, tmp_path / "events.db", {"lake": sink}) as pump:
         for _ in range(10):

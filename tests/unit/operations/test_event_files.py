@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet  # type: ignore[import-untyped]
+import pyarrow.parquet
 import pytest
 
 from gateway.domain.event_rows import COLUMNS, EventRow, event_of, row_of
