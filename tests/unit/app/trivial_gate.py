@@ -65,6 +65,7 @@ def main() -> int:
             grace_s=settings.get("grace_s", 10.0),
             files=(config,),
             fixed={"port": port},
+            digest=json.dumps(settings),
         )
 
     async def ask(settings: dict[str, Any], url: str) -> None:
