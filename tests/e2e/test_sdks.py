@@ -78,9 +78,7 @@ async def openai_responses(gate: Gate) -> Used:
 
 
 async def anthropic_message(gate: Gate) -> Used:
-    said = await anthropic_client(gate).messages.create(
-        model="small", max_tokens=4, messages=HELLO
-    )
+    said = await anthropic_client(gate).messages.create(model="small", max_tokens=4, messages=HELLO)
     assert said.content
     cached = said.usage.cache_read_input_tokens or 0
     return said.usage.input_tokens + cached, cached, said.usage.output_tokens
