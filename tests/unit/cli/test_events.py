@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import redis.asyncio
 from typer.testing import CliRunner
 
-from gateway.cli import app, events, verify, why
+from gateway.cli import app, events, output, verify, why
 from gateway.exporter.main import Exporter
 from gateway.exporter.sinks.sqlite import SqliteSink
 from tests.support.bank import Bank
@@ -62,8 +63,9 @@ async def run_program(config: Path, *arguments: str) -> tuple[int, str, str]:
 
 async def run(config: Path, *arguments: str) -> tuple[int, str, str]:
     """The same of the command in this process."""
-    runner = CliRunner(env={"CREDITGATE_CONFIG": str(config), "COLUMNS": "240"})
-    result = await asyncio.to_thread(runner.invoke, app, list(arguments))
+    runner = CliRunner(env={"CREDITGATE_CONFIG": str(config)})
+    with mock.patch.object(output.out, "_width", 240):  # chosen when it is imported
+        result = await asyncio.to_thread(runner.invoke, app, list(arguments))
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr
