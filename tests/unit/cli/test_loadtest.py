@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from gateway.cli import app, dev_state, loadtest
+from gateway.cli import app, dev_state, loadtest, output
 from loadtest import children
 
 SHORT = ("--rate", "40", "-d", "500ms", "--warmup", "0s", "--model", "m", "--key", "k")
@@ -42,7 +42,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
     """`creditgate loadtest WORDS` in this process and the test's folder: for what sends nothing."""
     assert loadtest, "importing it is what registers the command"
     monkeypatch.chdir(tmp_path)
-    runner = CliRunner(env={"COLUMNS": "120"})
+    monkeypatch.setattr(output.err, "_width", 120)  # chosen when it is imported
+    runner = CliRunner()
     return lambda *words: runner.invoke(app, ["loadtest", *words])
 
 
