@@ -13,11 +13,11 @@ from tests.support.gate import Gate
 
 from .desk import Desk
 
-SLOW_STREAM = "hi\nsim: tokens=40 itl_ms=25"
+SLOW_STREAM = "hi\nsim: tokens=40 itl_ms=50"
 
 
 async def begin_stream(gate: Gate) -> tuple[asyncio.Task[httpx.Response], str]:
-    """A stream of 40 tokens in about a second, and the id of its request once it holds."""
+    """A stream of 40 tokens in about two seconds, and the id of its request once it holds."""
     running = asyncio.create_task(gate.chat(SLOW_STREAM, stream=True))
     deadline = time.monotonic() + 10
     while not (holds := await gate.store.holds.open_holds("acme")):
