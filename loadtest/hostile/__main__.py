@@ -69,8 +69,13 @@ class Row:
         return faults
 
 
-async def attack_with(attack: Attack, place: Arena, share: float) -> Row:
-    """Attack while an honest client sends requests."""
+async def attack_with(
+    attack: Attack, place: Arena, share: float, *, calm_s: float = _CALM_S
+) -> Row:
+    """Attack while an honest client sends requests, which begin before and end after it.
+
+    calm_s: how long before and how long after
+    """
     victim = request("POST", CHAT, HONEST, chat(attack.victim, HONEST))
     before_bytes = most_bytes = place.memory_bytes()
 
@@ -84,9 +89,9 @@ async def attack_with(attack: Attack, place: Arena, share: float) -> Row:
     await asyncio.to_thread(probe.__enter__)
     watching = asyncio.create_task(watch())
     try:
-        await asyncio.sleep(_CALM_S)
+        await asyncio.sleep(calm_s)
         found = await attack.run(place, share)
-        await asyncio.sleep(_CALM_S)
+        await asyncio.sleep(calm_s)
     finally:
         watching.cancel()
         await asyncio.to_thread(probe.__exit__)

@@ -126,7 +126,7 @@ async def unfinished_bodies(arena: Arena, share: float) -> Found:
 
     async def one() -> None:
         with contextlib.suppress(OSError, EOFError, ValueError):
-            async with asyncio.timeout(6), connected(arena.address) as (reader, writer):
+            async with asyncio.timeout(1 + 5 * share), connected(arena.address) as (reader, writer):
                 writer.write(data)
                 found[str((await read_answer(reader)).status)] += 1
                 return
@@ -154,7 +154,7 @@ async def free_route(arena: Arena, share: float) -> Found:
     async with asyncio.TaskGroup() as group:
         for _ in range(round(100 * share)):
             group.create_task(one())
-    await asyncio.sleep(2)
+    await asyncio.sleep(2 * share)
     found["still upstream"] = arena.narrow_connections()
     return +found
 

@@ -147,7 +147,7 @@ async def test_a_stream_that_outgrows_its_hold_meanwhile_goes_on_and_is_charged(
         tmp_path, own.socket, sim.url, policy=policy, ledger_timeout_s=1.0
     ) as gate:
         asked = asyncio.create_task(gate.chat("hi\nsim: tokens=200 itl_ms=5", stream=True))
-        await asyncio.sleep(0.2)
+        await until(lambda: sim.provider.served.posts)
         await go_down(own, how)
         answer = await asked
         assert answer.text.endswith("data: [DONE]\n\n")
@@ -164,7 +164,7 @@ async def test_a_gate_that_stops_while_the_ledger_is_down_leaves_its_settles_to_
     monkeypatch.setattr(background, "REPLAY_EVERY_S", 0.1)
     async with running_gate(tmp_path, own.socket, sim.url, ledger_timeout_s=1.0) as gate:
         asked = asyncio.create_task(gate.chat("hi\nsim: tokens=9 ttft_ms=400"))
-        await asyncio.sleep(0.2)
+        await until(lambda: sim.provider.served.posts)
         await go_down(own, "killed")
         answer = await asked
         assert answer.status_code == 200

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import yaml
 
 from gateway.domain.money import format_amount
 from loadtest import gate as gates
-from tests.support.gate import digest
+from tests.support.gate import digest, running_gate
 from tests.support.upstreams import sim_provider
 
 ROUNDS = int(os.environ.get("CREDITGATE_OVERSPEND_ROUNDS", "2"))
@@ -75,16 +76,15 @@ def session_for(url: str) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=REQUESTS))
 
 
-async def bound_of_a_request(folder: Path, sim_url: str) -> int:
-    """What one such request holds, in nano-credits, as the gate itself says."""
-    config = gates.write_config(folder, sim_url, changes={"customers": customers(1)})
-    serving = gates.serving(config)
-    running = await asyncio.to_thread(serving.__enter__)
-    try:
-        async with session_for(running.url) as session:
-            status, reserved = await ask(session, RICH, 1)
-    finally:
-        await asyncio.to_thread(serving.__exit__, None, None, None)
+async def bound_of_a_request(folder: Path, socket: Path, sim_url: str) -> int:
+    """What one such request holds, in nano-credits, as a gate with the same prices says."""
+    config = yaml.safe_load(gates.write_config(folder, sim_url).read_text())
+    served = {name: config[name] for name in ("upstreams", "models")}
+    async with (
+        running_gate(folder, socket, sim_url, customers=customers(1), **served) as gate,
+        session_for(gate.url) as session,
+    ):
+        status, reserved = await ask(session, RICH, 1)
     assert status == 200
     return round(float(reserved) * 1e9)
 
@@ -92,10 +92,11 @@ async def bound_of_a_request(folder: Path, sim_url: str) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(120 + 20 * ROUNDS)
 async def test_500_concurrent_requests_on_a_wallet_for_100_admit_exactly_100(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, valkey_socket: Path
 ) -> None:
     async with sim_provider() as sim:
-        bound_nano = await bound_of_a_request(tmp_path_factory.mktemp("bound"), sim.url)
+        folder = tmp_path_factory.mktemp("bound")
+        bound_nano = await bound_of_a_request(folder, valkey_socket, sim.url)
         input_tokens = (bound_nano - OUTPUT_TOKENS * OUTPUT_RATE_NANO) // INPUT_RATE_NANO
         config = gates.write_config(
             tmp_path,

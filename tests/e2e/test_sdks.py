@@ -2,8 +2,9 @@
 simulated provider. What the SDK says was used is what the wallet was charged, to the token.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import openai
@@ -14,15 +15,9 @@ from tests.support.gate import BROKE_KEY, KEY, Gate, running_gate
 from tests.support.upstreams import Sim
 
 INPUT, CACHED, OUTPUT = 1000, 100, 4000  # nano-credits a token, of the model `small`
-
-
-@pytest.fixture
-async def real(tmp_path: Path, valkey_socket: Path, llama_server: str) -> AsyncIterator[Gate]:
-    """A gate in front of the real model."""
-    timeouts = {"connect_ms": 2000, "head_ms": 60_000, "between_bytes_ms": 60_000}
-    upstreams = {"sim": {"base_url": llama_server, "timeouts": timeouts}}
-    async with running_gate(tmp_path, valkey_socket, llama_server, upstreams=upstreams) as running:
-        yield running
+HELLO: Any = [{"role": "user", "content": "Say hello."}]
+Used = tuple[int, int, int]
+"""Input tokens, those of them that were cached, and output tokens."""
 
 
 def openai_client(gate: Gate, key: str = KEY) -> openai.AsyncOpenAI:
@@ -46,87 +41,95 @@ async def charged(gate: Gate, input_tokens: int, cached: int, output_tokens: int
     return event
 
 
-@pytest.mark.model
-async def test_openai_chat_on_a_real_model(real: Gate) -> None:
-    said = await openai_client(real).chat.completions.create(
-        model="small", max_tokens=12, messages=[{"role": "user", "content": "Say hello."}]
+async def openai_chat(gate: Gate) -> Used:
+    said = await openai_client(gate).chat.completions.create(
+        model="small", max_tokens=4, messages=HELLO
     )
     assert said.choices[0].message.content
     assert said.usage is not None
     details = said.usage.prompt_tokens_details
     cached = (details.cached_tokens or 0) if details else 0
-    await charged(real, said.usage.prompt_tokens, cached, said.usage.completion_tokens)
+    return said.usage.prompt_tokens, cached, said.usage.completion_tokens
 
 
-@pytest.mark.model
-async def test_openai_stream_on_a_real_model_shows_no_usage_it_was_not_asked_for(
-    real: Gate,
-) -> None:
-    stream = await openai_client(real).chat.completions.create(
+async def openai_stream_that_asks_for_usage(gate: Gate) -> Used:
+    stream = await openai_client(gate).chat.completions.create(
         model="small",
-        max_tokens=12,
+        max_tokens=4,
         stream=True,
-        messages=[{"role": "user", "content": "Say hello."}],
+        stream_options={"include_usage": True},
+        messages=HELLO,
+    )
+    usage = [chunk.usage async for chunk in stream][-1]
+    assert usage is not None
+    cached = (usage.prompt_tokens_details.cached_tokens or 0) if usage.prompt_tokens_details else 0
+    return usage.prompt_tokens, cached, usage.completion_tokens
+
+
+async def openai_responses(gate: Gate) -> Used:
+    said = await openai_client(gate).responses.create(
+        model="small", max_output_tokens=4, input="Say hello."
+    )
+    assert said.output_text
+    assert said.usage is not None
+    details = said.usage.input_tokens_details
+    cached = (details.cached_tokens or 0) if details else 0
+    return said.usage.input_tokens, cached, said.usage.output_tokens
+
+
+async def anthropic_message(gate: Gate) -> Used:
+    said = await anthropic_client(gate).messages.create(model="small", max_tokens=4, messages=HELLO)
+    assert said.content
+    cached = said.usage.cache_read_input_tokens or 0
+    return said.usage.input_tokens + cached, cached, said.usage.output_tokens
+
+
+async def anthropic_stream(gate: Gate) -> Used:
+    async with anthropic_client(gate).messages.stream(
+        model="small", max_tokens=4, messages=HELLO
+    ) as stream:
+        said = await stream.get_final_message()
+    assert said.content
+    cached = said.usage.cache_read_input_tokens or 0
+    return said.usage.input_tokens + cached, cached, said.usage.output_tokens
+
+
+async def openai_stream_that_does_not_ask(gate: Gate) -> None:
+    stream = await openai_client(gate).chat.completions.create(
+        model="small", max_tokens=4, stream=True, messages=HELLO
     )
     text = ""
     async for chunk in stream:
         assert chunk.usage is None
         text += "".join(choice.delta.content or "" for choice in chunk.choices)
     assert text
-    event = await real.one_event()
+    event = await gate.one_event()
     assert event.facts["usage_source"] == "provider_reported"
-    assert 1 <= event.usage["output"] <= 12
-    assert event.amount_nano == await real.settled_nano()
+    assert 1 <= event.usage["output"] <= 4
+    assert event.amount_nano == await gate.settled_nano()
 
 
 @pytest.mark.model
-async def test_openai_stream_that_asks_for_usage_gets_it(real: Gate) -> None:
-    stream = await openai_client(real).chat.completions.create(
-        model="small",
-        max_tokens=12,
-        stream=True,
-        stream_options={"include_usage": True},
-        messages=[{"role": "user", "content": "Say hello."}],
+async def test_what_a_real_model_used_is_what_the_sdk_says_and_the_wallet_is_charged(
+    tmp_path: Path, valkey_socket: Path, llama_server: str, subtests: pytest.Subtests
+) -> None:
+    timeouts = {"connect_ms": 2000, "head_ms": 60_000, "between_bytes_ms": 60_000}
+    upstreams = {"sim": {"base_url": llama_server, "timeouts": timeouts}}
+    asks: tuple[Callable[[Gate], Awaitable[Used | None]], ...] = (
+        openai_chat,
+        openai_stream_that_asks_for_usage,
+        openai_stream_that_does_not_ask,
+        openai_responses,
+        anthropic_message,
+        anthropic_stream,
     )
-    usage = [chunk.usage async for chunk in stream][-1]
-    assert usage is not None
-    cached = (usage.prompt_tokens_details.cached_tokens or 0) if usage.prompt_tokens_details else 0
-    await charged(real, usage.prompt_tokens, cached, usage.completion_tokens)
-
-
-@pytest.mark.model
-async def test_openai_responses_on_a_real_model(real: Gate) -> None:
-    said = await openai_client(real).responses.create(
-        model="small", max_output_tokens=12, input="Say hello."
-    )
-    assert said.output_text
-    assert said.usage is not None
-    details = said.usage.input_tokens_details
-    cached = (details.cached_tokens or 0) if details else 0
-    await charged(real, said.usage.input_tokens, cached, said.usage.output_tokens)
-
-
-@pytest.mark.model
-async def test_anthropic_message_on_a_real_model(real: Gate) -> None:
-    said = await anthropic_client(real).messages.create(
-        model="small", max_tokens=12, messages=[{"role": "user", "content": "Say hello."}]
-    )
-    assert said.content
-    cached = said.usage.cache_read_input_tokens or 0
-    await charged(real, said.usage.input_tokens + cached, cached, said.usage.output_tokens)
-
-
-@pytest.mark.model
-async def test_anthropic_stream_on_a_real_model(real: Gate) -> None:
-    async with anthropic_client(real).messages.stream(
-        model="small", max_tokens=12, messages=[{"role": "user", "content": "Say hello."}]
-    ) as stream:
-        said = await stream.get_final_message()
-    assert said.content
-    event = await real.one_event()
-    assert event.facts["usage_source"] == "provider_reported"
-    assert event.usage["output"] == said.usage.output_tokens
-    assert event.amount_nano == await real.settled_nano()
+    for ask in asks:
+        with subtests.test(ask.__name__):
+            serving = running_gate(tmp_path, valkey_socket, llama_server, upstreams=upstreams)
+            async with serving as gate:
+                used = await ask(gate)
+                if used is not None:
+                    await charged(gate, *used)
 
 
 async def test_embeddings(gate: Gate, sim: Sim) -> None:

@@ -1,7 +1,6 @@
 """Which request is the retry of which, as one worker knows it."""
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from gateway.domain.reservation import Account
 from gateway.flow.retries import Attempt, Retries
 from gateway.ledger.codec.notes import Note
+from tests.support.clock import FakeClock
 
 ACME = Account("acme", "k1", 0, 1)
 
@@ -19,12 +19,12 @@ class Request:
 
     request_id: str
     body: bytes
+    started_at: float
     account: Account = ACME
     endpoint: str = "/v1/chat/completions"
     named: bool = False
     retry_count: str | None = None
     attempt: Attempt | None = None
-    started_at: float = field(default_factory=time.monotonic)
 
     @property
     def owner(self) -> str:
@@ -40,13 +40,15 @@ class Worker:
     def __init__(self, name: str = "r") -> None:
         self._name = name
         self.told: list[Note] = []
-        self.attempts = Retries(self.told.append)
+        self.clock = FakeClock()
+        self.attempts = Retries(self.told.append, self.clock)
         self._count = 0
 
     def begin(self, body: bytes = b"hi", **changes: Any) -> Attempt:
         """A request that has begun. changes: of account, path, named, retry_count"""
         self._count += 1
-        return self.attempts.attempt(Request(f"{self._name}{self._count}", body, **changes))
+        request = Request(f"{self._name}{self._count}", body, self.clock(), **changes)
+        return self.attempts.attempt(request)
 
     def tell(self, other: "Worker") -> None:
         for note in self.told:
@@ -176,13 +178,11 @@ def test_what_is_told_twice_or_of_strangers_changes_nothing(worker: Worker) -> N
     assert worker.begin().earlier() == "r1"
 
 
-def test_ten_minutes_later_it_is_forgotten(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
+def test_ten_minutes_later_it_is_forgotten(worker: Worker) -> None:
     unanswered(worker)
-    now += 599.9
+    worker.clock.advance(599.9)
     assert worker.begin().earlier() == "r1"
-    now += 0.1
+    worker.clock.advance(0.1)
     assert worker.begin().earlier() is None
     assert not worker.attempts._marks
     assert not worker.attempts._of_body

@@ -4,6 +4,8 @@ import struct
 
 import pytest
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from gateway.domain.limits import Limit
 from gateway.domain.pricing import compile_prices, per_unit
@@ -155,7 +157,7 @@ async def test_the_runner_loads_scripts_that_the_server_forgot(
 
 
 async def test_the_runner_says_when_the_outcome_is_unknown() -> None:
-    nowhere = redis.asyncio.Redis(port=1)
+    nowhere = redis.asyncio.Redis(port=1, retry=Retry(NoBackoff(), 0))
     with pytest.raises(LedgerUnavailable) as lost:
         await RedisRunner(nowhere).run(load_scripts()["ack"], [b"k", b"l"], [b""])
     assert lost.value.unknown

@@ -8,7 +8,16 @@ from redis.asyncio import Redis
 
 from gateway.domain.pricebook import Book, Customer, Draft, Price, price_changes
 from gateway.domain.pricing import Rate, Tier, per_unit
+from gateway.ledger import pricebook
 from gateway.ledger.pricebook import LEAD_MS, NothingToUndo, PriceBooks, UnknownBook
+
+SHORT_LEAD_MS = 50
+
+
+@pytest.fixture
+def short_lead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put in force begins soon."""
+    monkeypatch.setattr(pricebook, "LEAD_MS", SHORT_LEAD_MS)
 
 
 def flat_price(pico: int, counter: str = "m") -> Price:
@@ -101,12 +110,14 @@ async def test_a_price_that_somebody_pays_changes_by_apply_alone(valkey: Redis) 
     assert (await books.take(dearer)).state == "scheduled"
 
 
-async def test_a_gate_with_older_prices_does_not_bring_them_back(valkey: Redis) -> None:
+async def test_a_gate_with_older_prices_does_not_bring_them_back(
+    valkey: Redis, short_lead: None
+) -> None:
     books = PriceBooks(valkey)
     older = draft({"m": flat_price(3)})
     await books.take(older)
     await books.apply(draft({"m": flat_price(4)}))
-    await asyncio.sleep(LEAD_MS / 1000 + 0.05)
+    await asyncio.sleep(SHORT_LEAD_MS / 1000 + 0.05)
     before = await books.schedule()
     assert (await books.take(older)).state == "pending"
     assert (await books.schedule())[0] == before[0]
@@ -114,7 +125,7 @@ async def test_a_gate_with_older_prices_does_not_bring_them_back(valkey: Redis) 
 
 @pytest.mark.parametrize("wait", [False, True], ids=["before it begins", "after it has begun"])
 async def test_with_auto_apply_the_newest_file_wins_and_so_does_its_undoing(
-    valkey: Redis, *, wait: bool
+    valkey: Redis, short_lead: None, *, wait: bool
 ) -> None:
     books = PriceBooks(valkey)
     older, dearer = draft({"m": flat_price(3)}), draft({"m": flat_price(300)})
@@ -123,14 +134,14 @@ async def test_with_auto_apply_the_newest_file_wins_and_so_does_its_undoing(
     assert taken.state == "scheduled"
     assert await books.take(dearer, auto_apply=True) == taken, "the same file again is no change"
     if wait:
-        await asyncio.sleep(LEAD_MS / 1000 + 0.05)
+        await asyncio.sleep(SHORT_LEAD_MS / 1000 + 0.05)
     await books.take(older, auto_apply=True)
     schedule, now_ms = await books.schedule()
-    current = schedule.at(now_ms + LEAD_MS)
+    current = schedule.at(now_ms + SHORT_LEAD_MS)
     assert current is not None
     book = await books.book(current.number)
     assert book.models["m"] == flat_price(3).table().price_version
-    assert schedule.next(now_ms + LEAD_MS) is None
+    assert schedule.next(now_ms + SHORT_LEAD_MS) is None
 
 
 async def test_an_addition_is_taken_while_a_change_beside_it_is_pending(valkey: Redis) -> None:

@@ -1,6 +1,7 @@
 """A running supervisor over the trivial service, in a process of its own."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -41,9 +42,11 @@ class Gate:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder
+        self._edits = itertools.count()
         self.settings = {"greeting": "hello"} | settings
         self.write_config(self.settings)
         self._stderr = (folder / "stderr").open("ab")
+        self._logged = 0
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "trivial_gate.py"), str(folder)],
             stderr=self._stderr,
@@ -54,7 +57,8 @@ class Gate:
 
     def write_config(self, settings: dict[str, Any]) -> None:
         staged = self.folder / "gate.staged"
-        staged.write_text(json.dumps(settings))
+        # No two are alike: the watcher takes edits that follow at once for one.
+        staged.write_text(json.dumps(settings | {"edit": next(self._edits)}))
         staged.rename(self.folder / "gate.json")
 
     def wait_ready(self) -> "Gate":
@@ -69,7 +73,23 @@ class Gate:
         return self
 
     def log(self) -> str:
-        return (self.folder / "stderr").read_text()
+        """What was logged since the start, or since it began anew."""
+        return (self.folder / "stderr").read_text()[self._logged :]
+
+    def begin_anew(self) -> None:
+        """As after its start: the first configuration is in force, and nothing is logged yet."""
+        self.write_config(self.settings)
+        until(lambda: {self.ask()[0] for _ in range(32)} == {"hello"}, "all have it")
+        self._forget_log()
+        # Reloads come one after the other: when one more has ended, so have those before it.
+        self.process.send_signal(signal.SIGHUP)
+        ends = ("configuration_committed", "configuration_unchanged")
+        until(lambda: any(end in self.log() for end in ends), "all reloads have ended")
+        self._forget_log()
+        (self.folder / "written").write_text("")
+
+    def _forget_log(self) -> None:
+        self._logged = len((self.folder / "stderr").read_text())
 
     def open(self, request: bytes = b"hello\n") -> socket.socket:
         host, port = self.running["gate"].split(":")
@@ -140,3 +160,18 @@ def start_gate(tmp_path: Path) -> Iterator[Callable[..., Gate]]:
     yield start
     for gate in gates:
         gate.end()
+
+
+@pytest.fixture(scope="module")
+def gate_of_many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    """A gate of two workers for all tests of a file that leave it running."""
+    gate = Gate(tmp_path_factory.mktemp("gate"), workers=2)
+    yield gate.wait_ready()
+    gate.end()
+
+
+@pytest.fixture
+def gate(gate_of_many: Gate) -> Gate:
+    """The same, as after its start."""
+    gate_of_many.begin_anew()
+    return gate_of_many

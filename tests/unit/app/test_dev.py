@@ -75,9 +75,10 @@ class Dev:
         self._err.close()
 
 
-@pytest.fixture
-def dev(tmp_path: Path) -> Iterator[Dev]:
-    started = Dev(tmp_path)
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    """One for the first test, which the second ends and starts again."""
+    started = Dev(tmp_path_factory.mktemp("dev"))
     yield started.wait_ready()
     started.end()
 
@@ -108,7 +109,7 @@ def the_printed_lines_work_as_they_stand(dev: Dev) -> None:
     assert 'outcome="allow"' in dev.paste("metrics")
 
 
-def test_ctrl_c_drains_and_leaves_no_process_and_the_wallets_stay(dev: Dev) -> None:
+def test_ctrl_c_drains_and_kill_9_too_leaves_no_process_and_the_wallets_stay(dev: Dev) -> None:
     dev.paste("a chat")
     until(lambda: json.loads(dev.paste("what the key"))["data"]["held"] == "0", "it is settled")
     before, family = dev.balance(), dev.family()
@@ -119,19 +120,16 @@ def test_ctrl_c_drains_and_leaves_no_process_and_the_wallets_stay(dev: Dev) -> N
     assert not alive(family)
     again = Dev(dev.folder).wait_ready()
     assert again.balance() == before
+
+    family = again.family()
+    again.process.kill()
+    again.process.wait()
     again.end()
-
-
-def test_kill_9_leaves_no_process_and_no_second_server_on_the_data(dev: Dev) -> None:
-    before, family = dev.balance(), dev.family()
-    dev.process.kill()
-    dev.process.wait()
-    again = Dev(dev.folder).wait_ready()
+    third = Dev(dev.folder).wait_ready()
     until(lambda: not alive(family), "nothing of the killed one is left", within_s=60)
-    servers = [p for p in again.family() if "valkey" in p.name()]
-    assert len(servers) == 1
-    assert again.balance() == before
-    again.end()
+    assert len([p for p in third.family() if "valkey" in p.name()]) == 1
+    assert third.balance() == before
+    third.end()
 
 
 def a_second_one_on_the_same_data_says_so_and_harms_nothing(dev: Dev) -> None:

@@ -1,12 +1,15 @@
 """A gate charges by the book in force, whatever its own configuration says."""
 
-import asyncio
 from pathlib import Path
 
-from gateway.app.pricing import ASK_EVERY_S
+import pytest
+
+from gateway.app import pricing
 from gateway.domain.pricebook import Book, Draft, Price
 from gateway.domain.pricing import per_unit
+from gateway.ledger import pricebook
 from tests.support.gate import Gate, running_gate
+from tests.support.until import until
 from tests.support.upstreams import Sim, sim
 
 __all__ = ["sim"]
@@ -20,8 +23,10 @@ async def version_charged(gate: Gate) -> str | None:
 
 
 async def test_a_running_gate_takes_over_what_another_has_put_in_force(
-    tmp_path: Path, valkey_socket: Path, sim: Sim
+    tmp_path: Path, valkey_socket: Path, sim: Sim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pricebook, "LEAD_MS", 300)
+    monkeypatch.setattr(pricing, "ASK_EVERY_S", 0.1)
     price = Price((per_unit("input", 7), per_unit("output", 9)), {}, "small")
     version = price.table().price_version
     async with running_gate(tmp_path, valkey_socket, sim.url) as gate:
@@ -30,9 +35,13 @@ async def test_a_running_gate_takes_over_what_another_has_put_in_force(
         draft = Draft(Book({"small": version}), frozenset(), frozenset(), {version: price})
         books = gate.store.books
         taken = await books.apply(draft)
+
+        async def charges_it() -> bool:
+            return await version_charged(gate) == version
+
+        await until(charges_it)
         _, now_ms = await books.schedule()
-        await asyncio.sleep((taken.from_ms - now_ms) / 1000 + ASK_EVERY_S)
-        assert await version_charged(gate) == version
+        assert now_ms >= taken.from_ms, "not before it begins"
         gate.service.abort()
         await gate.service.prepare(gate.settings)
         gate.service.commit()

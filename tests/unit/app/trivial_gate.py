@@ -10,7 +10,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from gateway.app import watching
 from gateway.app.parts import CannotStart, ConfigRefused, LedgerState, Parts, Plan
 from gateway.app.roles import CannotServe, Role
 from gateway.app.supervisor import Running, Supervisor
@@ -63,6 +65,7 @@ def main() -> int:
             grace_s=settings.get("grace_s", 10.0),
             files=(config,),
             fixed={"port": port},
+            digest=json.dumps(settings),
         )
 
     async def ask(settings: dict[str, Any], url: str) -> None:
@@ -95,7 +98,8 @@ def main() -> int:
     )
     configure_logs("supervisor", style="json")
     try:
-        asyncio.run(Supervisor(settings, parts).run(ready))
+        with mock.patch.multiple(watching, LOOK_EVERY_S=0.1, NOTICE_EVERY_S=0.1):
+            asyncio.run(Supervisor(settings, parts).run(ready))
     except CannotStart as error:
         print(error, file=sys.stderr)
         return 1

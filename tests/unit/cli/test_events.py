@@ -1,4 +1,4 @@
-"""The commands that look at events, and the exporter alone, as they are run."""
+"""The commands that look at events, and the exporter alone."""
 
 import asyncio
 import json
@@ -8,14 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import redis.asyncio
+from typer.testing import CliRunner
 
+from gateway.cli import app, events, output, verify, why
 from gateway.exporter.main import Exporter
 from tests.support.bank import Bank
 from tests.support.stores import sqlite_sink
 
+COMMANDS = (events, verify, why)
+"""Importing them is what registers their commands."""
 ROOT = Path(__file__).parents[3]
 MODELS = """
 upstreams: {sim: {base_url: "http://127.0.0.1:9"}}
@@ -49,11 +54,21 @@ def start(config: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-async def run(config: Path, *arguments: str) -> tuple[int, str, str]:
+async def run_program(config: Path, *arguments: str) -> tuple[int, str, str]:
     """Exit code, stdout, stderr of `creditgate …`."""
     process = start(config, *arguments)
     out, err = await asyncio.to_thread(process.communicate, timeout=60)
     return process.returncode, out, err
+
+
+async def run(config: Path, *arguments: str) -> tuple[int, str, str]:
+    """The same of the command in this process."""
+    runner = CliRunner(env={"CREDITGATE_CONFIG": str(config)})
+    with mock.patch.object(output.out, "_width", 240):  # chosen when it is imported
+        result = await asyncio.to_thread(runner.invoke, app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
 
 
 async def export(bank: Bank, config: Path) -> None:
@@ -105,13 +120,14 @@ async def test_tail_before_anything_was_exported_is_empty(bank: Bank, config: Pa
 
 async def test_tail_follows_what_arrives(bank: Bank, config: Path) -> None:
     await bank.open("acme")
+    await export(bank, config)
     process = start(config, "events", "tail", "--follow", "--json", "--customer", "acme")
-    await asyncio.sleep(1)
+    assert process.stdout is not None
+    lines = [await asyncio.to_thread(process.stdout.readline) for _ in range(2)]
+    assert [json.loads(line)["kind"] for line in lines] == ["account", "grant"]
     await bank.spend("acme", "r1")
     await export(bank, config)
-    assert process.stdout is not None
-    lines = [await asyncio.to_thread(process.stdout.readline) for _ in range(3)]
-    assert [json.loads(line)["kind"] for line in lines] == ["account", "grant", "settle"]
+    assert json.loads(await asyncio.to_thread(process.stdout.readline))["kind"] == "settle"
     process.send_signal(signal.SIGINT)
     await asyncio.to_thread(process.communicate, timeout=30)
     assert process.returncode == 0
@@ -151,7 +167,7 @@ async def test_verify_exits_0_when_clean_and_1_on_drift(bank: Bank, config: Path
 async def test_a_ledger_that_is_not_there_ends_with_one_line(tmp_path: Path) -> None:
     config = tmp_path / "gateway.yaml"
     config.write_text(f"data_dir: {tmp_path}\nredis: 'unix://{tmp_path}/none'" + MODELS)
-    code, out, err = await run(config, "verify")
+    code, out, err = await run_program(config, "verify")
     assert (code, out) == (1, "")
     assert err.count("\n") == 1
     assert "ledger" in err
@@ -160,7 +176,7 @@ async def test_a_ledger_that_is_not_there_ends_with_one_line(tmp_path: Path) -> 
 async def test_a_wrong_configuration_ends_with_its_mistakes(tmp_path: Path) -> None:
     config = tmp_path / "gateway.yaml"
     config.write_text("modells: {}\n")
-    code, _, err = await run(config, "verify")
+    code, _, err = await run_program(config, "verify")
     assert code == 1
     assert "modells" in err
     assert "Traceback" not in err
@@ -169,7 +185,7 @@ async def test_a_wrong_configuration_ends_with_its_mistakes(tmp_path: Path) -> N
 async def test_commands_start_the_embedded_ledger_when_nobody_runs_it(tmp_path: Path) -> None:
     config = tmp_path / "gateway.yaml"
     config.write_text(f"data_dir: {tmp_path}/data" + MODELS)
-    code, out, err = await run(config, "verify")
+    code, out, err = await run_program(config, "verify")
     assert (code, err) == (0, "")
     assert "0 wallets" in out
     assert not (tmp_path / "data/ledger/server.json").exists()

@@ -69,9 +69,10 @@ class Pair:
 @pytest.fixture
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     ports = free_port(), free_port()
+    at_once = ("--repl-diskless-sync-delay", "0")  # no wait for more replicas
     with ExitStack() as held:
         a, b = (
-            held.enter_context(server(tmp_path_factory.mktemp(name), "--port", str(port)))
+            held.enter_context(server(tmp_path_factory.mktemp(name), *at_once, "--port", str(port)))
             for name, port in zip("ab", ports, strict=True)
         )
         yield Pair(a, b, *ports, Forwarder(a.socket))

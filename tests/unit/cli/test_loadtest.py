@@ -4,15 +4,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
-from gateway.cli import dev_state
+from gateway.cli import app, dev_state, loadtest, output
 from loadtest import children
 
-SHORT = ("--rate", "40", "-d", "1s", "--warmup", "0s", "--model", "m", "--key", "k")
+SHORT = ("--rate", "40", "-d", "500ms", "--warmup", "0s", "--model", "m", "--key", "k")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,22 @@ def run(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProces
     )
 
 
-def test_targets_that_are_met_exit_0_and_leave_a_report(tmp_path: Path, provider_url: str) -> None:
+Here = Callable[..., Result]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+    """`creditgate loadtest WORDS` in this process and the test's folder: for what sends nothing."""
+    assert loadtest, "importing it is what registers the command"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(output.err, "_width", 120)  # chosen when it is imported
+    runner = CliRunner()
+    return lambda *words: runner.invoke(app, ["loadtest", *words])
+
+
+def test_targets_that_are_met_exit_0_and_leave_a_report_to_compare_with(
+    tmp_path: Path, provider_url: str
+) -> None:
     done = run(tmp_path, provider_url, *SHORT, "-t", "p99<60s", "-t", "errors<1%", "-o", "r.html")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "✓ p99<60s" in done.stdout
@@ -41,6 +57,12 @@ def test_targets_that_are_met_exit_0_and_leave_a_report(tmp_path: Path, provider
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["verdict"] == "met"
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    (tmp_path / "b.json").write_bytes((tmp_path / "r.json").read_bytes())
+    done = run(tmp_path, "--compare", "r.html", "b.json", "--json", "-o", "both.html")
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows["full response p99"]["change"] == "="
+    assert (tmp_path / "both.html").exists()
 
 
 def test_targets_that_are_missed_exit_1_or_3_when_the_generator_was_the_limit(
@@ -53,41 +75,33 @@ def test_targets_that_are_missed_exit_1_or_3_when_the_generator_was_the_limit(
     assert [target["met"] for target in report["stages"][0]["targets"]] == [False, True]
 
 
-def test_mistakes_exit_2_each_told_by_its_flag_and_nothing_is_sent(tmp_path: Path) -> None:
-    done = run(tmp_path, "http://127.0.0.1:1", "--rate", "quick", "-t", "p99", "-m", "m", "-k", "k")
-    assert done.returncode == 2
+def test_mistakes_exit_2_each_told_by_its_flag_and_nothing_is_sent(
+    here: Here, tmp_path: Path
+) -> None:
+    done = here("http://127.0.0.1:1", "--rate", "quick", "-t", "p99", "-m", "m", "-k", "k")
+    assert done.exit_code == 2
     assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["--rate", "--target"]
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_url_and_without_a_running_gate_it_says_what_to_give(tmp_path: Path) -> None:
-    done = run(tmp_path)
-    assert done.returncode == 2
+def test_without_a_url_and_without_a_running_gate_it_says_what_to_give(here: Here) -> None:
+    done = here()
+    assert done.exit_code == 2
     assert "names no gate" in done.stderr
     assert "make run" in done.stderr
 
 
-def test_a_trace_that_is_wrong_exits_2(tmp_path: Path) -> None:
+def test_a_trace_that_is_wrong_exits_2(here: Here, tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"timestamp": "soon"}\n')
     words = ("http://127.0.0.1:1", "--trace", "t.jsonl", "-m", "m", "-k", "k")
-    done = run(tmp_path, *words)
-    assert done.returncode == 2
+    done = here(*words)
+    assert done.exit_code == 2
     assert "t.jsonl:1: timestamp" in done.stderr
 
 
-def test_two_reports_are_compared(tmp_path: Path, provider_url: str) -> None:
-    assert run(tmp_path, provider_url, *SHORT, "-o", "a.html").returncode == 0
-    (tmp_path / "b.json").write_bytes((tmp_path / "a.json").read_bytes())
-    done = run(tmp_path, "--compare", "a.html", "b.json", "--json", "-o", "both.html")
-    assert done.returncode == 0, done.stderr
-    rows = {row["name"]: row for row in json.loads(done.stdout)}
-    assert rows["full response p99"]["change"] == "="
-    assert (tmp_path / "both.html").exists()
-
-
-def test_what_is_no_report_exits_2(tmp_path: Path) -> None:
-    done = run(tmp_path, "--compare", "a.html", "c.html")
-    assert (done.returncode, "a.json: No such file" in done.stderr) == (2, True)
+def test_what_is_no_report_exits_2(here: Here) -> None:
+    done = here("--compare", "a.html", "c.html")
+    assert (done.exit_code, "a.json: No such file" in done.stderr) == (2, True)
 
 
 def test_without_the_extra_it_says_how_to_install_it(tmp_path: Path) -> None:

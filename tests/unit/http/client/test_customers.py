@@ -18,7 +18,6 @@ from loadtest.certificates import write_certificates
 from tests.support.rawhttp import Received, Respond, ScriptedUpstream, ok
 from tests.support.until import until
 
-BOTH_EVENT_LOOPS = True
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
 

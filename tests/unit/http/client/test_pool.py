@@ -18,7 +18,6 @@ from gateway.http.interface import Upstream, UpstreamError, UpstreamResponse, en
 from loadtest.certificates import write_certificates
 from tests.support.rawhttp import Received, Respond, ScriptedUpstream, ok, reset
 
-BOTH_EVENT_LOOPS = True
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
 

@@ -24,8 +24,6 @@ from gateway.http.server.limits import ServerLimits
 from gateway.http.server.server import HttpServer
 from tests.support.rawhttp import RawClient, free_socket
 
-BOTH_EVENT_LOOPS = True
-
 BODY_LIMIT_BYTES = 100_000
 STATUS_OF_KIND = {
     "timeout": 408,

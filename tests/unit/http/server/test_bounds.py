@@ -23,8 +23,6 @@ from gateway.http.server.limits import (
 from gateway.http.server.server import HttpServer
 from tests.support.rawhttp import RawClient, free_socket
 
-BOTH_EVENT_LOOPS = True
-
 MIB = 1024 * 1024
 HOST = b"Host: gate.example\r\n"
 GET = b"GET /x HTTP/1.1\r\n" + HOST + b"\r\n"

@@ -15,8 +15,6 @@ from gateway.http.server.limits import ServerLimits
 from gateway.http.server.server import HttpServer
 from tests.support.rawhttp import RawClient, free_socket
 
-BOTH_EVENT_LOOPS = True
-
 HOST = b"Host: gate.example\r\n"
 GET = b"GET /x HTTP/1.1\r\n" + HOST + b"\r\n"
 POST = b"POST /x HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\n{}"

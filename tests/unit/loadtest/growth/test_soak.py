@@ -102,7 +102,7 @@ def test_a_soak_is_good_only_if_nothing_drifts_and_nothing_is_left(tmp_path: Pat
 @pytest.mark.slow
 async def test_a_mixed_load_drifts_nowhere_and_leaves_nothing_behind(tmp_path: Path) -> None:
     console = Console(file=io.StringIO())
-    made = await asyncio.to_thread(soak.soak, 0.4, 30.0, console, tmp_path)
+    made = await asyncio.to_thread(soak.soak, 0.12, 40.0, console, tmp_path)
     assert made.drifts == ""
     assert made.left == {"holds": 0, "outbox": 0}
     assert made.kept == {}

@@ -33,7 +33,7 @@ def plan_for(
         },
         ("load", "warmup"): "0s",
         ("load", "processes"): "1",
-        ("load", "duration"): "1s",
+        ("load", "duration"): "500ms",
         ("load", "timeout"): "10s",
         ("direct",): direct or {},
     }

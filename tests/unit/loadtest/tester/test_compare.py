@@ -8,11 +8,6 @@ from rich.console import Console
 
 from loadtest.tester.compare import change, comparison, rows
 from loadtest.tester.report import BadReport, Report, read_report
-from tests.support.upstreams import Sim, sim
-
-from .plans import plan_for, report_of
-
-__all__ = ["sim"]
 
 
 def told(before: Report, after: Report) -> str:
@@ -22,22 +17,21 @@ def told(before: Report, after: Report) -> str:
     return console.file.getvalue()
 
 
-async def test_figures_stand_beside_each_other_and_what_differs_is_said(sim: Sim) -> None:
-    before = await report_of(plan_for(sim.url, rate=20, arrivals="constant"))
-    after = await report_of(plan_for(sim.url, rate=30, arrivals="constant"))
-    found = {name: (old, new) for name, old, new, _ in rows(before, after)}
-    for name, report in enumerate((before, after)):
+def test_figures_stand_beside_each_other_and_what_differs_is_said(
+    plain: Report, stepped: Report
+) -> None:
+    found = {name: (old, new) for name, old, new, _ in rows(plain, stepped)}
+    for name, report in enumerate((plain, stepped)):
         total = report.headline.gate.latencies["total"].percentiles_ms
         assert found["full response p99"][name] == total["p99"]
-    text = told(before, after)
-    assert "! they differ in rate" in text
+    text = told(plain, stepped)
+    assert "! they differ in" in text
     assert "full response p99" in text
     assert "between frames" not in text  # neither has streams
 
 
-async def test_equal_reports_differ_in_nothing(sim: Sim) -> None:
-    report = await report_of(plan_for(sim.url, rate=20))
-    text = told(report, report)
+def test_equal_reports_differ_in_nothing(plain: Report) -> None:
+    text = told(plain, plain)
     assert "differ" not in text
     assert "%" not in {line.split()[-1] for line in text.splitlines() if line.strip()}
 

@@ -12,12 +12,9 @@ from loadtest.tester.charts import charts
 from loadtest.tester.compare import shown
 from loadtest.tester.live import summary
 from loadtest.tester.page import html_of, sentence, write_comparison, write_report
-from loadtest.tester.report import read_report
-from tests.support.upstreams import Sim, sim
+from loadtest.tester.report import Report, read_report
 
 from .plans import plan_for, report_of
-
-__all__ = ["sim"]
 
 
 class Links(HTMLParser):
@@ -36,19 +33,10 @@ class Links(HTMLParser):
                 self.ids.append(value or "")
 
 
-async def test_the_page_needs_nothing_else_and_its_data_is_beside_it(
-    sim: Sim, tmp_path: Path
+def test_the_page_needs_nothing_else_and_its_data_is_beside_it(
+    whole: Report, tmp_path: Path
 ) -> None:
-    report = await report_of(
-        plan_for(
-            sim.url,
-            rate=60,
-            direct={"url": sim.url},
-            requests={"stream": "0.5"},
-            targets=["p99<10s", "errors<1%"],
-        )
-    )
-    page = write_report(report, tmp_path / "new" / "report.html")
+    page = write_report(whole, tmp_path / "new" / "report.html")
     text = page.read_text()
     links = Links()
     links.feed(text)
@@ -57,44 +45,40 @@ async def test_the_page_needs_nothing_else_and_its_data_is_beside_it(
     assert "url(http" not in text
     assert len(links.ids) == len(set(links.ids))
     assert len(text) < 400_000
-    assert read_report(page) == report
+    assert read_report(page) == whole
 
 
-async def test_a_comparison_needs_nothing_else_and_shows_what_both_say(
-    sim: Sim, tmp_path: Path
+def test_a_comparison_needs_nothing_else_and_shows_what_both_say(
+    plain: Report, whole: Report, tmp_path: Path
 ) -> None:
-    before = await report_of(plan_for(sim.url, rate=20, arrivals="constant"))
-    after = await report_of(plan_for(sim.url, rate=30, requests={"stream": "1"}))
-    text = write_comparison(before, after, tmp_path / "both.html").read_text()
+    text = write_comparison(plain, whole, tmp_path / "both.html").read_text()
     links = Links()
     links.feed(text)
     assert links.loads == []
     assert len(links.ids) == len(set(links.ids))
     assert "They differ in rate" in text
-    for row in shown(before, after):
+    for row in shown(plain, whole):
         assert row.after in text
         assert row.name in text
 
 
-async def test_every_colour_of_a_chart_is_defined_for_light_and_for_dark(sim: Sim) -> None:
-    report = await report_of(plan_for(sim.url, steps=["20", "40"], targets=["p50<1us"]))
-    text = html_of(report)
+def test_every_colour_of_a_chart_is_defined_for_light_and_for_dark(stepped: Report) -> None:
+    text = html_of(stepped)
     light, dark = re.findall(r":root \{(.*?)\}", text, re.DOTALL)
-    used = set(re.findall(r"var\(--([\w-]+)\)", "".join(c.svg for c in charts(report)))) - {"font"}
+    drawn = "".join(chart.svg for chart in charts(stepped))
+    used = set(re.findall(r"var\(--([\w-]+)\)", drawn)) - {"font"}
     assert {"ink", "gate", "grid", "bad"} <= used
     for styles in (light, dark):
         assert used <= set(re.findall(r"--([\w-]+):", styles))
     assert "#0a0b" not in text
 
 
-async def test_what_was_measured_is_what_the_page_says(sim: Sim) -> None:
-    plan = plan_for(sim.url, rate=20, arrivals="constant", targets=["p99<1us", "errors<1%"])
-    report = await report_of(plan)
-    text = html_of(report)
-    assert "20 requests a second for 1 s" in sentence(report)
-    for target in report.headline.targets:
+def test_what_was_measured_is_what_the_page_says(plain: Report) -> None:
+    text = html_of(plain)
+    assert "20 requests a second for 1 s" in sentence(plain)
+    for target in plain.headline.targets:
         assert target.measured in text
-    titles = [chart.title for chart in charts(report)]
+    titles = [chart.title for chart in charts(plain)]
     assert "Latency by rate" not in titles
     assert "Between the frames of a stream, by percentile" not in titles
 
@@ -104,19 +88,17 @@ async def test_a_report_without_any_answer_is_drawn_all_the_same() -> None:
     assert "never got a connection" in html_of(await report_of(plan))
 
 
-async def test_a_title_is_text_and_not_markup(sim: Sim) -> None:
-    report = await report_of(plan_for(sim.url, rate=5))
-    titled = report.model_copy(update={"title": "<script>alert(1)</script>"})
+def test_a_title_is_text_and_not_markup(plain: Report) -> None:
+    titled = plain.model_copy(update={"title": "<script>alert(1)</script>"})
     assert "<script>" not in html_of(titled)
 
 
 @pytest.mark.parametrize(("share", "busy"), [(0.97, True), (0.5, False), (None, False)])
-async def test_a_full_machine_is_named_beside_the_verdict(
-    sim: Sim, share: float | None, busy: bool
+def test_a_full_machine_is_named_beside_the_verdict(
+    whole: Report, share: float | None, busy: bool
 ) -> None:
-    report = await report_of(plan_for(sim.url, rate=20, targets=["p99<10s"]))
-    stage = report.headline.model_copy(update={"machine": share})
-    report = report.model_copy(update={"stages": [stage], "main": 0})
+    stage = whole.headline.model_copy(update={"machine": share})
+    report = whole.model_copy(update={"stages": [stage], "main": 0})
     page = html_of(report)
     _, _, after = page.partition('class="verdict')
     said = Console(width=100, file=io.StringIO(), record=True)
@@ -124,15 +106,14 @@ async def test_a_full_machine_is_named_beside_the_verdict(
     printed = said.export_text()
     if busy:
         assert after.partition('<p class="lead">')[0].count("the machine was 97% busy") == 1
-        assert "ms (the machine was 97% busy)" in printed
+        assert "s (the machine was 97% busy)" in printed
     else:
         assert "the machine was" not in printed
         assert "the machine was" not in page
 
 
-async def test_on_a_phone_only_the_columns_that_fit_are_shown(sim: Sim) -> None:
-    report = await report_of(plan_for(sim.url, steps=["20", "40"], targets=["p99<10s"]))
-    page = html_of(report)
+def test_on_a_phone_only_the_columns_that_fit_are_shown(stepped: Report) -> None:
+    page = html_of(stepped)
     assert re.search(
         r"@media \(max-width: 640px\) \{.*\.wide \{ display: none; \}", page, re.DOTALL
     )

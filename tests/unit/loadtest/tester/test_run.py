@@ -12,7 +12,7 @@ import pytest
 
 from loadtest.faults import parse_controls
 from loadtest.tester.page import sentence
-from loadtest.tester.report import Report, read_report
+from loadtest.tester.report import Report
 from loadtest.tester.run import search, verdict
 from loadtest.tester.session import Outcome
 from tests.support.gate import BROKE_KEY, KEY, running_gate
@@ -29,7 +29,7 @@ def simulate(sim: Sim, controls: str) -> None:
 
 
 async def test_all_that_is_reported_is_what_the_provider_served(sim: Sim) -> None:
-    plan = plan_for(sim.url, rate=100, processes=2, requests={"stream": "0.5"})
+    plan = plan_for(sim.url, rate=200, processes=2, requests={"stream": "0.5"})
     report = await report_of(plan)
     stage = report.headline
     served = sim.provider.served.totals()
@@ -45,7 +45,7 @@ async def test_all_that_is_reported_is_what_the_provider_served(sim: Sim) -> Non
 
 
 async def test_warming_up_is_sent_and_not_measured(sim: Sim) -> None:
-    report = await report_of(plan_for(sim.url, rate=50, arrivals="constant", warmup="1s"))
+    report = await report_of(plan_for(sim.url, rate=100, arrivals="constant", warmup="500ms"))
     assert sim.provider.served.posts == 100
     assert report.headline.gate.ended == 50
 
@@ -74,7 +74,7 @@ async def test_a_stall_of_the_server_shows_in_the_percentiles(sim: Sim) -> None:
 
 
 async def test_requests_that_never_get_a_connection_are_errors() -> None:
-    plan = plan_for("http://127.0.0.1:1", rate=40, arrivals="constant", timeout="500ms")
+    plan = plan_for("http://127.0.0.1:1", rate=80, arrivals="constant", timeout="300ms")
     stage = (await report_of(plan)).headline
     assert stage.gate.error_names == {"never got a connection": 40}
     assert "No request got a good answer." in stage.warnings
@@ -82,7 +82,7 @@ async def test_requests_that_never_get_a_connection_are_errors() -> None:
 
 async def test_timeouts_are_errors_and_count_with_the_time_waited(sim: Sim) -> None:
     simulate(sim, "hang=before_head")
-    plan = plan_for(sim.url, rate=20, arrivals="constant", timeout="300ms", targets=["p50<10ms"])
+    plan = plan_for(sim.url, rate=40, arrivals="constant", timeout="300ms", targets=["p50<10ms"])
     report = await report_of(plan)
     assert report.headline.gate.error_names == {"timed out": 20}
     assert report.headline.gate.latencies["total"].count == 20
@@ -103,7 +103,7 @@ async def test_errors_of_the_upstream_are_told_from_refusals(sim: Sim) -> None:
 
 async def test_an_error_inside_a_stream_is_an_error(sim: Sim) -> None:
     simulate(sim, "error_at=2")
-    plan = plan_for(sim.url, rate=20, arrivals="constant", requests={"stream": "1"})
+    plan = plan_for(sim.url, rate=40, arrivals="constant", requests={"stream": "1"})
     stage = (await report_of(plan)).headline
     assert stage.gate.error_names == {"200, then an error in the stream: server_error": 20}
 
@@ -125,13 +125,13 @@ async def test_direct_runs_in_the_same_time_and_what_the_gate_adds_is_the_differ
     async with running_gate(tmp_path, valkey_socket, sim.url) as gate:
         plan = plan_for(
             f"{gate.url}/v1",
-            rate=60,
+            rate=120,
             arrivals="constant",
             models=[{"model": "small", "stream": "0.5"}],
             keys=[{"key": KEY, "weight": "3"}, {"key": BROKE_KEY, "weight": "1"}],
             direct={"url": sim.url, "share": "0.5"},
             targets=["added p50<10s", "refusal p99<10s", "refusals<100%"],
-            duration="2s",
+            duration="1s",
         )
         report = await report_of(plan)
         await gate.settle_all()
@@ -163,7 +163,7 @@ async def test_a_ramp_sends_more_and_more(sim: Sim) -> None:
 
 
 async def test_steps_are_stages_each_judged(sim: Sim) -> None:
-    plan = plan_for(sim.url, steps=["20", "40"], arrivals="constant", targets=["rate>=30"])
+    plan = plan_for(sim.url, steps=["40", "80"], arrivals="constant", targets=["rate>=60"])
     report = await report_of(plan)
     assert [stage.gate.ended for stage in report.stages] == [20, 40]
     assert not report.stages[0].met
@@ -180,16 +180,9 @@ async def test_a_trace_is_played_over_all_processes(sim: Sim, tmp_path: Path) ->
     assert served == sorted(1 + n % 5 for n in range(60))
 
 
-async def test_the_report_is_read_back_as_it_was(sim: Sim, tmp_path: Path) -> None:
-    report = await report_of(plan_for(sim.url, rate=20))
-    file = tmp_path / "r.json"
-    file.write_text(report.model_dump_json())
-    assert read_report(tmp_path / "r.html") == report
-
-
 async def test_a_sender_that_is_late_is_said_to_be_the_limit(sim: Sim) -> None:
     """A rate that no process can send: its own lateness or CPU must show, not only the gate's."""
-    plan = plan_for(sim.url, rate=1_000_000, duration="500ms", timeout="2s", targets=["p99<1us"])
+    plan = plan_for(sim.url, rate=200_000, duration="300ms", timeout="500ms", targets=["p99<1us"])
     report = await report_of(plan)
     assert report.headline.senders.limits
     assert report.verdict == "inconclusive"
@@ -242,15 +235,14 @@ async def test_a_search_that_never_misses_ends_at_its_highest_rate() -> None:
     assert max(one.rate for one in await search(50, 300, 0.05, attempt)) == 300
 
 
-async def test_what_was_missed_while_the_generator_was_the_limit_is_not_decided(sim: Sim) -> None:
-    report: Report = await report_of(plan_for(sim.url, rate=20, targets=["p99<1us"]))
-    stage = report.headline
+def test_what_was_missed_while_the_generator_was_the_limit_is_not_decided(plain: Report) -> None:
+    stage = plain.headline
     free = stage.model_copy(update={"senders": stage.senders.model_copy(update={"limits": []})})
     held = stage.model_copy(update={"senders": stage.senders.model_copy(update={"limits": ["x"]})})
     assert verdict("rate", [free], 0) == "missed"
     assert verdict("rate", [held], 0) == "inconclusive"
     assert verdict("steps", [held, free], 0) == "missed"
-    searched = report.model_copy(update={"shape": "search", "stages": [held]})
+    searched = plain.model_copy(update={"shape": "search", "stages": [held]})
     assert searched.ended_by_generator
     assert "the gate may take more" in sentence(searched)
-    assert not report.model_copy(update={"shape": "search", "stages": [free]}).ended_by_generator
+    assert not plain.model_copy(update={"shape": "search", "stages": [free]}).ended_by_generator
