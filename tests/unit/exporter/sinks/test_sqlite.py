@@ -12,9 +12,9 @@ from gateway.domain.delivery import Anomaly, DeadLetter, Place
 from gateway.domain.history import PastUse
 from gateway.exporter.sink import Batch, SinkUnavailable
 from gateway.exporter.sinks.sqlite import SqliteSink
-from gateway.exporter.sinks.sqlite_reader import SqliteStore
+from gateway.exporter.sinks.sqlite_reader import SqliteAccess, SqliteStore
 from gateway.exporter.sinks.sqlite_schema import MIGRATIONS
-from tests.support.stores import sqlite_sink
+from tests.support.stores import sqlite_access, sqlite_sink
 from tests.unit.exporter.sinks.contract import (
     SinkContract,
     StoredIds,
@@ -23,6 +23,7 @@ from tests.unit.exporter.sinks.contract import (
     make_event,
     make_row,
 )
+from tests.unit.exporter.sinks.reading import ReaderContract
 
 
 @pytest.fixture
@@ -45,6 +46,12 @@ class TestContract(SinkContract):
                 return [row[0] for row in connection.execute("SELECT event_id FROM events")]
 
         return read
+
+
+class TestReader(ReaderContract):
+    @pytest.fixture
+    def access(self, path: Path) -> SqliteAccess:
+        return sqlite_access(path)
 
 
 async def test_an_event_comes_back_as_it_went_in(sink: SqliteSink, path: Path) -> None:
