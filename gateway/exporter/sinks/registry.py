@@ -10,24 +10,31 @@ from typing import Any, Final
 from gateway.domain.stores import StoreAccess
 from gateway.exporter.signal_schedule import SignalSchedule
 from gateway.exporter.sink import Sink, Store
-from gateway.exporter.sinks.options import SinkOptions, SqliteOptions
+from gateway.exporter.sinks.options import PostgresOptions, SinkOptions, SqliteOptions
 
 _SINKS: Final[Mapping[type[SinkOptions], str]] = {
     SqliteOptions: "sqlite:SqliteSink",
+    PostgresOptions: "postgres:PostgresSink",
 }
 """Options → module and class of the sink."""
 
 _READERS: Final[Mapping[type[SinkOptions], str]] = {
     SqliteOptions: "sqlite_reader:SqliteAccess",
+    PostgresOptions: "postgres_reader:PostgresAccess",
 }
 """Options of the stores → module and class of the access: what may be `export.required`."""
 
 _SCHEDULES: Final[Mapping[type[SinkOptions], str]] = {
     SqliteOptions: "sqlite_signals:SqliteSchedule",
+    PostgresOptions: "postgres_signals:PostgresSchedule",
 }
 """Options of the stores that can send webhooks → module and class of the schedule."""
 
-_EXTRAS: Final[Mapping[str, str]] = {}
+_EXTRAS: Final[Mapping[str, str]] = {
+    "postgres": "postgres",
+    "postgres_reader": "postgres",
+    "postgres_signals": "postgres",
+}
 """Module of a sink → the extra that installs its driver."""
 
 
