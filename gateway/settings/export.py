@@ -11,6 +11,7 @@ from gateway.exporter.sinks.registry import readable
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import Id, Milliseconds, Section, Whole, field
 from gateway.settings.sinks import SqliteSection
+from gateway.settings.sinks_postgres import PostgresSection
 
 EMBEDDED: Final = "events"
 """The name of the store that is there without being configured."""
@@ -22,6 +23,7 @@ class SinkSection(Section):
     sqlite: SqliteSection | None = field(
         "A database file on this machine.", {"path": "events.db"}, None
     )
+    postgres: PostgresSection | None = field("A Postgres database.", {"url": "${EVENTS_URL}"}, None)
 
     @model_validator(mode="after")
     def _one_kind(self) -> "SinkSection":

@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 
 from gateway.app.exporting import ExportService, build_exporter
 from gateway.app.roles import Resources
+from gateway.app.stores import store_access
 from gateway.domain.delivery import Place
 from tests.support.gate import Gate
-from tests.support.stores import cursors_at, events_path
 from tests.support.until import until
 
 
@@ -25,7 +25,7 @@ async def exporting(gate: Gate) -> AsyncIterator[ExportService]:
 
 
 def stored(gate: Gate) -> dict[int, Place]:
-    return cursors_at(events_path(gate.settings))
+    return store_access(gate.settings).cursors()
 
 
 async def delivered(gate: Gate) -> None:
