@@ -12,6 +12,7 @@ from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, explained, read_sett
 from gateway.cli.output import AsJson, moment, out, print_json, row, table
 from gateway.domain.delivery import StoredEvent
 from gateway.domain.money import format_amount
+from gateway.domain.stores import StoreAccess
 from gateway.operations.documents import event_document, usage_text
 from gateway.operations.events import show_event
 
@@ -33,20 +34,17 @@ def tail(
 ) -> None:
     """Show the latest events, oldest first; with --json one document a line."""
     settings = read_settings(config)
-    access = store_access(settings)
-    store = access.open_or_empty()
-    latest = store.latest(count, customer_id=customer)
     try:
-        _show(latest, as_json, header=True)
-        while follow:
-            time.sleep(POLL_S)
-            if not latest:  # there may be a store by now
-                store.close()
-                store = access.open_or_empty()
-            after = latest[-1].position if latest else 0
-            arrived = store.latest(10_000, customer_id=customer, after=after)
-            _show(arrived, as_json, header=not latest)
-            latest = arrived or latest
+        with explained():
+            access = store_access(settings)
+            latest = _latest(access, count, customer, 0)
+            _show(latest, as_json, header=True)
+            while follow:
+                time.sleep(POLL_S)
+                after = latest[-1].position if latest else 0
+                arrived = _latest(access, 10_000, customer, after)
+                _show(arrived, as_json, header=not latest)
+                latest = arrived or latest
     except KeyboardInterrupt:
         if not follow:
             raise
@@ -70,6 +68,11 @@ def show(
         if value not in (None, {}, []):
             shown.add_row(name, Pretty(value) if isinstance(value, dict | list) else str(value))
     out.print(shown)
+
+
+def _latest(access: StoreAccess, count: int, customer: str | None, after: int) -> list[StoredEvent]:
+    with access.open_or_empty() as store:
+        return store.latest(count, customer_id=customer, after=after)
 
 
 def _show(found: list[StoredEvent], as_json: bool, *, header: bool) -> None:

@@ -1,6 +1,6 @@
 """Runs the exporter with a gate, as the supervisor does, and waits for what it delivers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from gateway.app.exporting import ExportService, build_exporter
@@ -24,7 +24,7 @@ async def exporting(gate: Gate) -> AsyncIterator[ExportService]:
         await service.drain(5.0)
 
 
-def stored(gate: Gate) -> dict[int, Place]:
+def stored(gate: Gate) -> Mapping[int, Place]:
     return store_access(gate.settings).cursors()
 
 

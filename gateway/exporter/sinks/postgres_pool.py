@@ -1,6 +1,9 @@
 """A few connections that one process keeps for reading, so that a question costs one round trip."""
 
+import contextlib
+import os
 import select
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +24,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 MAX_IDLE: Final = 2
 MAX_IDLE_S: Final = 60.0
+MARGIN_S: Final = 2.0
+"""Beyond a statement's time-out, which the server keeps."""
 _NETWORK: Final = {
     "keepalives_idle": "10",
     "keepalives_interval": "5",
@@ -64,15 +69,19 @@ class PostgresPool:
             connection, since_s = kept
             if time.monotonic() - since_s < MAX_IDLE_S and _quiet(connection):
                 try:
-                    return connection, has_store(connection, self.options.schema)
+                    return connection, self._probe(connection)
                 except psycopg.Error:  # the server was restarted, or the network is another one
                     pass
             connection.close()
         try:
             connection = connect(self.options, read_only=True)
-            return connection, has_store(connection, self.options.schema)
+            return connection, self._probe(connection)
         except (psycopg.Error, OSError) as error:
             raise StoreMissing(explained(self.options, error)) from error
+
+    def _probe(self, connection: Connection) -> bool:
+        with bounded(connection, self.options):
+            return has_store(connection, self.options.schema)
 
     def give_back(self, connection: Connection) -> None:
         """Keep it for the next question, or close it."""
@@ -112,6 +121,27 @@ def connect(options: PostgresOptions, *, read_only: bool) -> Connection:
 def has_store(connection: Connection, schema: str) -> bool:
     """Whether the tables have been made. Raises psycopg.Error."""
     return connection.execute(_HAS_STORE, (schema,)).fetchone() is not None
+
+
+@contextmanager
+def bounded(connection: Connection, options: PostgresOptions) -> Iterator[None]:
+    """Cut the connection if the block takes longer than a statement may: a server that is suspended does
+    not end one, and libpq waits without limit."""
+    timer = threading.Timer(options.timeout_ms / 1000 + MARGIN_S, _cut, (connection,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cut(connection: Connection) -> None:
+    with (
+        contextlib.suppress(psycopg.Error, OSError),
+        socket.socket(fileno=os.dup(connection.fileno())) as wire,
+    ):
+        wire.shutdown(socket.SHUT_RDWR)
 
 
 def explained(options: PostgresOptions, error: BaseException) -> str:

@@ -26,7 +26,7 @@ from gateway.domain.history import PastUse
 from gateway.domain.stores import ChargeSum, EventStore, RowFilter, StoreMissing
 from gateway.exporter.sinks import postgres_queries as sql
 from gateway.exporter.sinks.options import PostgresOptions
-from gateway.exporter.sinks.postgres_pool import Connection, PostgresPool, explained
+from gateway.exporter.sinks.postgres_pool import Connection, PostgresPool, bounded, explained
 from gateway.exporter.sinks.postgres_url import shown
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 
@@ -191,8 +191,9 @@ class PostgresStore:
     ) -> list[tuple[Any, ...]]:
         assert self._connection is not None, "the store is closed"
         try:
-            cursor = self._connection.execute(question.encode(), asked)
-            return cursor.fetchall() if cursor.description else []
+            with bounded(self._connection, self._pool.options):
+                cursor = self._connection.execute(question.encode(), asked)
+                return cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
             raise StoreMissing(explained(self._pool.options, error)) from error
 

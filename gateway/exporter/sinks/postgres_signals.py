@@ -13,7 +13,13 @@ import psycopg
 
 from gateway.exporter.signal_schedule import Attempted, DueSignal, ScheduleUnavailable, Waiting
 from gateway.exporter.sinks.options import PostgresOptions
-from gateway.exporter.sinks.postgres_pool import Connection, connect, explained, has_store
+from gateway.exporter.sinks.postgres_pool import (
+    Connection,
+    bounded,
+    connect,
+    explained,
+    has_store,
+)
 
 _SESSION: Final = b"""
     SET idle_in_transaction_session_timeout = 0; SET tcp_keepalives_idle = 10;
@@ -99,7 +105,8 @@ class PostgresSchedule:
             if self._connection is None:
                 self._connection = connect(self._options, read_only=False)
                 self._connection.execute(_SESSION)
-            yield self._connection
+            with bounded(self._connection, self._options):
+                yield self._connection
         except (psycopg.Error, OSError) as error:
             self.close()
             raise ScheduleUnavailable(explained(self._options, error)) from error
