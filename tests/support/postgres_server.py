@@ -67,6 +67,7 @@ class PostgresServer:
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
             "unix_socket_directories": str(self.folder),
+            "fsync": "off",  # processes die in the tests, machines do not
             **self.settings,
         }
         command = [str(self.programs / "postgres"), "-D", str(self.folder / "data")]
@@ -129,10 +130,9 @@ def running_postgres(programs: Path, **settings: str) -> Iterator[PostgresServer
         server.execute(f"CREATE ROLE gate LOGIN PASSWORD '{PASSWORD}'", "postgres")
         server.execute("CREATE DATABASE gate OWNER gate", "postgres")
         yield server
-        server.stop()
     finally:
         if server.process is not None and server.process.poll() is None:
-            server.process.kill()
+            server.stop(signal.SIGQUIT)  # nothing is worth a last checkpoint
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -147,6 +147,8 @@ def _cut(connection: Connection) -> None:
 def explained(options: PostgresOptions, error: BaseException) -> str:
     """What failed, for people, without secrets."""
     said = " ".join(str(error).split())
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InsufficientPrivilege):
+        said += "; the role needs USAGE on the schema and SELECT on its tables"
     return f"the store at {shown(options.url, options.schema)} cannot be used: {said}"
 
 

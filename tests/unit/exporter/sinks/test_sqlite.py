@@ -24,6 +24,7 @@ from tests.unit.exporter.sinks.contract import (
     make_row,
 )
 from tests.unit.exporter.sinks.reading import ReaderContract
+from tests.unit.exporter.sinks.viewing import Query, ViewContract
 
 
 @pytest.fixture
@@ -52,6 +53,16 @@ class TestReader(ReaderContract):
     @pytest.fixture
     def access(self, path: Path) -> SqliteAccess:
         return sqlite_access(path)
+
+
+class TestViews(ViewContract):
+    @pytest.fixture
+    def query(self, path: Path) -> Query:
+        def ask(statement: str) -> list[tuple[Any, ...]]:
+            with sqlite3.connect(path) as connection:
+                return connection.execute(statement).fetchall()
+
+        return ask
 
 
 async def test_an_event_comes_back_as_it_went_in(sink: SqliteSink, path: Path) -> None:
