@@ -70,6 +70,15 @@ def test_not_ready_while_the_ledger_cannot_be_reached(start_gate: Start) -> None
     until(lambda: gate.admin("/readyz")[0] == 200, "readyz says yes again")
 
 
+def test_ready_with_a_notice_while_the_store_cannot_be_read(start_gate: Start) -> None:
+    gate = start_gate().wait_ready()
+    (gate.folder / "store_down").touch()
+    until(lambda: "store_unreadable" in gate.admin("/readyz")[1], "readyz says it")
+    assert gate.admin("/readyz")[0] == 200
+    (gate.folder / "store_down").unlink()
+    until(lambda: "store_unreadable" not in gate.admin("/readyz")[1], "readyz says no more")
+
+
 @pytest.mark.parametrize("by", ["signal", "file"])
 def test_reload_changes_all_workers_and_drops_no_request(start_gate: Start, by: str) -> None:
     gate = start_gate(workers=2).wait_ready()

@@ -25,6 +25,7 @@ for _group in (
     "prices",
     "prices_plan",
     "check",
+    "events",
 ):
     importlib.import_module(f"gateway.cli.{_group}")  # the import is what registers its commands
 
