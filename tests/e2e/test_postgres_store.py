@@ -11,9 +11,9 @@ from gateway.app.ledger_server import RemoteServer, Where
 from gateway.app.stores import store_access
 from gateway.domain.money import format_amount
 from gateway.exporter.sinks.options import PostgresOptions
+from loadtest.sinks.postgres_server import PostgresServer
 from tests.support.delivering import delivered, exporting
 from tests.support.gate import SHARDS, Serve
-from tests.support.postgres_server import PostgresServer
 from tests.support.until import until
 from tests.unit.cli.desk import Desk
 

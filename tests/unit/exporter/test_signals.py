@@ -20,7 +20,7 @@ from gateway.exporter.signals import Courier, Webhook
 from gateway.exporter.signing import sign
 from gateway.exporter.sinks.options import SinkOptions, SqliteOptions
 from gateway.exporter.sinks.registry import build_access, build_schedule, build_store
-from tests.support.postgres_server import PostgresServer
+from loadtest.sinks.postgres_server import PostgresServer
 from tests.unit.exporter.sinks.contract import batch_of
 
 KEY = b"the-secret-of-this-test"

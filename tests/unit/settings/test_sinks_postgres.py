@@ -12,7 +12,7 @@ SINK = SECTION % "{url: '%s'}"
 def test_a_postgres_store_has_defaults_and_settings(load: Load) -> None:
     url = "postgresql://gate:pw@db.internal:5432/creditgate?sslmode=verify-full"
     assert load(SINK % "${URL}", URL=url).required_store() == PostgresOptions(url)
-    more = "{url: ${URL}, schema: Usage_1, connect_timeout_ms: 500, timeout_ms: 600}"
+    more = "{url: '${URL}', schema: Usage_1, connect_timeout_ms: 500, timeout_ms: 600}"
     settings = load(SECTION % more, URL=url)
     assert settings.required_store() == PostgresOptions(url, "Usage_1", 500, 600)
     assert "pw@" not in repr(settings.export) + repr(settings.required_store())

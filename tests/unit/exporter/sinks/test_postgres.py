@@ -20,7 +20,7 @@ from gateway.exporter.sinks.options import PostgresOptions
 from gateway.exporter.sinks.postgres import PostgresSink
 from gateway.exporter.sinks.postgres_reader import PostgresAccess
 from gateway.exporter.sinks.postgres_schema import MIGRATIONS
-from tests.support.postgres_server import (
+from loadtest.sinks.postgres_server import (
     DEBIAN,
     ESCAPED,
     PASSWORD,
