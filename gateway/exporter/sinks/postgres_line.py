@@ -39,10 +39,8 @@ class Line:
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator["Connection[Record]"]:
-        """Give the connection to the block. Any error but one of `NOT_STORABLE` closes it, because
-        nothing is known of its state.
-
-        Raises SinkUnavailable for every error of the driver.
+        """Give the connection to the block. An error that leaves the block closes it, because nothing is
+        known of its state. Raises SinkUnavailable for every error of the driver.
         """
         async with self._lock:
             try:
@@ -95,7 +93,7 @@ class Line:
         return connection
 
     def _explained(self, error: BaseException) -> str:
-        said = str(error) or type(error).__name__
+        said = " ".join(str(error).split()) or type(error).__name__
         match error:
             case asyncpg.InvalidAuthorizationSpecificationError():
                 why = f"the credentials were refused: {said}"
