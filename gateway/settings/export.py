@@ -23,7 +23,9 @@ class SinkSection(Section):
     sqlite: SqliteSection | None = field(
         "A database file on this machine.", {"path": "events.db"}, None
     )
-    postgres: PostgresSection | None = field("A Postgres database.", {"url": "${EVENTS_URL}"}, None)
+    postgres: PostgresSection | None = field(
+        "A Postgres database.", {"url": "postgresql://gate@db.internal/creditgate"}, None
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> "SinkSection":

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr, WithJsonSchema
+from pydantic import BeforeValidator, SecretStr, WithJsonSchema, field_validator
 
 from gateway.exporter.sinks.options import PostgresOptions
 from gateway.settings.problems import Wrong
@@ -61,10 +61,10 @@ def _schema(value: Any) -> str:
 class PostgresSection(Section):
     """A Postgres database, version 13 or newer: a required store that several gates may share."""
 
-    url: Annotated[Secret, AfterValidator(_postgres_url)] = field(
+    url: Secret = field(
         "`postgresql://` URL as libpq reads it, unix sockets (`?host=/run/postgresql`) and TLS (`?sslmode=`)"
         " included.",
-        "${EVENTS_URL}",
+        "postgresql://gate:PASSWORD@db.internal/creditgate?sslmode=verify-full",
     )
     schema_name: Annotated[
         str,
@@ -78,6 +78,11 @@ class PostgresSection(Section):
     )
     connect_timeout_ms: Milliseconds = field("For opening a connection.", 10_000, 10_000)
     timeout_ms: Milliseconds = field("For one statement.", 30_000, 30_000)
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_postgres_url(cls, url: SecretStr) -> SecretStr:
+        return _postgres_url(url)
 
     def compiled(self, _data_dir: Path) -> PostgresOptions:
         """Convert to the exporter's form."""

@@ -1,7 +1,7 @@
 """Read the store in Postgres while exporters write it: neither waits for the other.
 
 Each question is one statement, or one transaction on one snapshot, so that its answer belongs to one moment.
-Answers of any length come in pages over a connection of their own.
+Answers of any length come in pages over a separate connection.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

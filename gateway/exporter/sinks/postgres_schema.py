@@ -115,7 +115,8 @@ MIGRATIONS: Final = (
     CREATE UNIQUE INDEX events_by_id ON events (event_id text_pattern_ops);
     CREATE INDEX events_by_request ON events (request_id) WHERE request_id IS NOT NULL;
     CREATE INDEX events_by_customer ON events (customer_id, occurred_at_ms, position);
-    CREATE INDEX events_by_time ON events USING brin (occurred_at_ms, ({_HOUR}), ({_DAY}));
+    CREATE INDEX events_by_time ON events USING brin (occurred_at_ms, ({_HOUR}), ({_DAY}))
+        WITH (pages_per_range = 32, autosummarize = on);
     CREATE TABLE cursors (
         shard integer PRIMARY KEY,
         epoch bigint NOT NULL,
