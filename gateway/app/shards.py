@@ -6,7 +6,7 @@ finding goes into the shard's own record (`freeze`), from where nothing but a re
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -24,6 +24,7 @@ from gateway.ledger.shards import Shards
 log = structlog.get_logger("ledger")
 
 LOOK_EVERY_S: Final = 1.0
+STORE_ANSWERS_WITHIN_S: Final = 2.0
 HINT: Final = "`creditgate ledger status` says what is lost, `creditgate ledger reopen` repairs it"
 
 
@@ -45,6 +46,7 @@ class ShardWatch:
         self._store = store
         self._speaks = speaks
         self._wake = asyncio.Event()
+        self._asking: asyncio.Task[Mapping[int, Place]] | None = None
         ledger.watermark.on_went_back = lambda _: self._wake.set()
 
     async def look(self) -> frozenset[int]:
@@ -54,11 +56,8 @@ class ShardWatch:
         """
         seen = self._ledger.watermark
         # First the store, then the ledger: so the store cannot be ahead of a ledger that has lost nothing.
-        try:
-            cursors = await asyncio.to_thread(self._store.cursors)
-            seen.note_stored(cursors)
-        except StoreMissing as error:
-            raise LedgerUnavailable(str(error), code=STORE) from error
+        cursors = await self._stored()
+        seen.note_stored(cursors)
         known = [seen.place(shard) for shard in range(self._outbox.shard_count)]
         closed = set()
         self.store_has_all = all(cursors.get(s, START) >= acked for s, acked in self._acked.items())
@@ -71,6 +70,20 @@ class ShardWatch:
                 closed.add(shard)
         self._take(frozenset(closed))
         return self.closed
+
+    async def _stored(self) -> Mapping[int, Place]:
+        """What the store has. An answer that takes too long is left to a later look, which does not ask
+        again before it has come."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(asyncio.to_thread(self._store.cursors))
+        asking = self._asking
+        if not (await asyncio.wait({asking}, timeout=STORE_ANSWERS_WITHIN_S))[0]:
+            raise LedgerUnavailable("the store does not answer", code=STORE)
+        self._asking = None
+        try:
+            return await asking
+        except StoreMissing as error:
+            raise LedgerUnavailable(str(error), code=STORE) from error
 
     async def run(self) -> None:
         """Look again and again, and at once when a script finds that a shard has gone back."""

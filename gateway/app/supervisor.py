@@ -29,6 +29,7 @@ from gateway.app.sockets import address_of, bind
 from gateway.app.tasks import end_tasks
 from gateway.app.watch import changes
 from gateway.app.watching import LedgerWatch, NoticeWatch
+from gateway.ledger.client.fitness import STORE_UNREADABLE
 from gateway.telemetry.logs import failure, log_loop_failures
 from gateway.telemetry.metrics import Snapshot, sum_snapshots
 from gateway.telemetry.names import SupervisorMetrics
@@ -119,12 +120,13 @@ class Supervisor:
         listening = [r.name for r in self._parts.roles if r.listens]
         if not any(s.child for name in listening for s in self._slots.get(name, [])):
             why.append("no_worker")
-        state = self._ledger.state
-        if state.problem is not None:
+        state, notices = self._ledger.state, set(self._notices.present)
+        if state.problem == STORE_UNREADABLE:  # a running gate continues; events wait in the ledger
+            notices.add(state.problem)
+        elif state.problem is not None:
             why.append(state.problem)
         frozen = tuple(f"shard_{shard}_frozen" for shard in state.frozen)
-        notices = tuple(sorted(self._notices.present))
-        return Readiness(not why, tuple(why), degraded=frozen, notices=notices)
+        return Readiness(not why, tuple(why), degraded=frozen, notices=tuple(sorted(notices)))
 
     # -- start -------------------------------------------------------------------------
 

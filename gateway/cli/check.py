@@ -64,7 +64,8 @@ def check(
             document["ok"] = document["ok"] and not any(opened.values())
         typer.echo(json.dumps(document))
     else:
-        _print_summary(file, settings)
+        with explained():
+            _print_summary(file, settings)
         if answer is not None:
             answer.show()
         _print_sinks(opened)
@@ -121,13 +122,14 @@ def _print_problems(problems: list[Problem]) -> None:
 
 def _print_summary(file: Path, settings: Settings) -> None:
     console = Console(highlight=False)
+    store = store_access(settings).shown
     counts = ", ".join(f"{what} {number}" for what, number in _counts(settings).items())
     console.print(Text(f"{file} is valid: {counts}.", "green"), soft_wrap=True)
     listen, admin = settings.listen, settings.admin
     console.print(
         f"Listens on {listen.host}:{listen.port} (workers: {listen.workers}), "
         f"admin on {admin.host}:{admin.port}; ledger {settings.redis.shown_url}, "
-        f"events in {store_access(settings).shown}; policy {settings.policy.preset or 'balanced'}.",
+        f"events in {store}; policy {settings.policy.preset or 'balanced'}.",
         soft_wrap=True,
     )
     for note in notes_of(settings):

@@ -15,7 +15,7 @@ from gateway.cli.output import AsJson, err, moment, out, plain, print_json, prog
 from gateway.cli.periods import Since, Until, period_ms
 from gateway.domain.delivery import StoredEvent
 from gateway.domain.money import format_amount
-from gateway.domain.stores import RowFilter
+from gateway.domain.stores import RowFilter, StoreAccess
 from gateway.operations.documents import event_document, usage_text
 from gateway.operations.event_files import EventFormat, write_events
 from gateway.operations.events import show_event
@@ -38,20 +38,17 @@ def tail(
 ) -> None:
     """Show the latest events, oldest first; with --json one document a line."""
     settings = read_settings(config)
-    access = store_access(settings)
-    store = access.open_or_empty()
-    latest = store.latest(count, customer_id=customer)
     try:
-        _show(latest, as_json, header=True)
-        while follow:
-            time.sleep(POLL_S)
-            if not latest:  # there may be a store by now
-                store.close()
-                store = access.open_or_empty()
-            after = latest[-1].position if latest else 0
-            arrived = store.latest(10_000, customer_id=customer, after=after)
-            _show(arrived, as_json, header=not latest)
-            latest = arrived or latest
+        with explained():
+            access = store_access(settings)
+            latest = _latest(access, count, customer, 0)
+            _show(latest, as_json, header=True)
+            while follow:
+                time.sleep(POLL_S)
+                after = latest[-1].position if latest else 0
+                arrived = _latest(access, 10_000, customer, after)
+                _show(arrived, as_json, header=not latest)
+                latest = arrived or latest
     except KeyboardInterrupt:
         if not follow:
             raise
@@ -107,6 +104,11 @@ def export(
     else:
         said = f"{done.rows:,} events in {output}, {charged} credits charged"
         out.print(plain(said), soft_wrap=True)
+
+
+def _latest(access: StoreAccess, count: int, customer: str | None, after: int) -> list[StoredEvent]:
+    with access.open_or_empty() as store:
+        return store.latest(count, customer_id=customer, after=after)
 
 
 def _show(found: list[StoredEvent], as_json: bool, *, header: bool) -> None:

@@ -26,7 +26,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List the latest signals and their deliveries. `signals resend` retries dead ones."""
-    with store_access(read_settings(config)).open_or_empty() as store:
+    with explained(), store_access(read_settings(config)).open_or_empty() as store:
         found = [signal_document(signal) for signal in list_signals(store, last, state, customer)]
     if as_json:
         print_json(found)
@@ -57,7 +57,10 @@ def resend(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Send a delivered or dead signal again, under the same id."""
-    queue = signal_schedule(read_settings(config))
     with explained():
-        resend_signal(queue, signal_id)
+        queue = signal_schedule(read_settings(config))
+        try:
+            resend_signal(queue, signal_id)
+        finally:
+            queue.close()
     out.print(plain("Queued for delivery.", "bold green"))

@@ -23,6 +23,10 @@ class SinkInUse(SinkUnavailable):
     """Another exporter writes to it, and it takes one at a time."""
 
 
+class StoreTooNew(Exception):
+    """The store was written by a newer release; upgrade this one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What is delivered at once.

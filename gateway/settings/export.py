@@ -13,6 +13,7 @@ from gateway.settings.scalars import Id, Milliseconds, Section, Whole, field
 from gateway.settings.sinks import SqliteSection
 from gateway.settings.sinks_http import HttpSection
 from gateway.settings.sinks_parquet import ParquetSection
+from gateway.settings.sinks_postgres import PostgresSection
 from gateway.settings.sinks_stripe import StripeSection
 
 EMBEDDED: Final = "events"
@@ -33,6 +34,9 @@ class SinkSection(Section):
     )
     stripe: StripeSection | None = field(
         "Meter events.", {"key": "${STRIPE_KEY}", "meters": {"input": "llm_input_tokens"}}, None
+    )
+    postgres: PostgresSection | None = field(
+        "A Postgres database.", {"url": "postgresql://gate@db.internal/creditgate"}, None
     )
 
     @model_validator(mode="after")

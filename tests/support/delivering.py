@@ -1,14 +1,14 @@
 """Runs the exporter with a gate, as the supervisor does, and waits for what it delivers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from gateway.app.exporting import ExportService, build_exporter
 from gateway.app.roles import Resources
+from gateway.app.stores import store_access
 from gateway.domain.delivery import Place
 from gateway.settings import Settings
 from tests.support.gate import Gate
-from tests.support.stores import cursors_at, events_path
 from tests.support.until import until
 
 
@@ -26,8 +26,8 @@ async def exporting(gate: Gate, settings: Settings | None = None) -> AsyncIterat
         await service.drain(5.0)
 
 
-def stored(gate: Gate) -> dict[int, Place]:
-    return cursors_at(events_path(gate.settings))
+def stored(gate: Gate) -> Mapping[int, Place]:
+    return store_access(gate.settings).cursors()
 
 
 async def delivered(gate: Gate) -> None:

@@ -1,7 +1,7 @@
 """What the sinks are configured with, as values. No driver is imported here: a sink that is not configured
 needs none."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.exporter.sinks.options_http import HttpOptions
@@ -16,4 +16,15 @@ class SqliteOptions:
     path: Path
 
 
-SinkOptions = SqliteOptions | ParquetOptions | HttpOptions | StripeOptions
+@dataclass(frozen=True, slots=True)
+class PostgresOptions:
+    """url: `postgresql://…`, with the password in it; schema: of the tables; connect_timeout_ms: for one
+    connection; timeout_ms: for one statement"""
+
+    url: str = field(repr=False)
+    schema: str = "creditgate"
+    connect_timeout_ms: int = 10_000
+    timeout_ms: int = 30_000
+
+
+SinkOptions = SqliteOptions | PostgresOptions | ParquetOptions | HttpOptions | StripeOptions

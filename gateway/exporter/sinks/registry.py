@@ -10,7 +10,7 @@ from typing import Any, Final
 from gateway.domain.stores import StoreAccess
 from gateway.exporter.signal_schedule import SignalSchedule
 from gateway.exporter.sink import Sink, Store
-from gateway.exporter.sinks.options import SinkOptions, SqliteOptions
+from gateway.exporter.sinks.options import PostgresOptions, SinkOptions, SqliteOptions
 from gateway.exporter.sinks.options_http import HttpOptions
 from gateway.exporter.sinks.options_parquet import ParquetOptions
 from gateway.exporter.sinks.options_stripe import StripeOptions
@@ -20,21 +20,27 @@ _SINKS: Final[Mapping[type[SinkOptions], str]] = {
     ParquetOptions: "parquet:ParquetSink",
     HttpOptions: "http:HttpSink",
     StripeOptions: "stripe:StripeSink",
+    PostgresOptions: "postgres:PostgresSink",
 }
 """Options → module and class of the sink."""
 
 _READERS: Final[Mapping[type[SinkOptions], str]] = {
     SqliteOptions: "sqlite_reader:SqliteAccess",
+    PostgresOptions: "postgres_reader:PostgresAccess",
 }
 """Options of the stores → module and class of the access: what may be `export.required`."""
 
 _SCHEDULES: Final[Mapping[type[SinkOptions], str]] = {
     SqliteOptions: "sqlite_signals:SqliteSchedule",
+    PostgresOptions: "postgres_signals:PostgresSchedule",
 }
 """Options of the stores that can send webhooks → module and class of the schedule."""
 
 _EXTRAS: Final[Mapping[str, str]] = {
     "parquet": "parquet",
+    "postgres": "postgres",
+    "postgres_reader": "postgres",
+    "postgres_signals": "postgres",
 }
 """Module of a sink → the extra that installs its driver."""
 

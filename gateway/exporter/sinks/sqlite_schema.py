@@ -10,10 +10,32 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from gateway.domain.event_rows import COLUMNS, EventRow
+from gateway.exporter.sink import StoreTooNew
 
 
-class StoreTooNew(Exception):
-    """The store was written by a newer release; upgrade this one."""
+def _usage_view(period: str, form: str) -> str:
+    """What was used and charged in each hour or day, UTC. An expiry whose request settled late counts with
+    what that one used."""
+    counted = {
+        name: f"json_extract(quantities, '$.{name}')"
+        for name in ("input", "cache_read", "cache_write", "cache_write_1h", "output", "reasoning")
+    }
+    units = {name: f"coalesce({value}, 0)" for name, value in counted.items()}
+    units["cache_write"] += " + " + units.pop("cache_write_1h")
+    sums = ", ".join(f"sum({value}) AS {name}" for name, value in units.items())
+    return f"""
+    CREATE VIEW usage_by_{period} AS
+        SELECT strftime('{form}', occurred_at_ms / 1000, 'unixepoch') AS {period},
+            customer_id, project_id, key_id, model, count(*) FILTER (WHERE kind <> 'settle_late') AS requests,
+            sum(amount_nano) AS charged_nano, sum(cost_nano) AS cost_nano,
+            sum(amount_nano - cost_nano) AS margin_nano, {sums}
+        FROM (
+            SELECT *, CASE WHEN kind = 'expire' AND EXISTS (SELECT 1 FROM events AS late
+                WHERE late.event_id = rtrim(event_rows.event_id, 'expired') || 'settled_late')
+                THEN '{{}}' ELSE usage END AS quantities
+            FROM event_rows WHERE kind IN ('settle', 'expire', 'settle_late')
+        ) GROUP BY 1, 2, 3, 4, 5
+    """  # noqa: S608 - names
 
 
 MIGRATIONS: Final = (
@@ -121,6 +143,7 @@ MIGRATIONS: Final = (
     CREATE TABLE refusal_cursor (entry TEXT NOT NULL);
     INSERT INTO refusal_cursor VALUES ('0-0');
     """,
+    _usage_view("hour", "%Y-%m-%dT%H:00:00Z") + ";" + _usage_view("day", "%Y-%m-%d"),
 )
 
 

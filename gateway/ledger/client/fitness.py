@@ -29,6 +29,7 @@ TroubleWord = Literal[
 STORE: Final = "STORE"
 """`LedgerUnavailable.code` where the store cannot say what the ledger should have."""
 UNREACHABLE: Final[TroubleWord] = "ledger_unreachable"
+STORE_UNREADABLE: Final[TroubleWord] = "store_unreadable"
 _BY_CODE: Final[Mapping[str, TroubleWord]] = {
     "READONLY": "ledger_is_replica",
     "MASTERDOWN": "ledger_is_replica",
@@ -38,7 +39,7 @@ _BY_CODE: Final[Mapping[str, TroubleWord]] = {
     "NOPERM": "ledger_not_permitted",
     "NOAUTH": "ledger_not_permitted",
     "WRONGPASS": "ledger_not_permitted",
-    STORE: "store_unreadable",
+    STORE: STORE_UNREADABLE,
 }
 
 

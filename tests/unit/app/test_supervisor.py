@@ -67,6 +67,15 @@ def test_not_ready_while_the_ledger_cannot_be_reached(gate: Gate) -> None:
     until(lambda: gate.admin("/readyz")[0] == 200, "readyz says yes again")
 
 
+def test_ready_with_a_notice_while_the_store_cannot_be_read(start_gate: Start) -> None:
+    gate = start_gate().wait_ready()
+    (gate.folder / "store_down").touch()
+    until(lambda: "store_unreadable" in gate.admin("/readyz")[1], "readyz says it")
+    assert gate.admin("/readyz")[0] == 200
+    (gate.folder / "store_down").unlink()
+    until(lambda: "store_unreadable" not in gate.admin("/readyz")[1], "readyz says no more")
+
+
 @pytest.mark.parametrize("by", ["signal", "file"])
 def test_reload_changes_all_workers_and_drops_no_request(gate: Gate, by: str) -> None:
     running = [gate.open(b"slow 1\n") for _ in range(8)]

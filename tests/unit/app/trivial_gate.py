@@ -20,10 +20,11 @@ from gateway.telemetry.logs import configure_logs
 
 
 class FileLedger:
-    """Reachable while FOLDER/ledger_down does not exist."""
+    """Reachable while FOLDER/ledger_down does not exist; its store, while FOLDER/store_down does not."""
 
     def __init__(self, folder: Path) -> None:
         self._down = folder / "ledger_down"
+        self._store_down = folder / "store_down"
         self._log = folder / "ledger.log"
 
     async def start(self) -> str:
@@ -31,6 +32,8 @@ class FileLedger:
         return "trivial://"
 
     async def look(self) -> LedgerState:
+        if self._store_down.exists():
+            return LedgerState("store_unreadable")
         return LedgerState("ledger_unreachable") if self._down.exists() else LedgerState()
 
     async def revive(self) -> bool:

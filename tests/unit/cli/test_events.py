@@ -118,6 +118,17 @@ async def test_tail_before_anything_was_exported_is_empty(bank: Bank, config: Pa
     assert await run(config, "events", "tail") == (0, "", "")
 
 
+async def test_a_store_that_cannot_be_read_ends_the_command_with_one_line(
+    bank: Bank, config: Path
+) -> None:
+    store = config.parent / "data/events.db"
+    store.mkdir(parents=True)
+    for words in (("events", "tail"), ("events", "show", "r1:settled"), ("signals", "list")):
+        code, out, err = await run(config, *words)
+        assert (code, out, err.count("\n")) == (1, "", 1), err
+        assert f"there is no store at {store}" in err
+
+
 async def test_tail_follows_what_arrives(bank: Bank, config: Path) -> None:
     await bank.open("acme")
     await export(bank, config)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.exporter.sinks.options import SqliteOptions
 from tests.unit.exporter.test_signals import EMPTY, LOW, Receiver, Shop, receiver, until
 
 from .desk import Desk
@@ -25,7 +26,7 @@ def desk(tmp_path: Path) -> Desk:
 
 @pytest.fixture
 async def shop(tmp_path: Path, receiver: Receiver) -> AsyncIterator[Shop]:
-    made = Shop(tmp_path / "events.db", receiver)
+    made = Shop(SqliteOptions(tmp_path / "events.db"), receiver)
     await made.sink.open()
     yield made
     await made.sink.close()

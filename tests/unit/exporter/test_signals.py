@@ -18,8 +18,9 @@ from gateway.domain.events import Event
 from gateway.domain.signals import Signal
 from gateway.exporter.signals import Courier, Webhook
 from gateway.exporter.signing import sign
-from gateway.exporter.sinks.sqlite_reader import SqliteStore
-from tests.support.stores import sqlite_schedule, sqlite_sink
+from gateway.exporter.sinks.options import SinkOptions, SqliteOptions
+from gateway.exporter.sinks.registry import build_access, build_schedule, build_store
+from loadtest.sinks.postgres_server import PostgresServer
 from tests.unit.exporter.sinks.contract import batch_of
 
 KEY = b"the-secret-of-this-test"
@@ -76,9 +77,9 @@ async def receiver() -> AsyncIterator[Receiver]:
 class Shop:
     """A store that signals are written to, and a courier."""
 
-    def __init__(self, path: Path, receiver: Receiver) -> None:
-        self.path = path
-        self.sink = sqlite_sink(path)
+    def __init__(self, options: SinkOptions, receiver: Receiver) -> None:
+        self.options = options
+        self.sink = build_store(options)
         self.receiver = receiver
         self.seq = 0
         self.late_ms = 0
@@ -108,7 +109,7 @@ class Shop:
     async def courier(self, **options: Any) -> AsyncIterator[Courier]:
         quick: dict[str, Any] = {"backoff_ms": 1, "backoff_max_ms": 4, "poll_ms": 5} | options
         made = Courier(
-            sqlite_schedule(self.path),
+            build_schedule(self.options),
             Webhook(self.receiver.url, (KEY,), **quick),
             clock_ms=lambda: int(time.time() * 1000) + self.late_ms,
         )
@@ -120,16 +121,25 @@ class Shop:
             await task
 
     def states(self) -> list[tuple[str, str, int]]:
-        with SqliteStore.at(self.path) as store:
+        with build_access(self.options).open() as store:
             return [(s.signal_id, s.state, s.attempts) for s in store.signals()]
 
     def count(self, state: str) -> int:
         return sum(found == state for _, found, _ in self.states())
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def options(request: pytest.FixtureRequest, tmp_path: Path) -> SinkOptions:
+    """A store of each kind that keeps a schedule, not there yet."""
+    if request.param == "sqlite":
+        return SqliteOptions(tmp_path / "deep" / "events.db")
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.fresh()
+
+
 @pytest.fixture
-async def shop(tmp_path: Path, receiver: Receiver) -> AsyncIterator[Shop]:
-    made = Shop(tmp_path / "events.db", receiver)
+async def shop(options: SinkOptions, receiver: Receiver) -> AsyncIterator[Shop]:
+    made = Shop(options, receiver)
     await made.sink.open()
     yield made
     await made.sink.close()
@@ -229,13 +239,13 @@ async def test_what_waits_too_long_is_dead_and_can_be_sent_again(shop: Shop) -> 
     async with shop.courier() as courier:
         await until(lambda: courier.tally.signals_failed > 0)
         shop.late_ms = 4 * 86_400_000
-        await until(lambda: shop.count("dead") == 1)
-        assert courier.tally.signals_dead == 1
-    with SqliteStore.at(shop.path) as store:
+        await until(lambda: courier.tally.signals_dead == 1)
+        assert shop.count("dead") == 1
+    with build_access(shop.options).open() as store:
         assert [signal.reason for signal in store.signals(state="dead")] == ["answered 500"]
     shop.late_ms = 0
     shop.receiver.by_customer.clear()
-    schedule = sqlite_schedule(shop.path)
+    schedule = build_schedule(shop.options)
     now_ms = time.time_ns() // 1_000_000
     assert schedule.resend(LOW.id(event.event_id), now_ms)
     assert not schedule.resend("sig_unknown", now_ms)
@@ -255,7 +265,7 @@ async def test_a_courier_that_dies_before_it_notes_the_delivery_sends_again(shop
     await shop.write(LOW)
     shop.receiver.answers = [0.2]
     task = asyncio.create_task(
-        Courier(sqlite_schedule(shop.path), Webhook(shop.receiver.url, (KEY,), poll_ms=5)).run()
+        Courier(build_schedule(shop.options), Webhook(shop.receiver.url, (KEY,), poll_ms=5)).run()
     )
     await until(lambda: len(shop.receiver.requests) == 1)
     task.cancel()
@@ -268,15 +278,52 @@ async def test_a_courier_that_dies_before_it_notes_the_delivery_sends_again(shop
 
 
 async def test_the_courier_waits_for_a_store_that_is_not_there_yet(
-    tmp_path: Path, receiver: Receiver
+    options: SinkOptions, receiver: Receiver
 ) -> None:
-    shop = Shop(tmp_path / "later" / "events.db", receiver)
+    shop = Shop(options, receiver)
     async with shop.courier():
         await asyncio.sleep(0.02)
         await shop.sink.open()
         await shop.write(LOW)
         await until(lambda: len(receiver.requests) == 1)
         await until(lambda: shop.count("delivered") == 1)
+    await shop.sink.close()
+
+
+async def test_of_two_couriers_each_attempt_is_made_by_one(
+    postgres_server: PostgresServer, receiver: Receiver
+) -> None:
+    shop = Shop(postgres_server.fresh(), receiver)
+    await shop.sink.open()
+    for number in range(20):
+        await shop.write(LOW, EMPTY, customer_id=f"c{number}")
+    receiver.answers = [0.01] * 40
+    async with shop.courier() as one, shop.courier() as other:
+        await until(lambda: shop.count("delivered") == 40)
+    assert sorted(receiver.ids) == sorted(signal_id for signal_id, _, _ in shop.states())
+    delivered = one.tally.signals_delivered, other.tally.signals_delivered
+    assert sum(delivered) == 40
+    assert min(delivered) > 0
+    for number in range(20):
+        mine = [said["type"] for said in receiver.events() if said["subject"] == f"c{number}"]
+        assert mine == ["creditgate.low_balance", "creditgate.exhausted"]
+    await shop.sink.close()
+
+
+async def test_what_a_dead_courier_was_attempting_is_attempted_by_another(
+    postgres_server: PostgresServer, receiver: Receiver
+) -> None:
+    shop = Shop(postgres_server.fresh(), receiver)
+    await shop.sink.open()
+    await shop.write(LOW)
+    dying, living = build_schedule(shop.options), build_schedule(shop.options)
+    now_ms = time.time_ns() // 1_000_000
+    assert len(dying.find_due(now_ms, 0, 8).due) == 1
+    passed_over = living.find_due(now_ms, 0, 8)
+    assert (list(passed_over.due), passed_over.count) == ([], 1)
+    dying.close()
+    assert len(living.find_due(now_ms, 0, 8).due) == 1
+    living.close()
     await shop.sink.close()
 
 

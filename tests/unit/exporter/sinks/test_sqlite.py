@@ -13,7 +13,7 @@ from gateway.domain.history import PastUse
 from gateway.domain.stores import StoreAccess
 from gateway.exporter.sink import Batch, SinkUnavailable
 from gateway.exporter.sinks.sqlite import SqliteSink
-from gateway.exporter.sinks.sqlite_reader import SqliteStore
+from gateway.exporter.sinks.sqlite_reader import SqliteAccess, SqliteStore
 from gateway.exporter.sinks.sqlite_schema import MIGRATIONS
 from tests.support.stores import sqlite_access, sqlite_sink
 from tests.unit.exporter.sinks.contract import (
@@ -24,7 +24,9 @@ from tests.unit.exporter.sinks.contract import (
     make_event,
     make_row,
 )
+from tests.unit.exporter.sinks.reading import ReaderContract
 from tests.unit.exporter.sinks.refusals import RefusalContract
+from tests.unit.exporter.sinks.viewing import Query, ViewContract
 
 
 @pytest.fixture
@@ -64,6 +66,22 @@ async def test_a_store_that_an_earlier_release_wrote_last_has_no_refusals(
         connection.execute("DROP TABLE refusals")
     with SqliteStore.at(path) as store:
         assert list(store.refusals(None, None)) == []
+
+
+class TestReader(ReaderContract):
+    @pytest.fixture
+    def access(self, path: Path) -> SqliteAccess:
+        return sqlite_access(path)
+
+
+class TestViews(ViewContract):
+    @pytest.fixture
+    def query(self, path: Path) -> Query:
+        def ask(statement: str) -> list[tuple[Any, ...]]:
+            with sqlite3.connect(path) as connection:
+                return connection.execute(statement).fetchall()
+
+        return ask
 
 
 async def test_an_event_comes_back_as_it_went_in(sink: SqliteSink, path: Path) -> None:
