@@ -318,7 +318,11 @@ class ReaderContract:
         for found in (store.sink_cursors("kafka"), await sink.sink_cursors("kafka")):
             assert found == {0: Place(1, 4), 1: Place(2, 0)}
         assert store.sink_cursors("nats") == {0: Place(1, 1)}
-        assert [found for found in store.dead_letters() if found == letter] == [letter]
+        own = store.dead_letters()
+        assert letter not in own, "it is the sink's"
+        assert store.dead_letters(sink="kafka") == [letter]
+        assert letter not in store.dead_letters_beyond(1, Place(1, -1))
+        assert store.dead_letter_counts() == {"kafka": 1, **({"": len(own)} if own else {})}
         assert store.cursors() == ENDS
 
     async def test_an_optional_sink_is_fed_from_beyond_its_places(
@@ -340,8 +344,12 @@ class ReaderContract:
         for _ in range(2):
             assert access.cursors() == ENDS
 
-    async def test_the_store_has_an_id_that_never_changes(self, sink: Store) -> None:
+    async def test_the_store_has_an_id_that_never_changes(
+        self, sink: Store, access: StoreAccess
+    ) -> None:
         await sink.open()
+        with access.open() as store:
+            assert store.store_id() == sink.store_id
         first = sink.store_id
         assert len(first) == 32
         assert int(first, 16)
