@@ -18,6 +18,10 @@ class SinkUnavailable(Exception):
     """The sink cannot accept anything now (connection, disk, lock). The pump waits and retries."""
 
 
+class StoreTooNew(Exception):
+    """The store was written by a newer release; upgrade this one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What is delivered at once.

@@ -11,6 +11,7 @@ from gateway.exporter.sinks.registry import readable
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import Id, Milliseconds, Section, Whole, field
 from gateway.settings.sinks import SqliteSection
+from gateway.settings.sinks_clickhouse import ClickHouseSection
 
 EMBEDDED: Final = "events"
 """The name of the store that is there without being configured."""
@@ -21,6 +22,9 @@ class SinkSection(Section):
 
     sqlite: SqliteSection | None = field(
         "A database file on this machine.", {"path": "events.db"}, None
+    )
+    clickhouse: ClickHouseSection | None = field(
+        "A ClickHouse database.", {"url": "http://clickhouse:8123"}, None
     )
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """What the sinks are configured with, as values. No driver is imported here: a sink that is not configured
 needs none."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -12,4 +12,15 @@ class SqliteOptions:
     path: Path
 
 
-SinkOptions = SqliteOptions
+@dataclass(frozen=True, slots=True)
+class ClickHouseOptions:
+    """url: of the HTTP interface, without credentials; timeout_ms: for one statement"""
+
+    url: str
+    database: str = "creditgate"
+    user: str = "default"
+    password: str = field(default="", repr=False)
+    timeout_ms: int = 30_000
+
+
+SinkOptions = SqliteOptions | ClickHouseOptions

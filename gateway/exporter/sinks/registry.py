@@ -10,15 +10,17 @@ from typing import Any, Final
 from gateway.domain.stores import StoreAccess
 from gateway.exporter.signal_schedule import SignalSchedule
 from gateway.exporter.sink import Sink, Store
-from gateway.exporter.sinks.options import SinkOptions, SqliteOptions
+from gateway.exporter.sinks.options import ClickHouseOptions, SinkOptions, SqliteOptions
 
 _SINKS: Final[Mapping[type[SinkOptions], str]] = {
     SqliteOptions: "sqlite:SqliteSink",
+    ClickHouseOptions: "clickhouse:ClickHouseSink",
 }
 """Options → module and class of the sink."""
 
 _READERS: Final[Mapping[type[SinkOptions], str]] = {
     SqliteOptions: "sqlite_reader:SqliteAccess",
+    ClickHouseOptions: "clickhouse_reader:ClickHouseAccess",
 }
 """Options of the stores → module and class of the access: what may be `export.required`."""
 

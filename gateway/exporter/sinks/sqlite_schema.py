@@ -10,11 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from gateway.domain.event_rows import COLUMNS, EventRow
-
-
-class StoreTooNew(Exception):
-    """The store was written by a newer release; upgrade this one."""
-
+from gateway.exporter.sink import StoreTooNew
 
 MIGRATIONS: Final = (
     """
