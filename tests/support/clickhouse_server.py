@@ -158,7 +158,7 @@ def stand_in(folder: str, port: int) -> None:
                     inserter.append(body)
                     inserter.finish()
                 return b""
-            statement, asked, _ = (given or body.decode()).partition(" FORMAT JSONEachRow")
+            statement = (given or body.decode()).removesuffix(" FORMAT JSONEachRow")
             reads = statement.lstrip().startswith("SELECT")
             if not reads:
                 with_settings = ""

@@ -234,8 +234,8 @@ def _used(server: Server, since_ms: int, until_ms: int, customer_id: str | None)
             FROM (
                 SELECT {_STEM} AS stem, kind, usage, amount_nano, {tier} AS own_tier
                 FROM events FINAL WHERE kind = 'settle_late' AND event_id = concat(stem, 'settled_late')
-                    OR kind = 'adjust'
-                    AND event_id IN (concat(stem, 'repriced'), concat(stem, 'repriced_late'))
+                    OR kind = 'adjust' AND (event_id = concat(stem, 'repriced')
+                        OR event_id = concat(stem, 'repriced_late'))
             ) GROUP BY stem
         ) AS later USING (stem)
         WHERE moment >= {since_ms} AND moment < {until_ms}
