@@ -1,6 +1,5 @@
 """ClickHouse's HTTP interface for the exporter: one statement at a time over aiohttp."""
 
-import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from gateway.exporter.sinks.clickhouse_protocol import (
     headers,
     lines,
     refused,
+    tls,
 )
 from gateway.exporter.sinks.options import ClickHouseOptions
 
@@ -31,9 +31,7 @@ class ClickHouseClient:
         self._options = options
         self._server: Server | None = None
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                keepalive_timeout=IDLE_S, ssl=ssl.create_default_context()
-            ),
+            connector=aiohttp.TCPConnector(keepalive_timeout=IDLE_S, ssl=tls(options)),
             timeout=aiohttp.ClientTimeout(total=options.timeout_ms / 1000),
             headers=headers(options),
         )
@@ -95,6 +93,8 @@ class ClickHouseClient:
                 answer = await response.read()
         except TimeoutError:
             raise Unreachable(f"no answer within {self._options.timeout_ms} ms") from None
+        except aiohttp.ClientConnectorError as error:
+            raise Unreachable(f"cannot connect: {error.os_error}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(str(error) or type(error).__name__) from error
         if response.status != 200:

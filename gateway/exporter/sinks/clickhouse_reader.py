@@ -217,7 +217,9 @@ class ClickHouseStore:
         """See `EventStore`."""
         (line,) = self._rows(ask.charges_since(customer_id, since_ms, position))
         floor = position or self._recent()
-        newest = self._newest("events", f"position >= {floor}") or self._newest("events")
+        newest = self._newest("events FINAL", f"position >= {floor}") or self._newest(
+            "events FINAL"
+        )
         return ChargeSum(line["amount"], line["newest"], line["newest_ms"], newest)
 
     def charge_of(self, reservation_id: str) -> tuple[int, str] | None:

@@ -1,6 +1,5 @@
 """ClickHouse's HTTP interface for readers: synchronous, over httpx, from any thread."""
 
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -16,6 +15,7 @@ from gateway.exporter.sinks.clickhouse_protocol import (
     headers,
     lines,
     refused,
+    tls,
 )
 from gateway.exporter.sinks.options import ClickHouseOptions
 
@@ -31,9 +31,9 @@ class ClickHouseReading:
         self._server: Server | None = None
         self._timeout_s = options.timeout_ms / 1000
         self._client = httpx.Client(
-            headers=headers(options),
+            headers=[(name.encode(), value.encode()) for name, value in headers(options).items()],
             timeout=self._timeout_s,
-            verify=ssl.create_default_context(),
+            verify=tls(options),
             limits=httpx.Limits(keepalive_expiry=IDLE_S),
         )
 
