@@ -34,6 +34,7 @@ class ClickHouseReading:
             headers=[(name.encode(), value.encode()) for name, value in headers(options).items()],
             timeout=self._timeout_s,
             verify=tls(options),
+            trust_env=False,
             limits=httpx.Limits(keepalive_expiry=IDLE_S),
         )
 

@@ -29,10 +29,10 @@ from tests.unit.exporter.sinks.contract import (
 )
 from tests.unit.exporter.sinks.killing import KillContract
 from tests.unit.exporter.sinks.reading import ReaderContract
+from tests.unit.exporter.sinks.viewing import Query, ViewContract
 
 __all__ = ["server"]
 
-HOUR_MS = 3_600_000
 MIDNIGHT_MS = 1_700_006_400_000
 
 
@@ -75,6 +75,14 @@ class TestKills(KillContract):
 
 class TestReader(ReaderContract):
     pass
+
+
+class TestViews(ViewContract):
+    @pytest.fixture
+    def query(self, server: ClickHouseServer, options: ClickHouseOptions) -> Query:
+        return lambda statement: [
+            tuple(line.values()) for line in server.ask(statement, options.database)
+        ]
 
 
 # Rows
@@ -332,59 +340,3 @@ async def test_a_right_that_is_missing_is_named(server: ClickHouseServer) -> Non
     sink = ClickHouseSink(server.options(user="reader"))
     with pytest.raises(SinkUnavailable, match=r"user 'reader' lacks a right: .*readonly"):
         await sink.open()
-
-
-# Views
-
-
-async def test_usage_is_summed_by_hour_and_day(
-    sink: ClickHouseSink, server: ClickHouseServer, options: ClickHouseOptions
-) -> None:
-    facts = {"project_id": "web", "key_id": "k", "model": "m"}
-    usage = {"input": 10, "cache_read": 3, "cache_write": 2, "cache_write_1h": 1, "output": 5}
-    charge: dict[str, Any] = {"facts": facts, "usage": usage, "amount_nano": 100, "cost_nano": 40}
-    await sink.open()
-    await sink.write(
-        batch_of(
-            [
-                make_event(0, occurred_at_ms=MIDNIGHT_MS, **charge),
-                make_event(1, occurred_at_ms=MIDNIGHT_MS + HOUR_MS - 1, **charge),
-                make_event(2, occurred_at_ms=MIDNIGHT_MS - 1, **{**charge, "cost_nano": None}),
-                make_event(
-                    3,
-                    kind="expire",
-                    event_id="late:expired",
-                    occurred_at_ms=MIDNIGHT_MS + HOUR_MS,
-                    **{**charge, "usage": {"input": 7}},
-                ),
-                make_event(
-                    4,
-                    kind="settle_late",
-                    event_id="late:settled_late",
-                    occurred_at_ms=MIDNIGHT_MS + HOUR_MS,
-                    **{**charge, "amount_nano": -30, "cost_nano": 5, "usage": {"reasoning": 9}},
-                ),
-                make_event(5, kind="adjust", occurred_at_ms=MIDNIGHT_MS, **charge),
-            ]
-        )
-    )
-    hours = server.ask("SELECT * FROM usage_by_hour ORDER BY hour", options.database)
-    days = server.ask("SELECT * FROM usage_by_day ORDER BY day", options.database)
-    whose = {"customer_id": "acme", "project_id": "web", "key_id": "k", "model": "m"}
-    names = (
-        "requests charged_nano cost_nano margin_nano input cache_read cache_write output reasoning"
-    )
-
-    def line(**start_and_numbers: Any) -> dict[str, Any]:
-        (name, start), (_, numbers) = start_and_numbers.items()
-        return {name: start, **whose, **dict(zip(names.split(), numbers, strict=True))}
-
-    assert hours == [
-        line(hour="2023-11-14 23:00:00", numbers=(1, 100, None, None, 10, 3, 3, 5, 0)),
-        line(hour="2023-11-15 00:00:00", numbers=(2, 200, 80, 120, 20, 6, 6, 10, 0)),
-        line(hour="2023-11-15 01:00:00", numbers=(1, 70, 45, 25, 0, 0, 0, 0, 9)),
-    ]
-    assert days == [
-        line(day="2023-11-14", numbers=(1, 100, None, None, 10, 3, 3, 5, 0)),
-        line(day="2023-11-15", numbers=(3, 270, 125, 145, 20, 6, 6, 10, 9)),
-    ]
