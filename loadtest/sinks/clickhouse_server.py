@@ -51,7 +51,7 @@ USERS = """<yandex>
 
 
 class ClickHouseServer:
-    """One server in a folder, on a port of its own that stays the same when it is started again."""
+    """One server in a folder, on a free port that stays the same when it is started again."""
 
     def __init__(self, folder: Path, *, debian: bool) -> None:
         self.folder = folder

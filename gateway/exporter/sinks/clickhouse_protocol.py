@@ -23,10 +23,7 @@ _OPTIONAL: Final = (
     "JSONColumns",
     "JSONExtractString",
     "async_insert",
-    "fsync_after_insert",
-    "fsync_part_directory",
     "insert_deduplication_token",
-    "non_replicated_deduplication_window",
     "use_skip_indexes_if_final",
 )
 _NAMED: Final = "WHERE name IN (" + ", ".join(f"'{name}'" for name in _OPTIONAL) + ")"
@@ -34,12 +31,11 @@ PROBE: Final = " UNION ALL ".join(
     (
         "SELECT concat('version ', version()) AS name",
         f"SELECT name FROM system.settings {_NAMED}",  # noqa: S608 - names from above
-        f"SELECT name FROM system.merge_tree_settings {_NAMED}",  # noqa: S608 - names from above
         f"SELECT name FROM system.formats {_NAMED}",  # noqa: S608 - names from above
         f"SELECT name FROM system.functions {_NAMED}",  # noqa: S608 - names from above
     )
 )
-"""Asks for the version and the optional features: one name a line."""
+"""Asks for the version and the optional features, one name a line, in tables that every user may read."""
 
 _UNKNOWN_USER: Final = frozenset({192, 193, 194, 516})
 _NO_RIGHT: Final = frozenset({164, 291, 497})
@@ -76,7 +72,8 @@ class Server:
 
     @property
     def modern(self) -> bool:
-        """Whether it is of 2022 or newer: low cardinality, data skipping indexes, whole columns as JSON."""
+        """Whether it is of the middle of 2022 or newer: it has low cardinality, data skipping indexes, inserts
+        that are synced, and columns as JSON."""
         return "JSONColumns" in self.features
 
     def select_settings(self, *, spills: bool = False) -> dict[str, str]:

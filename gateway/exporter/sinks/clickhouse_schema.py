@@ -164,8 +164,10 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         _BY_DAY,
     ),
 )
-_SYNCED: Final = (("fsync_after_insert", 1), ("fsync_part_directory", 1))
+_SYNCED: Final = " SETTINGS fsync_after_insert = 1, fsync_part_directory = 1"
 """So that what was inserted survives a crash of the server's machine."""
+_REPEATS_KEPT: Final = ", non_replicated_deduplication_window = 1000"
+"""How many inserts the server recognises by their tokens."""
 VERSIONS: Final = (
     "CREATE TABLE IF NOT EXISTS migrations (version UInt32, applied_at_ms Int64)"
     " ENGINE = MergeTree ORDER BY version"
@@ -190,23 +192,15 @@ def missing(version: int, server: Server) -> list[str]:
 
 def _fitted(statement: str, server: Server) -> str:
     """A statement as this server takes it."""
-    window = ("non_replicated_deduplication_window", 1000)
+    modern = server.modern
     parts = {
-        "<label>": "LowCardinality(String)" if server.modern else "String",
-        "<label or null>": "LowCardinality(Nullable(String))"
-        if server.modern
-        else "Nullable(String)",
-        "<indexes>": _INDEXES if server.modern else "",
-        "<durable>": _settings(server, *_SYNCED),
-        "<durable and aware of repeats>": _settings(server, *_SYNCED, window),
+        "<label>": "LowCardinality(String)" if modern else "String",
+        "<label or null>": "LowCardinality(Nullable(String))" if modern else "Nullable(String)",
+        "<indexes>": _INDEXES if modern else "",
+        "<durable>": _SYNCED if modern else "",
+        "<durable and aware of repeats>": _SYNCED + _REPEATS_KEPT if modern else "",
         "<id>": literal(secrets.token_hex(16)),
     }
     for name, text in parts.items():
         statement = statement.replace(name, text)
     return statement
-
-
-def _settings(server: Server, *wanted: tuple[str, int]) -> str:
-    """Those that the server knows, as the end of CREATE TABLE."""
-    known = [f"{name} = {value}" for name, value in wanted if name in server.features]
-    return " SETTINGS " + ", ".join(known) if known else ""
