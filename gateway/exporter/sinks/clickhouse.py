@@ -15,14 +15,24 @@ from hashlib import blake2b
 from operator import attrgetter
 from typing import ClassVar, Final
 
-from gateway.domain.delivery import Anomaly, DeadLetter, Place
+from gateway.domain.delivery import DeadLetter, Place
 from gateway.domain.event_rows import EventRow
+from gateway.domain.refusals import NO_ENTRY, RefusalHour
 from gateway.exporter.sink import Batch, Failure, SinkUnavailable, Store, Written
 from gateway.exporter.sinks.clickhouse_client import ClickHouseClient, Unreachable
-from gateway.exporter.sinks.clickhouse_encoding import INSERTED, encode, why_not
+from gateway.exporter.sinks.clickhouse_encoding import (
+    INSERTED,
+    anomaly_values,
+    cursor_values,
+    encode,
+    letter_values,
+    page_values,
+    why_not,
+)
 from gateway.exporter.sinks.clickhouse_protocol import Refused, literal, row_from
 from gateway.exporter.sinks.clickhouse_queries import (
     CURSORS,
+    REFUSAL_CURSOR,
     SINK_CURSORS,
     between,
     beyond,
@@ -30,6 +40,7 @@ from gateway.exporter.sinks.clickhouse_queries import (
     furthest,
     migrations_of,
     newest,
+    refusals_after,
     rows_beyond,
     stored_at,
 )
@@ -84,11 +95,11 @@ class ClickHouseSink(Store):
             for row in dict(zip(map(_shard, batch.rows), batch.rows, strict=True)).values():
                 self._written[row.shard] = row.place
             await self._add(client, "signals", [row._asdict() for row in batch.signals])
-            await self._add(client, "dead_letters", [_letter(each) for each in batch.dead])
-            await self._add(client, "anomalies", [_anomaly(each) for each in batch.anomalies])
+            await self._add(client, "dead_letters", [letter_values(each) for each in batch.dead])
+            await self._add(client, "anomalies", [anomaly_values(each) for each in batch.anomalies])
             if not failed:
                 position = {"position": self._position}
-                cursors = [{**cursor, **position} for cursor in _cursors(batch.ends)]
+                cursors = [{**cursor, **position} for cursor in cursor_values(batch.ends)]
                 await client.insert("cursors", cursors)
         return Written(len(fresh) - len(unsound), duplicates, failed)
 
@@ -116,8 +127,25 @@ class ClickHouseSink(Store):
     ) -> None:
         """See `Store`. The dead letters first, then the cursors."""
         async with self._connected() as client:
-            await self._add(client, "dead_letters", [_letter(each, sink) for each in dead])
-            await client.insert("sink_cursors", [{"sink": sink, **c} for c in _cursors(ends)])
+            await self._add(client, "dead_letters", [letter_values(each, sink) for each in dead])
+            await client.insert("sink_cursors", [{"sink": sink, **c} for c in cursor_values(ends)])
+
+    async def refusal_cursor(self) -> str:
+        """The last entry of the stream of refusals that has been counted. Raises SinkUnavailable."""
+        async with self._connected() as client:
+            found = await client.rows(REFUSAL_CURSOR)
+            return str(found[0]["entry"]) if found else NO_ENTRY
+
+    async def add_refusals(self, hours: Sequence[RefusalHour], after: str, cursor: str) -> bool:
+        """Add refusals, and move the cursor from `after` to `cursor`: both are one row. False if the cursor
+        is not at `after`, or another exporter has moved it first. Raises SinkUnavailable."""
+        if await self.refusal_cursor() != after:
+            return False
+        position = self._take_positions(1)
+        page = {**page_values(hours), "after": after, "entry": cursor, "position": position}
+        async with self._connected() as client:
+            await client.insert("refusal_pages", [page])
+            return await client.rows(refusals_after(after)) == [{"position": position}]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -254,32 +282,3 @@ def _parts(conditions: Sequence[str]) -> Iterator[str]:
     """Conditions joined by OR, not too many at once."""
     for start in range(0, len(conditions), _SHARDS_PER_QUERY):
         yield " OR ".join(conditions[start : start + _SHARDS_PER_QUERY])
-
-
-def _cursors(ends: Mapping[int, Place]) -> list[dict[str, int]]:
-    return [{"shard": shard, "epoch": end.epoch, "seq": end.seq} for shard, end in ends.items()]
-
-
-def _letter(letter: DeadLetter, sink: str = "") -> dict[str, object]:
-    return {
-        "shard": letter.shard,
-        "epoch": letter.epoch,
-        "seq": letter.seq,
-        "event_id": letter.event_id or "",
-        "reason": letter.reason,
-        "payload_hex": letter.payload.hex(),
-        "noticed_at_ms": time.time_ns() // 1_000_000,
-        "sink": sink,
-    }
-
-
-def _anomaly(anomaly: Anomaly) -> dict[str, object]:
-    return {
-        "kind": anomaly.kind,
-        "shard": anomaly.shard,
-        "after_epoch": anomaly.after.epoch,
-        "after_seq": anomaly.after.seq,
-        "found_epoch": anomaly.found.epoch,
-        "found_seq": anomaly.found.seq,
-        "noticed_at_ms": time.time_ns() // 1_000_000,
-    }

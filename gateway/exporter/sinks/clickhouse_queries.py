@@ -154,11 +154,12 @@ def spans(condition: str) -> str:
 
 
 def dead_places(condition: str) -> str:
-    """Places of a shard that have a dead letter and no event."""
+    """Places of a shard that have a dead letter of the store itself and no event."""
+    places, condition = condition, f"{condition} AND sink = ''"
     dead = f"SELECT epoch, seq FROM dead_letters WHERE {condition}"
     return (
         f"SELECT DISTINCT epoch, seq FROM dead_letters WHERE {condition} AND (epoch, seq) NOT IN ("
-        f"SELECT epoch, seq FROM events WHERE {condition} AND (epoch, seq) IN ({dead}))"
+        f"SELECT epoch, seq FROM events WHERE {places} AND (epoch, seq) IN ({dead}))"
     )
 
 
@@ -185,6 +186,37 @@ def signals(limit: int, customer_id: str | None) -> str:
     return (
         "SELECT signal_id, name, customer_id, event_id, occurred_at_ms, balance_nano, numbers"
         f" FROM signals FINAL WHERE {condition} ORDER BY position DESC LIMIT {limit}"
+    )
+
+
+DEAD_LETTER_COUNTS: Final = "SELECT sink, count() AS number FROM dead_letters FINAL GROUP BY sink"
+
+# Refusals
+
+REFUSAL_CURSOR: Final = """
+    SELECT entry, toUInt64(splitByChar('-', entry)[1]) AS ms, toUInt64(splitByChar('-', entry)[2]) AS number
+    FROM refusal_pages FINAL ORDER BY ms DESC, number DESC LIMIT 1
+"""
+"""The furthest entry; nothing if there is none."""
+
+
+def refusals_after(entry: str) -> str:
+    """Which page stands at this place, by its position."""
+    return f"SELECT position FROM refusal_pages FINAL WHERE after = {literal(entry)}"
+
+
+def refusals(since_ms: int | None, until_ms: int | None, customer_id: str | None) -> str:
+    """Sums of refusals, in order."""
+    conditions = ["1"]
+    if since_ms is not None:
+        conditions.append(f"hour_ms >= {since_ms}")
+    if until_ms is not None:
+        conditions.append(f"hour_ms < {until_ms}")
+    if customer_id is not None:
+        conditions.append(f"customer_id = {literal(customer_id)}")
+    return (
+        "SELECT hour_ms, customer_id, model, reason, count, estimated_nano FROM refusals"
+        f" WHERE {' AND '.join(conditions)} ORDER BY hour_ms, customer_id, model, reason"
     )
 
 

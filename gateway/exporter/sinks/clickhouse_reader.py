@@ -23,9 +23,9 @@ from gateway.domain.delivery import (
 )
 from gateway.domain.event_rows import EventRow, event_of
 from gateway.domain.events import Event
-from gateway.domain.history import PastUse
 from gateway.domain.stores import ChargeSum, EventStore, RowFilter, StoreMissing
 from gateway.exporter.sinks import clickhouse_queries as ask
+from gateway.exporter.sinks.clickhouse_history import ClickHouseHistory
 from gateway.exporter.sinks.clickhouse_protocol import literal, literals, row_from
 from gateway.exporter.sinks.clickhouse_sync import ClickHouseReading
 from gateway.exporter.sinks.options import ClickHouseOptions
@@ -33,15 +33,10 @@ from gateway.exporter.sinks.sqlite_reader import SqliteStore
 
 _RECENT_US: Final = 3600 * 10**6
 """Where the latest events are looked for first: without that every look reads a column of all events."""
-_PAIRS: Final = (("release", "settled"), ("release", "expired"), ("expire", "settled"))
 
 
-class ClickHouseStore:
+class ClickHouseStore(ClickHouseHistory):
     """Read access to one database; a `gateway.domain.stores.EventStore`."""
-
-    def __init__(self, reading: ClickHouseReading) -> None:
-        self._reading = reading
-        self._rows = reading.rows
 
     def __enter__(self) -> "ClickHouseStore":
         return self
@@ -87,13 +82,22 @@ class ClickHouseStore:
         condition = f"request_id = {literal(request_id)}"
         return [_stored(line) for line in self._rows(ask.events(condition, "position"))]
 
-    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
-        """The latest dead letters."""
-        return self._letters("1", "position DESC", limit)
+    def store_id(self) -> str | None:
+        """The store's permanent id."""
+        (line,) = self._rows("SELECT store_id FROM store")
+        return str(line["store_id"])
+
+    def dead_letters(self, limit: int = 100, *, sink: str = "") -> list[DeadLetter]:
+        """The latest dead letters: of the required store itself, or of an optional sink."""
+        return self._letters(f"sink = {literal(sink)}", "position DESC", limit)
+
+    def dead_letter_counts(self) -> dict[str, int]:
+        """The number of dead letters by sink; the required store's own under ""."""
+        return {line["sink"]: line["number"] for line in self._rows(ask.DEAD_LETTER_COUNTS)}
 
     def dead_letters_beyond(self, shard: int, place: Place) -> list[DeadLetter]:
         """Return the dead letters of a shard beyond a place, in order."""
-        return self._letters(ask.beyond(shard, place), "epoch, seq", None)
+        return self._letters(f"sink = '' AND {ask.beyond(shard, place)}", "epoch, seq", None)
 
     def _letters(self, condition: str, order: str, limit: int | None) -> list[DeadLetter]:
         return [
@@ -194,21 +198,6 @@ class ClickHouseStore:
             known.update(line["event_id"] for line in found)
         return known
 
-    def contradictions(self) -> list[str]:
-        """Describe reservations whose events contradict each other, and ids that are stored twice."""
-        found = []
-        for line in self._reading.stream(ask.CONTRADICTIONS):
-            stem, ids = line["stem"], dict(zip(line["ids"], line["kinds"], strict=True))
-            for kind, other in _PAIRS:
-                ends = [one for one in ids if ids[one] == kind and stem + other in ids]
-                found += [f"{one} and {stem}{other} both ended it" for one in ends]
-            if f"{stem}expired" not in ids:
-                late = [one for one in ids if ids[one] == "settle_late"]
-                found += [f"{one} has no expiry before it" for one in late]
-        for line in self._reading.stream(ask.TWICE):
-            found.append(f"{line['event_id']} is stored at {line['number']} places")
-        return found
-
     def rows(self, wanted: RowFilter) -> Iterator[EventRow]:
         """See `EventStore`."""
         return map(row_from, self._reading.stream(ask.rows(wanted)))
@@ -230,21 +219,6 @@ class ClickHouseStore:
         if not found:
             return None
         return sum(line["amount_nano"] for line in found), found[-1]["event_id"]
-
-    def past_uses(
-        self, since_ms: int, until_ms: int, customer_id: str | None = None
-    ) -> Iterator[PastUse]:
-        """See `UsageHistory`."""
-        statement = ask.past_uses(self._reading.server, since_ms, until_ms, customer_id)
-        for line in self._reading.stream(statement):
-            customer, model, moment_ms, version, usage, charged, tier = line.values()
-            yield PastUse(customer, model, moment_ms, version, orjson.loads(usage), charged, tier)
-
-    def count_past_uses(self, since_ms: int, until_ms: int, customer_id: str | None = None) -> int:
-        """See `UsageHistory`."""
-        statement = ask.count_past_uses(self._reading.server, since_ms, until_ms, customer_id)
-        (line,) = self._rows(statement, long=True)
-        return int(line["number"])
 
     def _recent(self) -> int:
         """A position an hour before the newest cursor."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from gateway.domain.refusals import MOST_NANO
 from gateway.exporter.sink import StoreTooNew
 from gateway.exporter.sinks.clickhouse_protocol import Server, literal
 
@@ -115,6 +116,33 @@ _SIGNALS: Final = f"""
     ) ENGINE = ReplacingMergeTree(version) ORDER BY signal_id<durable>
 """
 
+_REFUSAL_PAGES: Final = f"""
+    CREATE TABLE IF NOT EXISTS refusal_pages (
+        after String,
+        entry String,
+        hours_ms Array(Int64),
+        customer_ids Array(String),
+        models Array(String),
+        reasons Array(String),
+        counts Array(Int64),
+        estimates_nano Array(Int64),
+        position Int64,
+        {_FIRST_STAYS}
+    ) ENGINE = ReplacingMergeTree(version) ORDER BY after<durable>
+"""
+"""What was counted from one entry of the stream of refusals to another, in one row: it is there with its cursor
+or not at all, and of two from the same entry one counts."""
+_REFUSALS: Final = f"""
+    CREATE VIEW IF NOT EXISTS refusals AS
+    SELECT hour_ms, customer_id, model, reason, sum(number) AS count,
+        toInt64(least(sum(toDecimal128(nano, 0)), toDecimal128({MOST_NANO}, 0))) AS estimated_nano
+    FROM (
+        SELECT hour_ms, customer_id, model, reason, number, nano FROM refusal_pages FINAL
+        ARRAY JOIN hours_ms AS hour_ms, customer_ids AS customer_id, models AS model, reasons AS reason,
+            counts AS number, estimates_nano AS nano
+    )
+    GROUP BY hour_ms, customer_id, model, reason
+"""  # noqa: S608 - a number
 _BY_HOUR: Final = """
     CREATE VIEW IF NOT EXISTS usage_by_hour AS
     SELECT hour, customer_id, project_id, key_id, model,
@@ -160,6 +188,8 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         _DEAD_LETTERS,
         _ANOMALIES,
         _SIGNALS,
+        _REFUSAL_PAGES,
+        _REFUSALS,
         _BY_HOUR,
         _BY_DAY,
     ),

@@ -29,6 +29,7 @@ from tests.unit.exporter.sinks.contract import (
 )
 from tests.unit.exporter.sinks.killing import KillContract
 from tests.unit.exporter.sinks.reading import ReaderContract
+from tests.unit.exporter.sinks.refusals import RefusalContract
 from tests.unit.exporter.sinks.viewing import Query, ViewContract
 
 __all__ = ["server"]
@@ -74,6 +75,10 @@ class TestKills(KillContract):
 
 
 class TestReader(ReaderContract):
+    pass
+
+
+class TestRefusals(RefusalContract):
     pass
 
 
