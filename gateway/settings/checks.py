@@ -17,6 +17,7 @@ from gateway.domain.money import MAX_AMOUNT_NANO, PICO_PER_NANO
 from gateway.domain.pricebook import Price
 from gateway.domain.suggestions import suggest
 from gateway.domain.usage import DEFAULT_TIER, TOKEN_UNITS
+from gateway.exporter.sinks.registry import can_schedule
 from gateway.flow.paths import Template
 from gateway.settings.catalogue import Priced, RouteSection
 from gateway.settings.customers import (
@@ -439,6 +440,17 @@ def _keys(settings: Settings, _: Names) -> Iterator[Finding]:
                 )
 
 
+def _webhook(settings: Settings, _: Names) -> Iterator[Finding]:
+    if settings.signals.webhook is not None and not can_schedule(settings.required_store()):
+        yield Finding(
+            ("signals", "webhook"),
+            f"the required store {settings.export.required!r} cannot schedule webhooks: that takes"
+            " transactions",
+            "Require a sqlite or postgres store under `export.required`, with this one as a sink that"
+            " follows it, or remove the webhook.",
+        )
+
+
 def _listeners(settings: Settings, _: Names) -> Iterator[Finding]:
     listen, admin = settings.listen, settings.admin
     if listen.port == admin.port != 0:
@@ -466,6 +478,7 @@ _CHECKS: Final[tuple[Callable[[Settings, Names], Iterator[Finding]], ...]] = (
     _routes,
     _plans_and_customers,
     _signals,
+    _webhook,
     _keys,
     _listeners,
 )

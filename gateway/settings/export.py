@@ -11,6 +11,7 @@ from gateway.exporter.sinks.registry import readable
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import Id, Milliseconds, Section, Whole, field
 from gateway.settings.sinks import SqliteSection
+from gateway.settings.sinks_clickhouse import ClickHouseSection
 from gateway.settings.sinks_http import HttpSection
 from gateway.settings.sinks_parquet import ParquetSection
 from gateway.settings.sinks_postgres import PostgresSection
@@ -37,6 +38,9 @@ class SinkSection(Section):
     )
     postgres: PostgresSection | None = field(
         "A Postgres database.", {"url": "postgresql://gate@db.internal/creditgate"}, None
+    )
+    clickhouse: ClickHouseSection | None = field(
+        "A ClickHouse database.", {"url": "http://clickhouse:8123"}, None
     )
 
     @model_validator(mode="after")

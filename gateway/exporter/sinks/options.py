@@ -27,4 +27,22 @@ class PostgresOptions:
     timeout_ms: int = 30_000
 
 
-SinkOptions = SqliteOptions | PostgresOptions | ParquetOptions | HttpOptions | StripeOptions
+@dataclass(frozen=True, slots=True)
+class ClickHouseOptions:
+    """url: of the HTTP interface, without credentials; timeout_ms: for one statement"""
+
+    url: str
+    database: str = "creditgate"
+    user: str = "default"
+    password: str = field(default="", repr=False)
+    timeout_ms: int = 30_000
+
+
+SinkOptions = (
+    SqliteOptions
+    | PostgresOptions
+    | ClickHouseOptions
+    | ParquetOptions
+    | HttpOptions
+    | StripeOptions
+)

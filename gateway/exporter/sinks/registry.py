@@ -10,7 +10,12 @@ from typing import Any, Final
 from gateway.domain.stores import StoreAccess
 from gateway.exporter.signal_schedule import SignalSchedule
 from gateway.exporter.sink import Sink, Store
-from gateway.exporter.sinks.options import PostgresOptions, SinkOptions, SqliteOptions
+from gateway.exporter.sinks.options import (
+    ClickHouseOptions,
+    PostgresOptions,
+    SinkOptions,
+    SqliteOptions,
+)
 from gateway.exporter.sinks.options_http import HttpOptions
 from gateway.exporter.sinks.options_parquet import ParquetOptions
 from gateway.exporter.sinks.options_stripe import StripeOptions
@@ -21,12 +26,14 @@ _SINKS: Final[Mapping[type[SinkOptions], str]] = {
     HttpOptions: "http:HttpSink",
     StripeOptions: "stripe:StripeSink",
     PostgresOptions: "postgres:PostgresSink",
+    ClickHouseOptions: "clickhouse:ClickHouseSink",
 }
 """Options → module and class of the sink."""
 
 _READERS: Final[Mapping[type[SinkOptions], str]] = {
     SqliteOptions: "sqlite_reader:SqliteAccess",
     PostgresOptions: "postgres_reader:PostgresAccess",
+    ClickHouseOptions: "clickhouse_reader:ClickHouseAccess",
 }
 """Options of the stores → module and class of the access: what may be `export.required`."""
 

@@ -44,7 +44,7 @@ async def ended(process: subprocess.Popen[bytes]) -> int:
 
 async def exported(writer: OutboxWriter) -> None:
     """Wait until the ledger has the acknowledgement of everything stored."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30 + 4 * KILLS):
         for shard, last in writer.last.items():
             while (await writer.head(shard)).acked != last:  # noqa: ASYNC110 - seen from outside
                 await asyncio.sleep(0.02)
