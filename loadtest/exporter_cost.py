@@ -112,7 +112,9 @@ def main() -> None:
                 time.sleep(0.01)
             for batch in given.batches:
                 store = Path(folder) / f"events-{batch}.db"
-                by_cpu, by_clock = asyncio.run(measure(socket, SqliteOptions(store), given.events, batch))
+                by_cpu, by_clock = asyncio.run(
+                    measure(socket, SqliteOptions(store), given.events, batch)
+                )
                 size = store.stat().st_size / given.events
                 print(
                     f"batches of about {batch}: {by_cpu:,.0f} events a second and core,"

@@ -64,7 +64,7 @@ class Sink(ABC):
     """One delivery target."""
 
     name: ClassVar[str]
-    max_replay_age_ms: ClassVar[int | None] = None
+    max_replay_age_ms: int | None = None
     """Older events become dead letters, because the receiver would no longer recognise
     duplicates. None: it always recognises them."""
 

@@ -11,6 +11,8 @@ from gateway.exporter.sinks.registry import readable
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import Id, Milliseconds, Section, Whole, field
 from gateway.settings.sinks import SqliteSection
+from gateway.settings.sinks_kafka import KafkaSection
+from gateway.settings.sinks_nats import NatsSection
 
 EMBEDDED: Final = "events"
 """The name of the store that is there without being configured."""
@@ -21,6 +23,12 @@ class SinkSection(Section):
 
     sqlite: SqliteSection | None = field(
         "A database file on this machine.", {"path": "events.db"}, None
+    )
+    kafka: KafkaSection | None = field(
+        "A Kafka topic.", {"servers": ["kafka-1.internal:9092"], "topic": "creditgate.events"}, None
+    )
+    nats: NatsSection | None = field(
+        "A NATS JetStream stream.", {"servers": ["nats://nats-1.internal:4222"]}, None
     )
 
     @model_validator(mode="after")

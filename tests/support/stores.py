@@ -12,7 +12,9 @@ from gateway.settings import Settings
 
 def events_path(settings: Settings) -> Path:
     """The file of the required store."""
-    return settings.required_store().path
+    store = settings.required_store()
+    assert isinstance(store, SqliteOptions)
+    return store.path
 
 
 def sqlite_sink(path: Path) -> SqliteSink:

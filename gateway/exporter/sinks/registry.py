@@ -10,10 +10,12 @@ from typing import Any, Final
 from gateway.domain.stores import StoreAccess
 from gateway.exporter.signal_schedule import SignalSchedule
 from gateway.exporter.sink import Sink, Store
-from gateway.exporter.sinks.options import SinkOptions, SqliteOptions
+from gateway.exporter.sinks.options import KafkaOptions, NatsOptions, SinkOptions, SqliteOptions
 
 _SINKS: Final[Mapping[type[SinkOptions], str]] = {
     SqliteOptions: "sqlite:SqliteSink",
+    KafkaOptions: "kafka:KafkaSink",
+    NatsOptions: "nats:NatsSink",
 }
 """Options → module and class of the sink."""
 
@@ -27,7 +29,10 @@ _SCHEDULES: Final[Mapping[type[SinkOptions], str]] = {
 }
 """Options of the stores that can send webhooks → module and class of the schedule."""
 
-_EXTRAS: Final[Mapping[str, str]] = {}
+_EXTRAS: Final[Mapping[str, str]] = {
+    "kafka": "kafka",
+    "nats": "nats",
+}
 """Module of a sink → the extra that installs its driver."""
 
 

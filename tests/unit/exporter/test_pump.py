@@ -213,7 +213,7 @@ async def test_what_the_receiver_would_no_longer_recognize_is_buried_not_resent(
     writer: OutboxWriter,
 ) -> None:
     class Forgetful(Memory):
-        max_replay_age_ms: ClassVar[int | None] = 60_000
+        max_replay_age_ms = 60_000
 
     sink = Forgetful()
     await writer.write()
