@@ -20,7 +20,8 @@ from gateway.domain.event_rows import EventRow
 from gateway.exporter.sink import Batch, SinkUnavailable
 from gateway.exporter.sinks.event_json import event_json
 from gateway.exporter.sinks.nats import NatsSink, _matches
-from gateway.exporter.sinks.options import NatsOptions
+from gateway.exporter.sinks.options import NatsOptions, TlsOptions
+from loadtest.certificates import write_certificates
 from loadtest.sinks.servers import NatsServer
 from tests.unit.exporter.sinks.contract import SinkContract, StoredIds, make_batch, make_row
 from tests.unit.exporter.sinks.killing import KillContract
@@ -327,6 +328,21 @@ async def test_bad_credentials_and_missing_rights_are_named_without_the_secret(
     with pytest.raises(SinkUnavailable, match=r"(?i)permissions violation for publish"):
         await limited.write(make_batch(0, 3))
     await limited.close()
+    server.stop()
+
+
+async def test_tls_checks_the_servers_certificate_unless_it_is_switched_off(tmp_path: Path) -> None:
+    ca, certificate, key = write_certificates(tmp_path)
+    server = NatsServer(tmp_path / "js", f"--tlscert={certificate}", f"--tlskey={key}")
+    server.start()
+    for tls in (TlsOptions(ca_file=ca), TlsOptions(verify=False)):
+        sink = NatsSink(replace(options_of(server), tls=tls))
+        await sink.open()
+        assert (await sink.write(make_batch(0, 3))).stored == 3
+        await sink.close()
+    stranger = NatsSink(replace(options_of(server), tls=TlsOptions()))
+    with pytest.raises(SinkUnavailable, match="certificate"):
+        await stranger.open()
     server.stop()
 
 
