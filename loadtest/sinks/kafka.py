@@ -28,7 +28,7 @@ from loadtest.sinks.measuring import (
 )
 from loadtest.sinks.servers import ObjectStore, TansuBroker, create_topic, read_topic
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 2.0
 
 
 def load(options: KafkaOptions, rows: list[EventRow], events: int) -> Speed:
@@ -58,12 +58,14 @@ def export(
     topic: str,
     events: int,
     interrupt: Callable[[], None] | None = None,
+    *,
     batch: int = BATCH,
+    timeout_s: float = TIMEOUT_S,
 ) -> str:
     """Export into a new topic and check that all arrived. Returns what it cost."""
     create_topic(address, topic)
     with outbox_server() as socket:
-        options = KafkaOptions((address,), topic, timeout_s=TIMEOUT_S)
+        options = KafkaOptions((address,), topic, timeout_s=timeout_s)
         speed, figures = asyncio.run(measure_exporter(socket, options, events, interrupt, batch))
     ids = [dict(message.headers() or [])["event_id"] for message in read_topic(address, topic)]
     distinct = len(set(ids))
@@ -107,7 +109,9 @@ def main() -> None:
         lasting.start()
 
     try:
-        result = export(lasting.address, "restarted", given.restart_events, restart, 512)
+        result = export(
+            lasting.address, "restarted", given.restart_events, restart, batch=512, timeout_s=10
+        )
         print("exporter, restart:", result)
     finally:
         lasting.stop()

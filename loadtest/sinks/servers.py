@@ -112,7 +112,7 @@ class NatsServer(BrokerProcess):
 
 def create_topic(address: str, topic: str, *, partitions: int = 3) -> None:
     """Create a topic."""
-    admin = AdminClient({"bootstrap.servers": address})
+    admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
     for created in admin.create_topics([NewTopic(topic, partitions, 1)]).values():
         created.result(10)
 

@@ -7,6 +7,7 @@ partition, in order.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Final, NoReturn, TypeVar
@@ -164,7 +165,7 @@ class KafkaSink(Sink):
                 refused.append(Failure(row, error.args[0].str()))
             else:
                 sent.append(row)
-        left = self._producer.flush(self._options.timeout_s + _REPORTS_S)
+        left = _reports(self._producer, self._options.timeout_s + _REPORTS_S)
         if self._acknowledged == len(sent):
             return refused
         lasting = self._lasting()
@@ -188,10 +189,21 @@ class KafkaSink(Sink):
         assert producer is not None
         self._producer = None
         producer.purge()
-        if producer.flush(_REPORTS_S) == 0:
+        if _reports(producer, _REPORTS_S) == 0:
             undelivered = {value for _, value in self._errors}
             self._there.update(r.event_id for r in sent if event_json(r) not in undelivered)
         raise KafkaException(error)
+
+
+def _reports(producer: Producer, within_s: float) -> int:
+    """Wait for the delivery reports of all messages; return how many are missing at the end.
+
+    Not by `flush`: while a broker does not answer, that keeps a processor core busy.
+    """
+    end = time.monotonic() + within_s
+    while (left := end - time.monotonic()) > 0 and len(producer):
+        producer.poll(min(left, 1.0))
+    return len(producer)
 
 
 def configuration(options: KafkaOptions) -> dict[str, Any]:
@@ -201,7 +213,7 @@ def configuration(options: KafkaOptions) -> dict[str, Any]:
     """
     return {
         "client.id": "creditgate",
-        "linger.ms": 20,  # while a batch is handed over; `flush` waits for none of it
+        "linger.ms": 5,
         "compression.type": options.compression,
         "queue.buffering.max.messages": 20_000,
         "queue.buffering.max.kbytes": 131_072,
