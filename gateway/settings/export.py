@@ -13,6 +13,8 @@ from gateway.settings.scalars import Id, Milliseconds, Section, Whole, field
 from gateway.settings.sinks import SqliteSection
 from gateway.settings.sinks_clickhouse import ClickHouseSection
 from gateway.settings.sinks_http import HttpSection
+from gateway.settings.sinks_kafka import KafkaSection
+from gateway.settings.sinks_nats import NatsSection
 from gateway.settings.sinks_parquet import ParquetSection
 from gateway.settings.sinks_postgres import PostgresSection
 from gateway.settings.sinks_stripe import StripeSection
@@ -41,6 +43,12 @@ class SinkSection(Section):
     )
     clickhouse: ClickHouseSection | None = field(
         "A ClickHouse database.", {"url": "http://clickhouse:8123"}, None
+    )
+    kafka: KafkaSection | None = field(
+        "A Kafka topic.", {"servers": ["kafka-1.internal:9092"], "topic": "creditgate.events"}, None
+    )
+    nats: NatsSection | None = field(
+        "A NATS JetStream stream.", {"servers": ["nats://nats-1.internal:4222"]}, None
     )
 
     @model_validator(mode="after")

@@ -69,7 +69,11 @@ def outbox_server() -> Iterator[Path]:
 
 
 async def measure_exporter(
-    socket: Path, options: SinkOptions, events: int, restart: Callable[[], None] | None
+    socket: Path,
+    options: SinkOptions,
+    events: int,
+    restart: Callable[[], None] | None,
+    batch: int = BATCH,
 ) -> tuple[Speed, dict[str, float]]:
     """Fill the outboxes and export them; `restart` runs in a thread when half is delivered.
 
@@ -83,7 +87,7 @@ async def measure_exporter(
     for shard in range(SHARDS):
         keys = f"{{cg:{shard}}}:out", f"{{cg:{shard}}}:meta"
         await client.eval(FILL, 2, *keys, each, shard, body)
-    pump = PumpOptions(batch_limit=BATCH, linger_s=0.0)
+    pump = PumpOptions(batch_limit=batch, linger_s=0.0)
     exporter = Exporter(
         Outbox(client, SHARDS), Shards(RedisRunner(client)), build_sink(options), options=pump
     )
@@ -91,7 +95,7 @@ async def measure_exporter(
     exporter.begin()
     if restart is not None:
         while exporter.tally.delivered < events / 2:  # noqa: ASYNC110 - seen from outside
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.05)
         await asyncio.to_thread(restart)
     await exporter.drain(600)
     speed = watch.speed(each * SHARDS)

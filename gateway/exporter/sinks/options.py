@@ -1,6 +1,7 @@
 """What the sinks are configured with, as values. No driver is imported here: a sink that is not configured
 needs none."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,10 +39,68 @@ class ClickHouseOptions:
     timeout_ms: int = 30_000
 
 
+@dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """TLS to a server.
+
+    verify:  check its certificate and name
+    ca_file: certificates to trust instead of the system's, PEM
+    """
+
+    verify: bool = True
+    ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaOptions:
+    """servers: host:port of some brokers
+    mechanism: of SASL, used if there is a username
+    timeout_s: after which a message that no broker has acknowledged counts as undelivered
+    settings:  of librdkafka, by its names
+    """
+
+    servers: tuple[str, ...]
+    topic: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    mechanism: str = "SCRAM-SHA-512"
+    tls: TlsOptions | None = None
+    compression: str = "lz4"
+    timeout_s: float = 15.0
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NatsOptions:
+    """servers:         nats:// or tls:// URLs without credentials
+    subject:            template with {kind} and {customer_id}
+    create_stream:      create the stream if it does not exist
+    max_replay_age_ms:  below the stream's duplicate window
+    window:             messages that may wait for their acknowledgement
+    timeout_s:          without any acknowledgement after which the connection counts as lost
+    """
+
+    servers: tuple[str, ...]
+    stream: str
+    subject: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    tls: TlsOptions | None = None
+    create_stream: bool = False
+    max_replay_age_ms: int = 3_600_000
+    window: int = 4096
+    timeout_s: float = 15.0
+
+
 SinkOptions = (
     SqliteOptions
     | PostgresOptions
     | ClickHouseOptions
+    | KafkaOptions
+    | NatsOptions
     | ParquetOptions
     | HttpOptions
     | StripeOptions

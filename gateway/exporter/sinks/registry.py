@@ -12,6 +12,8 @@ from gateway.exporter.signal_schedule import SignalSchedule
 from gateway.exporter.sink import Sink, Store
 from gateway.exporter.sinks.options import (
     ClickHouseOptions,
+    KafkaOptions,
+    NatsOptions,
     PostgresOptions,
     SinkOptions,
     SqliteOptions,
@@ -27,6 +29,8 @@ _SINKS: Final[Mapping[type[SinkOptions], str]] = {
     StripeOptions: "stripe:StripeSink",
     PostgresOptions: "postgres:PostgresSink",
     ClickHouseOptions: "clickhouse:ClickHouseSink",
+    KafkaOptions: "kafka:KafkaSink",
+    NatsOptions: "nats:NatsSink",
 }
 """Options → module and class of the sink."""
 
@@ -48,6 +52,8 @@ _EXTRAS: Final[Mapping[str, str]] = {
     "postgres": "postgres",
     "postgres_reader": "postgres",
     "postgres_signals": "postgres",
+    "kafka": "kafka",
+    "nats": "nats",
 }
 """Module of a sink → the extra that installs its driver."""
 
