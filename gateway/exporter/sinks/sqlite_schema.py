@@ -108,6 +108,16 @@ MIGRATIONS: Final = (
             amount_nano, estimated_amount_nano, cost_nano, balance_nano, usage, allocations, facts
         FROM events;
     """,
+    """
+    CREATE TABLE statements (
+        customer_id TEXT NOT NULL,
+        period TEXT NOT NULL,
+        document TEXT NOT NULL,
+        sha256 TEXT NOT NULL,
+        closed_at_ms INTEGER NOT NULL,
+        PRIMARY KEY (customer_id, period)
+    );
+    """,
 )
 
 
