@@ -179,13 +179,13 @@ class _Builder:
 
     async def _used(self, row: EventRow) -> Part:
         if row.kind == "settle_late" and not self._collector.has_expiry(row):
-            reservation_id = row.event_id.rpartition(":")[0]
-            expired = self._store.event(f"{reservation_id}:expired")
-            at_ms = reserved_at_ms(reservation_id, row.occurred_at_ms)
-            if expired is not None:
-                at_ms = expired.event.occurred_at_ms
-            corrects = f"{reservation_id}:expired"
-            return self._note(row, "late_settlement", corrects, self._label(at_ms))
+            expired = row.event_id.rpartition(":")[0] + ":expired"
+            return self._note(
+                row,
+                "late_settlement",
+                expired,
+                self._label(self._charged_ms(row.event_id, row.occurred_at_ms)),
+            )
         await self._collector.add(row)
         return "usage"
 
@@ -204,12 +204,19 @@ class _Builder:
             kind = "refund"
         period = None
         if corrects is not None:
-            corrected = self._store.event(corrects)
-            if corrects in self._late:
-                period = next(e.period for e in self._entries if e.event_id == corrects)
-            elif corrected and corrected.event.occurred_at_ms < self._period.start_ms:
-                period = self._label(corrected.event.occurred_at_ms)
+            charged_ms = self._charged_ms(corrects, row.occurred_at_ms)
+            if charged_ms < self._period.start_ms:
+                period = self._label(charged_ms)
         return self._note(row, kind, corrects, period, facts.get("reason"))
+
+    def _charged_ms(self, event_id: str, default_ms: int) -> int:
+        """When the request of an event was charged first: of a late settlement, when it expired."""
+        reservation_id, _, outcome = event_id.rpartition(":")
+        if outcome == "settled_late":
+            default_ms = reserved_at_ms(reservation_id, default_ms)
+            event_id = f"{reservation_id}:expired"
+        stored = self._store.event(event_id)
+        return stored.event.occurred_at_ms if stored else default_ms
 
     def _note(
         self,
