@@ -123,8 +123,9 @@ def _line(line: Mapping[str, Any]) -> Iterator[Row]:
         if not tier["quantity"]:
             continue
         upper = "overage" if single else f"tier {_upper(tier)}"
-        flat = f" + {tier['flat']}" if tier["flat"] != "0" else ""
-        yield ("", upper, "", str(tier["quantity"]), f"{_rate(tier)}{flat}", "")
+        parts = [] if line["shape"] == "flat" else [_rate(tier)]
+        parts += [tier["flat"]] if tier["flat"] != "0" else []
+        yield ("", upper, "", str(tier["quantity"]), " + ".join(parts), "")
 
 
 def _upper(tier: Mapping[str, Any]) -> str:

@@ -43,14 +43,14 @@ PRICES: dict[str, Any] = {
     "graduated": {
         "input": {
             "shape": "graduated", "included": 5000,
-            "tiers": [{"up_to": 9000, "price": "10.0777"}, {"price": "4.00", "flat": "0.05"}],
+            "tiers": [{"up_to": 2000, "price": "10.0777"}, {"price": "4.00", "flat": "0.05"}],
         },
         "output": {"price": "3.0003", "included": 2000},
     },
     "volume": {
         "input": {
             "shape": "volume",
-            "tiers": [{"up_to": 9000, "price": "10.00"}, {"price": "4.0001", "flat": "0.0007"}],
+            "tiers": [{"up_to": 4000, "price": "10.00"}, {"price": "4.0001", "flat": "0.0007"}],
         },
         "output": "1.00",
     },
@@ -298,7 +298,8 @@ class Shop:
 
     async def void(self, customer: str) -> None:
         wallet = (await self.audit.snapshot(self.accounts[customer].shard)).wallets[customer]
-        free = [g.no for g in wallet.grants if g.remaining_nano > g.held_nano]
+        ends = [g for g in wallet.grants if g.remaining_nano > g.held_nano]
+        free = [g.no for g in ends if not 0 < g.expires_at_ms <= self.now]
         if free:
             self.number += 1
             no = self.random.choice(free)
