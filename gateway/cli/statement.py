@@ -1,15 +1,18 @@
 """`statement show CUSTOMER`, `statement close PERIOD`: a customer's month, equal to the ledger to the unit."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
 import typer
+from rich.console import Console
 
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
 from gateway.cli.output import (
+    WIDE,
     AsJson,
     err,
     fail,
@@ -67,14 +70,12 @@ def show(
     fails. A closed period is shown as it was closed.
     """
     shown = on_ledger(config, lambda backend: show_statement(backend, customer, period))
-    if form == "text" and file is None:
-        _print(shown)
-        return
-    text = _text(shown, "html" if form == "text" else form)
-    if file is None:
-        typer.echo(text, nl=False)
-    else:
-        file.write_text(text, newline="")
+    with ExitStack() as stack:
+        opened = stack.enter_context(file.open("w", newline="")) if file is not None else None
+        if form == "text":
+            _print(shown, out if opened is None else Console(file=opened, width=WIDE))
+        else:
+            typer.echo(_text(shown, form), file=opened, nl=False)
 
 
 @statement.command()
@@ -121,17 +122,17 @@ def _text(shown: ShownStatement, form: StatementFormat) -> str:
     return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
-def _print(shown: ShownStatement) -> None:
-    out.print(plain(headline(shown.document), "bold"))
-    out.print(plain(_closed_words(shown.closed) or "open: figures may still change", "dim"))
+def _print(shown: ShownStatement, to: Console) -> None:
+    to.print(plain(headline(shown.document), "bold"))
+    to.print(plain(_closed_words(shown.closed) or "open: figures may still change", "dim"))
     for part in statement_tables(shown.document):
         numbers = part.columns[len(part.columns) - part.numbers :]
         made = table(*part.columns, right=numbers)
         made.title, made.title_justify, made.title_style = part.title, "left", "bold"
         for at, cells in enumerate(part.rows):
             row(made, cells, "bold" if at >= len(part.rows) - part.bold else None)
-        out.print()
-        out.print(made)
+        to.print()
+        to.print(made)
 
 
 def _closed_words(closed: ClosedStatement | None) -> str | None:

@@ -19,15 +19,10 @@ from typing import Any, Final, Literal
 import orjson
 
 from gateway.domain.billing_periods import window_start_ms
-from gateway.domain.event_rows import EventRow
-from gateway.domain.events import EventKind
-from gateway.domain.history import reserved_at_ms
 from gateway.domain.money import format_amount
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import MAX_USES, Use
-from gateway.domain.stores import RowFilter
-from gateway.domain.usage import DEFAULT_TIER, usage_in_tier
-from gateway.domain.wallet_history import RERATE_PREFIX, USES
+from gateway.domain.usage import usage_in_tier
 from gateway.ledger.client.errors import LedgerRefusal
 from gateway.ledger.codec.operations import Adjustment
 from gateway.operations.backend import Backend
@@ -35,9 +30,15 @@ from gateway.operations.customers import wallet_of
 from gateway.operations.documents import timestamp
 from gateway.operations.errors import NotFound
 from gateway.operations.idempotency import Change
+from gateway.operations.refund import LATE_SETTLE_MS
+from gateway.operations.statements.past_charges import (
+    ChargeFilter,
+    PastCharge,
+    past_charges,
+    rerate_id,
+)
 
 LAST_PRIORITY: Final = 255
-LATE_SETTLE_MS: Final = 3_600_000
 
 Status = Literal["planned", "applied", "done", "same", "waits", "no_price"]
 """planned: a dry run; applied: now; done: by an earlier run; same: costs the same; waits: an expiry whose late
@@ -92,25 +93,6 @@ class Rerated:
     would_nano: int
     change_nano: int
     status: Status
-
-
-@dataclass(slots=True)
-class _Request:
-    """What the store has of one request."""
-
-    last: EventRow
-    reserved_at_ms: int
-    charged_nano: int = 0
-    rerated_nano: int = 0
-    refunded_nano: int = 0
-    done: EventRow | None = None
-    waits: bool = False
-
-    @property
-    def service_tier(self) -> str:
-        """At whose price it was charged."""
-        tier: str = orjson.loads(self.last.facts).get("service_tier") or DEFAULT_TIER
-        return tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +153,8 @@ async def _rated(context: _Context, customer_id: str) -> list[Rerated]:
         ),
         default=wanted.since_ms,
     )
-    requests = _requests(context, customer_id, since_ms)
-    requests.sort(key=lambda each: each.reserved_at_ms)
+    chosen = ChargeFilter(customer_id, wanted.model, since_ms, wanted.until_ms)
+    requests = past_charges(backend.store, chosen, wanted.price_version)
     periods, planned = b"", []
     for at in range(0, len(requests), MAX_USES):
         some = requests[at : at + MAX_USES]
@@ -183,54 +165,18 @@ async def _rated(context: _Context, customer_id: str) -> list[Rerated]:
         periods = rated.periods
         for each, would_nano in zip(some, rated.charges_nano, strict=True):
             if each.reserved_at_ms >= wanted.since_ms:
-                planned.append(_planned(each, would_nano, context.table))
+                planned.append(_planned(context, each, would_nano))
     return planned
 
 
-def _requests(context: _Context, customer_id: str, since_ms: int) -> list[_Request]:
-    """The customer's charged requests of the model that came from `since_ms` on and before the end."""
-    wanted, version = context.request, context.request.price_version
-    found: dict[str, _Request] = {}
-    kinds: frozenset[EventKind] = USES | {"adjust"}
-    for row in context.backend.store.rows(RowFilter(since_ms, None, customer_id, kinds)):
-        if row.kind == "adjust":
-            _note_adjustment(found, row, version)
-            continue
-        reservation_id = row.event_id.rpartition(":")[0]
-        came_ms = reserved_at_ms(reservation_id, row.occurred_at_ms)
-        if row.model != wanted.model or not since_ms <= came_ms < wanted.until_ms:
-            continue
-        request = found.setdefault(reservation_id, _Request(row, came_ms))
-        request.last = row
-        request.charged_nano += row.amount_nano
-        age_ms = context.now_ms - row.occurred_at_ms
-        request.waits = row.kind == "expire" and age_ms < LATE_SETTLE_MS
-    return list(found.values())
-
-
-def _note_adjustment(found: dict[str, _Request], row: EventRow, version: str) -> None:
-    facts = orjson.loads(row.facts)
-    request = found.get(str(facts.get("corrects")).rpartition(":")[0])
-    if request is None:
-        return
-    if row.event_id.startswith(RERATE_PREFIX):
-        request.rerated_nano += row.amount_nano
-        if row.event_id == operation_id(str(facts["corrects"]), version):
-            request.done = row
-    elif facts.get("reason") == "volume" and "operation" not in facts:
-        request.charged_nano -= row.amount_nano
-    else:
-        request.refunded_nano += row.amount_nano
-
-
-def _usage_of(request: _Request) -> dict[str, int]:
+def _usage_of(request: PastCharge) -> dict[str, int]:
     usage = dict(orjson.loads(request.last.usage))
     if usage:  # a price that has no price for a request does not count it, though each is one
         usage.setdefault("request", 1)
     return dict(usage_in_tier(usage, request.service_tier))
 
 
-def _planned(request: _Request, would_nano: int, table: PriceTable) -> Rerated:
+def _planned(context: _Context, request: PastCharge, would_nano: int) -> Rerated:
     row = request.last
     paid_nano = request.charged_nano - request.rerated_nano
     change_nano = paid_nano - would_nano
@@ -240,9 +186,9 @@ def _planned(request: _Request, would_nano: int, table: PriceTable) -> Rerated:
     if request.done is not None:
         # The re-rate at this price is part of what was paid: nothing is left to change.
         change_nano, status = 0, "done"
-    elif request.waits:
+    elif row.kind == "expire" and context.now_ms - row.occurred_at_ms < LATE_SETTLE_MS:
         change_nano, status = 0, "waits"
-    elif request.service_tier not in table.service_tiers:
+    elif request.service_tier not in context.table.service_tiers:
         would_nano, change_nano, status = paid_nano, 0, "no_price"
     return Rerated(
         row.customer_id,
@@ -269,7 +215,7 @@ async def _apply(context: _Context, planned: Rerated) -> Rerated:
         corrects=planned.event_id,
         priority=LAST_PRIORITY,
     )
-    key = operation_id(planned.event_id, wanted.price_version)
+    key = rerate_id(planned.event_id, wanted.price_version)
     facts = {"operation": "rerate", "request_id": planned.request_id}
     try:
         with Change(key, "re-rated", planned.customer_id, _REFUSALS).explained():
@@ -280,11 +226,6 @@ async def _apply(context: _Context, planned: Rerated) -> Rerated:
         # An earlier run made it, with what was paid then, and its event is not in the store yet.
         return replace(planned, change_nano=0, status="done")
     return replace(planned, status="done" if made.replayed else "applied")
-
-
-def operation_id(event_id: str, price_version: str) -> str:
-    """The operation id of an event's re-rate at a price, and the id of its event."""
-    return f"{RERATE_PREFIX}{event_id}:{price_version}"
 
 
 async def _billing_day(backend: Backend, customer_id: str) -> int:
@@ -326,5 +267,5 @@ def rerated_document(each: Rerated, price_version: str) -> dict[str, Any]:
         "would_be": format_amount(each.would_nano),
         "change": format_amount(each.change_nano),
         "status": each.status,
-        "operation_id": operation_id(each.event_id, price_version),
+        "operation_id": rerate_id(each.event_id, price_version),
     }

@@ -13,7 +13,8 @@ from gateway.domain.wallet_history import WalletHistory
 from gateway.operations.backend import Backend
 from gateway.operations.statements.closing import show_statement
 from gateway.operations.statements.reading import in_order
-from gateway.operations.statements.rerate import Rerated, RerateRequest, operation_id, rerate
+from gateway.operations.statements.past_charges import rerate_id
+from gateway.operations.statements.rerate import Rerated, RerateRequest, rerate
 from gateway.operations.statements.roll_forward import roll_forward, roll_forward_document
 from gateway.operations.verify import verify
 from tests.support.stores import events_path, sqlite_access
@@ -200,7 +201,7 @@ async def test_a_rerate_adjusts_each_event_once_and_is_a_correction_of_its_month
     new = [event for event in after if event["event_id"] not in known]
     assert {event["kind"] for event in new} <= {"adjust", "expire_grant", "grant"}  # time went on
     made = {e["event_id"]: e["amount_nano"] for e in new if e["kind"] == "adjust"}
-    assert made == {operation_id(name, version): n for name, n in must.items() if n}
+    assert made == {rerate_id(name, version): n for name, n in must.items() if n}
     async with shop.backend() as backend:
         assert (await verify(backend.audit, backend.outbox, backend.store)).drifts == ()
         now_ms = await backend.accounts.now_ms()
