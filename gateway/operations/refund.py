@@ -123,8 +123,12 @@ def charged_by(event: Event, store: EventStore, now_ms: int) -> int:
     if event.kind not in CHARGING_KINDS or event.amount_nano <= 0:
         raise NotRefundable(f"{event.event_id} charged nothing: it is a {event.kind}")
     rerated_nano = _rerated_nano(event, store)
-    if event.kind != "expire":
+    if event.kind == "settle":
         return max(0, event.amount_nano - rerated_nano)
+    if event.kind == "settle_late":
+        expired = store.event(f"{event.reservation_id}:expired")
+        of_expiry_nano = expired.event.amount_nano if expired else 0
+        return max(0, event.amount_nano - max(0, rerated_nano - of_expiry_nano))
     late = store.event(f"{event.reservation_id}:settled_late")
     if late is None and now_ms - event.occurred_at_ms < LATE_SETTLE_MS:
         raise NotRefundable(
@@ -136,10 +140,10 @@ def charged_by(event: Event, store: EventStore, now_ms: int) -> int:
 
 
 def _rerated_nano(event: Event, store: EventStore) -> int:
-    """What re-rates have given back of an event. What they charged in addition is not refunded with it."""
+    """What re-rates have given back of an event's request. What they charged is not refunded with it."""
     request_id = event.facts.get("request_id")
     related = store.of_request(request_id) if isinstance(request_id, str) else []
-    prefix = f"{RERATE_PREFIX}{event.event_id}:"
+    prefix = f"{RERATE_PREFIX}{event.reservation_id}:"
     amounts = (each.event.amount_nano for each in related if each.event.event_id.startswith(prefix))
     return max(0, sum(amounts))
 

@@ -17,6 +17,7 @@ from msgpack import packb
 from gateway.app.backend import open_backend
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Account, Hold, shard_of
+from gateway.domain.usage import Usage
 from gateway.exporter.main import Exporter
 from gateway.ledger.audit import Audit
 from gateway.ledger.client.redis_runner import RedisRunner
@@ -109,6 +110,8 @@ class Shop:
         self.grants: dict[str, list[int]] = {name: [] for name in CUSTOMERS}
         self.charged: list[str] = []
         self.number = 0
+        self.tier: str | None = None
+        """The service tier that events name."""
 
     @asynccontextmanager
     async def backend(self) -> AsyncIterator[Backend]:
@@ -160,6 +163,7 @@ class Shop:
                 "request_id": rid, "customer_id": customer, "project_id": None, "key_id": "k1",
                 "route": "chat", "model": model, "upstream": "sim",
                 "price_version": table.price_version, "livemode": True, "flags": [],
+                **({"service_tier": self.tier} if self.tier else {}),
             }
         )  # fmt: skip
         return packed
@@ -192,13 +196,13 @@ class Shop:
         )
         return (customer, model, table, hold) if isinstance(hold, Hold) else None
 
-    async def settle(self, held: Any) -> None:
+    async def settle(self, held: Any, usage: Usage | None = None) -> None:
         customer, model, table, hold = held
         settled = await self.ledger.settle(
             self.accounts[customer],
             hold.reservation_id,
             table,
-            table.vector(self.usage(table)),
+            table.vector(self.usage(table) if usage is None else usage),
             self.facts(customer, hold.reservation_id, model, table),
             tokens=10,
             reserved_at_ms=hold.reserved_at_ms,
@@ -219,11 +223,11 @@ class Shop:
             reserved_at_ms=hold.reserved_at_ms,
         )
 
-    async def refund(self) -> None:
-        """Half of a past charge, or all of it."""
+    async def refund(self, event_id: str, part: int) -> None:
+        """An event's charge, divided by `part`."""
         await self.export()
         with sqlite_access(events_path(self.settings)).open() as store:
-            stored = store.event(self.random.choice(self.charged))
+            stored = store.event(event_id)
         if stored is None or stored.event.amount_nano < 2:
             return
         event = stored.event
@@ -232,7 +236,7 @@ class Shop:
             event.customer_id,
             f"refund:{event.event_id}:{self.number}",
             event.event_id,
-            event.amount_nano // self.random.choice([2, 3]),
+            event.amount_nano // part,
             charged_nano=event.amount_nano,
             allocations=event.allocations,
             reason="complaint",
@@ -294,7 +298,7 @@ class Shop:
         elif draw < 0.98:
             await self.ledger.sweep(customer)
         elif self.charged:
-            await self.refund()
+            await self.refund(self.random.choice(self.charged), self.random.choice([2, 3]))
 
     async def void(self, customer: str) -> None:
         wallet = (await self.audit.snapshot(self.accounts[customer].shard)).wallets[customer]

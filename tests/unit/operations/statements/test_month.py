@@ -12,8 +12,8 @@ from gateway.domain.stores import RowFilter
 from gateway.domain.wallet_history import WalletHistory
 from gateway.operations.backend import Backend
 from gateway.operations.statements.closing import show_statement
-from gateway.operations.statements.reading import in_order
 from gateway.operations.statements.past_charges import rerate_id
+from gateway.operations.statements.reading import in_order
 from gateway.operations.statements.rerate import Rerated, RerateRequest, rerate
 from gateway.operations.statements.roll_forward import roll_forward, roll_forward_document
 from gateway.operations.verify import verify
