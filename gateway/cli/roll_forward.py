@@ -9,9 +9,10 @@ import typer
 
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
-from gateway.cli.output import err, out, plain, print_json, progress, row, table
-from gateway.cli.statement import Period
+from gateway.cli.output import err, out, print_json, progress
+from gateway.cli.statement import Period, print_part
 from gateway.operations.backend import Backend
+from gateway.operations.statements.layout import roll_table
 from gateway.operations.statements.roll_forward import (
     RollForward,
     roll_forward,
@@ -52,12 +53,8 @@ def _rows(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _print(document: Mapping[str, Any]) -> None:
-    numbers = tuple(document["total"])
-    made = table("category", *numbers, right=numbers)
-    for cells in _rows(document):
-        row(made, cells, "bold" if cells[0] == "total" else None)
-    out.print(plain(f"{document['period']}, {document['customers']} customers", "bold"))
-    out.print(made)
+    title = f"{document['period']}, {document['customers']} customers"
+    print_part(roll_table(title, document["categories"]), out)
 
 
 def _csv(document: Mapping[str, Any]) -> str:

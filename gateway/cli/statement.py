@@ -34,6 +34,7 @@ from gateway.operations.statements.closing import (
     show_statement,
 )
 from gateway.operations.statements.forms import statement_csv, statement_html
+from gateway.operations.statements.layout import Table as Part
 from gateway.operations.statements.layout import headline, statement_tables
 
 statement = typer.Typer(help="Statements of customers: a month each.", no_args_is_help=True)
@@ -126,13 +127,18 @@ def _print(shown: ShownStatement, to: Console) -> None:
     to.print(plain(headline(shown.document), "bold"))
     to.print(plain(_closed_words(shown.closed) or "open: figures may still change", "dim"))
     for part in statement_tables(shown.document):
-        numbers = part.columns[len(part.columns) - part.numbers :]
-        made = table(*part.columns, right=numbers)
-        made.title, made.title_justify, made.title_style = part.title, "left", "bold"
-        for at, cells in enumerate(part.rows):
-            row(made, cells, "bold" if at >= len(part.rows) - part.bold else None)
         to.print()
-        to.print(made)
+        print_part(part, to)
+
+
+def print_part(part: Part, to: Console) -> None:
+    """Print one titled table."""
+    numbers = part.columns[len(part.columns) - part.numbers :]
+    made = table(*part.columns, right=numbers)
+    for at, cells in enumerate(part.rows):
+        row(made, cells, "bold" if at >= len(part.rows) - part.bold else None)
+    to.print(plain(part.title, "bold"))
+    to.print(made)
 
 
 def _closed_words(closed: ClosedStatement | None) -> str | None:
@@ -142,7 +148,7 @@ def _closed_words(closed: ClosedStatement | None) -> str | None:
 
 
 def _print_closings(closings: list[Closing]) -> None:
-    made = table("customer", "closed", "SHA-256", whole=("SHA-256",))
+    made = table("customer", "closed", "SHA-256", whole=("customer", "closed"))
     for each in closings:
         if each.closed is not None:
             when = moment(each.closed.closed_at_ms) + (" (before)" if each.already else "")

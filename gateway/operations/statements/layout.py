@@ -4,7 +4,7 @@ Text from outside (names, reasons, models) is passed on as it is; the forms esca
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -39,6 +39,13 @@ _KINDS: Final[Mapping[str, str]] = {
     "late_settlement": "late settlement",
     "late_event": "event that arrived late",
 }
+_OF_GRANTS: Final[Mapping[str, Row]] = {
+    "granted": ("granted",),
+    "used": ("used",),
+    "expired": ("expired",),
+    "other": ("repaid", "refunded", "voided", "adjusted"),
+}
+"""Columns of the grants, and the movements in each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ def headline(document: Mapping[str, Any]) -> str:
     return f"{document['customer_id']}, {document['period']} ({begins} to {ends}, UTC)"
 
 
-def signed_sum(amounts: Iterator[str]) -> str:
+def signed_sum(amounts: Iterable[str]) -> str:
     """The sum of decimal amounts."""
     return format_amount(sum(parse_amount(amount, signed=True) for amount in amounts))
 
@@ -166,7 +173,7 @@ def _entries(title: str, entries: list[Mapping[str, Any]]) -> Table | None:
     for entry in entries:
         grouped[entry.get("period", ""), entry["kind"]].append(entry["amount"])
     sums = tuple(
-        (_KINDS[kind], period, f"{len(amounts)} events", signed_sum(iter(amounts)))
+        (_KINDS[kind], period, f"{len(amounts)} events", signed_sum(amounts))
         for (period, kind), amounts in sorted(grouped.items())
     )
     return Table(title, columns, (*sums, total), bold=1)
@@ -180,31 +187,45 @@ def _grants(document: Mapping[str, Any]) -> Table | None:
     ]
     if not shown:
         return None
-    moved = [name for name in MOVEMENTS if any(grant[name] != "0" for grant in shown)]
-    columns = ("grant", "category", "expires", "opening", *moved, "closing")
+    moved = [
+        (title, names)
+        for title, names in _OF_GRANTS.items()
+        if any(grant[name] != "0" for grant in shown for name in names)
+    ]
     rows = tuple(
         (
             grant["name"],
             grant["category"],
             (grant["expires_at"] or "never").partition("T")[0],
-            *(grant[name] for name in ("opening", *moved, "closing")),
+            grant["opening"],
+            *(signed_sum(grant[name] for name in names) for _, names in moved),
+            grant["closing"],
         )
         for grant in shown
     )
+    columns = ("grant", "category", "expires", "opening", *(title for title, _ in moved), "closing")
     return Table("Grants", columns, rows, numbers=2 + len(moved))
 
 
 def _credit(document: Mapping[str, Any]) -> Table | None:
     credit: Mapping[str, Mapping[str, str]] = document["credit"]
-    names = ("opening", *MOVEMENTS, "closing")
-    shown = [category for category in credit if any(credit[category][n] != "0" for n in names)]
-    if not shown:
-        return None
-    moved = [name for name in MOVEMENTS if any(credit[each][name] != "0" for each in shown)]
-    kept = ("opening", *moved, "closing")
-    rows = [(each, *(credit[each][name] for name in kept)) for each in shown]
-    rows.append(("total", *(signed_sum(credit[each][name] for each in shown) for name in kept)))
-    return Table("Credit by category", ("category", *kept), tuple(rows), len(kept), bold=1)
+    shown = {name: roll for name, roll in credit.items() if any(n != "0" for n in roll.values())}
+    return roll_table("Credit by category", shown) if shown else None
+
+
+def roll_table(title: str, rolls: Mapping[str, Mapping[str, str]]) -> Table:
+    """Categories from opening to closing, side by side, and their sum. Movements without any amount are
+    left out."""
+    movements = [name for name in MOVEMENTS if any(roll[name] != "0" for roll in rolls.values())]
+    rows = tuple(
+        (
+            name,
+            *(roll[name] for roll in rolls.values()),
+            signed_sum(r[name] for r in rolls.values()),
+        )
+        for name in ("opening", *movements, "closing")
+    )
+    return Table(title, ("", *rolls, "total"), rows, numbers=1 + len(rolls), bold=1)
 
 
 def _balance(document: Mapping[str, Any]) -> Table:

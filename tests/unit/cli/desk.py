@@ -24,6 +24,9 @@ for _group in (
     "signals",
     "prices",
     "prices_plan",
+    "statement",
+    "roll_forward",
+    "rerate",
     "check",
 ):
     importlib.import_module(f"gateway.cli.{_group}")  # the import is what registers its commands

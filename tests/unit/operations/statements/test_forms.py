@@ -58,7 +58,7 @@ def document(**changes: Any) -> dict[str, Any]:
             {
                 "no": 1, "name": "=cmd|' /C calc'!A0", "category": "paid", "effective_at": None,
                 "expires_at": "2027-06-01T00:00:00.000Z", "opening": "10", **NOTHING, "used": "-4.5",
-                "closing": "5.5",
+                "voided": "-1", "refunded": "1.25", "closing": "5.5",
             },
             {
                 "no": 2, "name": "used up", "category": "paid", "effective_at": None,
@@ -101,10 +101,14 @@ def test_every_part_of_an_invoice_is_shown() -> None:
         ("charged otherwise than quantities and prices explain", "", "", "", "", "0.5"),
         ("2 requests", "", "", "", "", "3.5000560001"),
     )
-    assert [row[0] for row in tables["Grants"]] == ["=cmd|' /C calc'!A0"]
+    assert tables["Grants"] == (
+        ("=cmd|' /C calc'!A0", "paid", "2027-06-01", "10", "-4.5", "0.25", "5.5"),
+    )
     assert tables["Credit by category"] == (
-        ("paid", "10", "-3.5", "-1", "5.5"),
-        ("total", "10", "-3.5", "-1", "5.5"),
+        ("opening", "10", "10"),
+        ("used", "-3.5", "-3.5"),
+        ("adjusted", "-1", "-1"),
+        ("closing", "5.5", "5.5"),
     )
     assert tables["Balance"] == (
         ("Opening balance", "10"),
