@@ -10,7 +10,8 @@ import typer
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
 from gateway.cli.output import err, out, print_json, progress
-from gateway.cli.statement import Period, print_part
+from gateway.cli.parameters import month
+from gateway.cli.statement import print_part
 from gateway.operations.backend import Backend
 from gateway.operations.statements.layout import roll_table
 from gateway.operations.statements.roll_forward import (
@@ -22,13 +23,15 @@ from gateway.operations.statements.roll_forward import (
 
 @app.command("roll-forward")
 def roll_forward_command(
-    period: Period,
+    period: Annotated[
+        str, typer.Option(metavar="YYYY-MM", parser=month, help="The calendar month (UTC).")
+    ],
     form: Annotated[
         Literal["table", "json", "csv"], typer.Option("--format", help="How to print it.")
     ] = "table",
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Show what customers held in credit at a month's begin and end, and why it moved, by category.
+    """Show what customers held in credit at the beginning and end of a month, and why it moved, by category.
 
     It is the roll-forward of deferred revenue. Months are those of the calendar (UTC). Closing is
     the next month's opening, and the total is the sum of the ledger's wallets, or the command fails.

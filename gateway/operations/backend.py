@@ -31,7 +31,7 @@ class ConfiguredKey:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A plan's recurring fee. It is billed beside the wallet: no credit moves.
+    """A plan's recurring fee. It is billed in addition to usage: no credit moves.
 
     fee_nano: a month's, in billionths of `unit`
     """

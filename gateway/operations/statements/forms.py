@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping
 from html import escape
+from importlib.resources import files
 from typing import Any, Final
 
 from gateway.operations.statements.layout import Table, headline, statement_tables
@@ -26,19 +27,6 @@ COLUMNS: Final = (
     "amount",
 )
 """Columns of the CSV."""
-_STYLE: Final = """
-@page { size: A4; margin: 16mm; }
-body { font: 10pt/1.4 system-ui, sans-serif; color: #111; max-width: 180mm; margin: 8mm auto; }
-h1 { font-size: 16pt; margin: 0 0 1mm; } h2 { font-size: 11pt; margin: 6mm 0 1mm; }
-p { color: #555; margin: 0 0 4mm; overflow-wrap: anywhere; }
-table { width: 100%; border-collapse: collapse; break-inside: auto; }
-th, td { text-align: left; padding: 0.6mm 2mm 0.6mm 0; border-bottom: 0.2mm solid #ddd; vertical-align: top;
-  overflow-wrap: anywhere; }
-th { color: #555; font-weight: 600; } tr { break-inside: avoid; } thead { display: table-header-group; }
-.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.b td { font-weight: 600; border-bottom: 0.4mm solid #111; }
-@media print { body { margin: 0; max-width: none; } }
-"""
 
 
 def statement_csv(document: Mapping[str, Any]) -> str:
@@ -95,10 +83,11 @@ def statement_html(document: Mapping[str, Any], closed: str | None) -> str:
     """One page without references to others. closed: what to say of a closed statement"""
     title = escape(headline(document))
     state = escape(closed or "Open: figures may still change.")
+    style = files("gateway.operations.statements").joinpath("page.css").read_text()
     parts = "\n".join(_html_table(table) for table in statement_tables(document))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>Statement: {title}</title><style>{_STYLE}</style></head>\n<body>"
+        f"<title>Statement: {title}</title><style>{style}</style></head>\n<body>"
         f"<h1>Statement</h1><p>{title}<br>{state}<br>Amounts in credits unless stated.</p>\n"
         f"{parts}\n</body></html>\n"
     )

@@ -14,7 +14,7 @@ from gateway.domain.wallet_history import MOVEMENTS
 from gateway.operations.statements.statement import PARTS
 
 Row = tuple[str, ...]
-LISTED_MOST: Final = 40
+LISTED_MOST: Final = 20
 """Entries and corrections that are listed one by one; of more, a line for each kind and period."""
 
 _SAID: Final[Mapping[str, str]] = {

@@ -137,9 +137,9 @@ def test_many_corrections_are_summed_by_period_and_kind() -> None:
         document(corrections=[late])
     )
     summed = cells(document(corrections=[*some, late]))
-    assert ("re-rate", "2026-12", f"{LISTED_MOST} events", "20") in summed
+    assert ("re-rate", "2026-12", f"{LISTED_MOST} events", "10") in summed
     assert ("late settlement", "2026-11", "1 events", "-0.25") in summed
-    assert ("total", "", "", "19.75") in summed
+    assert ("total", "", "", "9.75") in summed
 
 
 def test_csv_has_one_row_for_each_figure_and_runs_no_formula() -> None:
