@@ -46,6 +46,11 @@ def period_containing(at_ms: int, billing_day: int = 1) -> BillingPeriod:
     return _beginning(before.year, before.month, billing_day)
 
 
+def label_after(label: str) -> str:
+    """The label of the month after."""
+    return period_containing(billing_period(label).end_ms).label
+
+
 def window_start_ms(window: Window, at_ms: int, billing_day: int = 1) -> int:
     """Where the period begins in which a price counts what is used at a moment."""
     if window == "total":

@@ -6,12 +6,12 @@ what arrives for its period later is on the next statement, as corrections. Stat
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
 
-from gateway.domain.billing_periods import BillingPeriod, billing_period
+from gateway.domain.billing_periods import BillingPeriod, billing_period, label_after
 from gateway.domain.delivery import Place
 from gateway.domain.stores import ClosedStatement
 from gateway.operations.backend import Backend
@@ -119,12 +119,12 @@ async def _close(backend: Backend, customer_id: str, label: str) -> Closing:
 
 async def _build(backend: Backend, customer_id: str, period: BillingPeriod) -> Document:
     earlier = backend.store.last_closed_statement(customer_id, before=period.label)
-    request = StatementRequest(
-        customer_id,
-        period,
-        backend.configured.subscription(customer_id),
-        opening_from(_kept(earlier)) if earlier else None,
-    )
+    opening = opening_from(_kept(earlier)) if earlier else None
+    if opening is not None and label_after(opening.period.label) == period.label:
+        # The same moment, unless the billing day has changed: then, too, no day is left out or billed twice.
+        period = replace(period, start_ms=opening.period.end_ms)
+    subscription = backend.configured.subscription(customer_id)
+    request = StatementRequest(customer_id, period, subscription, opening)
     sources = Sources(backend.store, backend.accounts.books, backend.reservations)
     return statement_document(await build_statement(sources, request))
 

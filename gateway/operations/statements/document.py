@@ -8,6 +8,7 @@ import datetime as dt
 import hashlib
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -133,7 +134,9 @@ def opening_from(document: Mapping[str, Any]) -> Opening:
             _nano(document["balance"]["ledger_balance"]),
             last["shard"],
         )
-    return Opening(billing_period(document["period"], document["billing_day"]), history)
+    period = billing_period(document["period"], document["billing_day"])
+    begun_ms = _unix_ms(document["from"])  # another one, if the billing day had changed before
+    return Opening(replace(period, start_ms=begun_ms), history)
 
 
 def pico_text(pico: int) -> str:

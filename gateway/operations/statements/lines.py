@@ -161,7 +161,8 @@ class UsageCollector:
         )
 
     async def _use(self, row: EventRow, usage: Usage, *, counts: bool, sign: int = 1) -> None:
-        tier = orjson.loads(row.facts).get("service_tier") or DEFAULT_TIER
+        named = '"service_tier"' in row.facts
+        tier = (named and orjson.loads(row.facts).get("service_tier")) or DEFAULT_TIER
         version, model = row.price_version or "", row.model or ""
         table = await self._table(version)
         at_ms = reserved_at_ms(row.event_id.rpartition(":")[0], row.occurred_at_ms)

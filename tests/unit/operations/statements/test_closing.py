@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+import yaml
 
 from gateway.operations.errors import Conflict, NotFound
 from gateway.operations.statements import closing as closing_module
@@ -13,6 +14,7 @@ from gateway.operations.statements.closing import Closing, close_statements, sho
 from gateway.operations.statements.document import digest_of
 from gateway.operations.statements.roll_forward import roll_forward
 from gateway.operations.statements.statement import StatementDiffers
+from gateway.settings import load_settings
 from tests.support.stores import events_path
 from tests.unit.operations.statements.shop import CREDIT, CUSTOMERS, MINUTE_MS, Shop, at
 
@@ -119,6 +121,32 @@ async def test_later_statements_go_on_from_the_closed_one(shop: Shop) -> None:
     opened = [await show(shop, "c1", label) for label in (NEXT, "2025-11")]
     await close(shop, MONTH, "c1")
     assert [await show(shop, "c1", label) for label in (NEXT, "2025-11")] == opened
+
+
+@pytest.mark.parametrize(("customer", "day"), [("c1", 15), ("c3", 1)])
+async def test_a_changed_billing_day_leaves_no_event_out_and_bills_none_twice(
+    shop: Shop, customer: str, day: int
+) -> None:
+    for month, day_of_month in ((10, 7), (10, 20), (11, 7), (11, 20)):
+        shop.now = at(month, day_of_month)
+        await use(shop, customer, "plain")
+    await shop.export()
+    before = await show(shop, customer, MONTH)
+    await close(shop, MONTH, customer)
+    config = yaml.safe_load((file := shop.settings.files[0]).read_text())
+    config["customers"][customer]["billing_day"] = day
+    file.write_text(yaml.safe_dump(config))
+    shop.settings = load_settings(file)
+    after = await show(shop, customer, NEXT)
+    assert after["from"] == before["until"]
+    assert after["until"] == f"2025-11-{day:02d}T00:00:00.000Z"
+    assert after["balance"]["opening"] == before["balance"]["closing"]
+    await close(shop, NEXT, customer)
+    last = await show(shop, customer, "2025-11")
+    assert last["from"] == after["until"]
+    requests = [each["usage"]["requests"] for each in (before, after, last)]
+    assert requests == ([2, 3, 1] if customer == "c1" else [3, 1, 2])
+    assert [each["corrections"] for each in (before, after, last)] == [[], [], []]
 
 
 async def test_periods_are_closed_in_order_and_when_they_have_ended(shop: Shop) -> None:
