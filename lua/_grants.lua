@@ -179,15 +179,24 @@ local function catch_up(a, now, told)
   a[SWEEP_AT] = next_at
 end
 
--- Credits `amount` without naming a grant: overdraft first, the rest becomes a new grant.
+-- Credits `amount` without naming a grant: overdraft first, the rest becomes a new grant. What is burned
+-- last joins an open one of the same terms, so that any number of corrections takes one place of the 64.
 local function credit_back(a, amount, priority, now, list)
   local repaid = a[OVERDRAFT] < amount and a[OVERDRAFT] or amount
   if repaid > 0 then
     a[OVERDRAFT] = a[OVERDRAFT] - repaid
     note(list, 0, repaid)
   end
-  if amount > repaid then
-    note(list, add_grant(a, 4, priority, 0, amount - repaid, 0, 0, now), amount - repaid)
+  local rest = amount - repaid
+  if rest > 0 then
+    for g = HEADER + 1, HEADER + 10 * a[N_GRANTS], 10 do
+      if priority == 255 and a[g + PRIORITY] == 255 and a[g + CATEGORY] == 4 and a[g + BITS] == 0
+        and a[g + EFFECTIVE_AT] == 0 and a[g + EXPIRES_AT] == 0 then
+        a[g + REMAINING] = a[g + REMAINING] + rest
+        return note(list, a[g + NO], rest)
+      end
+    end
+    note(list, add_grant(a, 4, priority, 0, rest, 0, 0, now), rest)
   end
 end
 

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- adjust: a signed correction of a wallet, done once per operation id; its facts name the
--- event that it corrects. Credit repays the overdraft, the rest becomes a grant that never expires;
+-- event that it corrects. Credit repays the overdraft, the rest becomes a grant that never expires
+-- (of priority 255 it joins an open one of these terms);
 -- debit takes unheld remainders in burn order whatever they are good for, then overdraft.
 --
 -- KEYS[1] shard
@@ -56,8 +57,8 @@ if signed < 0 then
   for i = 2, #moved, 2 do moved[i] = 0 - moved[i] end
 else
   drop_exhausted(a)
-  if a[N_GRANTS] >= MAX_GRANTS and amount > a[OVERDRAFT] then return { 'too_many_grants' } end
   credit_back(a, amount, terms[2], now, moved)
+  if a[N_GRANTS] > MAX_GRANTS then return { 'too_many_grants' } end
 end
 a[ADJUSTED] = a[ADJUSTED] + signed
 if math.abs(a[ADJUSTED]) > MAX_AMOUNT or a[OVERDRAFT] > MAX_AMOUNT then return { 'total_too_large' } end

@@ -36,7 +36,7 @@ from gateway.ledger.repair import Repair
 from gateway.ledger.reservations import Reservations
 from gateway.ledger.shards import Shards
 from gateway.ledger.wallets import Wallets
-from gateway.operations.backend import Backend, ConfiguredKey
+from gateway.operations.backend import Backend, ConfiguredKey, Subscription
 from gateway.settings import Settings
 from gateway.settings.compiling import compile_customers, compile_keys
 
@@ -84,6 +84,14 @@ class ConfiguredBySettings:
         if customer_id not in self._settings.customers:
             return None
         return self._settings.billing_day(customer_id)
+
+    def subscription(self, customer_id: str) -> Subscription | None:
+        """The fee of a customer's plan; None where there is none."""
+        customer = self._settings.customers.get(customer_id)
+        if customer is None or customer.plan is None:
+            return None
+        plan = self._settings.plans[customer.plan]
+        return Subscription(customer.plan, plan.fee_nano, plan.fee_unit) if plan.fee_nano else None
 
     def limited_accounts(self, customer_id: str, stored: Sequence[Key]) -> Sequence[Account]:
         """Accounts that together have every limit of a customer; none for one not configured."""
@@ -230,4 +238,5 @@ def _backend(
         find_refusal=noted_refusal,
         find_trouble=trouble,
         write_customers=write_customers,
+        keep_statement=store_access(settings).keep_statement,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from pydantic import TypeAdapter, ValidationError
 
+from gateway.domain.billing_periods import billing_period
 from gateway.domain.money import MoneyError, format_amount, parse_amount
 from gateway.operations.idempotency import KEY_CHARS_MOST, is_idempotency_key
 from gateway.settings.problems import Wrong
@@ -55,6 +56,15 @@ moment_ms = _by(MomentMs)
 """A moment with its time zone, in ISO 8601; as Unix milliseconds."""
 identifier = _by(Id)
 """A name as the configuration has them."""
+
+
+def month(text: str) -> str:
+    """A month, such as 2027-01."""
+    try:
+        billing_period(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return text
 
 
 def idempotency_key(text: str) -> str:

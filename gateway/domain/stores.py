@@ -42,6 +42,21 @@ class RowFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosedStatement:
+    """One customer's statement of one period, as it was when the period was closed.
+
+    period:   the month in which it begins, such as 2027-01
+    document: JSON text. sha256: of its bytes in UTF-8, in hex
+    """
+
+    customer_id: str
+    period: str
+    document: str
+    sha256: str
+    closed_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChargeSum:
     """Charges of one customer that arrived after a position.
 
@@ -155,6 +170,16 @@ class EventStore(UsageHistory, Protocol):
         order of (hour, customer, model, reason)."""
         ...
 
+    def closed_statement(self, customer_id: str, period: str) -> ClosedStatement | None:
+        """Return what was kept by `StoreAccess.keep_statement`."""
+        ...
+
+    def last_closed_statement(
+        self, customer_id: str, before: str | None = None
+    ) -> ClosedStatement | None:
+        """Return the customer's closed statement with the highest period, below `before` if given."""
+        ...
+
     def close(self) -> None:
         """Release the connection. Idempotent."""
         ...
@@ -189,4 +214,9 @@ class StoreAccess(Protocol):
     def cursors(self) -> Mapping[int, Place]:
         """Return how far it has each shard; nothing where there is no store yet. Keeps a connection
         between calls. Raises StoreMissing for one that is there and cannot be read."""
+        ...
+
+    def keep_statement(self, statement: ClosedStatement) -> ClosedStatement:
+        """Keep a closed statement permanently, while an exporter may write to the store. Return what
+        is kept for this customer and period: an earlier one, if there is one. Raises StoreMissing."""
         ...

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Key
-from gateway.domain.stores import EventStore
+from gateway.domain.stores import ClosedStatement, EventStore
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.audit import Audit
 from gateway.ledger.changes import Changes
@@ -28,6 +28,18 @@ class ConfiguredKey:
     customer_id: str
     project_id: str | None
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A plan's recurring fee. It is billed in addition to usage: no credit moves.
+
+    fee_nano: a month's, in billionths of `unit`
+    """
+
+    plan: str
+    fee_nano: int
+    unit: str
 
 
 class Configured(Protocol):
@@ -57,6 +69,10 @@ class Configured(Protocol):
 
     def billing_day(self, customer_id: str) -> int | None:
         """The day on which a customer's months begin; None for one that is not configured."""
+        ...
+
+    def subscription(self, customer_id: str) -> Subscription | None:
+        """The fee of a customer's plan; None where there is none."""
         ...
 
     def limited_accounts(self, customer_id: str, stored: Sequence[Key]) -> Sequence[Account]:
@@ -95,6 +111,7 @@ class Backend:
     find_refusal:    a refusal that was noted in the last days, by the request's id
     find_trouble:    what is wrong with the ledger's server; None for nothing
     write_customers: writes the configuration's customers into the ledger; returns why it could not
+    keep_statement:  see `StoreAccess.keep_statement`
     """
 
     configured: Configured
@@ -113,3 +130,4 @@ class Backend:
     find_refusal: Callable[[str], Awaitable[NotedRefusal | None]]
     find_trouble: Callable[[], Awaitable[Trouble | None]]
     write_customers: Callable[[], Awaitable[str | None]]
+    keep_statement: Callable[[ClosedStatement], ClosedStatement]

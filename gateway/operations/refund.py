@@ -4,7 +4,8 @@ Rules:
 - what an event charged is its amount; for an expiry, less what its late settlement gave back;
 - an expiry is refunded once no late settlement can come any more (an hour), or when it has come:
   otherwise the two together could give back more than was charged;
-- a late settlement is refunded by itself, and one that gave back charged nothing.
+- a late settlement is refunded by itself, and one that gave back charged nothing;
+- what a re-rate has given back of it is no part of the charge any more.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, Final
 from gateway.domain.events import Event
 from gateway.domain.money import format_amount
 from gateway.domain.stores import EventStore
+from gateway.domain.wallet_history import RERATE_PREFIX
 from gateway.ledger.client.errors import LedgerRefusal
 from gateway.ledger.codec.operations import Refund
 from gateway.operations.backend import Backend
@@ -120,15 +122,30 @@ def charged_by(event: Event, store: EventStore, now_ms: int) -> int:
     """What the event finally charged, in nano-credits. now_ms: Unix ms. Raises NotRefundable."""
     if event.kind not in CHARGING_KINDS or event.amount_nano <= 0:
         raise NotRefundable(f"{event.event_id} charged nothing: it is a {event.kind}")
-    if event.kind != "expire":
-        return event.amount_nano
+    rerated_nano = _rerated_nano(event, store)
+    if event.kind == "settle":
+        return max(0, event.amount_nano - rerated_nano)
+    if event.kind == "settle_late":
+        expired = store.event(f"{event.reservation_id}:expired")
+        of_expiry_nano = expired.event.amount_nano if expired else 0
+        return max(0, event.amount_nano - max(0, rerated_nano - of_expiry_nano))
     late = store.event(f"{event.reservation_id}:settled_late")
     if late is None and now_ms - event.occurred_at_ms < LATE_SETTLE_MS:
         raise NotRefundable(
             f"{event.event_id} charged what an expired request had used so far, and its late"
             " settlement can still come. Retry when an hour has passed"
         )
-    return event.amount_nano + min(0, late.event.amount_nano if late else 0)
+    late_nano = min(0, late.event.amount_nano if late else 0)
+    return max(0, event.amount_nano + late_nano - rerated_nano)
+
+
+def _rerated_nano(event: Event, store: EventStore) -> int:
+    """What re-rates have given back of an event's request. What they charged is not refunded with it."""
+    request_id = event.facts.get("request_id")
+    related = store.of_request(request_id) if isinstance(request_id, str) else []
+    prefix = f"{RERATE_PREFIX}{event.reservation_id}:"
+    amounts = (each.event.amount_nano for each in related if each.event.event_id.startswith(prefix))
+    return max(0, sum(amounts))
 
 
 def refund_operation_id(event_id: str, key: str) -> str:

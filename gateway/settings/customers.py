@@ -223,6 +223,14 @@ class PlanSection(Section):
         1,
         1,
     )
+    fee_nano: Amount = field(
+        "Recurring fee per month, shown on statements. It is billed in addition to usage: it takes "
+        "no credit from the wallet.",
+        "49.00",
+        0,
+        alias="fee",
+    )
+    fee_unit: Text = field("What the fee is stated in.", "USD", "credit")
     prices: Mapping[ModelName, PricesSection] = field(
         "Prices that replace those of the models, each complete.",
         {"gpt-4.1": {"input": "2.50", "output": "10.00"}},

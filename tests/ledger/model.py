@@ -516,6 +516,10 @@ class Model:
         repaid = min(wallet.overdraft, amount)
         wallet.overdraft -= repaid
         if amount > repaid:
+            open_one = next((g for g in wallet.grants if priority == 255 and g.burned_last), None)
+            if open_one is not None:
+                open_one.remaining += amount - repaid
+                return
             no = wallet.new_no()
             wallet.add(ModelGrant(no, "adjustment", priority, 0, amount - repaid, 0, 0, now))
 
@@ -536,7 +540,7 @@ class Model:
                 amount -= part
         if amount:
             given.append((wallet.next_no, -amount))
-            self._credit(wallet, amount, now, priority=255)
+            wallet.add(ModelGrant(wallet.new_no(), "adjustment", 255, 0, amount, 0, 0, now))
         return [(no, part) for no, part in given if part]
 
     def _counter(

@@ -122,6 +122,55 @@ async def test_a_refund_to_nobody_repays_the_overdraft_and_is_a_grant_burned_las
     assert (await raw.grants())[-1] == [4, 255, 0, 0, 2, 11, 0, 0, 0, raw.now]
 
 
+async def test_what_is_credited_to_be_burned_last_joins_one_grant(raw: Raw) -> None:
+    await raw("adjust", id="a1", amount=11, priority=255)
+    await raw("adjust", id="a2", amount=1, priority=255)
+    asked = {"charged": 6, "paid": payer(9, 6, 0)}
+    assert await raw("refund", id="f1", amount=6, **asked) == ["refunded", 0, 1018, 1, 4, 0]
+    assert [stamp[7] for _, stamp, _ in (await raw.events())[-3:]] == [[2, 11], [2, 1], [2, 6]]
+    assert (await raw.grants())[1:] == [[4, 255, 0, 0, 2, 18, 0, 0, 0, raw.now]]
+    assert (await raw.header())["next_no"] == 3
+
+
+async def test_what_joins_repays_the_overdraft_first(raw: Raw) -> None:
+    await raw("adjust", id="a1", amount=11, priority=255)
+    await raw("settle", used=vector(1014, 0))
+    assert await raw("adjust", id="a2", amount=7, priority=255) == ["adjusted", 4, 1, 4, 0]
+    assert (await raw.events())[-1][1][7] == [0, 3, 3, 4]  # the used-up one was dropped
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"category": 3, "priority": 255},
+        {"category": 4, "priority": 254},
+        {"category": 4, "priority": 255, "bits": 1},
+        {"category": 4, "priority": 255, "effective_at": 1},
+        {"category": 4, "priority": 255, "expires_at": 1 << 50},
+    ],
+)
+async def test_credit_joins_no_grant_of_other_terms(raw: Raw, other: dict[str, int]) -> None:
+    await raw("grant", id="g2", amount=5, **other)
+    await raw("adjust", id="a1", amount=11, priority=255)
+    assert (await raw.events())[-1][1][7] == [3, 11]
+
+
+async def test_credit_of_another_priority_joins_nothing(raw: Raw) -> None:
+    await raw("adjust", id="a1", amount=11, priority=255)
+    await raw("adjust", id="a2", amount=5, priority=254)
+    await raw("adjust", id="a3", amount=6, priority=254)
+    assert sorted(grant[5] for grant in await raw.grants()) == [5, 6, 11, 1000]
+
+
+async def test_a_full_wallet_has_room_for_what_joins(raw: Raw) -> None:
+    await raw("adjust", id="a1", amount=11, priority=255)
+    for number in range(62):
+        await raw("grant", id=f"more{number}", amount=1)
+    assert await raw("adjust", id="a2", amount=1, priority=254) == ["too_many_grants"]
+    assert (await raw("adjust", id="a3", amount=1, priority=255))[0] == "adjusted"
+    assert len(await raw.grants()) == 64
+
+
 async def test_a_nano_that_nobody_paid_for_is_refunded_too(raw: Raw) -> None:
     asked = {"charged": 1, "paid": payer(9, 1, 0)}
     assert await raw("refund", id="f1", amount=1, **asked) == ["refunded", 0, 1001, 1, 2, 0]

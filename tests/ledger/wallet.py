@@ -60,6 +60,12 @@ class ModelGrant:
     def active(self, now: int) -> bool:
         return self.effective_at <= now and not 0 < self.expires_at <= now
 
+    @property
+    def burned_last(self) -> bool:
+        """Whether corrections join it."""
+        terms = (self.category, self.priority, self.bits, self.effective_at, self.expires_at)
+        return terms == ("adjustment", 255, 0, 0, 0)
+
     def burns(self) -> tuple[int, int, int, int, int]:
         rank = RANK[self.category]
         return (self.priority, self.expires_at or FOREVER, rank, self.effective_at, self.no)

@@ -6,6 +6,7 @@ to the shard's cursor, which the sink moves after the rows.
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from gateway.domain.delivery import (
 )
 from gateway.domain.event_rows import EventRow, event_of
 from gateway.domain.events import Event
-from gateway.domain.stores import ChargeSum, EventStore, RowFilter, StoreMissing
+from gateway.domain.stores import ChargeSum, ClosedStatement, EventStore, RowFilter, StoreMissing
 from gateway.exporter.sinks import clickhouse_queries as ask
 from gateway.exporter.sinks.clickhouse_history import ClickHouseHistory
 from gateway.exporter.sinks.clickhouse_protocol import literal, literals, row_from
@@ -220,6 +221,22 @@ class ClickHouseStore(ClickHouseHistory):
             return None
         return sum(line["amount_nano"] for line in found), found[-1]["event_id"]
 
+    def closed_statement(self, customer_id: str, period: str) -> ClosedStatement | None:
+        """See `EventStore`."""
+        chosen = f"customer_id = {literal(customer_id)} AND period = {literal(period)}"
+        return self._statement(chosen)
+
+    def last_closed_statement(
+        self, customer_id: str, before: str | None = None
+    ) -> ClosedStatement | None:
+        """See `EventStore`."""
+        earlier = "" if before is None else f" AND period < {literal(before)}"
+        return self._statement(f"customer_id = {literal(customer_id)}{earlier}")
+
+    def _statement(self, condition: str) -> ClosedStatement | None:
+        found = self._rows(ask.last_statement(condition))
+        return ClosedStatement(**found[0]) if found else None
+
     def _recent(self) -> int:
         """A position an hour before the newest cursor."""
         return max(0, self._newest("cursors") - _RECENT_US)
@@ -261,6 +278,19 @@ class ClickHouseAccess:
         """See `StoreAccess`."""
         store = self._store()
         return store.cursors() if store else {}
+
+    def keep_statement(self, statement: ClosedStatement) -> ClosedStatement:
+        """See `StoreAccess`. Of two that are kept at once the one that was closed first stays."""
+        store = self._store()
+        if store is None or self._reading is None:
+            raise StoreMissing(f"there is no store at {self.shown}")
+        earlier = store.closed_statement(statement.customer_id, statement.period)
+        if earlier is not None:
+            return earlier
+        self._reading.insert("statements", asdict(statement))
+        kept = store.closed_statement(statement.customer_id, statement.period)
+        assert kept is not None, "it was kept just now"
+        return kept
 
     def _store(self) -> ClickHouseStore | None:
         """The store; None where the tables have not been created."""

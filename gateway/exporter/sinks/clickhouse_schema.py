@@ -143,6 +143,16 @@ _REFUSALS: Final = f"""
     )
     GROUP BY hour_ms, customer_id, model, reason
 """  # noqa: S608 - a number
+_STATEMENTS: Final = """
+    CREATE TABLE IF NOT EXISTS statements (
+        customer_id String,
+        period String,
+        document String,
+        sha256 String,
+        closed_at_ms Int64,
+        version UInt64 MATERIALIZED bitNot(toUInt64(closed_at_ms))
+    ) ENGINE = ReplacingMergeTree(version) ORDER BY (customer_id, period)<durable>
+"""
 _BY_HOUR: Final = """
     CREATE VIEW IF NOT EXISTS usage_by_hour AS
     SELECT hour, customer_id, project_id, key_id, model,
@@ -190,6 +200,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         _SIGNALS,
         _REFUSAL_PAGES,
         _REFUSALS,
+        _STATEMENTS,
         _BY_HOUR,
         _BY_DAY,
     ),

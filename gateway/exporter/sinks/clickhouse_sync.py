@@ -1,6 +1,6 @@
 """ClickHouse's HTTP interface for readers: synchronous, over httpx, from any thread."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ _LONG_S: Final = 600
 
 
 class ClickHouseReading:
-    """SELECTs on one database. Every method raises StoreMissing."""
+    """Questions to one database, and the one row that operations write. Every method raises StoreMissing."""
 
     def __init__(self, options: ClickHouseOptions) -> None:
         self._options = options
@@ -62,6 +62,14 @@ class ClickHouseReading:
         asked = f"{statement} FORMAT JSONEachRow"
         with self._answered(parameters, asked, timeout_s) as answer:
             return lines(answer.read())
+
+    def insert(self, table: str, values: Mapping[str, object]) -> None:
+        """Add one row; it is stored when this returns."""
+        parameters = {"database": self._options.database}
+        body = f"INSERT INTO {table} ({', '.join(values)}) FORMAT JSONEachRow\n"
+        statement = body + orjson.dumps(values).decode()
+        with self._answered(parameters, statement, self._timeout_s) as answer:
+            answer.read()
 
     def stream(self, statement: str) -> Iterator[dict[str, Any]]:
         """The lines of a long answer as they come."""

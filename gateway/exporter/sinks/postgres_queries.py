@@ -30,6 +30,18 @@ DEAD_LETTERS_BEYOND: Final = """
     SELECT shard, epoch, seq, event_id, reason, payload FROM dead_letters
     WHERE sink = '' AND shard = %s AND (epoch, seq) > (%s, %s) ORDER BY epoch, seq
 """
+STATEMENT: Final = """
+    SELECT customer_id, period, document, sha256, closed_at_ms FROM statements
+    WHERE customer_id = %s AND period = %s
+"""
+LAST_STATEMENT: Final = """
+    SELECT customer_id, period, document, sha256, closed_at_ms FROM statements
+    WHERE customer_id = %(customer)s AND (%(before)s::text IS NULL OR period < %(before)s)
+    ORDER BY period DESC LIMIT 1
+"""
+KEEP_STATEMENT: Final = """
+    INSERT INTO statements VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
+"""
 DEAD_LETTER_COUNTS: Final = "SELECT sink, count(*) FROM dead_letters GROUP BY sink"
 REFUSALS: Final = """
     SELECT hour_ms, customer_id, model, reason, count, estimated_nano FROM refusals

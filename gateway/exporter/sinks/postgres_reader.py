@@ -5,6 +5,8 @@ Answers of any length come in pages over a separate connection.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import astuple
 from types import TracebackType
 from typing import Any, Final
 
@@ -24,10 +26,16 @@ from gateway.domain.event_rows import EventRow
 from gateway.domain.events import Event
 from gateway.domain.history import PastUse
 from gateway.domain.refusals import RefusalHour
-from gateway.domain.stores import ChargeSum, EventStore, RowFilter, StoreMissing
+from gateway.domain.stores import ChargeSum, ClosedStatement, EventStore, RowFilter, StoreMissing
 from gateway.exporter.sinks import postgres_queries as sql
 from gateway.exporter.sinks.options import PostgresOptions
-from gateway.exporter.sinks.postgres_pool import Connection, PostgresPool, bounded, explained
+from gateway.exporter.sinks.postgres_pool import (
+    Connection,
+    PostgresPool,
+    bounded,
+    connect,
+    explained,
+)
 from gateway.exporter.sinks.postgres_url import shown
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 
@@ -95,6 +103,18 @@ class PostgresStore:
         """See `EventStore`."""
         ((store_id,),) = self._all("SELECT store_id FROM store")
         return str(store_id)
+
+    def closed_statement(self, customer_id: str, period: str) -> ClosedStatement | None:
+        """See `EventStore`."""
+        found = self._all(sql.STATEMENT, (customer_id, period))
+        return ClosedStatement(*found[0]) if found else None
+
+    def last_closed_statement(
+        self, customer_id: str, before: str | None = None
+    ) -> ClosedStatement | None:
+        """See `EventStore`."""
+        found = self._all(sql.LAST_STATEMENT, {"customer": customer_id, "before": before})
+        return ClosedStatement(*found[0]) if found else None
 
     def refusals(
         self, since_ms: int | None, until_ms: int | None, customer_id: str | None = None
@@ -260,6 +280,18 @@ class PostgresAccess:
         """See `StoreAccess`."""
         with self.open_or_empty() as store:
             return store.cursors()
+
+    def keep_statement(self, statement: ClosedStatement) -> ClosedStatement:
+        """See `StoreAccess`."""
+        try:
+            with closing(connect(self._options, read_only=False)) as connection:
+                connection.execute(sql.KEEP_STATEMENT.encode(), astuple(statement))
+        except (psycopg.Error, OSError) as error:
+            raise StoreMissing(explained(self._options, error)) from error
+        with self.open() as store:
+            kept = store.closed_statement(statement.customer_id, statement.period)
+        assert kept is not None, "it was kept just now"
+        return kept
 
     def _open(self) -> PostgresStore | None:
         """The store; None where nothing has been exported yet. Raises StoreMissing."""

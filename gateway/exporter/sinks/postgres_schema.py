@@ -185,6 +185,16 @@ MIGRATIONS: Final = (
     CREATE TABLE refusal_cursor (entry text NOT NULL);
     INSERT INTO refusal_cursor VALUES ('0-0');
     """,
+    """
+    CREATE TABLE statements (
+        customer_id text NOT NULL,
+        period text NOT NULL,
+        document text NOT NULL,
+        sha256 text NOT NULL,
+        closed_at_ms bigint NOT NULL,
+        PRIMARY KEY (customer_id, period)
+    );
+    """,
 )
 
 

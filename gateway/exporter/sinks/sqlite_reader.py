@@ -5,7 +5,8 @@ Each question is one read transaction, so that its answer belongs to one moment.
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -26,7 +27,7 @@ from gateway.domain.event_rows import COLUMNS, EventRow
 from gateway.domain.events import Event
 from gateway.domain.history import PastUse, reserved_at_ms
 from gateway.domain.refusals import RefusalHour
-from gateway.domain.stores import ChargeSum, RowFilter, StoreMissing
+from gateway.domain.stores import ChargeSum, ClosedStatement, RowFilter, StoreMissing
 from gateway.exporter.sinks.options import SqliteOptions
 from gateway.exporter.sinks.sqlite_schema import migrate, row_from
 
@@ -65,13 +66,6 @@ _SIGNALS: Final = """
 """
 
 
-_ROWS: Final = f"""
-    SELECT {", ".join(COLUMNS)} FROM event_rows
-    WHERE (?1 IS NULL OR occurred_at_ms >= ?1) AND (?2 IS NULL OR occurred_at_ms < ?2)
-        AND (?3 IS NULL OR customer_id = ?3)
-        AND (?4 IS NULL OR kind IN (SELECT value FROM json_each(?4)))
-    ORDER BY occurred_at_ms, shard, epoch, seq
-"""  # noqa: S608 - names of columns
 _COUNTS_REFUSALS: Final = "SELECT 1 FROM sqlite_schema WHERE name = 'refusals'"
 _REFUSALS: Final = """
     SELECT hour_ms, customer_id, model, reason, count, estimated_nano FROM refusals
@@ -79,6 +73,9 @@ _REFUSALS: Final = """
         AND (?3 IS NULL OR customer_id = ?3)
     ORDER BY hour_ms, customer_id, model, reason
 """
+_ROWS: Final = f"SELECT {', '.join(COLUMNS)} FROM event_rows WHERE "  # noqa: S608 - names of columns
+_STATEMENT: Final = "SELECT customer_id, period, document, sha256, closed_at_ms FROM statements "
+_KEEP: Final = "INSERT INTO statements VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _CHARGES: Final = """
     SELECT coalesce(sum(amount_nano) FILTER (WHERE kind IN ('settle', 'expire', 'settle_late')), 0),
         max(position), max(occurred_at_ms), (SELECT max(position) FROM events)
@@ -308,9 +305,18 @@ class SqliteStore:
 
     def rows(self, wanted: RowFilter) -> Iterator[EventRow]:
         """See `EventStore`."""
+        # Only the conditions that are asked for, or SQLite would not use the index on customers.
         kinds = None if wanted.kinds is None else orjson.dumps(sorted(wanted.kinds)).decode()
-        asked = (wanted.since_ms, wanted.until_ms, wanted.customer_id, kinds)
-        for values in self._connection.execute(_ROWS, asked):
+        asked = {
+            "occurred_at_ms >= ?": wanted.since_ms,
+            "occurred_at_ms < ?": wanted.until_ms,
+            "customer_id = ?": wanted.customer_id,
+            "kind IN (SELECT value FROM json_each(?))": kinds,
+        }
+        given = {condition: value for condition, value in asked.items() if value is not None}
+        conditions = " AND ".join(given) or "TRUE"
+        order = " ORDER BY occurred_at_ms, shard, epoch, seq"
+        for values in self._connection.execute(_ROWS + conditions + order, [*given.values()]):
             yield row_from(values)
 
     def charges_since(self, customer_id: str, since_ms: int, position: int) -> ChargeSum:
@@ -353,6 +359,28 @@ class SqliteStore:
             return
         for values in self._connection.execute(_REFUSALS, (since_ms, until_ms, customer_id)):
             yield RefusalHour(*values)
+
+    def closed_statement(self, customer_id: str, period: str) -> ClosedStatement | None:
+        """See `EventStore`."""
+        return self._statement("WHERE customer_id = ? AND period = ?", (customer_id, period))
+
+    def last_closed_statement(
+        self, customer_id: str, before: str | None = None
+    ) -> ClosedStatement | None:
+        """See `EventStore`."""
+        chosen = (
+            "WHERE customer_id = ?1 AND (?2 IS NULL OR period < ?2) ORDER BY period DESC LIMIT 1"
+        )
+        return self._statement(chosen, (customer_id, before))
+
+    def _statement(self, chosen: str, asked: tuple[str | None, ...]) -> ClosedStatement | None:
+        known = self._connection.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = 'statements'"
+        ).fetchone()
+        if known is None:  # a store of the release before, which its exporter has not upgraded yet
+            return None
+        row = self._connection.execute(_STATEMENT + chosen, asked).fetchone()
+        return ClosedStatement(*row) if row else None
 
     @contextmanager
     def _moment(self) -> Iterator[sqlite3.Connection]:
@@ -410,3 +438,20 @@ class SqliteAccess:
         """See `StoreAccess`. A file is opened in microseconds: nothing is kept."""
         with self.open_or_empty() as store:
             return store.cursors()
+
+    def keep_statement(self, statement: ClosedStatement) -> ClosedStatement:
+        """See `StoreAccess`. A second writer is as safe as the first: SQLite lets one in at a time."""
+        if not self.path.exists():
+            raise StoreMissing(f"there is no store at {self.path}")
+        try:
+            with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+                connection.execute("PRAGMA busy_timeout = 5000")
+                connection.execute("PRAGMA synchronous = FULL")
+                migrate(connection)
+                connection.execute(_KEEP, astuple(statement))
+        except sqlite3.Error as error:
+            raise StoreMissing(f"the store at {self.path} cannot be written: {error}") from error
+        with self.open() as store:
+            kept = store.closed_statement(statement.customer_id, statement.period)
+        assert kept is not None, "it was kept just now"
+        return kept

@@ -144,6 +144,16 @@ MIGRATIONS: Final = (
     INSERT INTO refusal_cursor VALUES ('0-0');
     """,
     _usage_view("hour", "%Y-%m-%dT%H:00:00Z") + ";" + _usage_view("day", "%Y-%m-%d"),
+    """
+    CREATE TABLE statements (
+        customer_id TEXT NOT NULL,
+        period TEXT NOT NULL,
+        document TEXT NOT NULL,
+        sha256 TEXT NOT NULL,
+        closed_at_ms INTEGER NOT NULL,
+        PRIMARY KEY (customer_id, period)
+    );
+    """,
 )
 
 

@@ -15,7 +15,15 @@ HOUR_MS = 3_600_000
 
 
 def event(kind: EventKind, outcome: str, amount: int, seq: int = 0) -> Event:
-    return Event(kind, f"r1:{outcome}", 0, 1, seq, 1000, "acme", amount, 0)
+    facts = {"request_id": "r1"}
+    return Event(kind, f"r1:{outcome}", 0, 1, seq, 1000, "acme", amount, 0, facts=facts)
+
+
+def rerated(outcome: str, amount: int, seq: int) -> Event:
+    """A re-rate of that event."""
+    facts = {"request_id": "r1", "corrects": f"r1:{outcome}"}
+    name = f"rerate:r1:{outcome}:p_{seq}"
+    return Event("adjust", name, 0, 1, seq, 2000, "acme", amount, 0, facts=facts)
 
 
 async def stored(sink: SqliteSink, *events: Event) -> SqliteStore:
@@ -62,3 +70,27 @@ async def test_what_charged_nothing_is_not_refunded(
     nothing = event(kind, "x", amount)
     with await stored(sink, nothing) as store, pytest.raises(NotRefundable, match="nothing"):
         charged_by(nothing, store, 1000 + HOUR_MS)
+
+
+@pytest.mark.parametrize(
+    ("rerates", "left"), [([30], 40), ([30, -10], 50), ([70], 0), ([80], 0), ([-20], 70)]
+)
+async def test_what_a_rerate_has_given_back_is_not_refunded_again(
+    sink: SqliteSink, rerates: list[int], left: int
+) -> None:
+    settle = event("settle", "settled", 70)
+    given = [rerated("settled", nano, seq) for seq, nano in enumerate(rerates, 1)]
+    with await stored(sink, settle, *given) as store:
+        assert charged_by(settle, store, 1000) == left
+
+
+@pytest.mark.parametrize(
+    ("rerate", "of_expiry", "of_late"), [(0, 70, 20), (50, 20, 20), (75, 0, 15), (90, 0, 0)]
+)
+async def test_a_rerate_of_an_expiry_with_a_late_settle_counts_once(
+    sink: SqliteSink, rerate: int, of_expiry: int, of_late: int
+) -> None:
+    expire, late = event("expire", "expired", 70), event("settle_late", "settled_late", 20, 1)
+    with await stored(sink, expire, late, rerated("settled_late", rerate, 2)) as store:
+        assert charged_by(expire, store, 1000) == of_expiry
+        assert charged_by(late, store, 1000) == of_late

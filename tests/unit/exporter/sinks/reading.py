@@ -24,9 +24,16 @@ from gateway.domain.event_rows import EventRow, row_of, signal_rows
 from gateway.domain.events import Event
 from gateway.domain.history import PastUse
 from gateway.domain.signals import Signal
-from gateway.domain.stores import ChargeSum, EventStore, RowFilter, StoreAccess
+from gateway.domain.stores import (
+    ChargeSum,
+    ClosedStatement,
+    EventStore,
+    RowFilter,
+    StoreAccess,
+    StoreMissing,
+)
 from gateway.exporter.sink import Batch, Store
-from tests.unit.exporter.sinks.contract import make_event
+from tests.unit.exporter.sinks.contract import make_batch, make_event
 
 T0: Final = 1_700_000_000_000
 CAME: Final = T0 - 1000
@@ -257,6 +264,11 @@ QUESTIONS: Final[dict[str, tuple[Question, Any]]] = {
 }
 
 
+def closed(period: str, customer: str = "acme", document: str = "{}") -> ClosedStatement:
+    """A closed statement."""
+    return ClosedStatement(customer, period, document, "ab", 5)
+
+
 class ReaderContract:
     """Every question, on a store that a sink has filled; and what holds between answers."""
 
@@ -365,3 +377,23 @@ class ReaderContract:
             assert list(store.rows(RowFilter())) == []
             assert store.charges_since("acme", 0, 0) == ChargeSum(0, 0, 0, 0)
         assert access.cursors() == {}
+
+    async def test_a_statement_is_kept_once_while_the_exporter_writes(
+        self, sink: Store, access: StoreAccess
+    ) -> None:
+        with pytest.raises(StoreMissing):
+            access.keep_statement(closed("2027-01"))
+        await sink.open()
+        assert access.keep_statement(closed("2027-01")) == closed("2027-01")
+        assert access.keep_statement(closed("2027-01", document="other")) == closed("2027-01")
+        assert (await sink.write(make_batch(3, 6))).stored == 3
+        access.keep_statement(closed("2027-03", document='{"a\'": "\\n"}'))
+        access.keep_statement(closed("2027-04", "other"))
+        with access.open() as store:
+            assert store.closed_statement("acme", "2027-01") == closed("2027-01")
+            assert store.closed_statement("acme", "2027-02") is None
+            last = store.last_closed_statement("acme")
+            assert last == closed("2027-03", document='{"a\'": "\\n"}')
+            assert store.last_closed_statement("acme", "2027-03") == closed("2027-01")
+            assert store.last_closed_statement("acme", "2027-01") is None
+            assert store.last_closed_statement("nobody") is None

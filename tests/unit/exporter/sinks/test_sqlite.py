@@ -10,7 +10,7 @@ import pytest
 
 from gateway.domain.delivery import Anomaly, DeadLetter, Place
 from gateway.domain.history import PastUse
-from gateway.domain.stores import StoreAccess
+from gateway.domain.stores import RowFilter, StoreAccess
 from gateway.exporter.sink import Batch, SinkUnavailable
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteAccess, SqliteStore
@@ -24,7 +24,7 @@ from tests.unit.exporter.sinks.contract import (
     make_event,
     make_row,
 )
-from tests.unit.exporter.sinks.reading import ReaderContract
+from tests.unit.exporter.sinks.reading import ReaderContract, closed
 from tests.unit.exporter.sinks.refusals import RefusalContract
 from tests.unit.exporter.sinks.viewing import Query, ViewContract
 
@@ -286,3 +286,38 @@ async def test_past_uses_are_told_once_each_by_their_last_word(
         ):
             assert len(list(store.past_uses(since, until, customer))) == count
             assert store.count_past_uses(since, until, customer) == count
+
+
+async def test_a_store_of_the_release_before_has_no_statements_and_gets_them(
+    sink: SqliteSink, path: Path
+) -> None:
+    await sink.open()
+    await sink.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE statements")
+        before = next(n for n, each in enumerate(MIGRATIONS) if "TABLE statements" in each)
+        connection.execute("DELETE FROM migrations WHERE version > ?", (before,))
+    access = sqlite_access(path)
+    with access.open() as store:
+        assert store.closed_statement("acme", "2027-01") is None
+        assert store.last_closed_statement("acme") is None
+    access.keep_statement(closed("2027-01"))
+    with access.open() as store:
+        assert store.last_closed_statement("acme") == closed("2027-01")
+
+
+async def test_rows_of_one_customer_are_found_by_the_index(sink: SqliteSink, path: Path) -> None:
+    await sink.open()
+    some = [make_event(seq, customer_id=f"c{seq % 3}") for seq in range(30)]
+    await sink.write(batch_of(some))
+    wanted = RowFilter(
+        some[4].occurred_at_ms, some[20].occurred_at_ms, "c1", frozenset({"settle", "grant"})
+    )
+    plans: list[str] = []
+    with SqliteStore.at(path) as store:
+        connection = store._connection
+        connection.set_trace_callback(plans.append)
+        assert [row.seq for row in store.rows(wanted)] == [4, 7, 10, 13, 16, 19]
+        connection.set_trace_callback(None)
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {plans[0]}").fetchall()
+    assert any("events_by_customer (customer_id=? AND occurred_at_ms>?" in row[3] for row in plan)
