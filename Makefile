@@ -32,7 +32,7 @@ PYTEST_ARGS ?=
 PARALLEL := -n 2 --dist worksteal
 ARGS ?=
 
-.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost growth soak skew hostile kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
+.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost sinks growth soak skew hostile kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -100,6 +100,12 @@ accuracy: $(VENV)-bench/stamp ## how exactly budgets hold under many streams, wi
 
 ledger-cost: $(STAMPS)/dev ## CPU of the ledger's server for a reserve and a settle (docs/explanation/accuracy.md)
 	@$(BIN)/python -m loadtest.ledger_cost $(ARGS)
+
+SINK_KILLS ?= 100
+sinks: $(STAMPS)/dev ## every sink on its real server: contract, 100 kills, then what it costs (docs/explanation/exporter.md)
+	@CREDITGATE_EXPORTER_KILLS=$(SINK_KILLS) $(BIN)/python -m pytest -n 2 tests/unit/exporter/sinks \
+	    tests/unit/exporter/test_kills.py -m "not debian" $(PYTEST_ARGS)
+	@$(BIN)/python -m loadtest.sinks $(ARGS)
 
 growth: $(STAMPS)/dev ## what a request costs as customers, holds, events and more grow (docs/explanation/growth.md)
 	@$(BIN)/python -m loadtest.growth $(ARGS)
