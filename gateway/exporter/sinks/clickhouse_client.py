@@ -96,7 +96,10 @@ class ClickHouseClient:
         except aiohttp.ClientConnectorError as error:
             raise Unreachable(f"cannot connect: {error.os_error}") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(str(error) or type(error).__name__) from error
+            cause = (
+                error.__cause__ or error
+            )  # aiohttp's own text has the address with the statement in it
+            raise Unreachable(str(cause) or type(cause).__name__) from error
         if response.status != 200:
             quote = "query" not in parameters
             raise refused(self._options, answer.decode(errors="replace"), quote=quote)
