@@ -1,5 +1,8 @@
 """One connection of the hot path: what is asked in one tick of the loop leaves in one write.
 
+Where the last write had one command and nothing is waited for, there is no crowd to collect: the next
+command leaves at once, a turn of the loop sooner.
+
 Invariants:
 - replies come in the order of the commands, so `_sent` is all the bookkeeping: every reply
   takes the future at its head, done or not. A caller that was cancelled, or that timed out,
@@ -68,6 +71,7 @@ class Wire(Successor):
         self._held: list[tuple[asyncio.Future[Any], Any]] = []  # answered, before their fence
         self._loads: dict[bytes, asyncio.Future[Any]] = {}
         self._scheduled = False
+        self._alone = waitaof is None  # the last write had one command, and no fence
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._answered_then = 0
@@ -103,14 +107,18 @@ class Wire(Successor):
         if self._refusing is not None:
             raise LedgerUnavailable(self._refusing)
         queue = self._queue
-        if len(self._sent) + len(queue) + len(self._held) >= self._limit and not again:
+        waiting = len(self._sent) + len(queue) + len(self._held)
+        if waiting >= self._limit and not again:
             raise LedgerUnavailable(f"{self._limit} commands already wait for the ledger")
         future = self._loop.create_future()
         queue.append(future)
         self._chunks.append(packed)
         if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
+            if not waiting and self._alone:
+                self._flush()
+            else:
+                self._scheduled = True
+                self._loop.call_soon(self._flush)
         return future
 
     def load(self, script: Script) -> asyncio.Future[Any]:
@@ -210,6 +218,7 @@ class Wire(Successor):
         self._queued.clear()
         self._sent.extend(queue)
         self._written += len(queue)
+        self._alone = len(queue) == 1 and self._fence is None
         if self._fence is not None:
             self._chunks.append(self._fence)
             self._sent.append(None)
