@@ -1,7 +1,6 @@
 """One connection of the hot path: what is asked in one tick of the loop leaves in one write.
 
-Where the last write had one command and nothing is waited for, there is no crowd to collect: the next
-command leaves at once, a turn of the loop sooner.
+While nothing is waited for and the last write had one command, the next one leaves at once.
 
 Invariants:
 - replies come in the order of the commands, so `_sent` is all the bookkeeping: every reply
@@ -35,7 +34,7 @@ they can still be taken back."""
 STALL_TIMEOUTS: Final = 2
 """A connection that answers nothing for this many timeouts while commands wait is given up."""
 _SWEEPS_PER_TIMEOUT: Final = 8
-
+_NOT_KEPT: Final = "the ledger did not say it is on its disk"
 _NOTHING: Final = object()
 
 pack: Final = cast(Callable[[tuple[bytes, ...]], bytes], pack_command)
@@ -101,7 +100,6 @@ class Wire(Successor):
         """Queue a packed command for this tick's write; the future gets what became of it.
 
         again: it was admitted once already, so a full queue does not stop it
-
         Raises LedgerUnavailable at once when the queue is full or the connection is closing.
         """
         if self._refusing is not None:
@@ -113,12 +111,11 @@ class Wire(Successor):
         future = self._loop.create_future()
         queue.append(future)
         self._chunks.append(packed)
-        if not self._scheduled:
-            if not waiting and self._alone:
-                self._flush()
-            else:
-                self._scheduled = True
-                self._loop.call_soon(self._flush)
+        if not waiting and self._alone:
+            self._flush()
+        elif not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
         return future
 
     def load(self, script: Script) -> asyncio.Future[Any]:
@@ -246,9 +243,7 @@ class Wire(Successor):
                 if kept or isinstance(answer, ReplyError):
                     future.set_result(answer)
                 else:
-                    future.set_result(
-                        LedgerUnavailable("the ledger did not say it is on its disk", unknown=True)
-                    )
+                    future.set_result(LedgerUnavailable(_NOT_KEPT, unknown=True))
             self._held.clear()
 
     # Deadlines
@@ -301,8 +296,5 @@ class Wire(Successor):
 
     def _time_out(self, future: asyncio.Future[Any] | None, *, unknown: bool) -> None:
         if future is not None and not future.done():
-            future.set_result(
-                LedgerUnavailable(
-                    f"the ledger did not answer within {self._timeout_s:g} s", unknown=unknown
-                )
-            )
+            late = f"the ledger did not answer within {self._timeout_s:g} s"
+            future.set_result(LedgerUnavailable(late, unknown=unknown))
