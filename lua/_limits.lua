@@ -47,11 +47,12 @@ end
 -- Moves a rolling counter so many slots on, puts what its present slot was into its ring, and drops
 -- what counts no more. Returns what the ring's slots have used and hold now.
 local function turn_ring(record, c, ring, steps)
-  local slots = rep('\0', 16 * math.min(steps - 1, 12))
-  if steps <= 12 then
-    slots = slots .. spack('<dd', record[c + USED], record[c + COUNTER_HELD])
-      .. sub(record.rings, ring + 28, ring + RING_SIZE - 1 - 16 * steps)
+  if steps > 12 then
+    write_rings(record, ring + 12, rep('\0', RING_SIZE - 12))
+    return 0, 0
   end
+  local slots = rep('\0', 16 * (steps - 1)) .. spack('<dd', record[c + USED], record[c + COUNTER_HELD])
+    .. sub(record.rings, ring + 28, ring + RING_SIZE - 1 - 16 * steps)
   local of, used, held = { sunpack('<dddddddddddddddddddddddd', slots) }, 0, 0
   for i = 1, 24, 2 do used, held = used + of[i], held + of[i + 1] end
   write_rings(record, ring + 12, spack('<dd', used, held) .. slots)

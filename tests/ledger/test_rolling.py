@@ -114,6 +114,20 @@ async def test_used_and_held_of_every_slot_fill_the_limit(raw: Raw) -> None:
     assert (await reserve(raw, "r5", 110, limits))[0] == "held", "r2's hold counts no more either"
 
 
+@pytest.mark.parametrize("later", [13, 14, 1000])
+async def test_a_counter_that_has_rested_has_its_whole_ceiling_at_once(
+    raw: Raw, later: int
+) -> None:
+    limits = rolling(ceiling=200)
+    await reserve(raw, "r1", 100, limits)
+    await raw("settle", "r1", used=vector(60, 0))
+    await reserve(raw, "r2", 50, limits)
+    raw.now += later * SLOT
+    assert (await reserve(raw, "r3", 201, limits))[0] == "spend_limit"
+    assert (await reserve(raw, "r3", 200, limits))[0] == "held"
+    assert (await reserve(raw, "r4", 1, limits))[5] == 0
+
+
 # Holds that end in a later slot
 
 

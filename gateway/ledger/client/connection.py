@@ -1,5 +1,7 @@
 """One connection of the hot path: what is asked in one tick of the loop leaves in one write.
 
+While nothing is waited for and the last write had one command, the next one leaves at once.
+
 Invariants:
 - replies come in the order of the commands, so `_sent` is all the bookkeeping: every reply
   takes the future at its head, done or not. A caller that was cancelled, or that timed out,
@@ -32,7 +34,7 @@ they can still be taken back."""
 STALL_TIMEOUTS: Final = 2
 """A connection that answers nothing for this many timeouts while commands wait is given up."""
 _SWEEPS_PER_TIMEOUT: Final = 8
-
+_NOT_KEPT: Final = "the ledger did not say it is on its disk"
 _NOTHING: Final = object()
 
 pack: Final = cast(Callable[[tuple[bytes, ...]], bytes], pack_command)
@@ -68,6 +70,7 @@ class Wire(Successor):
         self._held: list[tuple[asyncio.Future[Any], Any]] = []  # answered, before their fence
         self._loads: dict[bytes, asyncio.Future[Any]] = {}
         self._scheduled = False
+        self._alone = waitaof is None  # the last write had one command, and no fence
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._answered_then = 0
@@ -97,18 +100,20 @@ class Wire(Successor):
         """Queue a packed command for this tick's write; the future gets what became of it.
 
         again: it was admitted once already, so a full queue does not stop it
-
         Raises LedgerUnavailable at once when the queue is full or the connection is closing.
         """
         if self._refusing is not None:
             raise LedgerUnavailable(self._refusing)
         queue = self._queue
-        if len(self._sent) + len(queue) + len(self._held) >= self._limit and not again:
+        waiting = len(self._sent) + len(queue) + len(self._held)
+        if waiting >= self._limit and not again:
             raise LedgerUnavailable(f"{self._limit} commands already wait for the ledger")
         future = self._loop.create_future()
         queue.append(future)
         self._chunks.append(packed)
-        if not self._scheduled:
+        if not waiting and self._alone:
+            self._flush()
+        elif not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
         return future
@@ -210,6 +215,7 @@ class Wire(Successor):
         self._queued.clear()
         self._sent.extend(queue)
         self._written += len(queue)
+        self._alone = len(queue) == 1 and self._fence is None
         if self._fence is not None:
             self._chunks.append(self._fence)
             self._sent.append(None)
@@ -237,9 +243,7 @@ class Wire(Successor):
                 if kept or isinstance(answer, ReplyError):
                     future.set_result(answer)
                 else:
-                    future.set_result(
-                        LedgerUnavailable("the ledger did not say it is on its disk", unknown=True)
-                    )
+                    future.set_result(LedgerUnavailable(_NOT_KEPT, unknown=True))
             self._held.clear()
 
     # Deadlines
@@ -292,8 +296,5 @@ class Wire(Successor):
 
     def _time_out(self, future: asyncio.Future[Any] | None, *, unknown: bool) -> None:
         if future is not None and not future.done():
-            future.set_result(
-                LedgerUnavailable(
-                    f"the ledger did not answer within {self._timeout_s:g} s", unknown=unknown
-                )
-            )
+            late = f"the ledger did not answer within {self._timeout_s:g} s"
+            future.set_result(LedgerUnavailable(late, unknown=unknown))

@@ -118,11 +118,9 @@ async def test_scripts_flushed_under_load_are_seen_by_no_caller(
     assert await valkey.get("n") == b"2000"
 
 
-async def test_commands_of_one_tick_leave_in_one_write(
-    runner: CoalescingRunner, valkey: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await runner.run(ADD, [b"n"], [b"0", b""])
-    writes = []
+def _watched_writes(runner: CoalescingRunner, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What the runner writes from now on, one entry a write."""
+    writes: list[bytes] = []
 
     class Counting:
         def __init__(self, transport: asyncio.Transport) -> None:
@@ -139,9 +137,33 @@ async def test_commands_of_one_tick_leave_in_one_write(
     assert wire is not None
     assert wire._transport is not None
     monkeypatch.setattr(wire, "_transport", Counting(wire._transport))
+    return writes
+
+
+async def test_commands_of_one_tick_leave_in_one_write(
+    runner: CoalescingRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first of a crowd does not know that it is one.
+    await asyncio.gather(*(runner.run(ADD, [b"n"], [b"0", b""]) for _ in range(3)))
+    writes = _watched_writes(runner, monkeypatch)
     await asyncio.gather(*(runner.run(ADD, [b"n"], [b"1", b""]) for _ in range(32)))
-    assert len(writes) == 1
-    assert writes[0].count(b"EVALSHA") == 32
+    assert [data.count(b"EVALSHA") for data in writes] == [32]
+
+
+async def test_a_command_leaves_at_once_while_there_is_no_crowd(
+    runner: CoalescingRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await runner.run(ADD, [b"n"], [b"0", b""])
+    writes = _watched_writes(runner, monkeypatch)
+    wire = runner._wire
+    assert wire is not None
+    packed = pack_call(ADD.sha, [b"n"], [b"1", b""])
+    answers = [wire.send(packed)]
+    assert len(writes) == 1, "it waited for the end of the tick"
+    answers += [wire.send(packed), wire.send(packed)]
+    assert len(writes) == 1, "what follows in the same tick is collected"
+    await asyncio.gather(*answers)
+    assert [data.count(b"EVALSHA") for data in writes] == [1, 2]
 
 
 async def test_thousands_of_commands_with_random_cancellations_keep_order_and_leak_nothing(
