@@ -17,7 +17,9 @@ from gateway.domain.limits import Limit
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Account, IdempotencyKey, Use
 from gateway.domain.signals import SignalRules
-from gateway.ledger.client.errors import LedgerRefusal, LedgerUnavailable, TooOld
+from gateway.ledger.client.errors import LedgerBug, LedgerRefusal, LedgerUnavailable, TooOld
+from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.exporters import Leases, OtherStore, StoreInUse
 from gateway.ledger.repair import CannotReapply, Repair
 from tests.ledger.bench import NOON_MS, Bench
 from tests.ledger.client.test_scripts import VERBS, parse
@@ -948,6 +950,47 @@ async def reopened(bench: Bench) -> None:
     await mender.reopen(0, Place(1, 1), [(Place(1, 1), "")], accept_loss=True)
     assert [entry for entry, _ in await bench.client.xrange("{cg:0}:out")] == [b"2-0"]
     assert await bench.client.get("{cg:0}:meta") == struct.pack("<BBHdddd", 1, 0, 0, 2, 0, 1, 1)
+
+
+def leases(bench: Bench, member: str = "a") -> Leases:
+    return Leases(bench.runner, Keys("cg", 1), member)
+
+
+@scenario("lease", "bad_arguments")
+async def no_shards(bench: Bench) -> None:
+    with suppress(LedgerBug):
+        await Leases(bench.runner, Keys("cg", 0), "a").lease("s1", "events")
+
+
+@scenario("lease", "leased", writes=True)
+async def leased(bench: Bench) -> None:
+    assert (await leases(bench).lease("s1", "events")).shards == {0}
+    assert await bench.client.hget("{cg}:exporters", "s:0") == b"a"
+
+
+@scenario("lease", "other_store")
+async def other_store(bench: Bench) -> None:
+    await leases(bench).lease("s1", "events")
+    with suppress(OtherStore):
+        await leases(bench, "b").lease("s2", "warehouse")
+
+
+@scenario("lease", "in_use")
+async def store_in_use(bench: Bench) -> None:
+    await leases(bench).lease("s1", "events")
+    with suppress(StoreInUse):
+        await leases(bench, "b").adopt("s2", "warehouse")
+
+
+@scenario("lease", "left", writes=True)
+async def left(bench: Bench) -> None:
+    member = leases(bench)
+    await member.lease("s1", "events")
+    await member.leave()
+    assert await bench.client.hgetall("{cg}:exporters") == {
+        b"store_id": b"s1",
+        b"store_name": b"events",
+    }
 
 
 LISTED = [(name, word) for name in VERBS for word in parse(name).words]
