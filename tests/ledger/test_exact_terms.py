@@ -171,6 +171,18 @@ async def test_a_full_wallet_has_room_for_what_joins(raw: Raw) -> None:
     assert len(await raw.grants()) == 64
 
 
+async def test_a_release_takes_its_hold_off_every_grant_and_the_credit_limit(raw: Raw) -> None:
+    await raw("account", rev=2, limit=100)
+    await raw("grant", id="g2", amount=11)
+    await raw("grant", id="g3", amount=13)
+    await raw("reserve", estimate=vector(1031, 0), rev=2)
+    assert [grant[6] for grant in await raw.grants()] == [1000, 11, 13]
+    assert (await raw.header())["held_credit"] == 7
+    assert (await raw("release"))[0] == "released"
+    assert [grant[6] for grant in await raw.grants()] == [0, 0, 0]
+    assert (await raw.header())["held_credit"] == 0
+
+
 async def test_a_nano_that_nobody_paid_for_is_refunded_too(raw: Raw) -> None:
     asked = {"charged": 1, "paid": payer(9, 1, 0)}
     assert await raw("refund", id="f1", amount=1, **asked) == ["refunded", 0, 1001, 1, 2, 0]

@@ -89,3 +89,13 @@ def test_two_scripts_have_a_straight_path() -> None:
         if "\n-- general\n" in (scripts.lua_folder() / f"{name}.lua").read_text()
     }
     assert have == {"reserve", "settle"}
+
+
+@pytest.mark.parametrize("verb", ["reserve", "settle"])
+@pytest.mark.parametrize("name", ["epoch", "count"])
+async def test_a_watermark_below_zero_is_not_straight(raw: Straight, verb: str, name: str) -> None:
+    if verb == "settle":
+        await raw("reserve")
+    assert await raw.straight(verb, **{name: -1}) == ["general"]
+    assert await raw(verb, **{name: -1}) == ["bad_arguments"]
+    assert (await raw.straight(verb))[0] in ("held", "settled")
