@@ -443,3 +443,19 @@ async def test_a_void_that_comes_again_after_the_repair_says_what_it_took(shop: 
     await shop.reopen()
     again = await shop.bench.ledger.void("acme", "v1", 2, reason="test")
     assert (again.voided_nano, again.replayed) == (300, True)
+
+
+async def test_a_loosened_hold_leaves_every_grant_it_rested_on(
+    valkey: redis.asyncio.Redis,
+) -> None:
+    bench = await Bench(valkey).open(30, credit_limit=100)
+    await bench.ledger.grant("acme", "g2", 20)
+    await bench.ledger.grant("acme", "g3", 10)
+    await bench.held("r1", 97)
+    wallet = await bench.wallet()
+    assert ([g.held_nano for g in wallet.grants], wallet.held_credit_nano) == ([30, 20, 10], 37)
+    assert await bench.ledger.freeze(0, Place(1, 99))
+    await bench.ledger.repair.loosen(0, "acme", "r1")
+    wallet = await bench.wallet()
+    assert ([g.held_nano for g in wallet.grants], wallet.held_credit_nano) == ([0, 0, 0], 97)
+    assert await bench.differences() == []
