@@ -28,6 +28,12 @@ _SHAPES = {
 }
 
 
+_MOVED: Final[Mapping[Path, str]] = {
+    ("store",): "Name the store under `export.sinks`, and in `export.required`.",
+}
+"""Fields of earlier releases: where they are now."""
+
+
 def explain(error: ErrorDetails, root: type[BaseModel]) -> Finding:
     """Convert one of pydantic's errors to a finding."""
     path: Path = tuple(step for step in error["loc"] if not _is_pydantics(step))
@@ -39,7 +45,8 @@ def explain(error: ErrorDetails, root: type[BaseModel]) -> Finding:
         fields = fields_at(root, path[:-1])
         name = str(path[-1])
         if kind == "extra_forbidden":
-            return Finding(path, "is not a known field", suggest(name, fields))
+            hint = _MOVED.get(path) or suggest(name, fields)
+            return Finding(path, "is not a known field", hint)
         return Finding(path, "is missing", _for_example(name, fields[name].examples))
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]

@@ -126,7 +126,10 @@ def _our_config(
         changes={
             "customers": customers,
             "models": {gates.MODEL: model},
-            "store": {"sqlite": {"path": str(folder / "events.db")}},
+            "export": {
+                "required": "own",
+                "sinks": {"own": {"sqlite": {"path": str(folder / "events.db")}}},
+            },
         },
     )
 

@@ -1,6 +1,6 @@
 """`make sinks` prints what each sink costs the exporter, next to a bare loader in the same run.
 
-Each sink is measured in a process of its own, on its real server, with an interruption in the middle. The table
+Each sink is measured in a separate process, on its real server, with an interruption in the middle. The table
 judges the CPU of the exporter's process, user and system, all threads: the servers share the cores.
 """
 

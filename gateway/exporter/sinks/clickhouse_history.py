@@ -1,5 +1,4 @@
-"""Questions to ClickHouse about the past of reservations and refusals: the part of the reader that looks at
-everything."""
+"""Questions to ClickHouse about the past of reservations, refusals and statements: a part of the reader."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -8,7 +7,9 @@ import orjson
 
 from gateway.domain.history import PastUse
 from gateway.domain.refusals import RefusalHour
+from gateway.domain.stores import ClosedStatement
 from gateway.exporter.sinks import clickhouse_queries as ask
+from gateway.exporter.sinks.clickhouse_protocol import literal
 from gateway.exporter.sinks.clickhouse_sync import ClickHouseReading
 
 _PAIRS: Final = (("release", "settled"), ("release", "expired"), ("expire", "settled"))
@@ -57,3 +58,27 @@ class ClickHouseHistory:
         """Refusals by hour, customer, model and reason, in this order."""
         for line in self._reading.stream(ask.refusals(since_ms, until_ms, customer_id)):
             yield RefusalHour(**line)
+
+    def closed_statement(self, customer_id: str, period: str) -> ClosedStatement | None:
+        """See `EventStore`."""
+        chosen = f"customer_id = {literal(customer_id)} AND period = {literal(period)}"
+        return self._statement(chosen)
+
+    def last_closed_statement(
+        self, customer_id: str, before: str | None = None
+    ) -> ClosedStatement | None:
+        """See `EventStore`."""
+        earlier = "" if before is None else f" AND period < {literal(before)}"
+        return self._statement(f"customer_id = {literal(customer_id)}{earlier}")
+
+    def _statement(self, condition: str) -> ClosedStatement | None:
+        found = self._rows(_last_statement(condition))
+        return ClosedStatement(**found[0]) if found else None
+
+
+def _last_statement(condition: str) -> str:
+    """The closed statement of the highest period."""
+    return (
+        "SELECT customer_id, period, document, sha256, closed_at_ms FROM statements FINAL"  # noqa: S608 - literals
+        f" WHERE {condition} ORDER BY period DESC LIMIT 1"
+    )

@@ -78,14 +78,6 @@ def stored_at(condition: str) -> str:
     return f"SELECT shard, epoch, seq, event_id, position FROM events FINAL WHERE {condition}"
 
 
-def last_statement(condition: str) -> str:
-    """The closed statement of the highest period."""
-    return (
-        "SELECT customer_id, period, document, sha256, closed_at_ms FROM statements FINAL"
-        f" WHERE {condition} ORDER BY period DESC LIMIT 1"
-    )
-
-
 def rows_beyond(condition: str, limit: int) -> str:
     """Rows at these places, in order."""
     return (

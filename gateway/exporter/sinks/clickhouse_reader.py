@@ -221,22 +221,6 @@ class ClickHouseStore(ClickHouseHistory):
             return None
         return sum(line["amount_nano"] for line in found), found[-1]["event_id"]
 
-    def closed_statement(self, customer_id: str, period: str) -> ClosedStatement | None:
-        """See `EventStore`."""
-        chosen = f"customer_id = {literal(customer_id)} AND period = {literal(period)}"
-        return self._statement(chosen)
-
-    def last_closed_statement(
-        self, customer_id: str, before: str | None = None
-    ) -> ClosedStatement | None:
-        """See `EventStore`."""
-        earlier = "" if before is None else f" AND period < {literal(before)}"
-        return self._statement(f"customer_id = {literal(customer_id)}{earlier}")
-
-    def _statement(self, condition: str) -> ClosedStatement | None:
-        found = self._rows(ask.last_statement(condition))
-        return ClosedStatement(**found[0]) if found else None
-
     def _recent(self) -> int:
         """A position an hour before the newest cursor."""
         return max(0, self._newest("cursors") - _RECENT_US)

@@ -1,7 +1,7 @@
 """Read the store in Postgres while exporters write it: neither waits for the other.
 
-Each question is one statement, or one transaction on one snapshot, so that its answer belongs to one moment.
-Answers of any length come in pages over a separate connection.
+Each question is one statement, or one transaction on one snapshot: its answer belongs to one moment. Answers of
+any length come in pages over a separate connection.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,15 +27,10 @@ from gateway.domain.events import Event
 from gateway.domain.history import PastUse
 from gateway.domain.refusals import RefusalHour
 from gateway.domain.stores import ChargeSum, ClosedStatement, EventStore, RowFilter, StoreMissing
+from gateway.exporter.sinks import postgres_pool as pools
 from gateway.exporter.sinks import postgres_queries as sql
 from gateway.exporter.sinks.options import PostgresOptions
-from gateway.exporter.sinks.postgres_pool import (
-    Connection,
-    PostgresPool,
-    bounded,
-    connect,
-    explained,
-)
+from gateway.exporter.sinks.postgres_pool import Connection, PostgresPool, bounded, explained
 from gateway.exporter.sinks.postgres_url import shown
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 
@@ -45,7 +40,7 @@ _LAST_CHARACTER: Final = "\U0010ffff"
 class PostgresStore:
     """Read-only view of a store; a `gateway.domain.stores.EventStore`.
 
-    Every question raises StoreMissing when the database does not answer it.
+    Every question raises StoreMissing when the database does not answer.
     """
 
     def __init__(self, pool: PostgresPool, connection: Connection) -> None:
@@ -74,7 +69,7 @@ class PostgresStore:
     def latest(
         self, count: int, *, customer_id: str | None = None, after: int = 0
     ) -> list[StoredEvent]:
-        """Return the last `count` events that arrived after position `after`, oldest first."""
+        """See `EventStore`."""
         asked = {"count": count, "customer": customer_id, "after": after}
         return [_stored(row) for row in self._all(sql.LATEST, asked)][::-1]
 
@@ -284,7 +279,7 @@ class PostgresAccess:
     def keep_statement(self, statement: ClosedStatement) -> ClosedStatement:
         """See `StoreAccess`."""
         try:
-            with closing(connect(self._options, read_only=False)) as connection:
+            with closing(pools.connect(self._options, read_only=False)) as connection:
                 connection.execute(sql.KEEP_STATEMENT.encode(), astuple(statement))
         except (psycopg.Error, OSError) as error:
             raise StoreMissing(explained(self._options, error)) from error

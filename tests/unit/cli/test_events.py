@@ -124,7 +124,8 @@ async def test_a_store_that_cannot_be_read_ends_the_command_with_one_line(
     store = config.parent / "data/events.db"
     store.mkdir(parents=True)
     for words in (("events", "tail"), ("events", "show", "r1:settled"), ("signals", "list")):
-        code, out, err = await run(config, *words)
+        with mock.patch.object(output.err, "_width", 240):
+            code, out, err = await run(config, *words)
         assert (code, out, err.count("\n")) == (1, "", 1), err
         assert f"there is no store at {store}" in err
 
