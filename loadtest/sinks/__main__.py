@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-_LINE: Final = re.compile(r"([a-z ,.]+): +([\d,]+) a CPU second, +([\d,]+) a second by the clock")
+_LINE: Final = re.compile(r"([a-z_ ,.]+): +([\d,]+) a CPU second, +([\d,]+) a second by the clock")
 
 
 @dataclass(frozen=True, slots=True)
