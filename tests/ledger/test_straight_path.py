@@ -3,15 +3,20 @@
 Each script is cut behind its straight path: what falls through answers `general`.
 """
 
+import struct
 from typing import Any
 
 import pytest
 import redis.asyncio
 
+from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.ledger.client import scripts
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.scripts import Prelude, Script, load_scripts, read_prelude
 from tests.ledger.raw import NAMES, Raw, limit, vector
+
+SETTLED_AT = 64
+"""Byte of an account's record (`lua/README.md`)."""
 
 
 class Straight(Raw):
@@ -99,3 +104,16 @@ async def test_a_watermark_below_zero_is_not_straight(raw: Straight, verb: str, 
     assert await raw.straight(verb, **{name: -1}) == ["general"]
     assert await raw(verb, **{name: -1}) == ["bad_arguments"]
     assert (await raw.straight(verb))[0] in ("held", "settled")
+
+
+async def test_a_settle_goes_straight_up_to_the_greatest_total(raw: Straight) -> None:
+    assert (await raw("reserve"))[0] == "held"
+
+    async def settled_before(nano: int) -> None:
+        await raw.client.setrange(NAMES["account"], SETTLED_AT, struct.pack("<d", nano))
+
+    await settled_before(MAX_AMOUNT_NANO - 39)
+    assert await raw.straight("settle", used=vector(40, 0)) == ["general"]
+    assert await raw("settle", used=vector(40, 0)) == ["total_too_large"]
+    await settled_before(MAX_AMOUNT_NANO - 40)
+    assert (await raw.straight("settle", used=vector(40, 0)))[:2] == ["settled", 40]

@@ -118,7 +118,9 @@ async def test_a_sink_that_is_away_stops_nothing_and_catches_up_from_the_store(
             await writer.write_many(8)
             await asyncio.sleep(0.015)
         await until(lambda: pump.tally.delivered == len(writer.written))
-        assert await writer.client.xlen("{cg:0}:out") < 10, "the outbox is trimmed all the same"
+        async with asyncio.timeout(10):  # the outbox is trimmed nevertheless
+            while await writer.client.xlen("{cg:0}:out"):  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.01)
         await until(lambda: pump.followers[0].tally.waiting == 1)
         assert pump.followers[0].tally.lag_events > 0
         bus.down = False
