@@ -23,8 +23,8 @@ class SinkInUse(SinkUnavailable):
     """Another exporter writes to it, and it takes one at a time."""
 
 
-class StoreTooNew(Exception):
-    """The store was written by a newer release; upgrade this one."""
+class StoreTooNew(SinkUnavailable):
+    """The store was written by a newer release; it is waited for until this one is upgraded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ class PostgresSink(Store):
         return f"PostgresSink({self._options!r})"
 
     async def open(self) -> Mapping[int, Place]:
-        """Connect, migrate, and read the cursors. Raises SinkUnavailable, StoreTooNew."""
+        """Connect, migrate, and read the cursors. Raises SinkUnavailable."""
         await self.close()
         async with self._writing.use() as connection:
             await migrate(connection, self._options.schema)

@@ -138,6 +138,11 @@ class SqliteSink(Store):
                 return work()
             except (sqlite3.OperationalError, OSError) as error:
                 raise SinkUnavailable(f"{self.path.name}: {error}") from error
+            except sqlite3.DatabaseError as error:
+                if type(error) is not sqlite3.DatabaseError:
+                    raise  # a constraint, or wrong use: a bug
+                # The file is damaged, or no database: for the operator to replace.
+                raise SinkUnavailable(f"{self.path.name}: {error}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -107,6 +107,33 @@ async def test_what_the_store_takes_goes_to_every_sink(
         assert [f.tally.delivered for f in pump.followers] == [100, 100]
     assert sorted(bus.ids) == sorted(other.ids) == sorted(writer.written)
     assert bus.closed == 1
+
+
+def newer_release(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE migrations (version INTEGER, applied_at_ms INTEGER)")
+        connection.execute("INSERT INTO migrations VALUES (999, 0)")
+    connection.close()
+
+
+def no_database(path: Path) -> None:
+    path.write_bytes(b"what somebody else has written here " * 400)
+
+
+@pytest.mark.parametrize("damage", [newer_release, no_database])
+async def test_a_file_that_cannot_be_used_stops_neither_the_store_nor_other_sinks(
+    writer: OutboxWriter, path: Path, bus: Bus, damage: Callable[[Path], None]
+) -> None:
+    unusable = path.with_name("archive.db")
+    damage(unusable)
+    sinks = {"archive": sqlite_sink(unusable), "bus": bus}
+    async with exporting(writer, path, sinks) as pump:
+        await writer.write_many(20)
+        await until(lambda: len(bus.ids) == 20)
+        assert [f.tally.waiting for f in pump.followers] == [1, 0]
+        unusable.unlink()
+        await caught_up(pump)
+        assert pump.followers[0].tally.delivered == 20
 
 
 async def test_a_sink_that_is_away_stops_nothing_and_catches_up_from_the_store(
