@@ -7,7 +7,7 @@ cannot be delivered does not block the others. `progress.py` keeps the places.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import structlog
@@ -141,22 +141,27 @@ class Pump:
         Raises SinkUnavailable, LedgerUnavailable.
         """
         progress = self._progress
-        first = not progress.held
-        cursors = await self._sink.open() if first or self._gained else {}
-        if first:
+        self._let_go(progress.held & self._holding.take_left())
+        if not progress.held:
+            await self._sink.open()  # only then it says which store it is
             await self._holding.refresh(self._sink)
         gained = self._gained
         if gained:
-            cursors = cursors or await self._sink.open()
+            # The heads first: who had the shards may deliver and acknowledge until now, and what is
+            # acknowledged in the heads must not be missing from the cursors.
             heads = await self._outbox.heads()
+            cursors = await self._sink.open()
             progress.begin(heads, cursors, gained)
             for shard in gained:
                 if await self._shut.behind(shard, heads[shard], cursors.get(shard)):
                     progress.halt(shard, heads[shard].last)
             self._measure(heads)
-        progress.lose(progress.held - self._holding.shards)
+        self._let_go(progress.held - self._holding.shards)
+
+    def _let_go(self, shards: Set[int]) -> None:
+        self._progress.lose(shards)
         for follower in self.followers:
-            follower.hold(progress.stored)
+            follower.hold(self._progress.stored)
 
     @property
     def _gained(self) -> frozenset[int]:
@@ -170,7 +175,7 @@ class Pump:
                 await self._acknowledge()
                 acknowledged_at = time.monotonic()
             try:
-                if self._holding.shards != self._progress.held:
+                if self._holding.interrupted or self._holding.shards != self._progress.held:
                     await self._take_shards()
                 load = await self._read()
             except (SinkUnavailable, LedgerUnavailable) as error:

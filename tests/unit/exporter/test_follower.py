@@ -255,3 +255,23 @@ async def test_a_bug_in_a_sink_ends_the_exporter_with_it(
     with pytest.raises(ZeroDivisionError):
         async with exporting(writer, path, {"bus": bus}) as pump:
             await until(lambda: pump._ended.is_set())
+
+
+async def test_a_place_that_was_asked_for_before_a_shard_was_lost_is_asked_for_again(
+    path: Path, bus: Bus
+) -> None:
+    """Meanwhile another exporter has fed the sink: what it has sent is not sent again."""
+    store = sqlite_sink(path)
+    await store.open()
+    follower = Follower("bus", bus, store, QUICK)
+    follower.hold({0: Place(1, 9)})
+    asking = asyncio.create_task(follower._find_cursors())
+    await asyncio.sleep(0)
+    follower.hold({})
+    await store.note_sink("bus", {0: Place(1, 9)})
+    follower.hold({0: Place(1, 9)})
+    await asking
+    assert follower._cursors == {}
+    await follower._find_cursors()
+    assert follower._cursors == {0: Place(1, 9)}
+    await store.close()
