@@ -98,8 +98,12 @@ class Follower:
 
     async def _open(self) -> bool:
         attempt = 0
+        if not self._stored:
+            await self._idle()  # until the pump has opened the store
         while not self._pace.stopping or attempt == 0:
             try:
+                # A sink that starts "now" starts when it is configured, not when it answers first.
+                await self._find_cursors()
                 await self._delivery.sink.open()
             except SinkUnavailable as error:
                 attempt = await self._delivery.wait(error, attempt)

@@ -141,7 +141,8 @@ class Pump:
         Raises SinkUnavailable, LedgerUnavailable.
         """
         progress = self._progress
-        self._let_go(progress.held & self._holding.take_left())
+        if left := progress.held & self._holding.take_left():
+            self._let_go(left)
         if not progress.held:
             await self._sink.open()  # only then it says which store it is
             await self._holding.refresh(self._sink)

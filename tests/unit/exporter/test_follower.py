@@ -130,7 +130,7 @@ async def test_a_file_that_cannot_be_used_stops_neither_the_store_nor_other_sink
     async with exporting(writer, path, sinks) as pump:
         await writer.write_many(20)
         await until(lambda: len(bus.ids) == 20)
-        assert [f.tally.waiting for f in pump.followers] == [1, 0]
+        await until(lambda: [f.tally.waiting for f in pump.followers] == [1, 0])
         unusable.unlink()
         await caught_up(pump)
         assert pump.followers[0].tally.delivered == 20
@@ -275,3 +275,21 @@ async def test_a_place_that_was_asked_for_before_a_shard_was_lost_is_asked_for_a
     await follower._find_cursors()
     assert follower._cursors == {0: Place(1, 9)}
     await store.close()
+
+
+async def test_a_sink_that_starts_now_misses_nothing_while_it_does_not_answer_yet(
+    writer: OutboxWriter, path: Path
+) -> None:
+    async with exporting(writer, path, {}) as pump:
+        await writer.write_many(8)
+        await until(lambda: pump.tally.delivered == 8)
+    late = Late()
+    late.down = True
+    async with exporting(writer, path, {"late": late}) as pump:
+        await until(lambda: bool(pump.followers[0]._cursors))
+        new = await writer.write_many(12)
+        await until(lambda: pump.tally.delivered >= 12)
+    late.down = False
+    async with exporting(writer, path, {"late": late}) as pump:
+        await caught_up(pump)
+    assert sorted(late.ids) == sorted(new)
