@@ -10,6 +10,7 @@ import typer
 
 from gateway.app.backend import open_endpoint
 from gateway.app.exporting import assemble_exporter, member
+from gateway.app.private import UMASK
 from gateway.app.stores import adopt_store, find_sink, store_access
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, explained, on_ledger, read_settings
@@ -119,18 +120,28 @@ def send_event(
 
 
 @export.command()
-def adopt(config: ConfigFile = DEFAULT_CONFIG) -> None:
+def adopt(
+    anew: Annotated[
+        bool,
+        typer.Option(
+            "--anew", help="Forget how far sinks were fed: each begins as one new in the file."
+        ),
+    ] = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
     """Make the configured required store the ledger's, in place of another one.
 
     Stop every exporter first. The store must have all that the ledger has trimmed: run it as an
-    optional sink until `export status` shows no lag.
+    optional sink until `export status` shows no lag. Keep the present store as a sink meanwhile: it
+    knows how far the other sinks were fed.
     """
     settings = read_settings(config)
-    _on_endpoint(settings, lambda client: adopt_store(settings, client))
+    _on_endpoint(settings, lambda client: adopt_store(settings, client, anew=anew))
     out.print(plain(f"{settings.export.required} is the required store now.", "bold green"))
 
 
 async def _run(settings: Settings) -> Tally:
+    os.umask(UMASK)
     with open_endpoint(settings) as endpoint:
         client = endpoint.client(name="creditgate-exporter", max_connections=128)
         try:

@@ -156,7 +156,9 @@ class SqliteSink(Store):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._close()
-            raise SinkInUse(f"another exporter writes to {self.path.name}") from None
+            raise SinkInUse(
+                f"an exporter writes to {self.path.name}, which takes one at a time"
+            ) from None
         connection = sqlite3.connect(self.path, isolation_level=None, cached_statements=32)
         self._connection = connection
         connection.execute("PRAGMA journal_mode = WAL")
