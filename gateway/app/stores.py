@@ -51,9 +51,8 @@ def find_sink(settings: Settings, name: str) -> Sink:
     if name not in sinks:
         known = ", ".join(sorted(sinks))
         raise NotFound(f"there is no sink {name!r}; sinks that are configured: {known}")
-    os.umask(
-        UMASK
-    )  # to open one may make its file, and the data folder: private, or no gate starts
+    # To open one may make its file and the data folder: private, or no gate starts on it.
+    os.umask(UMASK)
     return build_sink(sinks[name])
 
 
