@@ -1,6 +1,7 @@
 """`export`: run, status, replay, test, adopt; `check --connect`."""
 
 import asyncio
+import json
 import os
 import sqlite3
 from pathlib import Path
@@ -60,6 +61,30 @@ async def test_status_says_what_is_undelivered_and_that_nobody_exports(
     assert status["sinks"] == [
         {"name": "events", "required": True, "lag_events": 0, "dead_letters": 0}
     ]
+
+
+@pytest.mark.usefixtures("quiet_logs")
+async def test_status_of_a_store_that_is_away_says_what_the_ledger_knows(
+    gate: Gate, desk: Desk
+) -> None:
+    """When the hours that are left are wanted most."""
+    async with exporting(gate):
+        await spend(gate)
+        await delivered(gate)
+    await spend(gate, 2)
+    lag = json.loads((await desk.run("export", "status", "--json")).out)["sinks"][0]["lag_events"]
+    away = {"away": {"postgres": {"url": "postgresql://gate:hush@127.0.0.1:1/gate"}}}
+    other = with_sinks(desk.config, away, required="away")
+    said = await other.run("export", "status", "--json")
+    found = json.loads(said.out)
+    assert (said.code, "127.0.0.1:1" in found["store_unreadable"]) == (1, True)
+    assert "hush" not in said.out
+    assert lag >= 2
+    assert found["sinks"] == [
+        {"name": "events", "required": True, "lag_events": lag, "dead_letters": 0}
+    ]
+    assert found["oldest_undelivered_s"] is not None
+    assert (await other.run("wallet", "show", "acme")).code == 1, "what may write needs the store"
 
 
 @pytest.mark.usefixtures("quiet_logs")
