@@ -87,14 +87,15 @@ class Pump:
         """Pump until stopped. Waits out an unavailable ledger or sink; raises only on a bug."""
         following = [asyncio.create_task(follower.run()) for follower in self.followers]
         for task in following:
-            task.add_done_callback(self._follower_ended)
+            task.add_done_callback(self._task_ended)
         if self._counter is not None:
             following.append(asyncio.create_task(self._counter.run()))
-            following[-1].add_done_callback(self._follower_ended)
+            following[-1].add_done_callback(self._task_ended)
         try:
             if not await self._open():
                 return
             watch = asyncio.create_task(self._watch())
+            watch.add_done_callback(self._task_ended)
             try:
                 await self._pump()
             finally:
@@ -118,7 +119,7 @@ class Pump:
             refusals, self._sink, tally=self.tally, may_count=lambda: bool(self._holding.shards)
         )
 
-    def _follower_ended(self, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             self.stop(grace_s=0.0)  # `run` raises what it was: a bug
 

@@ -130,7 +130,8 @@ class Store(Sink):
     @property
     @abstractmethod
     def store_id(self) -> str:
-        """Permanent random id of this store, made with its tables. Known once it has been opened."""
+        """Permanent random id of this store, made with its tables. Known once it has been opened, and from
+        then on: leases are renewed while the store is away."""
 
     @abstractmethod
     async def read_beyond(self, places: Mapping[int, Place], limit: int) -> Sequence[EventRow]:

@@ -247,6 +247,29 @@ async def test_what_is_delivered_while_a_store_opens_is_not_missing_from_it(
     assert store.anomalies == []
 
 
+async def test_a_bug_in_watching_ends_the_pump_so_that_a_fresh_one_starts(
+    writer: OutboxWriter,
+) -> None:
+    class Forgetful(SharedStore):
+        forgot = False
+
+        @property
+        def store_id(self) -> str:
+            assert not self.forgot, "as scripted"
+            return "shared-1"
+
+    store = Forgetful(Shared(), "a")
+    pump = make_pump(writer, store, "a")
+    task = asyncio.create_task(pump.run())
+    await until(lambda: pump.tally.shards_held == 4)
+    store.forgot = True
+    ended_by_itself, _ = await asyncio.wait({task}, timeout=5)
+    task.cancel()
+    assert ended_by_itself
+    with pytest.raises(AssertionError, match="as scripted"):
+        await task
+
+
 class Unreachable:
     """Leases of a ledger that does not answer."""
 
