@@ -79,10 +79,10 @@ async def _reason_against(settings: Settings, name: str) -> str | None:
     return None
 
 
-async def adopt_store(settings: Settings, client: Any, *, anew: bool = False) -> None:
+async def adopt_store(settings: Settings, client: Any, *, reset_progress: bool = False) -> None:
     """Record the configured required store as the ledger's, with the progress of the optional sinks.
 
-    anew: without their progress: each begins as one that is new in the configuration
+    reset_progress: without their progress: each begins as one that is new in the configuration
 
     Raises OperationError if it lacks what the ledger has trimmed, or the sinks' progress is not found;
     StoreInUse, SinkUnavailable, LedgerUnavailable, DriverMissing.
@@ -100,7 +100,7 @@ async def adopt_store(settings: Settings, client: Any, *, anew: bool = False) ->
                     " optional sink until `creditgate export status` shows no lag"
                 )
         recorded = await list_exporters(client, keys)
-        if not anew and recorded.store_id not in (None, store.store_id):
+        if not reset_progress and recorded.store_id not in (None, store.store_id):
             known = await asyncio.to_thread(_progress_of_sinks, settings, recorded)
             for sink, places in known.items():
                 await store.note_sink(sink, places)
@@ -130,5 +130,5 @@ def _progress_of_sinks(
     raise OperationError(
         f"how far {', '.join(sinks)} have been fed is known to the present store,"
         f" {recorded.store_name!r}, which is not among the sinks or cannot be read: keep it as a sink"
-        " while you adopt, or let every sink begin anew with --anew"
+        " while you adopt, or let every sink begin as a new one with --reset-progress"
     )

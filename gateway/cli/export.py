@@ -124,10 +124,11 @@ def send_event(
 
 @export.command()
 def adopt(
-    anew: Annotated[
+    reset_progress: Annotated[
         bool,
         typer.Option(
-            "--anew", help="Forget how far sinks were fed: each begins as one new in the file."
+            "--reset-progress",
+            help="Forget how far sinks were fed: each begins as one new in the file.",
         ),
     ] = False,
     config: ConfigFile = DEFAULT_CONFIG,
@@ -139,7 +140,9 @@ def adopt(
     knows how far the other sinks were fed.
     """
     settings = read_settings(config)
-    _on_endpoint(settings, lambda client: adopt_store(settings, client, anew=anew))
+    _on_endpoint(
+        settings, lambda client: adopt_store(settings, client, reset_progress=reset_progress)
+    )
     out.print(plain(f"{settings.export.required} is the required store now.", "bold green"))
 
 

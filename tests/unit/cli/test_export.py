@@ -217,7 +217,7 @@ async def test_a_new_store_is_adopted_without_the_progress_of_sinks_if_that_is_w
         await until_equal(tmp_path / "new.db", gate)
     sinks = {"warehouse": new, "bill": {"http": {"url": "http://127.0.0.1:9"}}}
     moved = with_sinks(desk.config, sinks, required="warehouse")
-    said = await moved.run("export", "adopt", "--anew")
+    said = await moved.run("export", "adopt", "--reset-progress")
     assert said.code == 0, said
     status = await moved.run("export", "status", "--json")
     assert '"required_store":"warehouse"' in status.out.replace(" ", "")
