@@ -16,7 +16,7 @@ from gateway.app.stores import store_access
 from gateway.app.sync import sync_accounts
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Key
-from gateway.domain.stores import EventStore, StoreMissing
+from gateway.domain.stores import EventStore, StoreAccess, StoreMissing
 from gateway.flow.authentication import account_of, key_digest
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.audit import Audit
@@ -127,20 +127,26 @@ class ConfiguredBySettings:
 
 
 @asynccontextmanager
-async def open_backend(settings: Settings, *, create: bool = True) -> AsyncIterator[Backend]:
+async def open_backend(
+    settings: Settings, *, create: bool = True, need_store: bool = True
+) -> AsyncIterator[Backend]:
     """The ledger and the store of these settings.
 
-    create: record how the ledger is created, or check that it was created so
+    create:     record how the ledger is created, or check that it was created so
+    need_store: without it a store that is away answers no question; the ledger may only be read then
     Raises LedgerUnavailable, EmbeddedLedgerError, BadLedgerUrl, OtherLedger, StoreMissing.
     """
-    with open_endpoint(settings) as endpoint, store_access(settings).open_or_empty() as store:
+    access = store_access(settings)
+    with open_endpoint(settings) as endpoint, _open_store(access, need_store) as store:
         client = endpoint.client(name="creditgate-cli", timeout_s=TIMEOUT_S)
         try:
-            # A shard that has less than the store must not be written to; see `OutboxWatermark`.
-            watermark = OutboxWatermark(store.cursors())
-            recorded = await list_exporters(client, Keys(settings.redis.namespace))
-            checked = right_store(store, recorded, store_access(settings).shown)
-            backend = _backend(settings, client, checked, watermark)
+            watermark = OutboxWatermark()
+            if not isinstance(store, _NoStore):
+                # A shard that has less than the store must not be written to.
+                watermark.note_stored(store.cursors())
+                recorded = await list_exporters(client, Keys(settings.redis.namespace))
+                store = right_store(store, recorded, access.shown)
+            backend = _backend(settings, client, store, watermark)
             if create:
                 await backend.accounts.creation.record()
             yield backend
@@ -168,14 +174,27 @@ def open_endpoint(settings: Settings) -> Iterator[Endpoint]:
         yield server.endpoint
 
 
-class _WrongStore:
-    """In place of a store that is not the ledger's: it answers no question."""
+class _NoStore:
+    """In place of a store that is away, or not the ledger's: it answers no question."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
 
     def __getattr__(self, name: str) -> NoReturn:
         raise StoreMissing(self._reason)
+
+
+@contextmanager
+def _open_store(access: StoreAccess, needed: bool) -> Iterator[EventStore]:
+    try:
+        opened = access.open_or_empty()
+    except StoreMissing as missing:
+        if needed:
+            raise
+        yield cast(EventStore, _NoStore(str(missing)))
+        return
+    with opened as store:
+        yield store
 
 
 def right_store(store: EventStore, recorded: ExporterList, shown: str) -> EventStore:
@@ -185,7 +204,7 @@ def right_store(store: EventStore, recorded: ExporterList, shown: str) -> EventS
         return store
     return cast(
         EventStore,
-        _WrongStore(
+        _NoStore(
             f"this ledger's events are in its required store {recorded.store_name!r} (id"
             f" {recorded.store_id}), not in {shown}: run this with the configuration of that store"
         ),

@@ -64,9 +64,13 @@ def check_folder(folder: Path) -> None:
 
 
 def for_worker(settings: "Settings") -> "Settings":
-    """The configuration without the secrets that serving requests has no use for."""
+    """The configuration without the secrets that serving requests has no use for. It reads the required
+    store, and no other sink."""
+    export = settings.export
+    required = {name: sink for name, sink in export.sinks.items() if name == export.required}
     return settings.model_copy(
         update={
+            "export": export.model_copy(update={"sinks": required}),
             "admin": settings.admin.model_copy(update={"token": None}),
             "signals": settings.signals.model_copy(update={"webhook": None}),
         }

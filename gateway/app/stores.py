@@ -1,9 +1,13 @@
 """From a configuration to its sinks, and to the store that is read back."""
 
+import asyncio
+import os
+from collections.abc import Mapping
 from typing import Any
 
-from gateway.domain.delivery import START
-from gateway.domain.stores import StoreAccess
+from gateway.app.private import UMASK
+from gateway.domain.delivery import START, Place
+from gateway.domain.stores import StoreAccess, StoreMissing
 from gateway.exporter.signal_schedule import SignalSchedule
 from gateway.exporter.sink import Sink, SinkInUse, SinkUnavailable
 from gateway.exporter.sinks.registry import (
@@ -16,7 +20,7 @@ from gateway.exporter.sinks.registry import (
 )
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.key_names import Keys
-from gateway.ledger.exporters import Leases
+from gateway.ledger.exporters import ExporterList, Leases, list_exporters
 from gateway.ledger.outbox import Outbox
 from gateway.operations.errors import NotFound, OperationError
 from gateway.settings import Settings
@@ -47,6 +51,8 @@ def find_sink(settings: Settings, name: str) -> Sink:
     if name not in sinks:
         known = ", ".join(sorted(sinks))
         raise NotFound(f"there is no sink {name!r}; sinks that are configured: {known}")
+    # To open one may make its file and the data folder: private, or no gate starts on it.
+    os.umask(UMASK)
     return build_sink(sinks[name])
 
 
@@ -73,12 +79,15 @@ async def _reason_against(settings: Settings, name: str) -> str | None:
     return None
 
 
-async def adopt_store(settings: Settings, client: Any) -> None:
-    """Record the configured required store as the ledger's.
+async def adopt_store(settings: Settings, client: Any, *, reset_progress: bool = False) -> None:
+    """Record the configured required store as the ledger's, with the progress of the optional sinks.
 
-    Raises OperationError if it lacks what the ledger has trimmed, StoreInUse, SinkUnavailable,
-    LedgerUnavailable, DriverMissing.
+    reset_progress: without their progress: each begins as one that is new in the configuration
+
+    Raises OperationError if it lacks what the ledger has trimmed, or the sinks' progress is not found;
+    StoreInUse, SinkUnavailable, LedgerUnavailable, DriverMissing.
     """
+    os.umask(UMASK)  # a store may be made here
     keys, name = Keys(settings.redis.namespace, settings.redis.shards), settings.export.required
     store = build_store(settings.required_store())
     try:
@@ -90,6 +99,36 @@ async def adopt_store(settings: Settings, client: Any) -> None:
                     f"{name} lacks events that the ledger has trimmed (shard {shard}): run it as an"
                     " optional sink until `creditgate export status` shows no lag"
                 )
+        recorded = await list_exporters(client, keys)
+        if not reset_progress and recorded.store_id not in (None, store.store_id):
+            known = await asyncio.to_thread(_progress_of_sinks, settings, recorded)
+            for sink, places in known.items():
+                await store.note_sink(sink, places)
         await Leases(RedisRunner(client), keys, "adopt").adopt(store.store_id, name)
     finally:
         await store.close()
+
+
+def _progress_of_sinks(
+    settings: Settings, recorded: ExporterList
+) -> Mapping[str, Mapping[int, Place]]:
+    """How far each optional sink has been fed from the store that the ledger has recorded, which may be
+    one of them. Without it a sink that begins with what is new would miss what was on its way."""
+    sinks = list(settings.optional_sinks())
+    if not sinks:
+        return {}
+    for name, access in readable_sinks(settings).items():
+        try:
+            with access.open_or_empty() as store:
+                if store.store_id() == recorded.store_id:
+                    return {
+                        sink: store.cursors() if sink == name else store.sink_cursors(sink)
+                        for sink in sinks
+                    }
+        except StoreMissing:
+            continue  # the recorded one may be another
+    raise OperationError(
+        f"how far {', '.join(sinks)} have been fed is known to the present store,"
+        f" {recorded.store_name!r}, which is not among the sinks or cannot be read: keep it as a sink"
+        " while you adopt, or let every sink begin as a new one with --reset-progress"
+    )

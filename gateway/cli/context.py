@@ -47,11 +47,20 @@ def on_ledger(config: Path, work: Callable[[Backend], Awaitable[T]]) -> T:
     return on_backend(read_settings(config), work)
 
 
-def on_backend(settings: Settings, work: Callable[[Backend], Awaitable[T]], code: int = 1) -> T:
-    """Open the backend, do the work, close it. Errors end the command. code: their exit code"""
+def on_backend(
+    settings: Settings,
+    work: Callable[[Backend], Awaitable[T]],
+    code: int = 1,
+    *,
+    need_store: bool = True,
+) -> T:
+    """Open the backend, do the work, close it. Errors end the command.
+
+    code: their exit code; need_store: see `open_backend`
+    """
 
     async def run() -> T:
-        async with open_backend(settings) as backend:
+        async with open_backend(settings, need_store=need_store) as backend:
             return await work(backend)
 
     with explained(code):

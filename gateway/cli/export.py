@@ -10,9 +10,10 @@ import typer
 
 from gateway.app.backend import open_endpoint
 from gateway.app.exporting import assemble_exporter, member
+from gateway.app.private import UMASK
 from gateway.app.stores import adopt_store, find_sink, store_access
 from gateway.cli import app
-from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, explained, on_ledger, read_settings
+from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, explained, on_backend, read_settings
 from gateway.cli.moments import read_moment
 from gateway.cli.output import AsJson, err, fail, out, plain, print_json, progress, row, table
 from gateway.domain.delivery import Place
@@ -45,8 +46,11 @@ def run(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 @export.command()
 def status(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Show lag, exporters and dead letters; exit 1 if nobody exports or something was given up."""
-    found = on_ledger(config, export_status)
+    """Show lag, exporters and dead letters; exit 1 if nobody exports or something was given up.
+
+    While the store is away: what the ledger knows.
+    """
+    found = on_backend(read_settings(config), export_status, need_store=False)
     now_ms = time.time_ns() // 1_000_000
     if as_json:
         print_json(status_document(found, now_ms))
@@ -119,18 +123,31 @@ def send_event(
 
 
 @export.command()
-def adopt(config: ConfigFile = DEFAULT_CONFIG) -> None:
+def adopt(
+    reset_progress: Annotated[
+        bool,
+        typer.Option(
+            "--reset-progress",
+            help="Forget how far sinks were fed: each begins as one new in the file.",
+        ),
+    ] = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
     """Make the configured required store the ledger's, in place of another one.
 
     Stop every exporter first. The store must have all that the ledger has trimmed: run it as an
-    optional sink until `export status` shows no lag.
+    optional sink until `export status` shows no lag. Keep the present store as a sink meanwhile: it
+    knows how far the other sinks were fed.
     """
     settings = read_settings(config)
-    _on_endpoint(settings, lambda client: adopt_store(settings, client))
+    _on_endpoint(
+        settings, lambda client: adopt_store(settings, client, reset_progress=reset_progress)
+    )
     out.print(plain(f"{settings.export.required} is the required store now.", "bold green"))
 
 
 async def _run(settings: Settings) -> Tally:
+    os.umask(UMASK)
     with open_endpoint(settings) as endpoint:
         client = endpoint.client(name="creditgate-exporter", max_connections=128)
         try:
@@ -166,6 +183,10 @@ def _read_place(text: str) -> tuple[int, Place]:
 
 def _print_status(found: ExportStatus, now_ms: int) -> None:
     out.print(plain(f"Required store: {found.recorded_store or 'not recorded yet'}."))
+    if found.unreadable is not None:
+        out.print(
+            plain(f"{found.unreadable}. Lag is what the ledger has not seen stored.", "bold red")
+        )
     if found.oldest_ms is None:
         out.print(plain("Every event is in the store."))
     else:

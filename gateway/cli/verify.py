@@ -40,14 +40,15 @@ def verify_command(
 
     with progress(shown=err.is_terminal and not as_json) as report:
         verified = on_backend(settings, work)
-        with explained():
-            compared = _compare_sinks(settings, report, repair=repair)
+    if not as_json:
+        _print(verified)  # at once: a sink that cannot be read ends the command
+    with progress(shown=err.is_terminal and not as_json) as report, explained():
+        compared = _compare_sinks(settings, report, repair=repair)
     if as_json:
         sinks = [comparison_document(each) for each in compared]
         clean = verified.clean and all(each.clean for each in compared)
         print_json({**verified_document(verified), "clean": clean, "sinks": sinks})
     else:
-        _print(verified)
         for each in compared:
             _print_sink(each)
     if not (verified.clean and all(each.clean for each in compared)):

@@ -46,6 +46,8 @@ class Follower:
         """How far the required store is, on the shards that this exporter holds."""
         self._cursors: dict[int, Place] = {}
         """How far the sink has been fed, on the same shards once they are known."""
+        self._holds = 0
+        """How often `hold` was called."""
         self._flushed_at = 0.0
         self._gathering_since: float | None = None
 
@@ -56,6 +58,7 @@ class Follower:
 
     def hold(self, stored: Mapping[int, Place]) -> None:
         """Follow these shards from now on and no others. stored: how far the store is on each"""
+        self._holds += 1
         self._stored = dict(stored)
         for shard in self._cursors.keys() - stored.keys():
             del self._cursors[shard]
@@ -95,8 +98,12 @@ class Follower:
 
     async def _open(self) -> bool:
         attempt = 0
+        if not self._stored:
+            await self._idle()  # until the pump has opened the store
         while not self._pace.stopping or attempt == 0:
             try:
+                # A sink that starts "now" starts when it is configured, not when it answers first.
+                await self._find_cursors()
                 await self._delivery.sink.open()
             except SinkUnavailable as error:
                 attempt = await self._delivery.wait(error, attempt)
@@ -185,11 +192,14 @@ class Follower:
         new = self._stored.keys() - self._cursors.keys()
         if not new:
             return
+        holds, stored = self._holds, dict(self._stored)
         known = await self._store.sink_cursors(self.name)
         from_now = self._delivery.sink.starts == "now"
-        first = {s: self._stored[s] if from_now else START for s in new - known.keys()}
+        first = {s: stored[s] if from_now else START for s in new - known.keys()}
         if first:
             await self._store.note_sink(self.name, first)
+        if holds != self._holds:
+            return  # another exporter may have had them meanwhile: ask again
         for shard in new:
             self._cursors[shard] = known.get(shard) or first[shard]
         self.tally.lag_events = self._lag()

@@ -23,6 +23,7 @@ class Holding:
         self._all = frozenset(range(shard_count))
         self._shards: frozenset[int] = frozenset()
         self._valid_until = 0.0
+        self._left: set[int] = set()
 
     @property
     def shards(self) -> frozenset[int]:
@@ -30,6 +31,17 @@ class Holding:
         if self._leases is None:
             return self._all
         return self._shards if time.monotonic() < self._valid_until else frozenset()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether `take_left` has something to say."""
+        return bool(self._left)
+
+    def take_left(self) -> set[int]:
+        """What was not held for a while since the last call, though it may be held again: another exporter
+        may have exported it meanwhile."""
+        left, self._left = self._left, set()
+        return left
 
     async def refresh(self, sink: Sink) -> None:
         """Renew the lease for the store that is open. Raises LedgerUnavailable."""
@@ -43,10 +55,13 @@ class Holding:
         except OtherStore as other:
             if not self.standing_by:
                 log.warning("exporter_stands_by", reason=str(other))
+            self._left |= self._shards
             self.standing_by, self._shards = True, frozenset()
             return
         if self.standing_by:
             log.warning("exporter_takes_over", store=self._name)
+        expired = time.monotonic() >= self._valid_until
+        self._left |= self._shards if expired else self._shards - lease.shards
         self.standing_by, self._shards, self._valid_until = False, lease.shards, until
 
     async def leave(self) -> None:

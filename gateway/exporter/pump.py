@@ -7,7 +7,7 @@ cannot be delivered does not block the others. `progress.py` keeps the places.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import structlog
@@ -87,14 +87,15 @@ class Pump:
         """Pump until stopped. Waits out an unavailable ledger or sink; raises only on a bug."""
         following = [asyncio.create_task(follower.run()) for follower in self.followers]
         for task in following:
-            task.add_done_callback(self._follower_ended)
+            task.add_done_callback(self._task_ended)
         if self._counter is not None:
             following.append(asyncio.create_task(self._counter.run()))
-            following[-1].add_done_callback(self._follower_ended)
+            following[-1].add_done_callback(self._task_ended)
         try:
             if not await self._open():
                 return
             watch = asyncio.create_task(self._watch())
+            watch.add_done_callback(self._task_ended)
             try:
                 await self._pump()
             finally:
@@ -118,7 +119,7 @@ class Pump:
             refusals, self._sink, tally=self.tally, may_count=lambda: bool(self._holding.shards)
         )
 
-    def _follower_ended(self, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             self.stop(grace_s=0.0)  # `run` raises what it was: a bug
 
@@ -141,22 +142,28 @@ class Pump:
         Raises SinkUnavailable, LedgerUnavailable.
         """
         progress = self._progress
-        first = not progress.held
-        cursors = await self._sink.open() if first or self._gained else {}
-        if first:
+        if left := progress.held & self._holding.take_left():
+            self._let_go(left)
+        if not progress.held:
+            await self._sink.open()  # only then it says which store it is
             await self._holding.refresh(self._sink)
         gained = self._gained
         if gained:
-            cursors = cursors or await self._sink.open()
+            # The heads first: who had the shards may deliver and acknowledge until now, and what is
+            # acknowledged in the heads must not be missing from the cursors.
             heads = await self._outbox.heads()
+            cursors = await self._sink.open()
             progress.begin(heads, cursors, gained)
             for shard in gained:
                 if await self._shut.behind(shard, heads[shard], cursors.get(shard)):
                     progress.halt(shard, heads[shard].last)
             self._measure(heads)
-        progress.lose(progress.held - self._holding.shards)
+        self._let_go(progress.held - self._holding.shards)
+
+    def _let_go(self, shards: Set[int]) -> None:
+        self._progress.lose(shards)
         for follower in self.followers:
-            follower.hold(progress.stored)
+            follower.hold(self._progress.stored)
 
     @property
     def _gained(self) -> frozenset[int]:
@@ -170,7 +177,7 @@ class Pump:
                 await self._acknowledge()
                 acknowledged_at = time.monotonic()
             try:
-                if self._holding.shards != self._progress.held:
+                if self._holding.interrupted or self._holding.shards != self._progress.held:
                     await self._take_shards()
                 load = await self._read()
             except (SinkUnavailable, LedgerUnavailable) as error:

@@ -23,8 +23,8 @@ class SinkInUse(SinkUnavailable):
     """Another exporter writes to it, and it takes one at a time."""
 
 
-class StoreTooNew(Exception):
-    """The store was written by a newer release; upgrade this one."""
+class StoreTooNew(SinkUnavailable):
+    """The store was written by a newer release; it is waited for until this one is upgraded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,8 @@ class Store(Sink):
     @property
     @abstractmethod
     def store_id(self) -> str:
-        """Permanent random id of this store, made with its tables. Known once it has been opened."""
+        """Permanent random id of this store, made with its tables. Known once it has been opened, and from
+        then on: leases are renewed while the store is away."""
 
     @abstractmethod
     async def read_beyond(self, places: Mapping[int, Place], limit: int) -> Sequence[EventRow]:

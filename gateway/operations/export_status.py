@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.domain.delivery import START, Place
+from gateway.domain.stores import StoreMissing
 from gateway.ledger.codec.shard_records import Shard
 from gateway.operations.backend import Backend
 
@@ -40,6 +41,8 @@ class ExportStatus:
     oldest_ms:        when the oldest undelivered event occurred; None where there is none
     undelivered:      events in the outbox of the fullest shard that the store does not have
     full_in_hours:    until that shard refuses requests at the present rate; None while it does not grow
+    unreadable:       why the store cannot be read; its lag is then what the ledger has not had acknowledged, and
+                      of the other sinks nothing is known
     """
 
     recorded_store: str | None
@@ -48,29 +51,33 @@ class ExportStatus:
     oldest_ms: int | None
     undelivered: int
     full_in_hours: float | None
+    unreadable: str | None = None
 
     @property
     def well(self) -> bool:
-        """Whether somebody exports and nothing was given up."""
-        return bool(self.exporters) and not any(sink.dead_letters for sink in self.sinks)
+        """Whether somebody exports, the store answers, and nothing was given up."""
+        given_up = any(sink.dead_letters for sink in self.sinks)
+        return bool(self.exporters) and self.unreadable is None and not given_up
 
 
 async def export_status(backend: Backend, sample_s: float = 1.0) -> ExportStatus:
-    """Look twice, `sample_s` apart, so that growth shows. Raises LedgerUnavailable, StoreMissing."""
+    """Look twice, `sample_s` apart, so that growth shows. Raises LedgerUnavailable."""
     outbox, configured = backend.outbox, backend.configured
-    first = await _undelivered(backend)
+    unreadable = None
+    first = await outbox.heads()
+    before = await _stored(backend, first)
     await asyncio.sleep(sample_s)
     heads = await outbox.heads()
-    stored = await asyncio.to_thread(backend.store.cursors)
-    second = _lags(heads, stored)
     known = await backend.list_exporters()
     now_ms = await backend.ledger_time_ms()
-    dead = await asyncio.to_thread(backend.store.dead_letter_counts)
-    sinks = [SinkStatus(configured.required_sink, True, sum(second), dead.get("", 0))]
-    for name in configured.optional_sinks:
-        cursors = await asyncio.to_thread(backend.store.sink_cursors, name)
-        lag = sum(_lag(place, cursors.get(shard, START)) for shard, place in stored.items())
-        sinks.append(SinkStatus(name, False, lag, dead.get(name, 0)))
+    try:
+        stored = await asyncio.to_thread(backend.store.cursors)
+        sinks = await asyncio.to_thread(_sinks, backend, heads, stored)
+    except StoreMissing as missing:
+        unreadable, stored = str(missing), _acknowledged(heads)
+        name = known.store_name or configured.required_sink
+        sinks = [SinkStatus(name, True, sum(_lags(heads, stored)), 0)]
+    second = _lags(heads, stored)
     held = list(known.owners.values())
     return ExportStatus(
         recorded_store=known.store_name,
@@ -82,7 +89,10 @@ async def export_status(backend: Backend, sample_s: float = 1.0) -> ExportStatus
         sinks=sinks,
         oldest_ms=await outbox.oldest_ms(stored),
         undelivered=max(second, default=0),
-        full_in_hours=_full_in_hours(first, second, configured.max_backlog_events, sample_s),
+        full_in_hours=_full_in_hours(
+            _lags(first, before), second, configured.max_backlog_events, sample_s
+        ),
+        unreadable=unreadable,
     )
 
 
@@ -91,6 +101,7 @@ def status_document(status: ExportStatus, now_ms: int) -> dict[str, Any]:
     oldest_ms = status.oldest_ms
     return {
         "required_store": status.recorded_store,
+        "store_unreadable": status.unreadable,
         "oldest_undelivered_s": None if oldest_ms is None else max(0, now_ms - oldest_ms) / 1000,
         "undelivered_in_fullest_shard": status.undelivered,
         "full_in_hours": status.full_in_hours,
@@ -110,9 +121,31 @@ def status_document(status: ExportStatus, now_ms: int) -> dict[str, Any]:
     }
 
 
-async def _undelivered(backend: Backend) -> list[int]:
-    heads = await backend.outbox.heads()
-    return _lags(heads, await asyncio.to_thread(backend.store.cursors))
+def _sinks(
+    backend: Backend, heads: Sequence[Shard], stored: Mapping[int, Place]
+) -> list[SinkStatus]:
+    """Raises StoreMissing."""
+    store, configured = backend.store, backend.configured
+    dead = store.dead_letter_counts()
+    lag = sum(_lags(heads, stored))
+    sinks = [SinkStatus(configured.required_sink, True, lag, dead.get("", 0))]
+    for name in configured.optional_sinks:
+        fed = store.sink_cursors(name)
+        lag = sum(_lag(place, fed.get(shard, START)) for shard, place in stored.items())
+        sinks.append(SinkStatus(name, False, lag, dead.get(name, 0)))
+    return sinks
+
+
+async def _stored(backend: Backend, heads: Sequence[Shard]) -> Mapping[int, Place]:
+    """How far the store is; where it is away, what the ledger has had acknowledged."""
+    try:
+        return await asyncio.to_thread(backend.store.cursors)
+    except StoreMissing:
+        return _acknowledged(heads)
+
+
+def _acknowledged(heads: Sequence[Shard]) -> dict[int, Place]:
+    return {shard: head.acked for shard, head in enumerate(heads) if head.acked is not None}
 
 
 def _lags(heads: Sequence[Shard], stored: Mapping[int, Place]) -> list[int]:

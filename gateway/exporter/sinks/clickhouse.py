@@ -72,7 +72,7 @@ class ClickHouseSink(Store):
         return f"ClickHouseSink({self._options!r}, {'open' if self._client else 'closed'})"
 
     async def open(self) -> Mapping[int, Place]:
-        """Connect, create what is missing, and read the cursors. Raises StoreTooNew, too."""
+        """Connect, create what is missing, and read the cursors."""
         await self.close()
         self._client = ClickHouseClient(self._options)
         try:

@@ -84,6 +84,7 @@ class PostgresSink(Store):
     def __init__(self, options: PostgresOptions) -> None:
         self._options = options
         self._store_id = ""
+        self._is_open = False
         self._writing = Line(options, STAGING)
         self._asking = Line(options)
 
@@ -91,12 +92,14 @@ class PostgresSink(Store):
         return f"PostgresSink({self._options!r})"
 
     async def open(self) -> Mapping[int, Place]:
-        """Connect, migrate, and read the cursors. Raises SinkUnavailable, StoreTooNew."""
+        """Connect, migrate, and read the cursors. Raises SinkUnavailable."""
         await self.close()
         async with self._writing.use() as connection:
             await migrate(connection, self._options.schema)
             self._store_id = await connection.fetchval("SELECT store_id FROM store")
-            return _cursors(await connection.fetch("SELECT shard, epoch, seq FROM cursors"))
+            found = await connection.fetch("SELECT shard, epoch, seq FROM cursors")
+        self._is_open = True
+        return _cursors(found)
 
     @property
     def store_id(self) -> str:
@@ -173,10 +176,10 @@ class PostgresSink(Store):
         """Close the connections."""
         await self._writing.close()
         await self._asking.close()
-        self._store_id = ""
+        self._is_open = False
 
     def _require_open(self) -> None:
-        if not self._store_id:
+        if not self._is_open:
             raise SinkUnavailable("the store is not open")
 
 

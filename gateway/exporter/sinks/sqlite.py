@@ -138,6 +138,11 @@ class SqliteSink(Store):
                 return work()
             except (sqlite3.OperationalError, OSError) as error:
                 raise SinkUnavailable(f"{self.path.name}: {error}") from error
+            except sqlite3.DatabaseError as error:
+                if type(error) is not sqlite3.DatabaseError:
+                    raise  # a constraint, or wrong use: a bug
+                # The file is damaged, or no database: for the operator to replace.
+                raise SinkUnavailable(f"{self.path.name}: {error}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
@@ -151,7 +156,9 @@ class SqliteSink(Store):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._close()
-            raise SinkInUse(f"another exporter writes to {self.path.name}") from None
+            raise SinkInUse(
+                f"an exporter writes to {self.path.name}, which takes one at a time"
+            ) from None
         connection = sqlite3.connect(self.path, isolation_level=None, cached_statements=32)
         self._connection = connection
         connection.execute("PRAGMA journal_mode = WAL")

@@ -26,6 +26,8 @@ SECRETS = {
     "admin": "admin-secret-token",
     "webhook": "webhook-secret-value",
     "redis": "redis-secret-value",
+    "store": "store-secret-value",
+    "billing": "billing-secret-value",
 }
 
 
@@ -43,6 +45,13 @@ def settings(tmp_path: Path) -> Settings:
     document["signals"] = {
         "webhook": {"url": "http://127.0.0.1:9", "secret": SECRETS["webhook"]},
     }
+    document["export"] = {
+        "required": "warehouse",
+        "sinks": {
+            "warehouse": {"postgres": {"url": f"postgresql://gate:{SECRETS['store']}@db/events"}},
+            "billing": {"stripe": {"key": SECRETS["billing"], "meters": {"input": "tokens"}}},
+        },
+    }
     file = tmp_path / "gateway.yaml"
     file.write_text(yaml.safe_dump(document))
     return load_settings(file)
@@ -54,17 +63,17 @@ def held(value: object) -> set[str]:
     return {name for name, secret in SECRETS.items() if secret.encode() in sent}
 
 
-def test_a_worker_is_given_neither_the_operator_s_token_nor_the_webhook_s_secret(
+def test_a_worker_is_given_no_secret_of_the_operator_the_webhook_or_an_optional_sink(
     settings: Settings,
 ) -> None:
     assert held(settings) == set(SECRETS)
-    assert held(for_worker(settings)) == {"provider", "header", "pepper", "redis"}
+    assert held(for_worker(settings)) == {"provider", "header", "pepper", "redis", "store"}
     assert for_worker(settings).digest == settings.digest
 
 
 def test_the_exporter_is_given_no_provider_s_credential(settings: Settings) -> None:
     given = for_exporter(settings)
-    assert held(given) == {"webhook", "redis"}
+    assert held(given) == {"webhook", "redis", "store", "billing"}
     assert given.upstreams.keys() == settings.upstreams.keys()
 
 

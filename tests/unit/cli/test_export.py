@@ -1,6 +1,8 @@
 """`export`: run, status, replay, test, adopt; `check --connect`."""
 
 import asyncio
+import json
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.app.private import check_folder
 from gateway.exporter.replay import TEST_CUSTOMER
 from gateway.settings import load_settings
 from tests.support.delivering import delivered, exporting
@@ -58,6 +61,30 @@ async def test_status_says_what_is_undelivered_and_that_nobody_exports(
     assert status["sinks"] == [
         {"name": "events", "required": True, "lag_events": 0, "dead_letters": 0}
     ]
+
+
+@pytest.mark.usefixtures("quiet_logs")
+async def test_status_of_a_store_that_is_away_says_what_the_ledger_knows(
+    gate: Gate, desk: Desk
+) -> None:
+    """When the hours that are left are wanted most."""
+    async with exporting(gate):
+        await spend(gate)
+        await delivered(gate)
+    await spend(gate, 2)
+    lag = json.loads((await desk.run("export", "status", "--json")).out)["sinks"][0]["lag_events"]
+    away = {"away": {"postgres": {"url": "postgresql://gate:hush@127.0.0.1:1/gate"}}}
+    other = with_sinks(desk.config, away, required="away")
+    said = await other.run("export", "status", "--json")
+    found = json.loads(said.out)
+    assert (said.code, "127.0.0.1:1" in found["store_unreadable"]) == (1, True)
+    assert "hush" not in said.out
+    assert lag >= 2
+    assert found["sinks"] == [
+        {"name": "events", "required": True, "lag_events": lag, "dead_letters": 0}
+    ]
+    assert found["oldest_undelivered_s"] is not None
+    assert (await other.run("wallet", "show", "acme")).code == 1, "what may write needs the store"
 
 
 @pytest.mark.usefixtures("quiet_logs")
@@ -142,6 +169,90 @@ async def test_another_store_is_adopted_when_it_has_everything(
     assert '"required_store":"warehouse"' in status.out.replace(" ", "")
 
 
+@pytest.mark.usefixtures("quiet_logs")
+async def test_a_new_store_is_told_how_far_the_other_sinks_were_fed(
+    gate: Gate, desk: Desk, tmp_path: Path
+) -> None:
+    """A billing system begins with what is new: without this it misses what was on its way to it."""
+    bill = {"http": {"url": "http://127.0.0.1:9"}}
+    new = {"sqlite": {"path": str(tmp_path / "new.db")}}
+    before = with_sinks(desk.config, {"warehouse": new, "bill": bill})
+    await spend(gate)
+    async with exporting(gate, load_settings(before.config)):
+        await delivered(gate)
+        await until_equal(tmp_path / "new.db", gate)
+    with sqlite3.connect(events_path(gate.settings)) as connection:
+        connection.execute("UPDATE sink_cursors SET seq = 1 WHERE sink = 'bill' AND seq > 1")
+        asked = "SELECT shard, epoch, seq FROM sink_cursors WHERE sink = 'bill' ORDER BY shard"
+        fed = connection.execute(asked).fetchall()
+        stored = connection.execute("SELECT * FROM cursors ORDER BY shard").fetchall()
+    assert fed
+    alone = with_sinks(desk.config, {"warehouse": new, "bill": bill}, required="warehouse")
+    said = await alone.run("export", "adopt")
+    assert (
+        said.code,
+        "bill have been fed is known to the present store, 'events'" in said.err,
+    ) == (
+        1,
+        True,
+    ), said
+    old = {"sqlite": {"path": str(events_path(gate.settings))}}
+    sinks = {"warehouse": new, "bill": bill, "old": old}
+    kept = with_sinks(desk.config, sinks, required="warehouse")
+    said = await kept.run("export", "adopt")
+    assert said.code == 0, said
+    with sqlite3.connect(tmp_path / "new.db") as connection:
+        assert connection.execute(asked).fetchall() == fed
+        assert connection.execute(asked.replace("bill", "old")).fetchall() == stored
+
+
+@pytest.mark.usefixtures("quiet_logs")
+async def test_a_new_store_is_adopted_without_the_progress_of_sinks_if_that_is_wanted(
+    gate: Gate, desk: Desk, tmp_path: Path
+) -> None:
+    new = {"sqlite": {"path": str(tmp_path / "new.db")}}
+    await spend(gate)
+    async with exporting(gate, load_settings(with_sinks(desk.config, {"warehouse": new}).config)):
+        await delivered(gate)
+        await until_equal(tmp_path / "new.db", gate)
+    sinks = {"warehouse": new, "bill": {"http": {"url": "http://127.0.0.1:9"}}}
+    moved = with_sinks(desk.config, sinks, required="warehouse")
+    said = await moved.run("export", "adopt", "--reset-progress")
+    assert said.code == 0, said
+    status = await moved.run("export", "status", "--json")
+    assert '"required_store":"warehouse"' in status.out.replace(" ", "")
+
+
+async def test_a_folder_that_a_check_makes_is_private_so_that_the_gate_starts_on_it(
+    gate: Gate, desk: Desk, tmp_path: Path
+) -> None:
+    folder = tmp_path / "fresh"
+    copy = with_sinks(desk.config, {"copy": {"sqlite": {"path": str(folder / "copy.db")}}})
+    before = os.umask(0o022)
+    try:
+        said = await copy.run("check", str(copy.config), "--connect")
+    finally:
+        os.umask(before)
+    assert said.code == 0, said
+    check_folder(folder)
+    assert (folder / "copy.db").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.usefixtures("quiet_logs")
+async def test_a_sink_that_cannot_be_read_does_not_hide_what_was_found_of_the_ledger(
+    gate: Gate, desk: Desk, tmp_path: Path
+) -> None:
+    copy = with_sinks(desk.config, {"copy": {"sqlite": {"path": str(tmp_path / "copy.db")}}})
+    await spend(gate)
+    async with exporting(gate, load_settings(copy.config)):
+        await delivered(gate)
+        await until_equal(tmp_path / "copy.db", gate)
+    for ending in ("-wal", "-shm", ""):
+        tmp_path.joinpath(f"copy.db{ending}").unlink(missing_ok=True)
+    said = await copy.run("verify")
+    assert (said.code, "No drift." in said.out, "copy.db" in said.err) == (1, True, True), said
+
+
 async def test_check_connect_opens_every_sink_and_names_the_one_that_fails(
     gate: Gate, desk: Desk, tmp_path: Path
 ) -> None:
@@ -184,8 +295,11 @@ async def test_verify_compares_sinks_and_repairs_what_they_lack(
 
 async def until_equal(path: Path, gate: Gate) -> None:
     async def equal() -> bool:
-        there = await asyncio.to_thread(path.exists)
-        return there and sorted(ids(path)) == sorted(ids(events_path(gate.settings)))
+        try:
+            there = await asyncio.to_thread(path.exists)
+            return there and sorted(ids(path)) == sorted(ids(events_path(gate.settings)))
+        except sqlite3.OperationalError:
+            return False  # it has no tables yet
 
     await until(equal)
 

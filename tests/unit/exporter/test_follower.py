@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -107,6 +107,33 @@ async def test_what_the_store_takes_goes_to_every_sink(
         assert [f.tally.delivered for f in pump.followers] == [100, 100]
     assert sorted(bus.ids) == sorted(other.ids) == sorted(writer.written)
     assert bus.closed == 1
+
+
+def newer_release(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE migrations (version INTEGER, applied_at_ms INTEGER)")
+        connection.execute("INSERT INTO migrations VALUES (999, 0)")
+    connection.close()
+
+
+def no_database(path: Path) -> None:
+    path.write_bytes(b"what somebody else has written here " * 400)
+
+
+@pytest.mark.parametrize("damage", [newer_release, no_database])
+async def test_a_file_that_cannot_be_used_stops_neither_the_store_nor_other_sinks(
+    writer: OutboxWriter, path: Path, bus: Bus, damage: Callable[[Path], None]
+) -> None:
+    unusable = path.with_name("archive.db")
+    damage(unusable)
+    sinks = {"archive": sqlite_sink(unusable), "bus": bus}
+    async with exporting(writer, path, sinks) as pump:
+        await writer.write_many(20)
+        await until(lambda: len(bus.ids) == 20)
+        await until(lambda: [f.tally.waiting for f in pump.followers] == [1, 0])
+        unusable.unlink()
+        await caught_up(pump)
+        assert pump.followers[0].tally.delivered == 20
 
 
 async def test_a_sink_that_is_away_stops_nothing_and_catches_up_from_the_store(
@@ -230,3 +257,41 @@ async def test_a_bug_in_a_sink_ends_the_exporter_with_it(
     with pytest.raises(ZeroDivisionError):
         async with exporting(writer, path, {"bus": bus}) as pump:
             await until(lambda: pump._ended.is_set())
+
+
+async def test_a_place_that_was_asked_for_before_a_shard_was_lost_is_asked_for_again(
+    path: Path, bus: Bus
+) -> None:
+    """Meanwhile another exporter has fed the sink: what it has sent is not sent again."""
+    store = sqlite_sink(path)
+    await store.open()
+    follower = Follower("bus", bus, store, QUICK)
+    follower.hold({0: Place(1, 9)})
+    asking = asyncio.create_task(follower._find_cursors())
+    await asyncio.sleep(0)
+    follower.hold({})
+    await store.note_sink("bus", {0: Place(1, 9)})
+    follower.hold({0: Place(1, 9)})
+    await asking
+    assert follower._cursors == {}
+    await follower._find_cursors()
+    assert follower._cursors == {0: Place(1, 9)}
+    await store.close()
+
+
+async def test_a_sink_that_starts_now_misses_nothing_while_it_does_not_answer_yet(
+    writer: OutboxWriter, path: Path
+) -> None:
+    async with exporting(writer, path, {}) as pump:
+        await writer.write_many(8)
+        await until(lambda: pump.tally.delivered == 8)
+    late = Late()
+    late.down = True
+    async with exporting(writer, path, {"late": late}) as pump:
+        await until(lambda: bool(pump.followers[0]._cursors))
+        new = await writer.write_many(12)
+        await until(lambda: pump.tally.delivered >= 12)
+    late.down = False
+    async with exporting(writer, path, {"late": late}) as pump:
+        await caught_up(pump)
+    assert sorted(late.ids) == sorted(new)

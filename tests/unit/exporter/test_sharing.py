@@ -8,15 +8,16 @@ from typing import ClassVar
 import pytest
 import redis.asyncio
 
-from gateway.domain.delivery import DeadLetter, Place
+from gateway.domain.delivery import Anomaly, DeadLetter, Place
 from gateway.domain.event_rows import EventRow
 from gateway.domain.refusals import RefusalHour
 from gateway.exporter.holding import Holding
 from gateway.exporter.pump import Pump, Sharing
 from gateway.exporter.sink import Batch, Sink, Store, Written
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.key_names import Keys
-from gateway.ledger.exporters import Leases
+from gateway.ledger.exporters import Lease, Leases
 from gateway.ledger.outbox import Outbox
 from tests.support.outbox_writer import OutboxWriter
 from tests.support.stores import sqlite_access, sqlite_sink
@@ -40,6 +41,9 @@ class SharedStore(Store):
     name: ClassVar[str] = "shared"
 
     def __init__(self, shared: Shared, member: str) -> None:
+        self.anomalies: list[Anomaly] = []
+        self.writable = asyncio.Event()
+        self.writable.set()
         self._shared = shared
         self._writes = shared.written_by.setdefault(member, [])
 
@@ -51,9 +55,12 @@ class SharedStore(Store):
         return dict(self._shared.cursors)
 
     async def write(self, batch: Batch) -> Written:
+        await self.writable.wait()
+        self.anomalies += batch.anomalies
         new = [row for row in batch.rows if row.event_id not in self._shared.rows]
         self._shared.rows.update({row.event_id: row for row in new})
-        self._shared.cursors.update(batch.ends)
+        for shard, end in batch.ends.items():
+            self._shared.cursors[shard] = max(end, self._shared.cursors.get(shard, end))
         self._writes += [row.event_id for row in new]
         return Written(len(new), len(batch.rows) - len(new))
 
@@ -176,3 +183,114 @@ async def test_without_renewal_nothing_is_held_after_the_lease(writer: OutboxWri
     assert holding.shards == frozenset(range(4))
     await asyncio.sleep(0.07)
     assert holding.shards == frozenset()
+
+
+async def test_what_another_exported_during_a_long_write_is_no_gap_and_not_fed_again(
+    writer: OutboxWriter,
+) -> None:
+    """Its lease is over while it writes, another exporter has the shards, and gives them back."""
+    shared = Shared()
+    store = SharedStore(shared, "a")
+    first = make_pump(writer, store, "a")
+    one = asyncio.create_task(first.run())
+    await until(lambda: first.tally.shards_held == 4)
+    await writer.write(0)
+    await until(lambda: len(shared.rows) == 1)
+    store.writable.clear()
+    await writer.write(0)
+    await asyncio.sleep(0.05)  # it has read it, and writes
+    leases, first._holding._leases = first._holding._leases, Unreachable()
+    second = make_pump(writer, SharedStore(shared, "b"), "b")
+    two = asyncio.create_task(second.run())
+    await until(lambda: second.tally.shards_held == 4)
+    for _ in range(5):
+        await writer.write(0)
+    await until(lambda: len(shared.rows) == 7)
+    second.stop()
+    await ended(two)
+    assert (await writer.head(0)).acked == writer.last[0]
+    first._holding._leases = leases
+    await until(lambda: first.tally.shards_held == 4)
+    store.writable.set()
+    await writer.write(0)
+    await until(lambda: len(shared.rows) == 8)
+    first.stop()
+    await ended(one)
+    assert store.anomalies == []
+
+
+async def test_what_is_delivered_while_a_store_opens_is_not_missing_from_it(
+    writer: OutboxWriter,
+) -> None:
+    """The exporter that had the shards commits and acknowledges its last batch."""
+    shared = Shared()
+    await writer.write(0)
+    shared.cursors[0] = writer.last[0]
+    await writer.ack(0, *writer.last[0])
+    await writer.write(0)
+
+    class Overtaken(SharedStore):
+        async def open(self) -> Mapping[int, Place]:
+            known = await super().open()
+            self._shared.cursors[0] = writer.last[0]
+            await writer.ack(0, *writer.last[0])
+            return known
+
+    store = Overtaken(shared, "a")
+    pump = make_pump(writer, store, "a")
+    task = asyncio.create_task(pump.run())
+    await until(lambda: pump.tally.shards_held == 4)
+    await writer.write(0)
+    await until(lambda: len(shared.rows) == 1)
+    pump.stop()
+    await ended(task)
+    assert store.anomalies == []
+
+
+async def test_a_bug_in_watching_ends_the_pump_so_that_a_fresh_one_starts(
+    writer: OutboxWriter,
+) -> None:
+    class Forgetful(SharedStore):
+        forgot = False
+
+        @property
+        def store_id(self) -> str:
+            assert not self.forgot, "as scripted"
+            return "shared-1"
+
+    store = Forgetful(Shared(), "a")
+    pump = make_pump(writer, store, "a")
+    task = asyncio.create_task(pump.run())
+    await until(lambda: pump.tally.shards_held == 4)
+    store.forgot = True
+    ended_by_itself, _ = await asyncio.wait({task}, timeout=5)
+    task.cancel()
+    assert ended_by_itself
+    with pytest.raises(AssertionError, match="as scripted"):
+        await task
+
+
+class Unreachable:
+    """Leases of a ledger that does not answer."""
+
+    ttl_ms = TTL_MS
+
+    async def lease(self, store_id: str, store_name: str) -> Lease:
+        raise LedgerUnavailable("as scripted")
+
+    async def leave(self) -> None:
+        raise LedgerUnavailable("as scripted")
+
+
+async def test_shards_that_were_lost_for_a_while_are_named_once(writer: OutboxWriter) -> None:
+    leases = Leases(RedisRunner(writer.client), Keys("cg", 4), "a", ttl_ms=60)
+    holding, store = Holding(leases, 4, "shared"), SharedStore(Shared(), "a")
+    await holding.refresh(store)
+    await holding.refresh(store)
+    assert holding.take_left() == set()
+    await asyncio.sleep(0.07)
+    await holding.refresh(store)
+    assert holding.shards == frozenset(range(4))
+    assert holding.interrupted
+    assert holding.take_left() == set(range(4))
+    assert holding.take_left() == set()

@@ -8,6 +8,7 @@ from gateway.exporter.sinks.options_http import HttpOptions
 from gateway.exporter.sinks.options_parquet import ParquetOptions
 from gateway.exporter.sinks.options_stripe import StripeOptions
 from gateway.exporter.sinks.registry import build_sink, readable
+from gateway.settings.notes import notes_of
 from tests.unit.settings.conftest import Load, Problems
 
 HOUR_MS = 3_600_000
@@ -152,3 +153,14 @@ def test_the_gate_does_not_need_the_driver_of_a_sink_that_is_not_configured(load
     assert readable(load().required_store())
     assert load().optional_sinks() == {}
     assert Path(load().required_store().path).name == "events.db"  # type: ignore[union-attr]
+
+
+def test_a_file_of_one_machine_is_worth_a_note_where_several_gates_may_share_the_ledger(
+    load: Load,
+) -> None:
+    text = sink_of("sqlite", "path: archive.db")
+    assert list(notes_of(load(text))) == []
+    [note] = notes_of(load(text + "redis: redis://ledger.internal:6379/0\n"))
+    assert note.startswith("export.sinks.s is a file of this machine")
+    required = text.replace("export:\n", "export:\n  required: s\n")
+    assert list(notes_of(load(required + "redis: redis://ledger.internal:6379/0\n"))) == []

@@ -366,6 +366,7 @@ class ReaderContract:
         assert len(first) == 32
         assert int(first, 16)
         await sink.close()
+        assert sink.store_id == first, "leases are renewed while the store is away"
         await sink.open()
         assert sink.store_id == first
 
