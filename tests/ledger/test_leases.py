@@ -148,3 +148,24 @@ async def test_by_the_ledger_s_clock(valkey: redis.asyncio.Redis) -> None:
     await one.leave()
     await two.adopt("s2", "warehouse")
     assert (await two.lease("s2", "warehouse")).shards == ALL
+
+
+async def test_of_what_a_dead_one_leaves_each_takes_its_share_and_no_more(ledger: Ledger) -> None:
+    await ledger.shards("a")
+    assert await ledger.shards("b") == await ledger.shards("c") == set()
+    ledger.now_ms += 4999
+    await ledger.shards("b")
+    await ledger.shards("c")
+    ledger.now_ms += 1
+    assert await ledger.shards("b") == {0, 1, 2, 3}
+    assert await ledger.shards("c") == {4, 5, 6, 7}
+
+
+async def test_a_store_may_be_called_like_a_field(valkey: redis.asyncio.Redis) -> None:
+    for name in ("m:ghost", "s:3", "store_id"):
+        await valkey.flushall()
+        leases = Leases(RedisRunner(valkey), KEYS, "a")
+        for _ in range(2):
+            assert (await leases.lease("s1", name)).shards == ALL
+        found = await list_exporters(valkey, KEYS)
+        assert (found.store_name, set(found.expires_at_ms)) == (name, {"a"})

@@ -31,6 +31,7 @@ TESTS = (
     "tests/ledger/test_windows.py",
     "tests/ledger/test_rolling.py",
     "tests/ledger/test_edges.py",
+    "tests/ledger/test_leases.py",
     "tests/ledger/test_straight_path.py",
     "tests/ledger/test_boundaries_rating.py",
     "tests/ledger/test_boundaries_holds.py",
