@@ -141,7 +141,7 @@ async def test_a_second_exporter_on_the_same_file_waits_for_the_first(
 ) -> None:
     await sink.open()
     other = sqlite_sink(path)
-    with pytest.raises(SinkUnavailable, match="another exporter"):
+    with pytest.raises(SinkUnavailable, match="an exporter writes to"):
         await other.open()
     await sink.close()
     assert await other.open() == {}
