@@ -14,8 +14,8 @@ from gateway.app.private import UMASK
 from gateway.app.stores import adopt_store, find_sink, store_access
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, explained, on_backend, read_settings
-from gateway.cli.moments import read_moment
 from gateway.cli.output import AsJson, err, fail, out, plain, print_json, progress, row, table
+from gateway.cli.periods import when_ms
 from gateway.domain.delivery import Place
 from gateway.domain.stores import RowFilter
 from gateway.exporter.main import run_exporter
@@ -85,8 +85,8 @@ def replay_command(
     settings = read_settings(config)
     now_ms = time.time_ns() // 1_000_000
     wanted = RowFilter(
-        since_ms=read_moment(since, now_ms) if since else None,
-        until_ms=read_moment(until, now_ms) if until else None,
+        since_ms=when_ms(since, now_ms) if since else None,
+        until_ms=when_ms(until, now_ms) if until else None,
         customer_id=customer,
     )
     place = _read_place(seq) if seq else None

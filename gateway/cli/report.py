@@ -27,6 +27,14 @@ app.add_typer(reports, name="report", no_args_is_help=True)
 Customer = Annotated[str | None, typer.Option(help="Only this customer's.")]
 
 
+UsageDimensions = Annotated[
+    str,
+    typer.Option(
+        help="Dimensions: customer, project, key, model, route, upstream, day, hour, kind."
+    ),
+]
+
+
 def dimensions(text: str) -> tuple[str, ...]:
     """Names with commas between them, each once."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
@@ -37,12 +45,7 @@ def dimensions(text: str) -> tuple[str, ...]:
 
 @reports.command()
 def usage(
-    by: Annotated[
-        str,
-        typer.Option(
-            help="Dimensions: customer, project, key, model, route, upstream, day, hour, kind."
-        ),
-    ] = "customer,model",
+    by: UsageDimensions = "customer,model",
     since: Since = DEFAULT_SINCE,
     until: Until = None,
     customer: Customer = None,
@@ -59,12 +62,7 @@ def usage(
 
 @reports.command()
 def margin(
-    by: Annotated[
-        str,
-        typer.Option(
-            help="Dimensions: customer, project, key, model, route, upstream, day, hour, kind."
-        ),
-    ] = "customer,model",
+    by: UsageDimensions = "customer,model",
     since: Since = DEFAULT_SINCE,
     until: Until = None,
     customer: Customer = None,

@@ -153,6 +153,10 @@ class Follower:
         rows = await self._store.read_beyond(behind, limit)
         # Where nothing more is stored the cursor moves to the end: dead letters may be the last.
         ends = {shard: stored[shard] for shard in behind} if len(rows) < limit else {}
+        # While they were read, shards may have gone to another exporter, and come back.
+        same = {shard for shard in behind if self._cursors.get(shard) == behind[shard]}
+        rows = [row for row in rows if row.shard in same]
+        ends = {shard: end for shard, end in ends.items() if shard in same}
         for row in rows:
             ends[row.shard] = max(row.place, ends.get(row.shard, row.place))
         return await self._deliver(rows, ends)

@@ -207,7 +207,7 @@ class Pump:
         return progress.take(tails) if tails or progress.has_news else None
 
     async def _deliver(self, load: Load) -> bool:
-        """Write one load until the store has all of it. False if stopped before that."""
+        """Write one load until the store has everything. False if stopped before that."""
         self._oldest_ms = min((row.occurred_at_ms for row in load.rows), default=None)
         done = await self._delivery.deliver(
             Batch(load.rows, load.ends, load.dead, load.anomalies, load.signals)

@@ -22,7 +22,7 @@ from gateway.settings.explaining import explain, fields_at
 from gateway.settings.keyfiles import include_key_files
 from gateway.settings.problems import Finding, Path, SettingsError
 from gateway.settings.root import Settings
-from gateway.settings.servers import RedisTlsSection
+from gateway.settings.servers import ClientTlsSection
 from gateway.settings.upstreams import TlsSection
 
 MAX_ROUNDS: Final = 20
@@ -130,8 +130,10 @@ def _names(tree: dict[str, Any]) -> Names:
 
 def _input_files(settings: Settings) -> list[FilePath]:
     """List the certificates and keys that parts of the gate read themselves."""
-    sections: list[RedisTlsSection | TlsSection] = [settings.redis.tls]
+    sections: list[ClientTlsSection | TlsSection] = [settings.redis.tls]
     sections += (upstream.tls for upstream in settings.upstreams.values())
+    for sink in settings.export.sinks.values():
+        sections += (kind.tls for kind in (sink.kafka, sink.nats) if kind and kind.tls)
     named = [path for tls in sections for path in (tls.ca_file, tls.client_cert, tls.client_key)]
     return [path for path in named if path is not None]
 

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
 from gateway.dialects.reading.value_count import MAX_JSON_VALUES
+from gateway.exporter.sinks.options import TlsOptions
 from gateway.flow.authentication import KEY_FIELDS
 from gateway.http.cors import ANY as ANY_ORIGIN
 from gateway.ledger.client.endpoint import BadLedgerUrl, Endpoint
@@ -155,8 +156,9 @@ class PriceBookSection(Section):
     )
 
 
-class RedisTlsSection(Section):
-    """TLS to the Redis server; used if the URL is `rediss://`."""
+class ClientTlsSection(Section):
+    """TLS to a server: to Redis if the URL is `rediss://`, to a sink where the section is written, be it
+    empty (`tls: {}`)."""
 
     verify: Switch = field("Check the server's certificate and name.", True, True)
     ca_file: InputFile | None = field(
@@ -168,9 +170,13 @@ class RedisTlsSection(Section):
     )
 
     @model_validator(mode="after")
-    def _pair(self) -> "RedisTlsSection":
+    def _pair(self) -> "ClientTlsSection":
         check_pair(self.client_cert, self.client_key)
         return self
+
+    def for_sink(self) -> TlsOptions:
+        """Convert to the exporter's form."""
+        return TlsOptions(self.verify, self.ca_file, self.client_cert, self.client_key)
 
     def url_options(self) -> dict[str, str]:
         """Return the settings that differ from the default, as query options of the URL."""
@@ -196,8 +202,8 @@ class RedisSection(Section):
     password: Secret | None = field(
         "Password, if the URL has none.", "${file:redis.password}", None
     )
-    tls: RedisTlsSection = field(
-        "TLS of a rediss:// URL.", {"verify": True}, factory=RedisTlsSection
+    tls: ClientTlsSection = field(
+        "TLS of a rediss:// URL.", {"verify": True}, factory=ClientTlsSection
     )
     namespace: Id = field(
         "Prefix of every key; lets two gates keep separate ledgers on one server.", "cg", "cg"
@@ -266,7 +272,7 @@ class RedisSection(Section):
                 "Write redis://host:6379/0, rediss://host:6379 or unix:///path/to/socket.",
                 at="url",
             ) from None
-        if self.tls != RedisTlsSection() and urlsplit(url).scheme != "rediss":
+        if self.tls != ClientTlsSection() and urlsplit(url).scheme != "rediss":
             raise Wrong("is set, but the URL is not rediss://", "Use rediss:// for TLS.", at="tls")
         return self
 

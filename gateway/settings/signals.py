@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Final
 
-from pydantic import WithJsonSchema, model_validator
+from pydantic import SecretStr, WithJsonSchema, model_validator
 
 from gateway.domain.signals import MAX_THRESHOLDS, SignalRules, TopUp, Velocity
 from gateway.exporter.signals import Webhook
@@ -31,6 +31,19 @@ Factor = Annotated[Amount, WithJsonSchema(DECIMAL_SCHEMA)]
 """A decimal; stored in billionths, like amounts."""
 
 
+def check_signing_secrets(**secrets: SecretStr | None) -> None:
+    """Check the signing secrets of a section, by their fields. Raises Wrong."""
+    for name, secret in secrets.items():
+        if secret is None:
+            continue
+        try:
+            key = secret_bytes(secret.get_secret_value())
+        except ValueError as error:
+            raise Wrong(str(error), "Copy the complete secret.", at=name) from None
+        if len(key) < 16:
+            raise Wrong("is shorter than 16 bytes", "Try `openssl rand -hex 32`.", at=name)
+
+
 class WebhookSection(Section):
     """Where signals are sent: a POST with a CloudEvents 1.0 body, signed according to Standard
     Webhooks (docs/reference/signals.md), repeated until the receiver answers 2xx."""
@@ -56,16 +69,7 @@ class WebhookSection(Section):
 
     @model_validator(mode="after")
     def _strong(self) -> "WebhookSection":
-        for name in ("secret", "old_secret"):
-            secret = getattr(self, name)
-            if secret is None:
-                continue
-            try:
-                key = secret_bytes(secret.get_secret_value())
-            except ValueError as error:
-                raise Wrong(str(error), "Copy the complete secret.", at=name) from None
-            if len(key) < 16:
-                raise Wrong("is shorter than 16 bytes", "Try `openssl rand -hex 32`.", at=name)
+        check_signing_secrets(secret=self.secret, old_secret=self.old_secret)
         return self
 
     def compiled(self) -> Webhook:

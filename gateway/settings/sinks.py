@@ -7,7 +7,7 @@ from gateway.settings.scalars import Section, field
 
 
 class SqliteSection(Section):
-    """A SQLite database: the embedded store, or a copy of it."""
+    """A SQLite database: the embedded store, or a copy."""
 
     path: Path = field("Database file, relative to `data_dir`.", "events.db", Path("events.db"))
 

@@ -21,6 +21,7 @@ from gateway.settings.scalars import (
     Whole,
     field,
 )
+from gateway.settings.signals import check_signing_secrets
 
 BilledKind = Literal["settle", "expire", "settle_late"]
 Hours = Annotated[int, Whole(1, 24 * 3660)]
@@ -113,16 +114,7 @@ class HttpSection(Section):
             raise Wrong(
                 "`item` and `recipe: custom` go together", "Write both, or neither.", at="item"
             )
-        for name in ("secret", "old_secret"):
-            secret = getattr(self, name)
-            if secret is None:
-                continue
-            try:
-                key = secret_bytes(secret.get_secret_value())
-            except ValueError as error:
-                raise Wrong(str(error), "Copy the complete secret.", at=name) from None
-            if len(key) < 16:
-                raise Wrong("is shorter than 16 bytes", "Try `openssl rand -hex 32`.", at=name)
+        check_signing_secrets(secret=self.secret, old_secret=self.old_secret)
         return self
 
     def compiled(self, _data_dir: Path) -> HttpOptions:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, SecretStr, model_validator
 from gateway.exporter.sinks.options import KafkaOptions
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import Milliseconds, Secret, Section, Text, field
-from gateway.settings.sinks_tls import SinkTlsSection
+from gateway.settings.servers import ClientTlsSection
 
 _BROKER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -70,7 +70,7 @@ class KafkaSection(Section):
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = field(
         "How the password is proved.", "SCRAM-SHA-512", "SCRAM-SHA-512"
     )
-    tls: SinkTlsSection | None = field("TLS; without it connections are plain.", {}, None)
+    tls: ClientTlsSection | None = field("TLS; without it connections are plain.", {}, None)
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = field(
         "Compression of batches.", "lz4", "lz4"
     )
@@ -104,7 +104,7 @@ class KafkaSection(Section):
             self.username,
             _revealed(self.password),
             self.sasl_mechanism,
-            self.tls.compiled() if self.tls else None,
+            self.tls.for_sink() if self.tls else None,
             self.compression,
             self.timeout_ms / 1000,
             {name: value.get_secret_value() for name, value in self.settings.items()},

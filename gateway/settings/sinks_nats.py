@@ -10,7 +10,7 @@ from pydantic import AfterValidator, SecretStr, model_validator
 from gateway.exporter.sinks.options import NatsOptions
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import Milliseconds, Secret, Section, Switch, Text, Whole, field
-from gateway.settings.sinks_tls import SinkTlsSection
+from gateway.settings.servers import ClientTlsSection
 
 _STREAM = re.compile(r"[^\s.*>/\\]{1,255}")
 _TOKEN = re.compile(r"[^\s*>{}]+|\{(kind|customer_id)\}")
@@ -76,7 +76,7 @@ class NatsSection(Section):
     username: Text | None = field("User.", "creditgate", None)
     password: Secret | None = field("Password.", "${NATS_PASSWORD}", None)
     token: Secret | None = field("Token, instead of a user.", "${NATS_TOKEN}", None)
-    tls: SinkTlsSection | None = field("TLS; without it only `tls://` URLs use it.", {}, None)
+    tls: ClientTlsSection | None = field("TLS; without it only `tls://` URLs use it.", {}, None)
 
     @model_validator(mode="after")
     def _sound(self) -> "NatsSection":
@@ -97,7 +97,7 @@ class NatsSection(Section):
             self.username,
             _revealed(self.password),
             _revealed(self.token),
-            self.tls.compiled() if self.tls else None,
+            self.tls.for_sink() if self.tls else None,
             self.create_stream,
             self.max_replay_age_ms,
             self.max_pending,

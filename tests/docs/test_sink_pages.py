@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.exporter.sink import Sink
 from gateway.exporter.sinks.http_recipes import RECIPES
 from gateway.exporter.sinks.options_http import HttpOptions
 from gateway.exporter.sinks.registry import build_sink
@@ -33,7 +34,7 @@ def test_a_configuration_on_a_page_is_accepted(block: str, tmp_path: Path) -> No
     file.write_text(START + block)
     environ = dict.fromkeys(re.findall(r"\$\{(\w+)\}", block), "a-secret-of-24-characters")
     (options,) = load_settings(file, environ).optional_sinks().values()
-    build_sink(options)
+    assert isinstance(build_sink(options), Sink)
 
 
 def test_there_is_a_page_for_each_billing_system_and_it_uses_its_recipe() -> None:

@@ -34,7 +34,7 @@ class MissingValue(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What is sent of one event: everything, or one unit of it. usage: quantities that are new"""
+    """The part of an event that is sent: everything, or one unit. usage: quantities that are new"""
 
     row: EventRow
     facts: Mapping[str, Any]

@@ -81,7 +81,7 @@ class ClickHouseClient:
         return {} if outside else {"database": self._options.database}
 
     async def _send(self, parameters: Mapping[str, str], body: bytes) -> bytes:
-        """Send a statement; its answer once it is complete, so that the status is that of all of it."""
+        """Send a statement and return its complete answer, so that the status covers everything."""
         try:
             async with self._session.post(
                 self._options.url,

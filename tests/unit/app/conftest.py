@@ -73,7 +73,7 @@ class Gate:
         return self
 
     def log(self) -> str:
-        """What was logged since the start, or since it began anew."""
+        """What was logged since the start or the last restart."""
         return (self.folder / "stderr").read_text()[self._logged :]
 
     def begin_anew(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 import redis.asyncio
 
 from gateway.domain.delivery import Place
+from gateway.domain.event_rows import EventRow
 from gateway.exporter.follower import QUEUE_LOADS, Follower
 from gateway.exporter.pacing import PumpOptions
 from gateway.exporter.pump import Pump, Sharing
@@ -244,6 +245,33 @@ async def test_another_store_can_follow_and_has_the_same_rows(
 
     assert rows(tmp_path / "copy.db") == rows(path)
     assert sqlite_access(tmp_path / "copy.db").cursors() == sqlite_access(path).cursors()
+
+
+async def test_shards_that_go_while_the_store_is_read_are_left_to_their_new_exporter(
+    writer: OutboxWriter, path: Path, bus: Bus
+) -> None:
+    async with exporting(writer, path, {}):
+        await writer.write_many(8)
+    store = sqlite_sink(path)
+    await store.open()
+    follower = Follower("bus", bus, store, QUICK)
+    read_beyond = store.read_beyond
+
+    async def losing(places: Mapping[int, Place], limit: int) -> Sequence[EventRow]:
+        rows = await read_beyond(places, limit)
+        follower.hold({shard: Place(1, 1) for shard in (0, 1)})
+        return rows
+
+    store.read_beyond = losing  # type: ignore[method-assign]
+    follower.hold({shard: Place(1, 1) for shard in range(4)})
+    task = asyncio.create_task(follower.run())
+    await until(lambda: len(bus.ids) == 4)
+    follower.stop(1)
+    await asyncio.wait_for(task, 5)
+    assert sorted(bus.ids) == ["r0:settled", "r1:settled", "r4:settled", "r5:settled"]
+    known = await store.sink_cursors("bus")
+    assert {shard for shard, place in known.items() if place == Place(1, 1)} == {0, 1}
+    await store.close()
 
 
 async def test_a_bug_in_a_sink_ends_the_exporter_with_it(

@@ -66,7 +66,7 @@ def stored_ids(server: ClickHouseServer, options: ClickHouseOptions) -> StoredId
 class TestContract(SinkContract):
     @pytest.fixture
     def unacceptable(self) -> EventRow:
-        """ClickHouse would store the lowest 64 bits of it."""
+        """ClickHouse would store only the lowest 64 bits."""
         return make_row(0, amount_nano=2**63)
 
 
