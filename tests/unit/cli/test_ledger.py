@@ -307,7 +307,11 @@ async def program_tells_the_story(program: Program, own: OwnServer, folder: Path
     killed.kill()
     await until(lambda: not killed.is_running() or killed.status() == psutil.STATUS_ZOMBIE, SOON_S)
     await program.answers(503)
-    assert (await program.admin())["degraded"]
+
+    async def degraded() -> bool:  # the supervisor looks once a second
+        return bool((await program.admin()).get("degraded"))
+
+    await until(degraded, SOON_S)
     reopened = await desk.run("ledger", "reopen")
     assert (reopened.code, "no drift" in reopened.out) == (0, True), reopened
     assert (await desk.ask("wallet", "show", "acme"))["settled"] == settled
