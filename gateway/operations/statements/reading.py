@@ -1,22 +1,26 @@
 """Read a wallet's events in the order in which the ledger wrote them, from any store."""
 
 from collections.abc import Iterator
-from typing import Final
+from dataclasses import replace
+from typing import Final, get_args
 
 from gateway.domain.delivery import Place
 from gateway.domain.event_rows import EventRow
+from gateway.domain.events import EventKind
 from gateway.domain.stores import EventStore, RowFilter
 
+_OF_WALLETS: Final[frozenset[EventKind]] = frozenset(get_args(EventKind)) - {"audit"}
 CLOCK_BACK_MS: Final = 3_600_000
 """How far a failover may set the ledger's clock back and a period still end at one place."""
 
 
 def in_order(store: EventStore, wanted: RowFilter) -> Iterator[EventRow]:
-    """The rows that pass, by shard and place.
+    """The rows that pass, by shard and place; those of audit entries, which know no balance, do not.
 
     Stores return rows by time. Where the ledger's clock was set back, by a failover, time and place
     differ, and the rows are sorted here, in memory.
     """
+    wanted = replace(wanted, kinds=wanted.kinds or _OF_WALLETS)
     last: dict[int, Place] = {}
     for row in store.rows(wanted):
         if row.place <= last.get(row.shard, Place(0, 0)):
