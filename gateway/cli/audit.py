@@ -49,7 +49,8 @@ def audit(
             {"entries": [audit_document(each) for each in page.entries], "cursor": page.cursor}
         )
         return
-    shown = table("time", "actor", "action", "customer", "subject", "what", "reason")
+    columns = ("time", "actor", "action", "customer", "subject", "what", "reason")
+    shown = table(*columns, whole=("actor", "action"))
     for each in page.entries:
         cells = (
             moment(each.occurred_at_ms),
@@ -75,5 +76,6 @@ def _what(entry: AuditEntry) -> str:
     parts = []
     for name in dict.fromkeys((*before, *after)):
         old, new = before.get(name), after.get(name)
-        parts.append(f"{name} {new}" if old is None else f"{name} {old} → {new}")
+        if old != new:
+            parts.append(f"{name} {new}" if old is None else f"{name} {old} → {new}")
     return ", ".join(parts)

@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from gateway.domain.reservation import Key
 from gateway.domain.suggestions import suggest
 from gateway.ledger.client.errors import LedgerRefusal, LedgerUnavailable
 from gateway.ledger.codec.stored_keys import StoredKey
@@ -64,17 +65,8 @@ async def create_key(
     if any(each.key_id == name for each in configured.api_keys()):
         raise Conflict(f"there is a key {name} in the configuration already")
     noted = Noted("key.create", name, customer_id, reason, after={"project_id": project_id})
-    try:
-        async with audited(backend, noted):
-            stored = await backend.accounts.keys.add(digest, name, customer_id, project_id)
-    except ValueError as taken:
-        raise Conflict(str(taken)) from taken
-    except LedgerUnavailable as error:
-        raise OutcomeUnknown(
-            f"{error}. Whether the key {name} was created is not known, and its secret is lost. When"
-            f" the ledger is reachable again: revoke it (`creditgate key revoke {name}`) if the list"
-            " of keys has it, then create another one"
-        ) from error
+    async with audited(backend, noted):
+        stored = await _add(backend, digest, Key(name, customer_id, project_id))
     return KeyCreated(secret, _of_ledger(stored))
 
 
@@ -116,6 +108,19 @@ async def revoke_key(
             )
     ids = [each.key_id for each in known]
     raise NotFound(f"there is no key {key_id}. {suggest(key_id, ids)}")
+
+
+async def _add(backend: Backend, digest: str, key: Key) -> StoredKey:
+    try:
+        return await backend.accounts.keys.add(digest, key.key_id, key.customer_id, key.project_id)
+    except ValueError as taken:
+        raise Conflict(str(taken)) from taken
+    except LedgerUnavailable as error:
+        raise OutcomeUnknown(
+            f"{error}. Whether the key {key.key_id} was created is not known, and its secret is lost."
+            f" When the ledger is reachable again: revoke it (`creditgate key revoke {key.key_id}`) if"
+            " the list of keys has it, then create another one"
+        ) from error
 
 
 async def _revoke(backend: Backend, stored: StoredKey, kill: bool) -> StoredKey:

@@ -92,11 +92,11 @@ async def roll_back_prices(backend: Backend, reason: str | None = None) -> Sched
     """
     in_force = await _number_in_force(backend)
     noted = Noted("prices.rollback", f"book {in_force}", reason=reason, before={"book": in_force})
-    try:
-        async with audited(backend, noted):
+    async with audited(backend, noted):
+        try:
             return await backend.accounts.books.rollback()
-    except NothingToUndo as error:
-        raise Conflict(str(error)) from error
+        except NothingToUndo as error:
+            raise Conflict(str(error)) from error
 
 
 def book_document(view: BookView) -> dict[str, Any]:

@@ -33,7 +33,8 @@ def first_place(store: EventStore, customer_id: str, since_ms: int) -> Place | N
     """The place of a wallet's first event from a moment on; None where there is none yet."""
     found: Place | None = None
     until_ms = None
-    for row in store.rows(RowFilter(since_ms=since_ms, customer_id=customer_id)):
+    wanted = RowFilter(since_ms=since_ms, customer_id=customer_id, kinds=_OF_WALLETS)
+    for row in store.rows(wanted):
         if until_ms is None:
             until_ms = row.occurred_at_ms + CLOCK_BACK_MS
         elif row.occurred_at_ms >= until_ms:
