@@ -4,6 +4,7 @@ The embedded ledger has one server: an operation connects to the one that a runn
 none runs starts it for as long as the operation takes.
 """
 
+import getpass
 import os
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -14,6 +15,7 @@ from gateway.app.roles import CannotServe
 from gateway.app.run import LEDGER_FOLDER
 from gateway.app.stores import store_access
 from gateway.app.sync import sync_accounts
+from gateway.domain.actors import Actor
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Key
 from gateway.domain.stores import EventStore, StoreAccess, StoreMissing
@@ -146,7 +148,7 @@ async def open_backend(
                 watermark.note_stored(store.cursors())
                 recorded = await list_exporters(client, Keys(settings.redis.namespace))
                 store = right_store(store, recorded, access.shown)
-            backend = _backend(settings, client, store, watermark)
+            backend = backend_over(settings, client, store, watermark)
             if create:
                 await backend.accounts.creation.record()
             yield backend
@@ -172,6 +174,14 @@ def open_endpoint(settings: Settings) -> Iterator[Endpoint]:
     os.umask(UMASK)  # the embedded ledger may create the data folder
     with EmbeddedLedger(folder) as server:
         yield server.endpoint
+
+
+def command_actor() -> Actor:
+    """Who runs this process: the operating system's user."""
+    try:
+        return Actor("command", getpass.getuser())
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return Actor("command", f"uid {os.getuid()}")
 
 
 class _NoStore:
@@ -211,9 +221,10 @@ def right_store(store: EventStore, recorded: ExporterList, shown: str) -> EventS
     )
 
 
-def _backend(
+def backend_over(
     settings: Settings, client: Any, store: EventStore, watermark: OutboxWatermark
 ) -> Backend:
+    """What operations work on, over an open client and store."""
     redis, runner = settings.redis, RedisRunner(client)
     names: Any = {"namespace": redis.namespace, "shard_count": redis.shards}
     accounts = AccountStore(client, **names)
@@ -239,6 +250,7 @@ def _backend(
         return None
 
     return Backend(
+        actor=command_actor(),
         configured=ConfiguredBySettings(settings),
         accounts=accounts,
         wallets=wallets,

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.domain.actors import Actor
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Key
 from gateway.domain.stores import ClosedStatement, EventStore
@@ -104,6 +105,7 @@ class Configured(Protocol):
 class Backend:
     """An open ledger and store.
 
+    actor:           on whose behalf changes are made; every one of them says so (`audit.py`)
     wallets, corrections: the verbs that change wallets, and those that correct them
     reservations:    the verbs of holds; `reservations_at(unix_ms)` the same by a fixed clock, for which
                      the windows of limits are packed
@@ -114,6 +116,7 @@ class Backend:
     keep_statement:  see `StoreAccess.keep_statement`
     """
 
+    actor: Actor
     configured: Configured
     accounts: AccountStore
     wallets: Wallets
