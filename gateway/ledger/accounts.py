@@ -10,6 +10,7 @@ from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.creation import Creation
 from gateway.ledger.hold_reader import HoldReader
 from gateway.ledger.keys import KeyDirectory
+from gateway.ledger.payments import Payments
 from gateway.ledger.pricebook import PriceBooks
 from gateway.ledger.prices import PriceVersions
 from gateway.ledger.recorded_writes import RecordedWrites
@@ -30,6 +31,7 @@ class AccountStore:
         self.holds = HoldReader(client, self.names)
         self.keys = KeyDirectory(client, self.names)
         self.prices = PriceVersions(client, self.names)
+        self.payments = Payments(client, self.names)
         self.admin_access = AdminAccess(client, self.names)
         self.recorded_writes = RecordedWrites(client, self.names)
         self.books = PriceBooks(client, namespace=namespace)
