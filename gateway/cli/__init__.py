@@ -23,6 +23,7 @@ _GROUPS: tuple[str, ...] = (
     "wallet",
     "adjust",
     "refund",
+    "payments",
     "signals",
     "key",
     "console",

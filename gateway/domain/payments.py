@@ -13,9 +13,10 @@ CREDITS: Final = "credits"
 """The currency of a source that reports credits; its minor unit is the nano-credit."""
 
 _NO_DECIMALS: Final = frozenset(
-    "bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split()
+    {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv"}
+    | {"xaf", "xof", "xpf"}
 )
-_THREE_DECIMALS: Final = frozenset("bhd jod kwd omr tnd".split())
+_THREE_DECIMALS: Final = frozenset({"bhd", "jod", "kwd", "omr", "tnd"})
 
 DisputeState = Literal["open", "won", "lost"]
 """won: by the merchant, who keeps the money; an inquiry that ends without a dispute is won, too."""
@@ -125,6 +126,18 @@ class Payment:
         if paid is None or credited_nano is None or paid.minor == 0:
             return 0
         return credited_nano * min(self.seen.returned_minor(), paid.minor) // paid.minor
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentTerms:
+    """How reports of one source become credit.
+
+    rates:        nano-credits for one unit of each currency; a source that reports credits needs none
+    test_to_live: whether payments without real money go into the live wallet, not that of test keys
+    """
+
+    rates: Mapping[str, int]
+    test_to_live: bool = False
 
 
 def merged(known: Seen, report: Seen) -> Seen:

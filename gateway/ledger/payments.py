@@ -4,7 +4,7 @@
 |---|---|---|
 | `{cg}:payment:SOURCE:ID` | string | msgpack: `Payment`; never deleted |
 | `{cg}:payments_waiting` | sorted set | SOURCE:ID of payments with a problem, by when they were first seen |
-| `{cg}:disputed:ACCOUNT` | hash | dispute → whether a dispute froze the wallet, `1` or `0`; while it is being closed with a `c` in front |
+| `{cg}:disputed:ACCOUNT` | hash | dispute → `1` if a dispute froze the wallet, else `0`; being closed: `c1`, `c0` |
 
 Invariants: a record changes only from the content that its writer has read.
 """

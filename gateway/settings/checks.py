@@ -467,6 +467,12 @@ def _listeners(settings: Settings, _: Names) -> Iterator[Finding]:
         )
     console = settings.console
     if not console.enabled:
+        if settings.payments.stripe is not None or settings.payments.sources:
+            yield Finding(
+                ("payments",),
+                "the console's process receives payments, and it is disabled",
+                "Set `console.enabled: true`, or remove `payments`.",
+            )
         return
     for name, port in ("gate's", listen.port), ("admin", admin.port):
         if console.port == port != 0:

@@ -22,6 +22,7 @@ from gateway.settings.customers import (
     RecurringGrantSection,
 )
 from gateway.settings.export import ExportSection
+from gateway.settings.payments import PaymentsSection
 from gateway.settings.policy import PRESETS, Knobs, PolicySection
 from gateway.settings.prices import PricesSection
 from gateway.settings.scalars import Id, ModelName, Section, field
@@ -74,6 +75,16 @@ class Settings(Section):
     admin: AdminSection = field("The admin port.", {"port": 8081}, factory=AdminSection)
     console: ConsoleSection = field(
         "The console and the admin API.", {"port": 8082}, factory=ConsoleSection
+    )
+    payments: PaymentsSection = field(
+        "Payments that become credit.",
+        {
+            "stripe": {
+                "webhook_secret": "${STRIPE_WEBHOOK_SECRET}",
+                "credits_per_unit": {"usd": "1"},
+            }
+        },
+        factory=PaymentsSection,
     )
     data_dir: Path = field(
         "The gate's folder: embedded ledger, embedded store, journals, admin token. Relative to "

@@ -1,0 +1,275 @@
+"""What Stripe's events do to wallets: each once, in whatever order and however often they come."""
+
+import asyncio
+import itertools
+from typing import Any
+
+import pytest
+
+from tests.support.console import Console, Serve
+from tests.support.webhooks import (
+    PAYMENTS,
+    Stripe,
+    charge,
+    dispute,
+    intent,
+    refund,
+    session,
+    wallet,
+)
+
+PAID, SESSION = "payment_intent.succeeded", "checkout.session.completed"
+REFUNDED, REFUND = "charge.refunded", "refund.created"
+OPENED, CLOSED = "charge.dispute.created", "charge.dispute.closed"
+
+
+async def test_a_payment_becomes_a_paid_grant_of_its_customer(
+    paying: Console, stripe: Stripe
+) -> None:
+    assert await stripe.status(PAID, intent("pi_1", 2050)) == "credited"
+    assert await wallet(paying) == ("30.5", "active")
+    grants = (await paying.client.get("/api/v1/grants", params={"customer_id": "acme"})).json()
+    made = grants["data"][-1]
+    assert (made["category"], made["name"], made["remaining"]) == ("paid", "stripe pi_1", "20.5")
+    shown = (await paying.client.get("/api/v1/payments/stripe:pi_1")).json()
+    assert (shown["credited"], shown["customer_id"], shown["problem"]) == ("20.5", "acme", None)
+
+
+async def test_several_events_of_one_payment_are_one_grant(paying: Console, stripe: Stripe) -> None:
+    invoice = {**intent("in_1", 0), "payment_intent": "pi_1", "amount_paid": 2000}
+    new_invoice = {
+        **intent("in_1", 0),
+        "amount_paid": 2000,
+        "payments": {"data": [{"status": "paid", "payment": {"payment_intent": "pi_1"}}]},
+    }
+    paid = {
+        "id": "inpay_1",
+        "amount_paid": 2000,
+        "currency": "usd",
+        "status": "paid",
+        "payment": {"type": "payment_intent", "payment_intent": "pi_1"},
+    }
+    for kind, subject in [
+        (SESSION, session("pi_1", 2000)),
+        (PAID, intent("pi_1", 2000)),
+        ("invoice.paid", invoice),
+        ("invoice.payment_succeeded", new_invoice),
+        ("invoice_payment.paid", paid),
+        (SESSION, session("pi_1", 2000)),
+    ]:
+        assert await stripe.status(kind, subject) == "credited"
+    assert await wallet(paying) == ("30", "active")
+
+
+async def test_many_deliveries_at_once_are_one_grant(paying: Console, stripe: Stripe) -> None:
+    sent = [stripe.send(PAID, intent("pi_1", 2000)) for _ in range(10)]
+    sent += [stripe.send(REFUNDED, charge("pi_1", 2000, 500)) for _ in range(10)]
+    sent += [stripe.send(OPENED, dispute("pi_1", "dp_1", 2000, "needs_response")) for _ in range(5)]
+    for answer in await asyncio.gather(*sent):
+        assert answer.status_code == 200
+    assert await wallet(paying) == ("25", "frozen")
+    shown = (await paying.client.get("/api/v1/payments/stripe:pi_1")).json()
+    assert (shown["problem"], shown["taken_back"]) == (None, "5")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+async def test_the_order_of_events_does_not_matter(
+    paying: Console, stripe: Stripe, order: tuple[int, ...]
+) -> None:
+    events = [
+        (PAID, intent("pi_1", 2000)),
+        (REFUND, refund("pi_1", "re_1", 500)),
+        (REFUNDED, charge("pi_1", 2000, 500)),
+        (CLOSED, dispute("pi_1", "dp_1", 700, "lost")),
+    ]
+    for number in order:
+        await stripe.status(*events[number])
+    assert await wallet(paying) == ("18", "frozen")
+
+
+async def test_a_refund_takes_back_its_part_and_the_rest_takes_the_rest(
+    paying: Console, stripe: Stripe
+) -> None:
+    await stripe.status(PAID, intent("pi_1", 999))
+    assert await stripe.status(REFUND, refund("pi_1", "re_1", 333)) == "partly_returned"
+    assert await wallet(paying) == ("16.66", "active")
+    for _ in range(2):
+        assert await stripe.status(REFUNDED, charge("pi_1", 999, 999)) == "returned"
+    assert await wallet(paying) == ("10", "active")
+
+
+async def test_a_complete_refund_leaves_other_grants_alone(paying: Console, stripe: Stripe) -> None:
+    await stripe.status(PAID, intent("pi_1", 2000, "broke"))
+    sorry = {"customer_id": "broke", "amount": "3.00", "category": "promotional", "priority": 1}
+    await paying.client.post("/api/v1/grants", json=sorry)
+    assert await stripe.status(REFUNDED, charge("pi_1", 2000, 2000)) == "returned"
+    grants = (await paying.client.get("/api/v1/grants", params={"customer_id": "broke"})).json()
+    assert [(each["category"], each["remaining"]) for each in grants["data"]] == [
+        ("promotional", "3")
+    ]
+
+
+async def test_what_was_spent_of_a_refunded_payment_is_owed(
+    paying: Console, stripe: Stripe
+) -> None:
+    await stripe.status(PAID, intent("pi_1", 2000, "broke"))
+    spent = {"customer_id": "broke", "amount": "-15.00", "reason": "as if it were spent"}
+    backend = paying.backend
+    from gateway.operations.adjust import AdjustRequest, adjust
+
+    await adjust(backend, AdjustRequest("broke", "k", -15_000_000_000, spent["reason"]))
+    await stripe.status(REFUNDED, charge("pi_1", 2000, 2000))
+    assert (await wallet(paying, "broke"))[0] == "-15"
+
+
+async def test_a_refund_that_failed_is_given_again(paying: Console, stripe: Stripe) -> None:
+    await stripe.status(PAID, intent("pi_1", 2000))
+    await stripe.status(REFUNDED, charge("pi_1", 2000, 500))
+    await stripe.status(REFUND, refund("pi_1", "re_1", 500, "pending"))
+    assert (await wallet(paying))[0] == "25"
+    for _ in range(2):
+        assert (
+            await stripe.status("refund.failed", refund("pi_1", "re_1", 500, "failed"))
+            == "credited"
+        )
+    await stripe.status(REFUND, refund("pi_1", "re_1", 500, "pending"))
+    assert (await wallet(paying))[0] == "30"
+
+
+async def test_a_dispute_freezes_until_it_is_won(paying: Console, stripe: Stripe) -> None:
+    await stripe.status(PAID, intent("pi_1", 2000))
+    opened = dispute("pi_1", "dp_1", 2000, "needs_response")
+    assert await stripe.status(OPENED, opened) == "disputed"
+    assert await wallet(paying) == ("30", "frozen")
+    assert await stripe.status(CLOSED, dispute("pi_1", "dp_1", 2000, "won")) == "credited"
+    assert await wallet(paying) == ("30", "active")
+    await stripe.status(OPENED, opened)
+    assert await wallet(paying) == ("30", "active")
+
+
+async def test_a_lost_dispute_takes_the_credit_and_stays_frozen(
+    paying: Console, stripe: Stripe
+) -> None:
+    await stripe.status(PAID, intent("pi_1", 2000))
+    await stripe.status(OPENED, dispute("pi_1", "dp_1", 2000, "needs_response"))
+    assert await stripe.status(CLOSED, dispute("pi_1", "dp_1", 2000, "lost")) == "returned"
+    assert await wallet(paying) == ("10", "frozen")
+
+
+async def test_a_wallet_thaws_when_its_last_dispute_is_won(paying: Console, stripe: Stripe) -> None:
+    for number in (1, 2):
+        await stripe.status(PAID, intent(f"pi_{number}", 2000))
+        opened = dispute(f"pi_{number}", f"dp_{number}", 2000, "needs_response")
+        await stripe.status(OPENED, opened)
+    await stripe.status(CLOSED, dispute("pi_1", "dp_1", 2000, "won"))
+    assert (await wallet(paying))[1] == "frozen"
+    await stripe.status(CLOSED, dispute("pi_2", "dp_2", 2000, "won"))
+    assert (await wallet(paying))[1] == "active"
+
+
+async def test_a_freeze_that_somebody_else_made_stays(paying: Console, stripe: Stripe) -> None:
+    from gateway.operations.freeze import freeze
+
+    await stripe.status(PAID, intent("pi_1", 2000))
+    await freeze(paying.backend, "acme", "under investigation")
+    await stripe.status(OPENED, dispute("pi_1", "dp_1", 2000, "needs_response"))
+    await stripe.status(CLOSED, dispute("pi_1", "dp_1", 2000, "won"))
+    assert (await wallet(paying))[1] == "frozen"
+
+
+async def test_what_the_webhook_changes_is_signed_by_it(paying: Console, stripe: Stripe) -> None:
+    await stripe.status(PAID, intent("pi_1", 2000))
+    await stripe.status(OPENED, dispute("pi_1", "dp_1", 2000, "needs_response"))
+    outbox = paying.backend.outbox
+    shard = paying.backend.accounts.names.shard_of("acme")
+    entries = [each.event async for each in outbox_events(outbox, shard)]
+    signed = [each for each in entries if each.facts.get("actor") == "webhook:stripe"]
+    assert [each.kind for each in signed] == ["grant", "account"]
+    assert "dp_1" in signed[1].facts["reason"]
+
+
+async def outbox_events(outbox: Any, shard: int) -> Any:
+    for each in await outbox.read(shard):
+        yield each
+
+
+async def test_a_payment_of_an_unknown_customer_waits_and_is_credited_on_retry(
+    paying: Console, stripe: Stripe
+) -> None:
+    assert await stripe.status(PAID, intent("pi_1", 2000, "nobody")) == "waiting"
+    assert await stripe.status(REFUNDED, charge("pi_1", 2000, 500)) == "waiting"
+    [listed] = (await paying.client.get("/api/v1/payments/waiting")).json()["data"]
+    assert listed["id"] == "stripe:pi_1"
+    assert "there is no customer nobody" in listed["problem"]
+    retried = await paying.client.post("/api/v1/payments/stripe:pi_1/retry")
+    assert retried.json()["status"] == "waiting"
+
+
+async def test_a_later_event_that_names_the_customer_goes_on(
+    paying: Console, stripe: Stripe
+) -> None:
+    assert await stripe.status(PAID, intent("pi_1", 2000, None)) == "waiting"
+    assert await stripe.status(SESSION, session("pi_1", 2000)) == "credited"
+    assert await wallet(paying) == ("30", "active")
+    assert (await paying.client.get("/api/v1/payments/waiting")).json()["data"] == []
+
+
+async def test_a_currency_without_a_rate_waits_for_one(serve: Serve) -> None:
+    async with serve(payments=PAYMENTS) as console:
+        stripe = Stripe(console)
+        paid = intent("pi_1", 2000, currency="eur")
+        assert await stripe.status(PAID, paid) == "waiting"
+        [listed] = (await console.client.get("/api/v1/payments/waiting")).json()["data"]
+        assert "no rate for eur" in listed["problem"]
+
+
+async def test_amounts_follow_the_decimals_of_their_currency(
+    paying: Console, stripe: Stripe
+) -> None:
+    assert await stripe.status(PAID, intent("pi_1", 500, currency="jpy")) == "credited"
+    assert await wallet(paying) == ("15", "active")
+
+
+async def test_test_payments_go_to_the_wallet_of_test_keys(paying: Console, stripe: Stripe) -> None:
+    assert await stripe.status(PAID, intent("pi_1", 2000), livemode=False) == "waiting"
+    [listed] = (await paying.client.get("/api/v1/payments/waiting")).json()["data"]
+    assert "acme~test" in listed["problem"]
+    assert await wallet(paying) == ("10", "active")
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject"),
+    [
+        ("customer.created", {"id": "cus_1"}),
+        (SESSION, {**session("pi_1", 2000), "payment_status": "unpaid"}),
+        (SESSION, {**session("pi_1", 2000), "payment_intent": None}),
+        ("invoice.paid", {**intent("in_1", 0), "amount_paid": 2000}),
+    ],
+)
+async def test_an_event_that_reports_no_payment_is_taken_and_ignored(
+    paying: Console, stripe: Stripe, kind: str, subject: dict[str, Any]
+) -> None:
+    assert await stripe.status(kind, subject) == "ignored"
+    assert await wallet(paying) == ("10", "active")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"amount_received": "2000"},
+        {"amount_received": -1},
+        {"amount_received": True},
+        {"amount_received": 2**60},
+        {"currency": None},
+        {"id": None},
+        {"id": "a b"},
+        {"metadata": []},
+    ],
+)
+async def test_a_signed_event_that_is_malformed_is_refused(
+    paying: Console, stripe: Stripe, change: dict[str, Any]
+) -> None:
+    answer = await stripe.send(PAID, {**intent("pi_1", 2000), **change})
+    expected = (200, None) if change == {"metadata": []} else (400, "body_malformed")
+    said = answer.json().get("error", {}).get("code")
+    assert (answer.status_code, said) == expected
