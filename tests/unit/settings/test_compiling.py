@@ -5,7 +5,7 @@ import hashlib
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import MediaTokens
 from gateway.domain.reservation import shard_of
-from gateway.http.interface import UpstreamResponse
+from gateway.http.interface import Breaker, UpstreamResponse
 from gateway.settings.compiling import (
     compile_customers,
     compile_keys,
@@ -25,6 +25,7 @@ class NamedUpstream:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.breaker = Breaker()
 
     async def send(
         self, method: str, target: str, fields: bytes, body: bytes, *, owner: str = ""
