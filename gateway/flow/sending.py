@@ -1,4 +1,4 @@
-"""Sends a request to an upstream of its model: which one, and what becomes of a failure.
+"""Sends a request to an upstream of its model: chooses it, and another one after a failure.
 
 Invariants:
 
@@ -115,8 +115,11 @@ class Sender:
     def failed(self, context: RequestContext, error: UpstreamError) -> None:
         """The upstream gave no complete response, or refused the gate's credential."""
         self._observer.upstream_failed(context, error)
-        if error.cause not in _NOT_ITS_FAULT:
-            self._note_failure(context, error.cause)
+        if error.cause in _NOT_ITS_FAULT or context.counted_failed:
+            return
+        if context.upstream_s > 0:
+            context.plan.breaker.successes -= 1  # as which its head was counted
+        self._note_failure(context, error.cause)
 
     def drop_probe(self, context: RequestContext) -> None:
         """The request has ended without showing whether its upstream is back."""
@@ -124,6 +127,7 @@ class Sender:
         context.probe = 0
 
     def _note_failure(self, context: RequestContext, why: str) -> None:
+        context.counted_failed = True
         probe, context.probe = context.probe, 0
         if context.plan.breaker.fail(time.monotonic(), probe):
             self._observer.breaker_opened(context.plan.model.upstream, why)
@@ -169,6 +173,7 @@ class Sender:
         self._observer.failed_over(context, why)
         reservation.progress.advance("unsent")
         reservation.progress.flag(FAILED_OVER)
+        context.counted_failed = False
         context.plan = reservation.plan = plan
         context.probe = plan.breaker.probe(time.monotonic())
 

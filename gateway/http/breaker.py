@@ -51,7 +51,8 @@ class Breaker:
     """See the module.
 
     wary:       not closed: `admits` must be asked before a request. Read for each request.
-    successes:  responses that were no failure; whoever gets one adds 1, also while not closed
+    successes:  responses that were no failure; whoever gets the head of one adds 1, also while not
+                closed, and takes it back if the response breaks off
     """
 
     __slots__ = (
@@ -146,7 +147,7 @@ class Breaker:
         if now - self._window_start > limits.window_s:
             self._window_start, self._window_from, self._failures = now, successes, 0
         self._failures += 1
-        ended = self._failures + successes - self._window_from
+        ended = self._failures + max(0, successes - self._window_from)
         share = self._failures / ended
         if self._in_row < limits.consecutive_most and not (
             ended >= limits.requests_least and share >= limits.failure_ratio

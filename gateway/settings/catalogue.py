@@ -93,11 +93,11 @@ class ModelSection(Section):
         if self.upstream is None and not self.upstreams:
             raise Wrong("is missing", "For example: `upstream: openai`.", at="upstream")
         if self.upstream is not None and self.upstreams:
-            raise Wrong("stands beside `upstreams`", "Remove one of them.", at="upstream")
+            raise Wrong("cannot be combined with `upstreams`", "Remove one of them.", at="upstream")
         names = [each.upstream for each in self.upstreams]
         for number, name in enumerate(names):
             if name in names[:number]:
-                raise Wrong(f"{name!r} is listed twice", at=f"upstreams.{number}.upstream")
+                raise Wrong(f"lists {name!r} twice", "Add up their weights.", at="upstreams")
         if names and not any(each.weight for each in self.upstreams):
             raise Wrong("has no weight above 0", "Give one upstream a weight.", at="upstreams")
         return self

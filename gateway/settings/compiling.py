@@ -76,7 +76,7 @@ def _target(
     forwarding: Mapping[str, Forwarding],
     model_name: str,
 ) -> Target:
-    """Compile one upstream of a model. model_name: there, unless it has a name of its own"""
+    """Compile one upstream of a model. model_name: there, if `served` has no other"""
     section = settings.upstreams[served.upstream]
     return Target(
         upstream=upstreams[served.upstream],
