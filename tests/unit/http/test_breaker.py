@@ -61,7 +61,8 @@ def test_half_open_lets_one_request_through_and_its_success_closes() -> None:
     breaker = opened()
     probe = breaker.probe(5.0)
     assert probe
-    assert breaker.state == "half_open"
+    half_open: str = breaker.state
+    assert half_open == "half_open"
     assert not breaker.admits(5.1)
     breaker.close()
     assert breaker.state == "closed"
