@@ -56,6 +56,7 @@ class Gate:
     ledger: LedgerAccess
     pools: PoolRegistry
     records: Records
+    observer: Observer
     background: Background
     stopping: Drain
 
@@ -87,6 +88,8 @@ class Gate:
         metrics = self.records.metrics
         metrics.requests_in_flight.set(self.server.busy_count)
         metrics.holds_open.set(len(self.live))
+        pools = self.configuration.current.pools
+        self.observer.breaker_states({name: pool.breaker for name, (_, pool) in pools.items()})
         metrics.settle_journal_entries.set(self.records.journal.waiting_records)
         return metrics.registry.snapshot()
 
@@ -184,6 +187,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         ledger=ledger,
         pools=pools,
         records=records,
+        observer=observer,
         background=background,
         stopping=Drain(
             flow=flow,

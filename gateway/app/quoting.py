@@ -17,7 +17,7 @@ from gateway.flow.authentication import account_of
 from gateway.flow.catalog import Model, Route
 from gateway.flow.estimate import estimate_request
 from gateway.flow.paths import PathTable
-from gateway.http.interface import Upstream
+from gateway.http.interface import Breaker, Upstream
 from gateway.ledger.pricebook import UnreadablePrice
 from gateway.operations.backend import Backend
 from gateway.operations.customers import check_configured, wallet_of
@@ -147,6 +147,7 @@ class _NamedUpstream:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.breaker = Breaker()
 
     async def send(self, *_: object, **__: object) -> NoReturn:
         """Refuse: a quote that sends is a bug."""

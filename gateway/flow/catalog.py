@@ -14,6 +14,7 @@ from gateway.domain.token_vectors import TokenVectors
 from gateway.domain.usage import DEFAULT_TIER, OUTPUT_UNITS, TOKEN_UNITS, without_tier
 from gateway.flow.headers import Forwarding
 from gateway.flow.paths import PathTable
+from gateway.flow.spread import Spread
 from gateway.http.cors import Cors
 from gateway.http.interface import Exchange, Upstream
 
@@ -60,7 +61,9 @@ class Policy:
 class Model:
     """One priced model.
 
+    upstream:           that serves it; of several, the first
     forwarding:         which header fields the upstream sees, its credential among them
+    spread:             its upstreams, where there are several; see `at`
     max_output_tokens:  the most one choice can produce
     context_tokens:     caps the input bound; None when unknown
     hidden_output:      reasons before it shows; on disconnect it drains or charges the hold
@@ -81,6 +84,7 @@ class Model:
     of_route: bool = False
     """A route's own price: no request can name it."""
     auto_tiers: tuple[str, ...] = (DEFAULT_TIER,)
+    spread: Spread | None = None
     chosen_tiers: tuple[str, ...] = field(init=False)
     """Tiers that may serve a request which leaves the choice to the provider: those of `auto_tiers` that
     have a price. A customer's own price may have fewer."""
@@ -98,6 +102,14 @@ class Model:
         object.__setattr__(self, "token_vectors", TokenVectors(self.prices))
         priced = tuple(tier for tier in self.auto_tiers if tier in self.prices.service_tiers)
         object.__setattr__(self, "chosen_tiers", priced or (DEFAULT_TIER,))
+
+    def at(self, place: int) -> "Model":
+        """The model as the upstream at this place of its spread serves it."""
+        assert self.spread is not None, "only a model with several upstreams has places"
+        target = self.spread.targets[place]
+        return replace(
+            self, upstream=target.upstream, forwarding=target.forwarding, forward=target.forward
+        )
 
 
 FREE: Final = compile_prices({})

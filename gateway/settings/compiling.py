@@ -19,9 +19,10 @@ from gateway.flow.authentication import Customer, TrustedHeader
 from gateway.flow.blanking import secrets_of
 from gateway.flow.catalog import Model, Route
 from gateway.flow.headers import Forwarding, Passing
+from gateway.flow.spread import Spread, Target
 from gateway.http.cors import Cors
 from gateway.http.interface import Headers, Upstream
-from gateway.settings.catalogue import RouteSection
+from gateway.settings.catalogue import RouteSection, ServedBySection
 from gateway.settings.root import Settings
 from gateway.settings.upstreams import UpstreamSection
 
@@ -33,23 +34,23 @@ def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dic
     models = {}
     forwarding = _forwarding(settings)
     for name, model in settings.models.items():
-        upstream = settings.upstreams[model.upstream]
+        targets = [
+            _target(settings, served, upstreams, forwarding, model.upstream_model or name)
+            for served in model.served_by
+        ]
+        first = targets[0]
         models[name] = Model(
             name=name,
-            upstream=upstreams[model.upstream],
-            forwarding=forwarding[model.upstream],
-            forward=ForwardOptions(
-                upstream_model=model.upstream_model or name,
-                inject_usage=upstream.inject_usage,
-                continuous_usage_stats=upstream.continuous_usage_stats,
-                max_output_field=upstream.max_output_field,
-            ),
+            upstream=first.upstream,
+            forwarding=first.forwarding,
+            forward=first.forward,
             prices=model.price_table(name),
             max_output_tokens=model.max_output_tokens,
             context_tokens=model.context_tokens,
             hidden_output=model.hidden_output,
             auto_tiers=model.auto_service_tiers,
             scope_bits=settings.scope_bits((model.group,) if model.group else ()),
+            spread=Spread(targets) if len(targets) > 1 else None,
         )
     for name, route in settings.routes.items():
         if route.prices is not None and route.upstream is not None:
@@ -66,6 +67,29 @@ def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dic
                 of_route=True,
             )
     return models
+
+
+def _target(
+    settings: Settings,
+    served: ServedBySection,
+    upstreams: Mapping[str, Upstream],
+    forwarding: Mapping[str, Forwarding],
+    model_name: str,
+) -> Target:
+    """Compile one upstream of a model. model_name: there, if `served` has no other"""
+    section = settings.upstreams[served.upstream]
+    return Target(
+        upstream=upstreams[served.upstream],
+        forwarding=forwarding[served.upstream],
+        forward=ForwardOptions(
+            upstream_model=served.upstream_model or model_name,
+            inject_usage=section.inject_usage,
+            continuous_usage_stats=section.continuous_usage_stats,
+            max_output_field=section.max_output_field,
+        ),
+        weight=served.weight,
+        failover_statuses=frozenset(section.failover_statuses),
+    )
 
 
 def price_models(

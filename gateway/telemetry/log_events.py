@@ -76,6 +76,8 @@ MEANINGS: Final[dict[str, str]] = {
     "stopped": "The gate has stopped.",
     "uncaught": "An error that no task caught. Report type and place.",
     "upstream_auth_failed": "The upstream rejected the gate's credential (401 or 403). Correct it and reload.",
+    "upstream_closed": "A probe succeeded: a worker sends requests to the upstream again.",
+    "upstream_opened": "The circuit breaker of a worker keeps requests from a failing upstream for `open_ms`.",
     "waits_for_ledger": "The gate waits at start for the ledger to answer.",
 }  # fmt: skip
 
