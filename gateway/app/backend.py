@@ -17,7 +17,8 @@ from gateway.app.sync import sync_accounts
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Key
 from gateway.domain.stores import EventStore, StoreAccess, StoreMissing
-from gateway.flow.authentication import account_of, key_digest
+from gateway.flow.credentials import key_digest
+from gateway.flow.customers import account_of
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.audit import Audit
 from gateway.ledger.changes import Changes

@@ -13,8 +13,8 @@ from gateway.dialects.reading.strict_json import parse_object
 from gateway.domain.pricebook import Book
 from gateway.domain.reservation import Account, Key
 from gateway.domain.suggestions import suggest
-from gateway.flow.authentication import account_of
-from gateway.flow.catalog import Model, Route
+from gateway.flow.customers import account_of
+from gateway.flow.catalog import Catalog, Model, Route
 from gateway.flow.estimate import estimate_request
 from gateway.flow.paths import PathTable
 from gateway.http.interface import Upstream
@@ -54,7 +54,7 @@ async def quote_request(settings: Settings, backend: Backend, request: RequestTo
     account = await _account(settings, backend, request)
     upstreams = {name: _NamedUpstream(name) for name in settings.upstreams}
     route = _route(settings, upstreams, request.path)
-    models = await _priced(settings, backend, upstreams, account.customer_id)
+    models = await _priced(settings, backend, upstreams, account)
     asked = Asked("POST", request.path, "", (), request.body)
     try:
         if request.model is not None:
@@ -97,9 +97,9 @@ def _model(route: Route, name: str, models: Mapping[str, Model], settings: Setti
 
 
 async def _priced(
-    settings: Settings, backend: Backend, upstreams: Mapping[str, Upstream], customer_id: str
+    settings: Settings, backend: Backend, upstreams: Mapping[str, Upstream], account: Account
 ) -> dict[str, Model]:
-    """The models at the prices that a running gate has for this customer: those of the book in
+    """The models at the prices that a running gate has for this account: those of the book in
     force, and the configuration's for what the book does not name."""
     models, draft = compile_models(settings, upstreams), settings.price_draft()
     books = backend.accounts.books
@@ -109,8 +109,17 @@ async def _priced(
         tables = {**draft.tables(), **await books.tables(book.versions())}
     except UnreadablePrice as error:
         raise Conflict(str(error)) from error
-    priced, overrides = price_models(settings, models, book, tables)
-    return {**priced, **overrides.get(customer_id, {})}
+    priced = price_models(settings, models, book, tables)
+    catalog = Catalog(
+        routes={},
+        models=priced.models,
+        fallback=DIALECTS["generic"],
+        max_body_bytes=0,
+        overrides=priced.customers,
+        plan_overrides=priced.plans,
+    )
+    charged = {name: catalog.model_for(name, account) for name in priced.models}
+    return {name: model for name, model in charged.items() if model is not None}
 
 
 def _route(settings: Settings, upstreams: Mapping[str, Upstream], path: str) -> Route:
