@@ -8,6 +8,7 @@ finding goes into the shard's own record (`freeze`), from where nothing but a re
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -123,8 +124,10 @@ class KeyDirectory:
     async def find_key(self, digest: str) -> Key | None:
         """The key with this hash; None when unknown or revoked. Raises LedgerUnavailable."""
         key = await self._store.keys.find(digest)
-        if key is None:
-            self._believe("this key")
+        if key is None and self._closed():
+            raise LedgerUnavailable(
+                "the ledger has lost entries, so it may have lost this key, too"
+            )
         return key
 
     async def account_rev(self, account_id: str) -> int | None:
@@ -134,9 +137,7 @@ class KeyDirectory:
     async def read_account(self, customer_id: str, account_id: str, digest: str) -> AccountRead:
         """See `gateway.ledger.keys`. Raises LedgerUnavailable."""
         found = await self._store.keys.read_account(customer_id, account_id, digest)
-        if found.record is None and found.account_rev is None:
-            self._believe("this customer")
-        return found
+        return replace(found, complete=False) if self._closed() else found
 
     async def price_tables(self, versions: Iterable[str]) -> dict[str, PriceTable]:
         """Prices of customers of their own, kept for the next one. Raises LedgerUnavailable."""
@@ -151,8 +152,3 @@ class KeyDirectory:
                 tables[version] = table
                 self._tables.put(version, table)
         return {version: table for version, table in tables.items() if table is not None}
-
-    def _believe(self, what: str) -> None:
-        """Raise LedgerUnavailable where something is missing because a shard has lost entries."""
-        if self._closed():
-            raise LedgerUnavailable(f"the ledger has lost entries, so it may have lost {what}, too")

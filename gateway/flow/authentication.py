@@ -213,6 +213,10 @@ class Accounts:
         self._learn(account_id, revision)
         now = found.key if digest else key
         customer = self._customers.get(key.customer_id) or await self._customer(found.record)
+        if customer is None and found.record is None and not found.complete:
+            raise LedgerUnavailable(
+                "the ledger has lost entries, so it may have lost this customer, too"
+            )
         if now is None or customer is None:
             return None
         return account_of(customer, now, revision, shard_of(account_id, self._shard_count))

@@ -4,13 +4,14 @@
 |---|---|---|
 | `{cg:N}:c:CUSTOMER` | string | msgpack: `CustomerRecord` |
 | `{cg:N}:directory` | sorted set | ids of the shard's customers, without deleted ones; every score is 0 |
+| `{cg}:plans` | hash | plan → digest of the terms that its customers' wallets have |
 | `{cg}:external` | hash | SYSTEM:ID → customer id; valid only while the record has that external id |
 
 Invariants: a record changes only from the content that its writer has read. A customer's id is never
 used again: the record of a deleted one stays, without personal data.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from redis.exceptions import WatchError
 
 from gateway.domain.customers import CustomerRecord
 from gateway.ledger.client.faults import unavailable
-from gateway.ledger.client.reading import get_each, pages
+from gateway.ledger.client.reading import PAGE, get_each, pages
 from gateway.ledger.codec.customer_records import pack_customer, read_customer
 from gateway.ledger.codec.key_names import Keys
 
@@ -58,7 +59,7 @@ class CustomerDirectory:
     def __init__(self, client: Redis, names: Keys) -> None:
         self._client: Any = client  # its stubs promise text where this client answers bytes
         self._names = names
-        self._external = names.common("external")
+        self._external, self._plans = names.common("external"), names.common("plans")
 
     async def create(self, record: CustomerRecord) -> None:
         """Keep a new record. Raises CustomerExists, ExternalIdTaken."""
@@ -128,7 +129,7 @@ class CustomerDirectory:
             with unavailable():
                 await self._client.hdel(self._external, *map(_external_name, gone))
 
-    async def list(self, *, after: str = "", limit: int = 100, prefix: str = "") -> CustomerPage:
+    async def page(self, *, after: str = "", limit: int = 100, prefix: str = "") -> CustomerPage:
         """Customers whose ids follow `after` and begin with `prefix`; deleted ones are not listed.
 
         Reads at most `limit` ids of each shard, however many customers there are.
@@ -155,6 +156,35 @@ class CustomerDirectory:
             tuple(records[name] for name in shown if name in records),
             shown[-1] if len(ids) > limit else None,
         )
+
+    async def walk(self) -> AsyncIterator[Sequence[CustomerRecord]]:
+        """All customers in no particular order, in runs of at most `PAGE`; deleted ones are left out.
+
+        What changes meanwhile is found now or by the next walk.
+        """
+        for shard in range(self._names.shard_count):
+            begin = "-"
+            while True:
+                with unavailable():
+                    names = await self._client.zrange(
+                        self._names.directory(shard), begin, "+", bylex=True, offset=0, num=PAGE
+                    )
+                ids = [name.decode() for name in names]
+                if not ids:
+                    break
+                yield list((await self.read_many(ids)).values())
+                begin = f"({ids[-1]}"
+
+    async def applied_plans(self) -> dict[str, str]:
+        """By plan: the digest of the terms that all its customers have."""
+        with unavailable():
+            raw = await self._client.hgetall(self._plans)
+        return {name.decode(): digest.decode() for name, digest in raw.items()}
+
+    async def note_applied(self, digests: Mapping[str, str]) -> None:
+        """All customers of these plans have their terms."""
+        with unavailable():
+            await self._client.hset(self._plans, mapping=dict(digests))
 
     async def count(self) -> int:
         """How many customers have a record, without deleted ones."""

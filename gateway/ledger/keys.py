@@ -41,11 +41,13 @@ class AccountRead:
     account_rev: None when there is no such account
     record:      of a customer in the ledger; None for any other
     key:         None when it is unknown or revoked, or was not asked for
+    complete:    False while the ledger has lost entries: what is missing may have been there
     """
 
     account_rev: int | None
     record: CustomerRecord | None
     key: Key | None
+    complete: bool = True
 
 
 class KeyDirectory:
@@ -106,6 +108,12 @@ class KeyDirectory:
             digest = await self._client.hget(self._ids, key_id)
             raw = None if digest is None else await self._client.hget(self._keys, digest)
         return None if raw is None else read_key(digest, raw)
+
+    async def some_ids(self, count: int) -> list[str]:
+        """Ids of some keys, for hints: about as many as wanted."""
+        with unavailable():
+            _, found = await self._client.hscan(self._ids, 0, count=count)
+        return [name.decode() for name in found]
 
     async def find(self, digest: str) -> Key | None:
         """The key with this hash; None when unknown or revoked.

@@ -1,6 +1,6 @@
 """An API key in the ledger's directory: a field of `{cg}:keys`, by the hash of the key."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from msgpack import packb, unpackb
@@ -76,7 +76,7 @@ def read_key(digest: bytes, packed: bytes) -> StoredKey:
     values = unpackb(packed)
     if len(values) == 5:
         return StoredKey(digest.decode(), *values)
-    *plain, options = values
+    plain, options = StoredKey(digest.decode(), *values[:5]), values[5]
     replaced_by = options.pop("replaced_by", None)
     if "limits" in options:
         options["limits"] = read_limits(options["limits"])
@@ -84,4 +84,4 @@ def read_key(digest: bytes, packed: bytes) -> StoredKey:
         options["models"] = frozenset(options["models"])
     options["networks"] = tuple(options.get("networks", ()))
     # An option that this release does not know may limit the key: it must not be overlooked.
-    return StoredKey(digest.decode(), *plain, terms=KeyTerms(**options), replaced_by=replaced_by)
+    return replace(plain, terms=KeyTerms(**options), replaced_by=replaced_by)
