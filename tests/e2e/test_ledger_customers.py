@@ -312,7 +312,7 @@ async def counted(gate: Gate) -> AsyncIterator[list[str]]:
             asked.append(name)
             return getattr(real, name)
 
-    accounts._directory = Counting()  # type: ignore[assignment]
+    accounts._directory = Counting()
     yield asked
     accounts._directory = real
 

@@ -170,7 +170,7 @@ async def test_an_external_id_belongs_to_one_customer_until_it_gives_it_up(
     await directory.replace(two, taking)
     assert await directory.find_external("stripe", "cus_1") == taking
     # Left by a writer that failed before its record was written.
-    await valkey.hset(store.names.common("external"), "crm:7", "nobody")  # type: ignore[misc]
+    await valkey.hset(store.names.common("external"), "crm:7", "nobody")
     await directory.replace(
         one_now := CustomerRecord("one", 5),
         mine := CustomerRecord("one", 5, external_ids={"crm": "7"}),
@@ -183,7 +183,7 @@ async def test_keys_of_a_ledger_without_indexes_are_entered(
     valkey: redis.asyncio.Redis, store: AccountStore
 ) -> None:
     old = packb(["k1", "acme", None, 5, None])
-    await valkey.hset(store.names.common("keys"), "d1", old)  # type: ignore[misc]
+    await valkey.hset(store.names.common("keys"), "d1", old)
     [found] = await store.keys.entries("acme")
     assert found.key_id == "k1"
     assert (await store.keys.by_id("k1")) == found
