@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from gateway.app.sync import ACTOR
 from gateway.domain.customers import CustomerRecord, wallet_id
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -37,7 +38,7 @@ class PlanTermsWalk:
     ) -> None:
         """settings: those in force"""
         self._accounts = accounts
-        self._writer = TermsWriter(wallets, accounts.wallets, {"change": "plan changed"})
+        self._writer = TermsWriter(wallets, accounts.wallets, ACTOR, "plan changed")
         self._settings = settings
         self._done: Settings | None = None
 

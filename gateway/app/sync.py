@@ -6,19 +6,23 @@ before the first write (`asking.py`); the price book is written last.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 import structlog
 
 from gateway.app.asking import Asked, ask_ledger
 from gateway.app.roles import CannotServe
+from gateway.domain.actors import Actor
 from gateway.domain.money import format_amount
+from gateway.domain.pricebook import Activation
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.book_changes import Taken
-from gateway.ledger.client.errors import ShardClosed
+from gateway.ledger.client.errors import LedgerUnavailable, ShardClosed
 from gateway.ledger.codec.operations import allowance_id
 from gateway.ledger.codec.wallet_records import Wallet
 from gateway.ledger.creation import OtherLedger
+from gateway.ledger.notes import Notes
 from gateway.ledger.wallets import Wallets
 from gateway.operations.wallet_terms import Present, TermsRefused, TermsWriter
 from gateway.settings import Settings
@@ -28,6 +32,9 @@ log = structlog.get_logger("accounts")
 
 AT_ONCE: Final = 8
 """Customers that are written at the same time: as many as the client has connections."""
+
+ACTOR: Final = str(Actor("gate", "configuration"))
+"""Who the audit log says made these changes."""
 
 NOT_BROUGHT: Final = (
     "the shard is shut, so the configuration's customers in it are not written;"
@@ -65,7 +72,7 @@ async def write_accounts(
     for kept in asked.kept:
         log.info("grant_kept", customer_id=kept.customer_id, grant=kept.name, reason=str(kept))
     customers = list(settings.customers)
-    writer = TermsWriter(ledger, store.wallets)
+    writer = TermsWriter(ledger, store.wallets, ACTOR)
     closed: set[int] = set()
 
     async def sync(customer_id: str) -> None:
@@ -78,11 +85,28 @@ async def write_accounts(
         await asyncio.gather(*map(sync, customers[start : start + AT_ONCE]))
     for shard in sorted(closed):
         log.error("customers_not_brought", shard=shard, hint=NOT_BROUGHT)
-    return await store.books.take(
+    before, _ = await store.books.schedule()
+    taken = await store.books.take(
         draft,
         new_customers=asked.new_customers(settings),
         auto_apply=settings.prices.auto_apply,
     )
+    after, _ = await store.books.schedule()
+    if before.activations and after != before:
+        await _note_prices(ledger, after.activations[-1])
+    return taken
+
+
+async def _note_prices(ledger: Wallets, activation: Activation) -> None:
+    """Write prices that this configuration has put in force into the audit log.
+
+    By the activation, which is one for all gates that start with the same file. A gate that dies in
+    between leaves no entry; the book's schedule has its reason.
+    """
+    number = activation.number
+    facts = _signed("prices.apply", reason=activation.reason, subject=f"book {number}")
+    with suppress(LedgerUnavailable):
+        await Notes(ledger.shards).note(f"audit:book:{number}:{activation.decided_ms}", facts)
 
 
 async def _sync_customer(
@@ -100,6 +124,11 @@ async def _sync_customer(
         await writer.apply(customer_id, terms, Present(wallet, given))
     except TermsRefused as refused:
         raise CannotServe(f"customers.{customer_id}: {refused}") from refused
+
+
+def _signed(action: str, **more: str) -> dict[str, str]:
+    """Facts of an entry, as `operations/audit.py` has them."""
+    return {"actor": ACTOR, "action": action, **more}
 
 
 def _warn_of_dropped(settings: Settings, customer_id: str, wallet: Wallet | None) -> None:

@@ -15,12 +15,13 @@ from typing import Any, Final, Literal
 
 from gateway.domain.customers import CustomerRecord, wallet_id
 from gateway.domain.limits import Limit
-from gateway.ledger.client.errors import LedgerRefusal
 from gateway.ledger.customers import CustomerChanged, CustomerExists, ExternalIdTaken
+from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend
 from gateway.operations.customer_check import check_record
+from gateway.operations.customer_notes import difference, shown_of, status_noted
 from gateway.operations.customers import CustomerView, find_customer, get_customer
-from gateway.operations.errors import Conflict, NotFound
+from gateway.operations.errors import Conflict
 from gateway.operations.freeze import freeze, thaw
 from gateway.operations.wallet_terms import TermsRefused, TermsWriter, WalletTerms
 
@@ -92,17 +93,17 @@ async def create_customer(
         raise Conflict(f"there is a customer {customer_id} in the configuration already")
     record = CustomerRecord(customer_id, await backend.accounts.now_ms(), **given)
     terms = await check_record(backend, record)
-    try:
-        await backend.accounts.customers.create(record)
-    except ExternalIdTaken as taken:
-        raise Conflict(str(taken)) from taken
-    except CustomerExists as exists:
-        present = await backend.accounts.customers.read(customer_id)
-        if present is None or replace(record, created_at_ms=present.created_at_ms) != present:
-            raise Conflict(str(exists)) from exists
+    present = await backend.accounts.customers.read(customer_id)
+    if present is not None:
+        if replace(record, created_at_ms=present.created_at_ms) != present:
+            raise Conflict(f"there is, or was, a customer {customer_id} already")
         record = present  # its creation was interrupted
-    await _write_terms(backend, customer_id, terms, _facts("customer created", reason))
-    await _replace(backend, record, replace(record, terms_digest=terms.digest()))
+    noted = Noted("customer.create", customer_id, customer_id, reason, after=shown_of(record))
+    async with audited(backend, noted):
+        if present is None:
+            await _create(backend, record)
+        await _write_terms(backend, customer_id, terms, reason)
+        await _replace(backend, record, replace(record, terms_digest=terms.digest()))
     return await get_customer(backend, customer_id)
 
 
@@ -116,17 +117,19 @@ async def update_customer(
     before = await _record(backend, customer_id)
     after = change.of(before)
     terms = await check_record(backend, after)
-    facts = _facts("customer updated", reason)
-    if terms.digest() == before.terms_digest:
-        await _replace(backend, before, after)
-    else:
-        await _end_old_grants(backend, before, terms, facts)
-        unfinished = replace(after, terms_digest="")
-        await _replace(backend, before, unfinished)
-        for account_id in await _accounts(backend, customer_id):
-            await _write_terms(backend, account_id, terms, facts)
-        await _replace(backend, unfinished, replace(after, terms_digest=terms.digest()))
-    await _reread(backend, customer_id, facts)
+    was, becomes = difference(before, after)
+    noted = Noted("customer.update", customer_id, customer_id, reason, was, becomes)
+    async with audited(backend, noted):
+        if terms.digest() == before.terms_digest:
+            await _replace(backend, before, after)
+        else:
+            await _end_old_grants(backend, before, terms, reason)
+            unfinished = replace(after, terms_digest="")
+            await _replace(backend, before, unfinished)
+            for account_id in await _accounts(backend, customer_id):
+                await _write_terms(backend, account_id, terms, reason)
+            await _replace(backend, unfinished, replace(after, terms_digest=terms.digest()))
+        await _reread(backend, customer_id)
     return await get_customer(backend, customer_id)
 
 
@@ -138,9 +141,10 @@ async def suspend_customer(
     Raises NotFound, Conflict, LedgerUnavailable; so do the other two.
     """
     record = await _record(backend, customer_id)
-    if record.status != "suspended":
-        await _replace(backend, record, replace(record, status="suspended"))
-    await _freeze(backend, customer_id, reason or "customer suspended")
+    async with audited(backend, status_noted("customer.suspend", record, "suspended", reason)):
+        if record.status != "suspended":
+            await _replace(backend, record, replace(record, status="suspended"))
+        await _freeze(backend, customer_id, reason or "customer suspended")
     return await get_customer(backend, customer_id)
 
 
@@ -149,11 +153,12 @@ async def resume_customer(
 ) -> CustomerView:
     """End a suspension, and any other freeze of the customer's wallets."""
     record = await _record(backend, customer_id)
-    if record.status != "active":
-        await _replace(backend, record, replace(record, status="active"))
-    for account_id in await _accounts(backend, customer_id):
-        await thaw(backend, account_id, reason or "customer resumed")
-        await backend.changes.announce(account_id)
+    async with audited(backend, status_noted("customer.resume", record, "active", reason)):
+        if record.status != "active":
+            await _replace(backend, record, replace(record, status="active"))
+        for account_id in await _accounts(backend, customer_id):
+            await thaw(backend, account_id, reason or "customer resumed")
+            await backend.changes.announce(account_id)
     return await get_customer(backend, customer_id)
 
 
@@ -167,14 +172,19 @@ async def delete_customer(
     record = await backend.accounts.customers.read(customer_id)
     if record is None or record.status != "deleted":
         record = await _record(backend, customer_id)
-        erased = CustomerRecord(
-            customer_id, record.created_at_ms, record.plan, "deleted", terms_digest="-"
-        )
-        await _replace(backend, record, erased)
-    for key in await backend.accounts.keys.entries(customer_id):
-        if key.revoked_at_ms is None:
-            await backend.accounts.keys.revoke(backend.wallets, key.key_id)
-    await _freeze(backend, customer_id, reason or "customer deleted")
+    async with audited(backend, status_noted("customer.delete", record, "deleted", reason)):
+        if record.status != "deleted":
+            erased = CustomerRecord(customer_id, record.created_at_ms, record.plan, "deleted")
+            await _replace(backend, record, erased)
+        now_ms, keys = await backend.accounts.now_ms(), backend.accounts.keys
+        for key in await keys.entries(customer_id):
+            if key.revoked_at_ms is None or key.terms.name is not None:
+                revoked_at_ms = key.revoked_at_ms or now_ms
+                terms = replace(key.terms, name=None)
+                await keys.change(
+                    backend.wallets, replace(key, revoked_at_ms=revoked_at_ms, terms=terms)
+                )
+        await _freeze(backend, customer_id, reason or "customer deleted")
     return await get_customer(backend, customer_id)
 
 
@@ -186,7 +196,7 @@ async def open_test_wallet(backend: Backend, customer_id: str) -> None:
     account_id = wallet_id(customer_id, "test")
     if (await backend.accounts.wallets.account_rev(account_id)) is None:
         terms = backend.configured.terms(await find_customer(backend, customer_id))
-        await _write_terms(backend, account_id, terms, _facts("test wallet", None))
+        await _write_terms(backend, account_id, terms, "test wallet")
 
 
 async def _record(backend: Backend, customer_id: str) -> CustomerRecord:
@@ -201,6 +211,13 @@ async def _record(backend: Backend, customer_id: str) -> CustomerRecord:
     return found
 
 
+async def _create(backend: Backend, record: CustomerRecord) -> None:
+    try:
+        await backend.accounts.customers.create(record)
+    except (CustomerExists, ExternalIdTaken) as taken:
+        raise Conflict(str(taken)) from taken
+
+
 async def _replace(backend: Backend, before: CustomerRecord, after: CustomerRecord) -> None:
     try:
         await backend.accounts.customers.replace(before, after)
@@ -211,7 +228,7 @@ async def _replace(backend: Backend, before: CustomerRecord, after: CustomerReco
 
 
 async def _end_old_grants(
-    backend: Backend, before: CustomerRecord, terms: WalletTerms, facts: Mapping[str, Any]
+    backend: Backend, before: CustomerRecord, terms: WalletTerms, reason: str | None
 ) -> None:
     """End what recurs by the old terms and not by the new ones; first, for afterwards nothing shows what
     the old terms were. Where the old plan is not configured any more, it goes on."""
@@ -219,18 +236,19 @@ async def _end_old_grants(
         old = backend.configured.terms(before)
     except KeyError:
         return
-    writer = TermsWriter(backend.wallets, backend.accounts.wallets, facts)
+    writer = TermsWriter(backend.wallets, backend.accounts.wallets, str(backend.actor), reason)
     ids = await _accounts(backend, before.customer_id)
     for account_id, wallet in (await backend.accounts.wallets.read(ids)).items():
         await writer.end_allowances(account_id, wallet, old.allowances, terms)
 
 
 async def _write_terms(
-    backend: Backend, account_id: str, terms: WalletTerms, facts: Mapping[str, Any]
+    backend: Backend, account_id: str, terms: WalletTerms, reason: str | None
 ) -> None:
     """Write terms into a wallet, and make it if there is none. Raises Conflict."""
     try:
-        await TermsWriter(backend.wallets, backend.accounts.wallets, facts).apply(account_id, terms)
+        writer = TermsWriter(backend.wallets, backend.accounts.wallets, str(backend.actor), reason)
+        await writer.apply(account_id, terms)
     except TermsRefused as refused:
         raise Conflict(f"{account_id}: {refused}") from refused
 
@@ -248,15 +266,8 @@ async def _freeze(backend: Backend, customer_id: str, reason: str) -> None:
         await backend.changes.announce(account_id)
 
 
-async def _reread(backend: Backend, customer_id: str, facts: Mapping[str, Any]) -> None:
+async def _reread(backend: Backend, customer_id: str) -> None:
     """Have every gate read the customer again before its next request."""
     for account_id in await _accounts(backend, customer_id):
-        try:
-            await backend.wallets.bump(account_id, facts)
-        except LedgerRefusal as refused:
-            raise NotFound(f"{account_id} has no wallet any more") from refused
+        await backend.wallets.bump(account_id, {"reason": "customer updated"})
         await backend.changes.announce(account_id)
-
-
-def _facts(change: str, reason: str | None) -> dict[str, Any]:
-    return {"change": change, "reason": reason} if reason else {"change": change}

@@ -1,17 +1,23 @@
-"""Whether a customer's record can be served: asked before it is written."""
+"""Whether gates can serve a customer's record, and honour the options of a key: asked before they are written."""
 
 import re
 from collections.abc import Iterable
 from typing import Final
 
 from gateway.domain.customers import CustomerRecord
+from gateway.domain.key_terms import KeyTerms, parse_network
+from gateway.domain.suggestions import suggest
 from gateway.operations.backend import Backend
+from gateway.operations.documents import timestamp
 from gateway.operations.errors import Conflict
 from gateway.operations.wallet_terms import WalletTerms
 
 MAX_TEXT_CHARS: Final = 256
 MAX_ENTRIES: Final = 50
 """Tags, external ids, projects, prices or limits of one customer."""
+
+MAX_NETWORKS: Final = 50
+NAME_CHARS_MOST: Final = 200
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
@@ -69,3 +75,26 @@ def _problems(record: CustomerRecord) -> Iterable[str]:
 
 def _ids(what: str, names: Iterable[str]) -> list[tuple[str, str]]:
     return [(what, name) for name in names]
+
+
+async def check_key_terms(backend: Backend, terms: KeyTerms) -> None:
+    """Raise Conflict for options that no gate could honour."""
+    for network in terms.networks:
+        try:
+            parse_network(network)
+        except ValueError as error:
+            raise Conflict(f"{network!r} is not a network: {error}. Write 10.0.0.0/8") from error
+    unknown = sorted((terms.models or frozenset()).difference(backend.configured.models))
+    if unknown:
+        hint = suggest(unknown[0], backend.configured.models)
+        raise Conflict(f"there is no model {unknown[0]} in the configuration. {hint}")
+    if any(limit.scope != "key" for limit in terms.limits):
+        raise Conflict("limits of a key must have the scope `key`")
+    if len(terms.networks) > MAX_NETWORKS:
+        raise Conflict(f"a key has at most {MAX_NETWORKS} networks")
+    if terms.name is not None and not (
+        0 < len(terms.name) <= NAME_CHARS_MOST and terms.name.isprintable()
+    ):
+        raise Conflict(f"the name must have 1 to {NAME_CHARS_MOST} printable characters")
+    if terms.expires_at_ms is not None and terms.expires_at_ms <= await backend.accounts.now_ms():
+        raise Conflict(f"the key would have expired already: {timestamp(terms.expires_at_ms)}")

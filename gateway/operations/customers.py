@@ -124,13 +124,24 @@ async def count_customers(backend: Backend) -> int:
 
 def customer_document(view: CustomerView) -> dict[str, Any]:
     """A customer as a JSON document. Amounts are decimal strings; what is null is the plan's."""
-    record, wallet = view.record, view.wallet
+    wallet = view.wallet
+    return {
+        **record_document(view.record),
+        "kept_in": view.kept_in,
+        "balance": format_amount(wallet.balance_nano(view.now_ms)) if wallet else None,
+        "available": format_amount(wallet.available_nano(view.now_ms)) if wallet else None,
+        "held": format_amount(wallet.held_nano) if wallet else None,
+        "frozen": wallet.frozen if wallet else False,
+    }
+
+
+def record_document(record: CustomerRecord) -> dict[str, Any]:
+    """A customer's record as a JSON document."""
     own_limit = record.credit_limit_nano
     return {
         "id": record.customer_id,
         "status": record.status,
         "plan": record.plan,
-        "kept_in": view.kept_in,
         "name": record.name,
         "email": record.email,
         "external_ids": dict(record.external_ids),
@@ -145,10 +156,6 @@ def customer_document(view: CustomerView) -> dict[str, Any]:
         },
         "prices": dict(record.prices),
         "created_at": timestamp(record.created_at_ms) if record.created_at_ms else None,
-        "balance": format_amount(wallet.balance_nano(view.now_ms)) if wallet else None,
-        "available": format_amount(wallet.available_nano(view.now_ms)) if wallet else None,
-        "held": format_amount(wallet.held_nano) if wallet else None,
-        "frozen": wallet.frozen if wallet else False,
     }
 
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from gateway.domain.customers import wallet_id
-from gateway.domain.key_terms import KeyTerms, parse_network
+from gateway.domain.key_terms import KeyTerms
 from gateway.domain.suggestions import suggest
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.codec.stored_keys import StoredKey
+from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend, ConfiguredKey
 from gateway.operations.customer_changes import open_test_wallet
+from gateway.operations.customer_check import check_key_terms
 from gateway.operations.customers import find_customer, limit_document
 from gateway.operations.documents import timestamp
 from gateway.operations.errors import Conflict, NotFound, OutcomeUnknown
@@ -26,8 +28,6 @@ LAST_CHARS: Final = 4
 DAY_MS: Final = 86_400_000
 GRACE_MS: Final = DAY_MS
 """How long a rotated key stays valid unless another grace is given."""
-MAX_NETWORKS: Final = 50
-NAME_CHARS_MOST: Final = 200
 _SECRET_BYTES: Final = 32
 _KNOWN_MOST: Final = 1000
 _NO_TERMS: Final = KeyTerms()
@@ -70,14 +70,14 @@ class KeyCreated:
     entry: KeyEntry
 
 
-async def create_key(backend: Backend, new: NewKey) -> KeyCreated:
+async def create_key(backend: Backend, new: NewKey, reason: str | None = None) -> KeyCreated:
     """Create a key, valid at once on every gate.
 
     Raises NotFound, Conflict, OutcomeUnknown, LedgerUnavailable.
     """
     configured = backend.configured
     await find_customer(backend, new.customer_id)
-    await _check_terms(backend, new.terms)
+    await check_key_terms(backend, new.terms)
     prefix = TEST_PREFIX if new.terms.test else PREFIX
     secret = prefix + secrets.token_urlsafe(_SECRET_BYTES)
     digest = configured.hash_key(secret)
@@ -91,18 +91,10 @@ async def create_key(backend: Backend, new: NewKey) -> KeyCreated:
     if new.terms.test:
         await open_test_wallet(backend, new.customer_id)
     terms = replace(new.terms, last_four=secret[-LAST_CHARS:])
-    try:
-        stored = await backend.accounts.keys.add(
-            digest, name, new.customer_id, new.project_id, terms
-        )
-    except ValueError as taken:
-        raise Conflict(str(taken)) from taken
-    except LedgerUnavailable as error:
-        raise OutcomeUnknown(
-            f"{error}. Whether the key {name} was created is not known, and its secret is lost. When"
-            f" the ledger is reachable again: revoke it (`creditgate key revoke {name}`) if the list"
-            " of keys has it, then create another one"
-        ) from error
+    key = StoredKey(digest, name, new.customer_id, new.project_id, 0, terms=terms)
+    after = {"project_id": new.project_id, **_noted_terms(new.terms)}
+    async with audited(backend, Noted("key.create", name, new.customer_id, reason, after=after)):
+        stored = await _add(backend, key)
     return KeyCreated(secret, _of_ledger(stored))
 
 
@@ -133,7 +125,9 @@ async def get_key(backend: Backend, key_id: str) -> KeyEntry:
     return found
 
 
-async def rotate_key(backend: Backend, key_id: str, grace_ms: int = GRACE_MS) -> KeyCreated:
+async def rotate_key(
+    backend: Backend, key_id: str, grace_ms: int = GRACE_MS, reason: str | None = None
+) -> KeyCreated:
     """Create a key with the same terms; the old one expires after the grace, 0 revokes it at once.
 
     Raises NotFound, Conflict, OutcomeUnknown, LedgerUnavailable.
@@ -147,8 +141,9 @@ async def rotate_key(backend: Backend, key_id: str, grace_ms: int = GRACE_MS) ->
     expires_at_ms = old.terms.expires_at_ms
     if expires_at_ms is not None and expires_at_ms <= now_ms:
         raise Conflict(f"the key {key_id} has expired: create another one")
+    terms = replace(old.terms, last_four="")
     created = await create_key(
-        backend, NewKey(old.customer_id, old.project_id, terms=replace(old.terms, last_four=""))
+        backend, NewKey(old.customer_id, old.project_id, terms=terms), reason
     )
     ends_ms = now_ms + grace_ms if expires_at_ms is None else min(now_ms + grace_ms, expires_at_ms)
     replaced = replace(
@@ -157,23 +152,28 @@ async def rotate_key(backend: Backend, key_id: str, grace_ms: int = GRACE_MS) ->
         terms=replace(old.terms, expires_at_ms=ends_ms if grace_ms else expires_at_ms),
         revoked_at_ms=None if grace_ms else now_ms,
     )
-    await backend.accounts.keys.change(backend.wallets, replaced)
+    after = {"replaced_by": created.entry.key_id, "expires_at": timestamp(ends_ms)}
+    noted = Noted("key.rotate", key_id, old.customer_id, reason, after=after)
+    async with audited(backend, noted):
+        await backend.accounts.keys.change(backend.wallets, replaced)
     await backend.changes.announce(_account_of(old))
     return created
 
 
-async def revoke_key(backend: Backend, key_id: str, *, kill: bool = False) -> KeyEntry:
+async def revoke_key(
+    backend: Backend, key_id: str, *, kill: bool = False, reason: str | None = None
+) -> KeyEntry:
     """Revoke a key permanently: its next paid request is refused on every gate.
 
     kill: cancel its running requests as well
     Revoking a key again changes nothing. Raises NotFound, Conflict, LedgerUnavailable.
     """
-    await _stored(backend, key_id)
-    revoked = await backend.accounts.keys.revoke(backend.wallets, key_id, kill=kill)
-    if revoked is None:
-        raise await _not_found(backend, key_id)
-    await backend.changes.announce(_account_of(revoked))
-    return _of_ledger(revoked)
+    stored = await _stored(backend, key_id)
+    action = "key.kill" if kill else "key.revoke"
+    async with audited(backend, Noted(action, key_id, stored.customer_id, reason)):
+        revoked = await backend.accounts.keys.revoke(backend.wallets, key_id, kill=kill)
+    await backend.changes.announce(_account_of(stored))
+    return _of_ledger(revoked or stored)
 
 
 def key_document(entry: KeyEntry) -> dict[str, Any]:
@@ -200,29 +200,6 @@ def key_document(entry: KeyEntry) -> dict[str, Any]:
     }
 
 
-async def _check_terms(backend: Backend, terms: KeyTerms) -> None:
-    """Raise Conflict for options that no gate could honour."""
-    for network in terms.networks:
-        try:
-            parse_network(network)
-        except ValueError as error:
-            raise Conflict(f"{network!r} is not a network: {error}. Write 10.0.0.0/8") from error
-    unknown = sorted((terms.models or frozenset()).difference(backend.configured.models))
-    if unknown:
-        hint = suggest(unknown[0], backend.configured.models)
-        raise Conflict(f"there is no model {unknown[0]} in the configuration. {hint}")
-    if any(limit.scope != "key" for limit in terms.limits):
-        raise Conflict("limits of a key must have the scope `key`")
-    if len(terms.networks) > MAX_NETWORKS:
-        raise Conflict(f"a key has at most {MAX_NETWORKS} networks")
-    if terms.name is not None and not (
-        0 < len(terms.name) <= NAME_CHARS_MOST and terms.name.isprintable()
-    ):
-        raise Conflict(f"the name must have 1 to {NAME_CHARS_MOST} printable characters")
-    if terms.expires_at_ms is not None and terms.expires_at_ms <= await backend.accounts.now_ms():
-        raise Conflict(f"the key would have expired already: {timestamp(terms.expires_at_ms)}")
-
-
 async def _stored(backend: Backend, key_id: str) -> StoredKey:
     """A key of the ledger. Raises NotFound, and Conflict for one of the configuration."""
     stored = await backend.accounts.keys.by_id(key_id)
@@ -235,6 +212,21 @@ async def _stored(backend: Backend, key_id: str) -> StoredKey:
                 " there. A running gate reloads the file by itself"
             )
     raise await _not_found(backend, key_id)
+
+
+async def _add(backend: Backend, key: StoredKey) -> StoredKey:
+    try:
+        return await backend.accounts.keys.add(
+            key.digest, key.key_id, key.customer_id, key.project_id, key.terms
+        )
+    except ValueError as taken:
+        raise Conflict(str(taken)) from taken
+    except LedgerUnavailable as error:
+        raise OutcomeUnknown(
+            f"{error}. Whether the key {key.key_id} was created is not known, and its secret is lost."
+            f" When the ledger is reachable again: revoke it (`creditgate key revoke {key.key_id}`) if"
+            " the list of keys has it, then create another one"
+        ) from error
 
 
 async def _not_found(backend: Backend, key_id: str) -> NotFound:
@@ -252,6 +244,18 @@ async def _with_uses(backend: Backend, entries: Iterable[KeyEntry]) -> list[KeyE
 
 def _account_of(key: StoredKey) -> str:
     return wallet_id(key.customer_id, "test" if key.terms.test else "live")
+
+
+def _noted_terms(terms: KeyTerms) -> dict[str, Any]:
+    """What the audit log says of a key's options."""
+    said = {
+        "expires_at": _moment(terms.expires_at_ms),
+        "models": None if terms.models is None else sorted(terms.models),
+        "limits": [limit_document(limit) for limit in terms.limits],
+        "networks": list(terms.networks),
+        "test": terms.test,
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def _moment(unix_ms: int | None) -> str | None:

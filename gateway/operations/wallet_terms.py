@@ -5,7 +5,7 @@ operation id. Who has received a starting grant keeps it as it was given.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -63,11 +63,12 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class TermsWriter:
-    """Writes terms into wallets. facts: of the entries that this makes, such as who did it"""
+    """Writes terms into wallets. actor, reason: who does it and why, for the audit log"""
 
     wallets: Wallets
     reader: WalletReader
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    actor: str
+    reason: str | None = None
 
     async def present(self, account_id: str, terms: WalletTerms) -> Present:
         """What the wallet has of the terms. Raises LedgerUnavailable."""
@@ -95,7 +96,7 @@ class TermsWriter:
             if op_id not in present.given:
                 await self._give(account_id, op_id, name, grant)
         # Last, so that a starting grant is no crossing.
-        await self.wallets.signals(account_id, terms.signals)
+        await self.wallets.signals(account_id, terms.signals, self._signed("signals.configure"))
 
     async def end_allowances(
         self, account_id: str, wallet: Wallet, before: Sequence[NewAllowance], after: WalletTerms
@@ -106,6 +107,11 @@ class TermsWriter:
         for allowance in before:
             if allowance.name not in kept and allowance_id(allowance.name) in running:
                 await self._set_allowance(account_id, replace(allowance, amount_nano=0))
+
+    def _signed(self, action: str) -> dict[str, Any]:
+        """Facts of an entry, as `audit.py` has them: these stand first."""
+        facts = {"actor": self.actor, "action": action, "reason": self.reason}
+        return {name: value for name, value in facts.items() if value is not None}
 
     async def _set_account(
         self, account_id: str, terms: WalletTerms, wallet: Wallet | None
@@ -118,7 +124,7 @@ class TermsWriter:
             if wallet is not None:
                 account = replace(account, account_rev=wallet.account_rev + 1, status=wallet.status)
             try:
-                await self.wallets.account(account_id, account, self.facts)
+                await self.wallets.account(account_id, account, self._signed("account.configure"))
                 return
             except LedgerRefusal as refused:
                 if refused.word not in _RACED or attempt == _TRIES - 1:
@@ -129,14 +135,15 @@ class TermsWriter:
 
     async def _set_allowance(self, account_id: str, allowance: NewAllowance) -> None:
         try:
-            await self.wallets.allowance(account_id, allowance, self.facts)
+            await self.wallets.allowance(account_id, allowance, self._signed("allowance.configure"))
         except LedgerRefusal as refused:
             raise TermsRefused(
                 f"the ledger refused the recurring grant {allowance.name!r}: {refused}"
             ) from refused
 
     async def _give(self, account_id: str, op_id: str, name: str, grant: NewGrant) -> None:
-        facts = {"reason": "starting grant", **self.facts, "name": name}
+        facts = {**self._signed("grant.create"), "name": name}
+        facts.setdefault("reason", "starting grant")
         try:
             await self.wallets.grant(account_id, op_id, grant, facts)
         except LedgerRefusal as refused:

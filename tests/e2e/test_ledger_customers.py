@@ -12,6 +12,8 @@ import pytest
 
 from gateway.app.backend import open_backend
 from gateway.app.plan_terms import PlanTermsWalk
+from gateway.domain.delivery import START
+from gateway.domain.events import Event
 from gateway.domain.key_terms import KeyTerms
 from gateway.domain.limits import Limit
 from gateway.operations.backend import Backend
@@ -28,7 +30,8 @@ from gateway.operations.customers import customer_document, get_customer, list_c
 from gateway.operations.errors import Conflict, NotFound
 from gateway.operations.keys import NewKey, create_key, list_keys, revoke_key, rotate_key
 from gateway.operations.wallets import show_wallet
-from tests.support.gate import Gate, Serve
+from tests.support.gate import SHARDS, Gate, Serve
+from tests.support.outbox_entries import read_entries
 
 PLANS: dict[str, Any] = {
     "starter": {
@@ -363,3 +366,36 @@ async def test_changed_terms_of_a_plan_reach_the_wallets_of_its_customers(
     assert limits == {"one": 4, "one~test": 4, "two": 4, "other": 3}
     now = now.model_copy()
     assert await walk.look() == 0
+
+
+async def test_every_change_is_in_the_audit_log_without_personal_data(
+    gate: Gate, backend: Backend
+) -> None:
+    await create_customer(backend, NewCustomer("newco", "starter", name="Jo Doe"), "signed up")
+    await update_customer(backend, "newco", CustomerChange(plan="pro", email="jo@doe.example"))
+    await create_key(backend, NewKey("newco", key_id="k_jo", terms=KeyTerms(name="Jo's laptop")))
+    await rotate_key(backend, "k_jo", reason="leaked")
+    await suspend_customer(backend, "newco", "unpaid")
+    await delete_customer(backend, "newco")
+    tails = await read_entries(gate.outbox, dict.fromkeys(range(SHARDS), START), limit=1000)
+    events = [entry for _, shard in tails for entry in shard if isinstance(entry, Event)]
+    noted = [each.facts for each in events if each.kind == "audit"]
+    by_action = {facts["action"]: facts for facts in noted}
+    assert list(by_action) == [
+        "customer.create",
+        "customer.update",
+        "key.create",
+        "key.rotate",
+        "customer.suspend",
+        "customer.delete",
+    ]
+    assert all(facts["actor"] == str(backend.actor) for facts in noted)
+    assert by_action["customer.create"]["reason"] == "signed up"
+    update = by_action["customer.update"]
+    assert (update["before"], update["after"]) == (
+        {"plan": "starter"},
+        {"plan": "pro", "erasable_fields": ["email"]},
+    )
+    said = repr([event.facts for event in events])
+    assert "Jo" not in said
+    assert "jo@doe" not in said
