@@ -1,7 +1,7 @@
 """Disputes of payments: an open one freezes the wallet; when none is left that was not lost, it thaws.
 
-A freeze that somebody else made is left alone, and a lost dispute leaves the wallet frozen: whether the
-customer may go on is for people to decide.
+A freeze that somebody else made is left alone, as is that of a suspended or deleted customer. A lost
+dispute leaves the wallet frozen: whether the customer may go on is for people to decide.
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.domain.payments import DisputeState, Done, Payment
 from gateway.operations.backend import Backend
-from gateway.operations.customers import wallet_of
+from gateway.operations.customers import owner_of, wallet_of
 from gateway.operations.errors import Conflict
 from gateway.operations.freeze import freeze, thaw, wallet_status
 
@@ -53,10 +53,11 @@ async def _close(backend: Backend, account_id: str, name: str, reason: str) -> N
     payments = backend.accounts.payments
 
     async def do() -> None:
-        if (
-            await payments.closing_dispute(account_id, name)
-            and wallet_status(await wallet_of(backend, account_id)) == "frozen"
-        ):
+        over = await payments.closing_dispute(account_id, name)
+        if not over or wallet_status(await wallet_of(backend, account_id)) != "frozen":
+            return
+        owner = await owner_of(backend, account_id)
+        if isinstance(owner, str) or owner.status == "active":
             await thaw(backend, account_id, reason)
 
     await _again(do)

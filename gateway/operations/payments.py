@@ -19,7 +19,8 @@ from gateway.domain.money import MAX_AMOUNT_NANO, format_amount
 from gateway.domain.payments import Done, Payment, PaymentTerms, Seen, credits_nano, merged
 from gateway.operations.adjust import AdjustRequest, adjust
 from gateway.operations.backend import Backend
-from gateway.operations.customers import wallet_of
+from gateway.operations.customer_changes import open_test_wallet
+from gateway.operations.customers import find_customer, wallet_of
 from gateway.operations.disputes import follow_disputes
 from gateway.operations.documents import timestamp
 from gateway.operations.errors import Conflict, NotFound, OutcomeUnknown
@@ -247,9 +248,12 @@ async def _account_of(backend: Backend, terms: PaymentTerms, seen: Seen) -> str:
         customer_id = await _by_external_id(backend, best.system, best.id)
     if customer_id is None:
         raise NotFound(f"no customer has the external id {best.system}:{best.id}")
-    await wallet_of(backend, customer_id)
-    live = seen.livemode or terms.test_to_live
-    account_id = wallet_id(customer_id, "live" if live else "test")
+    await find_customer(backend, customer_id)
+    if seen.livemode or terms.test_to_live:
+        account_id = wallet_id(customer_id, "live")
+    else:
+        account_id = wallet_id(customer_id, "test")
+        await open_test_wallet(backend, customer_id)
     await wallet_of(backend, account_id)
     return account_id
 

@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
+from gateway.domain.events import Event
+from gateway.operations.adjust import AdjustRequest, adjust
+from gateway.operations.customer_changes import NewCustomer, create_customer, suspend_customer
+from gateway.operations.freeze import freeze
 from tests.support.console import Console, Serve
+from tests.support.outbox_entries import read_entries
 from tests.support.webhooks import (
     PAYMENTS,
     Stripe,
@@ -104,20 +109,15 @@ async def test_a_complete_refund_leaves_other_grants_alone(paying: Console, stri
     await paying.client.post("/api/v1/grants", json=sorry)
     assert await stripe.status(REFUNDED, charge("pi_1", 2000, 2000)) == "returned"
     grants = (await paying.client.get("/api/v1/grants", params={"customer_id": "broke"})).json()
-    assert [(each["category"], each["remaining"]) for each in grants["data"]] == [
-        ("promotional", "3")
-    ]
+    left = [(each["category"], each["remaining"]) for each in grants["data"]]
+    assert left == [("promotional", "3"), ("paid", "0")]
 
 
 async def test_what_was_spent_of_a_refunded_payment_is_owed(
     paying: Console, stripe: Stripe
 ) -> None:
     await stripe.status(PAID, intent("pi_1", 2000, "broke"))
-    spent = {"customer_id": "broke", "amount": "-15.00", "reason": "as if it were spent"}
-    backend = paying.backend
-    from gateway.operations.adjust import AdjustRequest, adjust
-
-    await adjust(backend, AdjustRequest("broke", "k", -15_000_000_000, spent["reason"]))
+    await adjust(paying.backend, AdjustRequest("broke", "k", -15_000_000_000, "as if spent"))
     await stripe.status(REFUNDED, charge("pi_1", 2000, 2000))
     assert (await wallet(paying, "broke"))[0] == "-15"
 
@@ -168,8 +168,6 @@ async def test_a_wallet_thaws_when_its_last_dispute_is_won(paying: Console, stri
 
 
 async def test_a_freeze_that_somebody_else_made_stays(paying: Console, stripe: Stripe) -> None:
-    from gateway.operations.freeze import freeze
-
     await stripe.status(PAID, intent("pi_1", 2000))
     await freeze(paying.backend, "acme", "under investigation")
     await stripe.status(OPENED, dispute("pi_1", "dp_1", 2000, "needs_response"))
@@ -180,17 +178,11 @@ async def test_a_freeze_that_somebody_else_made_stays(paying: Console, stripe: S
 async def test_what_the_webhook_changes_is_signed_by_it(paying: Console, stripe: Stripe) -> None:
     await stripe.status(PAID, intent("pi_1", 2000))
     await stripe.status(OPENED, dispute("pi_1", "dp_1", 2000, "needs_response"))
-    outbox = paying.backend.outbox
-    shard = paying.backend.accounts.names.shard_of("acme")
-    entries = [each.event async for each in outbox_events(outbox, shard)]
-    signed = [each for each in entries if each.facts.get("actor") == "webhook:stripe"]
+    read = await read_entries(paying.backend.outbox, {})
+    events = [each for _, entries in read for each in entries if isinstance(each, Event)]
+    signed = [each for each in events if each.facts.get("actor") == "webhook:stripe"]
     assert [each.kind for each in signed] == ["grant", "account"]
     assert "dp_1" in signed[1].facts["reason"]
-
-
-async def outbox_events(outbox: Any, shard: int) -> Any:
-    for each in await outbox.read(shard):
-        yield each
 
 
 async def test_a_payment_of_an_unknown_customer_waits_and_is_credited_on_retry(
@@ -231,10 +223,53 @@ async def test_amounts_follow_the_decimals_of_their_currency(
 
 
 async def test_test_payments_go_to_the_wallet_of_test_keys(paying: Console, stripe: Stripe) -> None:
-    assert await stripe.status(PAID, intent("pi_1", 2000), livemode=False) == "waiting"
-    [listed] = (await paying.client.get("/api/v1/payments/waiting")).json()["data"]
-    assert "acme~test" in listed["problem"]
-    assert await wallet(paying) == ("10", "active")
+    paid = intent("pi_1", 2000, "broke")
+    assert await stripe.status(PAID, paid, livemode=False) == "credited"
+    assert await wallet(paying, "broke~test") == ("20", "active")
+    assert await wallet(paying, "broke") == ("0", "active")
+
+
+async def test_test_payments_go_to_the_live_wallet_if_that_is_set(serve: Serve) -> None:
+    section = {**PAYMENTS["stripe"], "test_payments": "live"}
+    async with serve(payments={"stripe": section}) as console:
+        await Stripe(console).status(PAID, intent("pi_1", 2000), livemode=False)
+        assert await wallet(console) == ("30", "active")
+
+
+async def test_a_customer_is_found_by_its_external_id(paying: Console, stripe: Stripe) -> None:
+    paid = {**intent("pi_1", 2000, None), "customer": "cus_1"}
+    assert await stripe.status(PAID, paid) == "waiting"
+    new = NewCustomer("globex", external_ids={"stripe": "cus_1"})
+    await create_customer(paying.backend, new)
+    retried = await paying.client.post("/api/v1/payments/stripe:pi_1/retry")
+    assert retried.json()["status"] == "credited"
+    assert await wallet(paying, "globex") == ("20", "active")
+
+
+async def test_a_suspended_customer_stays_frozen_when_a_dispute_is_won(
+    paying: Console, stripe: Stripe
+) -> None:
+    await create_customer(paying.backend, NewCustomer("globex"))
+    await stripe.status(PAID, intent("pi_1", 2000, "globex"))
+    await stripe.status(OPENED, dispute("pi_1", "dp_1", 2000, "needs_response"))
+    await suspend_customer(paying.backend, "globex", "fraud")
+    await stripe.status(CLOSED, dispute("pi_1", "dp_1", 2000, "won"))
+    assert (await wallet(paying, "globex"))[1] == "frozen"
+
+
+async def test_a_customer_that_who_pays_can_choose_is_not_taken(
+    paying: Console, stripe: Stripe
+) -> None:
+    chosen = {**session("pi_1", 2000, None), "client_reference_id": "acme"}
+    assert await stripe.status(SESSION, chosen) == "waiting"
+
+
+async def test_a_client_reference_is_taken_where_the_configuration_says_so(serve: Serve) -> None:
+    section = {**PAYMENTS["stripe"], "customer_from": ["client_reference_id"]}
+    async with serve(payments={"stripe": section}) as console:
+        chosen = {**session("pi_1", 2000, "broke"), "client_reference_id": "acme"}
+        await Stripe(console).status(SESSION, chosen)
+        assert await wallet(console) == ("30", "active")
 
 
 @pytest.mark.parametrize(
