@@ -97,7 +97,8 @@ def _session(session: _Object, named: tuple[Named, ...]) -> Report:
 
 
 def _intent(intent: _Object, named: tuple[Named, ...]) -> Report:
-    return Seen(SOURCE, id_of(intent, "id"), named=named, paid=_money(intent, "amount_received"))
+    name = "amount_received" if "amount_received" in intent else "amount"  # the former may be less
+    return Seen(SOURCE, id_of(intent, "id"), named=named, paid=_money(intent, name))
 
 
 def _invoice(invoice: _Object, named: tuple[Named, ...]) -> Report:
