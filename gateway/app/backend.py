@@ -31,6 +31,7 @@ from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.exporters import ExporterList, list_exporters
+from gateway.ledger.notes import Notes
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.outbox_watermark import OutboxWatermark
 from gateway.ledger.refusals import NotedRefusal, find_refusal
@@ -261,6 +262,7 @@ def backend_over(
         ),
         repair=Repair(Shards(runner, accounts.names)),
         audit=Audit(client, accounts.names),
+        notes=Notes(shards),
         outbox=Outbox(client, redis.shards, namespace=redis.namespace),
         changes=Changes(client, namespace=redis.namespace),
         store=store,
