@@ -4,7 +4,6 @@ It sends each event a second after its cause, and none about refunds.
 """
 
 import asyncio
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -24,7 +23,8 @@ async def api(paying: Console) -> AsyncIterator[httpx.AsyncClient]:
     """Its API; it knows the console's webhook."""
     port = free_port()
     command = [sys.executable, "-m", "localstripe", "--from-scratch", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    null = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*command, stdout=null, stderr=null)
     hook = {"url": f"{paying.url}/webhooks/stripe", "secret": STRIPE_SECRET}
     try:
         async with httpx.AsyncClient(
@@ -42,7 +42,7 @@ async def api(paying: Console) -> AsyncIterator[httpx.AsyncClient]:
             yield client
     finally:
         process.kill()
-        process.wait()
+        await process.wait()
 
 
 async def post(api: httpx.AsyncClient, path: str, **fields: Any) -> dict[str, Any]:
