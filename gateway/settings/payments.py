@@ -87,7 +87,7 @@ class StripePaymentsSection(Section):
                 raise Wrong(
                     f"the rate of {currency} gives no exact number of credits for its smallest coin",
                     f"Use a rate above 0 with at most {9 - decimals(currency)} decimals.",
-                    at=f"credits_per_unit.{currency}",
+                    at="credits_per_unit",
                 )
         if not self.customer_from:
             raise Wrong("is empty", "Write such as [metadata.customer_id].", at="customer_from")

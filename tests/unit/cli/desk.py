@@ -22,6 +22,7 @@ for _group in (
     "why",
     "adjust",
     "refund",
+    "payments",
     "signals",
     "prices",
     "prices_plan",
