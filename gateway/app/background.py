@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from gateway.app.modes import ModeFeed
 from gateway.app.tasks import end_tasks
 from gateway.flow.reservation.delivery import Delivery
 from gateway.flow.reservation.live import LiveReservations
@@ -18,6 +19,7 @@ from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.journal import SettleJournal
 from gateway.ledger.journal_file import JournalInUse
 from gateway.ledger.journal_replay import orphans, replay_orphan
+from gateway.ledger.modes import ANNOUNCED
 from gateway.telemetry.logs import failure
 
 log = structlog.get_logger("gate")
@@ -100,14 +102,25 @@ class JournalReplay:
 
 @dataclass(frozen=True, slots=True)
 class FollowChanges:
-    """Applies changes of accounts to running requests as soon as they are announced."""
+    """Applies changes of accounts to running requests, and of modes, as soon as they are announced."""
 
     changes: Changes
     live: LiveReservations
+    modes: ModeFeed
 
     async def run(self) -> None:
         """Follow the announcements without end."""
         while True:
             with suppress(LedgerUnavailable):
-                await self.changes.follow(self.live.look_at, lambda: self.live.look_at(None))
+                await self.changes.follow(self._heard, self._listening)
             await asyncio.sleep(RESTART_AFTER_S)
+
+    def _heard(self, name: str) -> None:
+        if name == ANNOUNCED:
+            self.modes.ask_now()
+        else:
+            self.live.look_at(name)
+
+    def _listening(self) -> None:
+        self.modes.ask_now()
+        self.live.look_at(None)

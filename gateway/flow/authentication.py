@@ -219,12 +219,17 @@ class Accounts:
         key = await self._directory.find_key(digest)  # again, now that the revision is known
         return None if key is None else account_of(customer, key, revision)
 
-    async def _read_revision(self, customer_id: str) -> int | None:
-        revision = await self._directory.account_rev(customer_id)
+    def note_revision(self, customer_id: str, revision: int) -> None:
+        """An account has this revision in the ledger, at least."""
         # Of two that read at once, the older answer may come last.
-        if revision is not None and revision > self._revisions.get(customer_id, -1):
+        if revision > self._revisions.get(customer_id, -1):
             self._revisions[customer_id] = revision
             self.revision += 1
+
+    async def _read_revision(self, customer_id: str) -> int | None:
+        revision = await self._directory.account_rev(customer_id)
+        if revision is not None:
+            self.note_revision(customer_id, revision)
         return revision
 
     def _account(self, key: Key) -> Account:
