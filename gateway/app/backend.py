@@ -14,6 +14,7 @@ from gateway.app.roles import CannotServe
 from gateway.app.run import LEDGER_FOLDER
 from gateway.app.stores import store_access
 from gateway.app.sync import sync_accounts
+from gateway.domain.modes import Modes
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Key
 from gateway.domain.stores import EventStore, StoreAccess, StoreMissing
@@ -34,11 +35,12 @@ from gateway.ledger.outbox_watermark import OutboxWatermark
 from gateway.ledger.refusals import NotedRefusal, find_refusal
 from gateway.ledger.repair import Repair
 from gateway.ledger.reservations import Reservations
+from gateway.ledger.shadow_wallets import ShadowWallets
 from gateway.ledger.shards import Shards
 from gateway.ledger.wallets import Wallets
 from gateway.operations.backend import Backend, ConfiguredKey, Subscription
 from gateway.settings import Settings
-from gateway.settings.compiling import compile_customers, compile_keys
+from gateway.settings.compiling import compile_customers, compile_keys, compile_modes
 
 TIMEOUT_S: Final = 30.0
 """For one answer of the ledger."""
@@ -72,6 +74,11 @@ class ConfiguredBySettings:
         if not self._settings.auth.keys:
             return None
         return key_digest(self._settings.pepper())(secret)
+
+    @property
+    def modes(self) -> Modes:
+        """The configured modes."""
+        return compile_modes(self._settings)
 
     def recurring_grants(self, customer_id: str) -> Sequence[str]:
         """Names of a customer's recurring grants."""
@@ -258,4 +265,5 @@ def _backend(
         find_trouble=trouble,
         write_customers=write_customers,
         keep_statement=store_access(settings).keep_statement,
+        shadow_wallets=ShadowWallets(wallets, accounts.wallets, client, accounts.names),
     )

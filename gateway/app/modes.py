@@ -8,6 +8,7 @@ account, no reserve shows that its key was revoked: so the revisions of these ac
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -18,6 +19,7 @@ from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.modes import NOTHING_SET, ModesSet
 from gateway.settings import Settings
+from gateway.settings.compiling import compile_modes
 
 log = structlog.get_logger("modes")
 
@@ -35,12 +37,11 @@ class ModeFeed:
 
     def modes(self, settings: Settings) -> Modes:
         """What is set now, over what the configuration says."""
-        configured = {
-            customer_id: customer.mode
-            for customer_id, customer in settings.customers.items()
-            if customer.mode is not None
-        }
-        return Modes(settings.mode, configured, self._set.everything, self._set.customers)
+        return replace(
+            compile_modes(settings),
+            set_everything=self._set.everything,
+            set_customers=self._set.customers,
+        )
 
     def ask_now(self) -> None:
         """Ask the ledger at once: something has changed."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, get_args
 
-from gateway.domain.customers import Mode, customer_of
+from gateway.domain.customers import Mode, owner_of
 
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 CONFIGURED: Final = "configured"
@@ -47,7 +47,7 @@ class Modes:
 
     def of(self, account_id: str) -> tuple[Mode, str]:
         """The mode of an account's customer, and the switch that it comes from."""
-        customer_id = self._owner(account_id)
+        customer_id = owner_of(account_id)
         found = self.set_customers.get(customer_id, self.set_everything)
         if found is not None:
             return found.mode, found.switch
@@ -60,14 +60,6 @@ class Modes:
         if self.set_everything is not None:
             return "enforce" in own | {self.set_everything.mode}
         return "enforce" in own | {self.everything, *self.customers.values()}
-
-    @staticmethod
-    def _owner(account_id: str) -> str:
-        """The customer that an account belongs to; a test wallet has a shadow of its own."""
-        customer_id, purpose = customer_of(account_id)
-        while purpose != "live":
-            customer_id, purpose = customer_of(customer_id)
-        return customer_id
 
 
 EVERYTHING_ENFORCED: Final = Modes()

@@ -99,9 +99,12 @@ class RefusalCounter:
             if refused.estimate_nano is None and model:
                 model = self._bounded(hour_ms, model)
             customer_id = refused.customer_id or ""
+            reason = refused.reason
             if refused.mode == "shadow":  # so that no report adds them to what was refused
                 customer_id = wallet_id(customer_id, "shadow")
-            key = hour_ms, customer_id, model, refused.reason
+                if refused.limit not in (None, "balance"):
+                    reason = f"{reason}: {refused.limit}"
+            key = hour_ms, customer_id, model, reason
             count, nano = sums.get(key, (0, 0))
             sums[key] = count + 1, min(MOST_NANO, nano + (refused.estimate_nano or 0))
         return [RefusalHour(*key, *both) for key, both in sums.items()]

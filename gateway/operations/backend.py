@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.domain.modes import Modes
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Key
 from gateway.domain.stores import ClosedStatement, EventStore
@@ -17,6 +18,7 @@ from gateway.ledger.outbox import Outbox
 from gateway.ledger.refusals import NotedRefusal
 from gateway.ledger.repair import Repair
 from gateway.ledger.reservations import Reservations
+from gateway.ledger.shadow_wallets import ShadowWallets
 from gateway.ledger.wallets import Wallets
 
 
@@ -81,6 +83,11 @@ class Configured(Protocol):
         ...
 
     @property
+    def modes(self) -> Modes:
+        """The configured modes."""
+        ...
+
+    @property
     def required_sink(self) -> str:
         """The name of the required store."""
         ...
@@ -131,3 +138,4 @@ class Backend:
     find_trouble: Callable[[], Awaitable[Trouble | None]]
     write_customers: Callable[[], Awaitable[str | None]]
     keep_statement: Callable[[ClosedStatement], ClosedStatement]
+    shadow_wallets: ShadowWallets

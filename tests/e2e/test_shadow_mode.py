@@ -55,7 +55,11 @@ async def test_charges_the_shadow_wallet_and_leaves_the_live_one_alone(serve: Se
         assert shown(answer.headers) == []
         assert "x-request-id" in answer.headers
         event = await gate.one_event(SHADOW)
-        assert (event.kind, event.facts["mode"], event.facts["livemode"]) == ("settle", "shadow", True)
+        assert (event.kind, event.facts["mode"], event.facts["livemode"]) == (
+            "settle",
+            "shadow",
+            True,
+        )
         assert event.amount_nano > 0
         assert event.facts["flags"] == []
         wallets = await gate.store.wallets.read(["acme", SHADOW])
@@ -87,7 +91,8 @@ async def test_what_cannot_be_paid_runs_and_is_noted_and_charged(serve: Serve, s
             "broke",
         )
         assert noted.status == 402
-        assert noted.estimate_nano > noted.available_nano == 0
+        assert (noted.estimate_nano or 0) > 0
+        assert noted.available_nano == 0
         assert noted.request_id == event.facts["request_id"]
         assert sim.provider.served.posts == 1
         await clean(gate)
@@ -108,7 +113,7 @@ async def test_no_limit_stops_a_request(serve: Serve, measure: str) -> None:
         assert len(await gate.events(SHADOW)) == 3
         noted = await refusals(gate)
         assert noted
-        assert {each.limit.split(" (")[0] for each in noted} == {"key k_acme"}
+        assert {str(each.limit).split(" (")[0] for each in noted} == {"key k_acme"}
         await clean(gate)
 
 
@@ -153,9 +158,7 @@ async def test_a_model_that_the_key_may_not_use_is_noted(serve: Serve) -> None:
         assert (await gate.one_event(SHADOW)).facts["flags"] == ["would_deny"]
 
 
-async def test_runs_while_the_ledger_is_away(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_runs_while_the_ledger_is_away(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(mode="shadow", customers=customers()) as gate:
         await gate.chat(QUICK)
         await gate.settle_all()

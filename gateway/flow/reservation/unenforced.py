@@ -7,6 +7,7 @@ request that bypasses the ledger has no hold, no settlement and no event.
 import asyncio
 import time
 from types import TracebackType
+from typing import Final
 
 from gateway.domain.reservation import Hold, IdempotencyKey
 from gateway.flow.context import RequestContext
@@ -16,8 +17,8 @@ from gateway.flow.reservation.progress import KillReason
 from gateway.flow.reservation.reservation import Reservation, ReservationServices
 from gateway.http.interface import ClientGone, UpstreamError
 
-WOULD_DENY = "would_deny"
-"""Flag of an event whose request would have been refused."""
+WOULD_DENY: Final = "would_deny"
+"""Flag of an event whose request would have been refused; the reason is the flag behind it."""
 
 
 class Shadowed(Reservation):
@@ -40,11 +41,12 @@ class Shadowed(Reservation):
         self.held_nano = hold.held_nano
         self.estimate = self.context.estimate
         self._charges = shadow.charges
-        objected = self.context.objection is not None
-        self._holds = not objected
-        if objected:
+        objection = self.context.objection
+        if objection is not None:
+            self._holds = False
             self.context.decision = WOULD_DENY
             self.progress.flag(WOULD_DENY)
+            self.progress.flag(objection.reason)
         self.services.noted_customer(self.context)
         if shadow.held:
             self.due_at = time.monotonic() + self.plan.policy.checkpoint_interval_ms / 1000
