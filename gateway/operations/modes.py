@@ -7,6 +7,7 @@ from typing import Any
 from gateway.domain.customers import Mode
 from gateway.domain.modes import Modes, SetMode
 from gateway.ledger.modes import ANNOUNCED
+from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.documents import timestamp
@@ -57,20 +58,33 @@ async def change_mode(backend: Backend, change: ModeChange) -> ModeChanged:
         known = before.set_customers.get(customer_id)
     if mode == (None if known is None else known.mode):
         return _changed(before, customer_id, changed=False)
-    store = backend.accounts.modes
-    if mode is None:
-        await store.reset(customer_id)
-    else:
-        now_ms = await store.now_ms()
-        switch = f"{now_ms:x}-{secrets.token_hex(4)}"
-        actor = str(getattr(backend, "actor", "command"))
-        await store.set(customer_id, SetMode(mode, switch, now_ms, actor, change.reason))
-        if mode == "shadow" and customer_id is not None:
-            await backend.shadow_wallets.open(customer_id, switch)
+    noted = Noted(
+        "mode.set" if mode is not None else "mode.reset",
+        customer_id or "everything",
+        customer_id or "",
+        change.reason,
+        before={"mode": None if known is None else known.mode},
+        after={"mode": mode},
+    )
+    async with audited(backend, noted):
+        await _write(backend, change)
     await backend.changes.announce(ANNOUNCED)
     if known is not None and known.mode == "shadow":
         await backend.shadow_wallets.forget(known.switch)
     return _changed(await show_modes(backend), customer_id, changed=True)
+
+
+async def _write(backend: Backend, change: ModeChange) -> None:
+    store, customer_id, mode = backend.accounts.modes, change.customer_id, change.mode
+    if mode is None:
+        await store.reset(customer_id)
+        return
+    now_ms = await store.now_ms()
+    switch = f"{now_ms:x}-{secrets.token_hex(4)}"
+    actor = str(backend.actor)
+    await store.set(customer_id, SetMode(mode, switch, now_ms, actor, change.reason))
+    if mode == "shadow" and customer_id is not None:
+        await backend.shadow_wallets.open(customer_id, switch)
 
 
 def modes_document(modes: Modes) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from gateway.domain.billing_periods import BillingPeriod, billing_period, label_
 from gateway.domain.customers import is_shadow
 from gateway.domain.delivery import Place
 from gateway.domain.stores import ClosedStatement
+from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.documents import timestamp
@@ -86,7 +87,8 @@ async def close_statements(
     if not names:
         everyone = await backend.accounts.wallets.customers()
         names = [name for name in everyone if not is_shadow(name)]
-    await _await_delivery(backend)
+    if not all(backend.store.closed_statement(each, label) for each in names):
+        await _await_delivery(backend)
     found = []
     for done, customer_id in enumerate(names):
         if progress is not None:
@@ -115,9 +117,10 @@ async def _close(backend: Backend, customer_id: str, label: str) -> Closing:
     document = await _build(backend, customer_id, period)
     document["closed_at"] = timestamp(now_ms)
     text = document_text(document)
-    kept = backend.keep_statement(
-        ClosedStatement(customer_id, label, text, digest_of(text), now_ms)
-    )
+    closing = ClosedStatement(customer_id, label, text, digest_of(text), now_ms)
+    noted = Noted("statement.close", label, customer_id, after={"sha256": closing.sha256})
+    async with audited(backend, noted):
+        kept = backend.keep_statement(closing)
     return Closing(customer_id, kept, already=kept.document != text)
 
 
