@@ -1,4 +1,4 @@
-"""`compare`: existing invoices beside what the gate has charged."""
+"""`compare`: existing invoices next to what the gate has charged."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -38,7 +38,7 @@ def compare(
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Set existing invoices beside what the gate has charged, by customer and period."""
+    """Set existing invoices next to what the gate has charged, by customer and period."""
     settings = read_settings(config)
 
     def billing_day_of(customer_id: str) -> int:

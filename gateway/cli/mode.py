@@ -78,7 +78,7 @@ def _change(change: ModeChange, config: ConfigFile, *, as_json: bool) -> None:
     already = "" if changed.changed else "already "
     out.print(plain(f"{whom} is {already}in mode {changed.mode}.", "bold green"))
     if changed.kept:
-        out.print(plain(f"{changed.kept} customers keep a mode of their own: `mode show`."))
+        out.print(plain(f"{changed.kept} customers keep their own mode: `mode show`."))
 
 
 def _row(shown: Any, name: str, document: dict[str, Any]) -> None:

@@ -69,7 +69,7 @@ def is_shadow(account_id: str) -> bool:
 
 
 def owner_of(account_id: str) -> str:
-    """The customer that an account belongs to; a test wallet in shadow mode has a shadow of its own."""
+    """The customer that an account belongs to; a test wallet in shadow mode has its own shadow."""
     customer_id, purpose = customer_of(account_id)
     while purpose != "live":
         customer_id, purpose = customer_of(customer_id)

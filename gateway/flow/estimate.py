@@ -165,7 +165,7 @@ def estimate_request(
 
 
 def unbounded_estimate(facts: RequestFacts, model: Model, policy: Policy) -> Estimate:
-    """What is known of a request that cannot be estimated, and runs all the same in shadow mode: what
+    """What is known of a request that cannot be estimated, and still runs in shadow mode: what
     it was asked for, and what it has itself. No hold can rest on it."""
     own = facts.input_bound if facts.input_own is None else facts.input_own
     output = (facts.output_bound or model.max_output_tokens) * facts.choices

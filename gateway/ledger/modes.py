@@ -52,7 +52,7 @@ class ModeStore:
             if revision == known.revision:
                 return known
             fields = await self._client.hgetall(self._key)
-        # What was set in between is in `fields` already, and makes the next look read once more.
+        # What was set in between is in `fields` already, and makes the next look read again.
         modes = {
             name.decode(): read_mode(packed) for name, packed in fields.items() if name != _REVISION
         }

@@ -1,4 +1,4 @@
-"""`compare`: existing invoices beside what the gate has charged, customer by customer.
+"""`compare`: existing invoices next to what the gate has charged, customer by customer.
 
 An invoice file is CSV with the columns customer_id, period and amount, and model where it is broken
 down. A period is a month, `2027-01`, beginning on the customer's billing day, or two dates,
