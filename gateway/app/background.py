@@ -9,17 +9,14 @@ from typing import Final
 
 import structlog
 
-from gateway.app.modes import ModeFeed
 from gateway.app.tasks import end_tasks
 from gateway.flow.reservation.delivery import Delivery
-from gateway.flow.reservation.live import LiveReservations
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.journal import SettleJournal
 from gateway.ledger.journal_file import JournalInUse
 from gateway.ledger.journal_replay import orphans, replay_orphan
-from gateway.ledger.modes import ANNOUNCED
 from gateway.telemetry.logs import failure
 
 log = structlog.get_logger("gate")
@@ -102,25 +99,17 @@ class JournalReplay:
 
 @dataclass(frozen=True, slots=True)
 class FollowChanges:
-    """Applies changes of accounts to running requests, and of modes, as soon as they are announced."""
+    """Applies changes of accounts as soon as they are announced.
+
+    heard: takes the account's id; None when messages may have been missed
+    """
 
     changes: Changes
-    live: LiveReservations
-    modes: ModeFeed
+    heard: Callable[[str | None], None]
 
     async def run(self) -> None:
         """Follow the announcements without end."""
         while True:
             with suppress(LedgerUnavailable):
-                await self.changes.follow(self._heard, self._listening)
+                await self.changes.follow(self.heard, lambda: self.heard(None))
             await asyncio.sleep(RESTART_AFTER_S)
-
-    def _heard(self, name: str) -> None:
-        if name == ANNOUNCED:
-            self.modes.ask_now()
-        else:
-            self.live.look_at(name)
-
-    def _listening(self) -> None:
-        self.modes.ask_now()
-        self.live.look_at(None)

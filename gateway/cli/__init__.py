@@ -26,6 +26,7 @@ _GROUPS: tuple[str, ...] = (
     "mode",
     "signals",
     "key",
+    "console",
     "holds",
     "quote",
     "prices",

@@ -47,6 +47,11 @@ class RequestContext:
                     runs in shadow mode alone
     objection:      what would have refused it in `enforce`, in shadow mode
     reason:         why it was denied or ended early; "" when neither
+    tried:          places in the model's spread of the upstreams that it was sent to, or that could
+                    not be reached
+    probe:          its number, while its end decides whether the upstream's breaker closes; else 0
+    counted_failed: the upstream's breaker has counted its failure to serve this request
+    upstream:       the name of the upstream that answered or failed last; None before that
     sent_at:        when the request went upstream, by the monotonic clock
     broken:         the failure that ended a stream early; its client has got an error frame
     upstream_s:     from the forwarded request to the head of its response
@@ -71,6 +76,10 @@ class RequestContext:
     denied: Denied | None = None
     decision: str = "allow"
     reason: str = ""
+    tried: tuple[int, ...] = ()
+    probe: int = 0
+    counted_failed: bool = False
+    upstream: str | None = None
     sent_at: float = 0.0
     upstream_s: float = 0.0
     broken: UpstreamError | None = None

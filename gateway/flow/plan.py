@@ -4,6 +4,7 @@ A request looks its plan up; everything that does not depend on the request is d
 customer's mode too: so a request ends in the mode in which it began.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Final, Protocol
 
@@ -28,8 +29,13 @@ class Noting(Protocol):
 
 
 class Plan:
-    """Account, route and model of a request, with what follows from the three.
+    """Account, route and model of a request, with what follows from the three. A model with several
+    upstreams has a plan for each.
 
+    breaker:      of the upstream
+    head_arrived: takes the seconds until the heads of its responses; the observer's
+    spread:       the model's upstreams, where there are several; the upstream's place among them is
+                  `place`
     account:      that is charged
     facts_packer: packs the facts of their usage events
     packed:       the account in packed form, once `pack` has made it
@@ -43,18 +49,23 @@ class Plan:
 
     __slots__ = (
         "_default",
+        "_others",
         "_scoped",
         "account",
+        "breaker",
         "catalog",
         "facts_packer",
+        "head_arrived",
         "meters_by_head",
         "model",
         "outputs",
         "packed",
+        "place",
         "policy",
         "route",
         "shows_credit",
         "shows_tier",
+        "spread",
     )
 
     def __init__(self, catalog: Catalog, account: Account, route: Route, model: Model) -> None:
@@ -63,6 +74,11 @@ class Plan:
         self.packed: PackedAccount | None = None
         self.route = route
         self.model = model
+        self.breaker = model.upstream.breaker
+        self.spread = model.spread
+        self.place = 0
+        self.head_arrived: Callable[[float], None] | None = None
+        self._others = {0: self}
         self.policy: Policy = route.policy
         self.meters_by_head = type(route.dialect).meter_answer is not Dialect.meter_answer
         self.shows_credit = not model.free and self.mode == "enforce"
@@ -84,6 +100,20 @@ class Plan:
         )
         self.facts_packer = FactsPacker(labels)
 
+    def at(self, place: int) -> "Plan":
+        """The plan for the upstream at this place of the spread."""
+        plan = self._others.get(place)
+        if plan is None:
+            plan = self._sibling(self.model.at(place))
+            plan.place = place
+            plan._others = self._others
+            self._others[place] = plan
+        return plan
+
+    def _sibling(self, model: Model) -> "Plan":
+        """The same for the model at another of its upstreams."""
+        return type(self)(self.catalog, self.account, self.route, model)
+
     def pack(self, shards: Shards) -> PackedAccount:
         """The account in packed form, packed once."""
         if self.packed is None:
@@ -98,10 +128,11 @@ class Plan:
         provider are scoped to the customer.
         """
         options = self.model.forward
-        chosen = self.model.chosen_tiers
         document = facts.document
-        if facts.service_tier is None and len(chosen) == 1 and "service_tier" in document:
-            options = replace(options, service_tier=chosen[0])
+        if "service_tier" in document and facts.service_tier is None:
+            chosen = self.model.chosen_tiers
+            if len(chosen) == 1:
+                options = replace(options, service_tier=chosen[0])
         if lowered is not None:
             options = replace(options, max_output=lowered, lowers=True)
         elif facts.output_bound is None and facts.limits_output and self._default is not None:
@@ -150,18 +181,18 @@ class BypassPlan(_PassingPlan):
 class ShadowPlan(_PassingPlan):
     """The plan of requests that are charged to the shadow wallet of their account.
 
-    live_id:   the account that the key belongs to
+    live:      the account that the key belongs to
     switch:    the change of modes that put the customer into shadow mode
     opened:    the wallet is there, and `account` has its shard and revision
     objection: what refuses all requests of this plan in `enforce`
     """
 
-    __slots__ = ("_unlimited", "live_id", "objection", "opened", "switch")
+    __slots__ = ("_unlimited", "live", "objection", "opened", "switch")
 
     mode = "shadow"
 
     def __init__(self, catalog: Catalog, account: Account, route: Route, model: Model) -> None:
-        self.live_id = account.customer_id
+        self.live = account
         _, self.switch = catalog.modes.of(account.customer_id)
         self.opened = False
         self.objection: Refused | None = None
@@ -170,6 +201,18 @@ class ShadowPlan(_PassingPlan):
         super().__init__(catalog, shadow, route, model)
         self._whose = account.customer_id
         self.policy = replace(route.policy, exhausted_stream="pass", answer_cost_header=False)
+
+    def at(self, place: int) -> Plan:
+        """The plan for the upstream at this place of the spread, for the same wallet."""
+        plan = super().at(place)
+        assert isinstance(plan, ShadowPlan)
+        plan.objection = self.objection
+        if self.opened and plan.account is not self.account:
+            plan.enter(self.account)
+        return plan
+
+    def _sibling(self, model: Model) -> Plan:
+        return ShadowPlan(self.catalog, self.live, self.route, model)
 
     def enter(self, account: Account) -> None:
         """Charge this account from now on: the same at another revision."""

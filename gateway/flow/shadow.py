@@ -122,7 +122,7 @@ class ShadowAdmission:
         name = (plan.account.customer_id, plan.switch)
         revision = self._revisions.get(name)
         if revision is None:
-            revision = await self._open(plan.live_id, plan.switch)
+            revision = await self._open(plan.live.customer_id, plan.switch)
             if len(self._revisions) >= MOST_OPENED:
                 self._revisions.clear()
             self._revisions[name] = revision
@@ -130,7 +130,7 @@ class ShadowAdmission:
 
     async def _reread(self, revision: int | None, plan: ShadowPlan) -> None:
         if revision is None:
-            revision = await self._open(plan.live_id, plan.switch)
+            revision = await self._open(plan.live.customer_id, plan.switch)
         self._revisions[plan.account.customer_id, plan.switch] = revision
         self._take(plan, revision)
 

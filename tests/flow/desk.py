@@ -29,7 +29,7 @@ from gateway.flow.reservation.live import LiveReservations
 from gateway.flow.reservation.reservation import Reservation, ReservationServices
 from gateway.flow.retries import Retries
 from gateway.flow.shadow_hold import ShadowHold
-from gateway.http.interface import Exchange, RequestHead, UpstreamResponse
+from gateway.http.interface import Breaker, Exchange, RequestHead, UpstreamResponse
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.redis_runner import RedisRunner
@@ -46,6 +46,7 @@ class Unasked:
     """An upstream that no test here asks."""
 
     name = "sim"
+    breaker = Breaker()
 
     async def send(
         self, method: str, target: str, fields: bytes, body: bytes, *, owner: str = ""
