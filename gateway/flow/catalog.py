@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
+from gateway.domain.customers import customer_of
 from gateway.domain.pricing import PriceTable, compile_prices
 from gateway.domain.reservation import Account
 from gateway.domain.token_vectors import TokenVectors
@@ -166,7 +167,9 @@ class Catalog:
     """API → a dialect that speaks for it where no route does."""
     cors: Cors | None = None
     overrides: Mapping[str, Mapping[str, Model]] = field(default_factory=dict)
-    """Customer id → the models that have another price for this customer."""
+    """Customer id → the models that have another price for this customer of the configuration."""
+    plan_overrides: Mapping[str, Mapping[str, Model]] = field(default_factory=dict)
+    """Plan → the models that have another price for its customers in the ledger."""
     paths: PathTable[Route] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -194,12 +197,21 @@ class Catalog:
         model = self.models.get(name)
         return None if model is None else replace(model, prices=FREE, free=True)
 
-    def model_for(self, name: str, customer_id: str) -> Model | None:
-        """The model at the customer's price; None when there is none of this name."""
-        own = self.overrides.get(customer_id)
-        if own is not None and name in own:
-            return own[name]
-        return self.models.get(name)
+    def model_for(self, name: str, account: Account | None) -> Model | None:
+        """The model at the account's price; None when there is none of this name.
+
+        account: None for the price of everyone
+        """
+        model = self.models.get(name)
+        if account is None or model is None:
+            return model
+        own = self.overrides.get(customer_of(account.customer_id)[0])
+        if own is not None:
+            return own.get(name, model)
+        table = account.prices.get(name)
+        if table is not None:
+            return replace(model, prices=table)
+        return self.plan_overrides.get(account.plan or "", self.models).get(name, model)
 
 
 _GEMINI_VERBS: Final = (":generateContent", ":streamGenerateContent", ":countTokens")

@@ -16,7 +16,7 @@ from typing import Final
 from gateway.dialects.base import Asked, BadRequest
 from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.admission import Admission, RepeatedRequest, StaleAccount
-from gateway.flow.authentication import Accounts
+from gateway.flow.authentication import Accounts, check_restrictions
 from gateway.flow.catalog import Catalog
 from gateway.flow.context import RequestContext
 from gateway.flow.denials import refused_by_ledger
@@ -171,6 +171,9 @@ class Flow:
             exchange.also += common_fields(route.dialect, context.request_id)
         if known.account is not None:
             exchange.owner = known.account.key_id
+            if known.account.restrictions is not None:
+                # Not a conclusion from the head: peers share heads, and time passes.
+                check_restrictions(known.account.restrictions, exchange.remote)
         if self.draining and not route.public:
             raise Refused("shutting_down", "The gate is shutting down. Try again.")
         return known

@@ -13,6 +13,7 @@ from gateway.flow.reservation.reservation import Reservation
 from gateway.http.breaker import BREAKER_STATES
 from gateway.http.interface import Breaker, Upstream, UpstreamAuthError, UpstreamError
 from gateway.ledger.codec.refusals import RefusedRequest
+from gateway.ledger.key_uses import KeyUses
 from gateway.ledger.refusals import RefusalLog
 from gateway.telemetry.logs import RequestLog, failure
 from gateway.telemetry.names import GateMetrics
@@ -23,8 +24,11 @@ log = structlog.get_logger("gate")
 class Observer:
     """Counts and notes; never awaits, never fails a request."""
 
-    def __init__(self, metrics: GateMetrics, lines: RequestLog, refusals: RefusalLog) -> None:
+    def __init__(
+        self, metrics: GateMetrics, lines: RequestLog, refusals: RefusalLog, key_uses: KeyUses
+    ) -> None:
         self.metrics = metrics
+        self._key_uses = key_uses
         self._lines = lines
         self._refusals = refusals
         self._allowed = metrics.decisions.labels("allow", "")
@@ -123,8 +127,11 @@ class Observer:
             return
         exchange = context.exchange
         account = context.account
+        at_ms = time.time_ns() // 1_000_000
+        if account is not None:
+            self._key_uses.note(account.key_id, at_ms)
         line: dict[str, Any] = {
-            "at_ms": time.time_ns() // 1_000_000,
+            "at_ms": at_ms,
             "request_id": context.request_id,
             "method": exchange.method[:16],
             "route": context.route_path,

@@ -4,13 +4,17 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from gateway.ledger.admin_access import AdminAccess
 from gateway.ledger.client import clock
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.creation import Creation
+from gateway.ledger.customers import CustomerDirectory
 from gateway.ledger.hold_reader import HoldReader
+from gateway.ledger.key_uses import KeyUses
 from gateway.ledger.keys import KeyDirectory
 from gateway.ledger.pricebook import PriceBooks
 from gateway.ledger.prices import PriceVersions
+from gateway.ledger.recorded_writes import RecordedWrites
 from gateway.ledger.wallet_reader import WalletReader
 
 
@@ -26,8 +30,12 @@ class AccountStore:
         self.creation = Creation(client, self.names)
         self.wallets = WalletReader(client, self.names)
         self.holds = HoldReader(client, self.names)
+        self.customers = CustomerDirectory(client, self.names)
         self.keys = KeyDirectory(client, self.names)
+        self.key_uses = KeyUses(client, self.names)
         self.prices = PriceVersions(client, self.names)
+        self.admin_access = AdminAccess(client, self.names)
+        self.recorded_writes = RecordedWrites(client, self.names)
         self.books = PriceBooks(client, namespace=namespace)
         self._client: Any = client  # its stubs promise text where this client answers bytes
 

@@ -7,7 +7,7 @@ itself (`local`) are the application's to add.
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.dialects.any_api.dialect import AnyApi, Terms
@@ -15,14 +15,16 @@ from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
 from gateway.domain.pricebook import Book
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Key, shard_of
-from gateway.flow.authentication import Customer, TrustedHeader
 from gateway.flow.blanking import secrets_of
 from gateway.flow.catalog import Model, Route
+from gateway.flow.credentials import TrustedHeader
+from gateway.flow.customers import Customer, PlanTerms
 from gateway.flow.headers import Forwarding, Passing
 from gateway.flow.spread import Spread, Target
 from gateway.http.cors import Cors
 from gateway.http.interface import Headers, Upstream
 from gateway.settings.catalogue import RouteSection, ServedBySection
+from gateway.settings.customers import PlanSection
 from gateway.settings.root import Settings
 from gateway.settings.upstreams import UpstreamSection
 
@@ -92,13 +94,27 @@ def _target(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PricedModels:
+    """The models at the prices of one book.
+
+    models:    at the price of everyone
+    customers: by configured customer: the models that have another price for it
+    plans:     by plan: the models that have another price for its customers in the ledger
+    """
+
+    models: Mapping[str, Model]
+    customers: Mapping[str, Mapping[str, Model]]
+    plans: Mapping[str, Mapping[str, Model]]
+
+
 def price_models(
     settings: Settings,
     models: Mapping[str, Model],
     book: Book,
     tables: Mapping[str, PriceTable],
-) -> tuple[dict[str, Model], dict[str, dict[str, Model]]]:
-    """The models at the prices of a book, and by customer those that have another price.
+) -> PricedModels:
+    """The models at the prices of a book.
 
     tables: by version; a model whose version is not among them keeps its price
     """
@@ -109,21 +125,25 @@ def price_models(
             return model
         return replace(model, prices=table)
 
-    priced = {name: at(model, book.models.get(name)) for name, model in models.items()}
+    def overridden(overrides: Mapping[str, str]) -> dict[str, Model]:
+        return {
+            name: at(models[name], version) for name, version in overrides.items() if name in models
+        }
+
     shared: dict[frozenset[tuple[str, str]], dict[str, Model]] = {}
     by_customer = {}
     for customer_id in settings.customers:
         overrides = book.overrides_of(customer_id)
         if overrides:
-            by_customer[customer_id] = shared.setdefault(
-                frozenset(overrides.items()),
-                {
-                    name: at(models[name], version)
-                    for name, version in overrides.items()
-                    if name in models
-                },
-            )
-    return priced, by_customer
+            same = frozenset(overrides.items())
+            if same not in shared:
+                shared[same] = overridden(overrides)
+            by_customer[customer_id] = shared[same]
+    return PricedModels(
+        {name: at(model, book.models.get(name)) for name, model in models.items()},
+        by_customer,
+        {name: overridden(book.plans[name]) for name in settings.plans if name in book.plans},
+    )
 
 
 def compile_routes(
@@ -154,6 +174,18 @@ def compile_customers(settings: Settings) -> dict[str, Customer]:
             tags=dict(customer.tags),
         )
         for customer_id, customer in settings.customers.items()
+    }
+
+
+def compile_plans(settings: Settings) -> dict[str, PlanTerms]:
+    """Compile what each plan gives customers in the ledger; "" is for those without one."""
+    plans = {"": PlanSection(), **settings.plans}
+    return {
+        name: PlanTerms(
+            tuple(limit for section in plan.limits for limit in section.compiled()),
+            None if plan.models is None else frozenset(plan.models),
+        )
+        for name, plan in plans.items()
     }
 
 
