@@ -24,6 +24,7 @@ from gateway.app.health_server import AdminServer, AdminSide, Readiness, admin_t
 from gateway.app.lock import FolderLock
 from gateway.app.parts import CannotStart, Current, Parts
 from gateway.app.reload import Reloader
+from gateway.app.reporting import Reported, keep_reporting
 from gateway.app.roles import Assignment, CannotServe, Resources, Role
 from gateway.app.sockets import address_of, bind
 from gateway.app.tasks import end_tasks
@@ -173,6 +174,7 @@ class Supervisor:
                 asyncio.create_task(self._look_at_files()),
                 asyncio.create_task(self._notices.run()),
                 asyncio.create_task(self._reloader.run()),
+                asyncio.create_task(self._report(*addresses)),
             ]
             await self._until_started(failed)
             if self._started:
@@ -235,6 +237,18 @@ class Supervisor:
     async def _look_at_files(self) -> None:
         async for _ in changes(lambda: self._current.plan.files):
             self._reloader.ask()
+
+    async def _report(self, gate: str, admin: str) -> None:
+        if self._parts.reporter is None:
+            return
+
+        async def look() -> Reported:
+            workers = self._slots["worker"]
+            ready = sum(slot.child is not None for slot in workers)
+            snapshot = await self.metrics()
+            return Reported(gate, admin, len(workers), ready, self.readiness(), snapshot)
+
+        await keep_reporting(self._parts.reporter(self._current.ledger_url), look)
 
     def _children(self) -> list[Child]:
         return [slot.child for slot in self._all_slots() if slot.child]

@@ -1,0 +1,1 @@
+"""The operations over HTTP: an API for programs, a console for people."""
