@@ -138,7 +138,7 @@ def environment() -> jinja2.Environment:
         name: getattr(text, name)
         for name in (
             *("amount", "signed", "rounded", "count", "rate", "percent", "milliseconds"),
-            *("duration", "moment", "when", "clock", "broken", "words"),
+            *("duration", "moment", "iso", "when", "clock", "broken", "words"),
         )
     }
     made.filters.update(filters, plain=format_amount, usage_text=usage_text)

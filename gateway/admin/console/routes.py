@@ -13,13 +13,17 @@ from gateway.admin.console.pages import (
     customer_actions,
     customers,
     now,
+    prices,
+    request,
+    requests,
+    stores,
 )
 from gateway.admin.console.rendering import FOLDER, PREFIX, THEME_COOKIE
 
 _YEAR_S: Final = 31_536_000
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False)
-for _page in (now, customers, customer, customer_actions):
+for _page in (now, customers, customer, customer_actions, requests, request, prices, stores):
     router.include_router(_page.router)
 
 
@@ -52,6 +56,6 @@ async def theme(
 
 
 @router.get("", include_in_schema=False)
-async def without_slash(request: Request) -> Response:
+async def without_slash(asked: Request) -> Response:
     """The page *Now* has one URL."""
-    return RedirectResponse(request.url.replace(path=f"{PREFIX}/"), 303)
+    return RedirectResponse(asked.url.replace(path=f"{PREFIX}/"), 303)

@@ -92,13 +92,17 @@ def moment(unix_ms: int) -> str:
     return f"{_utc(unix_ms):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def iso(unix_ms: int) -> str:
+    """A moment as the attribute `datetime` has it."""
+    return f"{_utc(unix_ms):%Y-%m-%dT%H:%M:%S}.{unix_ms % 1000:03d}Z"
+
+
 def when(unix_ms: int | None, now_ms: int) -> Markup:
     """A relative time with the moment itself as its title; scripts keep it up to date."""
     if not unix_ms:
         return Markup('<span class="dim">–</span>')
-    moment_utc = _utc(unix_ms)
     return Markup('<time datetime="{}" title="{}" data-ago>{}</time>').format(
-        f"{moment_utc:%Y-%m-%dT%H:%M:%S}.{unix_ms % 1000:03d}Z",
+        iso(unix_ms),
         moment(unix_ms),
         ago(unix_ms, now_ms),
     )
