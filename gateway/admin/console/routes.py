@@ -17,13 +17,14 @@ from gateway.admin.console.pages import (
     request,
     requests,
     stores,
+    usage,
 )
 from gateway.admin.console.rendering import FOLDER, PREFIX, THEME_COOKIE
 
 _YEAR_S: Final = 31_536_000
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False)
-for _page in (now, customers, customer, customer_actions, requests, request, prices, stores):
+for _page in (now, customers, customer, customer_actions, requests, request, prices, stores, usage):
     router.include_router(_page.router)
 
 

@@ -103,7 +103,7 @@ def _refused(noted: NotedRefusal) -> Step:
     facts: list[tuple[str, Any]] = [
         ("answered", refused.status),
         *((label, text.amount(nano)) for label, nano in amounts if nano is not None),
-        ("limit", refused.limit),
+        ("limit", refused.limit if refused.limit != "balance" else None),
         ("route", refused.route),
         ("model", refused.model),
         ("customer", refused.customer_id),

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -18,7 +19,7 @@ Viewer = Annotated[Session, Depends(require("requests.read"))]
 
 PAGE: Final = 50
 OUTCOMES: Final = ("settle", "release", "expire", "settle_late", "refused")
-Short = Annotated[str, Query(max_length=200)]
+Short = Annotated[str, Field(max_length=200)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,38 +33,32 @@ class RequestsView:
     section: str = "events"
 
 
-def asked(
-    customer: Short = "",
-    key: Short = "",
-    model: Short = "",
-    outcome: Short = "",
-    flag: Short = "",
-    status: Annotated[str, Query(pattern=r"^([1-5][0-9]{2})?$")] = "",
-    since: Annotated[str, Query(max_length=40)] = "",
-    until: Annotated[str, Query(max_length=40)] = "",
-    before: Annotated[str, Query(max_length=100)] = "",
-) -> Search:
-    """Read the form."""
-    return Search(
-        customer.strip(),
-        key.strip(),
-        model.strip(),
-        outcome if outcome in OUTCOMES else "",
-        flag.strip(),
-        status,
-        since,
-        until,
-        before,
-    )
+class SearchForm(BaseModel):
+    """The form."""
+
+    q: Short = ""
+    customer: Short = ""
+    key: Short = ""
+    model: Short = ""
+    outcome: Literal["", "settle", "release", "expire", "settle_late", "refused"] = ""
+    flag: Short = ""
+    status: Annotated[str, Field(pattern=r"^([1-5][0-9]{2})?$")] = ""
+    since: Short = ""
+    until: Short = ""
+    before: Short = ""
+
+    def search(self) -> Search:
+        """What it asks for."""
+        fields = self.model_dump(exclude={"q"})
+        return Search(**{name: value.strip() for name, value in fields.items()})
 
 
 @router.get("/requests")
-async def show(
-    request: Request, session: Viewer, wanted: Annotated[Search, Depends(asked)], q: Short = ""
-) -> Response:
+async def show(request: Request, session: Viewer, form: Annotated[SearchForm, Query()]) -> Response:
     """The list; a request id leads to its story."""
-    if q.strip():
-        return RedirectResponse(f"{PREFIX}/requests/{quote(q.strip(), safe='')}", 303)
+    if form.q.strip():
+        return RedirectResponse(f"{PREFIX}/requests/{quote(form.q.strip(), safe='')}", 303)
+    wanted = form.search()
     found = await search(session.backend, wanted, PAGE)
     more = wanted.query(before=found.before) if found.before else ""
     return page(request, session, "requests.html", RequestsView(wanted, OUTCOMES, found, more))

@@ -130,7 +130,7 @@ async def start_verify(request: Request, session: Verifying) -> Response:
 
 
 @router.post("/stores/sinks/{sink}/test")
-async def test_sink(request: Request, session: Exporting, sink: str) -> Response:
+async def try_sink(request: Request, _: Exporting, sink: str) -> Response:
     """Send one marked event of no charge."""
     settings = context_of(request).settings
     try:
@@ -169,7 +169,7 @@ async def replay_dead(request: Request, session: Exporting, sink: str) -> Respon
 
 
 @router.post("/stores/signals/{signal_id}/resend")
-async def resend(request: Request, session: Sending, signal_id: str) -> Response:
+async def resend(request: Request, _: Sending, signal_id: str) -> Response:
     """Queue a signal again."""
     settings = context_of(request).settings
 
@@ -188,7 +188,7 @@ async def resend(request: Request, session: Sending, signal_id: str) -> Response
 
 
 @router.post("/stores/webhook/test")
-async def test_webhook(request: Request, session: Sending) -> Response:
+async def try_webhook(request: Request, _: Sending) -> Response:
     """Send a test signal to the webhook of signals."""
     section: Any = context_of(request).settings.signals.webhook
     if section is None:

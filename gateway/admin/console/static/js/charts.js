@@ -28,7 +28,7 @@ export function timeChart(box, { series, data, show, height = 190 }) {
       scales: { y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.1 : 1] } },
       axes: [{ ...axis, space: 70, values: (_, ticks) => ticks.map(clock) }, { ...axis, size: 56, values: (_, ticks) => ticks.map(show) }],
       series: [
-        { label: "", value: (_, at) => at == null ? "" : clock(at, true) + " UTC" },
+        { label: "UTC", value: (_, at) => at == null ? "" : clock(at, true) },
         ...series.map((label, index) => ({
           label, stroke: colours[index], width: 1.75, points: { show: false }, spanGaps: true,
           fill: index === 0 ? colours[0].replace("rgb(", "rgba(").replace(")", ", 0.1)") : undefined,

@@ -26,6 +26,8 @@ export function toast(message, tone = "") {
 setInterval(refreshTimes, 5000);
 for (const box of document.querySelectorAll("#toasts .toast")) setTimeout(() => box.remove(), 8000);
 
+document.querySelector(".nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // Links marked data-dialog open their page in the dialog; without scripts they are pages.
 const dialog = document.getElementById("dialog"), body = document.getElementById("dialog-body");
 document.addEventListener("click", (event) => {
