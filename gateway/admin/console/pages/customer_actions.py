@@ -194,10 +194,10 @@ async def revoke_form(
 async def revoke(request: Request, session: Revoking, customer_id: str, key_id: str) -> Response:
     """Revoke it, and cancel its running requests if asked to."""
     entry, view = await entered(request), _revoke_view(customer_id, key_id)
-    entry.reason()
+    reason, cancel = entry.reason(), entry.text("running") == "cancel"
     if not entry.problems:
         try:
-            await revoke_key(session.backend, key_id, kill=entry.text("running") == "cancel")
+            await revoke_key(session.backend, key_id, kill=cancel, reason=reason)
         except OperationError as error:
             explain(entry, error)
         else:
@@ -263,10 +263,10 @@ async def release_form(request: Request, session: Releasing, reservation_id: str
 async def release(request: Request, session: Releasing, reservation_id: str) -> Response:
     """Give it back."""
     entry, view = await entered(request), _release_view(reservation_id)
-    entry.reason()
+    reason = entry.reason()
     if not entry.problems:
         try:
-            ended = await release_hold(session.backend, reservation_id)
+            ended = await release_hold(session.backend, reservation_id, reason)
         except OperationError as error:
             explain(entry, error)
         else:

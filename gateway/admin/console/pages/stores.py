@@ -22,6 +22,7 @@ from gateway.exporter.signal_schedule import ScheduleUnavailable
 from gateway.exporter.signals import send_test_signal
 from gateway.exporter.sink import SinkUnavailable
 from gateway.exporter.sinks.registry import DriverMissing
+from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend
 from gateway.operations.drifts import Verified
 from gateway.operations.errors import NotFound, OperationError
@@ -159,8 +160,10 @@ async def replay_dead(request: Request, session: Exporting, sink: str) -> Respon
         def report(sent: int) -> None:
             job.progress = f"{sent:,} of {len(rows):,} events to {sink}"
 
+        noted = Noted("export.replay", sink, reason=f"its {len(rows)} dead letters")
         try:
-            return await replay(sink, find_sink(settings, sink), rows, report)
+            async with audited(backend, noted):
+                return await replay(sink, find_sink(settings, sink), rows, report)
         except (SinkUnavailable, DriverMissing) as error:
             raise OperationError(str(error)) from error
 
@@ -169,7 +172,7 @@ async def replay_dead(request: Request, session: Exporting, sink: str) -> Respon
 
 
 @router.post("/stores/signals/{signal_id}/resend")
-async def resend(request: Request, _: Sending, signal_id: str) -> Response:
+async def resend(request: Request, session: Sending, signal_id: str) -> Response:
     """Queue a signal again."""
     settings = context_of(request).settings
 
@@ -181,7 +184,8 @@ async def resend(request: Request, _: Sending, signal_id: str) -> Response:
             schedule.close()
 
     try:
-        await asyncio.to_thread(queue)
+        async with audited(session.backend, Noted("signal.resend", signal_id)):
+            await asyncio.to_thread(queue)
     except (ScheduleUnavailable, OperationError) as error:
         return done(request, "/stores#signals", Toast(str(error), "bad"))
     return done(request, "/stores#signals", Toast("Queued for delivery."))
