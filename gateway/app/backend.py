@@ -151,7 +151,7 @@ async def open_backend(
                 watermark.note_stored(store.cursors())
                 recorded = await list_exporters(client, Keys(settings.redis.namespace))
                 store = right_store(store, recorded, access.shown)
-            backend = _backend(settings, client, store, watermark)
+            backend = backend_over(settings, client, store, watermark)
             if create:
                 await backend.accounts.creation.record()
             yield backend
@@ -224,9 +224,10 @@ def right_store(store: EventStore, recorded: ExporterList, shown: str) -> EventS
     )
 
 
-def _backend(
+def backend_over(
     settings: Settings, client: Any, store: EventStore, watermark: OutboxWatermark
 ) -> Backend:
+    """What operations work on, over an open client and store."""
     redis, runner = settings.redis, RedisRunner(client)
     names: Any = {"namespace": redis.namespace, "shard_count": redis.shards}
     accounts = AccountStore(client, **names)

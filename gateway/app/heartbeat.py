@@ -34,8 +34,8 @@ class LedgerReporter:
         report = GateReport(
             name=self._name,
             version=__version__,
-            gate=reported.gate,
-            admin=reported.admin,
+            gate=reported.addresses.get("gate", ""),
+            admin=reported.addresses.get("admin", ""),
             started_at_ms=self._started_at_ms,
             reported_at_ms=0,
             workers=reported.workers,

@@ -59,18 +59,29 @@ class Ledger(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Listener:
+    """A port that processes of the gate listen on.
+
+    shown: names it and its option, for errors: "the gate's port (--port)"
+    """
+
+    host: str
+    port: int
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How to operate by one configuration; a reload makes a new one.
 
+    listeners: the ports of the roles, by the name that roles know them by
     files:   configuration files whose change means a reload
     fixed:   what cannot change while running, by the name the operator knows it by
     digest:  changes when anything that the configuration says does; "" is always a change
     """
 
-    host: str
-    port: int
-    admin_host: str
-    admin_port: int
+    listeners: Mapping[str, Listener]
+    admin: Listener
     grace_s: float
     files: tuple[Path, ...] = ()
     fixed: Mapping[str, object] | None = None

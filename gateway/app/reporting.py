@@ -4,7 +4,7 @@ Nothing depends on a report: while the ledger is away none is written.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -22,10 +22,9 @@ ANSWER_WITHIN_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What the supervisor says of itself. gate, admin: addresses as "host:port" """
+    """What the supervisor says of itself. addresses: "host:port" by listener: gate, admin, console"""
 
-    gate: str
-    admin: str
+    addresses: Mapping[str, str]
     workers: int
     workers_ready: int
     readiness: Readiness

@@ -25,6 +25,7 @@ _GROUPS: tuple[str, ...] = (
     "refund",
     "signals",
     "key",
+    "console",
     "holds",
     "quote",
     "prices",

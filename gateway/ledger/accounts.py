@@ -4,6 +4,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from gateway.ledger.admin_access import AdminAccess
 from gateway.ledger.client import clock
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.creation import Creation
@@ -11,6 +12,7 @@ from gateway.ledger.hold_reader import HoldReader
 from gateway.ledger.keys import KeyDirectory
 from gateway.ledger.pricebook import PriceBooks
 from gateway.ledger.prices import PriceVersions
+from gateway.ledger.recorded_writes import RecordedWrites
 from gateway.ledger.wallet_reader import WalletReader
 
 
@@ -28,6 +30,8 @@ class AccountStore:
         self.holds = HoldReader(client, self.names)
         self.keys = KeyDirectory(client, self.names)
         self.prices = PriceVersions(client, self.names)
+        self.admin_access = AdminAccess(client, self.names)
+        self.recorded_writes = RecordedWrites(client, self.names)
         self.books = PriceBooks(client, namespace=namespace)
         self._client: Any = client  # its stubs promise text where this client answers bytes
 

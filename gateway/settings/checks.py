@@ -465,6 +465,23 @@ def _listeners(settings: Settings, _: Names) -> Iterator[Finding]:
             f"{admin.host} can be reached from other machines, and no token is set",
             "Set `admin.token`, or listen on 127.0.0.1.",
         )
+    console = settings.console
+    if not console.enabled:
+        return
+    for name, port in ("gate's", listen.port), ("admin", admin.port):
+        if console.port == port != 0:
+            yield Finding(
+                ("console", "port"),
+                f"{port} is also the {name} port",
+                "Set a different `console.port`.",
+            )
+    if not is_loopback(console.host) and console.tls is None and console.public_url is None:
+        yield Finding(
+            ("console", "host"),
+            f"{console.host} can be reached from other machines, without TLS",
+            "Set `console.tls`, set `console.public_url` to the URL of the proxy in front that serves"
+            " HTTPS, or listen on 127.0.0.1.",
+        )
 
 
 def _known(name: str, known: Collection[str], path: Path, what: str) -> Iterator[Finding]:

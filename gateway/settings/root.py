@@ -13,6 +13,7 @@ from gateway.domain.limits import Limit, replace_limits
 from gateway.domain.pricebook import Book, Customer, Draft, Price
 from gateway.exporter.sinks.options import SinkOptions
 from gateway.settings.catalogue import GroupBit, ModelSection, Priced, RouteSection
+from gateway.settings.console import ConsoleSection
 from gateway.settings.customers import (
     CustomerSection,
     GrantSection,
@@ -71,6 +72,9 @@ class Settings(Section):
         factory=CorsSection,
     )
     admin: AdminSection = field("The admin port.", {"port": 8081}, factory=AdminSection)
+    console: ConsoleSection = field(
+        "The console and the admin API.", {"port": 8082}, factory=ConsoleSection
+    )
     data_dir: Path = field(
         "The gate's folder: embedded ledger, embedded store, journals, admin token. Relative to "
         "the working directory.",

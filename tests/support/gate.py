@@ -55,6 +55,7 @@ def gate_config(sim_url: str, data_dir: Path, ledger_url: str, **changes: Any) -
     return {
         "listen": {"port": 0, "workers": 1},
         "admin": {"port": 0},
+        "console": {"enabled": False},
         "data_dir": str(data_dir),
         "redis": {"url": ledger_url, "shards": SHARDS},
         "upstreams": {

@@ -1,1 +1,1 @@
-"""Who asks, and what they may do."""
+"""Who is asking, and what may they do?"""

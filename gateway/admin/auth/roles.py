@@ -6,7 +6,7 @@ An operation is named RESOURCE.VERB. Every route of the API and every page names
 from collections.abc import Mapping
 from typing import Final
 
-from gateway.admin.auth.role_stub import Role
+from gateway.domain.access import Role
 
 _EVERYONE: Final = frozenset[Role]({"read", "support", "billing", "admin"})
 _SUPPORT: Final = frozenset[Role]({"support", "billing", "admin"})

@@ -71,18 +71,21 @@ class Sample:
 
 
 class Feed:
-    """Samples, from the first call of `latest` or `follow` on until `close`."""
+    """Samples, from the first call of `latest` or `follow` on until the process drains."""
 
-    def __init__(self, backend: Backend, *, every_s: float = BEAT_EVERY_S) -> None:
+    def __init__(
+        self, backend: Backend, stopping: asyncio.Event, *, every_s: float = BEAT_EVERY_S
+    ) -> None:
+        """stopping: set when the process drains"""
         self.samples: deque[Sample] = deque(maxlen=KEPT)
         self._backend = backend
+        self._stopping = stopping
         self._every_s = every_s
         self._last: Mapping[str, GateReport] = {}
         self._rates: dict[str, Rates] = {}
         self._task: asyncio.Task[None] | None = None
         self._next = asyncio.Event()
         self._used_at = 0.0
-        self._closed = False
 
     async def latest(self) -> Sample:
         """The last sample; the first one is taken for it."""
@@ -92,14 +95,11 @@ class Feed:
         return self.samples[-1]
 
     async def follow(self) -> AsyncIterator[Sample]:
-        """Each sample from now on, until `close`."""
-        self._begin()
-        while not self._closed:
-            self._used_at = time.monotonic()
-            event = self._next
-            await event.wait()
-            if not self._closed:
-                yield self.samples[-1]
+        """Each sample from now on, without end."""
+        while True:
+            self._begin()
+            await self._next.wait()
+            yield self.samples[-1]
 
     def refused(self) -> dict[str, float]:
         """Refusals by reason, in all kept samples."""
@@ -109,24 +109,17 @@ class Feed:
                 sums[reason] = sums.get(reason, 0.0) + per_s * self._every_s
         return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
-    async def close(self) -> None:
-        """End sampling and every `follow`."""
-        self._closed = True
-        self._next.set()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
     def _begin(self) -> None:
         self._used_at = time.monotonic()
-        if not self._closed and (self._task is None or self._task.done()):
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         while time.monotonic() - self._used_at < IDLE_S:
             await self._look()
-            await asyncio.sleep(self._every_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._every_s)
+                return
         self.samples.clear()
 
     async def _look(self) -> None:

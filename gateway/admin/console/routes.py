@@ -1,12 +1,10 @@
-"""Every page of the console, and its static files."""
+"""Every page of the console."""
 
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, FastAPI, Query
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
 
 from gateway.admin.console.pages import (
     audit,
@@ -20,7 +18,7 @@ from gateway.admin.console.pages import (
     stores,
     usage,
 )
-from gateway.admin.console.rendering import FOLDER, PREFIX, THEME_COOKIE
+from gateway.admin.console.rendering import PREFIX, THEME_COOKIE
 
 _YEAR_S: Final = 31_536_000
 
@@ -38,23 +36,6 @@ for _page in (
     audit,
 ):
     router.include_router(_page.router)
-
-
-class CachedFiles(StaticFiles):
-    """Static files, kept by browsers: their URLs change with their content."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        """One file."""
-        response = await super().get_response(path, scope)
-        if response.status_code == 200:
-            response.headers["cache-control"] = f"public, max-age={_YEAR_S}, immutable"
-        return response
-
-
-def mount_console(app: FastAPI) -> None:
-    """Add the console to the admin application."""
-    app.mount(f"{PREFIX}/static", CachedFiles(directory=FOLDER / "static"), "console-static")
-    app.include_router(router)
 
 
 @router.get("/theme")

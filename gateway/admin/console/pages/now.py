@@ -92,7 +92,8 @@ def feed_of(request: Request) -> Feed:
     state = request.app.state
     feed: Feed | None = getattr(state, "console_feed", None)
     if feed is None:
-        feed = state.console_feed = Feed(context_of(request).backend)
+        context = context_of(request)
+        feed = state.console_feed = Feed(context.backend, context.stopping)
     return feed
 
 
@@ -108,11 +109,7 @@ async def _events(feed: Feed, stopping: asyncio.Event) -> AsyncIterator[str]:
             if not coming.done():
                 yield ": still here\n\n"
                 continue
-            try:
-                sample = coming.result()
-            except StopAsyncIteration:
-                return
-            yield f"event: now\ndata: {_message(feed, sample)}\n\n"
+            yield f"event: now\ndata: {_message(feed, coming.result())}\n\n"
             coming = asyncio.ensure_future(anext(following))
     finally:
         for task in (stopped, coming):

@@ -1,3 +1,0 @@
-from typing import Literal
-
-Role = Literal["read", "support", "billing", "admin"]
