@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -23,6 +23,7 @@ log = structlog.get_logger("console")
 
 KEPT: Final = 450
 """Samples: a quarter of an hour."""
+SMOOTHED: Final = 5
 IDLE_S: Final = 600.0
 """Sampling goes on for so long without viewers."""
 
@@ -100,6 +101,29 @@ class Feed:
             self._begin()
             await self._next.wait()
             yield self.samples[-1]
+
+    def smoothed(self) -> Sample:
+        """The last sample, with the rates of the last ten seconds: single ones jump."""
+        last, few = self.samples[-1], list(self.samples)[-SMOOTHED:]
+        denied: dict[str, float] = {}
+        for sample in few:
+            for reason, per_s in sample.rates.denied_per_s.items():
+                denied[reason] = denied.get(reason, 0.0) + per_s / len(few)
+        latency = sum_rates(
+            Rates(
+                latency_bounds_s=sample.rates.latency_bounds_s,
+                latency_counts=sample.rates.latency_counts,
+            )
+            for sample in few
+        )
+        mean = Rates(
+            sum(sample.rates.allowed_per_s for sample in few) / len(few),
+            denied,
+            sum(sample.rates.charged_nano_per_s for sample in few) / len(few),
+            latency.latency_bounds_s,
+            latency.latency_counts,
+        )
+        return replace(last, rates=mean)
 
     def refused(self) -> dict[str, float]:
         """Refusals by reason, in all kept samples."""

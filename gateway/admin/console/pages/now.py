@@ -64,7 +64,7 @@ async def show(request: Request, session: Viewer) -> Response:
     points = [_point(each) for each in feed.samples]
     view = NowView(
         sample,
-        _figures(sample),
+        _figures(feed.smoothed()),
         gate_rows(sample),
         _reasons(feed),
         _minutes(feed),
@@ -121,7 +121,7 @@ async def _events(feed: Feed, stopping: asyncio.Event) -> AsyncIterator[str]:
 def _message(feed: Feed, sample: Sample) -> str:
     return orjson.dumps(
         {
-            "figures": _figures(sample),
+            "figures": _figures(feed.smoothed()),
             "point": _point(sample),
             "html": {
                 "gates": fragment("parts/gates.html", gates=gate_rows(sample)),
