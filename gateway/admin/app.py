@@ -10,7 +10,6 @@ from gateway.admin.api import grants, tokens, wallets
 from gateway.admin.auth import sign_in
 from gateway.admin.boundary import Boundary
 from gateway.admin.console import routes
-from gateway.admin.console.rendering import FOLDER
 from gateway.admin.console.static_folder import StaticFolder
 from gateway.admin.context import AdminContext
 
@@ -39,6 +38,6 @@ def create_app(context: AdminContext) -> FastAPI:
     answers.install(app)
     for router in (*API, *PAGES):
         app.include_router(router)
-    app.mount("/console/static", StaticFolder(directory=FOLDER / "static"), name="static")
+    app.mount("/console/static", StaticFolder(), name="static")
     app.add_middleware(Boundary)
     return app

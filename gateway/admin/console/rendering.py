@@ -18,6 +18,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from gateway.admin.auth.guard import Session
 from gateway.admin.console import text
+from gateway.admin.console.static_folder import static_version
 from gateway.domain.money import format_amount
 from gateway.operations.documents import usage_text
 
@@ -146,11 +147,9 @@ def environment() -> jinja2.Environment:
     return made
 
 
-@cache
 def asset(name: str) -> str:
-    """The URL of a static file; it changes with the file."""
-    changed = int((FOLDER / "static" / name).stat().st_mtime)
-    return f"{PREFIX}/static/{name}?v={changed:x}"
+    """The URL of a static file; it changes when any of them does, so that modules may import others."""
+    return f"{PREFIX}/static/{static_version()}/{name}"
 
 
 def _theme(request: Request) -> str:

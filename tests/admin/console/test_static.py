@@ -17,7 +17,8 @@ SCRIPT_BYTES_MOST = 100_000
 
 def scripts_of(html: str) -> list[Path]:
     found = [
-        STATIC / path for path in re.findall(r'<script[^>]* src="/console/static/([^"?]+)', html)
+        STATIC / path
+        for path in re.findall(r'<script[^>]* src="/console/static/[0-9a-f]+/([^"]+)', html)
     ]
     for script in found:  # with the modules that modules import
         imported = re.findall(r'^import .* from "\./([^"]+)"', script.read_text(), re.MULTILINE)
