@@ -26,6 +26,7 @@ from gateway.settings.compiling import (
     compile_customers,
     compile_keys,
     compile_models,
+    compile_plans,
     compile_routes,
     compile_trusted_header,
     price_models,
@@ -80,7 +81,13 @@ class Compiler:
         models = compile_models(settings, upstreams)
         routes.update(self.local.routes(settings))
         accounts = Accounts(
-            KnownAccounts(compile_customers(settings), compile_keys(settings), revisions),
+            KnownAccounts(
+                compile_customers(settings),
+                compile_keys(settings),
+                revisions,
+                compile_plans(settings),
+                settings.redis.shards,
+            ),
             self.ledger.keys,
             pepper=settings.pepper(),
             trusted=compile_trusted_header(settings),
@@ -146,5 +153,10 @@ def _priced(
 ) -> Catalog:
     """The catalog at the prices of the book in force."""
     book, configured = draft.under(prices.book), draft.tables()
-    priced, overrides = price_models(settings, models, book, {**configured, **prices.tables})
-    return replace(catalog, models=priced, overrides=overrides)
+    priced = price_models(settings, models, book, {**configured, **prices.tables})
+    return replace(
+        catalog,
+        models=priced.models,
+        overrides=priced.customers,
+        plan_overrides=priced.plans,
+    )

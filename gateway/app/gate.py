@@ -15,6 +15,7 @@ from gateway.app.drain import Drain
 from gateway.app.ledger_access import LedgerAccess, open_ledger
 from gateway.app.ledger_health import LedgerHealth
 from gateway.app.local_routes import LocalRoutes
+from gateway.app.plan_terms import PlanTermsWalk
 from gateway.app.pools import PoolRegistry
 from gateway.app.pricing import PriceFeed
 from gateway.app.records import Records, open_records
@@ -38,6 +39,7 @@ from gateway.http.server.limits import ServerLimits, client_bound, raise_open_fi
 from gateway.http.server.server import HttpServer
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.pricebook import UnknownBook, UnreadablePrice
+from gateway.ledger.wallets import Wallets
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Snapshot
 
@@ -56,6 +58,7 @@ class Gate:
     ledger: LedgerAccess
     pools: PoolRegistry
     records: Records
+    observer: Observer
     background: Background
     stopping: Drain
 
@@ -87,6 +90,8 @@ class Gate:
         metrics = self.records.metrics
         metrics.requests_in_flight.set(self.server.busy_count)
         metrics.holds_open.set(len(self.live))
+        pools = self.configuration.current.pools
+        self.observer.breaker_states({name: pool.breaker for name, (_, pool) in pools.items()})
         metrics.settle_journal_entries.set(self.records.journal.waiting_records)
         return metrics.registry.snapshot()
 
@@ -130,7 +135,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
 
     # From here on nothing can be refused, so that a failed start leaves no journal behind.
     records = open_records(settings, resources)
-    observer = Observer(records.metrics, records.lines, ledger.refusals)
+    observer = Observer(records.metrics, records.lines, ledger.refusals, ledger.accounts.key_uses)
     repeats = Repeats(ledger.accounts.holds.reservation, balance.charge_of, records.answers)
     live, expected = LiveReservations(), ExpectedOutput()
     delivery = Delivery(ledger.settling, records.journal, records.metrics.endings_set_aside)
@@ -157,13 +162,19 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
     async def take_unanswered() -> None:
         await ledger.unanswered.read(retries.take)
 
+    def changed(account_id: str | None) -> None:
+        live.look_at(account_id)
+        if account_id is not None:
+            flow.accounts.forget(account_id)
+
     work: list[Work] = [
         live.keep_alive,
         records.metrics.registry.keep_folding,
         ledger.refusals.run,
+        ledger.accounts.key_uses.run,
         replay.run,
         keep_prices,
-        FollowChanges(ledger.changes, live).run,
+        FollowChanges(ledger.changes, changed).run,
         ledger.unanswered.write,
         take_unanswered,
         ledger.shards.run,
@@ -171,7 +182,12 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
     ]
     if resources.process.endswith("-0"):  # one sweeper per gate is enough
         sweeper = Sweeper(ledger.settling, ledger.accounts)
-        work += [sweeper.run, sweeper.run_wallets, records.answers.run]
+        plans = PlanTermsWalk(
+            ledger.accounts,
+            Wallets(ledger.settling.shards),
+            lambda: configuration.current.settings,
+        )
+        work += [sweeper.run, sweeper.run_wallets, plans.run, records.answers.run]
     background = Background(work)
     return Gate(
         flow=flow,
@@ -184,6 +200,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         ledger=ledger,
         pools=pools,
         records=records,
+        observer=observer,
         background=background,
         stopping=Drain(
             flow=flow,

@@ -75,8 +75,7 @@ class LocalRoutes:
 
     def _tiers_of(self, name: str, account: Account | None) -> tuple[str, ...]:
         """The service tiers of a model that have a price for an account now."""
-        customer_id = account.customer_id if account is not None else ""
-        model = self.catalog().model_for(name, customer_id)
+        model = self.catalog().model_for(name, account)
         return model.prices.service_tiers if model is not None else ()
 
 

@@ -44,6 +44,11 @@ class RequestContext:
     denied:         the ledger's last answer, when it was a refusal
     decision:       `allow`, `deny`, or `replay` for a recorded response
     reason:         why it was denied or ended early; "" when neither
+    tried:          places in the model's spread of the upstreams that it was sent to, or that could
+                    not be reached
+    probe:          its number, while its end decides whether the upstream's breaker closes; else 0
+    counted_failed: the upstream's breaker has counted its failure to serve this request
+    upstream:       the name of the upstream that answered or failed last; None before that
     sent_at:        when the request went upstream, by the monotonic clock
     broken:         the failure that ended a stream early; its client has got an error frame
     upstream_s:     from the forwarded request to the head of its response
@@ -68,6 +73,10 @@ class RequestContext:
     denied: Denied | None = None
     decision: str = "allow"
     reason: str = ""
+    tried: tuple[int, ...] = ()
+    probe: int = 0
+    counted_failed: bool = False
+    upstream: str | None = None
     sent_at: float = 0.0
     upstream_s: float = 0.0
     broken: UpstreamError | None = None

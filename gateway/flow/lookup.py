@@ -33,9 +33,8 @@ def find_model(catalog: Catalog, context: RequestContext, name: str) -> Model:
     account = context.account
     assert account is not None
     route = context.route
-    customer_id = account.customer_id
     free = route.free
-    model = catalog.free_model(route, name) if free else catalog.model_for(name, customer_id)
+    model = catalog.free_model(route, name) if free else catalog.model_for(name, account)
     if model is None or model.of_route is not (route.priced_as is not None):
         raise Refused(
             "unknown_model",

@@ -3,6 +3,7 @@
 A request looks its plan up; everything that does not depend on the request is decided here.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -25,8 +26,13 @@ class Noting(Protocol):
 
 
 class Plan:
-    """Account, route and model of a request, with what follows from the three.
+    """Account, route and model of a request, with what follows from the three. A model with several
+    upstreams has a plan for each.
 
+    breaker:      of the upstream
+    head_arrived: takes the seconds until the heads of its responses; the observer's
+    spread:       the model's upstreams, where there are several; the upstream's place among them is
+                  `place`
     facts_packer: packs the facts of their usage events
     packed:       the account in packed form, once `pack` has made it
     meters_by_head: whether the meter reads the head of a response too
@@ -36,17 +42,22 @@ class Plan:
 
     __slots__ = (
         "_default",
+        "_others",
         "_scoped",
         "account",
+        "breaker",
         "catalog",
         "facts_packer",
+        "head_arrived",
         "meters_by_head",
         "model",
         "outputs",
         "packed",
+        "place",
         "policy",
         "route",
         "shows_tier",
+        "spread",
     )
 
     def __init__(self, catalog: Catalog, account: Account, route: Route, model: Model) -> None:
@@ -55,6 +66,11 @@ class Plan:
         self.packed: PackedAccount | None = None
         self.route = route
         self.model = model
+        self.breaker = model.upstream.breaker
+        self.spread = model.spread
+        self.place = 0
+        self.head_arrived: Callable[[float], None] | None = None
+        self._others = {0: self}
         self.policy: Policy = route.policy
         self.meters_by_head = type(route.dialect).meter_answer is not Dialect.meter_answer
         self.shows_tier = len(model.prices.service_tiers) > 1
@@ -75,6 +91,16 @@ class Plan:
         )
         self.facts_packer = FactsPacker(labels)
 
+    def at(self, place: int) -> "Plan":
+        """The plan for the upstream at this place of the spread."""
+        plan = self._others.get(place)
+        if plan is None:
+            plan = Plan(self.catalog, self.account, self.route, self.model.at(place))
+            plan.place = place
+            plan._others = self._others
+            self._others[place] = plan
+        return plan
+
     def pack(self, shards: Shards) -> PackedAccount:
         """The account in packed form, packed once."""
         if self.packed is None:
@@ -89,10 +115,11 @@ class Plan:
         provider are scoped to the customer.
         """
         options = self.model.forward
-        chosen = self.model.chosen_tiers
         document = facts.document
-        if facts.service_tier is None and len(chosen) == 1 and "service_tier" in document:
-            options = replace(options, service_tier=chosen[0])
+        if "service_tier" in document and facts.service_tier is None:
+            chosen = self.model.chosen_tiers
+            if len(chosen) == 1:
+                options = replace(options, service_tier=chosen[0])
         if lowered is not None:
             options = replace(options, max_output=lowered, lowers=True)
         elif facts.output_bound is None and facts.limits_output and self._default is not None:

@@ -8,7 +8,9 @@ from gateway.ledger.admin_access import AdminAccess
 from gateway.ledger.client import clock
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.creation import Creation
+from gateway.ledger.customers import CustomerDirectory
 from gateway.ledger.hold_reader import HoldReader
+from gateway.ledger.key_uses import KeyUses
 from gateway.ledger.keys import KeyDirectory
 from gateway.ledger.pricebook import PriceBooks
 from gateway.ledger.prices import PriceVersions
@@ -28,7 +30,9 @@ class AccountStore:
         self.creation = Creation(client, self.names)
         self.wallets = WalletReader(client, self.names)
         self.holds = HoldReader(client, self.names)
+        self.customers = CustomerDirectory(client, self.names)
         self.keys = KeyDirectory(client, self.names)
+        self.key_uses = KeyUses(client, self.names)
         self.prices = PriceVersions(client, self.names)
         self.admin_access = AdminAccess(client, self.names)
         self.recorded_writes = RecordedWrites(client, self.names)

@@ -2,11 +2,12 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.domain.actors import Actor
+from gateway.domain.customers import CustomerRecord
 from gateway.domain.gates import GateReport
-from gateway.domain.pricebook import Draft
+from gateway.domain.pricebook import Draft, Price
 from gateway.domain.reservation import Account, Key
 from gateway.domain.stores import ClosedStatement, EventStore
 from gateway.ledger.accounts import AccountStore
@@ -22,6 +23,7 @@ from gateway.ledger.refusals import NotedRefusal
 from gateway.ledger.repair import Repair
 from gateway.ledger.reservations import Reservations
 from gateway.ledger.wallets import Wallets
+from gateway.operations.wallet_terms import WalletTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,38 @@ class Subscription:
     unit: str
 
 
+CustomerRef = str | CustomerRecord
+"""A customer: the id of one in the configuration, or the record of one in the ledger."""
+
+
 class Configured(Protocol):
     """What operations need of the configuration. Nothing is computed before it is asked for."""
 
     @property
     def customer_ids(self) -> Collection[str]:
         """Every configured customer."""
+        ...
+
+    @property
+    def plans(self) -> Collection[str]:
+        """Names of the plans."""
+        ...
+
+    @property
+    def models(self) -> Collection[str]:
+        """Names of the models that requests may name."""
+        ...
+
+    def customer(self, customer_id: str) -> CustomerRecord | None:
+        """A configured customer, as if it had a record; None for one that is not configured."""
+        ...
+
+    def terms(self, customer: CustomerRef) -> WalletTerms:
+        """What a customer's wallet is given. Raises KeyError if its plan is not configured."""
+        ...
+
+    def own_price(self, model: str, price: Mapping[str, Any]) -> Price:
+        """A price as `customers.NAME.prices` of the configuration takes it. Raises ValueError."""
         ...
 
     @property
@@ -67,7 +95,7 @@ class Configured(Protocol):
         """The hash under which gates look a key up; None where API keys are disabled."""
         ...
 
-    def recurring_grants(self, customer_id: str) -> Sequence[str]:
+    def recurring_grants(self, customer: CustomerRef) -> Sequence[str]:
         """Names of the grants that the configuration renews for a customer each period."""
         ...
 
@@ -75,13 +103,13 @@ class Configured(Protocol):
         """The day on which a customer's months begin; None for one that is not configured."""
         ...
 
-    def subscription(self, customer_id: str) -> Subscription | None:
+    def subscription(self, customer: CustomerRef) -> Subscription | None:
         """The fee of a customer's plan; None where there is none."""
         ...
 
-    def limited_accounts(self, customer_id: str, stored: Sequence[Key]) -> Sequence[Account]:
+    def limited_accounts(self, customer: CustomerRef, stored: Sequence[Key]) -> Sequence[Account]:
         """Accounts that together have every limit of a customer: of itself, its models, its
-        projects and its keys. stored: its valid keys that no file names. None if not configured."""
+        projects and its keys. stored: its valid keys that no file names. None if it is unknown."""
         ...
 
     @property

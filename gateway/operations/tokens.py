@@ -10,6 +10,7 @@ from gateway.domain.access import Role
 from gateway.domain.actors import Actor
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.codec.admin_records import ApiToken, SignIn
+from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend
 from gateway.operations.documents import timestamp
 from gateway.operations.errors import NotFound
@@ -60,7 +61,9 @@ async def create_token(backend: Backend, wanted: NewToken) -> TokenMade:
         str(backend.actor),
         wanted.expires_at_ms,
     )
-    await backend.accounts.admin_access.add_token(token)
+    after = {"name": token.name, "role": token.role, "scopes": sorted(token.scopes)}
+    async with audited(backend, Noted("token.create", token.token_id, after=after)):
+        await backend.accounts.admin_access.add_token(token)
     return TokenMade(TokenEntry(token, None, now_ms), secret)
 
 
@@ -79,9 +82,11 @@ async def revoke_token(backend: Backend, token_id: str) -> TokenEntry:
     Raises NotFound, LedgerUnavailable.
     """
     access = backend.accounts.admin_access
-    token = await access.revoke_token(token_id)
-    if token is None:
+    if not any(token.token_id == token_id for token in await access.tokens()):
         raise NotFound(f"there is no token {token_id}")
+    async with audited(backend, Noted("token.revoke", token_id)):
+        token = await access.revoke_token(token_id)
+    assert token is not None, "tokens are never removed"
     used_ms = await access.last_used_ms()
     return TokenEntry(token, used_ms.get(token_id), await backend.accounts.now_ms())
 

@@ -85,7 +85,11 @@ def _models(settings: Settings, names: Names) -> Iterator[Finding]:
         yield Finding(("models",), "is missing, and no route has `prices`", hint)
     for name, model in settings.models.items():
         at: Path = ("models", name)
-        yield from _known(model.upstream, names.upstreams, (*at, "upstream"), "upstream")
+        if model.upstream is not None:
+            yield from _known(model.upstream, names.upstreams, (*at, "upstream"), "upstream")
+        for number, served in enumerate(model.upstreams):
+            here: Path = (*at, "upstreams", number, "upstream")
+            yield from _known(served.upstream, names.upstreams, here, "upstream")
         if model.group is not None:
             yield from _known(model.group, names.groups, (*at, "group"), "model group")
         yield from _price(settings, name, model.prices, (*at, "prices"))

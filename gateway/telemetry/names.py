@@ -72,6 +72,23 @@ class GateMetrics:
             "rejected the gate's credential).",
             ("upstream", "kind"),
         )
+        self.upstream_failovers = registry.counter(
+            "creditgate_upstream_failovers_total",
+            "Requests that went on to another upstream of their model, by the upstream that could not "
+            "take them and why (as above, or the status that it answered).",
+            ("upstream", "kind"),
+        )
+        self.upstream_breaker_state = registry.gauge(
+            "creditgate_upstream_breaker_state",
+            "State of the circuit breaker: 0 closed, 1 half-open, 2 open; the worst of all workers.",
+            ("upstream",),
+            merge="max",
+        )
+        self.upstream_breaker_opened = registry.counter(
+            "creditgate_upstream_breaker_opened_total",
+            "How often a worker's circuit breaker for the upstream has opened.",
+            ("upstream",),
+        )
         self.added_latency_seconds = registry.histogram(
             "creditgate_added_latency_seconds",
             "Time that the gate adds before forwarding: reading, estimate, reserve.",

@@ -32,7 +32,7 @@ from gateway.flow.reservation.reservation import (
     open_reservation,
 )
 from gateway.flow.retries import Retries
-from gateway.http.interface import Exchange, RequestHead, UpstreamResponse
+from gateway.http.interface import Breaker, Exchange, RequestHead, UpstreamResponse
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.redis_runner import RedisRunner
@@ -49,6 +49,7 @@ class Unasked:
     """An upstream that no test here asks."""
 
     name = "sim"
+    breaker = Breaker()
 
     async def send(
         self, method: str, target: str, fields: bytes, body: bytes, *, owner: str = ""

@@ -1,5 +1,6 @@
 """Signing in and out: the form, which takes a one-time code or a token, and the end of a session."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form
@@ -14,6 +15,7 @@ from gateway.admin.auth.sessions import begin_session, end_session
 from gateway.admin.console.rendering import render
 from gateway.admin.context import AdminContext, context_of
 from gateway.ledger.codec.admin_records import SignIn
+from gateway.operations.audit import Noted, record
 from gateway.operations.tokens import CODE_PREFIX, secret_digest
 
 router = APIRouter(include_in_schema=False)
@@ -37,6 +39,8 @@ async def sign_in(request: Request, secret: Annotated[str, Form(max_length=512)]
     if found is None:
         context.attempts.note_failure(address)
         return _form(request, context, ApiError("sign_in_refused"))
+    backend = replace(context.backend, actor=found.actor)
+    await record(backend, Noted("session.create", str(found.actor), after={"role": found.role}))
     response = render(request, "signed_in.html")
     await begin_session(context, found, response)
     return response

@@ -16,7 +16,7 @@ from gateway.domain.delivery import Place
 from gateway.domain.stores import ClosedStatement
 from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend
-from gateway.operations.customers import wallet_of
+from gateway.operations.customers import owner_of, wallet_of
 from gateway.operations.documents import timestamp
 from gateway.operations.errors import Conflict, OperationError
 from gateway.operations.statements.build import Sources, StatementRequest, build_statement
@@ -126,7 +126,7 @@ async def _build(backend: Backend, customer_id: str, period: BillingPeriod) -> D
     if opening is not None and label_after(opening.period.label) == period.label:
         # The same moment, unless the billing day has changed: then, too, no day is left out or billed twice.
         period = replace(period, start_ms=opening.period.end_ms)
-    subscription = backend.configured.subscription(customer_id)
+    subscription = backend.configured.subscription(await owner_of(backend, customer_id))
     request = StatementRequest(customer_id, period, subscription, opening)
     sources = Sources(backend.store, backend.accounts.books, backend.reservations)
     return statement_document(await build_statement(sources, request))

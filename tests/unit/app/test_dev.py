@@ -134,8 +134,10 @@ def test_ctrl_c_drains_and_kill_9_too_leaves_no_process_and_the_wallets_stay(dev
 
 def a_second_one_on_the_same_data_says_so_and_harms_nothing(dev: Dev) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "dev"]
-        + ["--port", "0", "--admin-port", "0", "--console-port", "0"],
+        [
+            *(sys.executable, "-m", "gateway.cli", "dev"),
+            *("--port", "0", "--admin-port", "0", "--console-port", "0"),
+        ],
         cwd=dev.folder,
         capture_output=True,
         text=True,
