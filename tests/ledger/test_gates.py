@@ -48,7 +48,7 @@ async def test_a_gate_that_leaves_is_not_listed(valkey: redis.asyncio.Redis) -> 
 async def test_old_and_unreadable_reports_are_removed(valkey: redis.asyncio.Redis) -> None:
     name, now = KEYS.common("gates"), await now_ms(valkey)
     old = replace(REPORT, reported_at_ms=now - FORGET_AFTER_MS - 1)
-    await valkey.hset(name, "old", pack_report(old))  # type: ignore[misc]
-    await valkey.hset(name, "odd", b"\x93")  # type: ignore[misc]
+    await valkey.hset(name, "old", pack_report(old))
+    await valkey.hset(name, "odd", b"\x93")
     assert await list_gates(valkey, KEYS, now) == []
-    assert await valkey.hlen(name) == 0  # type: ignore[misc]
+    assert await valkey.hlen(name) == 0

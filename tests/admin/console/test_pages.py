@@ -11,16 +11,9 @@ from tests.support.until import until
 from .shop import Shop
 
 PAGES = (
-    "/",
-    "/customers",
-    "/customers/acme",
-    "/usage",
-    "/requests",
-    "/holds",
-    "/prices",
-    "/stores",
+    *("/", "/customers", "/customers/acme", "/usage", "/requests", "/holds", "/prices", "/stores"),
+    "/audit",
 )
-PAGES += ("/audit",)
 
 
 def text_of(html: str) -> str:
@@ -49,6 +42,7 @@ async def test_customers_are_listed_with_their_balances(shop: Shop) -> None:
     said = text_of(await shop.page("/customers"))
     balance = format_amount(10 * 10**9 - await shop.gate.settled_nano())
     assert f"acme active {balance}" in said
+    assert "2 customers in all" in said
     assert "broke no credit 0.00" in said
     assert "acme" not in text_of(await shop.page("/customers?q=br"))
     none = text_of(await shop.page("/customers?q=nobody"))
