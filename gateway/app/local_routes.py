@@ -88,7 +88,7 @@ def _route(
         methods=frozenset({"GET", "HEAD"}),
         dialect=SPEAKERS.get(api, DIALECTS["generic"]),
         reading=ReadOptions(),
-        policy=settings.knobs().flow(),
+        policy=settings.flow_policy(),
         local=answer,
         public=public,
     )

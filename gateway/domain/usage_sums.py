@@ -60,8 +60,8 @@ def usage_sums(
         if quantity:
             found.setdefault(label, {})[unit] = quantity
     sums = [
-        UsageSum(_shown(question.by, label), *amounts, usage=found.get(label, {}))
-        for label, *amounts in totals
+        UsageSum(_shown(question.by, label), requests, charged, corrected, found.get(label, {}))
+        for label, requests, charged, corrected in totals
     ]
     return sorted(sums, key=lambda each: each.label)
 
