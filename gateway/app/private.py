@@ -7,6 +7,7 @@ variables that an interpreter and its libraries read.
 """
 
 import os
+import secrets
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,6 +64,25 @@ def check_folder(folder: Path) -> None:
     )
 
 
+def kept_secret(folder: Path, name: str) -> str:
+    """The secret in this file of the data folder, generated on first use and readable by its owner
+    only. Raises OSError."""
+    path = folder / name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = secrets.token_urlsafe(32)
+    staged = path.with_suffix(f".{os.getpid()}")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(fresh + "\n")
+        os.link(staged, path)  # atomic, and fails if there is one already
+    except FileExistsError:
+        pass
+    finally:
+        staged.unlink()
+    return path.read_text().strip()
+
+
 def for_worker(settings: "Settings") -> "Settings":
     """The configuration without the secrets that serving requests has no use for. It reads the required
     store, and no other sink."""
@@ -88,6 +108,7 @@ def for_exporter(settings: "Settings") -> "Settings":
         update={
             "admin": settings.admin.model_copy(update={"token": None}),
             "auth": settings.auth.model_copy(update={"key_pepper": None}),
+            "key_holders": settings.key_holders.model_copy(update={"link_secret": None}),
             "upstreams": upstreams,
         }
     )

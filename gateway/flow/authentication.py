@@ -196,6 +196,21 @@ class Accounts:
             raise LedgerUnavailable(f"the ledger has no wallet of the customer {customer_id}")
         return await self.authenticate(exchange, query_key=query_key)
 
+    def digest_of(self, key: str) -> str:
+        """The hash by which a key is known here."""
+        return self._digest(key)
+
+    async def of_key(self, digest: str) -> Account:
+        """The account of a key by its hash, as it is now. Raises Refused(bad_key), LedgerUnavailable."""
+        configured = self._configured.get(digest)
+        return self._account(configured) if configured else await self._look_up(digest)
+
+    async def of_customer(self, customer_id: str) -> Account | None:
+        """The account of a customer without a key; None for one that is not known."""
+        if customer_id not in self._customers:
+            return None
+        return self._account(Key(key_id="", customer_id=customer_id))
+
     async def _look_up(self, digest: str) -> Account:
         """The account of a key that only the directory can know. Raises Refused(bad_key)."""
         now = time.monotonic()

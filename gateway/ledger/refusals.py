@@ -148,9 +148,7 @@ async def find_refusal_near(
     begin: bytes | int = max(0, at_ms - CLOCK_SKEW_MS)
     for _ in range(NEAR_ENTRIES // 2000):
         with unavailable():
-            page: Any = await client.xrange(
-                stream, begin, at_ms + LONGEST_REFUSAL_MS, count=2000
-            )
+            page: Any = await client.xrange(stream, begin, at_ms + LONGEST_REFUSAL_MS, count=2000)
         for entry_id, fields in page:
             if fields[b"i"] == wanted:
                 return NotedRefusal(read_refusal(fields[b"r"]), int(entry_id.partition(b"-")[0]))
