@@ -24,6 +24,8 @@ _GROUPS: tuple[str, ...] = (
     "adjust",
     "refund",
     "signals",
+    "customer",
+    "customer_link",
     "key",
     "holds",
     "quote",

@@ -82,6 +82,15 @@ def open_signer(settings: Settings, data_dir: Path) -> Signer:
     )
 
 
+def account_link(settings: Settings, customer_id: str, expires_at_s: int) -> str:
+    """A link to a customer's page that can be used until then, Unix seconds. Raises OSError."""
+    listen = settings.listen
+    host = "127.0.0.1" if listen.host in ("0.0.0.0", "::") else listen.host  # noqa: S104
+    base = settings.key_holders.public_url or f"http://{host}:{listen.port}"
+    token = open_signer(settings, settings.data_dir).sign(Pass("link", customer_id, expires_at_s))
+    return f"{base}/account/enter?token={token}"
+
+
 def _text(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
