@@ -37,7 +37,7 @@ class HeldEnd:
         return bool(self._held)
 
     def take(self, data: bytes, facts: AnswerFacts) -> bytes:
-        """The next bytes for the client, of which the meter has told the facts; return those that pass
+        """The next bytes for the client, which the meter has read into `facts`; return those that pass
         now. Output that follows a usage ends the wait: it was not the last one."""
         if self._passes or not (self._held or facts.usage_final):
             return data
