@@ -18,7 +18,7 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.app.private import kept_secret
+from gateway.app.kept_secret import kept_secret
 from gateway.telemetry.exposition import CONTENT_TYPE, render
 from gateway.telemetry.metrics import Snapshot
 

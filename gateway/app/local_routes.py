@@ -90,12 +90,14 @@ class LocalRoutes:
         return routes
 
     def _why_not_ready(self) -> str | None:
-        return self.not_serving() or self.health.why_not_ready()
+        why_not = self.not_serving()
+        if why_not is None and self.catalog().modes.enforces:
+            why_not = self.health.why_not_ready()  # nobody else needs the ledger
+        return why_not
 
     def _terms_of(self, name: str, account: Account | None, *, shows_prices: bool) -> ModelTerms:
         """What a model costs an account now."""
-        customer_id = account.customer_id if account is not None else ""
-        model = self.catalog().model_for(name, customer_id)
+        model = self.catalog().model_for(name, account)
         if model is None:
             return ModelTerms()
         prices = model.prices

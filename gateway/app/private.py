@@ -7,7 +7,6 @@ variables that an interpreter and its libraries read.
 """
 
 import os
-import secrets
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,9 @@ from gateway.app.parts import CannotStart
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
+    from gateway.settings.console import ConsoleSection
+    from gateway.settings.export import ExportSection
+    from gateway.settings.upstreams import UpstreamSection
 
 log = structlog.get_logger("supervisor")
 
@@ -64,34 +66,14 @@ def check_folder(folder: Path) -> None:
     )
 
 
-def kept_secret(folder: Path, name: str) -> str:
-    """The secret in this file of the data folder, generated on first use and readable by its owner
-    only. Raises OSError."""
-    path = folder / name
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = secrets.token_urlsafe(32)
-    staged = path.with_suffix(f".{os.getpid()}")
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(fresh + "\n")
-        os.link(staged, path)  # atomic, and fails if there is one already
-    except FileExistsError:
-        pass
-    finally:
-        staged.unlink()
-    return path.read_text().strip()
-
-
 def for_worker(settings: "Settings") -> "Settings":
     """The configuration without the secrets that serving requests has no use for. It reads the required
     store, and no other sink."""
-    export = settings.export
-    required = {name: sink for name, sink in export.sinks.items() if name == export.required}
     return settings.model_copy(
         update={
-            "export": export.model_copy(update={"sinks": required}),
+            "export": _required_alone(settings),
             "admin": settings.admin.model_copy(update={"token": None}),
+            "console": _without_oidc(settings),
             "signals": settings.signals.model_copy(update={"webhook": None}),
         }
     )
@@ -100,15 +82,35 @@ def for_worker(settings: "Settings") -> "Settings":
 def for_exporter(settings: "Settings") -> "Settings":
     """The configuration without the secrets that delivering events has no use for: those of
     providers, of the admin side, of keys."""
-    upstreams = {
-        name: upstream.model_copy(update={"credential": None, "headers": {}, "query": {}})
-        for name, upstream in settings.upstreams.items()
-    }
     return settings.model_copy(
         update={
             "admin": settings.admin.model_copy(update={"token": None}),
             "auth": settings.auth.model_copy(update={"key_pepper": None}),
             "key_holders": settings.key_holders.model_copy(update={"link_secret": None}),
-            "upstreams": upstreams,
+            "upstreams": _without_credentials(settings),
+            "console": _without_oidc(settings),
         }
     )
+
+
+def for_admin(settings: "Settings") -> "Settings":
+    """The configuration without the secrets that the console and the admin API have no use for: those of
+    providers. It hashes new keys, reads the required store and checks the admin token."""
+    return settings.model_copy(update={"upstreams": _without_credentials(settings)})
+
+
+def _required_alone(settings: "Settings") -> "ExportSection":
+    export = settings.export
+    required = {name: sink for name, sink in export.sinks.items() if name == export.required}
+    return export.model_copy(update={"sinks": required})
+
+
+def _without_credentials(settings: "Settings") -> "dict[str, UpstreamSection]":
+    return {
+        name: upstream.model_copy(update={"credential": None, "headers": {}, "query": {}})
+        for name, upstream in settings.upstreams.items()
+    }
+
+
+def _without_oidc(settings: "Settings") -> "ConsoleSection":
+    return settings.console.model_copy(update={"oidc": None})

@@ -75,7 +75,12 @@ async def relay_stream(relayed: Relayed, start: bytes) -> None:
         progress.advance("complete")
         if rest:
             await exchange.write(_passing(relayed, rest), more=True)
-        comments = exchange.header("x-credits-trailer") and tap.takes_comments and not tap.inside
+        comments = (
+            exchange.header("x-credits-trailer")
+            and tap.takes_comments
+            and not tap.inside
+            and context.plan.shows_credit
+        )
         end = relayed.end
         if comments or (end is not None and end.holds):
             await _end_with_cost(relayed, comments=bool(comments), open_frame=bool(rest))
@@ -165,8 +170,8 @@ def cost_fields(settled: Settled) -> bytes:
 
 
 def remaining_field(reservation: Reservation) -> bytes:
-    """What the wallet could reserve besides this hold, encoded; nothing on a free route."""
-    if reservation.plan.model.free:
+    """What the wallet could reserve besides this hold, encoded; nothing where credit is not shown."""
+    if not reservation.plan.shows_credit:
         return b""
     return f"x-credits-remaining: {format_amount(reservation.hold.available_nano)}\r\n".encode()
 
@@ -179,7 +184,7 @@ def _shows_cost(relayed: Relayed) -> bool:
         and plan.route.dialect.usage_in_chunks
         and facts.stream
         and facts.wants_usage
-        and not plan.model.free
+        and plan.shows_credit
         and not relayed.tap.coded
     )
 

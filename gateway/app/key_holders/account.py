@@ -22,7 +22,8 @@ from gateway.app.key_holders.links import Pass, Signer
 from gateway.app.key_holders.page import AccountPages
 from gateway.domain.customers import customer_of
 from gateway.domain.reservation import Account
-from gateway.flow.authentication import MAX_KEY_CHARS, Accounts
+from gateway.flow.authentication import Accounts
+from gateway.flow.credentials import MAX_KEY_CHARS
 from gateway.flow.refusals import Refused
 from gateway.http.interface import BodyError, Exchange, encode_fields
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -119,7 +120,7 @@ class AccountPage:
         try:
             if not key.isascii() or not key.isprintable() or not 0 < len(key) <= MAX_KEY_CHARS:
                 raise Refused("bad_key", "This is not an API key.")
-            account = await accounts.of_key(digest)
+            account = await accounts.of_key(digest, exchange.remote)
         except Refused:
             self._tries.fail(exchange.remote)
             await self._refuse(exchange, 403, "This API key is not known here.")
@@ -158,7 +159,7 @@ class AccountPage:
         accounts = self._accounts()
         try:
             if granted.key_digest:
-                account = await accounts.of_key(granted.key_digest)
+                account = await accounts.of_key(granted.key_digest, exchange.remote)
                 return account if account.customer_id == granted.customer_id else None
             return await accounts.of_customer(granted.customer_id)
         except (Refused, LedgerUnavailable):

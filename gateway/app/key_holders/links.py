@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import orjson
 
-from gateway.app.private import kept_secret
+from gateway.app.kept_secret import kept_secret
 from gateway.settings import Settings
 
 SECRET_FILE: Final = "links.secret"  # noqa: S105 - a file's name

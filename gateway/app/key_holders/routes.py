@@ -1,5 +1,6 @@
 """The local routes for key holders of a configuration."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ from gateway.flow.authentication import Accounts
 from gateway.flow.catalog import LocalAnswer
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.audit import Audit
+from gateway.ledger.codec.stored_keys import StoredKey
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.refusals import NotedRefusal, find_refusal_near
+from gateway.operations.keys import PREFIX, TEST_PREFIX
 from gateway.settings import Settings
 
 
@@ -101,15 +104,26 @@ class HolderRoutes:
         """Keys of the configuration, then those of the ledger. Raises LedgerUnavailable."""
         section = settings.customers.get(customer_id)
         configured = section.keys if section is not None else ()
+        stored = await self.accounts.keys.entries(customer_id)
+        used = await self.accounts.key_uses.read(key.key_id for key in stored)
         return [
             *(ShownKey(key.key_id, project_id=key.project) for key in configured),
-            *(
-                ShownKey(
-                    key.key_id,
-                    project_id=key.project_id,
-                    created_at_ms=key.created_at_ms,
-                    ended="" if key.revoked_at_ms is None else "revoked",
-                )
-                for key in await self.accounts.keys.entries(customer_id)
-            ),
+            *(_shown(key, used.get(key.key_id)) for key in stored),
         ]
+
+
+def _shown(key: StoredKey, last_used_ms: int | None) -> ShownKey:
+    terms = key.terms
+    prefix = TEST_PREFIX if terms.test else PREFIX
+    expired = terms.expires_at_ms is not None and terms.expires_at_ms <= time.time_ns() // 1_000_000
+    revoked = key.revoked_at_ms is not None
+    return ShownKey(
+        key.key_id,
+        f"{prefix}…{terms.last_four}" if terms.last_four else "",
+        terms.name,
+        key.project_id,
+        key.created_at_ms,
+        last_used_ms,
+        terms.expires_at_ms,
+        "revoked" if revoked else "expired" if expired else "",
+    )
