@@ -13,6 +13,7 @@ from gateway.dialects.base import AnswerFacts
 from gateway.domain.reservation import Settled
 from gateway.flow import stream
 from gateway.flow.held_end import MAX_HELD_BYTES, HeldEnd
+from gateway.http.breaker import Breaker
 from tests.flow.test_relay import DONE, HEAD, SSE, USAGE, chunk, frame, stream_of
 from tests.flow.test_relay import serve as serve
 from tests.flow.test_stream import ask
