@@ -7,11 +7,13 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.app.background import Background, FollowChanges, JournalReplay, Work
 from gateway.app.balance import BalanceReader
 from gateway.app.compiled import Compiler, Configuration
 from gateway.app.drain import Drain
+from gateway.app.key_holders.routes import HolderRoutes
 from gateway.app.ledger_access import LedgerAccess, open_ledger
 from gateway.app.ledger_health import LedgerHealth
 from gateway.app.local_routes import LocalRoutes
@@ -115,8 +117,15 @@ async def build_gate(settings: Settings, resources: Resources) -> Gate:
 async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess) -> Gate:
     prices, modes = PriceFeed(ledger.accounts.books), ModeFeed(ledger.accounts)
     pools, health = PoolRegistry(), LedgerHealth(ledger)
-    balance = BalanceReader(
-        ledger.accounts, store_access(settings), lambda: ledger.shards.store_has_all
+    access = store_access(settings)
+    balance = BalanceReader(ledger.accounts, access, lambda: ledger.shards.store_has_all)
+    holders = HolderRoutes(
+        ledger.client,
+        ledger.accounts,
+        access,
+        balance,
+        lambda: flow.accounts,
+        Path(resources.data_dir),
     )
 
     # Local routes are part of what the flow serves and report on it: they ask when they are called.
@@ -128,7 +137,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
             return "draining"
         return "crowded" if server.crowded else None
 
-    local = LocalRoutes(balance, health, catalog, not_serving, started_s=int(time.time()))
+    local = LocalRoutes(balance, health, catalog, not_serving, int(time.time()), holders)
     compiler = Compiler(ledger, prices, modes, pools, local)
     await prices.ask()
     await modes.ask()

@@ -10,8 +10,6 @@ that send nothing can neither use up file descriptors nor lock out a health prob
 import asyncio
 import hashlib
 import hmac
-import os
-import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import Final
 
 from aiohttp import web
 
+from gateway.app.kept_secret import kept_secret
 from gateway.telemetry.exposition import CONTENT_TYPE, render
 from gateway.telemetry.metrics import Snapshot
 
@@ -62,20 +61,7 @@ class AdminSide:
 
 def admin_token(data_dir: Path) -> str:
     """The admin token of this data folder, generated on first use and readable by its owner only."""
-    path = data_dir / TOKEN_FILE
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = secrets.token_urlsafe(32)
-    staged = path.with_suffix(f".{os.getpid()}")
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(fresh + "\n")
-        os.link(staged, path)  # atomic, and fails if there is one already
-    except FileExistsError:
-        pass
-    finally:
-        staged.unlink()
-    return path.read_text().strip()
+    return kept_secret(data_dir, TOKEN_FILE)
 
 
 def admin_app(side: AdminSide) -> web.Application:

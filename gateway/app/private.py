@@ -86,6 +86,7 @@ def for_exporter(settings: "Settings") -> "Settings":
         update={
             "admin": settings.admin.model_copy(update={"token": None}),
             "auth": settings.auth.model_copy(update={"key_pepper": None}),
+            "key_holders": settings.key_holders.model_copy(update={"link_secret": None}),
             "upstreams": _without_credentials(settings),
             "console": _without_oidc(settings),
         }

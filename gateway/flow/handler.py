@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.dialects.base import Asked, BadRequest
-from gateway.domain.customers import Mode
+from gateway.domain.customers import Mode, customer_of
 from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.admission import Admission, RepeatedRequest, StaleAccount
 from gateway.flow.authentication import Accounts, check_restrictions
@@ -283,6 +283,10 @@ class Flow:
     async def _refuse(self, context: RequestContext, refused: Refused) -> None:
         exchange = context.exchange
         context.reason = refused.reason
+        if context.account is not None:
+            refused.tell_top_up(
+                context.route.policy.top_up_url, customer_of(context.account.customer_id)[0]
+            )
         refusal = refused.as_refusal(context.request_id)
         status, body = context.dialect.refusal(refusal)
         if not context.admitted:

@@ -307,7 +307,7 @@ def _route(
             min_audio_bytes_per_second=route.min_audio_bytes_per_second,
             max_json_values=settings.listen.max_json_values,
         ),
-        policy=knobs.flow(),
+        policy=settings.flow_policy(route),
         free=route.free,
         upstream=upstreams[route.upstream] if route.upstream else None,
         forwarding=forwarding[route.upstream] if route.upstream else None,
