@@ -70,8 +70,10 @@ class Gate:
         await self.configuration.prepare(settings)
 
     def commit(self) -> None:
-        """Serve new requests by what was prepared."""
+        """Serve new requests by what was prepared, and new connections by its certificate."""
         self.configuration.commit()
+        if self.server.tls is not None:  # turning it on or off takes a restart
+            self.server.tls = self.configuration.current.tls or self.server.tls
         self.server.forget_heads()
 
     def abort(self) -> None:
@@ -149,6 +151,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
     flow = Flow(compiled.catalog, compiled.accounts, services)
     configuration = Configuration(compiler, compiled, flow, records.answers)
     server = HttpServer(flow, _server_limits(settings))
+    server.tls = compiled.tls
     replay = JournalReplay(records.journal, records.journals, delivery, ledger.settlement)
 
     async def keep_prices() -> None:
