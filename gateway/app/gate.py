@@ -132,7 +132,8 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
 
     # From here on nothing can be refused, so that a failed start leaves no journal behind.
     records = open_records(settings, resources)
-    observer = Observer(records.metrics, records.lines, ledger.refusals)
+    tracing = records.tracing
+    observer = tracing.observer(records.metrics, records.lines, ledger.refusals)
     repeats = Repeats(ledger.accounts.holds.reservation, balance.charge_of, records.answers)
     live, expected = LiveReservations(), ExpectedOutput()
     delivery = Delivery(ledger.settling, records.journal, records.metrics.endings_set_aside)
@@ -148,7 +149,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         _settled(observer, records.answers, delivery),
     )
     services = FlowServices(admission, reservations, observer, repeats)
-    flow = Flow(compiled.catalog, compiled.accounts, services)
+    flow = tracing.flow(compiled.catalog, compiled.accounts, services)
     configuration = Configuration(compiler, compiled, flow, records.answers)
     server = HttpServer(flow, _server_limits(settings))
     server.tls = compiled.tls
@@ -172,6 +173,8 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         ledger.shards.run,
         health.watch,
     ]
+    if tracing.spans is not None:
+        work.append(tracing.spans.run)
     if resources.process.endswith("-0"):  # one sweeper per gate is enough
         sweeper = Sweeper(ledger.settling, ledger.accounts)
         work += [sweeper.run, sweeper.run_wallets, records.answers.run]

@@ -89,5 +89,6 @@ def for_exporter(settings: "Settings") -> "Settings":
             "admin": settings.admin.model_copy(update={"token": None}),
             "auth": settings.auth.model_copy(update={"key_pepper": None}),
             "upstreams": upstreams,
+            "tracing": None,
         }
     )

@@ -107,6 +107,7 @@ def plan_of(settings: Settings) -> Plan:
     fixed: dict[str, object] = {
         "data_dir": settings.data_dir,
         "signals.webhook": settings.signals.webhook,
+        "tracing": settings.tracing,
         "listen.tls": settings.listen.tls is not None,
         "admin.tls": settings.admin.tls is not None,
     }

@@ -10,6 +10,7 @@ on), `reservation/` (growing, deciding, delivering), `refusals.py` (what a refus
 
 import time
 from asyncio import current_task
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -62,12 +63,13 @@ LARGE_BODY_BYTES: Final = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class FlowServices:
-    """What the flow needs of a worker."""
+    """What the flow needs of a worker. relay: passes a response on; see `relay.py`"""
 
     admission: Admission
     reservations: ReservationServices
     observer: Observer
     repeats: Repeats
+    relay: Callable[[RequestContext, UpstreamResponse, Reservation], Awaitable[None]] = relay
 
 
 class Flow:
@@ -139,7 +141,7 @@ class Flow:
             self._observer.admitted(context)
             response = await self._send(context, known, reservation)
             try:
-                await relay(context, response, reservation)
+                await services.relay(context, response, reservation)
             finally:
                 response.close()
                 context.reason = reservation.last_flag

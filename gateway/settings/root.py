@@ -35,6 +35,7 @@ from gateway.settings.servers import (
     RedisSection,
 )
 from gateway.settings.signals import SignalsSection
+from gateway.settings.tracing import TracingSection
 from gateway.settings.upstreams import UpstreamSection
 
 
@@ -124,6 +125,11 @@ class Settings(Section):
         "Billed parties, by id.", {"acme": {"plan": "starter"}}, factory=dict
     )
     auth: AuthSection = field("How callers are authenticated.", {"keys": True}, factory=AuthSection)
+    tracing: TracingSection | None = field(
+        "OpenTelemetry traces; none if absent.",
+        {"endpoint": "http://127.0.0.1:4318/v1/traces"},
+        None,
+    )
     signals: SignalsSection = field(
         "Alerts about wallets, and where they are sent.",
         {"all": {"low_balance": ["10.00"]}},

@@ -19,7 +19,7 @@ class ServerTlsSection(Section):
     key_file: InputFile = field("Private key of the certificate, PEM, unencrypted.", "tls/gate.key")
     client_ca: InputFile | None = field(
         "If set, clients must show a certificate that one of these has signed, PEM.",
-        "tls/clients.pem",
+        "tls/ca.pem",
         None,
     )
 

@@ -14,7 +14,7 @@ from typing import Final
 
 _LEAST: Final = 16
 _PAUSE_S: Final = 0.1
-"""After an accept that failed, for want of descriptors as a rule."""
+"""After an accept that failed, mostly for lack of descriptors."""
 
 
 class TlsListener:
