@@ -11,13 +11,14 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import orjson
 import pytest
 
 from loadtest import gate
-from loadtest.chaos import run_chaos
+from loadtest.chaos import ChaosReport, run_chaos
 from loadtest.provider import Provider
 from tests.support.upstreams import sim_provider
 
@@ -105,4 +106,10 @@ async def test_after_kills_nothing_is_lost_doubled_or_given_away(tmp_path: Path)
         for request_id, gap in report.uncharged(charged).items()
         if not 0 <= gap <= bounds.get(request_id, 0)
     }
-    assert over == {}, "more was served than charged than a kill explains"
+    assert over == {}, f"more was served than charged than a kill explains: {_about(report, over)}"
+
+
+def _about(report: ChaosReport, over: Mapping[str, int]) -> list[object]:
+    """What the provider and the client saw of these requests."""
+    clients = {outcome.request_id: outcome for outcome in report.result.outcomes}
+    return [(row, clients.get(row.client_id)) for row in report.served if row.request_id in over]
