@@ -25,9 +25,9 @@ local function tell(out, shard, account_key, now, told)
   end
 end
 
--- An entry of its own for what a wallet has to announce.
-local function announce(out, shard, account_key, now, balance, signals)
+-- An entry of its own for what a wallet has to announce. facts: of whoever changed the rules, if anyone did.
+local function announce(out, shard, account_key, now, balance, signals, facts)
   local customer = string.match(account_key, '^{[^}]*}:a:(.*)$')
   emit(out, shard, 'signals', format('signals:%s:%.0f-%.0f', customer, shard[EPOCH], shard[LAST_SEQ] + 1), now, 0, 0,
-    false, balance, {}, {}, cmsgpack.pack({ customer_id = customer }), signals)
+    false, balance, {}, {}, facts or cmsgpack.pack({ customer_id = customer }), signals)
 end

@@ -8,7 +8,7 @@
 -- KEYS[3] ops
 -- KEYS[4] customers
 -- KEYS[5] due
--- KEYS[6] reservation  of an event that ends one
+-- KEYS[6] reservation  of an event that ends one; of a note its tombstone
 -- KEYS[7] project  if the mask has 1; else the key
 -- KEYS[8] key  if the mask has 1 and 2
 -- ARGV[1] head  <dddB: now_ms (0: the ledger's clock), epoch and seq of the event, mask of scopes given
@@ -16,7 +16,7 @@
 --                 none), moved {no, nano, …} (grant 0 repays the overdraft; what was paid is below 0), terms {no →
 --                 {category, priority, scope bits, effective_at, expires_at}} of grants that may have to be made,
 --                 grant (1: it made the next grant), account {revision, credit limit, status, billing day} or
---                 {revision}, voided and expired (no of a grant), allowance (the fields of its terms), opened
+--                 {revision}, note (1: an entry of `note`, which has no account), voided and expired (no of a grant), allowance (the fields of its terms), opened
 --                 {allowance id, start, end}, op {id, verb, parameters, result, facts}, refunds (an event's id),
 --                 ended {state, charged, requests, tokens, reservation id, what was held}
 --
@@ -56,7 +56,7 @@ if epoch < shard[ACKED_EPOCH] or (epoch == shard[ACKED_EPOCH] and seq <= shard[A
 end
 shard[ACKED_EPOCH], shard[ACKED_SEQ] = epoch, seq
 local changed = e.account or {}
-if not raw and #changed < 4 then return { 'unknown_account' } end
+if not raw and #changed < 4 and not e.note then return { 'unknown_account' } end
 local a = raw and read_account(raw) or new_account()
 if #changed > 0 then a[ACCOUNT_REV] = math.max(a[ACCOUNT_REV], changed[1]) end
 if #changed == 4 then a[CREDIT_LIMIT], a[STATUS], a[BILLING_DAY] = changed[2], changed[3], changed[4] end
@@ -159,6 +159,7 @@ if ended then
   tombstone = spack(ENDED, ended[1], 0, #paid / 2, 0, #kept / 8, 0, charged, ended[6], e.at, e.at, epoch, seq)
     .. spack('<' .. rep('d', #paid), unpack(paid)) .. kept
 end
+if e.note then tombstone = spack('<dd', epoch, seq) end
 local done = e.op
 if done then done = cmsgpack.pack({ done[2], done[3], done[2] == 'grant' and no or done[4], e.at, epoch, seq, done[5] }) end
 local refunded = 0
@@ -168,6 +169,11 @@ if e.refunds then
 end
 
 -- write
+if e.note then
+  call('SET', KEYS[1], pack_shard(shard))
+  call('SET', KEYS[6], tombstone, 'PX', TOMBSTONE_TTL_MS)
+  return { 'applied', 0 }
+end
 call('SADD', KEYS[4], e.customer)
 if done then call('HSET', KEYS[3], e.op[1], done) end
 if e.refunds then

@@ -7,6 +7,7 @@
 -- KEYS[3] out
 -- ARGV[1] times  <ddd: now_ms (0: the ledger's clock), seen_epoch, seen_count
 -- ARGV[2] rules  <BBddddddddd + n × <d
+-- ARGV[3] facts
 --
 -- replies, the first that applies:
 --   bad_arguments
@@ -49,6 +50,6 @@ local signals = notice(a, balance, now, 0, true)
 -- write
 -- uses: tell
 tell(KEYS[3], shard, KEYS[2], now, told)
-announce(KEYS[3], shard, KEYS[2], now, balance, signals)
+announce(KEYS[3], shard, KEYS[2], now, balance, signals, ARGV[3])
 call('MSET', KEYS[1], pack_shard(shard), KEYS[2], pack_account(a))
 return { 'updated', balance, shard[EPOCH], shard[LAST_SEQ] }

@@ -4,6 +4,7 @@ The embedded ledger has one server: an operation connects to the one that a runn
 none runs starts it for as long as the operation takes.
 """
 
+import getpass
 import os
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -14,6 +15,7 @@ from gateway.app.roles import CannotServe
 from gateway.app.run import LEDGER_FOLDER
 from gateway.app.stores import store_access
 from gateway.app.sync import sync_accounts
+from gateway.domain.actors import Actor
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Key
 from gateway.domain.stores import EventStore, StoreAccess, StoreMissing
@@ -29,6 +31,7 @@ from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.exporters import ExporterList, list_exporters
+from gateway.ledger.notes import Notes
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.outbox_watermark import OutboxWatermark
 from gateway.ledger.refusals import NotedRefusal, find_refusal
@@ -174,6 +177,14 @@ def open_endpoint(settings: Settings) -> Iterator[Endpoint]:
         yield server.endpoint
 
 
+def command_actor() -> Actor:
+    """Who runs this process: the operating system's user."""
+    try:
+        return Actor("command", getpass.getuser())
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return Actor("command", f"uid {os.getuid()}")
+
+
 class _NoStore:
     """In place of a store that is away, or not the ledger's: it answers no question."""
 
@@ -239,6 +250,7 @@ def _backend(
         return None
 
     return Backend(
+        actor=command_actor(),
         configured=ConfiguredBySettings(settings),
         accounts=accounts,
         wallets=wallets,
@@ -249,6 +261,7 @@ def _backend(
         ),
         repair=Repair(Shards(runner, accounts.names)),
         audit=Audit(client, accounts.names),
+        notes=Notes(shards),
         outbox=Outbox(client, redis.shards, namespace=redis.namespace),
         changes=Changes(client, namespace=redis.namespace),
         store=store,

@@ -6,6 +6,7 @@ before the first write (`asking.py`); the price book is written last.
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -13,13 +14,16 @@ import structlog
 
 from gateway.app.asking import Asked, ask_ledger, new_grant
 from gateway.app.roles import CannotServe
+from gateway.domain.actors import Actor
 from gateway.domain.money import format_amount
+from gateway.domain.pricebook import Activation
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.book_changes import Taken
-from gateway.ledger.client.errors import LedgerRefusal, ShardClosed
+from gateway.ledger.client.errors import LedgerRefusal, LedgerUnavailable, ShardClosed
 from gateway.ledger.codec.operations import AccountTerms, NewAllowance, allowance_id
 from gateway.ledger.codec.wallet_records import Wallet
 from gateway.ledger.creation import OtherLedger
+from gateway.ledger.notes import Notes
 from gateway.ledger.wallets import Wallets
 from gateway.settings import Settings
 from gateway.settings.customers import GrantSection
@@ -28,6 +32,9 @@ log = structlog.get_logger("accounts")
 
 AT_ONCE: Final = 8
 """Customers that are written at the same time: as many as the client has connections."""
+
+ACTOR: Final = str(Actor("gate", "configuration"))
+"""Who the audit log says made these changes."""
 
 _TRIES: Final = 3
 _SKIPPED_GRANTS: Final = frozenset({"already_expired", "exists_with_different_parameters"})
@@ -85,11 +92,28 @@ async def write_accounts(
         await asyncio.gather(*map(sync, customers[start : start + AT_ONCE]))
     for shard in sorted(closed):
         log.error("customers_not_brought", shard=shard, hint=NOT_BROUGHT)
-    return await store.books.take(
+    before, _ = await store.books.schedule()
+    taken = await store.books.take(
         draft,
         new_customers=asked.new_customers(settings),
         auto_apply=settings.prices.auto_apply,
     )
+    after, _ = await store.books.schedule()
+    if before.activations and after != before:
+        await _note_prices(ledger, after.activations[-1])
+    return taken
+
+
+async def _note_prices(ledger: Wallets, activation: Activation) -> None:
+    """Write prices that this configuration has put in force into the audit log.
+
+    By the activation, which is one for all gates that start with the same file. A gate that dies in
+    between leaves no entry; the book's schedule has its reason.
+    """
+    number = activation.number
+    facts = _signed("prices.apply", reason=activation.reason, subject=f"book {number}")
+    with suppress(LedgerUnavailable):
+        await Notes(ledger.shards).note(f"audit:book:{number}:{activation.decided_ms}", facts)
 
 
 async def _sync_customer(
@@ -114,7 +138,7 @@ async def _sync_customer(
             terms = AccountTerms(1, limit_nano, billing_day=billing_day)
             if wallet is not None:
                 terms = replace(terms, account_rev=wallet.account_rev + 1, status=wallet.status)
-            await ledger.account(customer_id, terms)
+            await ledger.account(customer_id, terms, _signed("account.configure"))
             break
         except LedgerRefusal as refused:
             if refused.word not in _RACED or attempt == _TRIES - 1:
@@ -129,14 +153,16 @@ async def _sync_customer(
             continue  # who has received it keeps it as it was given
         await _sync_grant(settings, ledger, customer_id, op_id, grant)
     rules = settings.signals.rules(customer_id, settings.customers[customer_id].plan)
-    await ledger.signals(customer_id, rules)  # last, so that a starting grant is no crossing
+    await ledger.signals(
+        customer_id, rules, _signed("signals.configure")
+    )  # last, so that a starting grant is no crossing
 
 
 async def _sync_grant(
     settings: Settings, ledger: Wallets, customer_id: str, op_id: str, grant: GrantSection
 ) -> None:
     try:
-        facts = {"name": grant.name, "reason": "starting grant"}
+        facts = _signed("grant.create", name=grant.name, reason="starting grant")
         await ledger.grant(customer_id, op_id, new_grant(settings, grant), facts)
     except LedgerRefusal as refused:
         if refused.word in _SKIPPED_GRANTS:
@@ -144,6 +170,11 @@ async def _sync_grant(
         raise CannotServe(
             f"customers.{customer_id}: the ledger refused the starting grant {grant.name!r}: {refused}"
         ) from refused
+
+
+def _signed(action: str, **more: str) -> dict[str, str]:
+    """Facts of an entry, as `operations/audit.py` has them."""
+    return {"actor": ACTOR, "action": action, **more}
 
 
 def _warn_of_dropped(settings: Settings, customer_id: str, wallet: Wallet | None) -> None:
@@ -175,7 +206,7 @@ async def _sync_allowances(settings: Settings, ledger: Wallets, customer_id: str
                 scope_bits=settings.scope_bits(grant.groups),
                 day=grant.anchor_day or 0,
             )
-            await ledger.allowance(customer_id, allowance)
+            await ledger.allowance(customer_id, allowance, _signed("allowance.configure"))
         except LedgerRefusal as refused:
             raise CannotServe(
                 f"customers.{customer_id}: the ledger refused the recurring grant"

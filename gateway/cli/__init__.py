@@ -35,6 +35,7 @@ _GROUPS: tuple[str, ...] = (
     "statement",
     "roll_forward",
     "rerate",
+    "audit",
     "why",
     "verify",
     "ledger",

@@ -15,6 +15,7 @@ from gateway.app.stores import adopt_store, find_sink, store_access
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, explained, on_backend, read_settings
 from gateway.cli.output import AsJson, err, fail, out, plain, print_json, progress, row, table
+from gateway.cli.parameters import Reason
 from gateway.cli.periods import when_ms
 from gateway.domain.delivery import Place
 from gateway.domain.stores import RowFilter
@@ -22,6 +23,7 @@ from gateway.exporter.main import run_exporter
 from gateway.exporter.replay import replay, send_test_event
 from gateway.exporter.tally import Tally
 from gateway.ledger.client.redis_runner import RedisRunner
+from gateway.operations.audit import Noted, record
 from gateway.operations.export_status import ExportStatus, export_status, status_document
 from gateway.settings import Settings
 
@@ -74,6 +76,7 @@ def replay_command(
         ),
     ] = None,
     customer: Annotated[str | None, typer.Option(help="Only this customer's.")] = None,
+    reason: Reason = None,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Send stored events to a sink again, with the ids and times that they had.
@@ -96,6 +99,9 @@ def replay_command(
             shard, after = place
             rows = (row for row in rows if row.shard == shard and row.place >= after)
         target = find_sink(settings, sink)
+        asked = {"since": since, "until": until, "place": seq}
+        said = {name: text for name, text in asked.items() if text is not None}
+        _note(settings, Noted("export.replay", sink, customer or "", reason, after=said))
         with progress(shown=err.is_terminal) as report:
             done = asyncio.run(replay(sink, target, rows, lambda sent: report("events", sent, 0)))
     out.print(
@@ -131,6 +137,7 @@ def adopt(
             help="Forget how far sinks were fed: each begins as one new in the file.",
         ),
     ] = False,
+    reason: Reason = None,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Make the configured required store the ledger's, in place of another one.
@@ -140,10 +147,17 @@ def adopt(
     knows how far the other sinks were fed.
     """
     settings = read_settings(config)
+    after = {"reset_progress": reset_progress}
+    _note(settings, Noted("export.adopt", settings.export.required, reason=reason, after=after))
     _on_endpoint(
         settings, lambda client: adopt_store(settings, client, reset_progress=reset_progress)
     )
     out.print(plain(f"{settings.export.required} is the required store now.", "bold green"))
+
+
+def _note(settings: Settings, noted: Noted) -> None:
+    """Write what is about to be done into the audit log."""
+    on_backend(settings, lambda backend: record(backend, noted), need_store=False)
 
 
 async def _run(settings: Settings) -> Tally:

@@ -7,6 +7,7 @@ import typer
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
 from gateway.cli.output import AsJson, out, plain, print_json, row, table
+from gateway.cli.parameters import Reason
 from gateway.operations.holds import (
     hold_document,
     hold_ended_document,
@@ -67,12 +68,13 @@ def release(
         str,
         typer.Argument(metavar="RESERVATION_ID", help="The request's id, as `holds list` has it."),
     ],
+    reason: Reason = None,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Return a hold's credit now; a request that still runs is charged in full when it settles."""
 
-    ended = on_ledger(config, lambda backend: release_hold(backend, reservation_id))
+    ended = on_ledger(config, lambda backend: release_hold(backend, reservation_id, reason))
     document = hold_ended_document(ended)
     if as_json:
         print_json(document)

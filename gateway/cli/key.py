@@ -10,7 +10,7 @@ import typer
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
 from gateway.cli.output import AsJson, err, out, plain, print_json, row, table
-from gateway.cli.parameters import identifier
+from gateway.cli.parameters import Reason, identifier
 from gateway.operations.keys import create_key, key_document, list_keys, revoke_key
 
 key = typer.Typer(help="API keys that act for customers; only their hashes are kept.")
@@ -33,11 +33,14 @@ def create(
             help="Its name in lists, events and limits; generated if omitted.",
         ),
     ] = None,
+    reason: Reason = None,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Create a key and print it once: it cannot be shown again. It is valid at once on every gate."""
-    created = on_ledger(config, lambda backend: create_key(backend, customer, project, key_id))
+    created = on_ledger(
+        config, lambda backend: create_key(backend, customer, project, key_id, reason)
+    )
     if as_json:
         print_json({"key": created.secret, **key_document(created.entry)})
         return
@@ -83,6 +86,7 @@ def list_(
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `key list` shows it.")],
     kill: Annotated[bool, typer.Option("--kill", help="Cancel its running requests, too.")] = False,
+    reason: Reason = None,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -91,7 +95,9 @@ def revoke(
     Running requests end and are charged, unless they are killed. Revoking a key again changes nothing.
     """
 
-    revoked = on_ledger(config, lambda backend: revoke_key(backend, key_id, kill=kill))
+    revoked = on_ledger(
+        config, lambda backend: revoke_key(backend, key_id, kill=kill, reason=reason)
+    )
     if as_json:
         print_json(key_document(revoked))
         return

@@ -7,6 +7,7 @@ import typer
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
 from gateway.cli.output import AsJson, err, out, plain, print_json, progress, row, table
+from gateway.cli.parameters import Reason
 from gateway.operations.backend import Backend
 from gateway.operations.repair_shards import Repaired, repair_shards, repaired_document
 from gateway.operations.shards import LedgerReport, places, report_document, report_ledger
@@ -41,6 +42,7 @@ def reopen_command(
     accept_loss: Annotated[
         bool, typer.Option(help="Open a shard although some events could not be replayed.")
     ] = False,
+    reason: Reason = None,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -52,7 +54,9 @@ def reopen_command(
 
     async def work(backend: Backend) -> Repaired:
         with progress(shown=err.is_terminal and not as_json) as report:
-            return await repair_shards(backend, shard, report, accept_loss=accept_loss)
+            return await repair_shards(
+                backend, shard, report, accept_loss=accept_loss, reason=reason
+            )
 
     repaired = on_ledger(config, work)
     if as_json:

@@ -4,7 +4,7 @@ A value that does not fit is a usage error: one sentence, exit code 2.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -14,6 +14,10 @@ from gateway.domain.money import MoneyError, format_amount, parse_amount
 from gateway.operations.idempotency import KEY_CHARS_MOST, is_idempotency_key
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import Id, MomentMs
+
+Reason = Annotated[
+    str | None, typer.Option("--reason", help="Why; kept in the audit log.", show_default=False)
+]
 
 
 def amount(text: str) -> int:

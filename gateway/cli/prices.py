@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
 from gateway.cli.output import AsJson, fail, moment, out, plain, print_json, row, table
-from gateway.cli.parameters import moment_ms
+from gateway.cli.parameters import Reason, moment_ms
 from gateway.domain.pricing import PriceTable
 from gateway.ledger.book_changes import Taken
 from gateway.operations.backend import Backend
@@ -59,12 +59,17 @@ def show(
 
 
 @prices.command()
-def apply(from_: From = None, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def apply(
+    from_: From = None,
+    reason: Reason = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
     """Put this configuration's pending prices in force, now or from a moment on."""
     from_ms = moment_ms(from_) if from_ is not None else None
 
     async def work(backend: Backend) -> Taken:
-        return await apply_prices(backend, backend.configured.price_draft(), from_ms)
+        return await apply_prices(backend, backend.configured.price_draft(), from_ms, reason)
 
     taken = on_ledger(config, work)
     if as_json:
@@ -78,13 +83,14 @@ def apply(from_: From = None, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJs
 def activate(
     number: Annotated[int, typer.Argument(metavar="BOOK", help="Its number.")],
     from_: From = None,
+    reason: Reason = None,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Put a book of the ledger in force again, now or from a moment on."""
     from_ms = moment_ms(from_) if from_ is not None else None
 
-    activation = on_ledger(config, lambda backend: activate_book(backend, number, from_ms))
+    activation = on_ledger(config, lambda backend: activate_book(backend, number, from_ms, reason))
     if as_json:
         print_json(activation_document(activation))
     else:
@@ -92,10 +98,12 @@ def activate(
 
 
 @prices.command()
-def rollback(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def rollback(
+    reason: Reason = None, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False
+) -> None:
     """Undo the last change: cancel one to come, else put the book before it in force."""
 
-    schedule = on_ledger(config, roll_back_prices)
+    schedule = on_ledger(config, lambda backend: roll_back_prices(backend, reason))
     if as_json:
         print_json([activation_document(each) for each in schedule.activations])
     else:

@@ -28,7 +28,19 @@ EventKind = Literal[
     "allowance",
     "signals",
     "account",
+    "audit",
 ]
+CHANGE_KINDS: Final[tuple[EventKind, ...]] = (
+    "grant",
+    "void",
+    "adjust",
+    "allowance",
+    "signals",
+    "account",
+    "audit",
+)
+"""Kinds that somebody's change may have written; `actor` in the facts says who. Stores index these: a
+kind that is added needs a migration."""
 USAGE_KINDS: Final = frozenset({"settle", "release", "expire", "settle_late"})
 
 
@@ -38,18 +50,20 @@ class Event:
 
     kind:             settle | release | expire | settle_late | grant | expire_grant | void |
                       adjust (a refund too) | allowance (its terms; what it gives is a grant) |
-                      signals (moves nothing) | account
-    event_id:         `reservation_id:outcome`; the operation's id for grant, void and adjust;
+                      signals (moves nothing) | account |
+                      audit (moves nothing: a change that no wallet shows, such as a new key)
+    event_id:         `reservation_id:outcome`; the operation's id for grant, void, adjust and audit;
                       `account:CUSTOMER:REVISION`; for what time does, see `lua/README.md`
     shard, epoch, seq: place in the outbox; seq has no gap within (shard, epoch)
     amount_nano:      what was charged (settle, expire; for settle_late the difference), granted,
                       expired or voided of a grant, or adjusted (signed)
     estimated_amount_nano: what was held
     cost_nano:        what the provider bills the operator; None when unknown
-    balance_nano:     the wallet's balance after this record
+    balance_nano:     the wallet's balance after this record; 0 of an audit, which asks for no wallet
     allocations:      ((grant_no, nano), …): which grants paid, or were credited; grant 0 is the overdraft
     usage:            quantities per unit that were rated
-    facts: what the gate knew of the request: see `usage_facts.py`
+    facts: what the gate knew of the request: see `usage_facts.py`; of other kinds the terms, and who
+           did it, what and why: `actor`, `action`, `reason`
     signals: what the script noticed about the wallet in the same step
     """
 

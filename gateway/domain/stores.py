@@ -8,7 +8,7 @@ event loop.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from gateway.domain.delivery import (
     Anomaly,
@@ -39,6 +39,31 @@ class RowFilter:
     until_ms: int | None = None
     customer_id: str | None = None
     kinds: frozenset[EventKind] | None = None
+
+
+class ChangePlace(NamedTuple):
+    """Where an event stands among all by time. Unique, for so is its place in the outbox."""
+
+    occurred_at_ms: int
+    shard: int
+    epoch: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeFilter:
+    """Which events are wanted of those whose facts name an actor; what is None does not matter.
+
+    action: an action, or the resource in front of its dot. before: only what stands before this place
+    """
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+    customer_id: str | None = None
+    actor: str | None = None
+    action: str | None = None
+    before: ChangePlace | None = None
+    limit: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +165,10 @@ class EventStore(UsageHistory, Protocol):
 
     def rows(self, wanted: RowFilter) -> Iterator[EventRow]:
         """Return the rows that pass, each once, by (occurred_at_ms, shard, epoch, seq)."""
+        ...
+
+    def changes(self, wanted: ChangeFilter) -> list[EventRow]:
+        """Return the events of `CHANGE_KINDS` that pass, newest first, `limit` at most."""
         ...
 
     def charges_since(self, customer_id: str, since_ms: int, position: int) -> ChargeSum:

@@ -97,7 +97,7 @@ class Live:
                 cell[3] += amount_nano
             else:
                 cell[2] += cost_nano
-        self._note_balances(dict(map(_BALANCE, rows)))
+        self._note_balances(dict(map(_BALANCE, (row for row in rows if row.kind != "audit"))))
 
     def customers(self, most: int) -> list[Sold]:
         """Return the `most` customers who spent most in the window, then all others as one."""

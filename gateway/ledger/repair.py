@@ -113,6 +113,8 @@ class Repair:
             if holder is not None:
                 mask = _BOTH_SCOPES
                 keys += self.shards.keys.scopes(holder, mask)
+        elif "note" in effect:
+            keys.append(self.shards.keys.note(shard, event.event_id))
         now_ms = self.shards.clock_ms() if self.shards.clock_ms else 0
         head = pack_reapply_head(now_ms, Place(event.epoch, event.seq), mask)
         reply = await self.shards.runner.run(

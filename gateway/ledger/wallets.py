@@ -147,12 +147,13 @@ class Wallets:
         said = {**(facts or {}), "customer_id": customer_id, **allowance.facts()}
         return await self._update("allowance", customer_id, allowance.packed(), pack_facts(said))
 
-    async def signals(self, customer_id: str, rules: SignalRules) -> bool:
+    async def signals(self, customer_id: str, rules: SignalRules, facts: Facts = None) -> bool:
         """Set what a wallet announces. True when this call changed it; may be called again.
 
         Raises LedgerUnavailable; ValueError.
         """
-        return await self._update("signals", customer_id, rules.packed())
+        packed = pack_facts({**(facts or {}), "customer_id": customer_id})
+        return await self._update("signals", customer_id, rules.packed(), packed)
 
     async def sweep(self, customer_id: str) -> Swept:
         """Expire grants and open periods that are due, in a wallet that nobody uses.

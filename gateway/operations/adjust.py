@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from gateway.domain.money import format_amount
 from gateway.ledger.codec.operations import Adjustment
+from gateway.operations.audit import signed
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.idempotency import Change
@@ -61,6 +62,7 @@ async def adjust(backend: Backend, request: AdjustRequest) -> AdjustmentMade:
             customer_id,
             f"adjust:{customer_id}:{request.key}",
             Adjustment(request.amount_nano, request.reason, corrects=request.corrects),
+            signed(backend, "adjustment.create", request.reason),
         )
     return AdjustmentMade(request, done.balance_nano, done.replayed)
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.domain.actors import Actor
 from gateway.domain.pricebook import Draft
 from gateway.domain.reservation import Account, Key
 from gateway.domain.stores import ClosedStatement, EventStore
@@ -13,6 +14,7 @@ from gateway.ledger.changes import Changes
 from gateway.ledger.client.fitness import Trouble
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.exporters import ExporterList
+from gateway.ledger.notes import Notes
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.refusals import NotedRefusal
 from gateway.ledger.repair import Repair
@@ -104,6 +106,8 @@ class Configured(Protocol):
 class Backend:
     """An open ledger and store.
 
+    actor:           on whose behalf changes are made; every one of them says so (`audit.py`)
+    notes:           writes entries of changes that move no wallet
     wallets, corrections: the verbs that change wallets, and those that correct them
     reservations:    the verbs of holds; `reservations_at(unix_ms)` the same by a fixed clock, for which
                      the windows of limits are packed
@@ -114,6 +118,7 @@ class Backend:
     keep_statement:  see `StoreAccess.keep_statement`
     """
 
+    actor: Actor
     configured: Configured
     accounts: AccountStore
     wallets: Wallets
@@ -122,6 +127,7 @@ class Backend:
     reservations_at: Callable[[int], Reservations]
     repair: Repair
     audit: Audit
+    notes: Notes
     outbox: Outbox
     changes: Changes
     store: EventStore

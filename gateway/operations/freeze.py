@@ -1,17 +1,25 @@
 """`freeze`, `thaw`, `kill`: whether a wallet admits requests, and whether running ones go on."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from gateway.ledger.client.errors import LedgerRefusal
 from gateway.ledger.codec.operations import AccountTerms
 from gateway.ledger.codec.wallet_records import Wallet
+from gateway.operations.audit import signed
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.errors import Conflict
 
 WalletStatus = Literal["active", "frozen", "killed"]
 """active; frozen: nothing new is admitted; killed: running requests are cancelled as well."""
+
+
+_ACTIONS: Final[dict[WalletStatus, str]] = {
+    "active": "wallet.thaw",
+    "frozen": "wallet.freeze",
+    "killed": "wallet.kill",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,8 @@ async def _set_status(
     backend: Backend, customer_id: str, status: WalletStatus, reason: str | None
 ) -> StatusSet:
     wallet = await wallet_of(backend, customer_id)
-    if status == wallet_status(wallet):
+    before = wallet_status(wallet)
+    if status == before:
         return StatusSet(customer_id, status, changed=False)
     try:
         await backend.wallets.account(
@@ -61,7 +70,13 @@ async def _set_status(
             AccountTerms(
                 wallet.account_rev + 1, wallet.credit_limit_nano, status, wallet.billing_day
             ),
-            {"reason": reason} if reason else {},
+            signed(
+                backend,
+                _ACTIONS[status],
+                reason,
+                before={"status": before},
+                after={"status": status},
+            ),
         )
     except LedgerRefusal as refused:
         raise Conflict(

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from gateway.domain.money import format_amount
 from gateway.ledger.codec.operations import DEFAULT_PRIORITY, Category, NewGrant
+from gateway.operations.audit import signed
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.idempotency import Change
@@ -61,7 +62,7 @@ async def grant(backend: Backend, request: GrantRequest) -> GrantMade:
 
     Raises NotFound, Conflict, OutcomeUnknown, LedgerUnavailable.
     """
-    facts = {"name": request.name, "reason": request.reason}
+    facts = signed(backend, "grant.create", request.reason, name=request.name)
     change = Change(request.key, "granted", request.customer_id, _REFUSALS)
     await wallet_of(backend, request.customer_id)
     with change.explained():
@@ -74,7 +75,7 @@ async def grant(backend: Backend, request: GrantRequest) -> GrantMade:
                 request.priority,
                 expires_at_ms=request.expires_at_ms or 0,
             ),
-            {name: text for name, text in facts.items() if text is not None},
+            facts,
         )
     return GrantMade(
         request.customer_id,

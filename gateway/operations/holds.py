@@ -21,6 +21,7 @@ from gateway.ledger.codec.reservation_records import DueReservation, Ended, Rese
 from gateway.ledger.codec.usage_facts import read_facts
 from gateway.ledger.hold_reader import OpenHold
 from gateway.ledger.reservations import Reservations
+from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.documents import timestamp
@@ -56,7 +57,9 @@ async def list_holds(backend: Backend, customer_id: str | None = None) -> OpenHo
     return OpenHolds(await accounts.now_ms(), await accounts.holds.open_holds(customer_id))
 
 
-async def release_hold(backend: Backend, reservation_id: str) -> HoldEnded:
+async def release_hold(
+    backend: Backend, reservation_id: str, reason: str | None = None
+) -> HoldEnded:
     """Return a hold's credit now and charge nothing yet. Releasing it again changes nothing.
 
     Raises NotFound, LedgerUnavailable.
@@ -70,7 +73,9 @@ async def release_hold(backend: Backend, reservation_id: str) -> HoldEnded:
     shard, record = found
     if isinstance(record, Ended):
         return HoldEnded(reservation_id, record.outcome, record.charged_nano, 0)
-    ended = await release_by_hand(backend.reservations, shard, reservation_id, record)
+    noted = Noted("hold.release", reservation_id, record.customer_id, reason)
+    async with audited(backend, noted):
+        ended = await release_by_hand(backend.reservations, shard, reservation_id, record)
     if ended is None:
         raise NotFound(f"the ledger has no request {reservation_id} any more")
     given_back_nano = 0 if ended.replayed else record.held_nano

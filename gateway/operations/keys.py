@@ -7,9 +7,11 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from gateway.domain.reservation import Key
 from gateway.domain.suggestions import suggest
 from gateway.ledger.client.errors import LedgerRefusal, LedgerUnavailable
 from gateway.ledger.codec.stored_keys import StoredKey
+from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend, ConfiguredKey
 from gateway.operations.customers import check_configured
 from gateway.operations.documents import timestamp
@@ -41,7 +43,11 @@ class KeyCreated:
 
 
 async def create_key(
-    backend: Backend, customer_id: str, project_id: str | None = None, key_id: str | None = None
+    backend: Backend,
+    customer_id: str,
+    project_id: str | None = None,
+    key_id: str | None = None,
+    reason: str | None = None,
 ) -> KeyCreated:
     """Create a key, valid at once on every gate. key_id: None takes one from the hash.
 
@@ -58,16 +64,9 @@ async def create_key(
     name = key_id or f"k_{digest[:16]}"
     if any(each.key_id == name for each in configured.api_keys()):
         raise Conflict(f"there is a key {name} in the configuration already")
-    try:
-        stored = await backend.accounts.keys.add(digest, name, customer_id, project_id)
-    except ValueError as taken:
-        raise Conflict(str(taken)) from taken
-    except LedgerUnavailable as error:
-        raise OutcomeUnknown(
-            f"{error}. Whether the key {name} was created is not known, and its secret is lost. When"
-            f" the ledger is reachable again: revoke it (`creditgate key revoke {name}`) if the list"
-            " of keys has it, then create another one"
-        ) from error
+    noted = Noted("key.create", name, customer_id, reason, after={"project_id": project_id})
+    async with audited(backend, noted):
+        stored = await _add(backend, digest, Key(name, customer_id, project_id))
     return KeyCreated(secret, _of_ledger(stored))
 
 
@@ -87,32 +86,56 @@ async def list_keys(backend: Backend, customer_id: str | None = None) -> list[Ke
     return found
 
 
-async def revoke_key(backend: Backend, key_id: str, *, kill: bool = False) -> KeyEntry:
+async def revoke_key(
+    backend: Backend, key_id: str, *, kill: bool = False, reason: str | None = None
+) -> KeyEntry:
     """Revoke a key permanently: its next paid request is refused on every gate.
 
     kill: cancel its running requests as well
     Revoking a key again changes nothing. Raises NotFound, Conflict, LedgerUnavailable.
     """
-    accounts = backend.accounts
-    try:
-        revoked = await accounts.keys.revoke(backend.wallets, key_id, kill=kill)
-    except LedgerRefusal as refused:
-        if refused.word != "unknown_account":
-            raise
-        # Its customer has no wallet, so that no gate can have admitted it: none needs to be notified.
-        revoked = next(each for each in await accounts.keys.entries() if each.key_id == key_id)
-    if revoked is not None:
-        if kill:
-            await backend.changes.announce(revoked.customer_id)
-        return _of_ledger(revoked)
+    known = await backend.accounts.keys.entries()
+    stored = next((each for each in known if each.key_id == key_id), None)
+    if stored is not None:
+        action = "key.kill" if kill else "key.revoke"
+        async with audited(backend, Noted(action, key_id, stored.customer_id, reason)):
+            return _of_ledger(await _revoke(backend, stored, kill))
     for each in backend.configured.api_keys():
         if each.key_id == key_id:
             raise Conflict(
                 f"{key_id} is kept in the configuration, under customers.{each.customer_id}: remove it"
                 " there. A running gate reloads the file by itself"
             )
-    ids = [each.key_id for each in await accounts.keys.entries()]
+    ids = [each.key_id for each in known]
     raise NotFound(f"there is no key {key_id}. {suggest(key_id, ids)}")
+
+
+async def _add(backend: Backend, digest: str, key: Key) -> StoredKey:
+    try:
+        return await backend.accounts.keys.add(digest, key.key_id, key.customer_id, key.project_id)
+    except ValueError as taken:
+        raise Conflict(str(taken)) from taken
+    except LedgerUnavailable as error:
+        raise OutcomeUnknown(
+            f"{error}. Whether the key {key.key_id} was created is not known, and its secret is lost."
+            f" When the ledger is reachable again: revoke it (`creditgate key revoke {key.key_id}`) if"
+            " the list of keys has it, then create another one"
+        ) from error
+
+
+async def _revoke(backend: Backend, stored: StoredKey, kill: bool) -> StoredKey:
+    keys = backend.accounts.keys
+    try:
+        revoked = await keys.revoke(backend.wallets, stored.key_id, kill=kill)
+    except LedgerRefusal as refused:
+        if refused.word != "unknown_account":
+            raise
+        # Its customer has no wallet, so that no gate can have admitted it: none needs to be notified.
+        entries = await keys.entries()
+        revoked = next((each for each in entries if each.key_id == stored.key_id), None)
+    if kill:
+        await backend.changes.announce(stored.customer_id)
+    return revoked or stored
 
 
 def key_document(entry: KeyEntry) -> dict[str, Any]:

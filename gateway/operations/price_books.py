@@ -1,17 +1,21 @@
 """The price book: show one, apply a configuration's prices, activate another, roll back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from gateway.domain.pricebook import Activation, Book, Draft, Schedule
+from gateway.domain.pricebook import Activation, Book, Draft, PriceChange, Schedule
 from gateway.domain.pricing import PriceTable
 from gateway.ledger.book_changes import Taken
 from gateway.ledger.pricebook import NothingToUndo, UnknownBook, UnreadablePrice
+from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend
 from gateway.operations.documents import timestamp
 from gateway.operations.errors import Conflict, NotFound
 from gateway.operations.price_text import rate_text, unit_price
+
+NOTED_MOST: Final = 100
+"""Changes that the audit log names: an entry must stay small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +50,53 @@ async def show_book(backend: Backend, number: int | None = None) -> BookView:
     return BookView(wanted, book, tables, schedule, now_ms)
 
 
-async def apply_prices(backend: Backend, draft: Draft, from_ms: int | None = None) -> Taken:
+async def apply_prices(
+    backend: Backend, draft: Draft, from_ms: int | None = None, reason: str | None = None
+) -> Taken:
     """Put a draft's prices in force. from_ms: Unix ms; None for now. Raises LedgerUnavailable."""
-    await backend.accounts.prices.put(draft.tables().values())
-    return await backend.accounts.books.apply(draft, from_ms)
+    books = backend.accounts.books
+    stands = await books.look(draft)
+    changes = stands.changes if stands is not None else ()
+    noted = Noted(
+        "prices.apply",
+        f"book {stands.number}" if stands is not None else "the first book",
+        reason=reason,
+        before=_versions(changes, lambda change: change.before),
+        after={**_versions(changes, lambda change: change.after), **_begins(from_ms)},
+    )
+    async with audited(backend, noted):
+        await backend.accounts.prices.put(draft.tables().values())
+        return await books.apply(draft, from_ms)
 
 
-async def activate_book(backend: Backend, number: int, from_ms: int | None = None) -> Activation:
+async def activate_book(
+    backend: Backend, number: int, from_ms: int | None = None, reason: str | None = None
+) -> Activation:
     """Put a book of the ledger in force again. Raises NotFound, LedgerUnavailable."""
+    books = backend.accounts.books
     try:
-        return await backend.accounts.books.activate(number, from_ms)
+        await books.book(number)
     except UnknownBook as error:
         raise NotFound(str(error)) from error
+    before = {"book": await _number_in_force(backend)}
+    after = {"book": number, **_begins(from_ms)}
+    noted = Noted("prices.activate", f"book {number}", "", reason, before, after)
+    async with audited(backend, noted):
+        return await books.activate(number, from_ms)
 
 
-async def roll_back_prices(backend: Backend) -> Schedule:
+async def roll_back_prices(backend: Backend, reason: str | None = None) -> Schedule:
     """Undo the last change: cancel one to come, else put the book before in force.
 
     Raises Conflict, LedgerUnavailable.
     """
-    try:
-        return await backend.accounts.books.rollback()
-    except NothingToUndo as error:
-        raise Conflict(str(error)) from error
+    in_force = await _number_in_force(backend)
+    noted = Noted("prices.rollback", f"book {in_force}", reason=reason, before={"book": in_force})
+    async with audited(backend, noted):
+        try:
+            return await backend.accounts.books.rollback()
+        except NothingToUndo as error:
+            raise Conflict(str(error)) from error
 
 
 def book_document(view: BookView) -> dict[str, Any]:
@@ -105,6 +133,27 @@ def taken_document(taken: Taken) -> dict[str, Any]:
     """What became of applied prices, as a JSON document."""
     begins = timestamp(taken.from_ms) if taken.from_ms else None
     return {"book": taken.number, "state": taken.state, "from": begins}
+
+
+async def _number_in_force(backend: Backend) -> int | None:
+    schedule, now_ms = await backend.accounts.books.schedule()
+    current = schedule.at(now_ms)
+    return current.number if current else None
+
+
+def _begins(from_ms: int | None) -> dict[str, str]:
+    return {} if from_ms is None else {"from": timestamp(from_ms)}
+
+
+def _versions(
+    changes: Sequence[PriceChange], version: Callable[[PriceChange], str | None]
+) -> dict[str, str | None]:
+    """Model, and whose price it is → version. Of very many changes the first."""
+    found = {}
+    for change in changes[:NOTED_MOST]:
+        whose = change.customer_id or (f"plan {change.plan}" if change.plan else None)
+        found[f"{change.model} ({whose})" if whose else change.model] = version(change)
+    return found
 
 
 def _price(price: PriceTable) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from gateway.domain.stores import EventStore
 from gateway.domain.wallet_history import RERATE_PREFIX
 from gateway.ledger.client.errors import LedgerRefusal
 from gateway.ledger.codec.operations import Refund
+from gateway.operations.audit import signed
 from gateway.operations.backend import Backend
 from gateway.operations.errors import Conflict, NotFound
 from gateway.operations.idempotency import Change
@@ -106,7 +107,7 @@ async def refund(backend: Backend, request: RefundRequest) -> RefundMade:
                     event.allocations,
                     await audit.grant_terms(event.customer_id),
                 ),
-                _facts(event),
+                {**signed(backend, "refund.create", request.reason), **_facts(event)},
             )
     except LedgerRefusal as refused:
         if refused.word != "more_than_charged":

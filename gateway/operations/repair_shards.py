@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.operations.audit import Noted, record
 from gateway.operations.backend import Backend
 from gateway.operations.documents import verified_document
 from gateway.operations.drifts import Verified
@@ -33,7 +34,12 @@ class Repaired:
 
 
 async def repair_shards(
-    backend: Backend, shard: int | None, progress: Progress, *, accept_loss: bool = False
+    backend: Backend,
+    shard: int | None,
+    progress: Progress,
+    *,
+    accept_loss: bool = False,
+    reason: str | None = None,
 ) -> Repaired:
     """Replay from the store what shards have lost, reopen them, and verify.
 
@@ -55,8 +61,18 @@ async def repair_shards(
             progress(name, at, of)
 
         result = await reopen(desk, each.number, accept_loss=accept_loss, progress=done)
-        if result is not None:
-            reopened.append(result)
+        if result is None:
+            continue
+        reopened.append(result)
+        if result.epoch is not None:
+            # The one change whose entry comes after it: a frozen shard takes none.
+            after = {"epoch": result.epoch, "applied": result.applied, "accept_loss": accept_loss}
+            await record(
+                backend,
+                Noted(
+                    "ledger.reopen", f"shard {each.number}", "", reason, None, after, each.number
+                ),
+            )
     not_written = None
     if any(each.epoch is not None for each in reopened):
         # A gate that started while the shard was shut has left its customers out.

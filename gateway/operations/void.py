@@ -5,6 +5,7 @@ from typing import Any
 
 from gateway.domain.money import format_amount
 from gateway.ledger.client.errors import LedgerRefusal
+from gateway.operations.audit import signed
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.errors import Conflict
@@ -34,7 +35,8 @@ async def void(backend: Backend, customer_id: str, grant_no: int, reason: str) -
     await wallet_of(backend, customer_id)
     operation_id = void_operation_id(customer_id, grant_no)
     try:
-        done = await backend.wallets.void(customer_id, operation_id, grant_no, reason)
+        facts = signed(backend, "grant.void", reason)
+        done = await backend.wallets.void(customer_id, operation_id, grant_no, reason, facts)
     except LedgerRefusal as refused:
         if refused.word != "unknown_grant":
             raise

@@ -47,6 +47,7 @@ class Model:
         self.holds: dict[str, ModelHold] = {}
         self.ended: dict[str, ModelEnded] = {}
         self.ops: dict[str, tuple[Any, ...]] = {}
+        self.notes: set[tuple[str, str]] = set()
         self.events: Told = []
         """What no test has compared yet."""
         self.charges: dict[str, Charge] = {}
@@ -56,7 +57,7 @@ class Model:
 
     def saved(self) -> dict[str, Any]:
         """All of it, to go back to."""
-        flat = ("wallets", "ended", "ops", "events", "charges", "refunded", "refusal")
+        flat = ("wallets", "ended", "ops", "notes", "events", "charges", "refunded", "refusal")
         copies: dict[str, Any] = {name: copy.copy(getattr(self, name)) for name in flat}
         return copies | {"holds": {rid: hold.copied() for rid, hold in self.holds.items()}}
 
@@ -105,6 +106,13 @@ class Model:
         said = wallet.notice(now)
         told.append(wallet.entry("signals", f"signals:{customer}", 0, now, signals=said))
         self.keep(wallet, told)
+        return True
+
+    def note(self, customer: str, op: str) -> bool:
+        if (customer, op) in self.notes:
+            return False
+        self.notes.add((customer, op))
+        self.events.append(Entry(customer, "audit", op, 0, 0))
         return True
 
     def grant(self, customer: str, op: str, terms: tuple[Any, ...], now: int) -> str:

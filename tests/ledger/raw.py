@@ -30,6 +30,7 @@ HEADS = {
     "allowance": ("<ddd", "now epoch count"),
     "sweep": ("<ddd", "now epoch count"),
     "signals": ("<ddd", "now epoch count"),
+    "note": ("<ddd", "now epoch count"),
     "void": ("<ddd", "now epoch count"),
     "refund": ("<ddd", "now epoch count"),
     "ack": ("<dd", "epoch seq"),
@@ -56,6 +57,7 @@ KEYS = {
     "allowance": "shard account out",
     "sweep": "shard account out",
     "signals": "shard account out",
+    "note": "shard noted out",
     "void": "shard account ops out",
     "refund": "shard account ops out",
     "ack": "out shard",
@@ -75,6 +77,7 @@ NAMES = {
     "project": b"{cg:0}:p:acme:team",
     "key": b"{cg:0}:k:acme:k1",
     "once": b"{cg:0}:i:d1",
+    "noted": b"{cg:0}:n:r1",
 }
 
 
@@ -198,7 +201,9 @@ class Raw:
             case "allowance":
                 return [head, packed(*TERMS[verb]), facts]
             case "signals":
-                return [head, rules]
+                return [head, rules, facts]
+            case "note":
+                return [head, name, facts]
             case _:
                 return [head]
 

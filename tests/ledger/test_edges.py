@@ -292,7 +292,7 @@ async def test_an_empty_server_went_back_for_who_has_seen_an_entry(
 ) -> None:
     raw = Raw(valkey)
     assert await refused(raw, verb, epoch=0, count=1) == ["went_back"]
-    words = {"expire": "unknown_account", "account": "updated"}
+    words = {"account": "updated", "note": "noted"}
     assert (await raw(verb))[0] == words.get(verb, "unknown_account")
 
 

@@ -244,7 +244,7 @@ async def wander(client: redis.asyncio.Redis, steps: int, seed: int) -> Counter[
 EVERYTHING = {
     *(set(WEIGHTS) - {"thaw"}), "at once", "lost",
     "settle", "release", "expire", "settle_late", "grant", "expire_grant", "adjust", "allowance",
-    "void", "account", "signals",
+    "void", "account", "signals", "audit",
     "low_balance", "exhausted", "recovered", "grant_expiring", "topup_wanted", "spending_fast",
 }  # fmt: skip
 

@@ -76,6 +76,8 @@ async def call(bench: Bench, verb: str) -> None:
             await refund(bench, "f9", 5)
         case "signals":
             await bench.ledger.signals("acme", SignalRules(exhausted=True))
+        case "note":
+            await bench.ledger.note("n9", {"action": "key.create"}, "acme")
         case "account":
             await bench.ledger.account("acme", account_rev=9)
         case "freeze":
@@ -158,7 +160,7 @@ def closed(verb: str) -> None:
     scenario(verb, "shard_frozen")(shard_frozen)
     if verb != "ack":
         scenario(verb, "went_back")(went_back)
-    if verb not in ("ack", "account"):
+    if verb not in ("ack", "account", "note"):
         scenario(verb, "unknown_account")(unknown_account)
 
 
@@ -839,6 +841,11 @@ async def signals_known(bench: Bench) -> None:
     await bench.open(5)
     await bench.ledger.signals("acme", SignalRules(low_balance_nano=(3,)))
     await bench.ledger.signals("acme", SignalRules(low_balance_nano=(3,)))
+
+
+@scenario("note", "noted", writes=True)
+async def noted(bench: Bench) -> None:
+    await bench.ledger.note("n1", {"action": "key.create"})
 
 
 @scenario("ack", "acked", writes=True)

@@ -146,7 +146,7 @@ class Call:
 WEIGHTS = {
     "reserve": 30, "again": 4, "extend": 14, "settle": 24, "release": 6, "expire": 14, "grant": 8,
     "adjust": 3, "void": 2, "refund": 4, "allowance": 2, "account": 2, "thaw": 3, "signals": 3,
-    "sweep": 4,
+    "sweep": 4, "note": 2,
 }  # fmt: skip
 OF_A_LIMIT = ("spend_limit", "rate_limit", "concurrency_limit")
 OF_A_RESERVATION = ("again", "extend", "settle", "release", "expire")
@@ -540,6 +540,18 @@ class Walk:
             return entries, self.model.wallets[customer].balance(self.now)
 
         return Call("sweep", customer, real, model, at_once=False)
+
+    def note(self) -> Call:
+        """Of a change that moves nothing; now and then once more."""
+        customer, ledger = self.dice.choice(self.customers), self.ledger
+        if self.dice.random() < 0.7:
+            self.number += 1
+        op = f"n{self.number}:{customer}"
+
+        async def real() -> Answer:
+            return (await ledger.note(op, {"action": "random"}, customer),)
+
+        return Call("note", customer, real, lambda: (self.model.note(customer, op),))
 
     # Parts
 

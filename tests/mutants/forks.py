@@ -42,6 +42,7 @@ TESTS = (
     "tests/ledger/test_operations.py",
     "tests/ledger/test_words.py",
     "tests/ledger/test_repair.py",
+    "tests/ledger/test_notes.py",
     "tests/ledger/test_expiry.py",
     "tests/ledger/test_sweeps.py",
     "tests/ledger/test_calendar.py",

@@ -38,6 +38,7 @@ from gateway.ledger.codec.operations import (
 )
 from gateway.ledger.codec.packed_account import PackedAccount
 from gateway.ledger.corrections import Corrections, Refunded
+from gateway.ledger.notes import Notes
 from gateway.ledger.outbox_watermark import OutboxWatermark
 from gateway.ledger.repair import Repair
 from gateway.ledger.reservations import Reservations
@@ -66,6 +67,7 @@ class LooseLedger:
         self.wallets = wallets = Wallets(shards)
         self.corrections = Corrections(shards)
         self.repair = Repair(shards)
+        self.note = Notes(shards).note
         self.keys, self.seen = shards.keys, shards.watermark
         self.ack, self.freeze = shards.ack, shards.freeze
         self.bump, self.signals, self.sweep = wallets.bump, wallets.signals, wallets.sweep

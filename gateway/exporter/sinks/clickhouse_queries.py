@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from gateway.domain.delivery import Place
 from gateway.domain.event_rows import COLUMNS
-from gateway.domain.stores import RowFilter
+from gateway.domain.events import CHANGE_KINDS
+from gateway.domain.stores import ChangeFilter, RowFilter
 from gateway.exporter.sinks.clickhouse_protocol import Server, literal, literals
 
 _ROW: Final = ", ".join(COLUMNS)
@@ -111,6 +112,34 @@ def rows(wanted: RowFilter) -> str:
     return (
         f"SELECT {_ROW} FROM events FINAL WHERE {' AND '.join(conditions)}"
         " ORDER BY occurred_at_ms, shard, epoch, seq"
+    )
+
+
+def changes(wanted: ChangeFilter, server: Server) -> str:
+    """The latest rows whose facts name an actor."""
+    modern = "JSONExtractString" in server.features
+    extract = "JSONExtractString" if modern else "visitParamExtractString"
+    actor, action = f"{extract}(facts, 'actor')", f"{extract}(facts, 'action')"
+    conditions = [f"kind IN {literals(CHANGE_KINDS)}", f"{actor} <> ''"]
+    if wanted.since_ms is not None:
+        conditions.append(f"occurred_at_ms >= {wanted.since_ms}")
+    if wanted.until_ms is not None:
+        conditions.append(f"occurred_at_ms < {wanted.until_ms}")
+    if wanted.customer_id is not None:
+        conditions.append(f"customer_id = {literal(wanted.customer_id)}")
+    if wanted.actor is not None:
+        conditions.append(f"{actor} = {literal(wanted.actor)}")
+    if wanted.action is not None:
+        conditions.append(f"startsWith(concat({action}, '.'), {literal(wanted.action + '.')})")
+    if wanted.before is not None:
+        at_ms, shard, epoch, seq = wanted.before
+        beyond_all = f"(shard, epoch, seq) < ({shard}, {epoch}, {seq})"
+        conditions.append(
+            f"(occurred_at_ms < {at_ms} OR occurred_at_ms = {at_ms} AND {beyond_all})"
+        )
+    return (
+        f"SELECT {_ROW} FROM events FINAL WHERE {' AND '.join(conditions)}"
+        f" ORDER BY occurred_at_ms DESC, shard DESC, epoch DESC, seq DESC LIMIT {wanted.limit}"
     )
 
 

@@ -24,7 +24,14 @@ from gateway.domain.delivery import (
 )
 from gateway.domain.event_rows import EventRow, event_of
 from gateway.domain.events import Event
-from gateway.domain.stores import ChargeSum, ClosedStatement, EventStore, RowFilter, StoreMissing
+from gateway.domain.stores import (
+    ChangeFilter,
+    ChargeSum,
+    ClosedStatement,
+    EventStore,
+    RowFilter,
+    StoreMissing,
+)
 from gateway.exporter.sinks import clickhouse_queries as ask
 from gateway.exporter.sinks.clickhouse_history import ClickHouseHistory
 from gateway.exporter.sinks.clickhouse_protocol import literal, literals, row_from
@@ -202,6 +209,10 @@ class ClickHouseStore(ClickHouseHistory):
     def rows(self, wanted: RowFilter) -> Iterator[EventRow]:
         """See `EventStore`."""
         return map(row_from, self._reading.stream(ask.rows(wanted)))
+
+    def changes(self, wanted: ChangeFilter) -> list[EventRow]:
+        """See `EventStore`."""
+        return [row_from(line) for line in self._rows(ask.changes(wanted, self._reading.server))]
 
     def charges_since(self, customer_id: str, since_ms: int, position: int) -> ChargeSum:
         """See `EventStore`."""

@@ -90,15 +90,31 @@ LATE_WITHOUT_EXPIRY: Final = """
         SELECT 1 FROM events
         WHERE event_id = rtrim(late.event_id, 'abcdefghijklmnopqrstuvwxyz_') || 'expired')
 """
+_COLUMNS: Final = ", ".join(
+    f"{name}::text" if name in ("usage", "allocations", "facts") else name for name in COLUMNS
+)
 ROWS: Final = f"""
-    SELECT {", ".join(f"{name}::text" if name in ("usage", "allocations", "facts") else name for name in COLUMNS)}
-    FROM events
+    SELECT {_COLUMNS} FROM events
     WHERE (%(since)s::bigint IS NULL OR occurred_at_ms >= %(since)s)
         AND (%(until)s::bigint IS NULL OR occurred_at_ms < %(until)s)
         AND (%(customer)s::text IS NULL OR customer_id = %(customer)s)
         AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s))
     ORDER BY occurred_at_ms, shard, epoch, seq
 """  # noqa: S608 - names of columns
+CHANGES: Final = f"""
+    SELECT {_COLUMNS} FROM events
+    WHERE kind IN ('grant', 'void', 'adjust', 'allowance', 'signals', 'account', 'audit')
+        AND facts ->> 'actor' IS NOT NULL
+        AND (%(since)s::bigint IS NULL OR occurred_at_ms >= %(since)s)
+        AND (%(until)s::bigint IS NULL OR occurred_at_ms < %(until)s)
+        AND (%(customer)s::text IS NULL OR customer_id = %(customer)s)
+        AND (%(actor)s::text IS NULL OR facts ->> 'actor' = %(actor)s)
+        AND (%(action)s::text IS NULL OR starts_with(facts ->> 'action' || '.', %(action)s || '.'))
+        AND (occurred_at_ms, shard, epoch, seq)
+            < (%(at)s::bigint, %(shard)s::bigint, %(epoch)s::bigint, %(seq)s::bigint)
+    ORDER BY occurred_at_ms DESC, shard DESC, epoch DESC, seq DESC LIMIT %(limit)s
+"""  # noqa: S608 - names of columns
+"""The kinds of `CHANGE_KINDS`, written as in the index."""
 CHARGES: Final = """
     SELECT coalesce(sum(amount_nano) FILTER (WHERE kind IN ('settle', 'expire', 'settle_late')), 0)::bigint,
         coalesce(max(position), 0), coalesce(max(occurred_at_ms), 0),

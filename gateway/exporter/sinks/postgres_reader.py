@@ -26,7 +26,15 @@ from gateway.domain.event_rows import EventRow
 from gateway.domain.events import Event
 from gateway.domain.history import PastUse
 from gateway.domain.refusals import RefusalHour
-from gateway.domain.stores import ChargeSum, ClosedStatement, EventStore, RowFilter, StoreMissing
+from gateway.domain.stores import (
+    ChangeFilter,
+    ChangePlace,
+    ChargeSum,
+    ClosedStatement,
+    EventStore,
+    RowFilter,
+    StoreMissing,
+)
 from gateway.exporter.sinks import postgres_pool as pools
 from gateway.exporter.sinks import postgres_queries as sql
 from gateway.exporter.sinks.options import PostgresOptions
@@ -35,6 +43,7 @@ from gateway.exporter.sinks.postgres_url import shown
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 
 _LAST_CHARACTER: Final = "\U0010ffff"
+_BEHIND_ALL: Final = ChangePlace((1 << 63) - 1, 0, 0, 0)
 
 
 class PostgresStore:
@@ -200,6 +209,23 @@ class PostgresStore:
             "kinds": None if wanted.kinds is None else sorted(wanted.kinds),
         }
         return (EventRow._make(row) for row in self._pages(sql.ROWS, asked))
+
+    def changes(self, wanted: ChangeFilter) -> list[EventRow]:
+        """See `EventStore`."""
+        before = wanted.before or _BEHIND_ALL
+        asked = {
+            "since": wanted.since_ms,
+            "until": wanted.until_ms,
+            "customer": wanted.customer_id,
+            "actor": wanted.actor,
+            "action": wanted.action,
+            "limit": wanted.limit,
+            "at": before.occurred_at_ms,
+            "shard": before.shard,
+            "epoch": before.epoch,
+            "seq": before.seq,
+        }
+        return [EventRow._make(row) for row in self._all(sql.CHANGES, asked)]
 
     def charges_since(self, customer_id: str, since_ms: int, position: int) -> ChargeSum:
         """See `EventStore`."""

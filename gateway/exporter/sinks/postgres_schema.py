@@ -195,6 +195,10 @@ MIGRATIONS: Final = (
         PRIMARY KEY (customer_id, period)
     );
     """,
+    """
+    CREATE INDEX events_of_changes ON events (occurred_at_ms, shard, epoch, seq)
+        WHERE kind IN ('grant', 'void', 'adjust', 'allowance', 'signals', 'account', 'audit');
+    """,
 )
 
 

@@ -27,9 +27,15 @@ from gateway.domain.event_rows import COLUMNS, EventRow
 from gateway.domain.events import Event
 from gateway.domain.history import PastUse, reserved_at_ms
 from gateway.domain.refusals import RefusalHour
-from gateway.domain.stores import ChargeSum, ClosedStatement, RowFilter, StoreMissing
+from gateway.domain.stores import (
+    ChangeFilter,
+    ChargeSum,
+    ClosedStatement,
+    RowFilter,
+    StoreMissing,
+)
 from gateway.exporter.sinks.options import SqliteOptions
-from gateway.exporter.sinks.sqlite_schema import migrate, row_from
+from gateway.exporter.sinks.sqlite_schema import OF_CHANGES, migrate, row_from
 
 _COLUMNS: Final = """SELECT kind, event_id, shard, epoch, seq, occurred_at_ms, customer_id,
     amount_nano, balance_nano, estimated_amount_nano, cost_nano, allocations, usage,
@@ -319,6 +325,27 @@ class SqliteStore:
         for values in self._connection.execute(_ROWS + conditions + order, [*given.values()]):
             yield row_from(values)
 
+    def changes(self, wanted: ChangeFilter) -> list[EventRow]:
+        """See `EventStore`."""
+        action = "json_extract(facts, '$.action')"
+        asked: dict[str, Any] = {
+            "json_extract(facts, '$.actor') IS NOT NULL": (),
+            "occurred_at_ms >= ?": wanted.since_ms,
+            "occurred_at_ms < ?": wanted.until_ms,
+            "customer_id = ?": wanted.customer_id,
+            "json_extract(facts, '$.actor') = ?": wanted.actor,
+            f"substr({action} || '.', 1, length(?) + 1) = ? || '.'": (
+                None if wanted.action is None else (wanted.action, wanted.action)
+            ),
+            "(occurred_at_ms, shard, epoch, seq) < (?, ?, ?, ?)": wanted.before,
+        }
+        given = {condition: value for condition, value in asked.items() if value is not None}
+        values = [v for value in given.values() for v in _listed(value)]
+        conditions = " AND ".join([OF_CHANGES, *given])
+        order = " ORDER BY occurred_at_ms DESC, shard DESC, epoch DESC, seq DESC LIMIT ?"
+        found = self._connection.execute(_ROWS + conditions + order, [*values, wanted.limit])
+        return [row_from(each) for each in found]
+
     def charges_since(self, customer_id: str, since_ms: int, position: int) -> ChargeSum:
         """See `EventStore`."""
         asked = (customer_id, since_ms, position)
@@ -401,6 +428,10 @@ def _stored(row: tuple[Any, ...]) -> StoredEvent:
         orjson.loads(facts),
     )
     return StoredEvent(Event(*fields), stored_at_ms, position)
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple) else (value,)
 
 
 def _signal(row: tuple[Any, ...]) -> StoredSignal:

@@ -114,6 +114,8 @@ def effect_of(event: Event, terms: Mapping[int, GrantTerms]) -> dict[str, Any]:
             effect["account"] = _account_terms(event)
         case "signals":
             pass
+        case "audit":
+            effect["note"] = 1
     return effect
 
 

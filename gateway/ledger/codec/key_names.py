@@ -51,6 +51,10 @@ class Keys:
         """A hold, or its tombstone."""
         return self.prefix(shard) + b"r:" + reservation_id.encode()
 
+    def note(self, shard: int, op_id: str) -> bytes:
+        """That an entry about a change that moves no balance was written."""
+        return self.prefix(shard) + b"n:" + op_id.encode()
+
     def once(self, shard: int, digest: str) -> bytes:
         """The record of an Idempotency-Key."""
         return self.prefix(shard) + b"i:" + digest.encode()

@@ -14,6 +14,7 @@ import orjson
 from gateway.domain.billing_periods import BillingPeriod, billing_period, label_after
 from gateway.domain.delivery import Place
 from gateway.domain.stores import ClosedStatement
+from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.documents import timestamp
@@ -82,7 +83,8 @@ async def close_statements(
     for customer_id in customer_ids:
         await wallet_of(backend, customer_id)
     names = list(customer_ids) or await backend.accounts.wallets.customers()
-    await _await_delivery(backend)
+    if not all(backend.store.closed_statement(each, label) for each in names):
+        await _await_delivery(backend)
     found = []
     for done, customer_id in enumerate(names):
         if progress is not None:
@@ -111,9 +113,10 @@ async def _close(backend: Backend, customer_id: str, label: str) -> Closing:
     document = await _build(backend, customer_id, period)
     document["closed_at"] = timestamp(now_ms)
     text = document_text(document)
-    kept = backend.keep_statement(
-        ClosedStatement(customer_id, label, text, digest_of(text), now_ms)
-    )
+    closing = ClosedStatement(customer_id, label, text, digest_of(text), now_ms)
+    noted = Noted("statement.close", label, customer_id, after={"sha256": closing.sha256})
+    async with audited(backend, noted):
+        kept = backend.keep_statement(closing)
     return Closing(customer_id, kept, already=kept.document != text)
 
 

@@ -25,6 +25,7 @@ from gateway.domain.reservation import MAX_USES, Use
 from gateway.domain.usage import usage_in_tier
 from gateway.ledger.client.errors import LedgerRefusal
 from gateway.ledger.codec.operations import Adjustment
+from gateway.operations.audit import signed
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.documents import timestamp
@@ -216,7 +217,11 @@ async def _apply(context: _Context, planned: Rerated) -> Rerated:
         priority=LAST_PRIORITY,
     )
     key = rerate_id(planned.event_id, wanted.price_version)
-    facts = {"operation": "rerate", "request_id": planned.request_id}
+    facts = {
+        **signed(backend, "charge.rerate", adjustment.reason),
+        "operation": "rerate",
+        "request_id": planned.request_id,
+    }
     try:
         with Change(key, "re-rated", planned.customer_id, _REFUSALS).explained():
             made = await backend.wallets.adjust(planned.customer_id, key, adjustment, facts)

@@ -17,6 +17,7 @@ from gateway.domain.reservation import (
 from gateway.ledger.client.scripts import PRELUDE, Prelude, load_scripts, lua_folder, read_prelude
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.exporters import Leases
+from gateway.ledger.notes import Notes
 from gateway.ledger.repair import Repair
 from gateway.ledger.reservations import Reservations
 from gateway.ledger.shards import Shards
@@ -34,6 +35,7 @@ VERBS = [
     "grant",
     "lease",
     "loosen",
+    "note",
     "quote",
     "rate",
     "reapply",
@@ -148,6 +150,7 @@ def test_header_lists_the_words_that_the_script_answers(name: str) -> None:
     # What a script says differently, or cannot meet, of what its helpers answer.
     excused = {
         "account": {"unknown_account"},
+        "note": {"unknown_account"},
         "settle": {"expired"},
         "expire": {"unknown_account", "bad_rate", "bad_quantity", "unknown_shape", "too_large"},
     }.get(name, set())
@@ -202,7 +205,7 @@ def test_scripts_that_must_go_on_run_when_memory_is_full(name: str) -> None:
 
 def test_every_verb_is_a_method_of_the_same_name() -> None:
     assert sorted(load_scripts()) == VERBS
-    owners = (Reservations, Wallets, Corrections, Repair, Shards, Leases)
+    owners = (Reservations, Wallets, Corrections, Repair, Notes, Shards, Leases)
     assert all(sum(hasattr(owner, name) for owner in owners) == 1 for name in VERBS)
 
 

@@ -18,6 +18,7 @@ for _group in (
     "quote",
     "verify",
     "ledger",
+    "audit",
     "why",
     "adjust",
     "refund",

@@ -25,6 +25,8 @@ from gateway.domain.events import Event
 from gateway.domain.history import PastUse
 from gateway.domain.signals import Signal
 from gateway.domain.stores import (
+    ChangeFilter,
+    ChangePlace,
     ChargeSum,
     ClosedStatement,
     EventStore,
@@ -120,6 +122,66 @@ SIGNALS: Final = tuple(
 
 def _bare(stored: StoredEvent | None) -> Event | None:
     return stored.event if stored else None
+
+
+def _change(seq: int, event_id: str, actor: str, action: str, **changed: Any) -> Event:
+    facts: dict[str, Any] = {"actor": actor, "action": action, "reason": 'Zoë\'s "reason"'}
+    if changed.get("kind", "audit") == "audit":
+        facts["after"] = {"actor": "user:decoy", "action": "decoy.made"}
+    fields: dict[str, Any] = {
+        "kind": "audit",
+        "amount_nano": 0,
+        "usage": {},
+        "allocations": (),
+        "price_version": None,
+        "facts": facts,
+        **changed,
+    }
+    return make_event(seq, event_id=event_id, **fields)
+
+
+CHANGES: Final = (
+    _change(0, "audit:1", "user:zoë@example.com", "key.create", shard=2),
+    _change(1, "audit:2", "user:zoë@example.com", "keys.purge", shard=2, customer_id=""),
+    _change(2, "grant:1", "webhook:stripe", "grant.create", shard=2, kind="grant", amount_nano=5),
+    _change(3, "audit:3", "token:t'1", "key.revoke", shard=2, occurred_at_ms=T0 + 1),
+    _change(4, "audit:4", "token:t'1", "key", shard=2, customer_id="other"),
+    make_event(5, 2, kind="adjust", event_id="by time", facts={"reason": "actor"}),
+    make_event(6, 2, facts={"actor": "user:settles", "action": "key.create"}),
+)
+"""Traps: changes of one moment, a resource whose name begins as another's, an action without one, an actor
+that stands deeper, a kind that nobody's change writes."""
+
+
+def changes(**wanted: Any) -> Callable[[EventStore], list[str]]:
+    """The question after changes: ids, in order."""
+    return lambda store: [row.event_id for row in store.changes(ChangeFilter(**wanted))]
+
+
+ASKED_OF_CHANGES: Final[dict[str, tuple[Callable[[EventStore], list[str]], list[str]]]] = {
+    "all": (changes(), ["audit:4", "grant:1", "audit:3", "audit:2", "audit:1"]),
+    "some": (changes(limit=2), ["audit:4", "grant:1"]),
+    "before": (
+        changes(before=ChangePlace(T0 + 1, 2, 1, 3)),
+        ["audit:2", "audit:1"],
+    ),
+    "since": (changes(since_ms=T0 + 2), ["audit:4", "grant:1"]),
+    "until": (changes(until_ms=T0 + 1), ["audit:1"]),
+    "of a customer": (changes(customer_id="acme"), ["grant:1", "audit:3", "audit:1"]),
+    "of no customer": (changes(customer_id=""), ["audit:2"]),
+    "by an actor": (changes(actor="token:t'1"), ["audit:4", "audit:3"]),
+    "by nobody": (changes(actor="user:decoy"), []),
+    "one action": (changes(action="key.create"), ["audit:1"]),
+    "of a resource": (changes(action="key"), ["audit:4", "audit:3", "audit:1"]),
+    "of no action": (changes(action="decoy"), []),
+    "everything": (
+        changes(
+            since_ms=T0, until_ms=T0 + 9, customer_id="acme", actor="webhook:stripe",
+            action="grant", before=ChangePlace(T0 + 3, 0, 1, 0), limit=1,
+        ),
+        ["grant:1"],
+    ),
+}  # fmt: skip
 
 
 def _by_time(events: tuple[Event, ...]) -> list[EventRow]:
@@ -293,6 +355,17 @@ class ReaderContract:
             if found != answer:
                 wrong[name] = (found, answer)
         assert wrong == {}
+
+    async def test_changes_are_found_by_what_their_facts_say(
+        self, sink: Store, access: StoreAccess
+    ) -> None:
+        await sink.open()
+        await sink.write(Batch([row_of(event) for event in CHANGES]))
+        with access.open() as store:
+            found = {name: ask(store) for name, (ask, _) in ASKED_OF_CHANGES.items()}
+            (row,) = store.changes(ChangeFilter(actor="webhook:stripe"))
+        assert found == {name: answer for name, (_, answer) in ASKED_OF_CHANGES.items()}
+        assert said(row) == said(row_of(CHANGES[2]))
 
     def test_latest_are_the_last_that_arrived_oldest_first(self, store: EventStore) -> None:
         everything = store.latest(100)

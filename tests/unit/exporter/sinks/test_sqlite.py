@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from gateway.domain.delivery import Anomaly, DeadLetter, Place
+from gateway.domain.events import CHANGE_KINDS
 from gateway.domain.history import PastUse
-from gateway.domain.stores import RowFilter, StoreAccess
+from gateway.domain.stores import ChangeFilter, RowFilter, StoreAccess
 from gateway.exporter.sink import Batch, SinkUnavailable
+from gateway.exporter.sinks import postgres_queries, postgres_schema
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.exporter.sinks.sqlite_reader import SqliteAccess, SqliteStore
-from gateway.exporter.sinks.sqlite_schema import MIGRATIONS
+from gateway.exporter.sinks.sqlite_schema import MIGRATIONS, OF_CHANGES
 from tests.support.stores import sqlite_access, sqlite_sink
 from tests.unit.exporter.sinks.contract import (
     SinkContract,
@@ -295,6 +297,7 @@ async def test_a_store_of_the_release_before_has_no_statements_and_gets_them(
     await sink.close()
     with sqlite3.connect(path) as connection:
         connection.execute("DROP TABLE statements")
+        connection.execute("DROP INDEX events_of_changes")
         before = next(n for n, each in enumerate(MIGRATIONS) if "TABLE statements" in each)
         connection.execute("DELETE FROM migrations WHERE version > ?", (before,))
     access = sqlite_access(path)
@@ -321,3 +324,24 @@ async def test_rows_of_one_customer_are_found_by_the_index(sink: SqliteSink, pat
         connection.set_trace_callback(None)
         plan = connection.execute(f"EXPLAIN QUERY PLAN {plans[0]}").fetchall()
     assert any("events_by_customer (customer_id=? AND occurred_at_ms>?" in row[3] for row in plan)
+
+
+async def test_changes_are_found_by_the_index(sink: SqliteSink, path: Path) -> None:
+    await sink.open()
+    plans: list[str] = []
+    with SqliteStore.at(path) as store:
+        connection = store._connection
+        connection.set_trace_callback(plans.append)
+        assert store.changes(ChangeFilter(since_ms=5, actor="user:a")) == []
+        connection.set_trace_callback(None)
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {plans[0]}").fetchall()
+    assert [row[3] for row in plan] == [
+        "SEARCH events USING INDEX events_of_changes (occurred_at_ms>?)"
+    ], "neither a scan nor a sort"
+
+
+def test_the_index_is_of_the_kinds_that_a_change_may_write() -> None:
+    named = ", ".join(f"'{kind}'" for kind in CHANGE_KINDS)
+    assert f"kind IN ({named})" == OF_CHANGES
+    assert OF_CHANGES in postgres_queries.CHANGES
+    assert OF_CHANGES in postgres_schema.MIGRATIONS[-1]

@@ -41,7 +41,9 @@ async def use(shop: Shop, customer: str, model: str) -> None:
 
 async def close(shop: Shop, label: str, *customers: str) -> list[Closing]:
     async with shop.backend() as backend:
-        return await close_statements(backend, label, customers)
+        closings = await close_statements(backend, label, customers)
+    await shop.export()  # the audit log's entries: the next closing waits until they are delivered
+    return closings
 
 
 async def show(shop: Shop, customer: str, label: str) -> dict[str, Any]:
