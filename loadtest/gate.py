@@ -113,6 +113,7 @@ def write_config(
             "max_connections_per_address": 100_000,
         },
         "admin": {"host": "127.0.0.1", "port": 0},
+        "console": {"enabled": False},
         "data_dir": str(folder / "data"),
         "redis": redis_url,
         "upstreams": upstreams,

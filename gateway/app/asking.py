@@ -13,12 +13,13 @@ from gateway.app.roles import CannotServe
 from gateway.domain.money import MAX_AMOUNT_NANO
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.book_changes import Taken
-from gateway.ledger.codec.operations import NewGrant, allowance_id
+from gateway.ledger.codec.operations import allowance_id
 from gateway.ledger.codec.wallet_records import Wallet
 from gateway.ledger.creation import OtherLedger
 from gateway.ledger.wallets import MAX_ALLOWANCES, MAX_GRANTS
 from gateway.settings import Settings
 from gateway.settings.customers import GrantSection
+from gateway.settings.wallet_terms import new_grant
 
 _TOO_MANY: Final = (
     "Void grants that are no longer needed (`creditgate wallet void`), or remove some here."
@@ -107,18 +108,6 @@ async def ask_ledger(settings: Settings, store: AccountStore) -> Asked:
 def pack_grant(settings: Settings, grant: GrantSection) -> bytes:
     """The terms of a starting grant, as the ledger compares them."""
     return new_grant(settings, grant).packed()
-
-
-def new_grant(settings: Settings, grant: GrantSection) -> NewGrant:
-    """The terms of a starting grant."""
-    return NewGrant(
-        grant.amount_nano,
-        category=grant.category,
-        priority=grant.priority,
-        scope_bits=settings.scope_bits(grant.groups),
-        effective_at_ms=grant.effective_at_ms or 0,
-        expires_at_ms=grant.expires_at_ms or 0,
-    )
 
 
 def _is_over(grant: GrantSection, now_ms: int) -> bool:

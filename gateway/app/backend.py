@@ -6,20 +6,18 @@ none runs starts it for as long as the operation takes.
 
 import getpass
 import os
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, NoReturn, cast
 
+from gateway.app.configured import ConfiguredBySettings
 from gateway.app.private import UMASK
 from gateway.app.roles import CannotServe
 from gateway.app.run import LEDGER_FOLDER
 from gateway.app.stores import store_access
 from gateway.app.sync import sync_accounts
 from gateway.domain.actors import Actor
-from gateway.domain.pricebook import Draft
-from gateway.domain.reservation import Account, Key
 from gateway.domain.stores import EventStore, StoreAccess, StoreMissing
-from gateway.flow.authentication import account_of, key_digest
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.audit import Audit
 from gateway.ledger.changes import Changes
@@ -29,104 +27,24 @@ from gateway.ledger.client.faults import unavailable
 from gateway.ledger.client.fitness import Trouble, find_trouble
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.codec.refusals import RefusedRequest
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.exporters import ExporterList, list_exporters
+from gateway.ledger.gates import list_gates
 from gateway.ledger.notes import Notes
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.outbox_watermark import OutboxWatermark
-from gateway.ledger.refusals import NotedRefusal, find_refusal
+from gateway.ledger.refusals import NotedRefusal, find_refusal, latest_refusals
 from gateway.ledger.repair import Repair
 from gateway.ledger.reservations import Reservations
+from gateway.ledger.shadow_wallets import ShadowWallets
 from gateway.ledger.shards import Shards
 from gateway.ledger.wallets import Wallets
-from gateway.operations.backend import Backend, ConfiguredKey, Subscription
+from gateway.operations.backend import Backend
 from gateway.settings import Settings
-from gateway.settings.compiling import compile_customers, compile_keys
 
 TIMEOUT_S: Final = 30.0
 """For one answer of the ledger."""
-
-
-class ConfiguredBySettings:
-    """`operations.backend.Configured` over settings."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    @property
-    def customer_ids(self) -> Collection[str]:
-        """Every configured customer."""
-        return self._settings.customers.keys()
-
-    @property
-    def model_groups(self) -> Mapping[str, int]:
-        """Model groups by name, with their numbers."""
-        return self._settings.model_groups
-
-    def api_keys(self) -> Sequence[ConfiguredKey]:
-        """Every configured API key."""
-        return [
-            ConfiguredKey(key.key_id, customer_id, key.project, key.sha256)
-            for customer_id, key in self._settings.api_keys()
-        ]
-
-    def hash_key(self, secret: str) -> str | None:
-        """The hash under which gates look a key up; None where API keys are disabled."""
-        if not self._settings.auth.keys:
-            return None
-        return key_digest(self._settings.pepper())(secret)
-
-    def recurring_grants(self, customer_id: str) -> Sequence[str]:
-        """Names of a customer's recurring grants."""
-        if customer_id not in self._settings.customers:
-            return ()
-        return [grant.name for grant in self._settings.recurring_grants(customer_id)]
-
-    def billing_day(self, customer_id: str) -> int | None:
-        """The day on which a customer's months begin; None for one that is not configured."""
-        if customer_id not in self._settings.customers:
-            return None
-        return self._settings.billing_day(customer_id)
-
-    def subscription(self, customer_id: str) -> Subscription | None:
-        """The fee of a customer's plan; None where there is none."""
-        customer = self._settings.customers.get(customer_id)
-        if customer is None or customer.plan is None:
-            return None
-        plan = self._settings.plans[customer.plan]
-        return Subscription(customer.plan, plan.fee_nano, plan.fee_unit) if plan.fee_nano else None
-
-    def limited_accounts(self, customer_id: str, stored: Sequence[Key]) -> Sequence[Account]:
-        """Accounts that together have every limit of a customer; none for one not configured."""
-        customer = compile_customers(self._settings).get(customer_id)
-        if customer is None:
-            return ()
-        configured = compile_keys(self._settings).values()
-        keys = [*(key for key in configured if key.customer_id == customer_id), *stored]
-        everyone = [limit for limit in customer.limits if limit.scope in ("customer", "model")]
-        return [
-            Account(customer_id, "", customer.shard, 0, limits=tuple(everyone)),
-            *(account_of(customer, key, 0) for key in keys),
-        ]
-
-    @property
-    def required_sink(self) -> str:
-        """The name of the required store."""
-        return self._settings.export.required
-
-    @property
-    def optional_sinks(self) -> Sequence[str]:
-        """The names of the other sinks."""
-        return list(self._settings.optional_sinks())
-
-    @property
-    def max_backlog_events(self) -> int:
-        """Undelivered events in one shard above which requests are refused."""
-        return self._settings.export.max_backlog_events
-
-    def price_draft(self) -> Draft:
-        """The configuration's prices."""
-        return self._settings.price_draft()
 
 
 @asynccontextmanager
@@ -149,7 +67,7 @@ async def open_backend(
                 watermark.note_stored(store.cursors())
                 recorded = await list_exporters(client, Keys(settings.redis.namespace))
                 store = right_store(store, recorded, access.shown)
-            backend = _backend(settings, client, store, watermark)
+            backend = backend_over(settings, client, store, watermark)
             if create:
                 await backend.accounts.creation.record()
             yield backend
@@ -222,9 +140,10 @@ def right_store(store: EventStore, recorded: ExporterList, shown: str) -> EventS
     )
 
 
-def _backend(
+def backend_over(
     settings: Settings, client: Any, store: EventStore, watermark: OutboxWatermark
 ) -> Backend:
+    """What operations work on, over an open client and store."""
     redis, runner = settings.redis, RedisRunner(client)
     names: Any = {"namespace": redis.namespace, "shard_count": redis.shards}
     accounts = AccountStore(client, **names)
@@ -233,6 +152,11 @@ def _backend(
 
     async def noted_refusal(request_id: str) -> NotedRefusal | None:
         return await find_refusal(client, request_id, namespace=redis.namespace)
+
+    async def last_refusals(
+        wanted: Callable[[RefusedRequest], bool], limit: int
+    ) -> Sequence[NotedRefusal]:
+        return await latest_refusals(client, wanted, limit, namespace=redis.namespace)
 
     async def ledger_time_ms() -> int:
         with unavailable():
@@ -266,9 +190,12 @@ def _backend(
         changes=Changes(client, namespace=redis.namespace),
         store=store,
         list_exporters=lambda: list_exporters(client, accounts.names),
+        list_gates=lambda now_ms: list_gates(client, accounts.names, now_ms),
         ledger_time_ms=ledger_time_ms,
         find_refusal=noted_refusal,
+        latest_refusals=last_refusals,
         find_trouble=trouble,
         write_customers=write_customers,
         keep_statement=store_access(settings).keep_statement,
+        shadow_wallets=ShadowWallets(wallets, accounts.wallets, client, accounts.names),
     )

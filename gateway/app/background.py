@@ -11,7 +11,6 @@ import structlog
 
 from gateway.app.tasks import end_tasks
 from gateway.flow.reservation.delivery import Delivery
-from gateway.flow.reservation.live import LiveReservations
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.runner import CoalescingRunner
@@ -100,14 +99,17 @@ class JournalReplay:
 
 @dataclass(frozen=True, slots=True)
 class FollowChanges:
-    """Applies changes of accounts to running requests as soon as they are announced."""
+    """Applies changes of accounts as soon as they are announced.
+
+    heard: takes the account's id; None when messages may have been missed
+    """
 
     changes: Changes
-    live: LiveReservations
+    heard: Callable[[str | None], None]
 
     async def run(self) -> None:
         """Follow the announcements without end."""
         while True:
             with suppress(LedgerUnavailable):
-                await self.changes.follow(self.live.look_at, lambda: self.live.look_at(None))
+                await self.changes.follow(self.heard, lambda: self.heard(None))
             await asyncio.sleep(RESTART_AFTER_S)

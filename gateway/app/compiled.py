@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from gateway.app.ledger_access import LedgerAccess
 from gateway.app.local_routes import SPEAKERS, LocalRoutes
+from gateway.app.modes import ModeFeed
 from gateway.app.pools import PoolRegistry, Pools
 from gateway.app.pricing import PriceFeed
 from gateway.app.roles import CannotServe
@@ -28,6 +29,7 @@ from gateway.settings.compiling import (
     compile_customers,
     compile_keys,
     compile_models,
+    compile_plans,
     compile_routes,
     compile_trusted_header,
     price_models,
@@ -62,6 +64,7 @@ class Compiler:
 
     ledger: LedgerAccess
     prices: PriceFeed
+    modes: ModeFeed
     registry: PoolRegistry
     local: LocalRoutes
 
@@ -84,7 +87,13 @@ class Compiler:
         models = compile_models(settings, upstreams)
         routes.update(self.local.routes(settings))
         accounts = Accounts(
-            KnownAccounts(compile_customers(settings), compile_keys(settings), revisions),
+            KnownAccounts(
+                compile_customers(settings),
+                compile_keys(settings),
+                revisions,
+                compile_plans(settings),
+                settings.redis.shards,
+            ),
             self.ledger.keys,
             pepper=settings.pepper(),
             trusted=compile_trusted_header(settings),
@@ -96,6 +105,7 @@ class Compiler:
             max_body_bytes=settings.listen.max_body_bytes,
             speakers=SPEAKERS,
             cors=compile_cors(settings),
+            modes=self.modes.modes(settings),
         )
         draft = settings.price_draft()
         catalog = _priced(catalog, settings, draft, models, self.prices)
@@ -138,7 +148,14 @@ class Configuration:
 
     def reprice(self) -> None:
         """Serve new requests at the prices of the book in force."""
-        self._flow.catalog = self.current.priced(self._compiler.prices)
+        modes = self._compiler.modes.modes(self.current.settings)
+        self._flow.catalog = replace(self.current.priced(self._compiler.prices), modes=modes)
+
+    def change_modes(self) -> None:
+        """Serve new requests in the modes in force. Another catalog replaces the present one, by whose
+        identity the flow knows that nothing of what it has concluded holds any more."""
+        modes = self._compiler.modes.modes(self.current.settings)
+        self._flow.catalog = replace(self._flow.catalog, modes=modes)
 
 
 def listening_tls(settings: Settings) -> ssl.SSLContext | None:
@@ -159,5 +176,10 @@ def _priced(
 ) -> Catalog:
     """The catalog at the prices of the book in force."""
     book, configured = draft.under(prices.book), draft.tables()
-    priced, overrides = price_models(settings, models, book, {**configured, **prices.tables})
-    return replace(catalog, models=priced, overrides=overrides)
+    priced = price_models(settings, models, book, {**configured, **prices.tables})
+    return replace(
+        catalog,
+        models=priced.models,
+        overrides=priced.customers,
+        plan_overrides=priced.plans,
+    )

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from gateway.app.reporting import Reporter
 from gateway.app.roles import Role
 
 
@@ -59,19 +60,30 @@ class Ledger(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Listener:
+    """A port that processes of the gate listen on.
+
+    shown: names it and its option, for errors: "the gate's port (--port)"
+    """
+
+    host: str
+    port: int
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How to operate by one configuration; a reload makes a new one.
 
+    listeners: the ports of the roles, by the name that roles know them by
     files:   configuration files whose change means a reload
     fixed:   what cannot change while running, by the name the operator knows it by
     digest:  changes when anything that the configuration says does; "" is always a change
     admin_tls: what new connections to the admin port shake hands with; None for plain HTTP
     """
 
-    host: str
-    port: int
-    admin_host: str
-    admin_port: int
+    listeners: Mapping[str, Listener]
+    admin: Listener
     grace_s: float
     files: tuple[Path, ...] = ()
     fixed: Mapping[str, object] | None = None
@@ -91,6 +103,7 @@ class Parts:
     admin_token:   the operator's own; None has one made and kept in the data folder
     admin_routes:  further paths of the admin side, guarded by its token
     notices:       what an operator should know though the gate serves, as word → explanation
+    reporter:      where the gate reports about itself, made for the ledger's URL
     """
 
     data_dir: Path
@@ -103,6 +116,7 @@ class Parts:
     admin_token: str | None = None
     admin_routes: Sequence[web.RouteDef] = ()
     notices: Callable[[Any, str], Awaitable[Mapping[str, str]]] | None = None
+    reporter: Callable[[str], Reporter] | None = None
 
     def settings_for(self, process: str, settings: Any) -> Any:
         """What a process is given of the settings. process: its name, such as "worker-0" """

@@ -83,6 +83,7 @@ class PoolRegistry:
                 separate=section.pool == "per_customer",
             ),
             inspect=blank_in(secrets) if secrets else None,
+            breaker=section.breaker.limits(),
         )
         self._every.add(pool)
         return key, pool

@@ -18,6 +18,9 @@ from gateway.app.parts import CannotStart
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
+    from gateway.settings.console import ConsoleSection
+    from gateway.settings.export import ExportSection
+    from gateway.settings.upstreams import UpstreamSection
 
 log = structlog.get_logger("supervisor")
 
@@ -66,12 +69,11 @@ def check_folder(folder: Path) -> None:
 def for_worker(settings: "Settings") -> "Settings":
     """The configuration without the secrets that serving requests has no use for. It reads the required
     store, and no other sink."""
-    export = settings.export
-    required = {name: sink for name, sink in export.sinks.items() if name == export.required}
     return settings.model_copy(
         update={
-            "export": export.model_copy(update={"sinks": required}),
+            "export": _required_alone(settings),
             "admin": settings.admin.model_copy(update={"token": None}),
+            "console": _without_oidc(settings),
             "signals": settings.signals.model_copy(update={"webhook": None}),
         }
     )
@@ -80,15 +82,37 @@ def for_worker(settings: "Settings") -> "Settings":
 def for_exporter(settings: "Settings") -> "Settings":
     """The configuration without the secrets that delivering events has no use for: those of
     providers, of the admin side, of keys."""
-    upstreams = {
-        name: upstream.model_copy(update={"credential": None, "headers": {}, "query": {}})
-        for name, upstream in settings.upstreams.items()
-    }
     return settings.model_copy(
         update={
             "admin": settings.admin.model_copy(update={"token": None}),
             "auth": settings.auth.model_copy(update={"key_pepper": None}),
-            "upstreams": upstreams,
+            "upstreams": _without_credentials(settings),
+            "console": _without_oidc(settings),
             "tracing": None,
         }
     )
+
+
+def for_admin(settings: "Settings") -> "Settings":
+    """The configuration without the secrets that the console and the admin API have no use for: those of
+    providers. It hashes new keys, reads the required store and checks the admin token."""
+    return settings.model_copy(
+        update={"upstreams": _without_credentials(settings), "tracing": None}
+    )
+
+
+def _required_alone(settings: "Settings") -> "ExportSection":
+    export = settings.export
+    required = {name: sink for name, sink in export.sinks.items() if name == export.required}
+    return export.model_copy(update={"sinks": required})
+
+
+def _without_credentials(settings: "Settings") -> "dict[str, UpstreamSection]":
+    return {
+        name: upstream.model_copy(update={"credential": None, "headers": {}, "query": {}})
+        for name, upstream in settings.upstreams.items()
+    }
+
+
+def _without_oidc(settings: "Settings") -> "ConsoleSection":
+    return settings.console.model_copy(update={"oidc": None})

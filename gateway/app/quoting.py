@@ -11,16 +11,16 @@ from gateway.dialects import DIALECTS
 from gateway.dialects.base import Asked, BadRequest
 from gateway.dialects.reading.strict_json import parse_object
 from gateway.domain.pricebook import Book
-from gateway.domain.reservation import Account, Key
+from gateway.domain.reservation import Account, Key, shard_of
 from gateway.domain.suggestions import suggest
-from gateway.flow.authentication import account_of
-from gateway.flow.catalog import Model, Route
+from gateway.flow.catalog import Catalog, Model, Route
+from gateway.flow.customers import Customer, account_of, customer_of_record
 from gateway.flow.estimate import estimate_request
 from gateway.flow.paths import PathTable
-from gateway.http.interface import Upstream
+from gateway.http.interface import Breaker, Upstream
 from gateway.ledger.pricebook import UnreadablePrice
-from gateway.operations.backend import Backend
-from gateway.operations.customers import check_configured, wallet_of
+from gateway.operations.backend import Backend, CustomerRef
+from gateway.operations.customers import find_customer, wallet_of
 from gateway.operations.errors import Conflict, NotFound
 from gateway.operations.quote import Quoted, QuoteRequest, WorstCase, quote
 from gateway.settings import Settings
@@ -28,6 +28,7 @@ from gateway.settings.compiling import (
     compile_customers,
     compile_keys,
     compile_models,
+    compile_plans,
     compile_routes,
     price_models,
 )
@@ -50,11 +51,10 @@ class RequestToQuote:
 
 async def quote_request(settings: Settings, backend: Backend, request: RequestToQuote) -> Quoted:
     """What the request would hold and cost at most. Raises NotFound, Conflict, LedgerUnavailable."""
-    check_configured(backend.configured, request.customer_id)
     account = await _account(settings, backend, request)
     upstreams = {name: _NamedUpstream(name) for name in settings.upstreams}
     route = _route(settings, upstreams, request.path)
-    models = await _priced(settings, backend, upstreams, account.customer_id)
+    models = await _priced(settings, backend, upstreams, account)
     asked = Asked("POST", request.path, "", (), request.body)
     try:
         if request.model is not None:
@@ -97,9 +97,9 @@ def _model(route: Route, name: str, models: Mapping[str, Model], settings: Setti
 
 
 async def _priced(
-    settings: Settings, backend: Backend, upstreams: Mapping[str, Upstream], customer_id: str
+    settings: Settings, backend: Backend, upstreams: Mapping[str, Upstream], account: Account
 ) -> dict[str, Model]:
-    """The models at the prices that a running gate has for this customer: those of the book in
+    """The models at the prices that a running gate has for this account: those of the book in
     force, and the configuration's for what the book does not name."""
     models, draft = compile_models(settings, upstreams), settings.price_draft()
     books = backend.accounts.books
@@ -109,8 +109,17 @@ async def _priced(
         tables = {**draft.tables(), **await books.tables(book.versions())}
     except UnreadablePrice as error:
         raise Conflict(str(error)) from error
-    priced, overrides = price_models(settings, models, book, tables)
-    return {**priced, **overrides.get(customer_id, {})}
+    priced = price_models(settings, models, book, tables)
+    catalog = Catalog(
+        routes={},
+        models=priced.models,
+        fallback=DIALECTS["generic"],
+        max_body_bytes=0,
+        overrides=priced.customers,
+        plan_overrides=priced.plans,
+    )
+    charged = {name: catalog.model_for(name, account) for name in priced.models}
+    return {name: model for name, model in charged.items() if model is not None}
 
 
 def _route(settings: Settings, upstreams: Mapping[str, Upstream], path: str) -> Route:
@@ -127,19 +136,33 @@ def _route(settings: Settings, upstreams: Mapping[str, Upstream], path: str) -> 
 async def _account(settings: Settings, backend: Backend, request: RequestToQuote) -> Account:
     """The account that a key acts for; without one, that of a key that has used nothing yet."""
     customer_id, key_id = request.customer_id, request.key_id
+    found = await find_customer(backend, customer_id)
     wallet = await wallet_of(backend, customer_id)
-    customer = compile_customers(settings)[customer_id]
+    customer = await _customer(settings, backend, found)
     key = Key(key_id="", customer_id=customer_id)
     if key_id is not None:
         configured = compile_keys(settings).values()
         keys = {each.key_id: each for each in configured if each.customer_id == customer_id}
         for each in await backend.accounts.keys.entries(customer_id):
             if each.revoked_at_ms is None:
-                keys[each.key_id] = Key(each.key_id, customer_id, each.project_id)
+                keys[each.key_id] = each.as_key()
         if key_id not in keys:
             raise NotFound(f"{customer_id} has no valid key {key_id}. {suggest(key_id, keys)}")
         key = keys[key_id]
     return account_of(customer, key, wallet.account_rev)
+
+
+async def _customer(settings: Settings, backend: Backend, found: CustomerRef) -> Customer:
+    """The customer as a running gate knows it. Raises Conflict."""
+    if isinstance(found, str):
+        return compile_customers(settings)[found]
+    plan = compile_plans(settings).get(found.plan or "")
+    if plan is None:
+        raise Conflict(f"the plan {found.plan} of {found.customer_id} is not configured")
+    tables = await backend.accounts.books.tables(found.prices.values())
+    prices = {model: tables[version] for model, version in found.prices.items()}
+    shard = shard_of(found.customer_id, settings.redis.shards)
+    return customer_of_record(found, plan, shard, prices)
 
 
 class _NamedUpstream:
@@ -147,6 +170,7 @@ class _NamedUpstream:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.breaker = Breaker()
 
     async def send(self, *_: object, **__: object) -> NoReturn:
         """Refuse: a quote that sends is a bug."""

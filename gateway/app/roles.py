@@ -76,7 +76,9 @@ class Role:
     """One kind of child process.
 
     builder:  "module:function" of a Builder
-    listens:  each of its processes gets a listening socket
+    listens:  the port that its processes share, each on a separate socket; a key of
+              `Plan.listeners`
+    serves:   the gate is not ready without one of its processes
     after:    roles whose processes end before this one is drained (the exporter delivers
               what the workers' last requests wrote)
     orphan_grace_s:  how long a process of it drains when its supervisor is gone; None is the
@@ -88,7 +90,8 @@ class Role:
     name: str
     builder: str
     count: int = 1
-    listens: bool = False
+    listens: str | None = None
+    serves: bool = False
     after: tuple[str, ...] = ()
     orphan_grace_s: float | None = None
     given: Callable[[Any], Any] | None = None

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from gateway.app.asking import ask_ledger
+from gateway.app.heartbeat import LedgerReporter
 from gateway.app.ledger_server import DECLARED, EmbeddedServer, RemoteServer, Where
-from gateway.app.parts import CannotStart, ConfigRefused, Ledger, Parts, Plan
-from gateway.app.private import UMASK, for_exporter, for_worker
+from gateway.app.parts import CannotStart, ConfigRefused, Ledger, Listener, Parts, Plan
+from gateway.app.private import UMASK, for_admin, for_exporter, for_worker
 from gateway.app.roles import CannotServe, Role
 from gateway.app.shards import ShardWatch
 from gateway.app.stores import store_access
@@ -40,6 +41,15 @@ _RELOADED: Final = {
 }
 """Of the sections that are fixed while the gate runs, the settings that are not."""
 _FIXED_SECTIONS: Final = ("listen", "admin", "redis", "export")
+_FIXED_CONSOLE: Final = ("enabled", "host", "port")
+
+_ADMIN: Final = Role(
+    "admin",
+    "gateway.admin.service:build_admin",
+    listens="console",
+    orphan_grace_s=1.0,
+    given=for_admin,
+)
 
 LEDGER_FOLDER: Final = "ledger"
 """Where the embedded ledger lies in the data folder."""
@@ -76,13 +86,15 @@ def parts_for(config: Path, settings: Settings) -> Parts:
                 "worker",
                 "gateway.app.gate:build_gate",
                 count=settings.listen.workers,
-                listens=True,
+                listens="gate",
+                serves=True,
                 given=for_worker,
             ),
+            *([_ADMIN] if settings.console.enabled else []),
             Role(
                 "exporter",
                 "gateway.app.exporting:build_exporter",
-                after=("worker",),
+                after=("worker", "admin"),
                 orphan_grace_s=1.0,  # what it has not delivered, its successor will
                 given=for_exporter,
             ),
@@ -94,6 +106,7 @@ def parts_for(config: Path, settings: Settings) -> Parts:
         write=_write,
         admin_token=token.get_secret_value() if token else None,
         notices=_Notices(),
+        reporter=lambda ledger_url: LedgerReporter(settings, ledger_url),
     )
 
 
@@ -115,11 +128,15 @@ def plan_of(settings: Settings) -> Plan:
         for name, value in getattr(settings, section):
             if name not in _RELOADED.get(section, ()):
                 fixed[f"{section}.{name}"] = value
+    listen, admin, console = settings.listen, settings.admin, settings.console
+    for name in _FIXED_CONSOLE:
+        fixed[f"console.{name}"] = getattr(console, name)
     return Plan(
-        host=settings.listen.host,
-        port=settings.listen.port,
-        admin_host=settings.admin.host,
-        admin_port=settings.admin.port,
+        listeners={
+            "gate": Listener(listen.host, listen.port, "the gate's port (--port)"),
+            "console": Listener(console.host, console.port, "the console's port (--console-port)"),
+        },
+        admin=Listener(admin.host, admin.port, "the admin port (--admin-port)"),
         grace_s=settings.listen.drain_grace_ms / 1000,
         files=settings.files,
         fixed=fixed,

@@ -6,23 +6,30 @@ finding goes into the shard's own record (`freeze`), from where nothing but a re
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
 from gateway.domain.delivery import START, Place
+from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Key
 from gateway.domain.stores import StoreAccess, StoreMissing
+from gateway.flow.lru import Lru
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.fitness import STORE
+from gateway.ledger.keys import AccountRead
 from gateway.ledger.outbox import Outbox
+from gateway.ledger.pricebook import UnreadablePrice
 from gateway.ledger.shards import Shards
 
 log = structlog.get_logger("ledger")
 
+MAX_TABLES: Final = 10_000
+"""Prices of customers of their own that a worker keeps."""
 LOOK_EVERY_S: Final = 1.0
 STORE_ANSWERS_WITHIN_S: Final = 2.0
 HINT: Final = "`creditgate ledger status` says what is lost, `creditgate ledger reopen` repairs it"
@@ -106,11 +113,13 @@ class ShardWatch:
 
 
 class KeyDirectory:
-    """The ledger's directory of keys, which is not believed while the ledger has lost something."""
+    """The ledger's directory of customers and keys, which is not believed while the ledger has lost
+    something."""
 
     def __init__(self, store: AccountStore, closed: Callable[[], frozenset[int]]) -> None:
         self._store = store
         self._closed = closed
+        self._tables: Lru[str, PriceTable] = Lru(MAX_TABLES)
 
     async def find_key(self, digest: str) -> Key | None:
         """The key with this hash; None when unknown or revoked. Raises LedgerUnavailable."""
@@ -121,6 +130,25 @@ class KeyDirectory:
             )
         return key
 
-    async def account_rev(self, customer_id: str) -> int | None:
+    async def account_rev(self, account_id: str) -> int | None:
         """The account's present revision. Raises LedgerUnavailable."""
-        return await self._store.wallets.account_rev(customer_id)
+        return await self._store.wallets.account_rev(account_id)
+
+    async def read_account(self, customer_id: str, account_id: str, digest: str) -> AccountRead:
+        """See `gateway.ledger.keys`. Raises LedgerUnavailable."""
+        found = await self._store.keys.read_account(customer_id, account_id, digest)
+        return replace(found, complete=False) if self._closed() else found
+
+    async def price_tables(self, versions: Iterable[str]) -> dict[str, PriceTable]:
+        """Prices of customers of their own, kept for the next one. Raises LedgerUnavailable."""
+        tables = {version: self._tables.get(version) for version in versions}
+        missing = [version for version, table in tables.items() if table is None]
+        if missing:
+            try:
+                read = await self._store.books.tables(missing)
+            except UnreadablePrice as error:
+                raise LedgerUnavailable(str(error)) from error
+            for version, table in read.items():
+                tables[version] = table
+                self._tables.put(version, table)
+        return {version: table for version, table in tables.items() if table is not None}

@@ -10,12 +10,12 @@ Invariants, in the order of a life:
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import structlog
@@ -23,11 +23,13 @@ import structlog
 from gateway.app.children import Child, Slot, Turn
 from gateway.app.health_server import AdminServer, AdminSide, Readiness, admin_token
 from gateway.app.lock import FolderLock
-from gateway.app.parts import CannotStart, Current, Parts
+from gateway.app.parts import CannotStart, Current, Listener, Parts
 from gateway.app.reload import Reloader
+from gateway.app.reporting import Reported, keep_reporting
 from gateway.app.roles import Assignment, CannotServe, Resources, Role
 from gateway.app.sockets import address_of, bind
 from gateway.app.tasks import end_tasks
+from gateway.app.terminal import has_terminal
 from gateway.app.watch import changes
 from gateway.app.watching import LedgerWatch, NoticeWatch
 from gateway.ledger.client.fitness import STORE_UNREADABLE
@@ -49,6 +51,8 @@ class Running:
     admin: str
     admin_token: str
     ledger_url: str
+    console: str = ""
+    """"" without a console."""
 
 
 class Supervisor:
@@ -79,10 +83,10 @@ class Supervisor:
         log_loop_failures(loop)
         with contextlib.ExitStack() as held:
             held.enter_context(FolderLock(self._parts.data_dir))
-            gate, admin = self._bind(held)
+            bound, admin = self._bind(held)
             self._take_signals(loop, held)
             try:
-                await self._serve(gate, admin, on_ready)
+                await self._serve(bound, admin, on_ready)
             finally:
                 await self._parts.ledger.stop()
                 log.info("stopped")
@@ -119,8 +123,8 @@ class Supervisor:
             why.append("draining")
         elif not self._started:
             why.append("starting")
-        listening = [r.name for r in self._parts.roles if r.listens]
-        if not any(s.child for name in listening for s in self._slots.get(name, [])):
+        serving = [r.name for r in self._parts.roles if r.serves]
+        if not any(s.child for name in serving for s in self._slots.get(name, [])):
             why.append("no_worker")
         state, notices = self._ledger.state, set(self._notices.present)
         if state.problem == STORE_UNREADABLE:  # a running gate continues; events wait in the ledger
@@ -132,23 +136,28 @@ class Supervisor:
 
     # -- start -------------------------------------------------------------------------
 
-    def _bind(self, held: contextlib.ExitStack) -> tuple[list[socket.socket], socket.socket]:
-        count = sum(role.count for role in self._parts.roles if role.listens)
-        plan = self._current.plan
-        gate = bind(plan.host, plan.port, count, "the gate's port (--port)")
-        for sock in gate:
-            held.callback(sock.close)
-        [admin] = bind(plan.admin_host, plan.admin_port, 1, "the admin port (--admin-port)")
-        held.callback(admin.close)
-        return gate, admin
+    def _bind(
+        self, held: contextlib.ExitStack
+    ) -> tuple[dict[str, list[socket.socket]], socket.socket]:
+        """Sockets for the processes of each listener, and the admin port's."""
+        plan, counts = self._current.plan, dict[str, int]()
+        for role in self._parts.roles:
+            if role.listens is not None:
+                counts[role.listens] = counts.get(role.listens, 0) + role.count
+        bound = {}
+        for name, count in counts.items():
+            bound[name] = _bind_all(plan.listeners[name], count, held)
+        [admin] = _bind_all(plan.admin, 1, held)
+        return bound, admin
 
     async def _serve(
         self,
-        gate: list[socket.socket],
+        bound: dict[str, list[socket.socket]],
         admin: socket.socket,
         on_ready: Callable[[Running], Awaitable[None]] | None,
     ) -> None:
-        addresses = address_of(gate[0]) if gate else "", address_of(admin)
+        shown = {name: address_of(sockets[0]) for name, sockets in bound.items()}
+        shown["admin"] = address_of(admin)
         token = self._parts.admin_token or admin_token(self._parts.data_dir)
         side = AdminSide(self.readiness, self.metrics, token, self._parts.admin_routes)
         server = AdminServer(side, tls=self._newest_tls if self._admin_tls else None)
@@ -168,24 +177,26 @@ class Supervisor:
                 ) from error
             await self._ledger.look()
             failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-            self._make_slots(gate)
+            self._make_slots(bound)
             keeping += [asyncio.create_task(s.keep_filled(failed)) for s in self._all_slots()]
             watching += [
                 asyncio.create_task(self._ledger.run()),
                 asyncio.create_task(self._look_at_files()),
                 asyncio.create_task(self._notices.run()),
                 asyncio.create_task(self._reloader.run()),
+                asyncio.create_task(self._report(shown)),
             ]
             await self._until_started(failed)
             if self._started:
-                log.info("serving", gate=addresses[0], admin=addresses[1])
+                log.info("serving", **shown)
             if self._started and on_ready is not None:
-                await on_ready(Running(*addresses, token, self._current.ledger_url))
+                ledger_url = self._current.ledger_url
+                await on_ready(Running(**shown, admin_token=token, ledger_url=ledger_url))
             await self._stop_asked.wait()
         finally:
             self._stop_asked.set()
             await end_tasks(watching)
-            for sock in gate:
+            for sock in chain(*bound.values()):
                 sock.close()
             await self._drain()
             await asyncio.gather(*keeping, *self._hurries, return_exceptions=True)
@@ -197,14 +208,14 @@ class Supervisor:
         assert self._admin_tls is not None, "the port spoke TLS when it was opened"
         return self._admin_tls
 
-    def _make_slots(self, gate: list[socket.socket]) -> None:
-        sockets = iter(gate)
+    def _make_slots(self, bound: dict[str, list[socket.socket]]) -> None:
+        sockets = {name: iter(of_name) for name, of_name in bound.items()}
         for role in self._parts.roles:
             died = self._metrics.restarts.labels(role.name)
             self._slots[role.name] = [
                 Slot(
                     f"{role.name}-{number}",
-                    next(sockets) if role.listens else None,
+                    next(sockets[role.listens]) if role.listens else None,
                     self._assignment_for(role),
                     self._turn,
                     died.inc,
@@ -244,6 +255,16 @@ class Supervisor:
         async for _ in changes(lambda: self._current.plan.files):
             self._reloader.ask()
 
+    async def _report(self, shown: Mapping[str, str]) -> None:
+        if self._parts.reporter is None:
+            return
+
+        async def look() -> Reported:
+            ready = [slot.child is not None for slot in self._slots["worker"]]
+            return Reported(shown, len(ready), sum(ready), self.readiness(), await self.metrics())
+
+        await keep_reporting(self._parts.reporter(self._current.ledger_url), look)
+
     def _children(self) -> list[Child]:
         return [slot.child for slot in self._all_slots() if slot.child]
 
@@ -263,10 +284,10 @@ class Supervisor:
         return [slot for of_role in self._slots.values() for slot in of_role]
 
     def _take_signals(self, loop: asyncio.AbstractEventLoop, held: contextlib.ExitStack) -> None:
-        had_terminal = _has_terminal()
+        had_terminal = has_terminal()
 
         def hang_up() -> None:
-            if had_terminal and not _has_terminal():
+            if had_terminal and not has_terminal():
                 self.stop()  # the terminal window was closed
             else:
                 self._reloader.ask()
@@ -280,9 +301,8 @@ class Supervisor:
             held.callback(loop.remove_signal_handler, number)
 
 
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
+def _bind_all(listener: Listener, count: int, held: contextlib.ExitStack) -> list[socket.socket]:
+    bound = bind(listener.host, listener.port, count, listener.shown)
+    for sock in bound:
+        held.callback(sock.close)
+    return bound

@@ -7,26 +7,26 @@ before the first write (`asking.py`); the price book is written last.
 
 import asyncio
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from gateway.app.asking import Asked, ask_ledger, new_grant
+from gateway.app.asking import Asked, ask_ledger
 from gateway.app.roles import CannotServe
 from gateway.domain.actors import Actor
 from gateway.domain.money import format_amount
 from gateway.domain.pricebook import Activation
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.book_changes import Taken
-from gateway.ledger.client.errors import LedgerRefusal, LedgerUnavailable, ShardClosed
-from gateway.ledger.codec.operations import AccountTerms, NewAllowance, allowance_id
+from gateway.ledger.client.errors import LedgerUnavailable, ShardClosed
+from gateway.ledger.codec.operations import allowance_id
 from gateway.ledger.codec.wallet_records import Wallet
 from gateway.ledger.creation import OtherLedger
 from gateway.ledger.notes import Notes
 from gateway.ledger.wallets import Wallets
+from gateway.operations.wallet_terms import Present, TermsRefused, TermsWriter
 from gateway.settings import Settings
-from gateway.settings.customers import GrantSection
+from gateway.settings.wallet_terms import configured_terms
 
 log = structlog.get_logger("accounts")
 
@@ -35,14 +35,6 @@ AT_ONCE: Final = 8
 
 ACTOR: Final = str(Actor("gate", "configuration"))
 """Who the audit log says made these changes."""
-
-_TRIES: Final = 3
-_SKIPPED_GRANTS: Final = frozenset({"already_expired", "exists_with_different_parameters"})
-"""Refusals of a starting grant that leave the customer as it should be: the grant's time is over, or
-another gate has just given it on other terms."""
-
-_RACED: Final = frozenset({"old_revision", "exists_with_different_parameters"})
-"""Refusals of an account's terms that mean that somebody else changed it meanwhile."""
 
 NOT_BROUGHT: Final = (
     "the shard is shut, so the configuration's customers in it are not written;"
@@ -80,11 +72,12 @@ async def write_accounts(
     for kept in asked.kept:
         log.info("grant_kept", customer_id=kept.customer_id, grant=kept.name, reason=str(kept))
     customers = list(settings.customers)
+    writer = TermsWriter(ledger, store.wallets, ACTOR)
     closed: set[int] = set()
 
     async def sync(customer_id: str) -> None:
         try:
-            await _sync_customer(settings, ledger, store, customer_id, asked)
+            await _sync_customer(settings, writer, customer_id, asked)
         except ShardClosed as shut:
             closed.add(shut.shard)
 
@@ -117,59 +110,20 @@ async def _note_prices(ledger: Wallets, activation: Activation) -> None:
 
 
 async def _sync_customer(
-    settings: Settings,
-    ledger: Wallets,
-    store: AccountStore,
-    customer_id: str,
-    asked: Asked,
+    settings: Settings, writer: TermsWriter, customer_id: str, asked: Asked
 ) -> None:
     wallet = asked.wallets.get(customer_id)
-    limit_nano, billing_day = (
-        settings.credit_limit_nano(customer_id),
-        settings.billing_day(customer_id),
-    )
-    for attempt in range(_TRIES):
-        if wallet is not None and (wallet.credit_limit_nano, wallet.billing_day) == (
-            limit_nano,
-            billing_day,
-        ):
-            break
-        try:
-            terms = AccountTerms(1, limit_nano, billing_day=billing_day)
-            if wallet is not None:
-                terms = replace(terms, account_rev=wallet.account_rev + 1, status=wallet.status)
-            await ledger.account(customer_id, terms, _signed("account.configure"))
-            break
-        except LedgerRefusal as refused:
-            if refused.word not in _RACED or attempt == _TRIES - 1:
-                raise CannotServe(
-                    f"customers.{customer_id}: the ledger does not take the account ({refused})"
-                ) from refused
-            wallet = (await store.wallets.read([customer_id])).get(customer_id)
     _warn_of_dropped(settings, customer_id, wallet)
-    await _sync_allowances(settings, ledger, customer_id)
-    for op_id, grant in settings.starting_grants(customer_id):
-        if (customer_id, op_id) in asked.given:
-            continue  # who has received it keeps it as it was given
-        await _sync_grant(settings, ledger, customer_id, op_id, grant)
-    rules = settings.signals.rules(customer_id, settings.customers[customer_id].plan)
-    await ledger.signals(
-        customer_id, rules, _signed("signals.configure")
-    )  # last, so that a starting grant is no crossing
-
-
-async def _sync_grant(
-    settings: Settings, ledger: Wallets, customer_id: str, op_id: str, grant: GrantSection
-) -> None:
+    given = frozenset(
+        op_id
+        for op_id, _ in settings.starting_grants(customer_id)
+        if (customer_id, op_id) in asked.given
+    )
     try:
-        facts = _signed("grant.create", name=grant.name, reason="starting grant")
-        await ledger.grant(customer_id, op_id, new_grant(settings, grant), facts)
-    except LedgerRefusal as refused:
-        if refused.word in _SKIPPED_GRANTS:
-            return
-        raise CannotServe(
-            f"customers.{customer_id}: the ledger refused the starting grant {grant.name!r}: {refused}"
-        ) from refused
+        terms = configured_terms(settings, customer_id)
+        await writer.apply(customer_id, terms, Present(wallet, given))
+    except TermsRefused as refused:
+        raise CannotServe(f"customers.{customer_id}: {refused}") from refused
 
 
 def _signed(action: str, **more: str) -> dict[str, str]:
@@ -190,25 +144,3 @@ def _warn_of_dropped(settings: Settings, customer_id: str, wallet: Wallet | None
                 every=allowance.period,
                 hint=GOES_ON,
             )
-
-
-async def _sync_allowances(settings: Settings, ledger: Wallets, customer_id: str) -> None:
-    """Set the customer's recurring grants. Raises CannotServe."""
-    for grant in settings.recurring_grants(customer_id):
-        try:
-            allowance = NewAllowance(
-                grant.name,
-                grant.amount_nano,
-                period=grant.every,
-                rollover_max_nano=grant.rollover_max_nano,
-                category=grant.category,
-                priority=grant.priority,
-                scope_bits=settings.scope_bits(grant.groups),
-                day=grant.anchor_day or 0,
-            )
-            await ledger.allowance(customer_id, allowance, _signed("allowance.configure"))
-        except LedgerRefusal as refused:
-            raise CannotServe(
-                f"customers.{customer_id}: the ledger refused the recurring grant"
-                f" {grant.name!r}: {refused}"
-            ) from refused

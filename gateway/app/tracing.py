@@ -9,6 +9,7 @@ from gateway.flow.catalog import Catalog
 from gateway.flow.handler import Flow, FlowServices
 from gateway.flow.observer import Observer
 from gateway.flow.tracing import TracedFlow, TracedObserver
+from gateway.ledger.key_uses import KeyUses
 from gateway.ledger.refusals import RefusalLog
 from gateway.settings import Settings
 from gateway.telemetry.logs import RequestLog
@@ -23,11 +24,13 @@ class Tracing:
     spans: SpanQueue | None
     sampling: Sampling
 
-    def observer(self, metrics: GateMetrics, lines: RequestLog, refusals: RefusalLog) -> Observer:
+    def observer(
+        self, metrics: GateMetrics, lines: RequestLog, refusals: RefusalLog, key_uses: KeyUses
+    ) -> Observer:
         """The observer of the flow."""
         if self.spans is None:
-            return Observer(metrics, lines, refusals)
-        observer = TracedObserver(metrics, lines, refusals)
+            return Observer(metrics, lines, refusals, key_uses)
+        observer = TracedObserver(metrics, lines, refusals, key_uses)
         observer.spans = self.spans
         return observer
 

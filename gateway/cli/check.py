@@ -19,6 +19,7 @@ from gateway.cli.context import explained
 from gateway.domain.money import format_amount, format_rate
 from gateway.domain.usage import TOKEN_UNITS
 from gateway.settings import Problem, Settings, SettingsError, load_settings
+from gateway.settings.catalogue import ModelSection
 from gateway.settings.notes import notes_of
 from gateway.settings.reference import reference_text
 from gateway.settings.scalars import TOKENS_PER_PRICE
@@ -143,7 +144,8 @@ def _print_summary(file: Path, settings: Settings) -> None:
             else f"each {unit} {format_rate(rate, per=1)}"
             for unit, rate in table.rates_pico.items()
         )
-        models.add_row(name, model.upstream or "", rates)
+        served_by = model.served_by if isinstance(model, ModelSection) else (model,)
+        models.add_row(name, ", ".join(each.upstream or "" for each in served_by), rates)
     console.print(models)
     if not settings.customers:
         return

@@ -101,6 +101,7 @@ def _gate(folder: Path, port: int, environ: dict[str, str]) -> Iterator[tuple[st
         "CREDITGATE_DATA_DIR": str(folder / "data"),
         "CREDITGATE_PORT": str(port),
         "CREDITGATE_ADMIN_PORT": "0",
+        "CREDITGATE_CONSOLE_PORT": "0",
     }
     # Tied to this process, but in a separate session: Ctrl-C must not stop it before the story ends.
     tied = [sys.executable, "-m", "gateway.app.parent", str(os.getpid())]

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from gateway.app.parts import CannotStart
 from gateway.app.run import run_gate
+from gateway.app.sign_in_links import link_at
 from gateway.app.stores import store_access
 from gateway.app.supervisor import Running
 from gateway.cli import app, dev_state
@@ -46,6 +47,9 @@ def dev(
     admin_port: Annotated[
         int, typer.Option(help="Port of the admin side; 0 takes a free one.")
     ] = 8081,
+    console_port: Annotated[
+        int, typer.Option(help="Port of the console; 0 takes a free one.")
+    ] = 8082,
     workers: Annotated[int, typer.Option(help="Worker processes.", min=1, max=64)] = 1,
     sim: Annotated[
         str, typer.Option(help="How the provider answers: 'ttft_ms=lognormal:200:0.4 itl_ms=15'.")
@@ -61,6 +65,7 @@ def dev(
             "SIM_URL": provider_url,
             "CREDITGATE_PORT": str(port),
             "CREDITGATE_ADMIN_PORT": str(admin_port),
+            "CREDITGATE_CONSOLE_PORT": str(console_port),
             "CREDITGATE_DATA_DIR": str(data_dir),
             "CREDITGATE_WORKERS": str(workers),
         }
@@ -118,6 +123,10 @@ async def _show(provider_url: str, settings: Settings, running: Running) -> None
         f'curl -s {admin}/metrics -H "Authorization: Bearer $(cat {token_file})"',
     )
     _curl("put load on it, from a second terminal in this folder", _load_test(settings.data_dir))
+    if running.console:
+        link = await link_at(settings, running.ledger_url, running.console)
+        _say("the console, with a link that signs you in once, within the hour:", link)
+        console.print()
     console.print("Ctrl-C drains and stops.", style="dim")
 
 

@@ -11,7 +11,7 @@ from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
 from gateway.cli.output import AsJson, err, out, plain, print_json, row, table
 from gateway.cli.parameters import Reason, identifier
-from gateway.operations.keys import create_key, key_document, list_keys, revoke_key
+from gateway.operations.keys import NewKey, create_key, key_document, list_keys, revoke_key
 
 key = typer.Typer(help="API keys that act for customers; only their hashes are kept.")
 app.add_typer(key, name="key", no_args_is_help=True)
@@ -39,7 +39,7 @@ def create(
 ) -> None:
     """Create a key and print it once: it cannot be shown again. It is valid at once on every gate."""
     created = on_ledger(
-        config, lambda backend: create_key(backend, customer, project, key_id, reason)
+        config, lambda backend: create_key(backend, NewKey(customer, project, key_id), reason)
     )
     if as_json:
         print_json({"key": created.secret, **key_document(created.entry)})

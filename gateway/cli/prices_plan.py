@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
-from gateway.app.backend import ConfiguredBySettings
+from gateway.app.configured import ConfiguredBySettings
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_backend, read_settings
 from gateway.cli.output import AsJson, err, out, plain, print_json, progress, row, table
 from gateway.cli.parameters import moment_ms

@@ -1,5 +1,6 @@
 """`serve`: the gate in front of your own provider, on your own Redis if you configure one."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from gateway.app.parts import CannotStart, ConfigRefused
 from gateway.app.run import run_gate
+from gateway.app.sign_in_links import link_at
 from gateway.app.supervisor import Running
 from gateway.cli import app
 from gateway.settings import Settings
@@ -43,6 +45,9 @@ def serve(
     """
 
     async def ready(settings: Settings, running: Running) -> None:
+        if running.console and sys.stdout.isatty():
+            link = await link_at(settings, running.ledger_url, running.console)
+            typer.echo(f"console: {link} (signs you in once, within the hour)")
         if ready_file is not None:
             staged = ready_file.with_name(f".{ready_file.name}.staged")
             staged.write_text(f"{gate_url(running, secure=settings.listen.tls is not None)}\n")

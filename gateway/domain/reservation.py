@@ -13,7 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from gateway.domain.customers import wallet_id
+from gateway.domain.key_terms import Restrictions
 from gateway.domain.limits import Limit
+from gateway.domain.pricing import PriceTable
 
 Outcome = Literal["settled", "released", "expired", "settled_late"]
 
@@ -47,7 +50,12 @@ IDEMPOTENCY_TTL_MS: Final = 86_400_000
 @dataclass(frozen=True, slots=True)
 class Account:
     """The account that a request is charged to, as the gate knows it. Each reserve checks
-    `account_rev`."""
+    `account_rev`.
+
+    customer_id:  the wallet's id (`gateway/domain/customers.py`)
+    plan, prices: of a customer in the ledger: the plan, and its own prices by model
+    restrictions: of the key, checked for every request; None for most
+    """
 
     customer_id: str
     key_id: str
@@ -59,6 +67,9 @@ class Account:
     """Models that this key may use; None means all."""
     livemode: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
+    plan: str | None = None
+    prices: Mapping[str, PriceTable] = field(default_factory=dict)
+    restrictions: Restrictions | None = None
 
     def holder(self, limit: Limit) -> str:
         """Return what a limit of this account counts: the customer, project, key or model."""
@@ -71,7 +82,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One API key: its customer and its restrictions."""
+    """One API key: its customer and its restrictions. test: it acts for the customer's test wallet."""
 
     key_id: str
     customer_id: str
@@ -79,6 +90,13 @@ class Key:
     limits: tuple[Limit, ...] = ()
     models: frozenset[str] | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    test: bool = False
+    restrictions: Restrictions | None = None
+
+    @property
+    def account_id(self) -> str:
+        """The wallet that its requests are charged to."""
+        return wallet_id(self.customer_id, "test" if self.test else "live")
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@
 | read | `request_body`; the route's dialect |
 | estimate | `plan`, `estimate`, `expected_output` |
 | reserve | `admission`, `last_credit`, `idempotency`, `reservation/` |
-| forward | `headers`, `header_names`; the pools of `gateway/http/client` |
+| forward | `sending`, `spread`, `headers`, `header_names`; the pools of `gateway/http/client` |
 | relay and meter | `relay`, `stream`, `tap`, `blanking`; `reservation/growth` |
 | settle | `reservation/`: `settlement`, `outcome`, `delivery` |
 | refuse | `refusals`, `denials`, `rate_fields` |

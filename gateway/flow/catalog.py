@@ -8,12 +8,15 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
+from gateway.domain.customers import customer_of
+from gateway.domain.modes import EVERYTHING_ENFORCED, Modes
 from gateway.domain.pricing import PriceTable, compile_prices
 from gateway.domain.reservation import Account
 from gateway.domain.token_vectors import TokenVectors
 from gateway.domain.usage import DEFAULT_TIER, OUTPUT_UNITS, TOKEN_UNITS, without_tier
 from gateway.flow.headers import Forwarding
 from gateway.flow.paths import PathTable
+from gateway.flow.spread import Spread
 from gateway.http.cors import Cors
 from gateway.http.interface import Exchange, Upstream
 
@@ -29,7 +32,8 @@ class Policy:
     clamp:               lower the output maximum to what the credit affords
     grow_wait_ms:        how long a stream waits for credit that others hold
     extend_at:           share of the held output (0 … 1) at which the hold grows
-    disconnect_json, disconnect_stream, undrained, exhausted_stream, missing_usage: see docs/reference/configuration.md
+    disconnect_json, disconnect_stream, undrained, exhausted_stream, missing_usage: see docs/reference/configuration.md;
+                         pass: nothing stops a stream, in shadow mode
     bytes_per_token:     for counting where the provider reports nothing
     keep_answers:        of requests with an Idempotency-Key, for their repeats
     """
@@ -42,7 +46,7 @@ class Policy:
     disconnect_json: Literal["drain", "charge_hold", "charge_input"]
     disconnect_stream: Literal["charge_seen", "drain", "charge_input", "charge_hold"]
     drain_max_ms: int
-    exhausted_stream: Literal["finish", "cut"]
+    exhausted_stream: Literal["finish", "cut", "pass"]
     missing_usage: Literal["counted", "hold"]
     expire_charges: Literal["checkpoint", "hold", "nothing"]
     insufficient_status: Literal[402, 429]
@@ -60,7 +64,9 @@ class Policy:
 class Model:
     """One priced model.
 
+    upstream:           that serves it; of several, the first
     forwarding:         which header fields the upstream sees, its credential among them
+    spread:             its upstreams, where there are several; see `at`
     max_output_tokens:  the most one choice can produce
     context_tokens:     caps the input bound; None when unknown
     hidden_output:      reasons before it shows; on disconnect it drains or charges the hold
@@ -81,6 +87,7 @@ class Model:
     of_route: bool = False
     """A route's own price: no request can name it."""
     auto_tiers: tuple[str, ...] = (DEFAULT_TIER,)
+    spread: Spread | None = None
     chosen_tiers: tuple[str, ...] = field(init=False)
     """Tiers that may serve a request which leaves the choice to the provider: those of `auto_tiers` that
     have a price. A customer's own price may have fewer."""
@@ -98,6 +105,14 @@ class Model:
         object.__setattr__(self, "token_vectors", TokenVectors(self.prices))
         priced = tuple(tier for tier in self.auto_tiers if tier in self.prices.service_tiers)
         object.__setattr__(self, "chosen_tiers", priced or (DEFAULT_TIER,))
+
+    def at(self, place: int) -> "Model":
+        """The model as the upstream at this place of its spread serves it."""
+        assert self.spread is not None, "only a model with several upstreams has places"
+        target = self.spread.targets[place]
+        return replace(
+            self, upstream=target.upstream, forwarding=target.forwarding, forward=target.forward
+        )
 
 
 FREE: Final = compile_prices({})
@@ -149,12 +164,14 @@ class Catalog:
     fallback: Dialect
     """Speaks for what no route claims."""
     max_body_bytes: int
-    mode: str = "enforce"
+    modes: Modes = EVERYTHING_ENFORCED
     speakers: Mapping[str, Dialect] = field(default_factory=dict)
     """API → a dialect that speaks for it where no route does."""
     cors: Cors | None = None
     overrides: Mapping[str, Mapping[str, Model]] = field(default_factory=dict)
-    """Customer id → the models that have another price for this customer."""
+    """Customer id → the models that have another price for this customer of the configuration."""
+    plan_overrides: Mapping[str, Mapping[str, Model]] = field(default_factory=dict)
+    """Plan → the models that have another price for its customers in the ledger."""
     paths: PathTable[Route] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -182,12 +199,21 @@ class Catalog:
         model = self.models.get(name)
         return None if model is None else replace(model, prices=FREE, free=True)
 
-    def model_for(self, name: str, customer_id: str) -> Model | None:
-        """The model at the customer's price; None when there is none of this name."""
-        own = self.overrides.get(customer_id)
-        if own is not None and name in own:
-            return own[name]
-        return self.models.get(name)
+    def model_for(self, name: str, account: Account | None) -> Model | None:
+        """The model at the account's price; None when there is none of this name.
+
+        account: None for the price of everyone
+        """
+        model = self.models.get(name)
+        if account is None or model is None:
+            return model
+        own = self.overrides.get(customer_of(account.customer_id)[0])
+        if own is not None:
+            return own.get(name, model)
+        table = account.prices.get(name)
+        if table is not None:
+            return replace(model, prices=table)
+        return self.plan_overrides.get(account.plan or "", self.models).get(name, model)
 
 
 _GEMINI_VERBS: Final = (":generateContent", ":streamGenerateContent", ":countTokens")

@@ -10,6 +10,7 @@ from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.catalog import Route
 from gateway.flow.estimate import Estimate
 from gateway.flow.plan import Plan
+from gateway.flow.refusals import Refused
 from gateway.flow.retries import Attempt
 from gateway.http.interface import Exchange, UpstreamError
 
@@ -45,8 +46,15 @@ class RequestContext:
     held_nano:      what was reserved at first
     admitted:       the gate has decided to forward it; what fails later is no denial
     denied:         the ledger's last answer, when it was a refusal
-    decision:       `allow`, `deny`, or `replay` for a recorded response
+    decision:       `allow`, `deny`, `replay` for a recorded response, `bypass`; `would_deny` for what
+                    runs in shadow mode alone
+    objection:      what would have refused it in `enforce`, in shadow mode
     reason:         why it was denied or ended early; "" when neither
+    tried:          places in the model's spread of the upstreams that it was sent to, or that could
+                    not be reached
+    probe:          its number, while its end decides whether the upstream's breaker closes; else 0
+    counted_failed: the upstream's breaker has counted its failure to serve this request
+    upstream:       the name of the upstream that answered or failed last; None before that
     sent_at:        when the request went upstream, by the monotonic clock
     broken:         the failure that ended a stream early; its client has got an error frame
     upstream_s:     from the forwarded request to the head of its response
@@ -72,9 +80,14 @@ class RequestContext:
     denied: Denied | None = None
     decision: str = "allow"
     reason: str = ""
+    tried: tuple[int, ...] = ()
+    probe: int = 0
+    counted_failed: bool = False
+    upstream: str | None = None
     sent_at: float = 0.0
     upstream_s: float = 0.0
     broken: UpstreamError | None = None
+    objection: Refused | None = None
     upstream_error: str = ""
     trace: "RequestTrace | None" = None
 

@@ -2,34 +2,33 @@
 
     route → authenticate → read → estimate → reserve → forward → meter → settle → event
 
-Invariants: nothing is forwarded before the ledger has granted a hold, and leaving the reservation's
-block ends it exactly once, however the block is left. What is not visible here is one step below:
-`known_head.py` (what follows from a head), `admission.py` (reserving), `relay.py` (passing a response
-on), `reservation/` (growing, deciding, delivering), `refusals.py` (what a refusal says).
+Invariants: in `enforce` nothing is forwarded before the ledger has granted a hold, and leaving the
+reservation's block ends it exactly once, however the block is left. What is not visible here is one step below:
+`known_head.py` (what follows from a head), `admission.py` (reserving), `sending.py` (which upstream gets
+the request), `relay.py` (passing a response on), `reservation/` (growing, deciding, delivering),
+`refusals.py` (what a refusal says).
 """
 
-import time
-from asyncio import current_task
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from gateway.dialects.base import Asked, BadRequest
-from gateway.dialects.passing import passing_query
+from gateway.domain.customers import Mode
 from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.admission import Admission, RepeatedRequest, StaleAccount
-from gateway.flow.authentication import Accounts
+from gateway.flow.authentication import Accounts, check_restrictions
 from gateway.flow.catalog import Catalog
 from gateway.flow.context import RequestContext
 from gateway.flow.denials import refused_by_ledger
 from gateway.flow.envelope import common_fields
-from gateway.flow.estimate import estimate_request
+from gateway.flow.estimate import estimate_request, unbounded_estimate
 from gateway.flow.idempotency import Repeats, idempotency_of, read_name
 from gateway.flow.known_head import KnownHead
-from gateway.flow.lookup import find_model, find_route
+from gateway.flow.lookup import find_model, find_route, forbidden
 from gateway.flow.observer import Observer
-from gateway.flow.plan import Plan
+from gateway.flow.plan import Plan, ShadowPlan, make_plan
 from gateway.flow.plan_book import PlanBook
 from gateway.flow.refusals import (
     INTERNAL,
@@ -40,12 +39,9 @@ from gateway.flow.refusals import (
 )
 from gateway.flow.relay import relay
 from gateway.flow.request_body import decode_in_thread, read_body_head, read_in_thread, reads_inline
-from gateway.flow.reservation.reservation import (
-    Reservation,
-    ReservationServices,
-    open_reservation,
-)
-from gateway.http.client.target import join_query
+from gateway.flow.reservation.reservation import Reservation, ReservationServices
+from gateway.flow.reservation.unenforced import Bypassed, Shadowed
+from gateway.flow.sending import Sender
 from gateway.http.cors import is_preflight
 from gateway.http.interface import (
     BodyError,
@@ -56,6 +52,12 @@ from gateway.http.interface import (
     encode_fields,
 )
 from gateway.ledger.client.errors import LedgerUnavailable
+
+_OPENS: Final[dict[Mode, type[Reservation]]] = {
+    "enforce": Reservation,
+    "shadow": Shadowed,
+    "bypass": Bypassed,
+}
 
 LARGE_BODY_BYTES: Final = 64 << 10
 """Credit and limits are checked before a larger body is read."""
@@ -83,6 +85,7 @@ class Flow:
         self._plans = PlanBook()
         self._services = services
         self._observer = services.observer
+        self._sender = Sender(services.observer)
 
     async def __call__(self, exchange: Exchange) -> None:
         """Handle one request to its end. Raises nothing but cancellation."""
@@ -95,7 +98,7 @@ class Flow:
                 return
             known = await self._know(context)
             if context.route.local is not None:
-                if not context.route.public:
+                if not context.route.public and self._enforces(known):
                     await self._services.admission.check_limits(context)
                 await context.route.local(exchange, known.account, context.request_id)
             else:
@@ -103,7 +106,7 @@ class Flow:
         except (Refused, BadRequest, BodyError, LedgerUnavailable) as error:
             await self._refuse(context, as_refused(error))
         except UpstreamError as error:
-            self._observer.upstream_failed(context, error)
+            self._sender.failed(context, error)
             await self._refuse(context, refused_by_upstream(error))
         except ClientGone:
             context.reason = "client_gone"
@@ -111,6 +114,8 @@ class Flow:
             self._observer.fault(context, fault)
             await self._refuse(context, INTERNAL)
         finally:
+            if context.probe:
+                self._sender.drop_probe(context)
             self._observer.request(context)
 
     async def _forward(self, context: RequestContext, known: KnownHead) -> None:
@@ -131,22 +136,31 @@ class Flow:
 
     async def _reserve_and_relay(self, context: RequestContext, known: KnownHead) -> None:
         services = self._services
-        plan = context.plan = self._plan(context, known)
+        plan = self._plan(context, known)
+        if plan.spread is not None or plan.breaker.wary:
+            plan = self._sender.choose(context, plan)
+        context.plan = plan
         facts = context.facts
         expected = services.reservations.expected.at_first(plan) if facts.stream else None
-        context.estimate = estimate_request(facts, plan.model, plan.policy, expected)
+        try:
+            context.estimate = estimate_request(facts, plan.model, plan.policy, expected)
+        except BadRequest as objection:
+            if plan.mode != "shadow":
+                raise
+            context.objection = as_refused(objection)
+            context.estimate = unbounded_estimate(facts, plan.model, plan.policy)
         context.event = self._event(context)
         key = None if context.name is None else idempotency_of(context)
-        async with open_reservation(services.reservations, context, key) as reservation:
+        async with _OPENS[plan.mode](services.reservations, context, key) as reservation:
             self._observer.admitted(context)
-            response = await self._send(context, known, reservation)
+            response = await self._sender.send(context, known, reservation)
             try:
                 await services.relay(context, response, reservation)
             finally:
                 response.close()
                 context.reason = reservation.last_flag
         if context.broken is not None:
-            self._observer.upstream_failed(context, context.broken)
+            self._sender.failed(context, context.broken)
 
     # Steps, in the order of the flow
 
@@ -171,6 +185,9 @@ class Flow:
             exchange.also += common_fields(route.dialect, context.request_id)
         if known.account is not None:
             exchange.owner = known.account.key_id
+            if known.account.restrictions is not None:
+                # Not a conclusion from the head: peers share heads, and time passes.
+                check_restrictions(known.account.restrictions, exchange.remote)
         if self.draining and not route.public:
             raise Refused("shutting_down", "The gate is shutting down. Try again.")
         return known
@@ -208,7 +225,8 @@ class Flow:
         exchange, route = context.exchange, context.route
         context.name = known.name
         length = exchange.content_length
-        if known.expects or length is None or length > LARGE_BODY_BYTES:
+        early = known.expects or length is None or length > LARGE_BODY_BYTES
+        if early and self._enforces(known):
             await self._services.admission.check_credit(context)
         head = known.body
         body = await exchange.read_body(self.catalog.max_body_bytes)
@@ -241,9 +259,21 @@ class Flow:
             assert account is not None
             # The configuration of the head, although a reload may have replaced it meanwhile.
             catalog = known.catalog
-            plan = Plan(catalog, account, route, find_model(catalog, context, name))
+            model = find_model(catalog, context, name)
+            plan = make_plan(catalog, account, route, model)
+            refused = forbidden(context, model)
+            if refused is not None:
+                if not isinstance(plan, ShadowPlan):
+                    raise refused
+                plan.objection = refused
             known.plans[name] = plan
         return plan
+
+    @staticmethod
+    def _enforces(known: KnownHead) -> bool:
+        """Whether what the ledger says may refuse the request."""
+        account = known.account
+        return account is None or known.catalog.modes.of(account.customer_id)[0] == "enforce"
 
     def _event(self, context: RequestContext) -> UsageFacts:
         """What the usage event says as far as it is known before the request is forwarded."""
@@ -252,36 +282,6 @@ class Flow:
         if context.plan.shows_tier:
             event.service_tier = context.estimate.tiers[0]
         return event
-
-    async def _send(
-        self, context: RequestContext, known: KnownHead, reservation: Reservation
-    ) -> UpstreamResponse:
-        """Forward the request and wait for the head of its response. Raises UpstreamError."""
-        exchange, plan, facts = context.exchange, context.plan, context.facts
-        model, dialect = plan.model, context.route.dialect
-        task = current_task()
-        assert task is not None
-        reservation.interrupt = task.cancel
-        exchange.on_gone(reservation.client_left)
-        options = plan.forward_options(facts, context.estimate.lowered)
-        target = dialect.forward_target(facts, options, exchange.path)
-        if exchange.query:
-            target = join_query(target, passing_query(dialect.api, exchange.query))
-        fields = known.forwarded(model.forwarding, dialect.forward_type(facts))
-        body = dialect.forward_body(facts, options)
-        if reservation.client_gone:
-            raise ClientGone
-        sent_at = context.sent_at = time.monotonic()
-        reservation.progress.advance("sent")
-        response = await model.upstream.send(
-            exchange.method,
-            target,
-            b"%bx-request-id: %b\r\n" % (fields, context.request_id.encode()),
-            body,
-            owner=plan.account.customer_id,
-        )
-        self._observer.answered(context, time.monotonic() - sent_at)
-        return response
 
     async def _refuse(self, context: RequestContext, refused: Refused) -> None:
         exchange = context.exchange

@@ -23,6 +23,7 @@ from gateway.flow.known_head import KnownHead
 from gateway.flow.observer import Observer
 from gateway.flow.request_trace import RequestTrace
 from gateway.flow.reservation.reservation import Reservation
+from gateway.flow.sending import Sender
 from gateway.http.interface import UpstreamResponse
 from gateway.telemetry.spans import Attribute, Sampling, Span, SpanQueue, new_span_id
 
@@ -50,6 +51,7 @@ class TracedFlow(Flow):
         reservations = replace(reservations, reserve=_traced_reserve(reservations.reserve))
         services = replace(services, reservations=reservations, relay=_traced_relay(services.relay))
         super().__init__(catalog, accounts, services)
+        self._sender = TracedSender(services.observer)
         self._sampling = sampling
 
     async def _know(self, context: RequestContext) -> KnownHead:
@@ -62,13 +64,18 @@ class TracedFlow(Flow):
         with _step(context, "read"):
             await super()._read(context, known)
 
-    async def _send(
+
+class TracedSender(Sender):
+    """Has the upstream's span cover the request's attempts, and names it to the upstream."""
+
+    async def send(
         self, context: RequestContext, known: KnownHead, reservation: Reservation
     ) -> UpstreamResponse:
+        """See `Sender.send`."""
         assert context.trace is not None, "begun when the head was read"
         head = cast(KnownHead, _TracedHead(known, context.trace.forwarded))
         with _step(context, "upstream"):
-            return await super()._send(context, head, reservation)
+            return await super().send(context, head, reservation)
 
 
 class TracedObserver(Observer):
@@ -207,7 +214,10 @@ def _request(context: RequestContext) -> dict[str, Attribute]:
 
 def _upstream(context: RequestContext) -> dict[str, Attribute]:
     plan = context.plan
-    attributes: dict[str, Attribute] = {"creditgate.upstream": plan.model.upstream.name}
+    attributes: dict[str, Attribute] = {
+        "creditgate.upstream": plan.model.upstream.name,
+        "creditgate.mode": plan.mode,
+    }
     if context.event.upstream_request_id:
         attributes["creditgate.upstream.request_id"] = context.event.upstream_request_id
     if context.event.upstream_error:

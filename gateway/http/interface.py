@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from gateway.http.breaker import Breaker as Breaker
 from gateway.http.upstream_interface import BodyTransform as BodyTransform
 from gateway.http.upstream_interface import CancelledUnsent as CancelledUnsent
 from gateway.http.upstream_interface import FieldNames as FieldNames

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Literal, Protocol
 
+from gateway.http.breaker import Breaker
+
 UpstreamCause = Literal[
     "dns",  # its name does not resolve
     "refused",  # nothing listens at its address
@@ -145,9 +147,13 @@ class UpstreamResponse(Protocol):
 
 
 class Upstream(Protocol):
-    """One origin, with its pool of connections."""
+    """One origin, with its pool of connections.
+
+    breaker: whether requests may be sent to it; its user asks, and notes how they end
+    """
 
     name: str
+    breaker: Breaker
 
     async def send(
         self, method: str, target: str, fields: bytes, body: bytes, *, owner: str = ""

@@ -4,13 +4,18 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from gateway.ledger.admin_access import AdminAccess
 from gateway.ledger.client import clock
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.creation import Creation
+from gateway.ledger.customers import CustomerDirectory
 from gateway.ledger.hold_reader import HoldReader
+from gateway.ledger.key_uses import KeyUses
 from gateway.ledger.keys import KeyDirectory
+from gateway.ledger.modes import ModeStore
 from gateway.ledger.pricebook import PriceBooks
 from gateway.ledger.prices import PriceVersions
+from gateway.ledger.recorded_writes import RecordedWrites
 from gateway.ledger.wallet_reader import WalletReader
 
 
@@ -18,7 +23,7 @@ class AccountStore:
     """The readers and directories of one ledger, over one client.
 
     names: of the ledger's keys in the server. prices: the rows of each version. books: which
-    prices are in force
+    prices are in force. modes: what operators have set
     """
 
     def __init__(self, client: Redis, *, namespace: str = "cg", shard_count: int = 64) -> None:
@@ -26,9 +31,14 @@ class AccountStore:
         self.creation = Creation(client, self.names)
         self.wallets = WalletReader(client, self.names)
         self.holds = HoldReader(client, self.names)
+        self.customers = CustomerDirectory(client, self.names)
         self.keys = KeyDirectory(client, self.names)
+        self.key_uses = KeyUses(client, self.names)
         self.prices = PriceVersions(client, self.names)
+        self.admin_access = AdminAccess(client, self.names)
+        self.recorded_writes = RecordedWrites(client, self.names)
         self.books = PriceBooks(client, namespace=namespace)
+        self.modes = ModeStore(client, self.names)
         self._client: Any = client  # its stubs promise text where this client answers bytes
 
     async def now_ms(self) -> int:

@@ -123,6 +123,12 @@ class PriceBooks:
 
     # Changing
 
+    async def keep(self, price: Price) -> str:
+        """Keep a price that is in no book, such as a customer's own; returns its version."""
+        version = price.table().price_version
+        await self._keep({version: price})
+        return version
+
     async def take(
         self,
         draft: Draft,

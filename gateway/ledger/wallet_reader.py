@@ -12,7 +12,12 @@ from gateway.ledger.client.faults import unavailable
 from gateway.ledger.client.reading import PAGE, get_each, pages
 from gateway.ledger.codec.done import read_done
 from gateway.ledger.codec.key_names import Keys
-from gateway.ledger.codec.wallet_records import Wallet, read_sweep_at_ms, read_wallet
+from gateway.ledger.codec.wallet_records import (
+    Wallet,
+    read_account_rev,
+    read_sweep_at_ms,
+    read_wallet,
+)
 from gateway.ledger.standing import counted_in, standings_of
 
 
@@ -47,8 +52,11 @@ class WalletReader:
 
     async def account_rev(self, customer_id: str) -> int | None:
         """The account's present revision; None when there is no such account."""
-        wallet = (await self.read([customer_id])).get(customer_id)
-        return None if wallet is None else wallet.account_rev
+        with unavailable():
+            raw = await self._client.get(
+                self._names.account(self._names.shard_of(customer_id), customer_id)
+            )
+        return None if raw is None else read_account_rev(raw)
 
     async def due(self) -> AsyncIterator[list[str]]:
         """Customers whose wallet time alone changes by now, page by page over all wallets.

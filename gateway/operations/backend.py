@@ -2,16 +2,20 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.domain.actors import Actor
-from gateway.domain.pricebook import Draft
+from gateway.domain.customers import CustomerRecord
+from gateway.domain.gates import GateReport
+from gateway.domain.modes import Modes
+from gateway.domain.pricebook import Draft, Price
 from gateway.domain.reservation import Account, Key
 from gateway.domain.stores import ClosedStatement, EventStore
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.audit import Audit
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.fitness import Trouble
+from gateway.ledger.codec.refusals import RefusedRequest
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.exporters import ExporterList
 from gateway.ledger.notes import Notes
@@ -19,7 +23,9 @@ from gateway.ledger.outbox import Outbox
 from gateway.ledger.refusals import NotedRefusal
 from gateway.ledger.repair import Repair
 from gateway.ledger.reservations import Reservations
+from gateway.ledger.shadow_wallets import ShadowWallets
 from gateway.ledger.wallets import Wallets
+from gateway.operations.wallet_terms import WalletTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +50,38 @@ class Subscription:
     unit: str
 
 
+CustomerRef = str | CustomerRecord
+"""A customer: the id of one in the configuration, or the record of one in the ledger."""
+
+
 class Configured(Protocol):
     """What operations need of the configuration. Nothing is computed before it is asked for."""
 
     @property
     def customer_ids(self) -> Collection[str]:
         """Every configured customer."""
+        ...
+
+    @property
+    def plans(self) -> Collection[str]:
+        """Names of the plans."""
+        ...
+
+    @property
+    def models(self) -> Collection[str]:
+        """Names of the models that requests may name."""
+        ...
+
+    def customer(self, customer_id: str) -> CustomerRecord | None:
+        """A configured customer, as if it had a record; None for one that is not configured."""
+        ...
+
+    def terms(self, customer: CustomerRef) -> WalletTerms:
+        """What a customer's wallet is given. Raises KeyError if its plan is not configured."""
+        ...
+
+    def own_price(self, model: str, price: Mapping[str, Any]) -> Price:
+        """A price as `customers.NAME.prices` of the configuration takes it. Raises ValueError."""
         ...
 
     @property
@@ -65,7 +97,7 @@ class Configured(Protocol):
         """The hash under which gates look a key up; None where API keys are disabled."""
         ...
 
-    def recurring_grants(self, customer_id: str) -> Sequence[str]:
+    def recurring_grants(self, customer: CustomerRef) -> Sequence[str]:
         """Names of the grants that the configuration renews for a customer each period."""
         ...
 
@@ -73,13 +105,18 @@ class Configured(Protocol):
         """The day on which a customer's months begin; None for one that is not configured."""
         ...
 
-    def subscription(self, customer_id: str) -> Subscription | None:
+    def subscription(self, customer: CustomerRef) -> Subscription | None:
         """The fee of a customer's plan; None where there is none."""
         ...
 
-    def limited_accounts(self, customer_id: str, stored: Sequence[Key]) -> Sequence[Account]:
+    def limited_accounts(self, customer: CustomerRef, stored: Sequence[Key]) -> Sequence[Account]:
         """Accounts that together have every limit of a customer: of itself, its models, its
-        projects and its keys. stored: its valid keys that no file names. None if not configured."""
+        projects and its keys. stored: its valid keys that no file names. None if it is unknown."""
+        ...
+
+    @property
+    def modes(self) -> Modes:
+        """The configured modes."""
         ...
 
     @property
@@ -112,7 +149,9 @@ class Backend:
     reservations:    the verbs of holds; `reservations_at(unix_ms)` the same by a fixed clock, for which
                      the windows of limits are packed
     list_exporters:  exporters and the recorded store; ledger_time_ms: the ledger's clock, Unix ms
+    list_gates:      what each gate reported last; takes the ledger's clock
     find_refusal:    a refusal that was noted in the last days, by the request's id
+    latest_refusals: those of the last days that pass a test, at most so many, the latest first
     find_trouble:    what is wrong with the ledger's server; None for nothing
     write_customers: writes the configuration's customers into the ledger; returns why it could not
     keep_statement:  see `StoreAccess.keep_statement`
@@ -132,8 +171,13 @@ class Backend:
     changes: Changes
     store: EventStore
     list_exporters: Callable[[], Awaitable[ExporterList]]
+    list_gates: Callable[[int], Awaitable[Sequence[GateReport]]]
     ledger_time_ms: Callable[[], Awaitable[int]]
     find_refusal: Callable[[str], Awaitable[NotedRefusal | None]]
+    latest_refusals: Callable[
+        [Callable[[RefusedRequest], bool], int], Awaitable[Sequence[NotedRefusal]]
+    ]
     find_trouble: Callable[[], Awaitable[Trouble | None]]
     write_customers: Callable[[], Awaitable[str | None]]
     keep_statement: Callable[[ClosedStatement], ClosedStatement]
+    shadow_wallets: ShadowWallets

@@ -17,9 +17,9 @@ def is_idempotency_key(text: str) -> bool:
     return 0 < len(text) <= KEY_CHARS_MOST and text.isascii() and text.isprintable()
 
 
-def new_idempotency_key() -> str:
+def new_idempotency_key(prefix: str = "cli") -> str:
     """A key that nobody has used."""
-    return f"cli-{secrets.token_hex(8)}"
+    return f"{prefix}-{secrets.token_hex(8)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.domain.money import format_amount
-from gateway.domain.reservation import Key
 from gateway.domain.standing import Standing, standing_document
 from gateway.ledger.codec.operations import allowance_id
 from gateway.ledger.codec.wallet_records import Grant, Wallet
 from gateway.operations.backend import Backend
-from gateway.operations.customers import wallet_of
+from gateway.operations.customers import owner_of, wallet_of
 from gateway.operations.documents import timestamp
 from gateway.operations.freeze import wallet_status
 
@@ -66,7 +65,7 @@ async def show_wallet(backend: Backend, customer_id: str) -> WalletView:
         configured.model_groups,
         await _standings(backend, customer_id),
         await backend.audit.voided_grants(customer_id),
-        configured.recurring_grants(customer_id),
+        configured.recurring_grants(await owner_of(backend, customer_id)),
     )
 
 
@@ -119,11 +118,11 @@ def wallet_entry_document(entry: WalletEntry) -> dict[str, Any]:
 async def _standings(backend: Backend, customer_id: str) -> list[Standing]:
     """The limits of a customer, its models, its projects and its keys, with what is used of each."""
     stored = [
-        Key(key.key_id, key.customer_id, key.project_id)
+        key.as_key()
         for key in await backend.accounts.keys.entries(customer_id)
         if key.revoked_at_ms is None
     ]
-    accounts = backend.configured.limited_accounts(customer_id, stored)
+    accounts = backend.configured.limited_accounts(await owner_of(backend, customer_id), stored)
     return await backend.accounts.wallets.standings(accounts) if accounts else []
 
 

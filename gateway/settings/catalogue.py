@@ -25,10 +25,32 @@ from gateway.settings.scalars import (
 )
 
 
+class ServedBySection(Section):
+    """One of several upstreams of a model."""
+
+    upstream: Text = field("Name of the upstream.", "openai")
+    weight: Annotated[int, Whole(0, 1000)] = field(
+        "Its share of the requests, relative to the other weights. 0: it serves only what no upstream"
+        " with a weight can take.",
+        3,
+        1,
+    )
+    upstream_model: ModelName | None = field(
+        "The model's name at this upstream, if it differs from the model's `upstream_model`.",
+        "gpt-4.1-deployment",
+        None,
+    )
+
+
 class ModelSection(Section):
     """One model that callers may request. Models without an entry are refused."""
 
-    upstream: Text = field("Upstream that serves the model.", "openai")
+    upstream: Text | None = field("Upstream that serves the model.", "openai", None)
+    upstreams: tuple[ServedBySection, ...] = field(
+        "Several upstreams that serve the model, instead of `upstream` (docs/how-to/upstreams.md).",
+        [{"upstream": "openai", "weight": 3}, {"upstream": "azure", "weight": 1}],
+        (),
+    )
     upstream_model: ModelName | None = field(
         "The model's name at the upstream, if it differs.", "gpt-4.1-2025-04-14", None
     )
@@ -65,6 +87,27 @@ class ModelSection(Section):
     group: Id | None = field(
         "Model group, for grants that pay only for some models.", "premium", None
     )
+
+    @model_validator(mode="after")
+    def _served(self) -> "ModelSection":
+        if self.upstream is None and not self.upstreams:
+            raise Wrong("is missing", "For example: `upstream: openai`.", at="upstream")
+        if self.upstream is not None and self.upstreams:
+            raise Wrong("cannot be combined with `upstreams`", "Remove one of them.", at="upstream")
+        names = [each.upstream for each in self.upstreams]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise Wrong(f"lists {name!r} twice", "Add up their weights.", at="upstreams")
+        if names and not any(each.weight for each in self.upstreams):
+            raise Wrong("has no weight above 0", "Give one upstream a weight.", at="upstreams")
+        return self
+
+    @property
+    def served_by(self) -> tuple[ServedBySection, ...]:
+        """Its upstreams, at least one."""
+        if self.upstream is None:
+            return self.upstreams
+        return (ServedBySection(upstream=self.upstream),)
 
     def price(self, name: str, override: PricesSection | None = None) -> Price:
         """Its price, or the one that takes its place, with its costs. Raises Wrong.

@@ -85,7 +85,11 @@ def _models(settings: Settings, names: Names) -> Iterator[Finding]:
         yield Finding(("models",), "is missing, and no route has `prices`", hint)
     for name, model in settings.models.items():
         at: Path = ("models", name)
-        yield from _known(model.upstream, names.upstreams, (*at, "upstream"), "upstream")
+        if model.upstream is not None:
+            yield from _known(model.upstream, names.upstreams, (*at, "upstream"), "upstream")
+        for number, served in enumerate(model.upstreams):
+            here: Path = (*at, "upstreams", number, "upstream")
+            yield from _known(served.upstream, names.upstreams, here, "upstream")
         if model.group is not None:
             yield from _known(model.group, names.groups, (*at, "group"), "model group")
         yield from _price(settings, name, model.prices, (*at, "prices"))
@@ -464,6 +468,23 @@ def _listeners(settings: Settings, _: Names) -> Iterator[Finding]:
             ("admin", "host"),
             f"{admin.host} can be reached from other machines, and no token is set",
             "Set `admin.token`, or listen on 127.0.0.1.",
+        )
+    console = settings.console
+    if not console.enabled:
+        return
+    for name, port in ("gate's", listen.port), ("admin", admin.port):
+        if console.port == port != 0:
+            yield Finding(
+                ("console", "port"),
+                f"{port} is also the {name} port",
+                "Set a different `console.port`.",
+            )
+    if not is_loopback(console.host) and console.tls is None and console.public_url is None:
+        yield Finding(
+            ("console", "host"),
+            f"{console.host} can be reached from other machines, without TLS",
+            "Set `console.tls`, set `console.public_url` to the URL of the proxy in front that serves"
+            " HTTPS, or listen on 127.0.0.1.",
         )
 
 

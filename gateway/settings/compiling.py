@@ -7,21 +7,25 @@ itself (`local`) are the application's to add.
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.dialects.any_api.dialect import AnyApi, Terms
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
+from gateway.domain.modes import Modes
 from gateway.domain.pricebook import Book
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Key, shard_of
-from gateway.flow.authentication import Customer, TrustedHeader
 from gateway.flow.blanking import secrets_of
 from gateway.flow.catalog import Model, Route
+from gateway.flow.credentials import TrustedHeader
+from gateway.flow.customers import Customer, PlanTerms
 from gateway.flow.headers import Forwarding, Passing
+from gateway.flow.spread import Spread, Target
 from gateway.http.cors import Cors
 from gateway.http.interface import Headers, Upstream
-from gateway.settings.catalogue import RouteSection
+from gateway.settings.catalogue import RouteSection, ServedBySection
+from gateway.settings.customers import PlanSection
 from gateway.settings.root import Settings
 from gateway.settings.upstreams import UpstreamSection
 
@@ -33,23 +37,23 @@ def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dic
     models = {}
     forwarding = _forwarding(settings)
     for name, model in settings.models.items():
-        upstream = settings.upstreams[model.upstream]
+        targets = [
+            _target(settings, served, upstreams, forwarding, model.upstream_model or name)
+            for served in model.served_by
+        ]
+        first = targets[0]
         models[name] = Model(
             name=name,
-            upstream=upstreams[model.upstream],
-            forwarding=forwarding[model.upstream],
-            forward=ForwardOptions(
-                upstream_model=model.upstream_model or name,
-                inject_usage=upstream.inject_usage,
-                continuous_usage_stats=upstream.continuous_usage_stats,
-                max_output_field=upstream.max_output_field,
-            ),
+            upstream=first.upstream,
+            forwarding=first.forwarding,
+            forward=first.forward,
             prices=model.price_table(name),
             max_output_tokens=model.max_output_tokens,
             context_tokens=model.context_tokens,
             hidden_output=model.hidden_output,
             auto_tiers=model.auto_service_tiers,
             scope_bits=settings.scope_bits((model.group,) if model.group else ()),
+            spread=Spread(targets) if len(targets) > 1 else None,
         )
     for name, route in settings.routes.items():
         if route.prices is not None and route.upstream is not None:
@@ -68,13 +72,50 @@ def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dic
     return models
 
 
+def _target(
+    settings: Settings,
+    served: ServedBySection,
+    upstreams: Mapping[str, Upstream],
+    forwarding: Mapping[str, Forwarding],
+    model_name: str,
+) -> Target:
+    """Compile one upstream of a model. model_name: there, if `served` has no other"""
+    section = settings.upstreams[served.upstream]
+    return Target(
+        upstream=upstreams[served.upstream],
+        forwarding=forwarding[served.upstream],
+        forward=ForwardOptions(
+            upstream_model=served.upstream_model or model_name,
+            inject_usage=section.inject_usage,
+            continuous_usage_stats=section.continuous_usage_stats,
+            max_output_field=section.max_output_field,
+        ),
+        weight=served.weight,
+        failover_statuses=frozenset(section.failover_statuses),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PricedModels:
+    """The models at the prices of one book.
+
+    models:    at the price of everyone
+    customers: by configured customer: the models that have another price for it
+    plans:     by plan: the models that have another price for its customers in the ledger
+    """
+
+    models: Mapping[str, Model]
+    customers: Mapping[str, Mapping[str, Model]]
+    plans: Mapping[str, Mapping[str, Model]]
+
+
 def price_models(
     settings: Settings,
     models: Mapping[str, Model],
     book: Book,
     tables: Mapping[str, PriceTable],
-) -> tuple[dict[str, Model], dict[str, dict[str, Model]]]:
-    """The models at the prices of a book, and by customer those that have another price.
+) -> PricedModels:
+    """The models at the prices of a book.
 
     tables: by version; a model whose version is not among them keeps its price
     """
@@ -85,21 +126,25 @@ def price_models(
             return model
         return replace(model, prices=table)
 
-    priced = {name: at(model, book.models.get(name)) for name, model in models.items()}
+    def overridden(overrides: Mapping[str, str]) -> dict[str, Model]:
+        return {
+            name: at(models[name], version) for name, version in overrides.items() if name in models
+        }
+
     shared: dict[frozenset[tuple[str, str]], dict[str, Model]] = {}
     by_customer = {}
     for customer_id in settings.customers:
         overrides = book.overrides_of(customer_id)
         if overrides:
-            by_customer[customer_id] = shared.setdefault(
-                frozenset(overrides.items()),
-                {
-                    name: at(models[name], version)
-                    for name, version in overrides.items()
-                    if name in models
-                },
-            )
-    return priced, by_customer
+            same = frozenset(overrides.items())
+            if same not in shared:
+                shared[same] = overridden(overrides)
+            by_customer[customer_id] = shared[same]
+    return PricedModels(
+        {name: at(model, book.models.get(name)) for name, model in models.items()},
+        by_customer,
+        {name: overridden(book.plans[name]) for name in settings.plans if name in book.plans},
+    )
 
 
 def compile_routes(
@@ -133,6 +178,18 @@ def compile_customers(settings: Settings) -> dict[str, Customer]:
     }
 
 
+def compile_plans(settings: Settings) -> dict[str, PlanTerms]:
+    """Compile what each plan gives customers in the ledger; "" is for those without one."""
+    plans = {"": PlanSection(), **settings.plans}
+    return {
+        name: PlanTerms(
+            tuple(limit for section in plan.limits for limit in section.compiled()),
+            None if plan.models is None else frozenset(plan.models),
+        )
+        for name, plan in plans.items()
+    }
+
+
 def compile_keys(settings: Settings) -> dict[str, Key]:
     """Compile every configured key by its hash in hex; none if keys are disabled."""
     if not settings.auth.keys:
@@ -148,6 +205,16 @@ def compile_keys(settings: Settings) -> dict[str, Key]:
         )
         for customer_id, key in settings.api_keys()
     }
+
+
+def compile_modes(settings: Settings) -> Modes:
+    """Compile the configured modes; operators may set others over them."""
+    customers = {
+        customer_id: customer.mode
+        for customer_id, customer in settings.customers.items()
+        if customer.mode is not None
+    }
+    return Modes(settings.mode, customers)
 
 
 def compile_trusted_header(settings: Settings) -> TrustedHeader | None:

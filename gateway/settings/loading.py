@@ -135,7 +135,7 @@ def _input_files(settings: Settings) -> list[FilePath]:
     for sink in settings.export.sinks.values():
         sections += (kind.tls for kind in (sink.kafka, sink.nats) if kind and kind.tls)
     named = [path for tls in sections for path in (tls.ca_file, tls.client_cert, tls.client_key)]
-    ports = (settings.listen.tls, settings.admin.tls)
+    ports = (settings.listen.tls, settings.admin.tls, settings.console.tls)
     named += (path for tls in ports if tls is not None for path in tls.named_files())
     return [path for path in named if path is not None]
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from pydantic import PrivateAttr
 
+from gateway.domain.customers import Mode
 from gateway.domain.limits import Limit, replace_limits
 from gateway.domain.pricebook import Book, Customer, Draft, Price
 from gateway.exporter.sinks.options import SinkOptions
 from gateway.settings.catalogue import GroupBit, ModelSection, Priced, RouteSection
+from gateway.settings.console import ConsoleSection
 from gateway.settings.customers import (
     CustomerSection,
     GrantSection,
@@ -72,6 +74,9 @@ class Settings(Section):
         factory=CorsSection,
     )
     admin: AdminSection = field("The admin port.", {"port": 8081}, factory=AdminSection)
+    console: ConsoleSection = field(
+        "The console and the admin API.", {"port": 8082}, factory=ConsoleSection
+    )
     data_dir: Path = field(
         "The gate's folder: embedded ledger, embedded store, journals, admin token. Relative to "
         "the working directory.",
@@ -137,6 +142,14 @@ class Settings(Section):
     )
     policy: PolicySection = field(
         "Policy for edge cases.", {"preset": "balanced"}, factory=PolicySection
+    )
+
+    mode: Mode = field(
+        "Whether requests that cannot be paid are refused. bypass: forward without asking the "
+        "ledger. shadow: decide and charge shadow wallets, and forward in any case. enforce: "
+        "refuse. `creditgate mode set` replaces it while the gate runs.",
+        "shadow",
+        "enforce",
     )
 
     _digest: str = PrivateAttr(default="")

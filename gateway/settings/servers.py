@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
 from gateway.dialects.reading.value_count import MAX_JSON_VALUES
 from gateway.exporter.sinks.options import TlsOptions
-from gateway.flow.authentication import KEY_FIELDS
+from gateway.flow.credentials import KEY_FIELDS
 from gateway.http.cors import ANY as ANY_ORIGIN
 from gateway.ledger.client.endpoint import BadLedgerUrl, Endpoint
 from gateway.settings.problems import Wrong

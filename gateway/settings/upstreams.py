@@ -1,13 +1,14 @@
 """Section of one upstream: a provider or an inference server."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
 from gateway.dialects.passing import BETA_FIELDS
 from gateway.flow.header_names import may_forward, may_return
+from gateway.http.breaker import DEFAULT_STATUSES, BreakerLimits
 from gateway.settings.metering import QueryName
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import (
@@ -17,6 +18,7 @@ from gateway.settings.scalars import (
     Milliseconds,
     Secret,
     Section,
+    Share,
     Switch,
     Text,
     Whole,
@@ -24,7 +26,21 @@ from gateway.settings.scalars import (
 )
 from gateway.settings.servers import check_pair
 
+MAYBE_PROCESSED: Final = frozenset({408, 409, 500, 502, 504, 524})
+"""Statuses that can follow when a request was processed."""
+
+
+def _failover_status(status: int) -> int:
+    if status in MAYBE_PROCESSED:
+        raise Wrong(
+            f"{status} does not say that the request was not processed",
+            "Remove it: a request that may have been processed is never sent again.",
+        )
+    return status
+
+
 MaxOutputField = Literal["max_tokens", "max_completion_tokens"]
+FailoverStatus = Annotated[int, Whole(400, 599), AfterValidator(_failover_status)]
 PoolKind = Literal["shared", "per_customer"]
 
 HOP_BY_HOP = frozenset(
@@ -83,6 +99,54 @@ class TlsSection(Section):
         return self
 
 
+class BreakerSection(Section):
+    """The circuit breaker of an upstream. While it is open, requests go to the model's other
+    upstreams, or are refused with 503 before anything is reserved. Each worker counts for itself."""
+
+    enabled: Switch = field("Keep requests from the upstream while it fails.", False, True)
+    consecutive_failures: Annotated[int, Whole(1, 10_000)] = field(
+        "Failures in a row that open it.", 5, 5
+    )
+    failure_ratio: Share = field("Share of failures within `window_ms` that opens it.", 0.5, 0.5)
+    window_requests: Annotated[int, Whole(1, 1_000_000)] = field(
+        "Minimum requests within `window_ms` for `failure_ratio` to apply.", 20, 20
+    )
+    window_ms: Milliseconds = field(
+        "Length of the window, which starts with a failure.", 10_000, 10_000
+    )
+    open_ms: Milliseconds = field(
+        "How long it stays open. Then one request is let through: its success closes it, its failure"
+        " opens it again.",
+        10_000,
+        10_000,
+    )
+    failure_statuses: tuple[Annotated[int, Whole(500, 599)], ...] = field(
+        "Response statuses that count as failures, in addition to connections that cannot be opened,"
+        " break or time out.",
+        [502, 503, 504],
+        tuple(sorted(DEFAULT_STATUSES)),
+    )
+    rest_max_ms: Annotated[int, Whole(0, 86_400_000)] = field(
+        "A 429 with `Retry-After` moves requests to the model's other upstreams, for that time and at"
+        " most this; 0 turns it off. It never opens the breaker.",
+        60_000,
+        60_000,
+    )
+
+    def limits(self) -> BreakerLimits:
+        """The breaker's limits."""
+        return BreakerLimits(
+            enabled=self.enabled,
+            consecutive_most=self.consecutive_failures,
+            failure_ratio=self.failure_ratio,
+            requests_least=self.window_requests,
+            window_s=self.window_ms / 1000,
+            open_s=self.open_ms / 1000,
+            failure_statuses=frozenset(self.failure_statuses),
+            rest_most_s=self.rest_max_ms / 1000,
+        )
+
+
 class UpstreamSection(Section):
     """One upstream. A request's path is appended to `base_url`; redirects are not followed."""
 
@@ -125,6 +189,16 @@ class UpstreamSection(Section):
     )
     timeouts: TimeoutsSection = field("Deadlines.", {"connect_ms": 5000}, factory=TimeoutsSection)
     tls: TlsSection = field("TLS.", {"ca_file": "tls/ca.pem"}, factory=TlsSection)
+    breaker: BreakerSection = field(
+        "Circuit breaker.", {"consecutive_failures": 5}, factory=BreakerSection
+    )
+    failover_statuses: tuple[FailoverStatus, ...] = field(
+        "Response statuses by which this upstream says that it has not processed a request. Such a"
+        " request goes to the model's next upstream. List only what you are sure of: a request that"
+        " was processed after all is billed twice by your providers.",
+        [429, 503],
+        (),
+    )
     max_connections: Annotated[int, Whole(1, 100_000)] = field(
         "Connections per worker; further requests wait for up to `connect_ms`. One customer uses at "
         "most four fifths of them, and less while others wait.",

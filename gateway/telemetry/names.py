@@ -26,7 +26,8 @@ class GateMetrics:
         registry = self.registry = Registry()
         self.decisions = registry.counter(
             "creditgate_decisions_total",
-            "Requests decided, by outcome (allow, deny, replay) and the reason of a denial.",
+            "Requests decided, by outcome (allow, deny, replay, bypass; would_deny: ran in shadow mode "
+            "alone) and the reason of a denial.",
             ("outcome", "reason"),
         )
         self.ended = registry.counter(
@@ -72,6 +73,23 @@ class GateMetrics:
             "rejected the gate's credential).",
             ("upstream", "kind"),
         )
+        self.upstream_failovers = registry.counter(
+            "creditgate_upstream_failovers_total",
+            "Requests that went on to another upstream of their model, by the upstream that could not "
+            "take them and why (as above, or the status that it answered).",
+            ("upstream", "kind"),
+        )
+        self.upstream_breaker_state = registry.gauge(
+            "creditgate_upstream_breaker_state",
+            "State of the circuit breaker: 0 closed, 1 half-open, 2 open; the worst of all workers.",
+            ("upstream",),
+            merge="max",
+        )
+        self.upstream_breaker_opened = registry.counter(
+            "creditgate_upstream_breaker_opened_total",
+            "How often a worker's circuit breaker for the upstream has opened.",
+            ("upstream",),
+        )
         self.added_latency_seconds = registry.histogram(
             "creditgate_added_latency_seconds",
             "Time that the gate adds before forwarding: reading, estimate, reserve.",
@@ -113,6 +131,7 @@ _EXPORTER_COUNTERS: Final = {
     "anomalies": "Gaps and repeats found in the sequence of events.",
     "retries": "Deliveries retried.",
     "refusals": "Refusals counted into the store.",
+    "charged_credits": "Charges in the delivered events, in credits; without test and shadow wallets.",
     "signals_delivered": "Signals accepted by their receiver.",
     "signals_failed": "Failed attempts to deliver a signal.",
     "signals_dead": "Signals given up, kept with their reason.",

@@ -51,6 +51,8 @@ def main() -> None:
                 str(PORT),
                 "--admin-port",
                 str(PORT + 1),
+                "--console-port",
+                str(PORT + 2),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -3,28 +3,27 @@
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.domain.reservation import Key
+from gateway.ledger.keys import AccountRead
 from tests.support.gate import Gate, digest
 
 
 @dataclass
 class Interrupted:
-    """The directory of keys; while it finds a key for the second time, something else happens."""
+    """The directory of keys; after it has read the first account, something else happens."""
 
     directory: Any
     meanwhile: Any
-    finds: int = 0
+    reads: int = 0
 
-    async def find_key(self, hashed: str) -> Key | None:
-        key: Key | None = await self.directory.find_key(hashed)
-        self.finds += 1
-        if self.finds == 2:
+    async def read_account(self, *whose: str) -> AccountRead:
+        found: AccountRead = await self.directory.read_account(*whose)
+        self.reads += 1
+        if self.reads == 1:
             await self.meanwhile()
-        return key
+        return found
 
-    async def account_rev(self, customer_id: str) -> int | None:
-        revision: int | None = await self.directory.account_rev(customer_id)
-        return revision
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.directory, name)
 
 
 async def test_an_account_that_changes_while_its_key_is_looked_up_is_read_again(

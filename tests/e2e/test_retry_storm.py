@@ -30,7 +30,7 @@ from gateway.ledger.audit import Audit
 from gateway.ledger.identities import check_identities
 from gateway.operations.verify import verify
 from tests.ledger.servers import OwnServer, server
-from tests.support.gate import BROKE_KEY, KEY, Gate, digest, running_gate
+from tests.support.gate import BROKE_KEY, KEY, Gate, Serve, digest, running_gate
 from tests.support.until import until
 from tests.support.upstreams import Sim
 
@@ -283,13 +283,30 @@ async def test_503_while_the_ledger_is_away_is_asked_again_when_told(
 
 
 async def test_503_of_the_upstream_costs_nothing_however_often(
-    gate: Gate, sim: Sim, arrivals: Arrivals, each: int
+    serve: Serve, sim: Sim, arrivals: Arrivals, each: int
 ) -> None:
-    results = await Storm(gate, each).run("hi\nsim: status=503")
-    assert statuses(results) == [503] * 2 * each
-    assert arrivals.counts() == {ATTEMPTS}
-    assert sim.provider.served.posts == 2 * each * ATTEMPTS
-    assert await charged(gate) == []
+    patient = {"base_url": sim.url, "breaker": {"enabled": False}}
+    async with serve(upstreams={"sim": patient}) as gate:
+        results = await Storm(gate, each).run("hi\nsim: status=503")
+        assert statuses(results) == [503] * 2 * each
+        assert arrivals.counts() == {ATTEMPTS}
+        assert sim.provider.served.posts == 2 * each * ATTEMPTS
+        assert await charged(gate) == []
+
+
+async def test_a_failing_upstream_is_spared_the_storm_and_the_retries_succeed_once_it_is_back(
+    serve: Serve, sim: Sim, arrivals: Arrivals, each: int
+) -> None:
+    quick = {"base_url": sim.url, "breaker": {"open_ms": 200}}
+    async with serve(upstreams={"sim": quick}) as gate:
+        for _ in range(5):
+            answer = await gate.chat("hi\nsim: status=503")
+            assert answer.headers["x-error-source"] == "upstream"
+        arrivals.of.clear()
+        results = await Storm(gate, each).run()
+        assert statuses(results) == [200] * 2 * each, "one second later, as Retry-After says"
+        assert min(arrivals.pauses()) >= 1 - SOON_S
+        assert sim.provider.served.posts == 5 + len(await charged(gate)) == 5 + 2 * each
 
 
 async def test_clients_that_lose_patience_are_charged_for_each_attempt_and_each_is_marked(

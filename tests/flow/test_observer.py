@@ -14,6 +14,8 @@ from gateway.flow.context import RequestContext, new_request_id
 from gateway.flow.observer import Observer
 from gateway.flow.refusals import Particulars, Refused
 from gateway.http.interface import UpstreamCause, UpstreamError
+from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.key_uses import KeyUses
 from gateway.ledger.refusals import RefusalLog, find_refusal
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.names import GateMetrics
@@ -40,7 +42,8 @@ class Noticed:
         self.client = client
         self.lines = Lines()
         self.refusals = RefusalLog(client)
-        self.observer = Observer(GateMetrics(), self.lines, self.refusals)
+        self.uses = KeyUses(client, Keys())
+        self.observer = Observer(GateMetrics(), self.lines, self.refusals, self.uses)
 
     def value(self, name: str) -> dict[tuple[str, ...], Any]:
         samples = self.observer.metrics.registry.snapshot()[name]["samples"]

@@ -21,7 +21,7 @@ from gateway.app.gate import Gate as Service
 from gateway.app.gate import build_gate
 from gateway.app.roles import Resources
 from gateway.app.sync import sync_accounts
-from gateway.domain.delivery import START, DeadLetter
+from gateway.domain.delivery import START, DeadLetter, Place
 from gateway.domain.events import Event
 from gateway.flow.reservation.live import LiveReservations
 from gateway.ledger.accounts import AccountStore
@@ -55,6 +55,7 @@ def gate_config(sim_url: str, data_dir: Path, ledger_url: str, **changes: Any) -
     return {
         "listen": {"port": 0, "workers": 1},
         "admin": {"port": 0},
+        "console": {"enabled": False},
         "data_dir": str(data_dir),
         "redis": {"url": ledger_url, "shards": SHARDS},
         "upstreams": {
@@ -116,8 +117,12 @@ class Gate:
 
     async def events(self, customer_id: str = "acme") -> list[Event]:
         """The customer's usage events so far, oldest first, read from the outbox."""
-        tails = await read_entries(self.outbox, dict.fromkeys(range(SHARDS), START), limit=100_000)
-        entries = [entry for _, shard in tails for entry in shard]
+        after = dict.fromkeys(range(SHARDS), START)
+        entries = []
+        while tails := await read_entries(self.outbox, after, limit=100_000):
+            for shard, page in tails:
+                entries += page
+                after[shard] = Place(page[-1].epoch, page[-1].seq)
         assert not [entry for entry in entries if isinstance(entry, DeadLetter)]
         return [
             entry

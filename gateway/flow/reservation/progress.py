@@ -16,7 +16,8 @@ KillReason = Literal["wallet_killed", "key_revoked", "gate_stopped"]
 
 TRANSITIONS: Final[Mapping[Stage, frozenset[Stage]]] = {
     "unsent": frozenset({"sent"}),
-    # Back to unsent when the pool says that it was cancelled before its first byte.
+    # Back to unsent when the pool says that it was cancelled before its first byte, and when the request goes to
+    # another upstream because this one has not taken it.
     "sent": frozenset({"unsent", "complete", "cut", "left", "killed"}),
     "complete": frozenset(),
     "cut": frozenset(),

@@ -16,6 +16,7 @@ from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Final
 
+from gateway.http.breaker import Breaker, BreakerLimits
 from gateway.http.client.limits import PoolLimits, UpstreamTimeouts
 from gateway.http.client.opening import Origin
 from gateway.http.client.response import Response
@@ -41,6 +42,7 @@ class UpstreamPool:
     query:       parameters added to each request's, encoded
     inspect:     called with each response before the caller sees it; may set its `transform`, replace
                  its `values`, raise UpstreamError
+    breaker:     limits of its circuit breaker, which this class only carries
 
     Raises ValueError when the URL is not an http(s) origin with an optional path.
     """
@@ -56,8 +58,10 @@ class UpstreamPool:
         server_name: str | None = None,
         query: str = "",
         inspect: Callable[[UpstreamResponse], None] | None = None,
+        breaker: BreakerLimits | None = None,
     ) -> None:
         self.name = name
+        self.breaker = Breaker(breaker)
         self._origin = Origin.from_url(base_url, tls, server_name)
         self._query = query
         self._inspect = inspect

@@ -25,6 +25,7 @@ KEY_COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
     ("HKEYS",),
     ("HLEN",),
     ("HMGET", "f"),
+    ("HSCAN", "0"),
     ("HSET", "f", "v"),
     ("HSETNX", "f", "v"),
     ("HVALS",),

@@ -43,6 +43,18 @@ class Keys:
         """A wallet's record."""
         return self.prefix(shard) + b"a:" + customer_id.encode()
 
+    def record(self, shard: int, customer_id: str) -> bytes:
+        """What is kept of a customer besides money."""
+        return self.prefix(shard) + b"c:" + customer_id.encode()
+
+    def directory(self, shard: int) -> bytes:
+        """Ids of the customers that have a record, in the order of their bytes."""
+        return self.prefix(shard) + b"directory"
+
+    def keys_of(self, shard: int, customer_id: str) -> bytes:
+        """Digests of a customer's API keys."""
+        return self.prefix(shard) + b"keys:" + customer_id.encode()
+
     def ops(self, shard: int, customer_id: str) -> bytes:
         """What grants and adjustments of a customer did, by operation id."""
         return self.prefix(shard) + b"ops:" + customer_id.encode()

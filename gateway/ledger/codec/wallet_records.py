@@ -24,6 +24,8 @@ _ALLOWANCE: Final = ALLOWANCE.packed
 _SCOPE: Final = SCOPE.packed
 _SWEEP_AT: Final = struct.Struct(f"<B{ACCOUNT.position('sweep_at') - 2}xd")
 """Of an account: its layout, and `sweep_at`."""
+_REV: Final = struct.Struct(f"<B{ACCOUNT.position('account_rev') - 2}xd")
+"""Of an account: its layout, and `account_rev`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,13 @@ def read_sweep_at_ms(record: bytes) -> int:
     layout, at_ms = unpack(_SWEEP_AT, record)
     check_layout(layout)
     return int(at_ms)
+
+
+def read_account_rev(record: bytes) -> int:
+    """The revision of this account record. Raises BadRecord."""
+    layout, revision = unpack(_REV, record)
+    check_layout(layout)
+    return int(revision)
 
 
 def read_wallet(record: bytes) -> Wallet:

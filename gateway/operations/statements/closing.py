@@ -12,11 +12,12 @@ from typing import Final
 import orjson
 
 from gateway.domain.billing_periods import BillingPeriod, billing_period, label_after
+from gateway.domain.customers import is_shadow
 from gateway.domain.delivery import Place
 from gateway.domain.stores import ClosedStatement
 from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend
-from gateway.operations.customers import wallet_of
+from gateway.operations.customers import owner_of, wallet_of
 from gateway.operations.documents import timestamp
 from gateway.operations.errors import Conflict, OperationError
 from gateway.operations.statements.build import Sources, StatementRequest, build_statement
@@ -82,7 +83,10 @@ async def close_statements(
     billing_period(label)
     for customer_id in customer_ids:
         await wallet_of(backend, customer_id)
-    names = list(customer_ids) or await backend.accounts.wallets.customers()
+    names = list(customer_ids)
+    if not names:
+        everyone = await backend.accounts.wallets.customers()
+        names = [name for name in everyone if not is_shadow(name)]
     if not all(backend.store.closed_statement(each, label) for each in names):
         await _await_delivery(backend)
     found = []
@@ -126,7 +130,7 @@ async def _build(backend: Backend, customer_id: str, period: BillingPeriod) -> D
     if opening is not None and label_after(opening.period.label) == period.label:
         # The same moment, unless the billing day has changed: then, too, no day is left out or billed twice.
         period = replace(period, start_ms=opening.period.end_ms)
-    subscription = backend.configured.subscription(customer_id)
+    subscription = backend.configured.subscription(await owner_of(backend, customer_id))
     request = StatementRequest(customer_id, period, subscription, opening)
     sources = Sources(backend.store, backend.accounts.books, backend.reservations)
     return statement_document(await build_statement(sources, request))

@@ -25,7 +25,7 @@ class Dev:
         self.folder = folder
         self._out = (folder / "out").open("w+")
         self._err = (folder / "err").open("w+")
-        ports = ("--port", "0", "--admin-port", "0")
+        ports = ("--port", "0", "--admin-port", "0", "--console-port", "0")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gateway.cli", "dev", *ports, *options],
             cwd=folder,
@@ -134,7 +134,10 @@ def test_ctrl_c_drains_and_kill_9_too_leaves_no_process_and_the_wallets_stay(dev
 
 def a_second_one_on_the_same_data_says_so_and_harms_nothing(dev: Dev) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "dev", "--port", "0", "--admin-port", "0"],
+        [
+            *(sys.executable, "-m", "gateway.cli", "dev"),
+            *("--port", "0", "--admin-port", "0", "--console-port", "0"),
+        ],
         cwd=dev.folder,
         capture_output=True,
         text=True,
@@ -167,5 +170,5 @@ def a_load_test_finds_the_gate_and_everything_around_it(dev: Dev) -> None:
     assert stage["gate"]["good"] > 0
     assert stage["direct"]["good"] > 0
     watched = {process["name"] for process in stage["processes"]}
-    assert {"worker-0", "exporter-0", "supervisor", "ledger", "provider"} == watched
+    assert {"worker-0", "admin-0", "exporter-0", "supervisor", "ledger", "provider"} == watched
     assert dev.balance() == "10"  # the customer to try with has paid nothing

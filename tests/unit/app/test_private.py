@@ -13,7 +13,13 @@ from structlog.testing import capture_logs
 
 from gateway.app.lock import FolderLock
 from gateway.app.parts import CannotStart
-from gateway.app.private import check_folder, child_environment, for_exporter, for_worker
+from gateway.app.private import (
+    check_folder,
+    child_environment,
+    for_admin,
+    for_exporter,
+    for_worker,
+)
 from gateway.app.run import parts_for
 from gateway.settings import Settings, load_settings
 from tests.support.gate import gate_config
@@ -28,6 +34,7 @@ SECRETS = {
     "redis": "redis-secret-value",
     "store": "store-secret-value",
     "billing": "billing-secret-value",
+    "oidc": "oidc-secret-value",
 }
 
 
@@ -41,6 +48,14 @@ def settings(tmp_path: Path) -> Settings:
     }
     document["auth"] = {"key_pepper": SECRETS["pepper"]}
     document["admin"]["token"] = SECRETS["admin"]
+    document["console"] = {
+        "oidc": {
+            "issuer": "https://login.example",
+            "client_id": "gate",
+            "client_secret": SECRETS["oidc"],
+            "roles": {"platform": "admin"},
+        }
+    }
     document["redis"]["password"] = SECRETS["redis"]
     document["signals"] = {
         "webhook": {"url": "http://127.0.0.1:9", "secret": SECRETS["webhook"]},
@@ -74,6 +89,12 @@ def test_a_worker_is_given_no_secret_of_the_operator_the_webhook_or_an_optional_
 def test_the_exporter_is_given_no_provider_s_credential(settings: Settings) -> None:
     given = for_exporter(settings)
     assert held(given) == {"webhook", "redis", "store", "billing"}
+    assert given.upstreams.keys() == settings.upstreams.keys()
+
+
+def test_the_console_is_given_no_provider_s_credential(settings: Settings) -> None:
+    given = for_admin(settings)
+    assert held(given) == set(SECRETS) - {"provider", "header"}
     assert given.upstreams.keys() == settings.upstreams.keys()
 
 
@@ -139,7 +160,7 @@ def test_everything_a_gate_writes_is_its_owner_s_and_no_child_inherits_a_secret(
             for name in ("gateway.app.worker", "valkey"):
                 if name in command:
                     children.setdefault(name, []).append(process)
-        assert len(children["gateway.app.worker"]) == 2, "a worker and the exporter"
+        assert len(children["gateway.app.worker"]) == 3, "a worker, the exporter, the console"
         assert len(children["valkey"]) == 1
         for process in (each for found in children.values() for each in found):
             assert "PROVIDER_API_KEY" not in psutil.Process(process.pid).environ()

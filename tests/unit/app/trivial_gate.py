@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 from gateway.app import watching
-from gateway.app.parts import CannotStart, ConfigRefused, LedgerState, Parts, Plan
+from gateway.app.parts import CannotStart, ConfigRefused, LedgerState, Listener, Parts, Plan
 from gateway.app.roles import CannotServe, Role
 from gateway.app.supervisor import Running, Supervisor
 from gateway.telemetry.logs import configure_logs
@@ -61,10 +61,8 @@ def main() -> int:
     def plan(settings: dict[str, Any]) -> Plan:
         port, admin_port = settings.get("port", 0), settings.get("admin_port", 0)
         return Plan(
-            host="127.0.0.1",
-            port=port,
-            admin_host="127.0.0.1",
-            admin_port=admin_port,
+            {"gate": Listener("127.0.0.1", port, "the gate's port (--port)")},
+            Listener("127.0.0.1", admin_port, "the admin port (--admin-port)"),
             grace_s=settings.get("grace_s", 10.0),
             files=(config,),
             fixed={"port": port},
@@ -93,7 +91,7 @@ def main() -> int:
     settings = load()
     builder = "trivial_service:build"
     roles = (
-        Role("worker", builder, count=settings.get("workers", 2), listens=True),
+        Role("worker", builder, count=settings.get("workers", 2), listens="gate", serves=True),
         Role("exporter", builder, after=("worker",)),
     )
     parts = Parts(

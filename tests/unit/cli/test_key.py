@@ -104,7 +104,7 @@ async def test_what_is_not_known_is_told_with_the_nearest_name(gate: Gate, desk:
     await desk.ask("key", "create", "acme", "--id", "k_web")
     for words in (("create", "acmee"), ("list", "acmee")):
         err = await desk.refused("key", *words)
-        assert err == "there is no customer acmee in the configuration. Did you mean 'acme'?"
+        assert err == "there is no customer acmee. Did you mean 'acme'?"
     err = await desk.refused("key", "revoke", "k_wep")
     assert err == "there is no key k_wep. Did you mean 'k_web'?"
 

@@ -157,7 +157,7 @@ async def test_what_the_gate_would_not_price_is_told_in_its_words(gate: Gate, de
             "--route",
             "/v1/messages/count_tokens",
         ),
-        "there is no customer acne in the configuration. Did you mean 'acme'?": ("acne",),
+        "there is no customer acne. Did you mean 'acme'?": ("acne",),
     }
     for says, words in refused.items():
         assert await desk.refused("quote", *words, stdin=chat()) == says

@@ -29,7 +29,7 @@ from gateway.operations.audit import (
 from gateway.operations.backend import Backend
 from gateway.operations.errors import Conflict, NotFound, OperationError, OutcomeUnknown
 from gateway.operations.grant import GrantRequest, grant
-from gateway.operations.keys import create_key, revoke_key
+from gateway.operations.keys import NewKey, create_key, revoke_key
 from gateway.operations.price_books import activate_book, apply_prices, roll_back_prices
 from gateway.operations.void import void
 from tests.support.gate import Gate, running_gate
@@ -98,7 +98,7 @@ async def test_changes_of_a_wallet_say_who_and_why(backend: Backend, file: Path)
 async def test_changes_that_no_wallet_shows_have_an_entry_without_secrets(
     backend: Backend, file: Path
 ) -> None:
-    created = await create_key(backend, "acme", "web", "k9", "new laptop")
+    created = await create_key(backend, NewKey("acme", "web", "k9"), "new laptop")
     await revoke_key(backend, "k9", kill=True, reason="lost laptop")
     found = await log(backend, file, actor=str(ANN))
     assert [(each.action, each.subject, each.reason) for each in found] == [
@@ -161,7 +161,7 @@ async def test_a_change_that_cannot_be_noted_is_not_made(backend: Backend) -> No
             done = True
     assert not done
     with pytest.raises(LedgerUnavailable):
-        await create_key(backend, "acme", key_id="k1")
+        await create_key(backend, NewKey("acme", key_id="k1"))
     assert await backend.accounts.keys.entries("acme") == []
 
 

@@ -17,7 +17,7 @@ from gateway.operations.freeze import StatusSet, freeze, kill, thaw
 from gateway.operations.grant import GrantMade, GrantRequest, grant
 from gateway.operations.holds import list_holds, release_hold
 from gateway.operations.idempotency import Change, is_idempotency_key, new_idempotency_key
-from gateway.operations.keys import create_key, list_keys, revoke_key
+from gateway.operations.keys import NewKey, create_key, list_keys, revoke_key
 from gateway.operations.plan_prices import PlanRequest, plan_prices
 from gateway.operations.price_books import activate_book, roll_back_prices, show_book
 from gateway.operations.price_changes import pending_prices
@@ -82,16 +82,16 @@ async def test_a_status_is_set_and_set_again(backend: Backend) -> None:
 
 
 async def test_keys_are_created_listed_and_revoked(backend: Backend) -> None:
-    created = await create_key(backend, "acme", key_id="k_ci")
+    created = await create_key(backend, NewKey("acme", key_id="k_ci"))
     assert created.secret.startswith("sk-cg-")
     entries = {entry.key_id: entry for entry in await list_keys(backend, "acme")}
     assert entries == {"k_ci": created.entry, "k_acme": entries["k_acme"]}
     assert entries["k_acme"].kept_in == "configuration"
     assert (await revoke_key(backend, "k_ci")).revoked_at_ms is not None
     with pytest.raises(Conflict, match="in the configuration already"):
-        await create_key(backend, "acme", key_id="k_acme")
+        await create_key(backend, NewKey("acme", key_id="k_acme"))
     with pytest.raises(Conflict, match="there is a key k_ci already"):
-        await create_key(backend, "acme", key_id="k_ci")
+        await create_key(backend, NewKey("acme", key_id="k_ci"))
     with pytest.raises(Conflict, match=r"under customers\.acme: remove it"):
         await revoke_key(backend, "k_acme")
     with pytest.raises(NotFound, match="there is no key k_cj"):
@@ -179,7 +179,7 @@ async def test_who_is_not_known_is_not_found_by_any_operation(backend: Backend) 
         void(backend, nobody, 1, "x"),
         freeze(backend, nobody),
         list_holds(backend, nobody),
-        create_key(backend, nobody),
+        create_key(backend, NewKey(nobody)),
         list_keys(backend, nobody),
     ):
         with pytest.raises(NotFound, match="Did you mean 'acme'"):

@@ -5,7 +5,7 @@ import hashlib
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import MediaTokens
 from gateway.domain.reservation import shard_of
-from gateway.http.interface import UpstreamResponse
+from gateway.http.interface import Breaker, UpstreamResponse
 from gateway.settings.compiling import (
     compile_customers,
     compile_keys,
@@ -25,6 +25,7 @@ class NamedUpstream:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.breaker = Breaker()
 
     async def send(
         self, method: str, target: str, fields: bytes, body: bytes, *, owner: str = ""
@@ -51,6 +52,36 @@ def test_a_model_goes_to_its_upstream_under_its_name_there(load: Load) -> None:
     assert model.forward.upstream_model == "big/small"
     assert not model.forward.inject_usage
     assert (model.max_output_tokens, model.scope_bits) == (1024, 0b100)
+
+
+def test_several_upstreams_of_a_model_each_have_their_fields_name_and_weight(load: Load) -> None:
+    start = RIGHT.replace(
+        "127.0.0.1:9}",
+        "127.0.0.1:9, credential: {value: one}}\n"
+        "  two: {base_url: http://127.0.0.1:9, credential: {value: two}, failover_statuses: [429],"
+        " max_output_field: max_completion_tokens}",
+    ).replace(
+        "upstream: sim,",
+        "upstream_model: big, upstreams: [{upstream: sim, weight: 3},"
+        " {upstream: two, weight: 0, upstream_model: two-big}],",
+    )
+    two = NamedUpstream("two")
+    model = compile_models(load(start=start), {"sim": SIM, "two": two})["small"]
+    assert model.spread is not None
+    assert [each.weight for each in model.spread.targets] == [3, 0]
+    first, second = model, model.at(1)
+    assert (first.upstream, second.upstream) == (SIM, two)
+    assert (first.forward.upstream_model, second.forward.upstream_model) == ("big", "two-big")
+    assert second.forward.max_output_field == "max_completion_tokens"
+    for each, credential in (first, b"one"), (second, b"two"):
+        assert (b"authorization", credential) in parse_fields(each.forwarding.fields([], None))
+    assert model.spread.targets[1].failover_statuses == {429}
+    assert second.prices is model.prices
+
+
+def test_a_single_entry_is_the_same_as_one_upstream(load: Load) -> None:
+    start = RIGHT.replace("upstream: sim,", "upstreams: [{upstream: sim}],")
+    assert compile_models(load(start=start), {"sim": SIM})["small"].spread is None
 
 
 def test_the_default_routes_are_there_and_nothing_else(load: Load) -> None:

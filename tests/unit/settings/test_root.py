@@ -5,7 +5,7 @@ import pytest
 from gateway.domain.limits import Limit
 from gateway.domain.pricing import compile_prices
 from gateway.domain.reservation import Key
-from gateway.flow.authentication import account_of
+from gateway.flow.customers import account_of
 from gateway.settings.compiling import compile_customers, compile_keys
 from tests.support.stores import events_path
 from tests.unit.settings.conftest import RIGHT, Load

@@ -1,0 +1,43 @@
+"""The application: every router of the admin process is listed here."""
+
+from typing import Final
+
+from fastapi import APIRouter, FastAPI
+
+from gateway import __version__
+from gateway.admin import answers
+from gateway.admin.api import grants, tokens, wallets
+from gateway.admin.auth import sign_in
+from gateway.admin.boundary import Boundary
+from gateway.admin.console import routes
+from gateway.admin.console.static_folder import StaticFolder
+from gateway.admin.context import AdminContext
+
+API: Final[tuple[APIRouter, ...]] = (wallets.router, grants.router, tokens.router)
+PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router, routes.router)
+"""Routers of the console. Their paths begin with /console."""
+DESCRIPTION: Final = (
+    "Customers, their money, and what happened to their requests. Amounts are decimal strings of"
+    " credits, times RFC 3339. Every write takes an `Idempotency-Key`."
+)
+
+
+def create_app(context: AdminContext) -> FastAPI:
+    """The application on this context. A reload replaces `app.state.context`."""
+    app = FastAPI(
+        title="creditgate admin API",
+        version=__version__,
+        description=DESCRIPTION,
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.context = context
+    answers.install(app)
+    for router in (*API, *PAGES):
+        app.include_router(router)
+    app.mount("/console/static", StaticFolder(), name="static")
+    app.add_middleware(Boundary)
+    return app
