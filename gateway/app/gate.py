@@ -78,8 +78,10 @@ class Gate:
         await self.configuration.prepare(settings)
 
     def commit(self) -> None:
-        """Serve new requests by what was prepared."""
+        """Serve new requests by what was prepared, and new connections by its certificate."""
         self.configuration.commit()
+        if self.server.tls is not None:  # turning it on or off takes a restart
+            self.server.tls = self.configuration.current.tls or self.server.tls
         self.server.forget_heads()
 
     def abort(self) -> None:
@@ -145,7 +147,10 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
 
     # From here on nothing can be refused, so that a failed start leaves no journal behind.
     records = open_records(settings, resources)
-    observer = Observer(records.metrics, records.lines, ledger.refusals, ledger.accounts.key_uses)
+    tracing = records.tracing
+    observer = tracing.observer(
+        records.metrics, records.lines, ledger.refusals, ledger.accounts.key_uses
+    )
     repeats = Repeats(ledger.accounts.holds.reservation, balance.charge_of, records.answers)
     live, expected = LiveReservations(), ExpectedOutput()
     delivery = Delivery(ledger.settling, records.journal, records.metrics.endings_set_aside)
@@ -166,9 +171,10 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         modes.note,
     )
     services = FlowServices(admission, reservations, observer, repeats)
-    flow = Flow(compiled.catalog, compiled.accounts, services)
+    flow = tracing.flow(compiled.catalog, compiled.accounts, services)
     configuration = Configuration(compiler, compiled, flow, records.answers)
     server = HttpServer(flow, _server_limits(settings))
+    server.tls = compiled.tls
     replay = JournalReplay(records.journal, records.journals, delivery, ledger.settlement)
 
     async def keep_prices() -> None:
@@ -206,6 +212,8 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         ledger.shards.run,
         health.watch,
     ]
+    if tracing.spans is not None:
+        work.append(tracing.spans.run)
     if resources.process.endswith("-0"):  # one sweeper per gate is enough
         sweeper = Sweeper(ledger.settling, ledger.accounts)
         plans = PlanTermsWalk(

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,16 @@ from typing import Final
 from aiohttp import web
 
 from gateway.app.kept_secret import kept_secret
+from gateway.http.server.tls_listener import TlsListener
 from gateway.telemetry.exposition import CONTENT_TYPE, render
 from gateway.telemetry.metrics import Snapshot
 
 TOKEN_FILE: Final = "admin.token"  # noqa: S105 - a file's name
 CONNECTIONS_MOST: Final = 64
 """Open connections of the admin side: probes, scrapers and operators need a few."""
+_BACKLOG: Final = 128
+_SHAKE_S: Final = 5.0
+_CLOSE_S: Final = 1.0
 _OPEN: Final = frozenset({"/healthz", "/readyz"})
 _SAFE_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
@@ -119,13 +124,21 @@ def admin_app(side: AdminSide) -> web.Application:
 class AdminServer:
     """The admin side on a listening socket, from `start` to `close`."""
 
-    def __init__(self, side: AdminSide, *, connections_most: int = CONNECTIONS_MOST) -> None:
+    def __init__(
+        self,
+        side: AdminSide,
+        *,
+        connections_most: int = CONNECTIONS_MOST,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        """tls: returns what the next connection shakes hands with; None serves plain HTTP"""
         self._runner = web.AppRunner(
             admin_app(side), access_log=None, keepalive_timeout=15, handle_signals=False
         )
         self._connections_most = connections_most
         self._open: dict[_Connection, None] = {}
-        self._listener: asyncio.Server | None = None
+        self._tls = tls
+        self._listener: asyncio.Server | TlsListener | None = None
 
     @property
     def connection_count(self) -> int:
@@ -135,8 +148,18 @@ class AdminServer:
     async def start(self, sock: socket.socket) -> None:
         """Serve on a bound socket."""
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._accept, sock=sock, backlog=128)
+        if self._tls is None:
+            loop = asyncio.get_running_loop()
+            self._listener = await loop.create_server(self._accept, sock=sock, backlog=_BACKLOG)
+        else:
+            self._listener = TlsListener(
+                self._accept_secure,
+                self._tls,
+                at_most=self._connections_most,
+                shake_s=_SHAKE_S,
+                close_s=_CLOSE_S,
+            )
+            self._listener.start(sock, _BACKLOG)
 
     async def close(self) -> None:
         """Accept no more, and end the open connections. Idempotent."""
@@ -146,14 +169,26 @@ class AdminServer:
         await self._runner.cleanup()
 
     def _accept(self) -> "_Connection":
+        connection = self._accept_secure()
+        self._admit(connection)
+        return connection
+
+    def _accept_secure(self) -> "_Connection":
+        """The same before a handshake, which may fail: it counts from when it is made."""
+        assert self._runner.server is not None, "set up before it listens"
+        return _Connection(self._runner.server(), self)
+
+    def _admit(self, connection: "_Connection") -> None:
+        if connection in self._open:
+            return
         if len(self._open) >= self._connections_most:
             oldest = next(iter(self._open))
             del self._open[oldest]
             oldest.abort()
-        assert self._runner.server is not None, "set up before it listens"
-        connection = _Connection(self._runner.server(), self._open)
         self._open[connection] = None
-        return connection
+
+    def _forget(self, connection: "_Connection") -> None:
+        self._open.pop(connection, None)
 
 
 class _Connection(asyncio.Protocol):
@@ -163,9 +198,9 @@ class _Connection(asyncio.Protocol):
     they count from their creation, and one that is aborted before it is made closes as it is made.
     """
 
-    def __init__(self, inner: asyncio.Protocol, listed: dict["_Connection", None]) -> None:
+    def __init__(self, inner: asyncio.Protocol, server: AdminServer) -> None:
         self._inner = inner
-        self._listed = listed
+        self._server = server
         self._transport: asyncio.Transport | None = None
         self._aborted = False
 
@@ -178,6 +213,8 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if not self._aborted:
+            self._server._admit(self)
         self._inner.connection_made(transport)
         if self._aborted:
             transport.abort()
@@ -195,7 +232,7 @@ class _Connection(asyncio.Protocol):
         self._inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._listed.pop(self, None)
+        self._server._forget(self)
         self._inner.connection_lost(exc)
 
 

@@ -9,6 +9,7 @@ the request), `relay.py` (passing a response on), `reservation/` (growing, decid
 `refusals.py` (what a refusal says).
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -47,6 +48,7 @@ from gateway.http.interface import (
     ClientGone,
     Exchange,
     UpstreamError,
+    UpstreamResponse,
     encode_fields,
 )
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -63,12 +65,13 @@ LARGE_BODY_BYTES: Final = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class FlowServices:
-    """What the flow needs of a worker."""
+    """What the flow needs of a worker. relay: passes a response on; see `relay.py`"""
 
     admission: Admission
     reservations: ReservationServices
     observer: Observer
     repeats: Repeats
+    relay: Callable[[RequestContext, UpstreamResponse, Reservation], Awaitable[None]] = relay
 
 
 class Flow:
@@ -152,7 +155,7 @@ class Flow:
             self._observer.admitted(context)
             response = await self._sender.send(context, known, reservation)
             try:
-                await relay(context, response, reservation)
+                await services.relay(context, response, reservation)
             finally:
                 response.close()
                 context.reason = reservation.last_flag

@@ -259,6 +259,8 @@ def _forwarding(settings: Settings) -> dict[str, Forwarding]:
     identify customers do not."""
     trusted = compile_trusted_header(settings)
     internal = frozenset(trusted.names if trusted else ())
+    if settings.tracing is not None:
+        internal |= {"traceparent"}  # the gate sends one of its own
     return {
         name: Forwarding(
             injected_headers(upstream),

@@ -41,6 +41,7 @@ from gateway.settings.servers import (
     RedisSection,
 )
 from gateway.settings.signals import SignalsSection
+from gateway.settings.tracing import TracingSection
 from gateway.settings.upstreams import UpstreamSection
 
 
@@ -145,6 +146,11 @@ class Settings(Section):
     auth: AuthSection = field("How callers are authenticated.", {"keys": True}, factory=AuthSection)
     key_holders: KeyHoldersSection = field(
         "What customers see of their own usage.", {"enabled": True}, factory=KeyHoldersSection
+    )
+    tracing: TracingSection | None = field(
+        "OpenTelemetry traces; none if absent.",
+        {"endpoint": "http://127.0.0.1:4318/v1/traces"},
+        None,
     )
     signals: SignalsSection = field(
         "Alerts about wallets, and where they are sent.",
