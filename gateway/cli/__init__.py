@@ -24,6 +24,7 @@ _GROUPS: tuple[str, ...] = (
     "adjust",
     "refund",
     "signals",
+    "customer",
     "key",
     "console",
     "holds",

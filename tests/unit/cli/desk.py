@@ -13,6 +13,7 @@ from gateway.cli import app
 
 for _group in (
     "wallet",
+    "customer",
     "key",
     "holds",
     "quote",
