@@ -138,20 +138,19 @@ def list_(
     if as_json:
         print_json([key_document(entry) for entry in entries])
         return
-    columns = ("customer", "project", "name", "shown", "kept in", "made", "last used")
-    shown = table("key", *columns, "status", whole=["key", "shown", "made", "last used"])
+    shown = table(
+        "key", "of", "name", "shown", "created", "last used", "status", whole=["key", "shown"]
+    )
     now_ms = time.time_ns() // 1_000_000
     for each in entries:
         status = _status(each, now_ms)
         cells = (
             each.key_id,
-            each.customer_id,
-            each.project_id,
+            "/".join(filter(None, (each.customer_id, each.project_id))),
             each.terms.name,
             shown_of_key(each),
-            each.kept_in,
-            _moment(each.created_at_ms),
-            _moment(each.last_used_at_ms),
+            _minute(each.created_at_ms)[:10],
+            _minute(each.last_used_at_ms),
             status,
         )
         row(shown, cells, "dim" if status.startswith(("revoked", "expired")) else None)
@@ -193,14 +192,16 @@ def _print_created(created: KeyCreated, as_json: bool) -> None:
 
 
 def _status(entry: KeyEntry, now_ms: int) -> str:
+    if entry.kept_in == "configuration":
+        return "in the configuration"
     if entry.revoked_at_ms is not None:
-        return f"revoked {moment(entry.revoked_at_ms)}"
+        return f"revoked {_minute(entry.revoked_at_ms)}"
     expires_at_ms = entry.terms.expires_at_ms
     if expires_at_ms is None:
         return "valid"
     said = "expired" if expires_at_ms <= now_ms else "valid until"
-    return f"{said} {moment(expires_at_ms)}"
+    return f"{said} {_minute(expires_at_ms)}"
 
 
-def _moment(unix_ms: int | None) -> str | None:
-    return None if unix_ms is None else moment(unix_ms)
+def _minute(unix_ms: int | None) -> str:
+    return "" if unix_ms is None else moment(unix_ms)[:16]

@@ -149,8 +149,7 @@ async def test_a_key_has_the_options_that_it_was_created_with(gate: Gate, desk: 
     assert (await chat(gate, made["key"])).status_code == 200
     assert (await chat(gate, made["key"])).status_code == 429
     said = (await desk.run("key", "list", "acme")).out
-    assert "Build server" in said
-    assert f"valid until {entry['expires_at'].replace('T', ' ').removesuffix('Z')}" in said
+    assert entry["shown"] in said
 
 
 async def test_the_list_says_when_a_key_was_last_used(gate: Gate, desk: Desk) -> None:
