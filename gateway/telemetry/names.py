@@ -26,7 +26,8 @@ class GateMetrics:
         registry = self.registry = Registry()
         self.decisions = registry.counter(
             "creditgate_decisions_total",
-            "Requests decided, by outcome (allow, deny, replay) and the reason of a denial.",
+            "Requests decided, by outcome (allow, deny, replay, bypass; would_deny: ran in shadow mode "
+            "alone) and the reason of a denial.",
             ("outcome", "reason"),
         )
         self.ended = registry.counter(
@@ -126,6 +127,7 @@ _EXPORTER_COUNTERS: Final = {
     "anomalies": "Gaps and repeats found in the sequence of events.",
     "retries": "Deliveries retried.",
     "refusals": "Refusals counted into the store.",
+    "charged_credits": "Charges in the delivered events, in credits; without test and shadow wallets.",
     "signals_delivered": "Signals accepted by their receiver.",
     "signals_failed": "Failed attempts to deliver a signal.",
     "signals_dead": "Signals given up, kept with their reason.",
