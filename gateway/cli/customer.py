@@ -189,6 +189,7 @@ def show(customer: Customer, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJso
 @customers.command(name="list")
 def list_(
     prefix: Annotated[str, typer.Option(help="Only ids that begin with it.")] = "",
+    plan: Annotated[str | None, typer.Option(help="Only customers on this plan.")] = None,
     count: Annotated[
         int, typer.Option("-n", "--count", min=1, max=1000, help="How many at most.")
     ] = _PAGE,
@@ -198,7 +199,8 @@ def list_(
 ) -> None:
     """List customers in the order of their ids, without deleted ones."""
     page = on_ledger(
-        config, lambda backend: list_customers(backend, after=after, limit=count, prefix=prefix)
+        config,
+        lambda backend: list_customers(backend, after=after, limit=count, prefix=prefix, plan=plan),
     )
     documents = [customer_document(each) for each in page.customers]
     if as_json:

@@ -114,6 +114,16 @@ async def test_pages_of_the_list_continue_where_the_last_one_ended(gate: Gate, d
     assert ("aaa" in said.out, said.err) == (True, "There are more: --after aaa")
 
 
+async def test_the_customers_of_one_plan_are_listed(gate: Gate, desk: Desk) -> None:
+    for name in ("aaa", "bbb", "ccc"):
+        await desk.ask("customer", "create", name, "--plan", "pro")
+    await desk.ask("customer", "create", "bab", "--plan", "starter")
+    page = await desk.ask("customer", "list", "--plan", "pro", "-n", "2")
+    assert ([each["id"] for each in page["customers"]], page["after"]) == (["aaa", "bbb"], "bbb")
+    page = await desk.ask("customer", "list", "--plan", "pro", "--after", "bbb", "-n", "2")
+    assert ([each["id"] for each in page["customers"]], page["after"]) == (["ccc"], None)
+
+
 async def test_nothing_is_deleted_without_a_yes(gate: Gate, desk: Desk) -> None:
     await desk.ask("customer", "create", "newco")
     assert (await desk.run("customer", "delete", "newco", stdin="n\n")).code == 1
