@@ -39,7 +39,9 @@ class AccountStore:
         self.payments = Payments(client, self.names)
         self.admin_access = AdminAccess(client, self.names)
         self.recorded_writes = RecordedWrites(client, self.names)
-        self.books = PriceBooks(client, namespace=namespace)
+        self.books = PriceBooks(
+            client, namespace=namespace, plans_in_use=self.customers.plan_counts
+        )
         self.modes = ModeStore(client, self.names)
         self._client: Any = client  # its stubs promise text where this client answers bytes
 

@@ -15,6 +15,7 @@ for _group in (
     "customer",
     "customer_link",
     "wallet",
+    "customer",
     "key",
     "holds",
     "quote",
