@@ -26,6 +26,7 @@ _GROUPS: tuple[str, ...] = (
     "mode",
     "signals",
     "key",
+    "import_customers",
     "console",
     "holds",
     "quote",
