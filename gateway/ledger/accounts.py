@@ -5,6 +5,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from gateway.ledger.admin_access import AdminAccess
+from gateway.ledger.bulk import BulkWriter
 from gateway.ledger.client import clock
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.creation import Creation
@@ -33,6 +34,7 @@ class AccountStore:
         self.wallets = WalletReader(client, self.names)
         self.holds = HoldReader(client, self.names)
         self.customers = CustomerDirectory(client, self.names)
+        self.bulk = BulkWriter(client, self.names, self.customers)
         self.keys = KeyDirectory(client, self.names)
         self.key_uses = KeyUses(client, self.names)
         self.prices = PriceVersions(client, self.names)
