@@ -26,6 +26,8 @@ _GROUPS: tuple[str, ...] = (
     "payments",
     "mode",
     "signals",
+    "customer",
+    "customer_link",
     "key",
     "console",
     "holds",

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from gateway.cli import app
 
 for _group in (
+    "customer",
+    "customer_link",
     "wallet",
     "key",
     "holds",
