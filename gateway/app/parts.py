@@ -1,6 +1,7 @@
 """What the supervisor operates, given as values and functions: it knows neither the shape of
 the settings nor the kind of ledger that the gate uses."""
 
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from gateway.app.reporting import Reporter
 from gateway.app.roles import Role
 
 
@@ -77,6 +79,7 @@ class Plan:
     files:   configuration files whose change means a reload
     fixed:   what cannot change while running, by the name the operator knows it by
     digest:  changes when anything that the configuration says does; "" is always a change
+    admin_tls: what new connections to the admin port shake hands with; None for plain HTTP
     """
 
     listeners: Mapping[str, Listener]
@@ -85,6 +88,7 @@ class Plan:
     files: tuple[Path, ...] = ()
     fixed: Mapping[str, object] | None = None
     digest: str = ""
+    admin_tls: ssl.SSLContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +96,14 @@ class Parts:
     """What makes one gate.
 
     load:          reads the configuration; raises ConfigRefused
-    plan:          how to operate by a configuration
+    plan:          how to operate by a configuration; raises ConfigRefused
     ask:           whether the ledger at a URL and this machine can take a configuration; changes
                    nothing; raises CannotServe, one problem a line
     write:         writes a configuration's accounts into that ledger; idempotent; raises CannotServe
     admin_token:   the operator's own; None has one made and kept in the data folder
     admin_routes:  further paths of the admin side, guarded by its token
     notices:       what an operator should know though the gate serves, as word → explanation
+    reporter:      where the gate reports about itself, made for the ledger's URL
     """
 
     data_dir: Path
@@ -111,6 +116,7 @@ class Parts:
     admin_token: str | None = None
     admin_routes: Sequence[web.RouteDef] = ()
     notices: Callable[[Any, str], Awaitable[Mapping[str, str]]] | None = None
+    reporter: Callable[[str], Reporter] | None = None
 
     def settings_for(self, process: str, settings: Any) -> Any:
         """What a process is given of the settings. process: its name, such as "worker-0" """

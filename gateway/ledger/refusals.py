@@ -23,6 +23,10 @@ from gateway.ledger.codec.refusals import RefusedRequest, pack_refusal, read_ref
 
 NAME: Final = "refusals"
 DAY_MS: Final = 86_400_000
+CLOCK_SKEW_MS: Final = 10_000
+LONGEST_REFUSAL_MS: Final = 180_000
+"""From the head of a request, whose body may be slow, to the note of its refusal."""
+NEAR_ENTRIES: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,28 @@ class RefusalStream:
         return RefusalPage(found, entries[-1][0].decode())
 
 
+async def find_refusal_near(
+    client: Any, request_id: str, at_ms: int, *, namespace: str = "cg"
+) -> NotedRefusal | None:
+    """The refusal of a request that came at this moment (Unix ms, by a gate's clock).
+
+    Looks at the entries around it, at most `NEAR_ENTRIES`, so that callers may ask. Raises
+    LedgerUnavailable.
+    """
+    wanted, stream = request_id.encode(), Keys(namespace).common(NAME)
+    begin: bytes | int = max(0, at_ms - CLOCK_SKEW_MS)
+    for _ in range(NEAR_ENTRIES // 2000):
+        with unavailable():
+            page: Any = await client.xrange(stream, begin, at_ms + LONGEST_REFUSAL_MS, count=2000)
+        for entry_id, fields in page:
+            if fields[b"i"] == wanted:
+                return NotedRefusal(read_refusal(fields[b"r"]), int(entry_id.partition(b"-")[0]))
+        if len(page) < 2000:
+            return None
+        begin = b"(" + page[-1][0]
+    return None
+
+
 async def find_refusal(
     client: Redis,
     request_id: str,
@@ -159,3 +185,36 @@ async def find_refusal(
             return None
         end = b"(" + page[-1][0]
     return None
+
+
+async def latest_refusals(
+    client: Redis,
+    wanted: Callable[[RefusedRequest], bool],
+    limit: int,
+    *,
+    namespace: str = "cg",
+    most: int = 20_000,
+) -> list[NotedRefusal]:
+    """At most `limit` refusals that are wanted, the latest first, among the latest `most`.
+
+    Raises LedgerUnavailable.
+    """
+    stream, end, seen = Keys(namespace).common(NAME), b"+", 0
+    found: list[NotedRefusal] = []
+    while seen < most:
+        with unavailable():
+            page: Any = await client.xrevrange(stream, end, b"-", count=min(1000, most - seen))
+        for entry_id, fields in page:
+            try:
+                refused = read_refusal(fields[b"r"])
+            except (KeyError, TypeError, ValueError, UnpackException):
+                continue
+            if wanted(refused):
+                found.append(NotedRefusal(refused, int(entry_id.partition(b"-")[0])))
+                if len(found) == limit:
+                    return found
+        if len(page) < 1000:
+            return found
+        seen += len(page)
+        end = b"(" + page[-1][0]
+    return found

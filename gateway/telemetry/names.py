@@ -99,6 +99,10 @@ class GateMetrics:
             "creditgate_log_lines_dropped_total",
             "Request log lines dropped because the log's reader was too slow.",
         ).labels()
+        self.trace_spans_dropped = registry.counter(
+            "creditgate_trace_spans_dropped_total",
+            "Spans dropped because the queue was full or the collector did not take them.",
+        ).labels()
 
 
 _EXPORTER_GAUGES: Final = {
@@ -127,6 +131,7 @@ _EXPORTER_COUNTERS: Final = {
     "anomalies": "Gaps and repeats found in the sequence of events.",
     "retries": "Deliveries retried.",
     "refusals": "Refusals counted into the store.",
+    "charged_credits": "Charges in the delivered events, in credits; without test and shadow wallets.",
     "signals_delivered": "Signals accepted by their receiver.",
     "signals_failed": "Failed attempts to deliver a signal.",
     "signals_dead": "Signals given up, kept with their reason.",
