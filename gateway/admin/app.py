@@ -14,7 +14,7 @@ from gateway.admin.console.static_folder import StaticFolder
 from gateway.admin.context import AdminContext
 
 API: Final[tuple[APIRouter, ...]] = (wallets.router, grants.router, tokens.router)
-PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router, routes.router)
+PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router, *routes.ROUTERS)
 """Routers of the console. Their paths begin with /console."""
 DESCRIPTION: Final = (
     "Customers, their money, and what happened to their requests. Amounts are decimal strings of"

@@ -19,7 +19,7 @@ MEANINGS: Final[dict[str, str]] = {
     "configuration_problem": "One problem of a refused configuration.",
     "configuration_refused": "A changed configuration was refused; the previous one stays in force.",
     "configuration_unchanged": "A reload found nothing changed.",
-    "console_job_failed": "A plan, a verification or a replay that somebody started in the console failed unexpectedly.",
+    "console_job_failed": "A plan, a verification or a replay that was started in the console failed unexpectedly.",
     "customer_not_served": "Requests of a customer in the ledger get 503: its plan or its price is not known here.",
     "customers_not_brought": "Configured customers of a frozen shard were not written. Run `creditgate ledger reopen`.",
     "data_folder_open": "The data folder is readable by other users and belongs to another user.",

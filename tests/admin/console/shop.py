@@ -15,6 +15,7 @@ from gateway.app.sockets import bind
 from tests.support.console import ADMIN_TOKEN
 from tests.support.delivering import delivered, exporting
 from tests.support.gate import BROKE_KEY, PLAIN, Gate, running_gate
+from tests.support.until import until
 
 LIMITS = [
     {"measure": "spend", "window": "day", "ceiling": "5.00"},
@@ -80,6 +81,11 @@ async def running_shop(
         )
         assert refused.status_code == 402
         await delivered(gate)
+
+        async def noted() -> bool:
+            return "insufficient" in await shop.page("/requests?outcome=refused")
+
+        await until(noted)
         yield shop
 
 
