@@ -40,6 +40,8 @@ MEANINGS: Final[dict[str, str]] = {
     "handler_failed": "A request handler raised; the client got 500.",
     "heartbeat_failed": "The gate could not report about itself to the ledger; the console shows it as gone meanwhile.",
     "holds_expired": "Holds passed their deadline and were charged their last checkpoint.",
+    "index_begun_again": "The console's index is built again from the store (`reason`); pages ask the store meanwhile.",
+    "index_failed": "The console's index cannot be read or written; pages ask the store meanwhile. Check the disk.",
     "journal_failed": "A settlement could not be written to the journal. Check the disk.",
     "journal_replayed": "Settlements from the journal were delivered at start.",
     "killed_because_silent": "A process stopped answering the supervisor and was killed.",
