@@ -15,7 +15,7 @@ from gateway.admin.console.rendering import PREFIX, page
 from gateway.admin.console.searching import Found, Search, search
 from gateway.admin.context import context_of
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("requests.read"))]
 
 PAGE: Final = 50
