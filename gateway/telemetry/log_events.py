@@ -13,7 +13,6 @@ MEANINGS: Final[dict[str, str]] = {
     "admin_failed": "The console's process failed and is restarted.",
     "answers_failed": "The store of kept answers failed; retries get 409 without the recorded answer.",
     "background_failed": "A background task of a worker failed and is restarted.",
-    "certificate_not_reloaded": "The console's certificate could not be read at a reload; the previous one is served.",
     "commit_failed": "A process could not switch to the new configuration; it is restarted with it.",
     "configuration_committed": "All processes serve the new configuration.",
     "configuration_problem": "One problem of a refused configuration.",
