@@ -82,7 +82,6 @@ MEANINGS: Final[dict[str, str]] = {
     "signals_wait": "The store of signals cannot be read; delivery waits.",
     "start_failed": "A process failed to start because of an unexpected error.",
     "stopped": "The gate has stopped.",
-    "sums_failed": "The console could not sum up the store for the page *Now*; it tries again.",
     "traces_not_taken": "The collector did not take spans; they are dropped and counted. Logged once per outage.",
     "uncaught": "An error that no task caught. Report type and place.",
     "upstream_auth_failed": "The upstream rejected the gate's credential (401 or 403). Correct it and reload.",

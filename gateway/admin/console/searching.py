@@ -1,6 +1,6 @@
 """The search behind the list of requests: events of the index, and the latest refusals.
 
-While the index is being built, the latest events of the store stand in for it.
+While the index is being built, the latest events of the store are searched instead.
 """
 
 import asyncio

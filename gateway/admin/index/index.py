@@ -33,9 +33,7 @@ T = TypeVar("T")
 FILE: Final = "console-index.db"
 EVERY_S: Final = 1.0
 PAGE: Final = 2000
-FRESH_S: Final = 0.2
-"""What was read so lately is not read again for a page."""
-WAIT_MOST_S: Final = 0.5
+WAIT_MOST_S: Final = 1.0
 """How long a page waits for what is newest."""
 _STEP_S: Final = 0.2
 _GAPS_EVERY_S: Final = 30.0
@@ -60,7 +58,7 @@ class Index:
         self._connection: sqlite3.Connection | None = None
         self._closed = False
         self._stepping: asyncio.Task[bool] | None = None
-        self._stepped_at = 0.0
+        self._looked_at = 0.0
         self._gaps_at = time.monotonic()
         self.ready = False
         """Whether it has had everything that the store had, and has not been begun again since."""
@@ -81,10 +79,9 @@ class Index:
                 await asyncio.sleep(_FAILURE_PAUSE_S)
 
     async def refresh(self) -> None:
-        """Read what is new in the store, unless that was done just now; wait only a moment for it."""
-        if self.ready and time.monotonic() - self._stepped_at > FRESH_S:
-            with suppress(StoreMissing, TimeoutError, *_Failures):
-                await asyncio.wait_for(self._step(), WAIT_MOST_S)
+        """Read what is in the store by now; wait only a moment for it."""
+        with suppress(StoreMissing, TimeoutError, *_Failures):
+            await asyncio.wait_for(self._look_after(time.monotonic()), WAIT_MOST_S)
 
     async def report(self, request: ReportRequest) -> Report:
         """Sum up a period: from the index if it can answer, else from the store's rows.
@@ -123,18 +120,24 @@ class Index:
             if self._filler is None:
                 self._connection = open_to_write(self._path)
                 self._filler = Filler(self._connection, self._store)
+            began_at = time.monotonic()
             try:
-                complete = self._follow(self._filler, time.monotonic() + _STEP_S)
+                complete = self._follow(self._filler, began_at + _STEP_S)
             except StoreMissing as missing:
                 self.problem = str(missing)
                 raise
             except (sqlite3.Error, OverflowError) as error:
                 self._give_up(error)
                 raise
-            self._stepped_at = time.monotonic()
+            self._looked_at = began_at
             self.ready = self.ready or complete
             self.problem = ""
             return complete
+
+    async def _look_after(self, asked_at: float) -> None:
+        """Step until one has begun after this moment: that which runs may have looked before it."""
+        while self.ready and self._looked_at < asked_at:
+            await self._step()
 
     async def _step(self) -> bool:
         """One step at a time, whoever asks for it; one that waits no more does not end it."""

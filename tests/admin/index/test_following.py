@@ -25,7 +25,6 @@ async def test_events_are_in_the_index_as_soon_as_they_are_in_the_store(console:
     try:
         for end in (6, len(EVENTS)):
             await sink.write(batch_of(EVENTS[:end], {0: Place(1, end - 1)}))
-            index._stepped_at = 0.0  # it does not look twice within a moment
             made = await index.usage(UsageAsked(()))
             charging = [e for e in EVENTS[:end] if e.kind in ("settle", "expire", "settle_late")]
             assert made.total.charged_nano == sum(event.amount_nano for event in charging)
