@@ -11,6 +11,7 @@ is complete. Its keys come last: nobody can use a wallet that is not filled yet.
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -31,6 +32,9 @@ from gateway.operations.wallet_terms import Present, TermsRefused, TermsWriter, 
 
 AT_ONCE: Final = 200
 """Customers that are written at the same time."""
+
+COMPLETED_AT_ONCE: Final = 4
+"""Records that are changed at the same time: each takes a connection of the pool."""
 
 GRANT_NAME: Final = "imported balance"
 REASON: Final = "import"
@@ -179,14 +183,12 @@ async def _write_page(backend: Backend, page: Sequence[PlannedRow], reason: str)
         *(_fill(backend, each, present[each.record.customer_id], reason) for each in kept),
         return_exceptions=True,
     )
-    filled: list[PlannedRow] = []
+    _raise_first([each for each in written if not isinstance(each, _RowRefused)])
     for each, failure in zip(kept, written, strict=True):
-        if isinstance(failure, _RowRefused):
+        if failure is not None:
             rejected.append(reject(each.row, str(failure)))
-        elif failure is not None:
-            raise failure
-        else:
-            filled.append(each)
+    filled = [each for each, failure in zip(kept, written, strict=True) if failure is None]
+    await _complete(backend, filled)
     return rejected + await _add_keys(backend, filled)
 
 
@@ -224,7 +226,7 @@ async def _present(backend: Backend, rows: Sequence[PlannedRow]) -> dict[str, Pr
 
 
 async def _fill(backend: Backend, planned: PlannedRow, present: Present, reason: str) -> None:
-    """Write a wallet's terms and the balance, then the digest. Raises _RowRefused, LedgerUnavailable."""
+    """Write a wallet's terms and the balance, unless they are there. Raises _RowRefused, LedgerUnavailable."""
     record, customer_id = planned.record, planned.record.customer_id
     writer = TermsWriter(backend.wallets, backend.accounts.wallets, str(backend.actor), reason)
     try:
@@ -239,12 +241,28 @@ async def _fill(backend: Backend, planned: PlannedRow, present: Present, reason:
             f"the customer was created, but its wallet is not complete: {refused}. Import the line"
             " again when this is mended"
         ) from refused
-    if record.terms_digest == "":
-        try:
-            complete = replace(record, terms_digest=planned.terms.digest())
-            await backend.accounts.customers.replace(record, complete)
-        except CustomerChanged:
-            pass  # whoever changed it has written the terms
+
+
+async def _complete(backend: Backend, rows: Sequence[PlannedRow]) -> None:
+    """Enter the digests of terms that wallets have now, with few connections at a time."""
+    places = asyncio.Semaphore(COMPLETED_AT_ONCE)
+
+    async def complete(planned: PlannedRow) -> None:
+        after = replace(planned.record, terms_digest=planned.terms.digest())
+        async with places:
+            # Whoever changed it has written the terms.
+            with suppress(CustomerChanged):
+                await backend.accounts.customers.replace(planned.record, after)
+
+    due = [each for each in rows if each.record.terms_digest == ""]
+    _raise_first(await asyncio.gather(*map(complete, due), return_exceptions=True))
+
+
+def _raise_first(outcomes: Sequence[BaseException | None]) -> None:
+    """All have ended: a caller that goes on after a failure finds nothing running."""
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome
 
 
 def _without_key(row: ImportRow, holder: str) -> Rejected:
