@@ -14,6 +14,7 @@ from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.wallets import Wallets
 from tests.support.delivering import delivered, exporting
 from tests.support.gate import BROKE_KEY, Gate, digest, running_gate
+from tests.support.until import until
 from tests.support.upstreams import Sim
 
 from .desk import Desk
@@ -125,7 +126,11 @@ async def test_an_interrupted_import_is_completed_by_repeating_it(
     done = await desk.ask("import", file, "--apply")
     assert (done["credited"], done["matched"]) == ("60", True)
     assert {await balance(desk, name) for name in names} == {"3"}
-    assert (await chat(gate, "sk-old-c1")).status_code == 200
+
+    async def served() -> bool:
+        return (await chat(gate, "sk-old-c1")).status_code == 200
+
+    await until(served)  # the refused key is remembered for two seconds
     await gate.settle_all()
     assert (await desk.ask("verify"))["clean"]
 
