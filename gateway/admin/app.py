@@ -6,16 +6,19 @@ from fastapi import APIRouter, FastAPI
 
 from gateway import __version__
 from gateway.admin import answers
-from gateway.admin.api import grants, tokens, wallets
+from gateway.admin.api import grants, payments, tokens, wallets
 from gateway.admin.auth import sign_in
 from gateway.admin.boundary import Boundary
 from gateway.admin.console import routes
 from gateway.admin.console.static_folder import StaticFolder
 from gateway.admin.context import AdminContext
+from gateway.admin.webhooks import router as webhooks
 
-API: Final[tuple[APIRouter, ...]] = (wallets.router, grants.router, tokens.router)
+API: Final[tuple[APIRouter, ...]] = (wallets.router, grants.router, payments.router, tokens.router)
 PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router, routes.router)
 """Routers of the console. Their paths begin with /console."""
+WEBHOOKS: Final[tuple[APIRouter, ...]] = (webhooks.router,)
+"""Routers for other systems: signatures open them, no tokens."""
 DESCRIPTION: Final = (
     "Customers, their money, and what happened to their requests. Amounts are decimal strings of"
     " credits, times RFC 3339. Every write takes an `Idempotency-Key`."
@@ -36,7 +39,7 @@ def create_app(context: AdminContext) -> FastAPI:
     )
     app.state.context = context
     answers.install(app)
-    for router in (*API, *PAGES):
+    for router in (*API, *PAGES, *WEBHOOKS):
         app.include_router(router)
     app.mount("/console/static", StaticFolder(), name="static")
     app.add_middleware(Boundary)

@@ -12,7 +12,10 @@ from typer.testing import CliRunner
 from gateway.cli import app
 
 for _group in (
+    "customer",
+    "customer_link",
     "wallet",
+    "customer",
     "key",
     "holds",
     "quote",
@@ -22,6 +25,7 @@ for _group in (
     "why",
     "adjust",
     "refund",
+    "payments",
     "signals",
     "prices",
     "prices_plan",

@@ -235,7 +235,7 @@ async def test_an_import_is_one_entry_of_the_audit_log(
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        ("id,ballance\n", "'ballance' is not a column of an import. Did you mean 'balance'?"),
+        ("id,balanc\n", "'balanc' is not a column of an import. Did you mean 'balance'?"),
         ("plan,balance\n", "`id` among them"),
         ("id,id\n", "the column id is there twice"),
         ("", "`id` among them"),
