@@ -15,7 +15,7 @@ from gateway.admin.context import AdminContext
 from gateway.admin.webhooks import router as webhooks
 
 API: Final[tuple[APIRouter, ...]] = (wallets.router, grants.router, payments.router, tokens.router)
-PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router, routes.router)
+PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router, *routes.ROUTERS)
 """Routers of the console. Their paths begin with /console."""
 WEBHOOKS: Final[tuple[APIRouter, ...]] = (webhooks.router,)
 """Routers for other systems: signatures open them, no tokens."""

@@ -1,7 +1,6 @@
 """`customer create|show|list|update|suspend|resume|delete`: customers that no configuration file names."""
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import typer
@@ -34,37 +33,6 @@ customers = typer.Typer(help="Customers: created, changed and suspended while ga
 app.add_typer(customers, name="customer", no_args_is_help=True)
 
 _PAGE: Final = 100
-
-
-class Unset(StrEnum):
-    """Fields that `customer update --unset` empties; then the plan's apply."""
-
-    PLAN = "plan"
-    NAME = "name"
-    EMAIL = "email"
-    EXTERNAL = "external"
-    TAGS = "tags"
-    CREDIT_LIMIT = "credit-limit"
-    BILLING_DAY = "billing-day"
-    MODELS = "models"
-    LIMITS = "limits"
-    PROJECT_LIMITS = "project-limits"
-    PRICES = "prices"
-
-
-_EMPTY: Final[Mapping[Unset, Mapping[str, Any]]] = {
-    Unset.PLAN: {"plan": None},
-    Unset.NAME: {"name": None},
-    Unset.EMAIL: {"email": None},
-    Unset.EXTERNAL: {"external_ids": {}},
-    Unset.TAGS: {"tags": {}},
-    Unset.CREDIT_LIMIT: {"credit_limit_nano": None},
-    Unset.BILLING_DAY: {"billing_day": None},
-    Unset.MODELS: {"models": None},
-    Unset.LIMITS: {"limits": ()},
-    Unset.PROJECT_LIMITS: {"projects": {}},
-    Unset.PRICES: {"prices": {}},
-}
 
 
 @customers.command()
@@ -132,7 +100,7 @@ def update(
     project_limits: given.ProjectLimits = None,
     prices: given.PricesFile = None,
     unset: Annotated[
-        list[Unset] | None, typer.Option(help="Empty this field; may be repeated.")
+        list[given.Unset] | None, typer.Option(help="Empty this field; may be repeated.")
     ] = None,
     reason: Reason = None,
     config: ConfigFile = DEFAULT_CONFIG,
@@ -157,8 +125,8 @@ def update(
     )
     own = given.read_prices(prices)
     for field in unset or ():
-        [emptied] = _EMPTY[field].items()
-        if emptied[0] in fields or (field is Unset.PRICES and own is not None):
+        [emptied] = given.EMPTY[field].items()
+        if emptied[0] in fields or (field is given.Unset.PRICES and own is not None):
             raise typer.BadParameter(f"--unset {field.value} contradicts another option")
         fields.update([emptied])
     if not fields and own is None:

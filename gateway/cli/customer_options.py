@@ -3,8 +3,9 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -13,6 +14,37 @@ from gateway.cli.output import fail
 from gateway.cli.parameters import zero_or_amount
 from gateway.domain.limits import Limit
 from gateway.settings.document import Document
+
+
+class Unset(StrEnum):
+    """Fields that `customer update --unset` empties; then the plan's apply."""
+
+    PLAN = "plan"
+    NAME = "name"
+    EMAIL = "email"
+    EXTERNAL = "external"
+    TAGS = "tags"
+    CREDIT_LIMIT = "credit-limit"
+    BILLING_DAY = "billing-day"
+    MODELS = "models"
+    LIMITS = "limits"
+    PROJECT_LIMITS = "project-limits"
+    PRICES = "prices"
+
+
+EMPTY: Final[Mapping[Unset, Mapping[str, Any]]] = {
+    Unset.PLAN: {"plan": None},
+    Unset.NAME: {"name": None},
+    Unset.EMAIL: {"email": None},
+    Unset.EXTERNAL: {"external_ids": {}},
+    Unset.TAGS: {"tags": {}},
+    Unset.CREDIT_LIMIT: {"credit_limit_nano": None},
+    Unset.BILLING_DAY: {"billing_day": None},
+    Unset.MODELS: {"models": None},
+    Unset.LIMITS: {"limits": ()},
+    Unset.PROJECT_LIMITS: {"projects": {}},
+    Unset.PRICES: {"prices": {}},
+}
 
 
 @dataclass(frozen=True, slots=True)

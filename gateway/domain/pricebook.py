@@ -156,9 +156,8 @@ class Draft:
         new_customers: frozenset[str] = frozenset(),
         plans_in_use: frozenset[str] = frozenset(),
     ) -> Book:
-        """Return the base plus everything in this configuration that nobody pays yet: models that
-        the base does not name, plans that nobody is on, and the prices of customers who did not exist
-        before.
+        """Return the base plus all that nobody pays yet: models that the base does not name, plans that
+        nobody is on, and the prices of customers who did not exist before.
 
         plans_in_use: those of customers in the ledger, whom no book names
         """

@@ -84,19 +84,19 @@ class Day:
         b = self._b
         report = b.ask("report", "shadow", "--since", "1d")
         month = f"{dt.datetime.now(dt.UTC):%Y-%m}"
-        wrong = report["rows"][0]["customer"]
+        wrong = report["lines"][0]["customer"]
         with self._invoices.open("w", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(("customer_id", "period", "amount"))
-            for row in report["rows"]:
+            for row in report["lines"]:
                 nano = parse_amount(row["charged"]) + (NANO if row["customer"] == wrong else 0)
                 rows.writerow((row["customer"], month, format_amount(nano)))
         compared = b.ask("compare", "--invoices", str(self._invoices))
         differing = [
-            row for row in compared["rows"] if parse_amount(row["difference"], signed=True)
+            row for row in compared["lines"] if parse_amount(row["difference"], signed=True)
         ]
         equal("invoices that differ", [row["customer"] for row in differing], [wrong])
-        return f"{len(compared['rows']):,} invoices, 1 differs by {differing[0]['difference']}"
+        return f"{len(compared['lines']):,} invoices, 1 differs by {differing[0]['difference']}"
 
     def enforce(self) -> str:
         """Who has no credit is refused; what is charged leaves the wallets to the unit."""
@@ -251,7 +251,7 @@ class Day:
 
 
 def _totals(report: Any, *columns: str) -> list[Any]:
-    return [report["totals"][column] for column in columns]
+    return [report["total"][column] for column in columns]
 
 
 def _now() -> str:

@@ -165,6 +165,9 @@ async def test_a_test_key_says_so_in_its_prefix(gate: Gate, desk: Desk) -> None:
     assert made["key"].startswith("sk-test-")
     assert made["livemode"] is False
     assert (await chat(gate, made["key"])).status_code == 200
+    granted = await desk.ask("wallet", "grant", "acme~test", "1.00")
+    assert granted["customer_id"] == "acme~test"
+    assert (await desk.ask("wallet", "show", "acme"))["settled"] == "0"
 
 
 async def test_a_rotated_key_ends_after_its_grace(gate: Gate, desk: Desk) -> None:
