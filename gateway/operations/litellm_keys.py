@@ -1,7 +1,7 @@
 """Exports of LiteLLM's database: the tables of keys and of teams, as CSV.
 
 A team is a customer here, or a project where keys name an organization, which is then the customer. A key
-of nobody is a customer of its own. Budgets and rates become limits. LiteLLM's keys are SHA-256, as the
+of nobody becomes a separate customer. Budgets and rates become limits. LiteLLM's keys are SHA-256, as the
 gate's are, so they keep working.
 
 What would let a key do more here than there (an expiry, a blocked key) leaves it out.
@@ -225,7 +225,7 @@ def _limits(row: _Row, what: str, draft: DraftConfiguration) -> list[Section]:
 
 
 def _budget(row: _Row, what: str, draft: DraftConfiguration) -> Section:
-    """A budget per window; without one that there is here, what is left of it, for good."""
+    """A budget per window; for other durations, what is left of it without a window."""
     duration = row.get("budget_duration", "")
     budget, spent = _decimal(row["max_budget"]), _decimal(row.get("spend", "") or "0")
     window = _WINDOWS.get(duration)

@@ -1,7 +1,7 @@
 """LiteLLM's configuration file: its models with upstreams and prices.
 
-A model without a known price is left out: the gate serves nothing that it cannot charge. Secrets that
-stand in the file are not copied; the configuration refers to a variable instead.
+A model without a known price is left out: the gate serves nothing that it cannot charge. Secrets of
+the file are not copied; the configuration refers to a variable instead.
 """
 
 import copy
@@ -37,7 +37,7 @@ _PARAMS: Final = frozenset(
     }
 )
 _GROUP_REASONS: Final[Mapping[str, str]] = {
-    "master_key": "administration has keys and roles of its own (docs/how-to/admin-api.md)",
+    "master_key": "administration has keys and roles of its own (docs/how-to/console.md)",
     "database_url": "the ledger is in Redis; export the keys and give the export to --from as well",
     "fallbacks": "another model has another price: list several upstreams of one model instead",
     "num_retries": "a request is never sent twice once it may have been received",
