@@ -3,7 +3,7 @@ this machine answers `/healthz`, with or without TLS.
 
 It runs every few seconds, so it imports only the standard library and does not read the configuration.
 The certificate is not verified: it is for other host names than 127.0.0.1. A port that demands a
-client's certificate counts as alive: to refuse the handshake, the supervisor must be running.
+client's certificate shakes hands and then closes; only a running supervisor does that.
 """
 
 import http.client
@@ -13,35 +13,41 @@ from typing import Final
 
 TIMEOUT_S: Final = 2.0
 _PORT: Final = 8081
-_CERTIFICATE_DEMANDED: Final = "CERTIFICATE_REQUIRED"
+_HOST: Final = "127.0.0.1"
 
 
 def alive(port: int) -> bool:
     """Whether the supervisor behind this admin port answers."""
-    plain = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
-    return _healthy(plain) or _healthy_over_tls(port)
+    try:
+        return _status(http.client.HTTPConnection(_HOST, port, timeout=TIMEOUT_S)) == 200
+    except ConnectionRefusedError:
+        return False
+    except (OSError, http.client.HTTPException):
+        return _alive_with_tls(port)
 
 
-def _healthy_over_tls(port: int) -> bool:
+def _alive_with_tls(port: int) -> bool:
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
     trusting.verify_mode = ssl.CERT_NONE
-    secured = http.client.HTTPSConnection("127.0.0.1", port, timeout=TIMEOUT_S, context=trusting)
+    secured = http.client.HTTPSConnection(_HOST, port, timeout=TIMEOUT_S, context=trusting)
     try:
-        return _healthy(secured)
-    except ssl.SSLError as error:
-        return _CERTIFICATE_DEMANDED in (error.reason or "")
+        secured.connect()
+    except OSError:
+        return False
+    try:
+        return _status(secured) == 200
+    except TimeoutError:
+        return False
+    except (OSError, http.client.HTTPException):
+        return True
 
 
-def _healthy(connection: http.client.HTTPConnection) -> bool:
-    """Raises ssl.SSLError."""
+def _status(connection: http.client.HTTPConnection) -> int:
+    """Raises OSError, HTTPException."""
     try:
         connection.request("GET", "/healthz")
-        return connection.getresponse().status == http.client.OK
-    except ssl.SSLError:
-        raise
-    except (OSError, http.client.HTTPException):
-        return False
+        return connection.getresponse().status
     finally:
         connection.close()
 

@@ -207,7 +207,7 @@ def _ledger_server(settings: Settings) -> Ledger:
     return RemoteServer(url, DECLARED[settings.redis.durability], where)
 
 
-async def _nothing(settings: Settings, ledger_url: str) -> None:  # noqa: ARG001 - a step of `Parts`
+async def _nothing(settings: Settings, ledger_url: str) -> None:
     """What a process without accounts asks of the ledger, and writes."""
 
 
