@@ -14,7 +14,6 @@ from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.wallets import Wallets
 from tests.support.delivering import delivered, exporting
 from tests.support.gate import BROKE_KEY, Gate, digest, running_gate
-from tests.support.until import until
 from tests.support.upstreams import Sim
 
 from .desk import Desk
