@@ -7,13 +7,20 @@ from starlette.staticfiles import StaticFiles
 
 from gateway import __version__
 from gateway.admin import answers
-from gateway.admin.api import grants, tokens, wallets
+from gateway.admin.api import customers, grants, keys, limits, tokens, wallets
 from gateway.admin.auth import sign_in
 from gateway.admin.boundary import Boundary
 from gateway.admin.console.rendering import FOLDER
 from gateway.admin.context import AdminContext
 
-API: Final[tuple[APIRouter, ...]] = (wallets.router, grants.router, tokens.router)
+API: Final[tuple[APIRouter, ...]] = (
+    customers.router,
+    keys.router,
+    limits.router,
+    wallets.router,
+    grants.router,
+    tokens.router,
+)
 PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router,)
 """Routers of the console. Their paths begin with /console."""
 DESCRIPTION: Final = (

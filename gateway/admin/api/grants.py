@@ -9,7 +9,6 @@ from gateway.admin.api.errors import ApiError
 from gateway.admin.api.models import (
     Amount,
     Body,
-    CustomerId,
     Line,
     ListOf,
     Model,
@@ -18,6 +17,7 @@ from gateway.admin.api.models import (
     Paging,
     PositiveAmount,
     Reason,
+    WalletId,
 )
 from gateway.admin.api.routing import WriteKey, api_router
 from gateway.admin.auth.guard import Session, require
@@ -62,7 +62,7 @@ class Grant(Model):
 class NewGrantBody(Body):
     """A grant to make."""
 
-    customer_id: CustomerId
+    customer_id: WalletId
     amount: PositiveAmount
     category: Category = "paid"
     priority: Annotated[int, Field(ge=0, le=255, strict=True)] = DEFAULT_PRIORITY
@@ -105,7 +105,7 @@ class GrantVoided(Model):
 class GrantsQuery(Paging):
     """Which grants are wanted."""
 
-    customer_id: CustomerId
+    customer_id: WalletId
 
 
 @router.get("/grants", summary="List the grants of a customer, in burn order")

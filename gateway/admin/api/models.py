@@ -46,6 +46,15 @@ def _positive(value: Any) -> int:
     return nano
 
 
+def _not_negative(value: Any) -> int:
+    if not isinstance(value, str):
+        raise ValueError('an amount is a string, such as "12.50"')
+    try:
+        return parse_amount(value)
+    except MoneyError as error:
+        raise ValueError(str(error)) from error
+
+
 def _signed(value: Any) -> int:
     if not isinstance(value, str):
         raise ValueError('an amount is a string, such as "-12.50"')
@@ -97,6 +106,12 @@ SignedAmount = Annotated[
         }
     ),
 ]
+CreditLimit = Annotated[
+    int,
+    BeforeValidator(_not_negative),
+    WithJsonSchema({"type": "string", "pattern": f"^{_WHOLE}{_DECIMALS}", "examples": ["100.00"]}),
+]
+"""Credits as a decimal, 0 or more; read as nano-credits."""
 MomentMs = Annotated[
     int,
     BeforeValidator(_moment_ms),
@@ -123,14 +138,40 @@ Line = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_P
 """A name or title."""
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_PLAIN)]
 """Why; kept on record."""
-CustomerId = Annotated[
+_ID: Final = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}"
+WalletId = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}(~test|~shadow)?$"),
+    StringConstraints(pattern=rf"^{_ID}(~test|~shadow)?$"),
     Field(
         description="A customer's id. With ~test or ~shadow at the end it names the wallet of test"
         " keys or of shadow mode.",
         examples=["acme"],
     ),
+]
+RecordId = Annotated[
+    str,
+    StringConstraints(pattern=rf"^{_ID}$"),
+    Field(description="A customer's id.", examples=["acme"]),
+]
+ProjectId = Annotated[
+    str,
+    StringConstraints(pattern=rf"^{_ID}$"),
+    Field(description="A project's id, unique within its customer.", examples=["search"]),
+]
+KeyId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$"),
+    Field(description="A key's id.", examples=["k_5f0c8a1e9b2d7c43"]),
+]
+EventId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][ -~]{0,511}$"),
+    Field(description="An event's id.", examples=["req_0123456789abcdef:settled"]),
+]
+RequestId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"),
+    Field(description="A request's id, from `x-request-id`.", examples=["req_0123456789abcdef"]),
 ]
 
 
@@ -145,6 +186,15 @@ class Paging(BaseModel):
         StringConstraints(min_length=1, max_length=512, pattern=_PLAIN),
         Field(description="`next_cursor` of the page before."),
     ] = None
+
+
+class Period(BaseModel):
+    """A span of time: from `since` on, before `until`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    since: MomentMs | None = None
+    until: MomentMs | None = None
 
 
 class ListOf(Model, Generic[T]):
