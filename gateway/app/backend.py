@@ -35,6 +35,7 @@ from gateway.ledger.outbox_watermark import OutboxWatermark
 from gateway.ledger.refusals import NotedRefusal, find_refusal
 from gateway.ledger.repair import Repair
 from gateway.ledger.reservations import Reservations
+from gateway.ledger.shadow_wallets import ShadowWallets
 from gateway.ledger.shards import Shards
 from gateway.ledger.wallets import Wallets
 from gateway.operations.backend import Backend
@@ -187,4 +188,5 @@ def backend_over(
         find_trouble=trouble,
         write_customers=write_customers,
         keep_statement=store_access(settings).keep_statement,
+        shadow_wallets=ShadowWallets(wallets, accounts.wallets, client, accounts.names),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from gateway.app.ledger_access import LedgerAccess
 from gateway.app.local_routes import SPEAKERS, LocalRoutes
+from gateway.app.modes import ModeFeed
 from gateway.app.pools import PoolRegistry, Pools
 from gateway.app.pricing import PriceFeed
 from gateway.app.roles import CannotServe
@@ -59,6 +60,7 @@ class Compiler:
 
     ledger: LedgerAccess
     prices: PriceFeed
+    modes: ModeFeed
     registry: PoolRegistry
     local: LocalRoutes
 
@@ -99,6 +101,7 @@ class Compiler:
             max_body_bytes=settings.listen.max_body_bytes,
             speakers=SPEAKERS,
             cors=compile_cors(settings),
+            modes=self.modes.modes(settings),
         )
         draft = settings.price_draft()
         catalog = _priced(catalog, settings, draft, models, self.prices)
@@ -141,7 +144,14 @@ class Configuration:
 
     def reprice(self) -> None:
         """Serve new requests at the prices of the book in force."""
-        self._flow.catalog = self.current.priced(self._compiler.prices)
+        modes = self._compiler.modes.modes(self.current.settings)
+        self._flow.catalog = replace(self.current.priced(self._compiler.prices), modes=modes)
+
+    def change_modes(self) -> None:
+        """Serve new requests in the modes in force. Another catalog replaces the present one, by whose
+        identity the flow knows that nothing of what it has concluded holds any more."""
+        modes = self._compiler.modes.modes(self.current.settings)
+        self._flow.catalog = replace(self._flow.catalog, modes=modes)
 
 
 def _priced(

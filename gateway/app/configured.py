@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gateway.domain.customers import CustomerRecord
+from gateway.domain.modes import Modes
 from gateway.domain.pricebook import Draft, Price
 from gateway.domain.reservation import Account, Key, shard_of
 from gateway.flow.credentials import key_digest
@@ -13,7 +14,7 @@ from gateway.flow.customers import Customer, account_of, customer_of_record
 from gateway.operations.backend import ConfiguredKey, CustomerRef, Subscription
 from gateway.operations.wallet_terms import WalletTerms
 from gateway.settings import Settings
-from gateway.settings.compiling import compile_customers, compile_keys, compile_plans
+from gateway.settings.compiling import compile_customers, compile_keys, compile_modes, compile_plans
 from gateway.settings.prices import PricesSection
 from gateway.settings.wallet_terms import configured_terms, record_terms
 
@@ -144,6 +145,11 @@ class ConfiguredBySettings:
 
     def _price(self, name: str, section: PricesSection) -> Price:
         return self._settings.priced()[name].price(name, section)
+
+    @property
+    def modes(self) -> Modes:
+        """The configured modes."""
+        return compile_modes(self._settings)
 
     @property
     def required_sink(self) -> str:

@@ -15,6 +15,7 @@ from gateway.app.drain import Drain
 from gateway.app.ledger_access import LedgerAccess, open_ledger
 from gateway.app.ledger_health import LedgerHealth
 from gateway.app.local_routes import LocalRoutes
+from gateway.app.modes import ModeFeed
 from gateway.app.plan_terms import PlanTermsWalk
 from gateway.app.pools import PoolRegistry
 from gateway.app.pricing import PriceFeed
@@ -34,10 +35,12 @@ from gateway.flow.reservation.growth import GrowthServices
 from gateway.flow.reservation.live import LiveReservations
 from gateway.flow.reservation.reservation import Reservation, ReservationServices
 from gateway.flow.retries import Retries
+from gateway.flow.shadow import ShadowAdmission
 from gateway.flow.sweeper import Sweeper
 from gateway.http.server.limits import ServerLimits, client_bound, raise_open_files
 from gateway.http.server.server import HttpServer
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.modes import ANNOUNCED
 from gateway.ledger.pricebook import UnknownBook, UnreadablePrice
 from gateway.ledger.wallets import Wallets
 from gateway.settings import Settings
@@ -110,11 +113,8 @@ async def build_gate(settings: Settings, resources: Resources) -> Gate:
 
 
 async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess) -> Gate:
-    prices, pools, health = (
-        PriceFeed(ledger.accounts.books),
-        PoolRegistry(),
-        LedgerHealth(ledger),
-    )
+    prices, modes = PriceFeed(ledger.accounts.books), ModeFeed(ledger.accounts)
+    pools, health = PoolRegistry(), LedgerHealth(ledger)
     balance = BalanceReader(
         ledger.accounts, store_access(settings), lambda: ledger.shards.store_has_all
     )
@@ -129,8 +129,9 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         return "crowded" if server.crowded else None
 
     local = LocalRoutes(balance, health, catalog, not_serving, started_s=int(time.time()))
-    compiler = Compiler(ledger, prices, pools, local)
+    compiler = Compiler(ledger, prices, modes, pools, local)
     await prices.ask()
+    await modes.ask()
     compiled = await compiler.compile(settings, present={})
 
     # From here on nothing can be refused, so that a failed start leaves no journal behind.
@@ -141,14 +142,19 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
     delivery = Delivery(ledger.settling, records.journal, records.metrics.endings_set_aside)
     retries = Retries(ledger.unanswered.post)
     admission = Admission(ledger.reserving, delivery)
+    shadow = ShadowAdmission(
+        ledger.reserving, admission, ledger.shadow_wallets.open, observer.would_deny
+    )
     reservations = ReservationServices(
         admission.reserve,
+        shadow.reserve,
         delivery,
         GrowthServices(delivery.ledger, ledger.accounts.keys.is_killed, delivery.spawn),
         expected,
         retries,
         live,
         _settled(observer, records.answers, delivery),
+        modes.note,
     )
     services = FlowServices(admission, reservations, observer, repeats)
     flow = Flow(compiled.catalog, compiled.accounts, services)
@@ -159,13 +165,22 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
     async def keep_prices() -> None:
         await prices.run(configuration.reprice)
 
+    async def keep_modes() -> None:
+        await modes.run(configuration.change_modes)
+
+    async def keep_revisions() -> None:
+        await modes.run_revisions(lambda name, rev: flow.accounts.note_revision(name, rev))
+
     async def take_unanswered() -> None:
         await ledger.unanswered.read(retries.take)
 
-    def changed(account_id: str | None) -> None:
-        live.look_at(account_id)
-        if account_id is not None:
-            flow.accounts.forget(account_id)
+    def changed(name: str | None) -> None:
+        if name is None or name == ANNOUNCED:
+            modes.ask_now()
+        if name != ANNOUNCED:
+            live.look_at(name)
+            if name is not None:
+                flow.accounts.forget(name)
 
     work: list[Work] = [
         live.keep_alive,
@@ -174,6 +189,8 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         ledger.accounts.key_uses.run,
         replay.run,
         keep_prices,
+        keep_modes,
+        keep_revisions,
         FollowChanges(ledger.changes, changed).run,
         ledger.unanswered.write,
         take_unanswered,

@@ -17,8 +17,10 @@ from gateway.ledger.outbox import Outbox
 from gateway.ledger.outbox_watermark import OutboxWatermark
 from gateway.ledger.refusals import RefusalLog
 from gateway.ledger.reservations import Reservations
+from gateway.ledger.shadow_wallets import ShadowWallets
 from gateway.ledger.shards import Shards
 from gateway.ledger.unanswered import UnansweredLog
+from gateway.ledger.wallets import Wallets
 from gateway.settings import Settings
 
 QUERY_TIMEOUT_S: Final = 1.0
@@ -53,6 +55,7 @@ class LedgerAccess:
     changes: Changes
     refusals: RefusalLog
     unanswered: UnansweredLog
+    shadow_wallets: ShadowWallets
 
     async def close(self) -> None:
         """Close every connection, once nothing is sent any more. Idempotent."""
@@ -88,7 +91,8 @@ def _access(settings: Settings, resources: Resources) -> LedgerAccess:
     names = Keys(redis.namespace, redis.shards)
     admitting = Shards(admission, names, watermark=watermark)
     reserving = Reservations(admitting, max_backlog=settings.export.max_backlog_events)
-    settling = Reservations(Shards(settlement, names, watermark=watermark))
+    settling_shards = Shards(settlement, names, watermark=watermark)
+    settling = Reservations(settling_shards)
     accounts = AccountStore(client, namespace=redis.namespace, shard_count=redis.shards)
     shards = ShardWatch(
         admitting,
@@ -110,4 +114,7 @@ def _access(settings: Settings, resources: Resources) -> LedgerAccess:
         changes=Changes(client, namespace=redis.namespace),
         refusals=RefusalLog(client, namespace=redis.namespace),
         unanswered=UnansweredLog(posting, namespace=redis.namespace),
+        shadow_wallets=ShadowWallets(
+            Wallets(settling_shards), accounts.wallets, client, accounts.names
+        ),
     )

@@ -71,7 +71,10 @@ class LocalRoutes:
         }
 
     def _why_not_ready(self) -> str | None:
-        return self.not_serving() or self.health.why_not_ready()
+        why_not = self.not_serving()
+        if why_not is None and self.catalog().modes.enforces:
+            why_not = self.health.why_not_ready()  # nobody else needs the ledger
+        return why_not
 
     def _tiers_of(self, name: str, account: Account | None) -> tuple[str, ...]:
         """The service tiers of a model that have a price for an account now."""

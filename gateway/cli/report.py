@@ -1,8 +1,8 @@
-"""`report usage`, `report margin`, `report refusals`: what was sold, what it left, what was turned away."""
+"""`report usage|margin|refusals|shadow`: what was sold, what it left, what was or would have been refused."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +17,8 @@ from gateway.operations.documents import timestamp
 from gateway.operations.refused_report import refusals_sheet
 from gateway.operations.report import Report, ReportRequest, margin_sheet, usage_sheet
 from gateway.operations.report import report as make_report
+from gateway.operations.shadow_report import ShadowRequest, customers_sheet, shadow_report
+from gateway.operations.shadow_report import refusals_sheet as would_refuse_sheet
 from gateway.operations.sheets import Sheet
 
 DEFAULT_SINCE = "30d"
@@ -94,6 +96,36 @@ def refusals(
     request = _request(by, since, until, customer)
     answer = Answer("json" if as_json else form, output)
     _show(config, request, answer, lambda store: refusals_sheet(store, request))
+
+
+@reports.command()
+def shadow(
+    by: Annotated[
+        Literal["customer", "reason"],
+        typer.Option(
+            help="customer: what each would have been charged, and how much credit was missing."
+            " reason: what would have been refused, and why."
+        ),
+    ] = "customer",
+    since: Since = DEFAULT_SINCE,
+    until: Until = None,
+    customer: Customer = None,
+    form: AsFormat = "table",
+    output: Output = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Show what shadow mode has found. Refusals are counted by complete hours."""
+    since_ms, until_ms = period_ms(since, until)
+    wanted = ShadowRequest(since_ms, until_ms, customer)
+
+    def make(store: EventStore) -> Sheet:
+        with progress(shown=err.is_terminal) as bar:
+            made = shadow_report(store, wanted, lambda count: bar("events", count, 0))
+        return customers_sheet(made) if by == "customer" else would_refuse_sheet(made)
+
+    answer = Answer("json" if as_json else form, output)
+    _show(config, ReportRequest((by,), since_ms, until_ms, customer), answer, make)
 
 
 def _request(by: str, since: str, until: str | None, customer: str | None) -> ReportRequest:

@@ -1,6 +1,6 @@
 """`why REQUEST_ID`: everything about one request, as a timeline."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Group, RenderableType
@@ -17,6 +17,12 @@ from gateway.operations.documents import story_document, usage_text
 from gateway.operations.price_text import price_columns
 from gateway.operations.why import EventTrace, Story
 from gateway.operations.why import why as explain_request
+
+_REFUSED: Final = {
+    "enforce": "refused with",
+    "shadow": "ran in shadow mode; refused otherwise with",
+    "bypass": "refused with",
+}
 
 
 @app.command()
@@ -65,7 +71,11 @@ def render(story: Story) -> RenderableType:
 def _refused(noted: NotedRefusal) -> list[RenderableType]:
     refused = noted.refused
     parts: list[RenderableType] = [
-        _line(noted.noted_at_ms, f"refused with {refused.status}: {refused.reason}", "bold red"),
+        _line(
+            noted.noted_at_ms,
+            f"{_REFUSED[refused.mode]} {refused.status}: {refused.reason}",
+            "bold red",
+        ),
         _detail(refused.message),
         _detail(_joined(customer=refused.customer_id, key=refused.key_id)),
         _detail(_joined(route=refused.route, model=refused.model, limit=refused.limit)),

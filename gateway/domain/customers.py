@@ -61,3 +61,16 @@ def customer_of(account_id: str) -> tuple[str, Purpose]:
         if mark and account_id.endswith(mark):
             return account_id.removesuffix(mark), purpose
     return account_id, "live"
+
+
+def is_shadow(account_id: str) -> bool:
+    """Whether this is a shadow wallet, which nobody is billed for."""
+    return account_id.endswith(_MARKS["shadow"])
+
+
+def owner_of(account_id: str) -> str:
+    """The customer that an account belongs to; a test wallet in shadow mode has its own shadow."""
+    customer_id, purpose = customer_of(account_id)
+    while purpose != "live":
+        customer_id, purpose = customer_of(customer_id)
+    return customer_id

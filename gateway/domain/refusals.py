@@ -17,7 +17,9 @@ class RefusalHour:
 
     hour_ms:        when the hour began, Unix ms
     model:          as the caller named it; "" where none was read
-    reason:         as `creditgate why` shows it: insufficient_credits, rate_limit, unknown_model, …
+    customer_id:    of what would have been refused in shadow mode, the shadow wallet's
+    reason:         as `creditgate why` shows it: insufficient_credits, rate_limit, unknown_model, …; of
+                    a limit in shadow mode with the limit behind it
     count:          refusals
     estimated_nano: the most that these requests could have cost, together; refusals before the
                     estimate add nothing

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Final
 
+from gateway.domain.customers import is_shadow
 from gateway.domain.event_rows import COLUMNS, EventRow
 from gateway.telemetry.metrics import OVERFLOW_LABEL
 
@@ -81,7 +82,7 @@ class Live:
         last = None
         cells: dict[tuple[str, str | None], Cell] = {}
         for kind, at_ms, customer_id, model, amount_nano, cost_nano in map(_SOLD, rows):
-            if kind not in requests:
+            if kind not in requests or is_shadow(customer_id):
                 continue
             minute = at_ms // MINUTE_MS
             if minute != last:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from gateway.domain.customers import wallet_id
 from gateway.domain.refusals import HOUR_MS, MOST_NANO, RefusalHour
 from gateway.exporter.sink import SinkUnavailable, Store
 from gateway.exporter.tally import Tally
@@ -97,7 +98,13 @@ class RefusalCounter:
             model = refused.model or ""
             if refused.estimate_nano is None and model:
                 model = self._bounded(hour_ms, model)
-            key = hour_ms, refused.customer_id or "", model, refused.reason
+            customer_id = refused.customer_id or ""
+            reason = refused.reason
+            if refused.mode == "shadow":  # so that no report adds them to what was refused
+                customer_id = wallet_id(customer_id, "shadow")
+                if refused.limit not in (None, "balance"):
+                    reason = f"{reason}: {refused.limit}"
+            key = hour_ms, customer_id, model, reason
             count, nano = sums.get(key, (0, 0))
             sums[key] = count + 1, min(MOST_NANO, nano + (refused.estimate_nano or 0))
         return [RefusalHour(*key, *both) for key, both in sums.items()]

@@ -172,7 +172,7 @@ class Accounts:
             if revision is None:
                 # It was there, so the key is right: it is the ledger that has lost the wallet.
                 raise LedgerUnavailable(f"the ledger has no wallet of the customer {account_id}")
-            self._learn(account_id, revision)
+            self.note_revision(account_id, revision)
         return await self.authenticate(exchange, query_key=query_key)
 
     def forget(self, account_id: str) -> None:
@@ -210,7 +210,7 @@ class Accounts:
         account_id = key.account_id
         found = await self._directory.read_account(key.customer_id, account_id, digest)
         revision = found.account_rev or 0
-        self._learn(account_id, revision)
+        self.note_revision(account_id, revision)
         now = found.key if digest else key
         customer = self._customers.get(key.customer_id) or await self._customer(found.record)
         if customer is None and found.record is None and not found.complete:
@@ -248,7 +248,8 @@ class Accounts:
         revision = self._revisions.get(account_id)
         return self._read_revisions.get(account_id) or 0 if revision is None else revision
 
-    def _learn(self, account_id: str, revision: int) -> None:
+    def note_revision(self, account_id: str, revision: int) -> None:
+        """An account has this revision in the ledger, at least."""
         # Of two that read at once, the older answer may come last.
         known = self._known_revision(account_id)
         if revision <= known:

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
 from gateway.domain.customers import customer_of
+from gateway.domain.modes import EVERYTHING_ENFORCED, Modes
 from gateway.domain.pricing import PriceTable, compile_prices
 from gateway.domain.reservation import Account
 from gateway.domain.token_vectors import TokenVectors
@@ -31,7 +32,8 @@ class Policy:
     clamp:               lower the output maximum to what the credit affords
     grow_wait_ms:        how long a stream waits for credit that others hold
     extend_at:           share of the held output (0 … 1) at which the hold grows
-    disconnect_json, disconnect_stream, undrained, exhausted_stream, missing_usage: see docs/reference/configuration.md
+    disconnect_json, disconnect_stream, undrained, exhausted_stream, missing_usage: see docs/reference/configuration.md;
+                         pass: nothing stops a stream, in shadow mode
     bytes_per_token:     for counting where the provider reports nothing
     keep_answers:        of requests with an Idempotency-Key, for their repeats
     """
@@ -44,7 +46,7 @@ class Policy:
     disconnect_json: Literal["drain", "charge_hold", "charge_input"]
     disconnect_stream: Literal["charge_seen", "drain", "charge_input", "charge_hold"]
     drain_max_ms: int
-    exhausted_stream: Literal["finish", "cut"]
+    exhausted_stream: Literal["finish", "cut", "pass"]
     missing_usage: Literal["counted", "hold"]
     expire_charges: Literal["checkpoint", "hold", "nothing"]
     insufficient_status: Literal[402, 429]
@@ -162,7 +164,7 @@ class Catalog:
     fallback: Dialect
     """Speaks for what no route claims."""
     max_body_bytes: int
-    mode: str = "enforce"
+    modes: Modes = EVERYTHING_ENFORCED
     speakers: Mapping[str, Dialect] = field(default_factory=dict)
     """API → a dialect that speaks for it where no route does."""
     cors: Cors | None = None

@@ -10,6 +10,7 @@ from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.catalog import Route
 from gateway.flow.estimate import Estimate
 from gateway.flow.plan import Plan
+from gateway.flow.refusals import Refused
 from gateway.flow.retries import Attempt
 from gateway.http.interface import Exchange, UpstreamError
 
@@ -42,7 +43,9 @@ class RequestContext:
     held_nano:      what was reserved at first
     admitted:       the gate has decided to forward it; what fails later is no denial
     denied:         the ledger's last answer, when it was a refusal
-    decision:       `allow`, `deny`, or `replay` for a recorded response
+    decision:       `allow`, `deny`, `replay` for a recorded response, `bypass`; `would_deny` for what
+                    runs in shadow mode alone
+    objection:      what would have refused it in `enforce`, in shadow mode
     reason:         why it was denied or ended early; "" when neither
     tried:          places in the model's spread of the upstreams that it was sent to, or that could
                     not be reached
@@ -80,6 +83,7 @@ class RequestContext:
     sent_at: float = 0.0
     upstream_s: float = 0.0
     broken: UpstreamError | None = None
+    objection: Refused | None = None
     upstream_error: str = ""
 
     def __init__(self, exchange: Exchange, dialect: Dialect) -> None:

@@ -164,6 +164,24 @@ def estimate_request(
     )
 
 
+def unbounded_estimate(facts: RequestFacts, model: Model, policy: Policy) -> Estimate:
+    """What is known of a request that cannot be estimated, and still runs in shadow mode: what
+    it was asked for, and what it has itself. No hold can rest on it."""
+    own = facts.input_bound if facts.input_own is None else facts.input_own
+    output = (facts.output_bound or model.max_output_tokens) * facts.choices
+    return Estimate(
+        facts.input_bound,
+        -(-own // policy.bytes_per_token),
+        output,
+        output,
+        facts.audio,
+        facts.images,
+        facts.tool_calls,
+        other_most=facts.most,
+        other_certain=facts.certain,
+    )
+
+
 def _input_bounds(facts: RequestFacts, model: Model) -> tuple[int, int]:
     """The bound of the input, and of the request's own part of it. Raises BadRequest when neither the
     body nor the configuration bounds it."""

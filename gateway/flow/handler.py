@@ -2,8 +2,8 @@
 
     route → authenticate → read → estimate → reserve → forward → meter → settle → event
 
-Invariants: nothing is forwarded before the ledger has granted a hold, and leaving the reservation's
-block ends it exactly once, however the block is left. What is not visible here is one step below:
+Invariants: in `enforce` nothing is forwarded before the ledger has granted a hold, and leaving the
+reservation's block ends it exactly once, however the block is left. What is not visible here is one step below:
 `known_head.py` (what follows from a head), `admission.py` (reserving), `sending.py` (which upstream gets
 the request), `relay.py` (passing a response on), `reservation/` (growing, deciding, delivering),
 `refusals.py` (what a refusal says).
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.dialects.base import Asked, BadRequest
+from gateway.domain.customers import Mode
 from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.admission import Admission, RepeatedRequest, StaleAccount
 from gateway.flow.authentication import Accounts, check_restrictions
@@ -21,12 +22,12 @@ from gateway.flow.catalog import Catalog
 from gateway.flow.context import RequestContext
 from gateway.flow.denials import refused_by_ledger
 from gateway.flow.envelope import common_fields
-from gateway.flow.estimate import estimate_request
+from gateway.flow.estimate import estimate_request, unbounded_estimate
 from gateway.flow.idempotency import Repeats, idempotency_of, read_name
 from gateway.flow.known_head import KnownHead
-from gateway.flow.lookup import find_model, find_route
+from gateway.flow.lookup import find_model, find_route, forbidden
 from gateway.flow.observer import Observer
-from gateway.flow.plan import Plan
+from gateway.flow.plan import Plan, ShadowPlan, make_plan
 from gateway.flow.plan_book import PlanBook
 from gateway.flow.refusals import (
     INTERNAL,
@@ -37,10 +38,8 @@ from gateway.flow.refusals import (
 )
 from gateway.flow.relay import relay
 from gateway.flow.request_body import decode_in_thread, read_body_head, read_in_thread, reads_inline
-from gateway.flow.reservation.reservation import (
-    ReservationServices,
-    open_reservation,
-)
+from gateway.flow.reservation.reservation import Reservation, ReservationServices
+from gateway.flow.reservation.unenforced import Bypassed, Shadowed
 from gateway.flow.sending import Sender
 from gateway.http.cors import is_preflight
 from gateway.http.interface import (
@@ -51,6 +50,12 @@ from gateway.http.interface import (
     encode_fields,
 )
 from gateway.ledger.client.errors import LedgerUnavailable
+
+_OPENS: Final[dict[Mode, type[Reservation]]] = {
+    "enforce": Reservation,
+    "shadow": Shadowed,
+    "bypass": Bypassed,
+}
 
 LARGE_BODY_BYTES: Final = 64 << 10
 """Credit and limits are checked before a larger body is read."""
@@ -90,7 +95,7 @@ class Flow:
                 return
             known = await self._know(context)
             if context.route.local is not None:
-                if not context.route.public:
+                if not context.route.public and self._enforces(known):
                     await self._services.admission.check_limits(context)
                 await context.route.local(exchange, known.account, context.request_id)
             else:
@@ -134,10 +139,16 @@ class Flow:
         context.plan = plan
         facts = context.facts
         expected = services.reservations.expected.at_first(plan) if facts.stream else None
-        context.estimate = estimate_request(facts, plan.model, plan.policy, expected)
+        try:
+            context.estimate = estimate_request(facts, plan.model, plan.policy, expected)
+        except BadRequest as objection:
+            if plan.mode != "shadow":
+                raise
+            context.objection = as_refused(objection)
+            context.estimate = unbounded_estimate(facts, plan.model, plan.policy)
         context.event = self._event(context)
         key = None if context.name is None else idempotency_of(context)
-        async with open_reservation(services.reservations, context, key) as reservation:
+        async with _OPENS[plan.mode](services.reservations, context, key) as reservation:
             self._observer.admitted(context)
             response = await self._sender.send(context, known, reservation)
             try:
@@ -211,7 +222,8 @@ class Flow:
         exchange, route = context.exchange, context.route
         context.name = known.name
         length = exchange.content_length
-        if known.expects or length is None or length > LARGE_BODY_BYTES:
+        early = known.expects or length is None or length > LARGE_BODY_BYTES
+        if early and self._enforces(known):
             await self._services.admission.check_credit(context)
         head = known.body
         body = await exchange.read_body(self.catalog.max_body_bytes)
@@ -244,9 +256,21 @@ class Flow:
             assert account is not None
             # The configuration of the head, although a reload may have replaced it meanwhile.
             catalog = known.catalog
-            plan = Plan(catalog, account, route, find_model(catalog, context, name))
+            model = find_model(catalog, context, name)
+            plan = make_plan(catalog, account, route, model)
+            refused = forbidden(context, model)
+            if refused is not None:
+                if not isinstance(plan, ShadowPlan):
+                    raise refused
+                plan.objection = refused
             known.plans[name] = plan
         return plan
+
+    @staticmethod
+    def _enforces(known: KnownHead) -> bool:
+        """Whether what the ledger says may refuse the request."""
+        account = known.account
+        return account is None or known.catalog.modes.of(account.customer_id)[0] == "enforce"
 
     def _event(self, context: RequestContext) -> UsageFacts:
         """What the usage event says as far as it is known before the request is forwarded."""

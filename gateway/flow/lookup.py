@@ -29,7 +29,8 @@ def find_route(catalog: Catalog, exchange: Exchange) -> Route:
 
 
 def find_model(catalog: Catalog, context: RequestContext, name: str) -> Model:
-    """The model that a request names, or its route's own, at the customer's price. Raises Refused."""
+    """The model that a request names, or its route's own, at the customer's price. Raises Refused where
+    there is none."""
     account = context.account
     assert account is not None
     route = context.route
@@ -42,12 +43,20 @@ def find_model(catalog: Catalog, context: RequestContext, name: str) -> Model:
             code="model_not_found",
             param="model",
         )
-    named = not (free and route.upstream is not None)
-    if named and account.models is not None and model.name not in account.models:
-        raise Refused(
-            "forbidden_model",
-            f"This API key may not use the model `{context.model_name}`.",
-            code="model_not_found",
-            param="model",
-        )
     return model
+
+
+def forbidden(context: RequestContext, model: Model) -> Refused | None:
+    """Why the request's key may not use a model; None where it may."""
+    account, route = context.account, context.route
+    assert account is not None
+    if account.models is None or model.name in account.models:
+        return None
+    if route.free and route.upstream is not None:
+        return None  # its request names no model
+    return Refused(
+        "forbidden_model",
+        f"This API key may not use the model `{context.model_name}`.",
+        code="model_not_found",
+        param="model",
+    )

@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 
+from gateway.domain.customers import Mode
 from gateway.domain.reservation import Settled
 from gateway.flow.context import RequestContext
 from gateway.flow.refusals import Refused
@@ -38,7 +39,12 @@ class Observer:
     def admitted(self, context: RequestContext) -> None:
         """The ledger has granted the hold; what the gate added until now is latency of ours."""
         context.admitted = True
-        self._allowed.inc()
+        if context.decision == "allow":
+            self._allowed.inc()
+        else:
+            objection = context.objection
+            reason = "" if objection is None else objection.reason
+            self.metrics.decisions.labels(context.decision, reason).inc()
         self.metrics.added_latency_seconds.observe(time.monotonic() - context.started_at)
 
     def replayed(self, context: RequestContext) -> None:
@@ -95,6 +101,14 @@ class Observer:
     def denied(self, context: RequestContext, refused: Refused, status: int) -> None:
         """Count a denial; keep that of a known customer for `why`."""
         self.metrics.decisions.labels("deny", refused.reason).inc()
+        self._keep(context, refused, status, "enforce")
+
+    def would_deny(self, context: RequestContext, refused: Refused) -> None:
+        """Keep what would have refused a request that runs in shadow mode."""
+        status, _ = context.dialect.refusal(refused.as_refusal(context.request_id))
+        self._keep(context, refused, status, "shadow")
+
+    def _keep(self, context: RequestContext, refused: Refused, status: int, mode: Mode) -> None:
         account = context.account
         if account is None:
             return  # strangers get no memory
@@ -113,6 +127,7 @@ class Observer:
                 balance_nano=context.denied.balance_nano if context.denied else None,
                 limit=str(detail["limit_source"]) if "limit_source" in detail else None,
                 message=refused.message,
+                mode=mode,
             )
         )
 
@@ -146,6 +161,8 @@ class Observer:
             "upstream_ms": int(context.upstream_s * 10_000) / 10,
             "duration_ms": int((time.monotonic() - context.started_at) * 10_000) / 10,
         }
+        if context.objection is not None:
+            line["would_deny"] = context.objection.reason
         if context.upstream_error:
             line["upstream_error"] = context.upstream_error
         self._lines.note(line)

@@ -102,7 +102,7 @@ async def relay(
 def _add_fields(head: ResponseHead, reservation: Reservation, *, failed: bool) -> None:
     """Add the gate's own fields, all but the cost and what remains."""
     request_id = reservation.context.request_id.encode()
-    if reservation.plan.model.free:
+    if not reservation.plan.shows_credit:
         head.lines = b"%bx-request-id: %b\r\n" % (head.lines, request_id)
     else:
         held = format_amount(reservation.hold.held_nano).encode()
@@ -142,7 +142,7 @@ async def _answer(
         reservation.keep(status, head.media_type, body)
     plan = reservation.plan
     cost = b""
-    if plan.policy.answer_cost_header and not plan.model.free:
+    if plan.policy.answer_cost_header and plan.shows_credit:
         settled = await reservation.settled_within(SETTLE_WAIT_S)
         if settled is not None:
             cost = cost_fields(settled)

@@ -153,14 +153,16 @@ def cost_fields(settled: Settled) -> bytes:
 
 
 def remaining_field(reservation: Reservation) -> bytes:
-    """What the wallet could reserve besides this hold, encoded; nothing on a free route."""
-    if reservation.plan.model.free:
+    """What the wallet could reserve besides this hold, encoded; nothing where credit is not shown."""
+    if not reservation.plan.shows_credit:
         return b""
     return f"x-credits-remaining: {format_amount(reservation.hold.available_nano)}\r\n".encode()
 
 
 async def _write_cost(relayed: Relayed) -> None:
     """SSE comment lines start with a colon; parsers skip them (WHATWG HTML, 9.2.6)."""
+    if not relayed.reservation.plan.shows_credit:
+        return
     settled = await relayed.reservation.settled_within(SETTLE_WAIT_S)
     if settled is not None:
         for field in cost_fields(settled).splitlines():

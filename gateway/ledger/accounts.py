@@ -12,6 +12,7 @@ from gateway.ledger.customers import CustomerDirectory
 from gateway.ledger.hold_reader import HoldReader
 from gateway.ledger.key_uses import KeyUses
 from gateway.ledger.keys import KeyDirectory
+from gateway.ledger.modes import ModeStore
 from gateway.ledger.pricebook import PriceBooks
 from gateway.ledger.prices import PriceVersions
 from gateway.ledger.recorded_writes import RecordedWrites
@@ -22,7 +23,7 @@ class AccountStore:
     """The readers and directories of one ledger, over one client.
 
     names: of the ledger's keys in the server. prices: the rows of each version. books: which
-    prices are in force
+    prices are in force. modes: what operators have set
     """
 
     def __init__(self, client: Redis, *, namespace: str = "cg", shard_count: int = 64) -> None:
@@ -37,6 +38,7 @@ class AccountStore:
         self.admin_access = AdminAccess(client, self.names)
         self.recorded_writes = RecordedWrites(client, self.names)
         self.books = PriceBooks(client, namespace=namespace)
+        self.modes = ModeStore(client, self.names)
         self._client: Any = client  # its stubs promise text where this client answers bytes
 
     async def now_ms(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from gateway.domain.actors import Actor
 from gateway.domain.customers import CustomerRecord
+from gateway.domain.modes import Modes
 from gateway.domain.pricebook import Draft, Price
 from gateway.domain.reservation import Account, Key
 from gateway.domain.stores import ClosedStatement, EventStore
@@ -20,6 +21,7 @@ from gateway.ledger.outbox import Outbox
 from gateway.ledger.refusals import NotedRefusal
 from gateway.ledger.repair import Repair
 from gateway.ledger.reservations import Reservations
+from gateway.ledger.shadow_wallets import ShadowWallets
 from gateway.ledger.wallets import Wallets
 from gateway.operations.wallet_terms import WalletTerms
 
@@ -111,6 +113,11 @@ class Configured(Protocol):
         ...
 
     @property
+    def modes(self) -> Modes:
+        """The configured modes."""
+        ...
+
+    @property
     def required_sink(self) -> str:
         """The name of the required store."""
         ...
@@ -165,3 +172,4 @@ class Backend:
     find_trouble: Callable[[], Awaitable[Trouble | None]]
     write_customers: Callable[[], Awaitable[str | None]]
     keep_statement: Callable[[ClosedStatement], ClosedStatement]
+    shadow_wallets: ShadowWallets

@@ -169,6 +169,7 @@ def _refusal(noted: NotedRefusal | None) -> dict[str, Any] | None:
         "key_id": refused.key_id,
         "route": refused.route,
         "model": refused.model,
+        "mode": refused.mode,
         "limit": refused.limit,
         **{name: None if n is None else format_amount(n) for name, n in amounts.items()},
     }

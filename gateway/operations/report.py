@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 import orjson
 
+from gateway.domain.customers import is_shadow
 from gateway.domain.event_rows import EventRow, row_of
 from gateway.domain.events import EventKind
 from gateway.domain.stores import EventStore, RowFilter
@@ -34,7 +35,10 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class ReportRequest:
-    """What to report. Times are Unix ms: from `since_ms` on, before `until_ms`."""
+    """What to report. Times are Unix ms: from `since_ms` on, before `until_ms`.
+
+    customer_id: one account; None is all of them but shadow wallets
+    """
 
     by: tuple[str, ...]
     since_ms: int | None = None
@@ -110,6 +114,8 @@ def report(store: EventStore, request: ReportRequest, progress: Progress | None 
     wanted = RowFilter(request.since_ms, request.until_ms, request.customer_id, KINDS)
     count = 0
     for count, row in enumerate(store.rows(wanted), 1):
+        if request.customer_id is None and is_shadow(row.customer_id):
+            continue
         if row.kind == "adjust" and corrected_elsewhere:
             later.append((row, None))
             continue

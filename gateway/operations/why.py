@@ -97,7 +97,8 @@ class Story:
     @property
     def decision(self) -> Decision:
         """What was decided before the request ran."""
-        if self.hold or self.ended or self.events:
+        ran = self.refused is not None and self.refused.refused.mode == "shadow"
+        if self.hold or self.ended or self.events or ran:
             return "allowed"
         return "refused" if self.refused else "unknown"
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from gateway.dialects.any_api.dialect import AnyApi, Terms
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
+from gateway.domain.modes import Modes
 from gateway.domain.pricebook import Book
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Key, shard_of
@@ -204,6 +205,16 @@ def compile_keys(settings: Settings) -> dict[str, Key]:
         )
         for customer_id, key in settings.api_keys()
     }
+
+
+def compile_modes(settings: Settings) -> Modes:
+    """Compile the configured modes; operators may set others over them."""
+    customers = {
+        customer_id: customer.mode
+        for customer_id, customer in settings.customers.items()
+        if customer.mode is not None
+    }
+    return Modes(settings.mode, customers)
 
 
 def compile_trusted_header(settings: Settings) -> TrustedHeader | None:

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import WithJsonSchema, model_validator
 
+from gateway.domain.customers import Mode
 from gateway.domain.limits import Limit, Measure, Scope, Window
 from gateway.domain.money import MAX_AMOUNT_NANO, MoneyError, parse_amount
 from gateway.settings.prices import PricesSection
@@ -316,4 +317,5 @@ class CustomerSection(Section):
         (),
     )
     livemode: Switch = field("false marks its events as test events.", False, True)
+    mode: Mode | None = field("Replaces the general `mode`.", "shadow", None)
     tags: Mapping[Id, Text] = field("Tags on its events.", {"region": "eu"}, factory=dict)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import PrivateAttr
 
+from gateway.domain.customers import Mode
 from gateway.domain.limits import Limit, replace_limits
 from gateway.domain.pricebook import Book, Customer, Draft, Price
 from gateway.exporter.sinks.options import SinkOptions
@@ -135,6 +136,14 @@ class Settings(Section):
     )
     policy: PolicySection = field(
         "Policy for edge cases.", {"preset": "balanced"}, factory=PolicySection
+    )
+
+    mode: Mode = field(
+        "Whether requests that cannot be paid are refused. bypass: forward without asking the "
+        "ledger. shadow: decide and charge shadow wallets, and forward in any case. enforce: "
+        "refuse. `creditgate mode set` replaces it while the gate runs.",
+        "shadow",
+        "enforce",
     )
 
     _digest: str = PrivateAttr(default="")

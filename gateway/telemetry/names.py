@@ -26,7 +26,8 @@ class GateMetrics:
         registry = self.registry = Registry()
         self.decisions = registry.counter(
             "creditgate_decisions_total",
-            "Requests decided, by outcome (allow, deny, replay) and the reason of a denial.",
+            "Requests decided, by outcome (allow, deny, replay, bypass; would_deny: ran in shadow mode "
+            "alone) and the reason of a denial.",
             ("outcome", "reason"),
         )
         self.ended = registry.counter(

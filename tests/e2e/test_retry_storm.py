@@ -302,6 +302,7 @@ async def test_a_failing_upstream_is_spared_the_storm_and_the_retries_succeed_on
         for _ in range(5):
             answer = await gate.chat("hi\nsim: status=503")
             assert answer.headers["x-error-source"] == "upstream"
+        arrivals.of.clear()
         results = await Storm(gate, each).run()
         assert statuses(results) == [200] * 2 * each, "one second later, as Retry-After says"
         assert min(arrivals.pauses()) >= 1 - SOON_S

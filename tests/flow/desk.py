@@ -26,12 +26,9 @@ from gateway.flow.plan import Plan
 from gateway.flow.reservation.delivery import Delivery
 from gateway.flow.reservation.growth import GrowthServices
 from gateway.flow.reservation.live import LiveReservations
-from gateway.flow.reservation.reservation import (
-    Reservation,
-    ReservationServices,
-    open_reservation,
-)
+from gateway.flow.reservation.reservation import Reservation, ReservationServices
 from gateway.flow.retries import Retries
+from gateway.flow.shadow_hold import ShadowHold
 from gateway.http.interface import Breaker, Exchange, RequestHead, UpstreamResponse
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -133,12 +130,14 @@ class Desk:
         self.admission = Admission(self.ledger.reservations, self.delivery)
         self.services = ReservationServices(
             self.admission.reserve,
+            self._shadow,
             self.delivery,
             GrowthServices(self.ledger.reservations, self._key_killed, self.delivery.spawn),
             self.expected,
             self.retries,
             self.live,
             lambda reservation, settled: self.observe(reservation, settled),
+            lambda _: None,
         )
         self.store = AccountStore(client, shard_count=self.bank.shards)
         self.account: Account
@@ -189,13 +188,16 @@ class Desk:
         context.plan = Plan(self.catalog(model), self.account, route, model)
         context.estimate = estimate_request(context.facts, model, knobs)
         context.event = UsageFacts(context.request_id)
-        reservation = await open_reservation(self.services, context).__aenter__()
+        reservation = await Reservation(self.services, context, None).__aenter__()
         reservation.facts = AnswerFacts()  # as a meter brings them
         return reservation
 
     def catalog(self, model: Model) -> Catalog:
         """A configuration with one model and no routes."""
         return Catalog({}, {model.name: model}, DIALECTS["generic"], max_body_bytes=1_000_000)
+
+    async def _shadow(self, _: RequestContext) -> ShadowHold:
+        raise NotImplementedError
 
     async def _key_killed(self, key_id: str) -> bool:
         return key_id in self.keys_killed

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.domain.customers import is_shadow
 from gateway.domain.event_rows import EventRow
 from gateway.domain.money import format_amount
 
@@ -131,9 +132,12 @@ class Template:
 def billed(
     rows: Iterable[EventRow], kinds: Collection[str], *, test_keys: bool
 ) -> Iterator[EventRow]:
-    """The rows that are billed: of these kinds; those of test keys only if asked, or if marked."""
+    """The rows that are billed: of these kinds; those of test keys only if asked, or if marked; none of a
+    shadow wallet, which nobody pays for."""
     for row in rows:
-        if row.kind in kinds and (test_keys or row.livemode is not False or is_marked(row)):
+        if row.kind not in kinds or is_shadow(row.customer_id):
+            continue
+        if test_keys or row.livemode is not False or is_marked(row):
             yield row
 
 

@@ -68,6 +68,10 @@ class Growing(Protocol):
         """End the request at once."""
         ...
 
+    def hold_vector(self, estimate: Estimate) -> bytes:
+        """What the hold is to cover, packed for the ledger."""
+        ...
+
 
 class Growth:
     """One hold that is extended.
@@ -210,7 +214,7 @@ class Growth:
                 ExtendCall(
                     of.hold.reservation_id,
                     self._extend_no,
-                    asked.hold_vector(plan.model),
+                    of.hold_vector(asked),
                     prices.vector(asked.checkpoint_usage(plan.model, plan.policy, seen)),
                     asked.tokens,
                     plan.policy.hold_ttl_ms,
@@ -274,9 +278,10 @@ class Growth:
             return
         self.act_at = NEVER if self.exhausted else self._next_growth()
         most = estimate.held_output
-        if plan.policy.exhausted_stream == "finish":
+        ends = plan.policy.exhausted_stream
+        if ends == "finish":
             most = max(most, estimate.output)
-        self._set_stop(most)
+        self._set_stop(NEVER if ends == "pass" else most)
 
     def _set_stop(self, most_output: float) -> None:
         self.stop_at = most_output

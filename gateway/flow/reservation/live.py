@@ -17,7 +17,7 @@ class LiveReservations(set[Reservation]):
         """An account was changed (None: any may have been): ask the ledger for its holds now."""
         for reservation in tuple(self):
             if customer_id in (None, reservation.plan.account.customer_id):
-                reservation.growth.look()
+                reservation.look()
 
     def stop_running(self) -> None:
         """End every running request because the gate stops: each is charged what was delivered."""

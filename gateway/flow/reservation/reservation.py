@@ -1,6 +1,6 @@
 """One admitted request, from its hold to the settlement.
 
-    async with open_reservation(services, context) as reservation:
+    async with Reservation(services, context, key) as reservation:
         …
 
 Invariants: entering the block reserves credit or raises; leaving it, in whatever way, ends the
@@ -21,6 +21,7 @@ from gateway.dialects.base import AnswerFacts
 from gateway.domain.reservation import Hold, IdempotencyKey, Settled
 from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.context import RequestContext
+from gateway.flow.estimate import Estimate
 from gateway.flow.expected_output import ExpectedOutput
 from gateway.flow.kept_responses import ANSWER_MAX_BYTES
 from gateway.flow.refusals import refused_by_kill
@@ -30,6 +31,7 @@ from gateway.flow.reservation.pending_settlement import PendingSettlement
 from gateway.flow.reservation.progress import KillReason, Progress
 from gateway.flow.reservation.settlement import settlement_of
 from gateway.flow.retries import Retries
+from gateway.flow.shadow_hold import ShadowHold
 from gateway.http.interface import CancelledUnsent, ClientGone, UpstreamError
 from gateway.telemetry.logs import failure
 
@@ -41,34 +43,32 @@ class ReservationServices:
     """What reservations need of a worker.
 
     reserve:  holds the estimate of a request that may be named by its client; raises what refuses it
+    shadow:   holds what it can of a request in shadow mode
     live:     the reservations that have not ended; each adds and removes itself
     settled:  called when the ledger has taken the end of a reservation
+    noted_customer: called with each request whose reserve does not show whether its key is valid
     """
 
     reserve: Callable[[RequestContext, IdempotencyKey | None], Awaitable[Hold]]
+    shadow: Callable[[RequestContext], Awaitable[ShadowHold]]
     delivery: Delivery
     growth: GrowthServices
     expected: ExpectedOutput
     retries: Retries
     live: "set[Reservation]"
     settled: "Callable[[Reservation, Settled], None]"
+    noted_customer: Callable[[RequestContext], None]
 
 
 NOTHING_SEEN: Final = AnswerFacts()
 """What was seen of a response that has not begun. Never changed: a meter brings facts of its own."""
 
 
-def open_reservation(
-    services: ReservationServices, context: RequestContext, key: IdempotencyKey | None = None
-) -> "Reservation":
-    """A block that reserves `context.estimate` and settles what was used. key: the client's name for
-    its request"""
-    return Reservation(services, context, key)
-
-
 class Reservation:
-    """A hold while its request runs. The flow notes what it sees; leaving the block reads it.
+    """A hold of `context.estimate` while its request runs. The flow notes what it sees; leaving the
+    block reads it.
 
+    idempotency: the client's name for its request
     estimate:   grows with the hold of a stream
     facts:      what the response has shown; the meter's
     event:      what the usage event says
@@ -156,6 +156,14 @@ class Reservation:
         """The upstream failed. flag: for the event, unless a deadline passed"""
         self.progress.flag("upstream_timeout" if error.timeout else flag)
         self.event.upstream_error = error.cause
+
+    def hold_vector(self, estimate: Estimate) -> bytes:
+        """What the hold is to cover, packed for the ledger."""
+        return estimate.hold_vector(self.plan.model)
+
+    def look(self) -> None:
+        """The account was changed: ask the ledger for this hold now."""
+        self.growth.look()
 
     def keep(self, status: int, media_type: str, body: bytes) -> None:
         """Keep the complete response for repeats of this request, if the policy wants that."""

@@ -5,6 +5,8 @@ from typing import Final
 
 from msgpack import packb, unpackb
 
+from gateway.domain.customers import Mode
+
 
 @dataclass(frozen=True, slots=True)
 class RefusedRequest:
@@ -14,6 +16,7 @@ class RefusedRequest:
     status:         HTTP status that was answered
     estimate_nano:  what would have been held; None when it did not come to an estimate
     limit:          which limit refused, in words, for limits
+    mode:           shadow: it would have been refused, and ran
     """
 
     request_id: str
@@ -28,6 +31,7 @@ class RefusedRequest:
     balance_nano: int | None = None
     limit: str | None = None
     message: str = ""
+    mode: Mode = "enforce"
 
 
 _FIELDS: Final = tuple(RefusedRequest.__dataclass_fields__)

@@ -12,6 +12,7 @@ from typing import Final
 import orjson
 
 from gateway.domain.billing_periods import BillingPeriod, billing_period, label_after
+from gateway.domain.customers import is_shadow
 from gateway.domain.delivery import Place
 from gateway.domain.stores import ClosedStatement
 from gateway.operations.audit import Noted, audited
@@ -82,7 +83,10 @@ async def close_statements(
     billing_period(label)
     for customer_id in customer_ids:
         await wallet_of(backend, customer_id)
-    names = list(customer_ids) or await backend.accounts.wallets.customers()
+    names = list(customer_ids)
+    if not names:
+        everyone = await backend.accounts.wallets.customers()
+        names = [name for name in everyone if not is_shadow(name)]
     if not all(backend.store.closed_statement(each, label) for each in names):
         await _await_delivery(backend)
     found = []

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from gateway.domain.billing_periods import window_start_ms
+from gateway.domain.customers import is_shadow
 from gateway.domain.money import format_amount
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import MAX_USES, Use
@@ -127,7 +128,8 @@ async def rerate(
         await wallet_of(backend, request.customer_id)
         names = [request.customer_id]
     else:
-        names = await backend.accounts.wallets.customers()
+        everyone = await backend.accounts.wallets.customers()
+        names = [name for name in everyone if not is_shadow(name)]
     context = _Context(backend, request, table, await backend.accounts.now_ms())
     report = progress or (lambda _what, _done, _total: None)
     done = total = 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.domain.billing_periods import BillingPeriod, billing_period
+from gateway.domain.customers import is_shadow
 from gateway.domain.event_rows import EventRow
 from gateway.domain.money import format_amount
 from gateway.domain.stores import EventStore, RowFilter
@@ -97,7 +98,9 @@ class _Roller:
         }
 
     def take(self, row: EventRow) -> None:
-        """Apply one event to its wallet."""
+        """Apply one event to its wallet. What shadow wallets have, no customer holds."""
+        if is_shadow(row.customer_id):
+            return
         wallet = self._wallets.get(row.customer_id)
         if wallet is None:
             wallet = self._wallets[row.customer_id] = _Wallet()

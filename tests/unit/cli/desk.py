@@ -33,6 +33,8 @@ for _group in (
     "events",
     "report",
     "reconcile",
+    "compare",
+    "mode",
 ):
     importlib.import_module(f"gateway.cli.{_group}")  # the import is what registers its commands
 

@@ -208,3 +208,19 @@ async def test_an_exporter_counts_what_is_there_before_it_ends(
 
 async def _delivered(exporter: Exporter) -> bool:
     return exporter.tally.delivered > 0
+
+
+async def test_what_ran_in_shadow_mode_is_counted_apart_with_the_limit(
+    valkey: redis.asyncio.Redis, store: SqliteSink, path: Path
+) -> None:
+    limit = "key k1 (requests per minute)"
+    await note(valkey, NOON, refusal(1))
+    await note(valkey, NOON + 1, refusal(2, mode="shadow", limit="balance"))
+    await note(valkey, NOON + 2, refusal(3, mode="shadow", reason="rate_limit", limit=limit))
+    await count(valkey, store)
+    broke, shadow = "insufficient_credits", "acme~shadow"
+    assert stored(path) == [
+        RefusalHour(NOON, "acme", "m", broke, 1, 10),
+        RefusalHour(NOON, shadow, "m", broke, 1, 10),
+        RefusalHour(NOON, shadow, "m", f"rate_limit: {limit}", 1, 10),
+    ]

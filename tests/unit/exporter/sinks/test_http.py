@@ -282,6 +282,21 @@ async def test_only_usage_is_sent_and_not_that_of_test_keys(
     ]
 
 
+async def test_nothing_of_a_shadow_wallet_is_sent_whatever_is_asked_for(receiver: StandIn) -> None:
+    kinds = frozenset({"settle", "expire", "settle_late", "adjust", "grant"})
+    sink = HttpSink(options_of(receiver, "lago", test_keys=True, kinds=kinds))
+    await sink.open()
+    rows = [
+        make_row(seq, kind=kind, customer_id="acme~shadow")
+        for seq, kind in enumerate(sorted(kinds))
+    ]
+    rows.append(make_row(50, customer_id="acme~test~shadow")._replace(livemode=False))
+    written = await sink.write(Batch(rows))
+    assert (written.stored, written.skipped) == (0, 6)
+    assert not receiver.calls
+    await sink.close()
+
+
 async def test_usage_of_test_keys_is_sent_if_asked(receiver: StandIn) -> None:
     sink = HttpSink(options_of(receiver, "lago", test_keys=True, kinds=frozenset({"settle"})))
     await sink.open()
