@@ -66,7 +66,7 @@ format: $(STAMPS)/dev ## format the code and apply the linter's fixes
 
 test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has installed first
 	@missing=""; \
-	for need in redis-server nginx; do \
+	for need in redis-server nginx chromium; do \
 	    command -v $$need >/dev/null || [ -x /usr/sbin/$$need ] || missing="$$missing $$need"; \
 	done; \
 	[ -e $(NGINX_LUA) ] || missing="$$missing libnginx-mod-http-lua lua-cjson"; \

@@ -3,14 +3,14 @@
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
-from starlette.staticfiles import StaticFiles
 
 from gateway import __version__
 from gateway.admin import answers
 from gateway.admin.api import customers, grants, keys, limits, tokens, wallets
 from gateway.admin.auth import sign_in
 from gateway.admin.boundary import Boundary
-from gateway.admin.console.rendering import FOLDER
+from gateway.admin.console import routes
+from gateway.admin.console.static_folder import StaticFolder
 from gateway.admin.context import AdminContext
 
 API: Final[tuple[APIRouter, ...]] = (
@@ -21,7 +21,7 @@ API: Final[tuple[APIRouter, ...]] = (
     grants.router,
     tokens.router,
 )
-PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router,)
+PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router, routes.router)
 """Routers of the console. Their paths begin with /console."""
 DESCRIPTION: Final = (
     "Customers, their money, and what happened to their requests. Amounts are decimal strings of"
@@ -45,6 +45,6 @@ def create_app(context: AdminContext) -> FastAPI:
     answers.install(app)
     for router in (*API, *PAGES):
         app.include_router(router)
-    app.mount("/console/static", StaticFiles(directory=FOLDER / "static"), name="static")
+    app.mount("/console/static", StaticFolder(), name="static")
     app.add_middleware(Boundary)
     return app

@@ -6,7 +6,7 @@ none runs starts it for as long as the operation takes.
 
 import getpass
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, NoReturn, cast
 
@@ -27,12 +27,14 @@ from gateway.ledger.client.faults import unavailable
 from gateway.ledger.client.fitness import Trouble, find_trouble
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.codec.refusals import RefusedRequest
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.exporters import ExporterList, list_exporters
+from gateway.ledger.gates import list_gates
 from gateway.ledger.notes import Notes
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.outbox_watermark import OutboxWatermark
-from gateway.ledger.refusals import NotedRefusal, find_refusal
+from gateway.ledger.refusals import NotedRefusal, find_refusal, latest_refusals
 from gateway.ledger.repair import Repair
 from gateway.ledger.reservations import Reservations
 from gateway.ledger.shadow_wallets import ShadowWallets
@@ -151,6 +153,11 @@ def backend_over(
     async def noted_refusal(request_id: str) -> NotedRefusal | None:
         return await find_refusal(client, request_id, namespace=redis.namespace)
 
+    async def last_refusals(
+        wanted: Callable[[RefusedRequest], bool], limit: int
+    ) -> Sequence[NotedRefusal]:
+        return await latest_refusals(client, wanted, limit, namespace=redis.namespace)
+
     async def ledger_time_ms() -> int:
         with unavailable():
             seconds, micros = await client.time()
@@ -183,8 +190,10 @@ def backend_over(
         changes=Changes(client, namespace=redis.namespace),
         store=store,
         list_exporters=lambda: list_exporters(client, accounts.names),
+        list_gates=lambda now_ms: list_gates(client, accounts.names, now_ms),
         ledger_time_ms=ledger_time_ms,
         find_refusal=noted_refusal,
+        latest_refusals=last_refusals,
         find_trouble=trouble,
         write_customers=write_customers,
         keep_statement=store_access(settings).keep_statement,

@@ -95,8 +95,9 @@ class ExportService:
     def snapshot(self) -> Snapshot:
         """The exporter's figures."""
         tally = self._courier.tally if self._courier else CourierTally()
-        figures = {**self._exporter.snapshot(), **asdict(tally)}
         live, most = self._exporter.live, self._named_most
+        figures = {**self._exporter.snapshot(), **asdict(tally)}
+        figures["charged_credits"] = live.charged_nano / NANO_PER_CREDIT
         sold = {
             "customer": [_shown(each) for each in live.customers(most)],
             "model": [_shown(each) for each in live.models(most)],

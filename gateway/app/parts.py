@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from gateway.app.reporting import Reporter
 from gateway.app.roles import Role
 
 
@@ -99,6 +100,7 @@ class Parts:
     admin_token:   the operator's own; None has one made and kept in the data folder
     admin_routes:  further paths of the admin side, guarded by its token
     notices:       what an operator should know though the gate serves, as word → explanation
+    reporter:      where the gate reports about itself, made for the ledger's URL
     """
 
     data_dir: Path
@@ -111,6 +113,7 @@ class Parts:
     admin_token: str | None = None
     admin_routes: Sequence[web.RouteDef] = ()
     notices: Callable[[Any, str], Awaitable[Mapping[str, str]]] | None = None
+    reporter: Callable[[str], Reporter] | None = None
 
     def settings_for(self, process: str, settings: Any) -> Any:
         """What a process is given of the settings. process: its name, such as "worker-0" """

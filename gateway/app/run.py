@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.app.asking import ask_ledger
+from gateway.app.heartbeat import LedgerReporter
 from gateway.app.ledger_server import DECLARED, EmbeddedServer, RemoteServer, Where
 from gateway.app.parts import CannotStart, ConfigRefused, Ledger, Listener, Parts, Plan
 from gateway.app.private import UMASK, for_admin, for_exporter, for_worker
@@ -101,6 +102,7 @@ def parts_for(config: Path, settings: Settings) -> Parts:
         write=_write,
         admin_token=token.get_secret_value() if token else None,
         notices=_Notices(),
+        reporter=lambda ledger_url: LedgerReporter(settings, ledger_url),
     )
 
 

@@ -10,10 +10,9 @@ Invariants, in the order of a life:
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -25,9 +24,11 @@ from gateway.app.health_server import AdminServer, AdminSide, Readiness, admin_t
 from gateway.app.lock import FolderLock
 from gateway.app.parts import CannotStart, Current, Listener, Parts
 from gateway.app.reload import Reloader
+from gateway.app.reporting import Reported, keep_reporting
 from gateway.app.roles import Assignment, CannotServe, Resources, Role
 from gateway.app.sockets import address_of, bind
 from gateway.app.tasks import end_tasks
+from gateway.app.terminal import has_terminal
 from gateway.app.watch import changes
 from gateway.app.watching import LedgerWatch, NoticeWatch
 from gateway.ledger.client.fitness import STORE_UNREADABLE
@@ -181,6 +182,7 @@ class Supervisor:
                 asyncio.create_task(self._look_at_files()),
                 asyncio.create_task(self._notices.run()),
                 asyncio.create_task(self._reloader.run()),
+                asyncio.create_task(self._report(shown)),
             ]
             await self._until_started(failed)
             if self._started:
@@ -245,6 +247,16 @@ class Supervisor:
         async for _ in changes(lambda: self._current.plan.files):
             self._reloader.ask()
 
+    async def _report(self, shown: Mapping[str, str]) -> None:
+        if self._parts.reporter is None:
+            return
+
+        async def look() -> Reported:
+            ready = [slot.child is not None for slot in self._slots["worker"]]
+            return Reported(shown, len(ready), sum(ready), self.readiness(), await self.metrics())
+
+        await keep_reporting(self._parts.reporter(self._current.ledger_url), look)
+
     def _children(self) -> list[Child]:
         return [slot.child for slot in self._all_slots() if slot.child]
 
@@ -264,10 +276,10 @@ class Supervisor:
         return [slot for of_role in self._slots.values() for slot in of_role]
 
     def _take_signals(self, loop: asyncio.AbstractEventLoop, held: contextlib.ExitStack) -> None:
-        had_terminal = _has_terminal()
+        had_terminal = has_terminal()
 
         def hang_up() -> None:
-            if had_terminal and not _has_terminal():
+            if had_terminal and not has_terminal():
                 self.stop()  # the terminal window was closed
             else:
                 self._reloader.ask()
@@ -286,11 +298,3 @@ def _bind_all(listener: Listener, count: int, held: contextlib.ExitStack) -> lis
     for sock in bound:
         held.callback(sock.close)
     return bound
-
-
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True

@@ -70,6 +70,9 @@ class Live:
     ) -> None:
         self._pairs_most = pairs_most
         self._balances_most = balances_most
+        self.charged_nano = 0
+        """Of all that was fed since the start: charges of live wallets. What late settlements gave back is
+        not taken off, so that it only rises."""
         self._now_ms = now_ms
         self._minutes: dict[int, dict[tuple[str, str | None], Cell]] = {}
         self._balances: dict[str, int] = {}
@@ -84,6 +87,8 @@ class Live:
         for kind, at_ms, customer_id, model, amount_nano, cost_nano in map(_SOLD, rows):
             if kind not in requests or is_shadow(customer_id):
                 continue
+            if amount_nano > 0 and "~" not in customer_id:  # that marks test and shadow wallets
+                self.charged_nano += amount_nano
             minute = at_ms // MINUTE_MS
             if minute != last:
                 if minute < oldest:

@@ -12,6 +12,7 @@ write is one short transaction; it and the sink's wait for each other (write-ahe
 import asyncio
 import datetime as dt
 import random
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ import aiohttp
 import orjson
 import structlog
 
+from gateway.exporter.replay import TEST_CUSTOMER
 from gateway.exporter.signal_schedule import (
     Attempted,
     DueSignal,
@@ -120,27 +122,14 @@ class Courier:
         self._take_waiting(waiting)
         if not waiting.due:
             return False
-        ends = await asyncio.gather(*(self._attempt(session, item) for item in waiting.due))
+        ends = await asyncio.gather(
+            *(send_once(session, webhook, item, self._clock_ms()) for item in waiting.due)
+        )
         pairs = list(zip(waiting.due, ends, strict=True))
         noted = self._note(pairs)
         await self._in_thread(lambda: self._schedule.note(noted, self._clock_ms()))
         self._count(pairs)
         return True
-
-    async def _attempt(self, session: aiohttp.ClientSession, due: DueSignal) -> str | None:
-        """Send a signal once; return None if it was accepted, else the reason."""
-        webhook = self._webhook
-        body = _body(due, webhook.source)
-        told = headers(webhook.keys, due.signal_id, self._clock_ms() // 1000, body)
-        try:
-            async with session.post(
-                webhook.url, data=body, headers=told, allow_redirects=False
-            ) as answer:
-                return None if 200 <= answer.status < 300 else f"answered {answer.status}"
-        except TimeoutError:
-            return f"no answer within {webhook.timeout_ms} ms"
-        except aiohttp.ClientError as error:  # its text may have the URL in it
-            return type(error).__name__
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -187,6 +176,37 @@ class Courier:
     def _backoff_ms(self, failures: int) -> int:
         bound = min(self._webhook.backoff_max_ms, self._webhook.backoff_ms << min(failures, 30))
         return int(bound * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+
+
+async def send_once(
+    session: aiohttp.ClientSession, webhook: Webhook, due: DueSignal, now_ms: int
+) -> str | None:
+    """Send a signal once; return None if it was accepted, else the reason."""
+    body = _body(due, webhook.source)
+    told = headers(webhook.keys, due.signal_id, now_ms // 1000, body)
+    try:
+        async with session.post(
+            webhook.url, data=body, headers=told, allow_redirects=False
+        ) as answer:
+            return None if 200 <= answer.status < 300 else f"answered {answer.status}"
+    except TimeoutError:
+        return f"no answer within {webhook.timeout_ms} ms"
+    except aiohttp.ClientError as error:  # its text may have the URL in it
+        return type(error).__name__
+
+
+async def send_test_signal(webhook: Webhook) -> str | None:
+    """Send a signal of the customer `creditgate-test`, once; return None if it was accepted, else the
+    reason. Nothing is recorded."""
+    now_ms = time.time_ns() // 1_000_000
+    signal_id = f"sig_test{secrets.token_hex(14)}"
+    numbers = orjson.dumps({"threshold_nano": 0}).decode()
+    due = DueSignal(
+        0, signal_id, "low_balance", TEST_CUSTOMER, signal_id, now_ms, 0, numbers, 0, now_ms
+    )
+    timeout = aiohttp.ClientTimeout(total=webhook.timeout_ms / 1000)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        return await send_once(session, webhook, due, now_ms)
 
 
 def _body(due: DueSignal, source: str) -> bytes:

@@ -159,3 +159,36 @@ async def find_refusal(
             return None
         end = b"(" + page[-1][0]
     return None
+
+
+async def latest_refusals(
+    client: Redis,
+    wanted: Callable[[RefusedRequest], bool],
+    limit: int,
+    *,
+    namespace: str = "cg",
+    most: int = 20_000,
+) -> list[NotedRefusal]:
+    """At most `limit` refusals that are wanted, the latest first, among the latest `most`.
+
+    Raises LedgerUnavailable.
+    """
+    stream, end, seen = Keys(namespace).common(NAME), b"+", 0
+    found: list[NotedRefusal] = []
+    while seen < most:
+        with unavailable():
+            page: Any = await client.xrevrange(stream, end, b"-", count=min(1000, most - seen))
+        for entry_id, fields in page:
+            try:
+                refused = read_refusal(fields[b"r"])
+            except (KeyError, TypeError, ValueError, UnpackException):
+                continue
+            if wanted(refused):
+                found.append(NotedRefusal(refused, int(entry_id.partition(b"-")[0])))
+                if len(found) == limit:
+                    return found
+        if len(page) < 1000:
+            return found
+        seen += len(page)
+        end = b"(" + page[-1][0]
+    return found

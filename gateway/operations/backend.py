@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from gateway.domain.actors import Actor
 from gateway.domain.customers import CustomerRecord
+from gateway.domain.gates import GateReport
 from gateway.domain.modes import Modes
 from gateway.domain.pricebook import Draft, Price
 from gateway.domain.reservation import Account, Key
@@ -14,6 +15,7 @@ from gateway.ledger.accounts import AccountStore
 from gateway.ledger.audit import Audit
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.fitness import Trouble
+from gateway.ledger.codec.refusals import RefusedRequest
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.exporters import ExporterList
 from gateway.ledger.notes import Notes
@@ -147,7 +149,9 @@ class Backend:
     reservations:    the verbs of holds; `reservations_at(unix_ms)` the same by a fixed clock, for which
                      the windows of limits are packed
     list_exporters:  exporters and the recorded store; ledger_time_ms: the ledger's clock, Unix ms
+    list_gates:      what each gate reported last; takes the ledger's clock
     find_refusal:    a refusal that was noted in the last days, by the request's id
+    latest_refusals: those of the last days that pass a test, at most so many, the latest first
     find_trouble:    what is wrong with the ledger's server; None for nothing
     write_customers: writes the configuration's customers into the ledger; returns why it could not
     keep_statement:  see `StoreAccess.keep_statement`
@@ -167,8 +171,12 @@ class Backend:
     changes: Changes
     store: EventStore
     list_exporters: Callable[[], Awaitable[ExporterList]]
+    list_gates: Callable[[int], Awaitable[Sequence[GateReport]]]
     ledger_time_ms: Callable[[], Awaitable[int]]
     find_refusal: Callable[[str], Awaitable[NotedRefusal | None]]
+    latest_refusals: Callable[
+        [Callable[[RefusedRequest], bool], int], Awaitable[Sequence[NotedRefusal]]
+    ]
     find_trouble: Callable[[], Awaitable[Trouble | None]]
     write_customers: Callable[[], Awaitable[str | None]]
     keep_statement: Callable[[ClosedStatement], ClosedStatement]

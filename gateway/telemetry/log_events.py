@@ -38,6 +38,7 @@ MEANINGS: Final[dict[str, str]] = {
     "extend_failed": "A running stream could not extend its hold; it goes on with what it holds.",
     "grant_kept": "A starting grant has changed terms; the customer keeps what was granted.",
     "handler_failed": "A request handler raised; the client got 500.",
+    "heartbeat_failed": "The gate could not report about itself to the ledger; the console shows it as gone meanwhile.",
     "holds_expired": "Holds passed their deadline and were charged their last checkpoint.",
     "journal_failed": "A settlement could not be written to the journal. Check the disk.",
     "journal_replayed": "Settlements from the journal were delivered at start.",

@@ -127,6 +127,7 @@ _EXPORTER_COUNTERS: Final = {
     "anomalies": "Gaps and repeats found in the sequence of events.",
     "retries": "Deliveries retried.",
     "refusals": "Refusals counted into the store.",
+    "charged_credits": "Charges in the delivered events, in credits; without test and shadow wallets.",
     "signals_delivered": "Signals accepted by their receiver.",
     "signals_failed": "Failed attempts to deliver a signal.",
     "signals_dead": "Signals given up, kept with their reason.",

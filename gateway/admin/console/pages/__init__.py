@@ -1,0 +1,1 @@
+"""One module per page: it reads through `operations/`, makes the page's view, and renders it."""

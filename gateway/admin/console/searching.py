@@ -1,0 +1,166 @@
+"""The search behind the list of requests: the latest events of the store, and the latest refusals."""
+
+import asyncio
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+from urllib.parse import urlencode
+
+from gateway.domain.delivery import StoredEvent
+from gateway.domain.events import USAGE_KINDS
+from gateway.domain.stores import EventStore, StoreMissing
+from gateway.ledger.refusals import NotedRefusal
+from gateway.operations.backend import Backend
+from gateway.operations.decisions import RefusalFilter, recent_refusals
+
+LOOKED_AT: Final = 5000
+"""Of the store's latest events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is wanted; what is empty does not matter. since, until: as `datetime-local` fields send them"""
+
+    customer: str = ""
+    key: str = ""
+    model: str = ""
+    outcome: str = ""
+    flag: str = ""
+    status: str = ""
+    since: str = ""
+    until: str = ""
+    before: str = ""
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether anything is asked for."""
+        return any(getattr(self, name) for name in self.__slots__ if name != "before")
+
+    def query(self, **changes: str) -> str:
+        """The search as a query string."""
+        changed = replace(self, **changes)
+        pairs = {name: getattr(changed, name) for name in self.__slots__}
+        return urlencode({name: value for name, value in pairs.items() if value})
+
+    def since_ms(self) -> int | None:
+        """The first moment that counts, Unix ms."""
+        return _moment_ms(self.since)
+
+    def until_ms(self) -> int | None:
+        """The first moment that does not."""
+        before = int(self.before) if self.before.isdecimal() else None
+        until = _moment_ms(self.until)
+        return min(filter(None, (before, until)), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """One request of the list. amount_nano: what was charged; of a refusal, what it could have cost"""
+
+    request_id: str
+    at_ms: int
+    customer_id: str
+    key_id: str
+    model: str
+    outcome: str
+    reason: str
+    status: int | None
+    flags: Sequence[str]
+    amount_nano: int | None
+    duration_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The latest requests that are wanted. before: from where to go on; "" when that was all"""
+
+    rows: Sequence[RequestRow]
+    before: str
+    problem: str = ""
+
+
+async def search(backend: Backend, wanted: Search, limit: int) -> Found:
+    """Requests that are wanted, the latest first. Raises LedgerUnavailable."""
+    rows: list[RequestRow] = []
+    problem = ""
+    if wanted.outcome != "refused":
+        try:
+            rows += await asyncio.to_thread(_served, backend.store, wanted)
+        except StoreMissing as missing:
+            problem = str(missing)
+    if wanted.outcome in ("", "refused") and not wanted.flag:
+        status = int(wanted.status) if wanted.status else None
+        filtered = RefusalFilter(
+            wanted.customer or None, wanted.key or None, wanted.model or None, status=status
+        )
+        noted = await recent_refusals(backend, filtered, 1000)
+        rows += [_of_refusal(each) for each in noted if _in_time(each.noted_at_ms, wanted)]
+    rows.sort(key=lambda row: -row.at_ms)
+    more = len(rows) > limit
+    return Found(rows[:limit], str(rows[limit - 1].at_ms) if more else "", problem)
+
+
+def _served(store: EventStore, wanted: Search) -> list[RequestRow]:
+    stored = store.latest(LOOKED_AT, customer_id=wanted.customer or None)
+    return [_of_event(item) for item in stored if _passes(item, wanted)]
+
+
+def _passes(item: StoredEvent, wanted: Search) -> bool:
+    event, facts = item.event, item.event.facts
+    return (
+        event.kind in USAGE_KINDS
+        and wanted.outcome in ("", event.kind)
+        and wanted.key in ("", facts.get("key_id"))
+        and wanted.model in ("", facts.get("model"))
+        and wanted.status in ("", str(facts.get("http_status")))
+        and (not wanted.flag or wanted.flag in (facts.get("flags") or ()))
+        and _in_time(event.occurred_at_ms, wanted)
+    )
+
+
+def _in_time(at_ms: int, wanted: Search) -> bool:
+    since, until = wanted.since_ms(), wanted.until_ms()
+    return (since is None or at_ms >= since) and (until is None or at_ms < until)
+
+
+def _of_event(item: StoredEvent) -> RequestRow:
+    event, facts = item.event, item.event.facts
+    return RequestRow(
+        facts.get("request_id") or event.reservation_id or "",
+        event.occurred_at_ms,
+        event.customer_id,
+        facts.get("key_id") or "",
+        facts.get("model") or "",
+        event.kind,
+        "",
+        facts.get("http_status"),
+        facts.get("flags") or (),
+        event.amount_nano,
+        facts.get("duration_ms"),
+    )
+
+
+def _of_refusal(noted: NotedRefusal) -> RequestRow:
+    refused = noted.refused
+    return RequestRow(
+        refused.request_id,
+        noted.noted_at_ms,
+        refused.customer_id or "",
+        refused.key_id or "",
+        refused.model or "",
+        "refused",
+        refused.reason,
+        refused.status,
+        (),
+        refused.estimate_nano,
+        None,
+    )
+
+
+def _moment_ms(written: str) -> int | None:
+    """A `datetime-local` value, read as UTC; None for one that is empty or malformed."""
+    try:
+        return int(dt.datetime.fromisoformat(written).replace(tzinfo=dt.UTC).timestamp() * 1000)
+    except ValueError:
+        return None
