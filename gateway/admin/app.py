@@ -6,7 +6,26 @@ from fastapi import APIRouter, FastAPI
 
 from gateway import __version__
 from gateway.admin import answers
-from gateway.admin.api import customers, grants, keys, limits, tokens, wallets
+from gateway.admin.api import (
+    audit,
+    corrections,
+    customers,
+    events,
+    exports,
+    freezes,
+    gates,
+    grants,
+    holds,
+    keys,
+    limits,
+    modes,
+    prices,
+    requests,
+    statements,
+    tokens,
+    usage,
+    wallets,
+)
 from gateway.admin.auth import sign_in
 from gateway.admin.boundary import Boundary
 from gateway.admin.console import routes
@@ -19,6 +38,18 @@ API: Final[tuple[APIRouter, ...]] = (
     limits.router,
     wallets.router,
     grants.router,
+    freezes.router,
+    corrections.router,
+    holds.router,
+    requests.router,
+    events.router,
+    usage.router,
+    prices.router,
+    statements.router,
+    exports.router,
+    modes.router,
+    gates.router,
+    audit.router,
     tokens.router,
 )
 PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router, routes.router)

@@ -163,6 +163,11 @@ KeyId = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$"),
     Field(description="A key's id.", examples=["k_5f0c8a1e9b2d7c43"]),
 ]
+ModelName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}$"),
+    Field(description="A model of the configuration.", examples=["gpt-4.1"]),
+]
 EventId = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][ -~]{0,511}$"),
