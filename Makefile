@@ -70,6 +70,7 @@ test-all: $(STAMPS)/dev ## the tests that need Debian's packages, which root has
 	    command -v $$need >/dev/null || [ -x /usr/sbin/$$need ] || missing="$$missing $$need"; \
 	done; \
 	[ -e $(NGINX_LUA) ] || missing="$$missing libnginx-mod-http-lua lua-cjson"; \
+	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	if [ -n "$$missing" ]; then \
 	    [ "$$(id -u)" = 0 ] || { echo "install these as root first:$$missing" >&2; exit 1; }; \
 	    apt-get update -qq; \

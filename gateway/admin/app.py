@@ -19,6 +19,7 @@ from gateway.admin.api import (
     keys,
     limits,
     modes,
+    payments,
     prices,
     requests,
     statements,
@@ -31,6 +32,7 @@ from gateway.admin.boundary import Boundary
 from gateway.admin.console import routes
 from gateway.admin.console.static_folder import StaticFolder
 from gateway.admin.context import AdminContext
+from gateway.admin.webhooks import router as webhooks
 
 API: Final[tuple[APIRouter, ...]] = (
     customers.router,
@@ -38,6 +40,7 @@ API: Final[tuple[APIRouter, ...]] = (
     limits.router,
     wallets.router,
     grants.router,
+    payments.router,
     freezes.router,
     corrections.router,
     holds.router,
@@ -54,6 +57,8 @@ API: Final[tuple[APIRouter, ...]] = (
 )
 PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router, routes.router)
 """Routers of the console. Their paths begin with /console."""
+WEBHOOKS: Final[tuple[APIRouter, ...]] = (webhooks.router,)
+"""Routers for other systems: signatures open them, no tokens."""
 DESCRIPTION: Final = (
     "Customers, their money, and what happened to their requests. Amounts are decimal strings of"
     " credits, times RFC 3339. Every write takes an `Idempotency-Key`."
@@ -74,7 +79,7 @@ def create_app(context: AdminContext) -> FastAPI:
     )
     app.state.context = context
     answers.install(app)
-    for router in (*API, *PAGES):
+    for router in (*API, *PAGES, *WEBHOOKS):
         app.include_router(router)
     app.mount("/console/static", StaticFolder(), name="static")
     app.add_middleware(Boundary)

@@ -21,10 +21,11 @@ from gateway.app.roles import CannotServe, Resources
 from gateway.app.sign_in_links import console_url
 from gateway.app.sockets import address_of
 from gateway.exporter.sinks.registry import DriverMissing
+from gateway.http.tls import BadCertificate, following
 from gateway.ledger.client.endpoint import BadLedgerUrl
 from gateway.operations.tokens import secret_digest
 from gateway.settings import Settings
-from gateway.settings.console import ServerTlsSection
+from gateway.settings.server_tls import ServerTlsSection
 from gateway.telemetry.logs import failure
 from gateway.telemetry.metrics import Snapshot
 
@@ -80,7 +81,9 @@ class AdminService:
             h11_max_incomplete_event_size=_HEAD_BYTES_MOST,
         )
         self._config.load()
-        self._config.ssl = tls_of(self._settings.console.tls)
+        self._tls = tls_of(self._settings.console.tls)
+        if self._tls is not None:
+            self._config.ssl = following(self._newest_tls)
         self._server = Server(self._config)
         self._serving = asyncio.create_task(self._server.serve([sock]))
         self._serving.add_done_callback(self._ended)
@@ -92,19 +95,14 @@ class AdminService:
 
     async def prepare(self, settings: Settings) -> None:
         """Check what can be wrong with new settings. Raises CannotServe."""
-        tls_of(settings.console.tls)
+        self._prepared_tls = tls_of(settings.console.tls)
         self._prepared = settings
 
     def commit(self) -> None:
         """Serve new requests by what was prepared."""
         settings, self._prepared = self._prepared, None
         assert settings is not None, "prepared before"
-        tls = settings.console.tls
-        if tls is not None and self._config.ssl is not None:
-            try:
-                self._config.ssl.load_cert_chain(tls.cert_file, tls.key_file)
-            except OSError as error:  # it could be read a moment ago
-                log.error("certificate_not_reloaded", **failure(error))
+        self._tls = self._prepared_tls or self._tls
         self._settings = settings
         context: AdminContext = self.app.state.context
         self.app.state.context = self._context(settings, context.attempts)
@@ -131,6 +129,10 @@ class AdminService:
     def snapshot(self) -> Snapshot:
         """It has no metrics."""
         return {}
+
+    def _newest_tls(self) -> ssl.SSLContext:
+        assert self._tls is not None, "a port that speaks TLS goes on doing so"
+        return self._tls
 
     def _context(self, settings: Settings, attempts: Attempts) -> AdminContext:
         return AdminContext(
@@ -165,15 +167,10 @@ def tls_of(section: ServerTlsSection | None) -> ssl.SSLContext | None:
     """TLS for the listener; None without the section. Raises CannotServe."""
     if section is None:
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(section.cert_file, section.key_file)
-    except OSError as error:
-        raise CannotServe(
-            f"console.tls: {section.cert_file} and {section.key_file} cannot be used: {error}"
-        ) from error
-    return context
+        return section.certificate().context()
+    except BadCertificate as error:
+        raise CannotServe(f"console.tls: {error}") from error
 
 
 async def build_admin(settings: Settings, resources: Resources) -> AdminService:

@@ -4,6 +4,7 @@ Everything that can fail happens in `compile`; a commit swaps references and can
 """
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,7 @@ from gateway.flow.catalog import Catalog, Model
 from gateway.flow.handler import Flow
 from gateway.flow.kept_responses import AnswerStore
 from gateway.http.interface import Upstream
+from gateway.http.tls import BadCertificate
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.settings import Settings
 from gateway.settings.compiling import (
@@ -40,6 +42,7 @@ class Compiled:
 
     models:  at the configuration's own prices
     catalog: the same at the prices of the book that was in force when it was compiled
+    tls:     what new connections shake hands with; None for plain HTTP
     """
 
     settings: Settings
@@ -48,6 +51,7 @@ class Compiled:
     catalog: Catalog
     accounts: Accounts
     pools: Pools
+    tls: ssl.SSLContext | None
 
     def priced(self, prices: PriceFeed) -> Catalog:
         """The catalog at the prices of the book in force now."""
@@ -105,7 +109,7 @@ class Compiler:
         )
         draft = settings.price_draft()
         catalog = _priced(catalog, settings, draft, models, self.prices)
-        return Compiled(settings, models, draft, catalog, accounts, pools)
+        return Compiled(settings, models, draft, catalog, accounts, pools, listening_tls(settings))
 
 
 class Configuration:
@@ -152,6 +156,15 @@ class Configuration:
         identity the flow knows that nothing of what it has concluded holds any more."""
         modes = self._compiler.modes.modes(self.current.settings)
         self._flow.catalog = replace(self._flow.catalog, modes=modes)
+
+
+def listening_tls(settings: Settings) -> ssl.SSLContext | None:
+    """The TLS context of the data port. Raises CannotServe."""
+    tls = settings.listen.tls
+    try:
+        return tls.certificate().context() if tls else None
+    except BadCertificate as error:  # it has changed since the settings were read
+        raise CannotServe(f"listen.tls: {error}") from error
 
 
 def _priced(

@@ -7,11 +7,13 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.app.background import Background, FollowChanges, JournalReplay, Work
 from gateway.app.balance import BalanceReader
 from gateway.app.compiled import Compiler, Configuration
 from gateway.app.drain import Drain
+from gateway.app.key_holders.routes import HolderRoutes
 from gateway.app.ledger_access import LedgerAccess, open_ledger
 from gateway.app.ledger_health import LedgerHealth
 from gateway.app.local_routes import LocalRoutes
@@ -76,8 +78,10 @@ class Gate:
         await self.configuration.prepare(settings)
 
     def commit(self) -> None:
-        """Serve new requests by what was prepared."""
+        """Serve new requests by what was prepared, and new connections by its certificate."""
         self.configuration.commit()
+        if self.server.tls is not None:  # turning it on or off takes a restart
+            self.server.tls = self.configuration.current.tls or self.server.tls
         self.server.forget_heads()
 
     def abort(self) -> None:
@@ -115,8 +119,15 @@ async def build_gate(settings: Settings, resources: Resources) -> Gate:
 async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess) -> Gate:
     prices, modes = PriceFeed(ledger.accounts.books), ModeFeed(ledger.accounts)
     pools, health = PoolRegistry(), LedgerHealth(ledger)
-    balance = BalanceReader(
-        ledger.accounts, store_access(settings), lambda: ledger.shards.store_has_all
+    access = store_access(settings)
+    balance = BalanceReader(ledger.accounts, access, lambda: ledger.shards.store_has_all)
+    holders = HolderRoutes(
+        ledger.client,
+        ledger.accounts,
+        access,
+        balance,
+        lambda: flow.accounts,
+        Path(resources.data_dir),
     )
 
     # Local routes are part of what the flow serves and report on it: they ask when they are called.
@@ -128,7 +139,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
             return "draining"
         return "crowded" if server.crowded else None
 
-    local = LocalRoutes(balance, health, catalog, not_serving, started_s=int(time.time()))
+    local = LocalRoutes(balance, health, catalog, not_serving, int(time.time()), holders)
     compiler = Compiler(ledger, prices, modes, pools, local)
     await prices.ask()
     await modes.ask()
@@ -136,7 +147,10 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
 
     # From here on nothing can be refused, so that a failed start leaves no journal behind.
     records = open_records(settings, resources)
-    observer = Observer(records.metrics, records.lines, ledger.refusals, ledger.accounts.key_uses)
+    tracing = records.tracing
+    observer = tracing.observer(
+        records.metrics, records.lines, ledger.refusals, ledger.accounts.key_uses
+    )
     repeats = Repeats(ledger.accounts.holds.reservation, balance.charge_of, records.answers)
     live, expected = LiveReservations(), ExpectedOutput()
     delivery = Delivery(ledger.settling, records.journal, records.metrics.endings_set_aside)
@@ -157,9 +171,10 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         modes.note,
     )
     services = FlowServices(admission, reservations, observer, repeats)
-    flow = Flow(compiled.catalog, compiled.accounts, services)
+    flow = tracing.flow(compiled.catalog, compiled.accounts, services)
     configuration = Configuration(compiler, compiled, flow, records.answers)
     server = HttpServer(flow, _server_limits(settings))
+    server.tls = compiled.tls
     replay = JournalReplay(records.journal, records.journals, delivery, ledger.settlement)
 
     async def keep_prices() -> None:
@@ -197,6 +212,8 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         ledger.shards.run,
         health.watch,
     ]
+    if tracing.spans is not None:
+        work.append(tracing.spans.run)
     if resources.process.endswith("-0"):  # one sweeper per gate is enough
         sweeper = Sweeper(ledger.settling, ledger.accounts)
         plans = PlanTermsWalk(

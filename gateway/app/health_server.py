@@ -10,9 +10,8 @@ that send nothing can neither use up file descriptors nor lock out a health prob
 import asyncio
 import hashlib
 import hmac
-import os
-import secrets
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,17 @@ from typing import Final
 
 from aiohttp import web
 
+from gateway.app.kept_secret import kept_secret
+from gateway.http.server.tls_listener import TlsListener
 from gateway.telemetry.exposition import CONTENT_TYPE, render
 from gateway.telemetry.metrics import Snapshot
 
 TOKEN_FILE: Final = "admin.token"  # noqa: S105 - a file's name
 CONNECTIONS_MOST: Final = 64
 """Open connections of the admin side: probes, scrapers and operators need a few."""
+_BACKLOG: Final = 128
+_SHAKE_S: Final = 5.0
+_CLOSE_S: Final = 1.0
 _OPEN: Final = frozenset({"/healthz", "/readyz"})
 _SAFE_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
@@ -62,20 +66,7 @@ class AdminSide:
 
 def admin_token(data_dir: Path) -> str:
     """The admin token of this data folder, generated on first use and readable by its owner only."""
-    path = data_dir / TOKEN_FILE
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = secrets.token_urlsafe(32)
-    staged = path.with_suffix(f".{os.getpid()}")
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(fresh + "\n")
-        os.link(staged, path)  # atomic, and fails if there is one already
-    except FileExistsError:
-        pass
-    finally:
-        staged.unlink()
-    return path.read_text().strip()
+    return kept_secret(data_dir, TOKEN_FILE)
 
 
 def admin_app(side: AdminSide) -> web.Application:
@@ -133,13 +124,21 @@ def admin_app(side: AdminSide) -> web.Application:
 class AdminServer:
     """The admin side on a listening socket, from `start` to `close`."""
 
-    def __init__(self, side: AdminSide, *, connections_most: int = CONNECTIONS_MOST) -> None:
+    def __init__(
+        self,
+        side: AdminSide,
+        *,
+        connections_most: int = CONNECTIONS_MOST,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        """tls: returns what the next connection shakes hands with; None serves plain HTTP"""
         self._runner = web.AppRunner(
             admin_app(side), access_log=None, keepalive_timeout=15, handle_signals=False
         )
         self._connections_most = connections_most
         self._open: dict[_Connection, None] = {}
-        self._listener: asyncio.Server | None = None
+        self._tls = tls
+        self._listener: asyncio.Server | TlsListener | None = None
 
     @property
     def connection_count(self) -> int:
@@ -149,8 +148,18 @@ class AdminServer:
     async def start(self, sock: socket.socket) -> None:
         """Serve on a bound socket."""
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._accept, sock=sock, backlog=128)
+        if self._tls is None:
+            loop = asyncio.get_running_loop()
+            self._listener = await loop.create_server(self._accept, sock=sock, backlog=_BACKLOG)
+        else:
+            self._listener = TlsListener(
+                self._accept_secure,
+                self._tls,
+                at_most=self._connections_most,
+                shake_s=_SHAKE_S,
+                close_s=_CLOSE_S,
+            )
+            self._listener.start(sock, _BACKLOG)
 
     async def close(self) -> None:
         """Accept no more, and end the open connections. Idempotent."""
@@ -160,14 +169,26 @@ class AdminServer:
         await self._runner.cleanup()
 
     def _accept(self) -> "_Connection":
+        connection = self._accept_secure()
+        self._admit(connection)
+        return connection
+
+    def _accept_secure(self) -> "_Connection":
+        """The same before a handshake, which may fail: it counts from when it is made."""
+        assert self._runner.server is not None, "set up before it listens"
+        return _Connection(self._runner.server(), self)
+
+    def _admit(self, connection: "_Connection") -> None:
+        if connection in self._open:
+            return
         if len(self._open) >= self._connections_most:
             oldest = next(iter(self._open))
             del self._open[oldest]
             oldest.abort()
-        assert self._runner.server is not None, "set up before it listens"
-        connection = _Connection(self._runner.server(), self._open)
         self._open[connection] = None
-        return connection
+
+    def _forget(self, connection: "_Connection") -> None:
+        self._open.pop(connection, None)
 
 
 class _Connection(asyncio.Protocol):
@@ -177,9 +198,9 @@ class _Connection(asyncio.Protocol):
     they count from their creation, and one that is aborted before it is made closes as it is made.
     """
 
-    def __init__(self, inner: asyncio.Protocol, listed: dict["_Connection", None]) -> None:
+    def __init__(self, inner: asyncio.Protocol, server: AdminServer) -> None:
         self._inner = inner
-        self._listed = listed
+        self._server = server
         self._transport: asyncio.Transport | None = None
         self._aborted = False
 
@@ -192,6 +213,8 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if not self._aborted:
+            self._server._admit(self)
         self._inner.connection_made(transport)
         if self._aborted:
             transport.abort()
@@ -209,7 +232,7 @@ class _Connection(asyncio.Protocol):
         self._inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._listed.pop(self, None)
+        self._server._forget(self)
         self._inner.connection_lost(exc)
 
 

@@ -1,14 +1,16 @@
-"""The routes that the gate answers without an upstream: health, credits, lists of models."""
+"""The routes that the gate answers without an upstream: health, credits, lists of models, and what key
+holders see of their usage."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.app.balance import BalanceReader
+from gateway.app.key_holders.routes import HolderRoutes
 from gateway.app.ledger_health import LedgerHealth
 from gateway.dialects import DIALECTS
 from gateway.dialects.base import ReadOptions
-from gateway.dialects.models import GeminiModel
+from gateway.dialects.models import GeminiModel, ModelTerms
 from gateway.domain.reservation import Account
 from gateway.flow.catalog import Catalog, LocalAnswer, Route
 from gateway.flow.local_routes import (
@@ -19,6 +21,7 @@ from gateway.flow.local_routes import (
     answer_model,
     answer_models,
 )
+from gateway.flow.shown_prices import pricing_of
 from gateway.settings import Settings
 
 SPEAKERS: Final = {
@@ -41,14 +44,20 @@ class LocalRoutes:
     catalog: Callable[[], Catalog]
     not_serving: Callable[[], str | None]
     started_s: int
+    holders: HolderRoutes
 
     def routes(self, settings: Settings) -> dict[str, Route]:
         """By path."""
         names, since = list(settings.models), self.started_s
+        shows_prices = settings.key_holders.enabled
+
+        def terms_of(name: str, account: Account | None) -> ModelTerms:
+            return self._terms_of(name, account, shows_prices=shows_prices)
+
         answers: dict[str, LocalAnswer] = {
             "/v1/credits": answer_credits(self.balance.read),
-            "/v1/models": answer_models(names, since, self._tiers_of),
-            **{f"/v1/models/{name}": answer_model(name, since, self._tiers_of) for name in names},
+            "/v1/models": answer_models(names, since, terms_of),
+            **{f"/v1/models/{name}": answer_model(name, since, terms_of) for name in names},
         }
         probes: dict[str, LocalAnswer] = {
             "/healthz": answer_health(lambda: None),
@@ -59,16 +68,26 @@ class LocalRoutes:
             for name, model in settings.models.items()
         ]
         gemini: dict[str, LocalAnswer] = {
-            "/v1beta/models": answer_gemini_models(facts),
-            **{f"/v1beta/models/{each.name}": answer_gemini_model(each) for each in facts},
+            "/v1beta/models": answer_gemini_models(facts, terms_of),
+            **{
+                f"/v1beta/models/{each.name}": answer_gemini_model(each, terms_of) for each in facts
+            },
         }
-        return {
+        routes = {
             **{path: _route(settings, path, answer) for path, answer in answers.items()},
             **{
                 path: _route(settings, path, answer, public=True) for path, answer in probes.items()
             },
             **{path: _route(settings, path, answer, "gemini") for path, answer in gemini.items()},
         }
+        for each in self.holders.paths(settings):
+            route = _route(settings, each.path, each.answer, public=each.public)
+            if each.method != "GET":
+                route = replace(route, methods=frozenset({each.method}))
+            first = routes.setdefault(each.path, route)
+            if first is not route:
+                routes[each.path] = replace(first, same_path=(*first.same_path, route))
+        return routes
 
     def _why_not_ready(self) -> str | None:
         why_not = self.not_serving()
@@ -76,10 +95,13 @@ class LocalRoutes:
             why_not = self.health.why_not_ready()  # nobody else needs the ledger
         return why_not
 
-    def _tiers_of(self, name: str, account: Account | None) -> tuple[str, ...]:
-        """The service tiers of a model that have a price for an account now."""
+    def _terms_of(self, name: str, account: Account | None, *, shows_prices: bool) -> ModelTerms:
+        """What a model costs an account now."""
         model = self.catalog().model_for(name, account)
-        return model.prices.service_tiers if model is not None else ()
+        if model is None:
+            return ModelTerms()
+        prices = model.prices
+        return ModelTerms(prices.service_tiers, pricing_of(prices) if shows_prices else None)
 
 
 def _route(
@@ -90,7 +112,7 @@ def _route(
         methods=frozenset({"GET", "HEAD"}),
         dialect=SPEAKERS.get(api, DIALECTS["generic"]),
         reading=ReadOptions(),
-        policy=settings.knobs().flow(),
+        policy=settings.flow_policy(),
         local=answer,
         public=public,
     )

@@ -1,6 +1,7 @@
 """What the supervisor operates, given as values and functions: it knows neither the shape of
 the settings nor the kind of ledger that the gate uses."""
 
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,7 @@ class Plan:
     files:   configuration files whose change means a reload
     fixed:   what cannot change while running, by the name the operator knows it by
     digest:  changes when anything that the configuration says does; "" is always a change
+    admin_tls: what new connections to the admin port shake hands with; None for plain HTTP
     """
 
     listeners: Mapping[str, Listener]
@@ -86,6 +88,7 @@ class Plan:
     files: tuple[Path, ...] = ()
     fixed: Mapping[str, object] | None = None
     digest: str = ""
+    admin_tls: ssl.SSLContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class Parts:
     """What makes one gate.
 
     load:          reads the configuration; raises ConfigRefused
-    plan:          how to operate by a configuration
+    plan:          how to operate by a configuration; raises ConfigRefused
     ask:           whether the ledger at a URL and this machine can take a configuration; changes
                    nothing; raises CannotServe, one problem a line
     write:         writes a configuration's accounts into that ledger; idempotent; raises CannotServe

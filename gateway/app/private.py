@@ -86,8 +86,10 @@ def for_exporter(settings: "Settings") -> "Settings":
         update={
             "admin": settings.admin.model_copy(update={"token": None}),
             "auth": settings.auth.model_copy(update={"key_pepper": None}),
+            "key_holders": settings.key_holders.model_copy(update={"link_secret": None}),
             "upstreams": _without_credentials(settings),
             "console": _without_oidc(settings),
+            "tracing": None,
         }
     )
 
@@ -95,7 +97,9 @@ def for_exporter(settings: "Settings") -> "Settings":
 def for_admin(settings: "Settings") -> "Settings":
     """The configuration without the secrets that the console and the admin API have no use for: those of
     providers. It hashes new keys, reads the required store and checks the admin token."""
-    return settings.model_copy(update={"upstreams": _without_credentials(settings)})
+    return settings.model_copy(
+        update={"upstreams": _without_credentials(settings), "tracing": None}
+    )
 
 
 def _required_alone(settings: "Settings") -> "ExportSection":

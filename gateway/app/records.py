@@ -1,9 +1,10 @@
-"""What a worker writes down on this machine: metrics, log lines, its journal, kept answers."""
+"""What a worker writes down: metrics, log lines, its journal, kept answers; and its traces."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.app.roles import Resources
+from gateway.app.tracing import Tracing, open_tracing
 from gateway.flow.kept_responses import AnswerStore
 from gateway.ledger.journal import SettleJournal
 from gateway.settings import Settings
@@ -23,17 +24,21 @@ class Records:
     journals: Path
     journal: SettleJournal
     answers: AnswerStore
+    tracing: Tracing
 
     async def close(self) -> None:
         """Write what is buffered and close the files."""
         await self.journal.close()
         await self.lines.close()
         await self.answers.close()
+        if self.tracing.spans is not None:
+            await self.tracing.spans.close()
 
 
 def open_records(settings: Settings, resources: Resources) -> Records:
-    """Open them. Raises OSError."""
+    """Open them. Raises OSError, CannotServe."""
     metrics = GateMetrics()
+    tracing = open_tracing(settings, metrics)
     folder = Path(resources.data_dir)
     journals = folder / "journal"
     return Records(
@@ -42,4 +47,5 @@ def open_records(settings: Settings, resources: Resources) -> Records:
         journals=journals,
         journal=SettleJournal(journals),
         answers=AnswerStore(folder / "answers.db", settings.answers.max_bytes),
+        tracing=tracing,
     )

@@ -21,6 +21,7 @@ from gateway.app.sync import sync_accounts
 from gateway.app.upstreams import upstream_context
 from gateway.domain.pricebook import Draft
 from gateway.exporter.sinks.registry import DriverMissing
+from gateway.http.tls import BadCertificate
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -34,7 +35,10 @@ from gateway.ledger.wallets import Wallets
 from gateway.settings import Settings, SettingsError, load_settings
 from gateway.telemetry.logs import Style, configure_logs
 
-_RELOADED: Final = {"listen": {"drain_grace_ms", "max_body_bytes", "max_json_values"}}
+_RELOADED: Final = {
+    "listen": {"drain_grace_ms", "max_body_bytes", "max_json_values", "tls"},
+    "admin": {"tls"},
+}
 """Of the sections that are fixed while the gate runs, the settings that are not."""
 _FIXED_SECTIONS: Final = ("listen", "admin", "redis", "export")
 _FIXED_CONSOLE: Final = ("enabled", "host", "port")
@@ -107,10 +111,18 @@ def parts_for(config: Path, settings: Settings) -> Parts:
 
 
 def plan_of(settings: Settings) -> Plan:
-    """How to operate by these settings."""
+    """How to operate by these settings. Raises ConfigRefused."""
+    tls = settings.admin.tls
+    try:
+        admin_tls = tls.certificate().context() if tls else None
+    except BadCertificate as error:  # it has changed since the settings were read
+        raise ConfigRefused([f"admin.tls: {error}"]) from error
     fixed: dict[str, object] = {
         "data_dir": settings.data_dir,
         "signals.webhook": settings.signals.webhook,
+        "tracing": settings.tracing,
+        "listen.tls": settings.listen.tls is not None,
+        "admin.tls": settings.admin.tls is not None,
     }
     for section in _FIXED_SECTIONS:
         for name, value in getattr(settings, section):
@@ -129,6 +141,7 @@ def plan_of(settings: Settings) -> Plan:
         files=settings.files,
         fixed=fixed,
         digest=settings.digest,
+        admin_tls=admin_tls,
     )
 
 

@@ -50,18 +50,18 @@ def serve(
             typer.echo(f"console: {link} (signs you in once, within the hour)")
         if ready_file is not None:
             staged = ready_file.with_name(f".{ready_file.name}.staged")
-            staged.write_text(f"{gate_url(running)}\n")
+            staged.write_text(f"{gate_url(running, secure=settings.listen.tls is not None)}\n")
             staged.rename(ready_file)
 
     with explained():
         run_gate(config, ready, logs=logs.value if logs else None)
 
 
-def gate_url(running: Running) -> str:
+def gate_url(running: Running, *, secure: bool = False) -> str:
     """Where a client on this machine reaches the gate."""
     host, _, port = running.gate.rpartition(":")
     local = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - compared
-    return f"http://{local}:{port}"
+    return f"{'https' if secure else 'http'}://{local}:{port}"
 
 
 @contextmanager

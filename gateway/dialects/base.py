@@ -409,6 +409,8 @@ class Dialect(ABC):
     """Whether a response's first bytes decide its form rather than its `Content-Type`."""
     reads_key_query = False
     """Whether callers may send their API key as `?key=`; it never goes further."""
+    usage_in_chunks = False
+    """Whether a stream reports its usage in a chunk that the client asks for."""
     reads_query = False
     """Whether a query has a meaning; else it is not forwarded, and a key in it is refused."""
 

@@ -12,16 +12,39 @@ from typing import Any, Final
 
 import orjson
 
-NO_TIERS: Final[Mapping[str, Sequence[str]]] = {}
-Tiers = Mapping[str, Sequence[str]]
-"""Of models with more than one price: the service tiers that a request may ask for."""
+
+@dataclass(frozen=True, slots=True)
+class ModelTerms:
+    """What a list says of a model's price.
+
+    service_tiers: those that have a price
+    pricing:       unit → price; None where prices are not shown
+    """
+
+    service_tiers: Sequence[str] = ()
+    pricing: Mapping[str, Any] | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """What is added to the model."""
+        added: dict[str, Any] = {}
+        if len(self.service_tiers) > 1:  # there is a choice
+            added["service_tiers"] = ["auto", *self.service_tiers]
+        if self.pricing is not None:
+            added["pricing"] = dict(self.pricing)
+        return added
+
+
+NO_TERMS: Final = ModelTerms()
+Terms = Mapping[str, ModelTerms]
+"""By the model's name."""
+NONE_KNOWN: Final[Terms] = {}
 
 
 def list_models(
-    names: Sequence[str], created_s: int, *, anthropic: bool, tiers: Tiers = NO_TIERS
+    names: Sequence[str], created_s: int, *, anthropic: bool, terms: Terms = NONE_KNOWN
 ) -> bytes:
     """All models that a key may use. created_s: Unix seconds shown as their date."""
-    shown = [_model(name, created_s, anthropic, tiers) for name in names]
+    shown = [_model(name, created_s, anthropic, terms.get(name, NO_TERMS)) for name in names]
     if not anthropic:
         return orjson.dumps({"object": "list", "data": shown})
     return orjson.dumps(
@@ -34,9 +57,9 @@ def list_models(
     )
 
 
-def show_model(name: str, created_s: int, *, anthropic: bool, tiers: Tiers = NO_TIERS) -> bytes:
+def show_model(name: str, created_s: int, *, anthropic: bool, terms: Terms = NONE_KNOWN) -> bytes:
     """One model. created_s: Unix seconds shown as its date."""
-    return orjson.dumps(_model(name, created_s, anthropic, tiers))
+    return orjson.dumps(_model(name, created_s, anthropic, terms.get(name, NO_TERMS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +70,7 @@ class GeminiModel:
     max_output_tokens: int
     context_tokens: int | None
 
-    def document(self) -> dict[str, Any]:
+    def document(self, terms: ModelTerms = NO_TERMS) -> dict[str, Any]:
         """Its resource."""
         shown: dict[str, Any] = {
             "name": f"models/{self.name}",
@@ -59,25 +82,30 @@ class GeminiModel:
         }
         if self.context_tokens is not None:
             shown["inputTokenLimit"] = self.context_tokens
+        if terms.pricing is not None:
+            shown["pricing"] = dict(terms.pricing)
         return shown
 
 
-def list_gemini_models(models: Sequence[GeminiModel]) -> bytes:
+def list_gemini_models(models: Sequence[GeminiModel], terms: Terms = NONE_KNOWN) -> bytes:
     """All models that a key may use; on one page, whatever `pageSize` says."""
-    return orjson.dumps({"models": [model.document() for model in models]})
+    return orjson.dumps(
+        {"models": [each.document(terms.get(each.name, NO_TERMS)) for each in models]}
+    )
 
 
-def show_gemini_model(model: GeminiModel) -> bytes:
+def show_gemini_model(model: GeminiModel, terms: ModelTerms = NO_TERMS) -> bytes:
     """One model."""
-    return orjson.dumps(model.document())
+    return orjson.dumps(model.document(terms))
 
 
-def _model(name: str, created_s: int, anthropic: bool, tiers: Tiers) -> dict[str, Any]:
+def _model(name: str, created_s: int, anthropic: bool, terms: ModelTerms) -> dict[str, Any]:
+    model: dict[str, Any]
     if anthropic:
         created = dt.datetime.fromtimestamp(created_s, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return {"type": "model", "id": name, "display_name": name, "created_at": created}
-    model: dict[str, Any] = {"id": name, "object": "model", "created": created_s}
-    model["owned_by"] = "creditgate"
-    if name in tiers:
-        model["service_tiers"] = list(tiers[name])
-    return model
+        model = {"type": "model", "id": name, "display_name": name, "created_at": created}
+        if terms.pricing is not None:
+            model["pricing"] = dict(terms.pricing)
+        return model
+    model = {"id": name, "object": "model", "created": created_s, "owned_by": "creditgate"}
+    return model | terms.fields()

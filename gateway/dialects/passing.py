@@ -9,7 +9,12 @@ upstream by `forward_headers` and `allowed_betas`.
 from collections.abc import Mapping
 from typing import Final
 
-_COMMON: Final = frozenset({"accept", "accept-language", "user-agent", "x-client-request-id"})
+_COMMON: Final = frozenset(
+    {
+        *("accept", "accept-language", "user-agent", "x-client-request-id"),
+        *("traceparent", "tracestate"),  # W3C Trace Context
+    }
+)
 _STAINLESS: Final = frozenset(
     f"x-stainless-{name}"
     for name in (

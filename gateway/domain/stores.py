@@ -23,6 +23,7 @@ from gateway.domain.event_rows import EventRow
 from gateway.domain.events import Event, EventKind
 from gateway.domain.history import UsageHistory
 from gateway.domain.refusals import RefusalHour
+from gateway.domain.usage_sums import UsageQuestion, UsageSum
 
 
 class StoreMissing(Exception):
@@ -178,6 +179,10 @@ class EventStore(UsageHistory, Protocol):
 
     def charge_of(self, reservation_id: str) -> tuple[int, str] | None:
         """Return what a request was charged in all, and its last event's id; None if unknown."""
+        ...
+
+    def usage_by(self, question: UsageQuestion) -> list[UsageSum]:
+        """Sum up one customer's usage inside the store, in order of the labels."""
         ...
 
     def sink_cursors(self, sink: str) -> dict[int, Place]:

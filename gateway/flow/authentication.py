@@ -175,6 +175,27 @@ class Accounts:
             self.note_revision(account_id, revision)
         return await self.authenticate(exchange, query_key=query_key)
 
+    def digest_of(self, key: str) -> str:
+        """The hash by which a key is known here."""
+        return self._digest(key)
+
+    async def of_key(self, digest: str, remote: str) -> Account:
+        """The account of a key by its hash, as it is now, used from this address. Raises
+        Refused(bad_key), LedgerUnavailable."""
+        configured = self._configured.get(digest)
+        if configured is not None:
+            return self._account(configured)
+        account = await self._look_up(digest, None)
+        if account.restrictions is not None:
+            check_restrictions(account.restrictions, remote)
+        return account
+
+    async def of_customer(self, customer_id: str) -> Account | None:
+        """The account of a customer without a key; None for one that is not known. Raises
+        LedgerUnavailable."""
+        key = Key(key_id="", customer_id=customer_id)
+        return self._account(key) if customer_id in self._customers else await self._read(key, "")
+
     def forget(self, account_id: str) -> None:
         """Read an account of the ledger again before it is used: it was announced to have changed."""
         if self._read_revisions.pop(account_id) is not None:

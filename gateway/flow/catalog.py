@@ -58,6 +58,10 @@ class Policy:
     clamp: bool = False
     grow_wait_ms: int = 2000
     keep_answers: bool = False
+    stream_cost: bool = False
+    """The last usage chunk of a stream, if the client asks for one, carries the cost."""
+    top_up_url: str | None = None
+    """Where customers add credit; `{customer}` in it stands for the customer's id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.dialects.base import Asked, Dialect, RequestFacts
 from gateway.domain.reservation import Account, Denied
@@ -13,6 +13,9 @@ from gateway.flow.plan import Plan
 from gateway.flow.refusals import Refused
 from gateway.flow.retries import Attempt
 from gateway.http.interface import Exchange, UpstreamError
+
+if TYPE_CHECKING:
+    from gateway.flow.request_trace import RequestTrace
 
 _RANDOM_HEX: Final = 20
 _RANDOM_AT_ONCE: Final = 256
@@ -56,6 +59,7 @@ class RequestContext:
     broken:         the failure that ended a stream early; its client has got an error frame
     upstream_s:     from the forwarded request to the head of its response
     upstream_error: what failed at the upstream, in the gate's own words; "" when nothing did
+    trace:          of a gate that traces requests; see `tracing.py`
     """
 
     # Defaults of the class, not of the instance: most requests change few of them.
@@ -85,6 +89,7 @@ class RequestContext:
     broken: UpstreamError | None = None
     objection: Refused | None = None
     upstream_error: str = ""
+    trace: "RequestTrace | None" = None
 
     def __init__(self, exchange: Exchange, dialect: Dialect) -> None:
         self.exchange = exchange

@@ -9,12 +9,13 @@ the request), `relay.py` (passing a response on), `reservation/` (growing, decid
 `refusals.py` (what a refusal says).
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from gateway.dialects.base import Asked, BadRequest
-from gateway.domain.customers import Mode
+from gateway.domain.customers import Mode, customer_of
 from gateway.domain.usage_facts import UsageFacts
 from gateway.flow.admission import Admission, RepeatedRequest, StaleAccount
 from gateway.flow.authentication import Accounts, check_restrictions
@@ -47,6 +48,7 @@ from gateway.http.interface import (
     ClientGone,
     Exchange,
     UpstreamError,
+    UpstreamResponse,
     encode_fields,
 )
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -63,12 +65,13 @@ LARGE_BODY_BYTES: Final = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class FlowServices:
-    """What the flow needs of a worker."""
+    """What the flow needs of a worker. relay: passes a response on; see `relay.py`"""
 
     admission: Admission
     reservations: ReservationServices
     observer: Observer
     repeats: Repeats
+    relay: Callable[[RequestContext, UpstreamResponse, Reservation], Awaitable[None]] = relay
 
 
 class Flow:
@@ -152,7 +155,7 @@ class Flow:
             self._observer.admitted(context)
             response = await self._sender.send(context, known, reservation)
             try:
-                await relay(context, response, reservation)
+                await services.relay(context, response, reservation)
             finally:
                 response.close()
                 context.reason = reservation.last_flag
@@ -283,6 +286,10 @@ class Flow:
     async def _refuse(self, context: RequestContext, refused: Refused) -> None:
         exchange = context.exchange
         context.reason = refused.reason
+        if context.account is not None:
+            refused.tell_top_up(
+                context.route.policy.top_up_url, customer_of(context.account.customer_id)[0]
+            )
         refusal = refused.as_refusal(context.request_id)
         status, body = context.dialect.refusal(refusal)
         if not context.admitted:

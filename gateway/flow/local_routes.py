@@ -7,6 +7,7 @@ import orjson
 
 from gateway.dialects.models import (
     GeminiModel,
+    ModelTerms,
     list_gemini_models,
     list_models,
     show_gemini_model,
@@ -41,11 +42,11 @@ class Balance:
     limits: tuple[Standing, ...] = ()
 
 
-FindTiers = Callable[[str, Account | None], tuple[str, ...]]
-"""(model, account) → the service tiers that have a price for it."""
+FindTerms = Callable[[str, Account | None], ModelTerms]
+"""(model, account) → what a list says of its price."""
 
 
-def answer_models(names: list[str], created_s: int, find_tiers: FindTiers) -> LocalAnswer:
+def answer_models(names: list[str], created_s: int, find_terms: FindTerms) -> LocalAnswer:
     """`GET /v1/models`: those that the key may use, in the caller's dialect."""
 
     async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
@@ -54,14 +55,14 @@ def answer_models(names: list[str], created_s: int, find_tiers: FindTiers) -> Lo
             shown,
             created_s,
             anthropic=_speaks_anthropic(exchange),
-            tiers=_tiers(shown, account, find_tiers),
+            terms={name: find_terms(name, account) for name in shown},
         )
         await exchange.answer(200, encode_fields([JSON, ("x-request-id", request_id)]), body)
 
     return answer
 
 
-def answer_model(name: str, created_s: int, find_tiers: FindTiers) -> LocalAnswer:
+def answer_model(name: str, created_s: int, find_terms: FindTerms) -> LocalAnswer:
     """`GET /v1/models/NAME`."""
 
     async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
@@ -73,26 +74,25 @@ def answer_model(name: str, created_s: int, find_tiers: FindTiers) -> LocalAnswe
             name,
             created_s,
             anthropic=_speaks_anthropic(exchange),
-            tiers=_tiers([name], account, find_tiers),
+            terms={name: find_terms(name, account)},
         )
         await exchange.answer(200, encode_fields([JSON, ("x-request-id", request_id)]), body)
 
     return answer
 
 
-def answer_gemini_models(models: Sequence[GeminiModel]) -> LocalAnswer:
+def answer_gemini_models(models: Sequence[GeminiModel], find_terms: FindTerms) -> LocalAnswer:
     """`GET /v1beta/models`: those that the key may use, in Gemini's shape."""
 
     async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
         shown = [model for model in models if _may_use(account, model.name)]
-        await exchange.answer(
-            200, encode_fields([JSON, ("x-request-id", request_id)]), list_gemini_models(shown)
-        )
+        body = list_gemini_models(shown, {m.name: find_terms(m.name, account) for m in shown})
+        await exchange.answer(200, encode_fields([JSON, ("x-request-id", request_id)]), body)
 
     return answer
 
 
-def answer_gemini_model(model: GeminiModel) -> LocalAnswer:
+def answer_gemini_model(model: GeminiModel, find_terms: FindTerms) -> LocalAnswer:
     """`GET /v1beta/models/NAME`."""
 
     async def answer(exchange: Exchange, account: Account | None, request_id: str) -> None:
@@ -102,9 +102,8 @@ def answer_gemini_model(model: GeminiModel) -> LocalAnswer:
                 f"The model `{model.name}` does not exist here.",
                 code="model_not_found",
             )
-        await exchange.answer(
-            200, encode_fields([JSON, ("x-request-id", request_id)]), show_gemini_model(model)
-        )
+        body = show_gemini_model(model, find_terms(model.name, account))
+        await exchange.answer(200, encode_fields([JSON, ("x-request-id", request_id)]), body)
 
     return answer
 
@@ -156,14 +155,6 @@ def answer_health(
         )
 
     return answer
-
-
-def _tiers(
-    names: list[str], account: Account | None, find_tiers: FindTiers
-) -> dict[str, tuple[str, ...]]:
-    """What `service_tier` may be, where there is a choice."""
-    found = {name: find_tiers(name, account) for name in names}
-    return {name: ("auto", *tiers) for name, tiers in found.items() if len(tiers) > 1}
 
 
 def _may_use(account: Account | None, model: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
+from urllib.parse import quote
 
 from gateway.dialects.base import BadRequest, Refusal, RefusalKind, TooLarge
 from gateway.http.interface import BodyError, UpstreamAuthError, UpstreamError
@@ -81,6 +82,13 @@ class Refused(Exception):
         self.retry_after_s = particulars.retry_after_s or RETRY_AFTER_S.get(kind)
         self.status = particulars.status
         self.headers = particulars.headers
+
+    def tell_top_up(self, url: str | None, customer_id: str) -> None:
+        """Add where the customer adds credit, if that is what this refusal is about. url: see `Policy`"""
+        lacking = self.kind == "no_credit" and self.detail.get("reason") == "insufficient_credits"
+        if url is not None and lacking:
+            self.detail["top_up_url"] = url.replace("{customer}", quote(customer_id, safe=""))
+            self.message = f"{self.message} Top up: {self.detail['top_up_url']}"
 
     def as_refusal(self, request_id: str) -> Refusal:
         """The value that a dialect renders."""

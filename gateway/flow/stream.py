@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.dialects.base import Refusal
+from gateway.domain.customers import customer_of
 from gateway.domain.money import format_amount
 from gateway.domain.reservation import Settled
 from gateway.flow.context import RequestContext
 from gateway.flow.denials import refused_growth
 from gateway.flow.headers import ResponseHead
+from gateway.flow.held_end import HeldEnd
 from gateway.flow.refusals import Refused, refused_by_kill
 from gateway.flow.reservation.reservation import Reservation
 from gateway.flow.tap import Tap
@@ -32,6 +34,8 @@ class Relayed:
     reservation: Reservation
     tap: Tap
     head: ResponseHead
+    end: HeldEnd | None = None
+    """Where the client is to find the cost in the usage chunk."""
 
 
 async def relay_stream(relayed: Relayed, start: bytes) -> None:
@@ -42,6 +46,8 @@ async def relay_stream(relayed: Relayed, start: bytes) -> None:
     """
     context, response, reservation = relayed.context, relayed.response, relayed.reservation
     exchange, tap, progress = context.exchange, relayed.tap, reservation.progress
+    if _shows_cost(relayed):
+        relayed.end = HeldEnd()
     fields = relayed.head.lines + remaining_field(reservation)
     try:
         await exchange.start(response.status, fields, None, more=bool(start) or response.ready)
@@ -68,11 +74,16 @@ async def relay_stream(relayed: Relayed, start: bytes) -> None:
                 return
         progress.advance("complete")
         if rest:
-            await exchange.write(rest, more=True)
-        if exchange.header("x-credits-trailer") and tap.takes_comments and not tap.inside:
-            # The end of a frame that the upstream did not end; this also sends what was kept.
-            await exchange.write(b"\n\n" if rest else b"")
-            await _write_cost(relayed)
+            await exchange.write(_passing(relayed, rest), more=True)
+        comments = (
+            exchange.header("x-credits-trailer")
+            and tap.takes_comments
+            and not tap.inside
+            and context.plan.shows_credit
+        )
+        end = relayed.end
+        if comments or (end is not None and end.holds):
+            await _end_with_cost(relayed, comments=bool(comments), open_frame=bool(rest))
         await exchange.end()
     except CancelledError:
         if progress.killed is None:
@@ -93,6 +104,8 @@ async def _pass_on(relayed: Relayed, piece: bytes) -> bool:
     exchange = relayed.context.exchange
     passing = tap.feed(piece, growth.limit)
     while True:
+        if relayed.end is not None:
+            passing = _passing(relayed, passing)
         last = relayed.response.done and not tap.waiting
         used_up = growth.watch(ended=last)
         await exchange.write(passing, more=last and not used_up)
@@ -105,7 +118,7 @@ async def _pass_on(relayed: Relayed, piece: bytes) -> bool:
         passing = tap.feed(b"", growth.limit) if tap.waiting else b""
         if not covered:
             if passing:
-                await exchange.write(passing)
+                await exchange.write(_passing(relayed, passing))
             return False
 
 
@@ -122,8 +135,12 @@ async def _end_with(relayed: Relayed, refused: Refused | Refusal) -> None:
     """End a stream by an error frame of its dialect."""
     context = relayed.context
     if isinstance(refused, Refused):
+        plan = context.plan
+        refused.tell_top_up(plan.policy.top_up_url, customer_of(plan.account.customer_id)[0])
         refused = refused.as_refusal(context.request_id)
     frame = context.route.dialect.end_stream(context.facts, refused)
+    if relayed.end is not None and relayed.end.holds:
+        await context.exchange.write(relayed.end.release())
     await relayed.tap.end_with(context.exchange, frame)
 
 
@@ -159,14 +176,44 @@ def remaining_field(reservation: Reservation) -> bytes:
     return f"x-credits-remaining: {format_amount(reservation.hold.available_nano)}\r\n".encode()
 
 
-async def _write_cost(relayed: Relayed) -> None:
-    """SSE comment lines start with a colon; parsers skip them (WHATWG HTML, 9.2.6)."""
-    if not relayed.reservation.plan.shows_credit:
-        return
+def _shows_cost(relayed: Relayed) -> bool:
+    """Whether the client asked for the usage of a stream in whose last chunk the cost is written."""
+    plan, facts = relayed.context.plan, relayed.context.facts
+    return (
+        plan.policy.stream_cost
+        and plan.route.dialect.usage_in_chunks
+        and facts.stream
+        and facts.wants_usage
+        and plan.shows_credit
+        and not relayed.tap.coded
+    )
+
+
+def _passing(relayed: Relayed, data: bytes) -> bytes:
+    """What of the client's next bytes passes now."""
+    if relayed.end is None:
+        return data
+    return relayed.end.take(data, relayed.reservation.facts)
+
+
+async def _end_with_cost(relayed: Relayed, *, comments: bool, open_frame: bool) -> None:
+    """Settle, and write the cost into the usage chunk that waits and into comments, as asked for.
+
+    open_frame: the upstream has not ended its last frame
+    """
+    exchange, end = relayed.context.exchange, relayed.end
+    holds = end is not None and end.holds
+    # This also sends what was kept to leave together.
+    await exchange.write(b"\n\n" if comments and open_frame and not holds else b"")
     settled = await relayed.reservation.settled_within(SETTLE_WAIT_S)
-    if settled is not None:
+    if end is not None and holds:
+        await exchange.write(end.release(settled), more=True)
+        if comments and open_frame:
+            await exchange.write(b"\n\n", more=True)
+    if comments and settled is not None:
+        # Comment lines start with a colon; parsers skip them (WHATWG HTML, 9.2.6).
         for field in cost_fields(settled).splitlines():
-            await relayed.context.exchange.write(b": %b\n\n" % field.replace(b": ", b" ", 1))
+            await exchange.write(b": %b\n\n" % field.replace(b": ", b" ", 1))
 
 
 def _broken_off(request_id: str) -> Refusal:

@@ -13,6 +13,7 @@ from gateway.ledger.hold_reader import HoldReader
 from gateway.ledger.key_uses import KeyUses
 from gateway.ledger.keys import KeyDirectory
 from gateway.ledger.modes import ModeStore
+from gateway.ledger.payments import Payments
 from gateway.ledger.pricebook import PriceBooks
 from gateway.ledger.prices import PriceVersions
 from gateway.ledger.recorded_writes import RecordedWrites
@@ -35,6 +36,7 @@ class AccountStore:
         self.keys = KeyDirectory(client, self.names)
         self.key_uses = KeyUses(client, self.names)
         self.prices = PriceVersions(client, self.names)
+        self.payments = Payments(client, self.names)
         self.admin_access = AdminAccess(client, self.names)
         self.recorded_writes = RecordedWrites(client, self.names)
         self.books = PriceBooks(client, namespace=namespace)

@@ -5,7 +5,7 @@ Invariant: reading never loses an entry and never fails on one (`codec/outbox_en
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Collection, Container, Mapping
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -90,6 +90,13 @@ class Outbox:
                 return entries
             start = b"(" + page[-1][0]
 
+    async def at(self, shard: int, place: Place) -> Entry | None:
+        """The entry at one place; None when it has been trimmed. Raises LedgerUnavailable."""
+        here = b"%d-%d" % place
+        with unavailable():
+            page = await self._execute(b"XRANGE", self._stream_of[shard], here, here)
+        return decode(shard, page)[0] if page else None
+
     async def heads(self) -> list[Shard]:
         """Every shard's record, in one round trip; a shard never written to has a fresh one.
 
@@ -102,13 +109,16 @@ class Outbox:
                 raw = await pipe.execute()
         return [read_shard(record) if record else Shard(False, START, None) for record in raw]
 
-    async def oldest_ms(self, after: Mapping[int, Place]) -> int | None:
+    async def oldest_ms(
+        self, after: Mapping[int, Place], only: Collection[int] | None = None
+    ) -> int | None:
         """When the oldest entry beyond each shard's place occurred; None where there is none.
 
-        Raises LedgerUnavailable.
+        only: these shards. Raises LedgerUnavailable.
         """
         async with self._client.pipeline(transaction=False) as pipe:
-            for shard, stream in enumerate(self._stream_of):
+            for shard in range(self.shard_count) if only is None else only:
+                stream = self._stream_of[shard]
                 start = _exclusive(after.get(shard, START))
                 pipe.execute_command(b"XRANGE", stream, b"(" + start, b"+", b"COUNT", 1)
             with unavailable():

@@ -23,6 +23,10 @@ from gateway.ledger.codec.refusals import RefusedRequest, pack_refusal, read_ref
 
 NAME: Final = "refusals"
 DAY_MS: Final = 86_400_000
+CLOCK_SKEW_MS: Final = 10_000
+LONGEST_REFUSAL_MS: Final = 180_000
+"""From the head of a request, whose body may be slow, to the note of its refusal."""
+NEAR_ENTRIES: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,28 @@ class RefusalStream:
                 continue
             found.append(NotedRefusal(refused, int(entry_id.partition(b"-")[0])))
         return RefusalPage(found, entries[-1][0].decode())
+
+
+async def find_refusal_near(
+    client: Any, request_id: str, at_ms: int, *, namespace: str = "cg"
+) -> NotedRefusal | None:
+    """The refusal of a request that came at this moment (Unix ms, by a gate's clock).
+
+    Looks at the entries around it, at most `NEAR_ENTRIES`, so that callers may ask. Raises
+    LedgerUnavailable.
+    """
+    wanted, stream = request_id.encode(), Keys(namespace).common(NAME)
+    begin: bytes | int = max(0, at_ms - CLOCK_SKEW_MS)
+    for _ in range(NEAR_ENTRIES // 2000):
+        with unavailable():
+            page: Any = await client.xrange(stream, begin, at_ms + LONGEST_REFUSAL_MS, count=2000)
+        for entry_id, fields in page:
+            if fields[b"i"] == wanted:
+                return NotedRefusal(read_refusal(fields[b"r"]), int(entry_id.partition(b"-")[0]))
+        if len(page) < 2000:
+            return None
+        begin = b"(" + page[-1][0]
+    return None
 
 
 async def find_refusal(

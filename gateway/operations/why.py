@@ -150,7 +150,7 @@ async def explain(sources: Sources, request_id: str) -> Story:
     stored = {item.event.event_id for item in events}
     found_events: list[StoredEvent | Event] = [*events]
     found_events += (event for event in waiting if event.event_id not in stored)
-    story = [await _trace(item, sources.find_rates) for item in found_events]
+    story = [await trace_event(item, sources.find_rates) for item in found_events]
     touched = {no for item in story for no, _ in item.event.allocations}
     if isinstance(record, Reservation):
         touched |= {no for no, _ in record.allocations}
@@ -177,7 +177,8 @@ async def _undelivered(
     ]
 
 
-async def _trace(item: StoredEvent | Event, find_rates: FindRates) -> EventTrace:
+async def trace_event(item: StoredEvent | Event, find_rates: FindRates) -> EventTrace:
+    """An event with its usage at its price. Raises LedgerUnavailable."""
     event, stored_at_ms = (
         (item.event, item.stored_at_ms) if isinstance(item, StoredEvent) else (item, None)
     )

@@ -36,6 +36,9 @@ MAX_LIMITS: Final = 100
 """On a customer and its models. A record has room for twice as many counters: those of former limits
 stay for a while."""
 OWN_PATHS: Final = frozenset({"/healthz", "/readyz", "/v1/credits", "/v1/models", "/v1beta/models"})
+HOLDER_PATHS: Final = ("/v1/usage", "/v1/requests/", "/account", "/account/")
+"""Served by the gate itself where key holders may see their usage; one that ends in a slash with what is
+below it."""
 """Paths that the gate serves itself."""
 MAX_CHOICES: Final = 128
 """Most outputs that one request can ask for; bounds a single charge."""
@@ -239,6 +242,14 @@ def _routes(settings: Settings, names: Names) -> Iterator[Finding]:
             route.path.startswith(("/v1/models/", "/v1beta/models/")) and not verbs
         ):
             yield Finding((*at, "path"), f"{route.path} is served by the gate itself")
+        if settings.key_holders.enabled and any(
+            route.path == own or (own.endswith("/") and route.path.startswith(own))
+            for own in HOLDER_PATHS
+        ):
+            yield Finding(
+                (*at, "path"),
+                f"{route.path} is served by the gate itself while `key_holders` is enabled",
+            )
         if route.priced_tools and not any(
             model.prices.prices_unit("tool_call", model.costs) for model in settings.models.values()
         ):
@@ -471,6 +482,12 @@ def _listeners(settings: Settings, _: Names) -> Iterator[Finding]:
         )
     console = settings.console
     if not console.enabled:
+        if settings.payments.stripe is not None or settings.payments.sources:
+            yield Finding(
+                ("payments",),
+                "the console's process receives payments, and it is disabled",
+                "Set `console.enabled: true`, or remove `payments`.",
+            )
         return
     for name, port in ("gate's", listen.port), ("admin", admin.port):
         if console.port == port != 0:

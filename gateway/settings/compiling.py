@@ -259,6 +259,8 @@ def _forwarding(settings: Settings) -> dict[str, Forwarding]:
     identify customers do not."""
     trusted = compile_trusted_header(settings)
     internal = frozenset(trusted.names if trusted else ())
+    if settings.tracing is not None:
+        internal |= {"traceparent"}  # the gate sends one of its own
     return {
         name: Forwarding(
             injected_headers(upstream),
@@ -307,7 +309,7 @@ def _route(
             min_audio_bytes_per_second=route.min_audio_bytes_per_second,
             max_json_values=settings.listen.max_json_values,
         ),
-        policy=knobs.flow(),
+        policy=settings.flow_policy(route),
         free=route.free,
         upstream=upstreams[route.upstream] if route.upstream else None,
         forwarding=forwarding[route.upstream] if route.upstream else None,

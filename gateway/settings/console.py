@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, WithJsonSchema, model_validator
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import (
     BaseUrl,
-    InputFile,
     Port,
     Secret,
     Section,
@@ -18,6 +17,7 @@ from gateway.settings.scalars import (
     Whole,
     field,
 )
+from gateway.settings.server_tls import ServerTlsSection
 
 RoleName = Literal["read", "support", "billing", "admin"]
 
@@ -38,13 +38,6 @@ def _host_name(value: Any) -> str:
 
 
 HostName = Annotated[str, BeforeValidator(_host_name), WithJsonSchema({"type": "string"})]
-
-
-class ServerTlsSection(Section):
-    """TLS of a listener. The files are read again whenever the configuration is reloaded."""
-
-    cert_file: InputFile = field("Certificate with its chain, PEM.", "tls/gate.pem")
-    key_file: InputFile = field("Private key of the certificate, PEM.", "tls/gate.key")
 
 
 class OidcSection(Section):

@@ -135,8 +135,8 @@ def _input_files(settings: Settings) -> list[FilePath]:
     for sink in settings.export.sinks.values():
         sections += (kind.tls for kind in (sink.kafka, sink.nats) if kind and kind.tls)
     named = [path for tls in sections for path in (tls.ca_file, tls.client_cert, tls.client_key)]
-    served = settings.console.tls
-    named += (served.cert_file, served.key_file) if served else ()
+    ports = (settings.listen.tls, settings.admin.tls, settings.console.tls)
+    named += (path for tls in ports if tls is not None for path in tls.named_files())
     return [path for path in named if path is not None]
 
 

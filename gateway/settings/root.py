@@ -5,6 +5,7 @@ the supervisor can send it to its processes; nothing compiled is stored in it.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import PrivateAttr
@@ -13,6 +14,7 @@ from gateway.domain.customers import Mode
 from gateway.domain.limits import Limit, replace_limits
 from gateway.domain.pricebook import Book, Customer, Draft, Price
 from gateway.exporter.sinks.options import SinkOptions
+from gateway.flow.catalog import Policy
 from gateway.settings.catalogue import GroupBit, ModelSection, Priced, RouteSection
 from gateway.settings.console import ConsoleSection
 from gateway.settings.customers import (
@@ -23,6 +25,8 @@ from gateway.settings.customers import (
     RecurringGrantSection,
 )
 from gateway.settings.export import ExportSection
+from gateway.settings.key_holders import KeyHoldersSection
+from gateway.settings.payments import PaymentsSection
 from gateway.settings.policy import PRESETS, Knobs, PolicySection
 from gateway.settings.prices import PricesSection
 from gateway.settings.scalars import Id, ModelName, Section, field
@@ -37,6 +41,7 @@ from gateway.settings.servers import (
     RedisSection,
 )
 from gateway.settings.signals import SignalsSection
+from gateway.settings.tracing import TracingSection
 from gateway.settings.upstreams import UpstreamSection
 
 
@@ -75,6 +80,16 @@ class Settings(Section):
     admin: AdminSection = field("The admin port.", {"port": 8081}, factory=AdminSection)
     console: ConsoleSection = field(
         "The console and the admin API.", {"port": 8082}, factory=ConsoleSection
+    )
+    payments: PaymentsSection = field(
+        "Payments that become credit.",
+        {
+            "stripe": {
+                "webhook_secret": "${STRIPE_WEBHOOK_SECRET}",
+                "credits_per_unit": {"usd": "1"},
+            }
+        },
+        factory=PaymentsSection,
     )
     data_dir: Path = field(
         "The gate's folder: embedded ledger, embedded store, journals, admin token. Relative to "
@@ -129,6 +144,14 @@ class Settings(Section):
         "Billed parties, by id.", {"acme": {"plan": "starter"}}, factory=dict
     )
     auth: AuthSection = field("How callers are authenticated.", {"keys": True}, factory=AuthSection)
+    key_holders: KeyHoldersSection = field(
+        "What customers see of their own usage.", {"enabled": True}, factory=KeyHoldersSection
+    )
+    tracing: TracingSection | None = field(
+        "OpenTelemetry traces; none if absent.",
+        {"endpoint": "http://127.0.0.1:4318/v1/traces"},
+        None,
+    )
     signals: SignalsSection = field(
         "Alerts about wallets, and where they are sent.",
         {"all": {"low_balance": ["10.00"]}},
@@ -177,6 +200,15 @@ class Settings(Section):
         """Everything that has a price, by name: models, and routes with prices."""
         routes = {name: route for name, route in self.routes.items() if route.prices is not None}
         return {**routes, **self.models}
+
+    def flow_policy(self, route: RouteSection | None = None) -> Policy:
+        """Return the policy of a route, or the general one, as the flow takes it."""
+        holders = self.key_holders
+        return replace(
+            self.knobs(route).flow(),
+            stream_cost=holders.enabled and holders.stream_cost,
+            top_up_url=holders.top_up_url,
+        )
 
     def knobs(self, route: RouteSection | None = None) -> Knobs:
         """Return the general policy, or that of one route."""

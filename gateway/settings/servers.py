@@ -26,6 +26,7 @@ from gateway.settings.scalars import (
     Whole,
     field,
 )
+from gateway.settings.server_tls import ServerTlsSection
 
 
 def is_loopback(host: str) -> bool:
@@ -44,6 +45,11 @@ class ListenSection(Section):
 
     host: Text = field("Address to listen on; 0.0.0.0 or :: for all.", "0.0.0.0", "127.0.0.1")  # noqa: S104
     port: Port = field("Port; 0 takes a free one.", 8080, 8080)
+    tls: ServerTlsSection | None = field(
+        "Serve HTTPS instead of HTTP.",
+        {"cert_file": "tls/gate.pem", "key_file": "tls/gate.key"},
+        None,
+    )
     workers: Annotated[int, Whole(1, 256)] = field("Worker processes that share the port.", 4, 1)
     max_body_bytes: Annotated[int, Whole(1024, 268_435_456)] = field(
         "Largest request body; a larger one is refused with 413 before it is read.",
@@ -132,6 +138,11 @@ class AdminSection(Section):
         "Credential of the operator, at least 16 characters. If absent, one is generated at the "
         "first start and kept in `data_dir`/admin.token.",
         "${file:admin.token}",
+        None,
+    )
+    tls: ServerTlsSection | None = field(
+        "Serve HTTPS instead of HTTP, probes and metrics too.",
+        {"cert_file": "tls/gate.pem", "key_file": "tls/gate.key"},
         None,
     )
 

@@ -99,6 +99,10 @@ class GateMetrics:
             "creditgate_log_lines_dropped_total",
             "Request log lines dropped because the log's reader was too slow.",
         ).labels()
+        self.trace_spans_dropped = registry.counter(
+            "creditgate_trace_spans_dropped_total",
+            "Spans dropped because the queue was full or the collector did not take them.",
+        ).labels()
 
 
 _EXPORTER_GAUGES: Final = {

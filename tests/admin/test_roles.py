@@ -20,6 +20,7 @@ wallets.read        yes   yes      yes      yes
 customers.read      yes   yes      yes      yes
 keys.read           yes   yes      yes      yes
 grants.read         yes   yes      yes      yes
+payments.read       yes   yes      yes      yes
 limits.read         yes   yes      yes      yes
 prices.read         yes   yes      yes      yes
 holds.read          yes   yes      yes      yes
@@ -43,6 +44,7 @@ customers.write     -     -        yes      yes
 keys.write          -     -        yes      yes
 limits.write        -     -        yes      yes
 grants.write        -     -        yes      yes
+payments.write      -     -        yes      yes
 refunds.write       -     -        yes      yes
 adjustments.write   -     -        yes      yes
 statements.write    -     -        yes      yes

@@ -81,7 +81,7 @@ async def test_what_cannot_be_paid_runs_and_is_noted_and_charged(serve: Serve, s
         assert event.kind == "settle"
         assert event.usage["output"] == 30
         assert event.estimated_amount_nano == 0
-        assert event.facts["flags"] == ["would_deny"]
+        assert event.facts["flags"] == ["would_deny", "insufficient_credits"]
         wallet = (await gate.store.wallets.read([event.customer_id]))[event.customer_id]
         assert wallet.overdraft_nano == event.amount_nano > 0
         [noted] = await refusals(gate)
@@ -155,7 +155,7 @@ async def test_a_model_that_the_key_may_not_use_is_noted(serve: Serve) -> None:
         [noted, unknown] = await refusals(gate)
         assert (noted.reason, noted.mode) == ("forbidden_model", "shadow")
         assert (unknown.reason, unknown.mode) == ("unknown_model", "enforce")
-        assert (await gate.one_event(SHADOW)).facts["flags"] == ["would_deny"]
+        assert (await gate.one_event(SHADOW)).facts["flags"] == ["would_deny", noted.reason]
 
 
 async def test_runs_while_the_ledger_is_away(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ async def test_runs_while_the_ledger_is_away(serve: Serve, monkeypatch: pytest.M
         await gate.settle_all()
         events = await gate.events(SHADOW)
         assert len(events) == 2, "its settlement charges without a hold"
-        assert events[1].facts["flags"] == ["would_deny"]
+        assert events[1].facts["flags"] == ["would_deny", "ledger_unavailable"]
         assert [each.reason for each in await refusals(gate)] == ["ledger_unavailable"]
         await clean(gate)
 

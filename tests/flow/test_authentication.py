@@ -257,7 +257,7 @@ async def test_a_key_that_is_revoked_while_it_is_looked_up_does_not_pass_for_cur
     async def revoke_and_refresh() -> None:
         await revoke(bank)
         # Another request of the customer refreshes.
-        asking._learn("acme", await bank.accounts.wallets.account_rev("acme") or 0)
+        asking.note_revision("acme", await bank.accounts.wallets.account_rev("acme") or 0)
 
     directory.after_find = revoke_and_refresh
     try:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from gateway.dialects.models import ModelTerms
 from gateway.domain.reservation import Account
 from gateway.flow.local_routes import (
     Balance,
@@ -22,8 +23,8 @@ ONE = Account("acme", "k1", 0, 1, models=frozenset({"b"}))
 ANTHROPIC = ("anthropic-version", "2023-06-01")
 
 
-def no_tiers(model: str, account: Account | None) -> tuple[str, ...]:
-    return ("default",)
+def no_terms(model: str, account: Account | None) -> ModelTerms:
+    return ModelTerms(("default",))
 
 
 def names(document: Any) -> list[str]:
@@ -33,7 +34,7 @@ def names(document: Any) -> list[str]:
 @pytest.mark.parametrize(("account", "seen"), [(ALL, ["a", "b"]), (ONE, ["b"])])
 async def test_a_key_sees_the_models_that_it_may_use(account: Account, seen: list[str]) -> None:
     asked = Asked()
-    await answer_models(["a", "b"], 1_760_000_000, no_tiers)(asked, account, "r1")
+    await answer_models(["a", "b"], 1_760_000_000, no_terms)(asked, account, "r1")
     assert names(asked.document) == seen
     assert asked.document["object"] == "list"
     assert asked.answered[1]["x-request-id"] == "r1"
@@ -41,20 +42,20 @@ async def test_a_key_sees_the_models_that_it_may_use(account: Account, seen: lis
 
 async def test_an_anthropic_client_sees_them_in_its_own_shape() -> None:
     asked = Asked(ANTHROPIC)
-    await answer_models(["a", "b"], 1_760_000_000, no_tiers)(asked, ALL, "r1")
+    await answer_models(["a", "b"], 1_760_000_000, no_terms)(asked, ALL, "r1")
     assert names(asked.document) == ["a", "b"]
     assert (asked.document["first_id"], asked.document["last_id"]) == ("a", "b")
     one = Asked(ANTHROPIC)
-    await answer_model("a", 1_760_000_000, no_tiers)(one, ALL, "r1")
+    await answer_model("a", 1_760_000_000, no_terms)(one, ALL, "r1")
     assert one.document["type"] == "model"
 
 
 async def test_one_model_is_shown_to_who_may_use_it_and_404_to_others() -> None:
     asked = Asked()
-    await answer_model("b", 1_760_000_000, no_tiers)(asked, ONE, "r1")
+    await answer_model("b", 1_760_000_000, no_terms)(asked, ONE, "r1")
     assert asked.document["id"] == "b"
     with pytest.raises(Refused) as refused:
-        await answer_model("a", 1_760_000_000, no_tiers)(Asked(), ONE, "r1")
+        await answer_model("a", 1_760_000_000, no_terms)(Asked(), ONE, "r1")
     assert (refused.value.kind, refused.value.code) == ("unknown_model", "model_not_found")
 
 

@@ -41,6 +41,9 @@ ERRORS: Final[Mapping[str, ErrorKind]] = {
     "body_malformed": ErrorKind(
         400, "invalid_request_error", "The request body is not valid JSON of the expected shape."
     ),
+    "signature_invalid": ErrorKind(
+        400, "invalid_request_error", "The webhook's signature is missing, wrong or too old."
+    ),
     "idempotency_key_invalid": ErrorKind(
         400,
         "idempotency_error",

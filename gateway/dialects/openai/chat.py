@@ -107,6 +107,7 @@ class OpenAIChat(OpenAIDialect):
     """`POST /v1/chat/completions`."""
 
     name = "openai_chat"
+    usage_in_chunks = True
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """Read a request strictly. Raises BadRequest."""

@@ -44,6 +44,7 @@ class OpenAICompletions(OpenAIDialect):
     """`POST /v1/completions`."""
 
     name = "openai_completions"
+    usage_in_chunks = True
 
     def read_request(self, body: bytes, options: ReadOptions) -> RequestFacts:
         """Read a request strictly. Raises BadRequest."""

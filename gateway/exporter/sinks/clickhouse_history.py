@@ -8,9 +8,11 @@ import orjson
 from gateway.domain.history import PastUse
 from gateway.domain.refusals import RefusalHour
 from gateway.domain.stores import ClosedStatement
+from gateway.domain.usage_sums import UsageQuestion, UsageSum
 from gateway.exporter.sinks import clickhouse_queries as ask
 from gateway.exporter.sinks.clickhouse_protocol import literal
 from gateway.exporter.sinks.clickhouse_sync import ClickHouseReading
+from gateway.exporter.sinks.clickhouse_usage import usage_by
 
 _PAIRS: Final = (("release", "settled"), ("release", "expired"), ("expire", "settled"))
 
@@ -51,6 +53,10 @@ class ClickHouseHistory:
         statement = ask.count_past_uses(self._reading.server, since_ms, until_ms, customer_id)
         (line,) = self._rows(statement, long=True)
         return int(line["number"])
+
+    def usage_by(self, question: UsageQuestion) -> list[UsageSum]:
+        """See `EventStore`."""
+        return usage_by(self._rows, question)
 
     def refusals(
         self, since_ms: int | None, until_ms: int | None, customer_id: str | None = None

@@ -35,11 +35,13 @@ from gateway.domain.stores import (
     RowFilter,
     StoreMissing,
 )
+from gateway.domain.usage_sums import UsageQuestion, UsageSum
 from gateway.exporter.sinks import postgres_pool as pools
 from gateway.exporter.sinks import postgres_queries as sql
 from gateway.exporter.sinks.options import PostgresOptions
 from gateway.exporter.sinks.postgres_pool import Connection, PostgresPool, bounded, explained
 from gateway.exporter.sinks.postgres_url import shown
+from gateway.exporter.sinks.postgres_usage import usage_by
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 
 _LAST_CHARACTER: Final = "\U0010ffff"
@@ -239,6 +241,10 @@ class PostgresStore:
         ids = [f"{reservation_id}:{end}" for end in ("settled", "expired", "settled_late")]
         rows = self._all(sql.CHARGED, (ids,))
         return (sum(nano for nano, _ in rows), rows[-1][1]) if rows else None
+
+    def usage_by(self, question: UsageQuestion) -> list[UsageSum]:
+        """See `EventStore`."""
+        return usage_by(self._all, question)
 
     def sink_cursors(self, sink: str) -> dict[int, Place]:
         """See `EventStore`."""

@@ -34,8 +34,10 @@ from gateway.domain.stores import (
     RowFilter,
     StoreMissing,
 )
+from gateway.domain.usage_sums import UsageQuestion, UsageSum
 from gateway.exporter.sinks.options import SqliteOptions
 from gateway.exporter.sinks.sqlite_schema import OF_CHANGES, migrate, row_from
+from gateway.exporter.sinks.sqlite_usage import usage_by
 
 _COLUMNS: Final = """SELECT kind, event_id, shard, epoch, seq, occurred_at_ms, customer_id,
     amount_nano, balance_nano, estimated_amount_nano, cost_nano, allocations, usage,
@@ -358,6 +360,10 @@ class SqliteStore:
         ids = [f"{reservation_id}:{end}" for end in ("settled", "expired", "settled_late")]
         rows = self._connection.execute(_CHARGED, ids).fetchall()
         return (sum(nano for nano, _ in rows), rows[-1][1]) if rows else None
+
+    def usage_by(self, question: UsageQuestion) -> list[UsageSum]:
+        """See `EventStore`."""
+        return usage_by(self._connection.execute, question)
 
     def sink_cursors(self, sink: str) -> dict[int, Place]:
         """See `EventStore`."""

@@ -8,6 +8,7 @@ address, and what they buffer by one byte budget; errors of this layer are JSON 
 
 import asyncio
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from email.utils import formatdate
@@ -25,12 +26,15 @@ from gateway.http.server.host import Client, Handler
 from gateway.http.server.limits import ServerLimits as ServerLimits
 from gateway.http.server.limits import accept_backlog
 from gateway.http.server.strictness import ALLOW, Problem
+from gateway.http.server.tls_listener import TlsListener
 from gateway.telemetry.logs import failure
 
 RenderError = Callable[[int, str], bytes]
 
 SWEEP_EVERY_S: Final = 0.5
 _CROWDED_PART: Final = 0.95
+_TURNS_TO_CLOSE: Final = 4
+"""Of the event loop, until a connection that was cut is lost; TLS takes some more."""
 
 _log = structlog.get_logger(__name__)
 
@@ -59,6 +63,8 @@ class HttpServer:
         self.limits = limits = limits or ServerLimits()
         self.budget = budget or ByteBudget(limits.buffer_bytes, limits.buffer_share_bytes)
         self.draining = False
+        self.tls: ssl.SSLContext | None = None
+        """What new connections shake hands with; whether there is one is decided by `start`."""
         self.heads = HeadMemory()
         self.openings: dict[int, bytes] = {}
         self.sized_openings: dict[int, bytes] = {}
@@ -77,7 +83,7 @@ class HttpServer:
         self._render_error = render_error
         self._connections: set[Client] = set()
         self._per_address: Counter[str] = Counter()
-        self._listener: asyncio.Server | None = None
+        self._listener: asyncio.Server | TlsListener | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._quiet: asyncio.Future[None] | None = None
         smallest = min(
@@ -110,9 +116,22 @@ class HttpServer:
         """Listen on a bound socket."""
         loop = asyncio.get_running_loop()
         backlog = accept_backlog(self.limits.connections_most)
-        self._listener = await loop.create_server(
-            lambda: Connection(self, loop), sock=sock, backlog=backlog
-        )
+
+        def make() -> Connection:
+            return Connection(self, loop)
+
+        tls = self.tls
+        if tls is None:
+            self._listener = await loop.create_server(make, sock=sock, backlog=backlog)
+        else:
+            self._listener = TlsListener(
+                make,
+                lambda: self.tls or tls,
+                at_most=backlog // 2,
+                shake_s=self.limits.head_s,
+                close_s=self.limits.linger_s,
+            )
+            self._listener.start(sock, backlog)
         self._sweep(loop)
 
     def forget_heads(self) -> None:
@@ -122,7 +141,7 @@ class HttpServer:
             connection.forget_head()
 
     def stop_accepting(self) -> None:
-        """Close the listening socket; open connections go on. Idempotent."""
+        """Close the listening socket and end handshakes; open connections go on. Idempotent."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -155,7 +174,8 @@ class HttpServer:
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
             self._sweep_timer = None
-        await asyncio.sleep(0)
+        for _ in range(_TURNS_TO_CLOSE):
+            await asyncio.sleep(0)
 
     async def _wait_quiet(self, most_s: float) -> None:
         if self.busy_count:

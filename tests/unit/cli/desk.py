@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from gateway.cli import app
 
 for _group in (
+    "customer",
+    "customer_link",
     "wallet",
     "key",
     "holds",
@@ -22,6 +24,7 @@ for _group in (
     "why",
     "adjust",
     "refund",
+    "payments",
     "signals",
     "prices",
     "prices_plan",

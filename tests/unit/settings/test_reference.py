@@ -14,6 +14,7 @@ from gateway.settings.explaining import inside, sections_in
 from gateway.settings.policy import PRESETS, Knobs
 from gateway.settings.reference import named_fields, reference_text
 from gateway.settings.root import Settings
+from loadtest.certificates import write_certificates
 
 ROOT = Path(__file__).parents[3]
 
@@ -48,9 +49,11 @@ def test_every_field_stands_on_the_page_with_its_meaning() -> None:
 def test_every_example_is_one(path: str, info: FieldInfo, tmp_path: Path) -> None:
     """Each example is taken by its field, as text, the way the loader hands it over."""
     assert info.examples, path
-    (tmp_path / "tls").mkdir()
-    for name in ("ca.pem", "gate.pem", "gate.key"):
-        (tmp_path / "tls" / name).touch()
+    if "tls" in path:
+        (tmp_path / "tls").mkdir()
+        _, cert, key = write_certificates(tmp_path / "tls")
+        cert.rename(cert.with_name("gate.pem"))
+        key.rename(key.with_name("gate.key"))
     kind: Any = info.annotation
     if info.metadata:
         kind = Annotated[kind, *info.metadata]

@@ -30,6 +30,7 @@ from tests.unit.exporter.sinks.contract import (
 from tests.unit.exporter.sinks.killing import KillContract
 from tests.unit.exporter.sinks.reading import ReaderContract
 from tests.unit.exporter.sinks.refusals import RefusalContract
+from tests.unit.exporter.sinks.summing import UsageContract
 from tests.unit.exporter.sinks.viewing import Query, ViewContract
 
 __all__ = ["server"]
@@ -71,6 +72,10 @@ class TestContract(SinkContract):
 
 
 class TestKills(KillContract):
+    pass
+
+
+class TestUsage(UsageContract):
     pass
 
 

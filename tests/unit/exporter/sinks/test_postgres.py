@@ -38,6 +38,7 @@ from tests.unit.exporter.sinks.contract import (
 from tests.unit.exporter.sinks.killing import KillContract
 from tests.unit.exporter.sinks.reading import ReaderContract
 from tests.unit.exporter.sinks.refusals import RefusalContract
+from tests.unit.exporter.sinks.summing import UsageContract
 from tests.unit.exporter.sinks.viewing import Query, ViewContract
 
 
@@ -83,6 +84,10 @@ class TestContract(SinkContract):
         return make_row(7, amount_nano=1 << 63)
 
 
+class TestUsage(UsageContract):
+    pass
+
+
 class TestReader(ReaderContract):
     pass
 
@@ -100,7 +105,7 @@ class TestKills(KillContract):
 
 
 @pytest.mark.debian
-class TestOnDebiansPostgres(SinkContract, ReaderContract, ViewContract):
+class TestOnDebiansPostgres(SinkContract, ReaderContract, UsageContract, ViewContract):
     @pytest.fixture(scope="class")
     @classmethod
     def postgres_server(cls) -> Iterator[PostgresServer]:

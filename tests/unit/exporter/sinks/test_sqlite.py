@@ -28,6 +28,7 @@ from tests.unit.exporter.sinks.contract import (
 )
 from tests.unit.exporter.sinks.reading import ReaderContract, closed
 from tests.unit.exporter.sinks.refusals import RefusalContract
+from tests.unit.exporter.sinks.summing import UsageContract
 from tests.unit.exporter.sinks.viewing import Query, ViewContract
 
 
@@ -68,6 +69,12 @@ async def test_a_store_that_an_earlier_release_wrote_last_has_no_refusals(
         connection.execute("DROP TABLE refusals")
     with SqliteStore.at(path) as store:
         assert list(store.refusals(None, None)) == []
+
+
+class TestUsage(UsageContract):
+    @pytest.fixture
+    def access(self, path: Path) -> SqliteAccess:
+        return sqlite_access(path)
 
 
 class TestReader(ReaderContract):
