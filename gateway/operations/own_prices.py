@@ -22,6 +22,8 @@ async def set_own_price(
     price: as `customers.NAME.prices.MODEL` of the configuration takes it
     Raises NotFound, Conflict, LedgerUnavailable; ValueError for a price that cannot be rated.
     """
+    if model not in backend.configured.models:
+        raise NotFound(f"there is no model {model} in the configuration")
     made = backend.configured.own_price(model, price)
     record = (await get_customer(backend, customer_id)).record
     version = await backend.accounts.books.keep(made)

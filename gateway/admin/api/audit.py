@@ -7,8 +7,16 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, Query
 from pydantic import Field
 
-from gateway.admin.api.events import read_place
-from gateway.admin.api.models import Amount, Line, ListOf, Model, Moment, MomentMs, Paging, RecordId
+from gateway.admin.api.models import (
+    Amount,
+    Line,
+    ListOf,
+    Model,
+    Moment,
+    MomentMs,
+    PlacePaging,
+    RecordId,
+)
 from gateway.admin.api.routing import api_router
 from gateway.admin.auth.guard import Session, require
 from gateway.operations.audit import AuditFilter, audit_document, list_audit
@@ -38,7 +46,7 @@ class AuditEntry(Model):
     error: str | None
 
 
-class AuditQuery(Paging):
+class AuditQuery(PlacePaging):
     """Which entries are wanted."""
 
     since: MomentMs | None = None
@@ -53,7 +61,6 @@ async def list_audit_entries(
     query: Annotated[AuditQuery, Query()],
     session: Annotated[Session, Depends(require("audit.read"))],
 ) -> ListOf[AuditEntry]:
-    read_place(query)
     wanted = AuditFilter(
         query.since,
         query.until,

@@ -1,15 +1,13 @@
 """Events: what the ledger has recorded, as the required store has it."""
 
 import asyncio
-import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import orjson
 from fastapi import Depends, Path, Query
 from pydantic import Field
 
-from gateway.admin.api.errors import ApiError
 from gateway.admin.api.models import (
     Amount,
     EventId,
@@ -17,7 +15,7 @@ from gateway.admin.api.models import (
     Model,
     Moment,
     MomentMs,
-    Paging,
+    PlacePaging,
     WalletId,
 )
 from gateway.admin.api.routing import api_router
@@ -25,13 +23,11 @@ from gateway.admin.auth.guard import Session, require
 from gateway.domain.event_rows import EventRow, row_of
 from gateway.domain.events import EventKind
 from gateway.domain.money import format_amount
-from gateway.domain.stores import ChangePlace, RowFilter
+from gateway.domain.stores import RowFilter
 from gateway.operations.documents import timestamp
 from gateway.operations.events import list_events, place_of, show_event
 
 router = api_router("Events")
-
-_CURSOR: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15}){3}")
 
 
 class Allocation(Model):
@@ -68,7 +64,7 @@ class Event(Model):
     ]
 
 
-class EventsQuery(Paging):
+class EventsQuery(PlacePaging):
     """Which events are wanted."""
 
     customer_id: WalletId | None = None
@@ -117,7 +113,7 @@ async def list_all_events(
         frozenset({query.kind} if query.kind else get_args(EventKind)),
     )
     rows = await asyncio.to_thread(
-        list_events, session.backend.store, wanted, read_place(query), query.limit + 1
+        list_events, session.backend.store, wanted, query.place, query.limit + 1
     )
     more = len(rows) > query.limit
     data = [event_of(row) for row in rows[: query.limit]]
@@ -132,17 +128,3 @@ async def retrieve_event(
 ) -> Event:
     stored = await asyncio.to_thread(show_event, session.backend.store, event_id)
     return event_of(row_of(stored.event), stored.stored_at_ms)
-
-
-def read_place(paging: Paging) -> ChangePlace | None:
-    """The place that a cursor names. Raises ApiError for a cursor that is none."""
-    cursor = paging.starting_after
-    if cursor is None:
-        return None
-    if not _CURSOR.fullmatch(cursor):
-        raise ApiError(
-            "parameter_invalid",
-            f"{cursor[:80]!r} is not a cursor; take `next_cursor` of the page before, unchanged.",
-            param="starting_after",
-        )
-    return ChangePlace(*map(int, cursor.split(".")))

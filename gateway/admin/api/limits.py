@@ -1,16 +1,18 @@
 """Limits, and the projects of a customer, which are names with limits of their own."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from fastapi import Depends, Path, Query
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from gateway.admin.api.errors import ApiError
 from gateway.admin.api.models import (
+    CREDITS_PATTERN,
     Body,
     ListOf,
     Model,
+    ModelName,
     Moment,
     Paging,
     ProjectId,
@@ -31,8 +33,8 @@ from gateway.operations.wallets import show_wallet
 
 router = api_router("Limits and projects")
 
-MAX_COUNT = 1_000_000_000_000
-LIMITS_MOST = 50
+MAX_COUNT: Final = 999_999_999_999
+LIMITS_MOST: Final = 50
 
 
 Counted = Annotated[
@@ -66,6 +68,63 @@ class LimitStanding(Model):
     window_end: Moment | None
 
 
+_COUNT: Final = {"type": "string", "pattern": "^[0-9]{1,12}$"}
+_WINDOWED: Final = {"enum": list(get_args(Window))}
+_TOGETHER: Final[dict[str, Any]] = {
+    "allOf": [
+        {
+            "anyOf": [
+                {
+                    "properties": {
+                        "measure": {"const": "spend"},
+                        "window": _WINDOWED,
+                        "ceiling": {"type": "string", "pattern": CREDITS_PATTERN},
+                    },
+                    "required": ["window"],
+                },
+                {
+                    "properties": {
+                        "measure": {"enum": ["requests", "tokens"]},
+                        "window": _WINDOWED,
+                        "ceiling": _COUNT,
+                    },
+                    "required": ["window"],
+                },
+                {
+                    "properties": {
+                        "measure": {"const": "concurrent"},
+                        "window": {"enum": [None, "total"]},
+                        "ceiling": _COUNT,
+                        "rolling": {"const": False},
+                    },
+                },
+            ]
+        },
+        {
+            "anyOf": [
+                {"properties": {"rolling": {"const": False}}},
+                {"properties": {"window": {"not": {"const": "total"}}}},
+            ]
+        },
+    ]
+}
+"""Which fields of a limit fit together, for the API's description."""
+_OF_MODEL: Final[dict[str, Any]] = {
+    "anyOf": [
+        {
+            "properties": {"scope": {"const": "model"}, "model": {"type": "string"}},
+            "required": ["scope", "model"],
+        },
+        {
+            "properties": {
+                "scope": {"enum": ["customer", "project", "key"]},
+                "model": {"type": "null"},
+            }
+        },
+    ]
+}
+
+
 class _LimitBody(Body):
     measure: Measure
     window: Annotated[
@@ -92,12 +151,18 @@ class OwnLimitBody(_LimitBody):
     """A limit of one project or key. It replaces one with the same measure and window that applies to
     all."""
 
+    model_config = ConfigDict(json_schema_extra=_TOGETHER)
+
 
 class LimitBody(_LimitBody):
     """A limit of a customer. It replaces one of the plan with the same scope, measure and window."""
 
+    model_config = ConfigDict(json_schema_extra={"allOf": [*_TOGETHER["allOf"], _OF_MODEL]})
+
     scope: Scope = "customer"
-    model: Annotated[str | None, Field(description="With the scope `model`: its name.")] = None
+    model: Annotated[ModelName | None, Field(description="With the scope `model`: its name.")] = (
+        None
+    )
 
 
 class LimitsBody(Body):

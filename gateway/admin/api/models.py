@@ -15,6 +15,7 @@ from pydantic import (
 
 from gateway.admin.api.errors import ApiError
 from gateway.domain.money import MoneyError, parse_amount
+from gateway.domain.stores import ChangePlace
 
 T = TypeVar("T")
 
@@ -80,6 +81,7 @@ def _moment_ms(value: Any) -> int:
 
 
 _WHOLE: Final = "([0-9]{1,6}|[1-8][0-9]{6})"
+CREDITS_PATTERN: Final = f"^{_WHOLE}{_DECIMALS}"
 
 PositiveAmount = Annotated[
     int,
@@ -109,7 +111,7 @@ SignedAmount = Annotated[
 CreditLimit = Annotated[
     int,
     BeforeValidator(_not_negative),
-    WithJsonSchema({"type": "string", "pattern": f"^{_WHOLE}{_DECIMALS}", "examples": ["100.00"]}),
+    WithJsonSchema({"type": "string", "pattern": CREDITS_PATTERN, "examples": ["100.00"]}),
 ]
 """Credits as a decimal, 0 or more; read as nano-credits."""
 MomentMs = Annotated[
@@ -191,6 +193,22 @@ class Paging(BaseModel):
         StringConstraints(min_length=1, max_length=512, pattern=_PLAIN),
         Field(description="`next_cursor` of the page before."),
     ] = None
+
+
+class PlacePaging(Paging):
+    """Which part of a list by time is wanted."""
+
+    starting_after: Annotated[
+        str | None,
+        StringConstraints(pattern=r"^[0-9]{1,15}(\.[0-9]{1,15}){3}$"),
+        Field(description="`next_cursor` of the page before."),
+    ] = None
+
+    @property
+    def place(self) -> ChangePlace | None:
+        """The place that the cursor names."""
+        cursor = self.starting_after
+        return None if cursor is None else ChangePlace(*map(int, cursor.split(".")))
 
 
 class Period(BaseModel):
