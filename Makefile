@@ -148,6 +148,7 @@ docs: $(STAMPS)/dev ## rewrite the generated pages: configuration and its schema
 	$(BIN)/creditgate schema > config/schema.json
 	$(BIN)/creditgate schema --reference > docs/reference/configuration.md
 	$(BIN)/python -m gateway.cli.reference_pages docs/reference
+	$(BIN)/python -m gateway.admin.reference_page docs/reference
 
 lock: ## rewrite the locks from pyproject.toml
 	$(PYTHON) -m venv $(VENV)-lock

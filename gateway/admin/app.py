@@ -10,6 +10,7 @@ from gateway.admin.api import (
     audit,
     corrections,
     customers,
+    docs,
     events,
     exports,
     freezes,
@@ -67,6 +68,13 @@ DESCRIPTION: Final = (
 
 def create_app(context: AdminContext) -> FastAPI:
     """The application on this context. A reload replaces `app.state.context`."""
+    app = bare_app()
+    app.state.context = context
+    return app
+
+
+def bare_app() -> FastAPI:
+    """The application without a context: it describes itself, and serves nothing else."""
     app = FastAPI(
         title="creditgate admin API",
         version=__version__,
@@ -77,9 +85,9 @@ def create_app(context: AdminContext) -> FastAPI:
         separate_input_output_schemas=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.context = context
+    app.state.api_routers = API
     answers.install(app)
-    for router in (*API, *PAGES, *WEBHOOKS):
+    for router in (*API, docs.router, *PAGES, *WEBHOOKS):
         app.include_router(router)
     app.mount("/console/static", StaticFolder(), name="static")
     app.add_middleware(Boundary)
