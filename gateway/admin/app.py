@@ -28,7 +28,7 @@ from gateway.admin.api import (
     usage,
     wallets,
 )
-from gateway.admin.auth import sign_in
+from gateway.admin.auth import oidc, sign_in
 from gateway.admin.boundary import Boundary
 from gateway.admin.console import routes
 from gateway.admin.console.static_folder import StaticFolder
@@ -56,7 +56,7 @@ API: Final[tuple[APIRouter, ...]] = (
     audit.router,
     tokens.router,
 )
-PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router, routes.router)
+PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router, oidc.router, routes.router)
 """Routers of the console. Their paths begin with /console."""
 WEBHOOKS: Final[tuple[APIRouter, ...]] = (webhooks.router,)
 """Routers for other systems: signatures open them, no tokens."""

@@ -71,6 +71,8 @@ MEANINGS: Final[dict[str, str]] = {
     "request": "One line per request: id, customer, key, model, decision, reason, status, durations.",
     "request_failed": "A request failed because of a bug in the gate. Report type and place.",
     "serving": "The gate accepts requests.",
+    "sign_in_provider_unavailable": "The console's OpenID Connect provider is away, or is another one.",
+    "sign_in_refused": "A sign-in at the OpenID Connect provider came back incomplete, late or forged.",
     "shadow_failed": "Shadow mode could not decide a request because of a bug; the request ran.",
     "shard_conflicts_with_store": "Ledger and store have different events at one place. Run `creditgate verify`.",
     "shard_frozen": "A shard lost entries and is frozen. Run `creditgate ledger reopen`.",

@@ -1,7 +1,7 @@
 """Customers: creating, changing, suspending and deleting them."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, Path, Query
 from pydantic import Field, StringConstraints
@@ -27,6 +27,7 @@ from gateway.admin.api.models import (
     ProjectId,
     Reason,
     RecordId,
+    WholeNumber,
 )
 from gateway.admin.api.routing import WriteKey, api_router
 from gateway.admin.api.wallets import Wallet, read_wallet
@@ -43,16 +44,25 @@ from gateway.operations.customers import (
 
 router = api_router("Customers")
 
-ENTRIES_MOST = 50
+ENTRIES_MOST: Final = 50
 Label = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]+$")]
 System = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-Labels = Annotated[Mapping[Label, Label], Field(max_length=ENTRIES_MOST)]
+ONLY_NAMED: Final[dict[str, Any]] = {"additionalProperties": False}
+"""In a description: no name but those of the pattern."""
+Labels = Annotated[
+    Mapping[Label, Label],
+    Field(
+        max_length=ENTRIES_MOST,
+        json_schema_extra={**ONLY_NAMED, "propertyNames": {"minLength": 1, "maxLength": 256}},
+    ),
+]
 ExternalIds = Annotated[
     Mapping[System, Label],
     Field(
         max_length=ENTRIES_MOST,
         description="Ids in other systems, each unique among all customers.",
         examples=[{"stripe": "cus_4QFOjPSdJz8mZx"}],
+        json_schema_extra=ONLY_NAMED,
     ),
 ]
 Expandable = Literal["wallet", "keys"]
@@ -101,12 +111,16 @@ class _Fields(Body):
     external_ids: ExternalIds = Field(default_factory=dict)
     tags: Labels = Field(default_factory=dict)
     credit_limit: CreditLimit | None = None
-    billing_day: Annotated[int, Field(ge=1, le=31, strict=True)] | None = None
+    billing_day: Annotated[WholeNumber, Field(ge=1, le=31)] | None = None
     models: Annotated[tuple[Label, ...], Field(max_length=1000)] | None = None
     limits: Annotated[tuple[LimitBody, ...], Field(max_length=LIMITS_MOST)] = ()
     projects: Annotated[
         Mapping[ProjectId, tuple[OwnLimitBody, ...]],
-        Field(max_length=ENTRIES_MOST, description="Project → its limits."),
+        Field(
+            max_length=ENTRIES_MOST,
+            description="Project → its limits.",
+            json_schema_extra=ONLY_NAMED,
+        ),
     ] = Field(default_factory=dict)
     reason: Reason | None = None
 

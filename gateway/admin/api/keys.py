@@ -19,6 +19,7 @@ from gateway.admin.api.models import (
     ProjectId,
     Reason,
     RecordId,
+    WholeNumber,
 )
 from gateway.admin.api.routing import WriteKey, api_router, show_once
 from gateway.admin.auth.guard import Session, require
@@ -87,11 +88,10 @@ class RotationBody(Body):
     """How a key is replaced."""
 
     grace_s: Annotated[
-        int,
+        WholeNumber,
         Field(
             ge=0,
             le=GRACE_S_MOST,
-            strict=True,
             description="Seconds for which the old key stays valid; 0 revokes it at once.",
         ),
     ] = keys.GRACE_MS // 1000

@@ -20,6 +20,9 @@ from gateway.domain.stores import ChangePlace
 T = TypeVar("T")
 
 PAGE_MOST: Final = 100
+LAST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999; a later moment is read as this one, one before 1970 as its beginning."""
+EARLY_YEAR: Final = 1970
 _DECIMALS: Final = r"(\.[0-9]{1,9})?$"
 
 
@@ -77,12 +80,24 @@ def _moment_ms(value: Any) -> int:
         raise ValueError("a time is written in RFC 3339, such as 2027-01-31T00:00:00Z") from error
     if moment.tzinfo is None:
         raise ValueError("a time has a time zone, such as 2027-01-31T00:00:00Z")
-    return int(moment.timestamp() * 1000)
+    try:
+        unix_ms = int(moment.timestamp() * 1000)
+    except (OverflowError, ValueError):  # an offset beyond the years that there are
+        unix_ms = 0 if moment.year < EARLY_YEAR else LAST_MS
+    return min(max(0, unix_ms), LAST_MS)
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one type of numbers: 5.0 is 5. A text is no number."""
+    if isinstance(value, bool | str):
+        raise ValueError("a whole number is expected")
+    return value
 
 
 _WHOLE: Final = "([0-9]{1,6}|[1-8][0-9]{6})"
 CREDITS_PATTERN: Final = f"^{_WHOLE}{_DECIMALS}"
 
+WholeNumber = Annotated[int, BeforeValidator(_whole)]
 PositiveAmount = Annotated[
     int,
     BeforeValidator(_positive),

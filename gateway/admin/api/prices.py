@@ -20,6 +20,7 @@ from gateway.admin.api.models import (
     Reason,
     RecordId,
     WalletId,
+    WholeNumber,
 )
 from gateway.admin.api.routing import WriteKey, api_router
 from gateway.admin.auth.guard import Session, require
@@ -36,7 +37,7 @@ from gateway.operations.price_changes import changes_document, pending_prices
 
 router = api_router("Prices")
 
-BookNumber = Annotated[int, Field(ge=1, le=2_147_483_647, strict=True)]
+BookNumber = Annotated[WholeNumber, Field(ge=1, le=2_147_483_647)]
 
 
 class Price(Model):
@@ -152,6 +153,7 @@ class OwnPriceBody(Body):
     price: Annotated[
         dict[str, Any],
         Field(
+            min_length=1,
             description="As `customers.NAME.prices.MODEL` of the configuration takes it.",
             examples=[{"input": "2.00", "output": "8.00"}],
         ),
