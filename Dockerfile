@@ -27,7 +27,7 @@ USER 10001
 WORKDIR /var/lib/creditgate
 # Embedded ledger, store, journals: keep it on a volume that outlives the container.
 VOLUME /var/lib/creditgate
-EXPOSE 8080 8081
+EXPOSE 8080 8081 8082
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8081/healthz', timeout=2)"]

@@ -6,7 +6,7 @@ from tests.support.console import Console
 
 
 async def call(console: Console, method: str, path: str, status: int = 200, **body: Any) -> Any:
-    sent = {"json": body} if method in ("POST", "PUT") else {"params": body}
+    sent: dict[str, Any] = {"json": body} if method in ("POST", "PUT") else {"params": body}
     answer = await console.client.request(method, f"/api/v1{path}", **sent)
     assert answer.status_code == status, answer.text
     return answer.json()

@@ -106,7 +106,8 @@ async def test_events_come_in_pages_each_once(api: Api) -> None:
 
 
 async def test_usage_adds_up_by_any_dimension(api: Api) -> None:
-    by_customer = await api.get("/usage", **{"group_by[]": ["customer", "model"]})
+    query: dict[str, Any] = {"group_by[]": ["customer", "model"]}
+    by_customer = await api.get("/usage", **query)
     [line] = by_customer["data"]
     assert (line["group"]["customer"], line["requests"]) == ("acme", 3)
     assert by_customer["total"]["charged"] == line["charged"] != "0"

@@ -96,7 +96,7 @@ def _permissions(app: FastAPI) -> Iterator[tuple[tuple[str, str], str]]:
     for router in routers:
         for route in router.routes:
             if isinstance(route, APIRoute):
-                for method in route.methods:
+                for method in route.methods or ():
                     yield (method, route.path_format), permission_of(route) or ""
 
 
