@@ -56,7 +56,7 @@ API: Final[tuple[APIRouter, ...]] = (
     audit.router,
     tokens.router,
 )
-PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router, oidc.router, routes.router)
+PAGES: Final[tuple[APIRouter, ...]] = (sign_in.router, oidc.router, *routes.ROUTERS)
 """Routers of the console. Their paths begin with /console."""
 WEBHOOKS: Final[tuple[APIRouter, ...]] = (webhooks.router,)
 """Routers for other systems: signatures open them, no tokens."""

@@ -78,6 +78,7 @@ async def ask_ledger(settings: Settings, store: AccountStore) -> Asked:
         f"the ledger keeps other rates under the price version {version}; its prices were tampered with"
         for version in await store.prices.changed(draft.tables().values())
     ]
+    problems += _lost_plans(settings, await store.customers.plan_counts())
     customers = list(settings.customers)
     wallets = await store.wallets.read(customers)
     starting = {
@@ -112,6 +113,17 @@ def pack_grant(settings: Settings, grant: GrantSection) -> bytes:
 
 def _is_over(grant: GrantSection, now_ms: int) -> bool:
     return grant.expires_at_ms is not None and grant.expires_at_ms <= now_ms
+
+
+def _lost_plans(settings: Settings, counts: Mapping[str, int]) -> Iterator[str]:
+    """Plans that customers in the ledger are on: without them, no gate could serve these."""
+    for plan in sorted(counts.keys() - settings.plans.keys()):
+        number = "1 customer" if counts[plan] == 1 else f"{counts[plan]} customers"
+        yield (
+            f"plans.{plan}: is missing, and {number} in the ledger would be refused without it. Add it"
+            f" again, or move them first: `creditgate customer list --plan {plan}` lists them,"
+            " `creditgate customer update CUSTOMER --plan` moves one"
+        )
 
 
 def _refusals(

@@ -11,7 +11,7 @@ from gateway.domain.pricebook import Draft, Price
 from gateway.domain.reservation import Account, Key, shard_of
 from gateway.flow.credentials import key_digest
 from gateway.flow.customers import Customer, account_of, customer_of_record
-from gateway.operations.backend import ConfiguredKey, CustomerRef, Subscription
+from gateway.operations.backend import ConfiguredKey, CustomerRef, KeyAlgorithm, Subscription
 from gateway.operations.wallet_terms import WalletTerms
 from gateway.settings import Settings
 from gateway.settings.compiling import compile_customers, compile_keys, compile_modes, compile_plans
@@ -57,6 +57,13 @@ class ConfiguredBySettings:
         if not self._settings.auth.keys:
             return None
         return key_digest(self._settings.pepper())(secret)
+
+    @property
+    def key_algorithm(self) -> KeyAlgorithm | None:
+        """How gates hash keys; None where API keys are disabled."""
+        if not self._settings.auth.keys:
+            return None
+        return "hmac-sha256" if self._settings.pepper() else "sha256"
 
     def customer(self, customer_id: str) -> CustomerRecord | None:
         """A configured customer, as if it had a record; None for one that is not configured."""

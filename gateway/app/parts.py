@@ -133,3 +133,20 @@ class Current:
     settings: Any
     plan: Plan
     ledger_url: str = ""
+
+    def admin_tls(self) -> Callable[[], ssl.SSLContext] | None:
+        """What the admin port shakes hands with at the moment; None if it serves plain HTTP.
+
+        A port that was opened with TLS keeps the last context if the section is removed.
+        """
+        last = self.plan.admin_tls
+        if last is None:
+            return None
+
+        def newest() -> ssl.SSLContext:
+            nonlocal last
+            last = self.plan.admin_tls or last
+            assert last is not None, "there was one at the start"
+            return last
+
+        return newest

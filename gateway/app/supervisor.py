@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import signal
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -61,7 +60,6 @@ class Supervisor:
     def __init__(self, settings: Any, parts: Parts) -> None:
         self._parts = parts
         self._current = Current(settings, parts.plan(settings))
-        self._admin_tls = self._current.plan.admin_tls
         self._grace_s: float | None = None
         self._metrics = SupervisorMetrics()
         self._turn = Turn()
@@ -160,7 +158,7 @@ class Supervisor:
         shown["admin"] = address_of(admin)
         token = self._parts.admin_token or admin_token(self._parts.data_dir)
         side = AdminSide(self.readiness, self.metrics, token, self._parts.admin_routes)
-        server = AdminServer(side, tls=self._newest_tls if self._admin_tls else None)
+        server = AdminServer(side, tls=self._current.admin_tls())
         await server.start(admin)
         keeping: list[asyncio.Task[None]] = []
         watching: list[asyncio.Task[None]] = []
@@ -201,12 +199,6 @@ class Supervisor:
             await self._drain()
             await asyncio.gather(*keeping, *self._hurries, return_exceptions=True)
             await server.close()
-
-    def _newest_tls(self) -> ssl.SSLContext:
-        """What the admin port uses: the last one, even if the section has been removed since."""
-        self._admin_tls = self._current.plan.admin_tls or self._admin_tls
-        assert self._admin_tls is not None, "the port spoke TLS when it was opened"
-        return self._admin_tls
 
     def _make_slots(self, bound: dict[str, list[socket.socket]]) -> None:
         sockets = {name: iter(of_name) for name, of_name in bound.items()}

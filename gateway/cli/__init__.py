@@ -29,6 +29,7 @@ _GROUPS: tuple[str, ...] = (
     "customer",
     "customer_link",
     "key",
+    "import_customers",
     "console",
     "holds",
     "quote",

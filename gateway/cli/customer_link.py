@@ -8,7 +8,7 @@ import typer
 
 from gateway.app.key_holders.links import account_link
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_backend, read_settings
-from gateway.cli.customer import customer
+from gateway.cli.customer import customers
 from gateway.cli.output import AsJson, err, fail, out, plain, print_json
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
@@ -27,7 +27,7 @@ def _seconds(text: str) -> int:
     return seconds
 
 
-@customer.command()
+@customers.command()
 def link(
     customer_id: Annotated[str, typer.Argument(metavar="CUSTOMER", help="Whose page it opens.")],
     valid: Annotated[

@@ -31,6 +31,14 @@ def amount(text: str) -> int:
     return nano
 
 
+def zero_or_amount(text: str) -> int:
+    """Credits as a decimal, 0 or more; as nano-credits."""
+    try:
+        return parse_amount(text)
+    except MoneyError as error:
+        raise typer.BadParameter(f"{error}. Write credits as a decimal: 12.50") from None
+
+
 def signed_amount(text: str) -> int:
     """Credits as a decimal with or without a sign, not 0; as nano-credits."""
     try:

@@ -1,4 +1,4 @@
-"""`--since` and `--until`: dates, moments, and how long ago."""
+"""Times on the command line: dates, moments, durations, and how long ago."""
 
 import datetime as dt
 import re
@@ -48,3 +48,18 @@ def when_ms(text: str, now_ms: int) -> int:
             raise typer.BadParameter(f"{text!r} is not a date") from None
         text = f"{day.isoformat()}T00:00:00Z"
     return int(moment_ms(text))
+
+
+def duration_ms(text: str) -> int:
+    """A length of time: 30m, 24h, 7d, 2w, or 0; in ms."""
+    ago = _AGO.fullmatch(text)
+    if ago is None and text != "0":
+        raise typer.BadParameter(f"{text!r} is not a duration. Write 30m, 24h, 7d, 2w or 0")
+    return int(ago[1]) * _UNIT_MS[ago[2]] if ago else 0
+
+
+def expiry_ms(text: str) -> int:
+    """A moment to come: a date (its first moment in UTC), a moment, or so long from now: 90d. Unix ms."""
+    if _AGO.fullmatch(text):
+        return time.time_ns() // 1_000_000 + duration_ms(text)
+    return when_ms(text, 0)

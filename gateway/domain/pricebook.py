@@ -146,19 +146,31 @@ class Draft:
                 customers[name] = Customer(None, own)
         return Book({**in_force.models, **new}, plans, customers)
 
-    def added_to(self, base: Book, new_customers: frozenset[str] = frozenset()) -> Book:
-        """Return the base plus everything in this configuration that nobody pays yet: models that
-        the base does not name, and the prices of customers who did not exist before."""
+    def new_plans(self, base: Book) -> frozenset[str]:
+        """Return the plans with prices of which the base states none."""
+        return frozenset(self.book.plans.keys() - base.plans.keys())
+
+    def added_to(
+        self,
+        base: Book,
+        new_customers: frozenset[str] = frozenset(),
+        plans_in_use: frozenset[str] = frozenset(),
+    ) -> Book:
+        """Return the base plus all that nobody pays yet: models that the base does not name, plans that
+        nobody is on, and the prices of customers who did not exist before.
+
+        plans_in_use: those of customers in the ledger, whom no book names
+        """
         extended = self.under(base)
-        in_use = {customer.plan for customer in extended.customers.values()}
+        fresh = new_customers - base.customers.keys()
+        in_use = {own.plan for name, own in extended.customers.items() if name not in fresh}
         plans, customers = dict(extended.plans), dict(extended.customers)
-        for name in sorted(new_customers):
-            own = self.book.customers.get(name)
-            if own is None or name in base.customers:
-                continue
-            customers[name] = own
-            if own.plan is not None and own.plan not in base.plans and own.plan not in in_use:
-                plans[own.plan] = self.book.plans[own.plan]
+        plans.update(
+            {name: self.book.plans[name] for name in self.new_plans(base) - in_use - plans_in_use}
+        )
+        customers.update(
+            {name: self.book.customers[name] for name in fresh & self.book.customers.keys()}
+        )
         return Book(extended.models, plans, customers)
 
 

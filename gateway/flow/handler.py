@@ -225,9 +225,8 @@ class Flow:
         exchange, route = context.exchange, context.route
         context.name = known.name
         length = exchange.content_length
-        early = known.expects or length is None or length > LARGE_BODY_BYTES
-        if early and self._enforces(known):
-            await self._services.admission.check_credit(context)
+        if known.expects or length is None or length > LARGE_BODY_BYTES:
+            await self._check_credit(context, known)
         head = known.body
         body = await exchange.read_body(self.catalog.max_body_bytes)
         if head.coding is not None:
@@ -238,6 +237,11 @@ class Flow:
             context.facts = route.dialect.read(asked, route.reading)
         else:
             context.facts = await read_in_thread(asked, route.dialect, route.reading)
+
+    async def _check_credit(self, context: RequestContext, known: KnownHead) -> None:
+        """Refuse a client without credit before its body is read, where that may refuse it."""
+        if self._enforces(known):
+            await self._services.admission.check_credit(context)
 
     async def _refresh(self, context: RequestContext) -> KnownHead:
         """Conclude again after the ledger has said that the account changed."""

@@ -5,6 +5,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from gateway.ledger.admin_access import AdminAccess
+from gateway.ledger.bulk import BulkWriter
 from gateway.ledger.client import clock
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.creation import Creation
@@ -33,13 +34,16 @@ class AccountStore:
         self.wallets = WalletReader(client, self.names)
         self.holds = HoldReader(client, self.names)
         self.customers = CustomerDirectory(client, self.names)
+        self.bulk = BulkWriter(client, self.names, self.customers)
         self.keys = KeyDirectory(client, self.names)
         self.key_uses = KeyUses(client, self.names)
         self.prices = PriceVersions(client, self.names)
         self.payments = Payments(client, self.names)
         self.admin_access = AdminAccess(client, self.names)
         self.recorded_writes = RecordedWrites(client, self.names)
-        self.books = PriceBooks(client, namespace=namespace)
+        self.books = PriceBooks(
+            client, namespace=namespace, plans_in_use=self.customers.plan_counts
+        )
         self.modes = ModeStore(client, self.names)
         self._client: Any = client  # its stubs promise text where this client answers bytes
 

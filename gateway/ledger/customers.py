@@ -4,6 +4,7 @@
 |---|---|---|
 | `{cg:N}:c:CUSTOMER` | string | msgpack: `CustomerRecord` |
 | `{cg:N}:directory` | sorted set | ids of the shard's customers, without deleted ones; every score is 0 |
+| `{cg:N}:plan_counts` | hash | plan → how many of the shard's customers have it, without deleted ones |
 | `{cg}:plans` | hash | plan → digest of the terms that its customers' wallets have |
 | `{cg}:external` | hash | SYSTEM:ID → customer id; valid only while the record has that external id |
 
@@ -11,6 +12,7 @@ Invariants: a record changes only from the content that its writer has read. A c
 used again: the record of a deleted one stays, without personal data.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -75,6 +77,7 @@ class CustomerDirectory:
             pipe.multi()
             pipe.set(key, pack_customer(record))
             pipe.zadd(directory, {name: 0})
+            self._count(pipe, None, record)
             with unavailable():
                 try:
                     await pipe.execute()
@@ -116,6 +119,7 @@ class CustomerDirectory:
                 raise CustomerChanged(f"{customer_id} was changed by someone else meanwhile")
             pipe.multi()
             pipe.set(key, pack_customer(after))
+            self._count(pipe, before, after)
             if after.status == "deleted":
                 pipe.zrem(directory, name)
             with unavailable():
@@ -194,6 +198,18 @@ class CustomerDirectory:
             with unavailable():
                 return sum(await pipe.execute())
 
+    async def plan_counts(self) -> dict[str, int]:
+        """How many customers each plan has, without deleted ones; plans without any are left out."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for shard in range(self._names.shard_count):
+                pipe.hgetall(self._names.plan_counts(shard))
+            with unavailable():
+                found = await pipe.execute()
+        counts: Counter[str] = Counter()
+        for shard_counts in found:
+            counts.update({name.decode(): int(count) for name, count in shard_counts.items()})
+        return {plan: count for plan, count in counts.items() if count > 0}
+
     async def find_external(self, system: str, external_id: str) -> CustomerRecord | None:
         """The customer with this id in another system, such as ("stripe", "cus_…"); None if none."""
         with unavailable():
@@ -202,6 +218,17 @@ class CustomerDirectory:
         if record is None or record.external_ids.get(system) != external_id:
             return None
         return record
+
+    def _count(self, pipe: Any, before: CustomerRecord | None, after: CustomerRecord) -> None:
+        """Add the change of a record to the counts, in the transaction that makes it."""
+        was, becomes = _counted_plan(before), _counted_plan(after)
+        counts = self._names.plan_counts(self._names.shard_of(after.customer_id))
+        if was == becomes:
+            return
+        if was is not None:
+            pipe.hincrby(counts, was, -1)
+        if becomes is not None:
+            pipe.hincrby(counts, becomes, 1)
 
     async def _claim(self, customer_id: str, external_ids: Iterable[tuple[str, str]]) -> None:
         """Enter external ids before the record has them: two customers never have the same one. An
@@ -221,6 +248,10 @@ class CustomerDirectory:
         shard = self._names.shard_of(customer_id)
         names = self._names
         return names.record(shard, customer_id), names.directory(shard), customer_id.encode()
+
+
+def _counted_plan(record: CustomerRecord | None) -> str | None:
+    return None if record is None or record.status == "deleted" else record.plan
 
 
 def _external_name(pair: Sequence[str]) -> str:

@@ -67,7 +67,15 @@ class UnreadablePrice(Exception):
 class PriceBooks:
     """The books of one ledger. Every method raises LedgerUnavailable."""
 
-    def __init__(self, client: Redis, *, namespace: str = "cg") -> None:
+    def __init__(
+        self,
+        client: Redis,
+        *,
+        namespace: str = "cg",
+        plans_in_use: Callable[[], Awaitable[Iterable[str]]] | None = None,
+    ) -> None:
+        """plans_in_use: the plans that customers in the ledger are on; None is without any"""
+        self._plans_in_use = plans_in_use
         keys = Keys(namespace)
         self._rates, self._books = keys.common("rates"), keys.common("books")
         self._pointer = keys.common("book")
@@ -149,7 +157,7 @@ class PriceBooks:
             base = await self.book(current.number)
             if auto_apply:
                 return await self._make_newest(pointer, draft, base, now_ms)
-            added = draft.added_to(base, new_customers)
+            added = await self._added(draft, base, new_customers)
             if added == base:
                 return Change(pointer, await self._compare(pointer.schedule, draft, base, now_ms))
             changed = add_book(pointer, added, now_ms, now_ms, "configuration")
@@ -165,7 +173,8 @@ class PriceBooks:
         if current is None:
             return None
         base = await self.book(current.number)
-        return await self._compare(schedule, draft, draft.added_to(base, new_customers), now_ms)
+        added = await self._added(draft, base, new_customers)
+        return await self._compare(schedule, draft, added, now_ms)
 
     async def apply(self, draft: Draft, from_ms: int | None = None) -> Taken:
         """Put prices in force from a moment on (None: now)."""
@@ -208,6 +217,13 @@ class PriceBooks:
         return await self._change(change)
 
     # How
+
+    async def _added(self, draft: Draft, base: Book, new_customers: frozenset[str]) -> Book:
+        """See `Draft.added_to`. Plans in use are read only where it matters."""
+        in_use: frozenset[str] = frozenset()
+        if self._plans_in_use is not None and draft.new_plans(base):
+            in_use = frozenset(await self._plans_in_use())
+        return draft.added_to(base, new_customers, in_use)
 
     async def _make_newest(
         self, pointer: BookPointer, draft: Draft, base: Book, now_ms: int

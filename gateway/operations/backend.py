@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from gateway.domain.actors import Actor
 from gateway.domain.customers import CustomerRecord
@@ -50,6 +50,9 @@ class Subscription:
     unit: str
 
 
+KeyAlgorithm = Literal["sha256", "hmac-sha256"]
+"""hmac-sha256: with the pepper of the configuration"""
+
 CustomerRef = str | CustomerRecord
 """A customer: the id of one in the configuration, or the record of one in the ledger."""
 
@@ -95,6 +98,11 @@ class Configured(Protocol):
 
     def hash_key(self, secret: str) -> str | None:
         """The hash under which gates look a key up; None where API keys are disabled."""
+        ...
+
+    @property
+    def key_algorithm(self) -> KeyAlgorithm | None:
+        """How gates hash the keys that they are sent; None where API keys are disabled."""
         ...
 
     def recurring_grants(self, customer: CustomerRef) -> Sequence[str]:

@@ -14,6 +14,7 @@ from gateway.domain.limits import Limit
 from gateway.domain.money import format_amount
 from gateway.domain.suggestions import suggest
 from gateway.ledger.codec.wallet_records import Wallet
+from gateway.ledger.customers import MAX_LISTED
 from gateway.operations.backend import Backend, CustomerRef
 from gateway.operations.documents import timestamp
 from gateway.operations.errors import Conflict, NotFound
@@ -94,12 +95,37 @@ async def get_customer(backend: Backend, customer_id: str) -> CustomerView:
 
 
 async def list_customers(
-    backend: Backend, *, after: str = "", limit: int = 100, prefix: str = ""
+    backend: Backend,
+    *,
+    after: str = "",
+    limit: int = 100,
+    prefix: str = "",
+    plan: str | None = None,
 ) -> CustomerList:
     """Customers whose ids follow `after` and begin with `prefix`; deleted ones are not listed.
 
-    limit: at most 1,000. Raises LedgerUnavailable.
+    limit: at most 1,000. plan: only those that are on it; all customers are read until enough are found
+    Raises LedgerUnavailable.
     """
+    found: list[CustomerRecord] = []
+    size = limit if plan is None else MAX_LISTED
+    following: str | None = after
+    while following is not None and len(found) <= limit:
+        records, following = await _page(backend, following, size, prefix)
+        found += [each for each in records if plan in (None, each.plan)]
+        if plan is None:
+            break
+    shown = found[:limit]
+    more = following is not None or len(found) > limit
+    return CustomerList(
+        tuple(await _views(backend, shown)), shown[-1].customer_id if more and shown else None
+    )
+
+
+async def _page(
+    backend: Backend, after: str, limit: int, prefix: str
+) -> tuple[list[CustomerRecord], str | None]:
+    """At most `limit` records, and where the next page begins."""
     page = await backend.accounts.customers.page(after=after, limit=limit, prefix=prefix)
     configured = sorted(backend.configured.customer_ids)
     mine = [
@@ -110,11 +136,9 @@ async def list_customers(
     own = [record for name in mine[: limit + 1] if (record := backend.configured.customer(name))]
     others = [record for record in page.records if record.customer_id not in set(mine)]
     records = sorted((*own, *others), key=lambda record: record.customer_id)
-    shown = records[:limit]
-    more = len(records) > limit or page.after is not None
-    return CustomerList(
-        tuple(await _views(backend, shown)), shown[-1].customer_id if more and shown else None
-    )
+    if len(records) > limit:
+        return records[:limit], records[limit - 1].customer_id
+    return records, page.after
 
 
 async def count_customers(backend: Backend) -> int:

@@ -176,17 +176,22 @@ async def revoke_key(
     return _of_ledger(revoked or stored)
 
 
+def shown_of_key(entry: KeyEntry) -> str | None:
+    """The prefix and the last characters of a key, for people; None when they are not known."""
+    prefix = TEST_PREFIX if entry.terms.test else PREFIX
+    return f"{prefix}…{entry.terms.last_four}" if entry.terms.last_four else None
+
+
 def key_document(entry: KeyEntry) -> dict[str, Any]:
     """A key as a JSON document, without its secret."""
     terms = entry.terms
-    prefix = TEST_PREFIX if terms.test else PREFIX
     return {
         "key_id": entry.key_id,
         "customer_id": entry.customer_id,
         "project_id": entry.project_id,
         "name": terms.name,
         "kept_in": entry.kept_in,
-        "shown": f"{prefix}…{terms.last_four}" if terms.last_four else None,
+        "shown": shown_of_key(entry),
         "sha256": entry.digest,
         "livemode": not terms.test,
         "models": None if terms.models is None else sorted(terms.models),

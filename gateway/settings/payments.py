@@ -40,7 +40,7 @@ def _source(value: Any) -> str:
     if not _SOURCE.fullmatch(text) or text == STRIPE:
         raise Wrong(
             f"{text!r} cannot be the name of a source",
-            "Use lower-case letters, digits, _ and -, at most 32; stripe has a section of its own.",
+            "Use lower-case letters, digits, _ and -, at most 32. Stripe has its own section.",
         )
     return text
 
@@ -63,7 +63,7 @@ class StripePaymentsSection(Section):
         {"usd": "1", "eur": "1.1"},
     )
     customer_from: tuple[CustomerPlace, ...] = field(
-        "Where a payment names the customer, the first that is there: `metadata.NAME`,"
+        "Where a payment names the customer, the first that has one: `metadata.NAME`,"
         " `external_id` (the customer whose external id `stripe` is Stripe's customer),"
         " `client_reference_id`. The last one can be chosen by who pays, if you use payment links: a"
         " stranger's disputed payment would freeze the customer.",

@@ -21,9 +21,11 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.growth import chart, gate, page
+from loadtest.growth import chart, directory, gate, page
 from loadtest.growth.ledger import DEPTH, Measured, measure
 from loadtest.growth.places import DIMENSIONS, Dimension
+
+OF_GATES = {**gate.MEASURED, **directory.MEASURED}
 
 
 def machine() -> dict[str, Any]:
@@ -114,7 +116,7 @@ def run(
 def main() -> None:
     """Entry point of `python -m loadtest.growth`."""
     parser = argparse.ArgumentParser(prog="loadtest.growth", description=__doc__)
-    names = [dimension.name for dimension in DIMENSIONS] + list(gate.MEASURED)
+    names = [dimension.name for dimension in DIMENSIONS] + list(OF_GATES)
     parser.add_argument("--only", action="append", choices=names, help="these alone")
     parser.add_argument("--pairs", type=int, default=8192, help="per round and size")
     parser.add_argument("--rounds", type=int, default=7)
@@ -149,7 +151,7 @@ def main() -> None:
             write(report, dimension.name, arguments.out)
             chart.draw(panels(dimension, measured), charts / f"{dimension.name}.svg")
             show(dimension, measured, console)
-    for name, of_gate in gate.MEASURED.items():
+    for name, of_gate in OF_GATES.items():
         if name in chosen:
             with console.status(name) as status:
                 found = of_gate(most, status.update)

@@ -110,7 +110,8 @@ async def test_every_route_lets_pass_whom_the_table_names(console: Console, role
             continue
         for method in sorted(route.methods or ()):
             path = route.path.replace("{", "").replace("}", "")
-            answer = await console.bare.request(method, path, headers=headers)
-            allowed = answer.status_code != 403
+            async with console.bare.stream(method, path, headers=headers) as answer:
+                allowed = answer.status_code != 403
             assert allowed is may(role, operation), f"{role} {method} {route.path}"
+            console.bare.cookies.clear()  # results are shown through one
             assert (await console.bare.request(method, path)).status_code in (401, 303)

@@ -194,7 +194,7 @@ async def test_disputed_charge(scene: Scene) -> None:
 
 
 async def test_stuck_hold(scene: Scene) -> None:
-    running = asyncio.create_task(scene.chat("hi\nsim: tokens=10 ttft=20000"))
+    running = asyncio.create_task(scene.chat("hi\nsim: tokens=10 ttft_ms=20000"))
     found: list[Any] = []
 
     def held() -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.growth import page, sizing, soak
+from loadtest.growth import directory, page, sizing, soak
 from loadtest.growth.gate import MEASURED, MIB
 from loadtest.growth.places import DIMENSIONS
 from loadtest.growth.sizing import Carries
@@ -16,7 +16,9 @@ GROWTH, SCALE = ((DOCS / "explanation" / name).read_text() for name in ("growth.
 LARGEST_CHART_BYTES = 100_000
 
 
-@pytest.mark.parametrize("name", [*(one.name for one in DIMENSIONS), *MEASURED, "soak"])
+@pytest.mark.parametrize(
+    "name", [*(one.name for one in DIMENSIONS), *MEASURED, *directory.MEASURED, "soak"]
+)
 def test_everything_measured_has_a_chart_and_a_table(name: str) -> None:
     (chart,) = re.findall(rf"!\[[^\]]+\]\((\.\./charts/{name}\.svg)\)", GROWTH)
     assert 0 < (DOCS / "explanation" / chart).stat().st_size < LARGEST_CHART_BYTES

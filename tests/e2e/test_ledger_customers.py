@@ -12,6 +12,7 @@ import pytest
 
 from gateway.app.backend import open_backend
 from gateway.app.plan_terms import PlanTermsWalk
+from gateway.app.sync import sync_accounts
 from gateway.domain.delivery import START
 from gateway.domain.events import Event
 from gateway.domain.key_terms import KeyTerms
@@ -32,6 +33,7 @@ from gateway.operations.keys import NewKey, create_key, list_keys, revoke_key, r
 from gateway.operations.wallets import show_wallet
 from tests.support.gate import SHARDS, Gate, Serve
 from tests.support.outbox_entries import read_entries
+from tests.support.until import until
 
 PLANS: dict[str, Any] = {
     "starter": {
@@ -182,6 +184,23 @@ async def test_a_price_of_its_own_goes_before_the_plan_s(gate: Gate, backend: Ba
         backend.configured.own_price("nope", {"input": "1"})
     with pytest.raises(ValueError, match="the price of small, input: 'much' is not"):
         backend.configured.own_price("small", {"input": "much"})
+
+
+async def test_a_plan_added_at_a_reload_is_charged_at_its_prices(
+    gate: Gate, backend: Backend
+) -> None:
+    plans = gate.settings.plans
+    settings = gate.settings.model_copy(update={"plans": {**plans, "gold": plans["pro"]}})
+    await sync_accounts(settings, gate.ledger.wallets, gate.store)
+    await gate.service.configuration.prepare(settings)
+    gate.service.configuration.commit()
+    await until(lambda: "gold" in gate.service.flow.catalog.plan_overrides)
+    async with open_backend(settings) as reloaded:
+        for name, plan in (("cheap", "starter"), ("dear", "gold")):
+            await create_customer(reloaded, NewCustomer(name, plan))
+            assert (await chat(gate, await key_of(reloaded, name))).status_code == 200
+    [cheap], [dear] = [await settled(gate, name) for name in ("cheap", "dear")]
+    assert dear == 2 * cheap
 
 
 async def test_a_suspended_customer_is_refused_until_it_is_resumed(

@@ -1,5 +1,7 @@
 """The directory of customers: created once, changed by one writer at a time, listed page by page."""
 
+from dataclasses import replace
+
 import pytest
 import redis
 import redis.asyncio
@@ -224,3 +226,18 @@ async def test_uses_of_keys_are_written_together_and_strangers_are_left_out(
     assert await uses.read(["k1"]) == {}
     await uses.write()
     assert await uses.read(["k1", "named-by-a-gateway-in-front"]) == {"k1": 7}
+
+
+async def test_the_customers_of_each_plan_are_counted(store: AccountStore) -> None:
+    directory = store.customers
+    for name, plan in (("a", "starter"), ("b", "starter"), ("c", "pro"), ("d", None)):
+        await directory.create(CustomerRecord(name, 0, plan))
+    assert await directory.plan_counts() == {"starter": 2, "pro": 1}
+    moved = CustomerRecord("b", 0, "pro")
+    await directory.replace(CustomerRecord("b", 0, "starter"), moved)
+    await directory.replace(moved, replace(moved, name="Bea"))
+    assert await directory.plan_counts() == {"starter": 1, "pro": 2}
+    for gone in (CustomerRecord("a", 0, "starter"), CustomerRecord("c", 0, "pro")):
+        await directory.replace(gone, replace(gone, status="deleted"))
+        await directory.replace(replace(gone, status="deleted"), replace(gone, status="deleted"))
+    assert await directory.plan_counts() == {"pro": 1}

@@ -23,19 +23,20 @@ from gateway.admin.console.rendering import PREFIX, THEME_COOKIE
 _YEAR_S: Final = 31_536_000
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False)
-for _page in (
-    now,
-    customers,
-    customer,
-    customer_actions,
-    requests,
-    request,
-    prices,
-    stores,
-    usage,
-    audit,
-):
-    router.include_router(_page.router)
+ROUTERS: Final = (
+    router,
+    now.router,
+    customers.router,
+    customer.router,
+    customer_actions.router,
+    requests.router,
+    request.router,
+    prices.router,
+    stores.router,
+    usage.router,
+    audit.router,
+)
+"""One for each page."""
 
 
 @router.get("/theme")

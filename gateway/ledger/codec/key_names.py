@@ -51,6 +51,10 @@ class Keys:
         """Ids of the customers that have a record, in the order of their bytes."""
         return self.prefix(shard) + b"directory"
 
+    def plan_counts(self, shard: int) -> bytes:
+        """How many of those customers each plan has."""
+        return self.prefix(shard) + b"plan_counts"
+
     def keys_of(self, shard: int, customer_id: str) -> bytes:
         """Digests of a customer's API keys."""
         return self.prefix(shard) + b"keys:" + customer_id.encode()

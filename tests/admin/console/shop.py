@@ -12,9 +12,12 @@ import httpx
 from gateway.admin.service import build_admin
 from gateway.app.roles import Resources
 from gateway.app.sockets import bind
+from gateway.app.stores import store_access
+from gateway.domain.events import Event
 from tests.support.console import ADMIN_TOKEN
 from tests.support.delivering import delivered, exporting
 from tests.support.gate import BROKE_KEY, PLAIN, Gate, running_gate
+from tests.support.until import until
 
 LIMITS = [
     {"measure": "spend", "window": "day", "ceiling": "5.00"},
@@ -29,6 +32,11 @@ class Shop:
     gate: Gate
     url: str
     browser: httpx.AsyncClient
+
+    def events(self) -> list[Event]:
+        """What the store has, oldest first. The outbox is trimmed behind it."""
+        with store_access(self.gate.settings).open() as store:
+            return [stored.event for stored in store.latest(100)]
 
     async def page(self, path: str, status: int = 200) -> str:
         """A page of the console."""
@@ -80,6 +88,11 @@ async def running_shop(
         )
         assert refused.status_code == 402
         await delivered(gate)
+
+        async def noted() -> bool:
+            return "insufficient" in await shop.page("/requests?outcome=refused")
+
+        await until(noted)
         yield shop
 
 

@@ -1,6 +1,7 @@
 """A configuration's customers in the ledger: once, again, changed, and by two gates at once."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from structlog.testing import capture_logs
 
 from gateway.app.roles import CannotServe
 from gateway.app.sync import sync_accounts
+from gateway.domain.customers import CustomerRecord
+from gateway.domain.pricebook import Book
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.redis_runner import RedisRunner
@@ -273,3 +276,45 @@ async def test_a_recurring_grant_that_the_configuration_dropped_goes_on_and_is_t
         await office.sync({"acme": {"recurring_grants": [{"name": "monthly", "amount": "0"}]}})
         await office.sync({"acme": {}})
     assert [line for line in ended if line["event"] == "recurring_grant_goes_on"] == []
+
+
+GOLD: dict[str, Any] = {"gold": {"prices": {"small": {"input": "2.00", "output": "8.00"}}}}
+
+
+async def test_a_plan_that_customers_of_the_ledger_are_on_cannot_be_removed(
+    office: Office,
+) -> None:
+    await office.sync({}, plans=GOLD)
+    for name in ("one", "two"):
+        await office.store.customers.create(CustomerRecord(name, 0, "gold"))
+    with pytest.raises(
+        CannotServe, match=r"plans\.gold: is missing, and 2 customers in the ledger"
+    ):
+        await office.sync({})
+    record = CustomerRecord("one", 0, "gold")
+    await office.store.customers.replace(record, replace(record, status="deleted"))
+    record = CustomerRecord("two", 0, "gold")
+    await office.store.customers.replace(record, replace(record, plan=None))
+    await office.sync({})
+
+
+async def test_a_new_plan_s_prices_are_in_force_at_once_unless_somebody_is_on_it(
+    office: Office,
+) -> None:
+    await office.sync({})
+    taken = await sync_accounts(
+        office.settings({}, plans=GOLD), office.ledger.wallets, office.store
+    )
+    assert taken.state == "in_force"
+    _, book = await office.store.books.in_force() or (0, Book({}))
+    assert list(book.plans) == ["gold"]
+    free = {**GOLD, "plain": {}}
+    await office.sync({}, plans=free)
+    await office.store.customers.create(CustomerRecord("one", 0, "plain"))
+    priced_plain = dict.fromkeys(free, GOLD["gold"])
+    taken = await sync_accounts(
+        office.settings({}, plans=priced_plain), office.ledger.wallets, office.store
+    )
+    assert taken.state == "pending", "one pays the model's price so far"
+    _, book = await office.store.books.in_force() or (0, Book({}))
+    assert list(book.plans) == ["gold"]

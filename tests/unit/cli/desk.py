@@ -15,6 +15,7 @@ for _group in (
     "customer",
     "customer_link",
     "wallet",
+    "customer",
     "key",
     "holds",
     "quote",
@@ -38,6 +39,7 @@ for _group in (
     "reconcile",
     "compare",
     "mode",
+    "import_customers",
 ):
     importlib.import_module(f"gateway.cli.{_group}")  # the import is what registers its commands
 

@@ -128,3 +128,76 @@ async def test_where_gates_take_no_keys_none_is_made(
         desk = Desk(tmp_path / "gateway.yaml")
         assert "API keys are disabled" in await desk.refused("key", "create", "acme")
         assert await gate.store.keys.entries() == []
+
+
+async def test_a_key_has_the_options_that_it_was_created_with(gate: Gate, desk: Desk) -> None:
+    made = await desk.ask(
+        "key",
+        "create",
+        "acme",
+        "--name=Build server",
+        "--expires=90d",
+        "--model=small",
+        "--limit=requests/day=1",
+        "--network=127.0.0.0/8",
+        "--network=10.0.0.0/8",
+    )
+    [entry] = [e for e in await desk.ask("key", "list", "acme") if e["kept_in"] == "ledger"]
+    assert (entry["name"], entry["models"]) == ("Build server", ["small"])
+    assert entry["networks"] == ["127.0.0.0/8", "10.0.0.0/8"]
+    assert entry["shown"] == f"sk-cg-…{made['key'][-4:]}"
+    assert (await chat(gate, made["key"])).status_code == 200
+    assert (await chat(gate, made["key"])).status_code == 429
+    said = (await desk.run("key", "list", "acme")).out
+    assert entry["shown"] in said
+
+
+async def test_the_list_says_when_a_key_was_last_used(gate: Gate, desk: Desk) -> None:
+    made = await desk.ask("key", "create", "acme", "--id", "k_web")
+    assert (await chat(gate, made["key"])).status_code == 200
+    await gate.service.ledger.accounts.key_uses.write()
+    [entry] = [e for e in await desk.ask("key", "list", "acme") if e["key_id"] == "k_web"]
+    assert entry["last_used_at"] is not None
+
+
+async def test_a_test_key_says_so_in_its_prefix(gate: Gate, desk: Desk) -> None:
+    made = await desk.ask("key", "create", "acme", "--test")
+    assert made["key"].startswith("sk-test-")
+    assert made["livemode"] is False
+    assert (await chat(gate, made["key"])).status_code == 200
+    granted = await desk.ask("wallet", "grant", "acme~test", "1.00")
+    assert granted["customer_id"] == "acme~test"
+    assert (await desk.ask("wallet", "show", "acme"))["settled"] == "0"
+
+
+async def test_a_rotated_key_ends_after_its_grace(gate: Gate, desk: Desk) -> None:
+    old = await desk.ask("key", "create", "acme", "--id", "k_old", "--project", "web")
+    said = await desk.run("key", "rotate", "k_old", "--grace", "24h")
+    assert said.code == 0
+    assert [(await chat(gate, key)).status_code for key in (old["key"], said.out)] == [200, 200]
+    listed = {each["key_id"]: each for each in await desk.ask("key", "list", "acme")}
+    new_id = listed["k_old"]["replaced_by"]
+    assert listed[new_id]["project_id"] == "web"
+    assert listed["k_old"]["expires_at"] is not None
+    newest = await desk.ask("key", "rotate", new_id, "--grace", "0")
+    assert (await chat(gate, said.out)).status_code == 401
+    assert (await chat(gate, newest["key"])).status_code == 200
+    assert "was rotated already" in await desk.refused("key", "rotate", "k_old")
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--expires=soon", "not a"),
+        ("--limit=customer:spend/day=1", "must have the scope `key`"),
+        ("--limit=spend/day=lots", "`ceiling`"),
+    ],
+)
+async def test_options_that_no_key_could_have_are_usage_errors(
+    gate: Gate, desk: Desk, option: str, says: str
+) -> None:
+    said = await desk.run("key", "create", "acme", option)
+    assert (said.code, says in said.err.replace(" │ │ ", " ")) == (2, True), said
+    said = await desk.run("key", "rotate", "k_acme", "--grace", "long")
+    assert said.code == 2
+    assert await gate.store.keys.entries() == []

@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.admin.auth.guard import Session, require
-from gateway.admin.console.rendering import page
+from gateway.admin.console.rendering import PREFIX, page
 from gateway.domain.stores import StoreMissing
 from gateway.operations.audit import AuditEntry, AuditFilter, list_audit
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("audit.read"))]
 
 PAGE: Final = 50

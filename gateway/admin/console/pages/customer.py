@@ -14,7 +14,7 @@ from starlette.responses import Response
 from gateway.admin.auth.guard import Session, require
 from gateway.admin.console import text
 from gateway.admin.console.charts import Drawn, Frame, Point, Series, line_chart, thinned
-from gateway.admin.console.rendering import page
+from gateway.admin.console.rendering import PREFIX, page
 from gateway.domain.delivery import StoredEvent
 from gateway.domain.money import NANO_PER_CREDIT, format_amount
 from gateway.domain.standing import Standing, count_of
@@ -29,7 +29,7 @@ from gateway.operations.keys import KeyEntry, list_keys
 from gateway.operations.projection import DAY_MS, Projection, project
 from gateway.operations.wallets import WalletView, show_wallet
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("customers.read"))]
 
 HISTORY_EVENTS: Final = 2000

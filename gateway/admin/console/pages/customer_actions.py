@@ -13,7 +13,7 @@ from starlette.responses import Response
 from gateway.admin.auth.guard import Session, require
 from gateway.admin.console import text
 from gateway.admin.console.forms import FormView, entered, explain, refused
-from gateway.admin.console.rendering import Toast, done, page
+from gateway.admin.console.rendering import PREFIX, Toast, done, page
 from gateway.domain.money import format_amount
 from gateway.ledger.codec.operations import Category
 from gateway.operations.customers import wallet_of
@@ -25,7 +25,7 @@ from gateway.operations.keys import revoke_key
 from gateway.operations.refund import RefundRequest, refund
 from gateway.operations.void import void
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Granting = Annotated[Session, Depends(require("grants.write"))]
 Freezing = Annotated[Session, Depends(require("freezes.write"))]
 Refunding = Annotated[Session, Depends(require("refunds.write"))]

@@ -12,7 +12,7 @@ from gateway.admin.auth.guard import Session, require
 from gateway.admin.console.rendering import PREFIX, page
 from gateway.operations.customers import CustomerList, count_customers, list_customers
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX, include_in_schema=False)
 PAGE: Final = 50
 Viewer = Annotated[Session, Depends(require("customers.read"))]
 

@@ -16,13 +16,13 @@ from gateway.admin.auth.guard import Session, require
 from gateway.admin.console import text
 from gateway.admin.console.charts import Drawn, Frame, Look, Series, line_chart
 from gateway.admin.console.feed import Feed, GateNow, Sample
-from gateway.admin.console.rendering import fragment, page
+from gateway.admin.console.rendering import PREFIX, fragment, page
 from gateway.admin.console.sums import PastSums, past_sums
 from gateway.admin.context import context_of
 from gateway.domain.money import NANO_PER_CREDIT
 from gateway.operations.gates import gate_status
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("overview.read"))]
 
 PING_S: Final = 15.0

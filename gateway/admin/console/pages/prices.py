@@ -14,7 +14,7 @@ from starlette.responses import Response
 from gateway.admin.auth.guard import Session, require
 from gateway.admin.console.forms import FormView, entered, explain, refused
 from gateway.admin.console.jobs import Job, jobs_of
-from gateway.admin.console.rendering import Toast, done, page
+from gateway.admin.console.rendering import PREFIX, Toast, done, page
 from gateway.domain.pricebook import Activation, Schedule
 from gateway.domain.pricing import PriceTable
 from gateway.operations.backend import Backend
@@ -31,7 +31,7 @@ from gateway.operations.price_changes import PendingPrices, pending_prices
 from gateway.operations.price_plan import Plan
 from gateway.operations.price_text import rate_text, unit_price
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("prices.read"))]
 Changing = Annotated[Session, Depends(require("prices.write"))]
 

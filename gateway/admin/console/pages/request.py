@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.admin.auth.guard import Session, require
-from gateway.admin.console.rendering import page
+from gateway.admin.console.rendering import PREFIX, page
 from gateway.admin.console.timeline import Delivery, Step, steps_of
 from gateway.domain.delivery import START
 from gateway.domain.stores import StoreMissing
@@ -21,7 +21,7 @@ from gateway.operations.documents import story_document
 from gateway.operations.holds import OpenHolds, list_holds
 from gateway.operations.why import Story, why
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("requests.read"))]
 HoldViewer = Annotated[Session, Depends(require("holds.read"))]
 

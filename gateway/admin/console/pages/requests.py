@@ -14,7 +14,7 @@ from gateway.admin.auth.guard import Session, require
 from gateway.admin.console.rendering import PREFIX, page
 from gateway.admin.console.searching import Found, Search, search
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("requests.read"))]
 
 PAGE: Final = 50

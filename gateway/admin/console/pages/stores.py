@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from gateway.admin.auth.guard import Session, require
 from gateway.admin.console.jobs import Job, jobs_of
-from gateway.admin.console.rendering import Toast, done, page
+from gateway.admin.console.rendering import PREFIX, Toast, done, page
 from gateway.admin.context import context_of
 from gateway.app.stores import find_sink, signal_schedule, store_access
 from gateway.domain.delivery import Anomaly, DeadLetter, StoredSignal
@@ -31,7 +31,7 @@ from gateway.operations.signals import resend_signal
 from gateway.operations.verify import verify
 from gateway.settings import Settings
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("signals.read"))]
 Sending = Annotated[Session, Depends(require("signals.write"))]
 Exporting = Annotated[Session, Depends(require("exports.write"))]

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from gateway.admin.auth.guard import Session, require
 from gateway.admin.console import text
 from gateway.admin.console.charts import Drawn, Frame, bar_chart
-from gateway.admin.console.rendering import page
+from gateway.admin.console.rendering import PREFIX, page
 from gateway.admin.context import context_of
 from gateway.app.stores import store_access
 from gateway.domain.money import NANO_PER_CREDIT
@@ -36,7 +36,7 @@ from gateway.operations.report import (
 from gateway.operations.sheets import Sheet, shown
 from gateway.settings import Settings
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("usage.read"))]
 
 PERIODS: Final = {
