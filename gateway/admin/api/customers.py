@@ -16,6 +16,7 @@ from gateway.admin.api.limits import (
     read_limits,
 )
 from gateway.admin.api.models import (
+    NUMBER,
     Amount,
     Body,
     CreditLimit,
@@ -27,7 +28,6 @@ from gateway.admin.api.models import (
     ProjectId,
     Reason,
     RecordId,
-    WholeNumber,
 )
 from gateway.admin.api.routing import WriteKey, api_router
 from gateway.admin.api.wallets import Wallet, read_wallet
@@ -111,7 +111,7 @@ class _Fields(Body):
     external_ids: ExternalIds = Field(default_factory=dict)
     tags: Labels = Field(default_factory=dict)
     credit_limit: CreditLimit | None = None
-    billing_day: Annotated[WholeNumber, Field(ge=1, le=31)] | None = None
+    billing_day: Annotated[int, Field(ge=1, le=31), NUMBER] | None = None
     models: Annotated[tuple[Label, ...], Field(max_length=1000)] | None = None
     limits: Annotated[tuple[LimitBody, ...], Field(max_length=LIMITS_MOST)] = ()
     projects: Annotated[

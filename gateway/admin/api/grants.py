@@ -7,6 +7,7 @@ from pydantic import Field
 
 from gateway.admin.api.errors import ApiError
 from gateway.admin.api.models import (
+    NUMBER,
     Amount,
     Body,
     Line,
@@ -18,7 +19,6 @@ from gateway.admin.api.models import (
     PositiveAmount,
     Reason,
     WalletId,
-    WholeNumber,
 )
 from gateway.admin.api.routing import WriteKey, api_router
 from gateway.admin.auth.guard import Session, require
@@ -66,7 +66,7 @@ class NewGrantBody(Body):
     customer_id: WalletId
     amount: PositiveAmount
     category: Category = "paid"
-    priority: Annotated[WholeNumber, Field(ge=0, le=255)] = DEFAULT_PRIORITY
+    priority: Annotated[int, Field(ge=0, le=255), NUMBER] = DEFAULT_PRIORITY
     expires_at: MomentMs | None = None
     name: Line | None = None
     reason: Reason | None = None

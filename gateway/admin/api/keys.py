@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from gateway.admin.api.limits import LIMITS_MOST, Limit, OwnLimitBody, limits_of, read_limits
 from gateway.admin.api.models import (
+    NUMBER,
     Body,
     KeyId,
     Line,
@@ -19,7 +20,6 @@ from gateway.admin.api.models import (
     ProjectId,
     Reason,
     RecordId,
-    WholeNumber,
 )
 from gateway.admin.api.routing import WriteKey, api_router, show_once
 from gateway.admin.auth.guard import Session, require
@@ -88,12 +88,13 @@ class RotationBody(Body):
     """How a key is replaced."""
 
     grace_s: Annotated[
-        WholeNumber,
+        int,
         Field(
             ge=0,
             le=GRACE_S_MOST,
             description="Seconds for which the old key stays valid; 0 revokes it at once.",
         ),
+        NUMBER,
     ] = keys.GRACE_MS // 1000
     reason: Reason | None = None
 

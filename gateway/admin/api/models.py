@@ -97,7 +97,8 @@ def _whole(value: Any) -> Any:
 _WHOLE: Final = "([0-9]{1,6}|[1-8][0-9]{6})"
 CREDITS_PATTERN: Final = f"^{_WHOLE}{_DECIMALS}"
 
-WholeNumber = Annotated[int, BeforeValidator(_whole)]
+NUMBER: Final = BeforeValidator(_whole)
+"""Behind the bounds of an int: `Annotated[int, Field(ge=0), NUMBER]`."""
 PositiveAmount = Annotated[
     int,
     BeforeValidator(_positive),

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gateway.admin.api.errors import ApiError
 from gateway.admin.api.models import (
+    NUMBER,
     Amount,
     Body,
     ListOf,
@@ -20,7 +21,6 @@ from gateway.admin.api.models import (
     Reason,
     RecordId,
     WalletId,
-    WholeNumber,
 )
 from gateway.admin.api.routing import WriteKey, api_router
 from gateway.admin.auth.guard import Session, require
@@ -37,7 +37,7 @@ from gateway.operations.price_changes import changes_document, pending_prices
 
 router = api_router("Prices")
 
-BookNumber = Annotated[WholeNumber, Field(ge=1, le=2_147_483_647)]
+BookNumber = Annotated[int, Field(ge=1, le=2_147_483_647), NUMBER]
 
 
 class Price(Model):
