@@ -97,6 +97,7 @@ def install(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> Response:
         found = api_error_of(error)
         if found.code == "method_not_allowed":
+            found.headers.pop("Allow", None)
             found.headers["allow"] = ", ".join(sorted(_allowed(request))) or "GET"
         return error_response(request, found)
 
