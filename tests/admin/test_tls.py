@@ -44,6 +44,9 @@ async def test_the_port_speaks_tls_and_a_reload_renews_its_certificate(
         shutil.copy(files[name].key, tls["key_file"])
         return files[name].client_context()
 
+    def spoil() -> None:
+        Path(tls["key_file"]).write_text("no key")
+
     old = install("old")
     async with serve(console={"tls": tls}) as console:
         answer = await get(console, old, "/api/v1/wallets/acme")
@@ -54,7 +57,7 @@ async def test_the_port_speaks_tls_and_a_reload_renews_its_certificate(
         assert (await get(console, new, "/api/v1/wallets/acme")).status_code == 200
         with pytest.raises(httpx.ConnectError):
             await get(console, old, "/api/v1/wallets/acme")
-        Path(tls["key_file"]).write_text("no key")
+        spoil()
         with pytest.raises(SettingsError, match="key_file"):
             await reloaded(console)
         assert (await get(console, new, "/api/v1/wallets/acme")).status_code == 200

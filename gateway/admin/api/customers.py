@@ -7,7 +7,7 @@ from fastapi import Depends, Path, Query
 from pydantic import Field, StringConstraints
 
 from gateway.admin.api.keys import Key, keys_of
-from gateway.admin.api.limits import (
+from gateway.admin.api.limit_models import (
     LIMITS_MOST,
     Limit,
     LimitBody,

@@ -6,7 +6,7 @@ from fastapi import Depends, Path, Query
 from pydantic import Field
 from starlette.requests import Request
 
-from gateway.admin.api.limits import LIMITS_MOST, Limit, OwnLimitBody, limits_of, read_limits
+from gateway.admin.api.limit_models import LIMITS_MOST, Limit, OwnLimitBody, limits_of, read_limits
 from gateway.admin.api.models import (
     NUMBER,
     Body,

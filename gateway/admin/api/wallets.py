@@ -7,7 +7,7 @@ from fastapi import Depends, Path
 from pydantic import Field
 
 from gateway.admin.api.grants import Grant, grants_of
-from gateway.admin.api.limits import LimitStanding
+from gateway.admin.api.limit_models import LimitStanding
 from gateway.admin.api.models import Amount, Model, Moment, WalletId
 from gateway.admin.api.routing import api_router
 from gateway.admin.auth.guard import Session, require
