@@ -80,6 +80,8 @@ MEANINGS: Final[dict[str, str]] = {
     "signal_not_taken": "The webhook's receiver did not answer with 2xx; the signal is sent again.",
     "signals_dead": "Signals were given up after `give_up_days`. See `creditgate signals list --state dead`.",
     "signals_wait": "The store of signals cannot be read; delivery waits.",
+    "sign_in_provider_unavailable": "The console's OpenID Connect provider is away, or is another one.",
+    "sign_in_refused": "A sign-in at the OpenID Connect provider came back incomplete, late or forged.",
     "start_failed": "A process failed to start because of an unexpected error.",
     "stopped": "The gate has stopped.",
     "traces_not_taken": "The collector did not take spans; they are dropped and counted. Logged once per outage.",
