@@ -32,7 +32,7 @@ PYTEST_ARGS ?=
 PARALLEL := -n 2 --dist worksteal
 ARGS ?=
 
-.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost sinks growth soak skew hostile kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
+.PHONY: fuzz-admin run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost sinks growth soak skew hostile kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -144,16 +144,21 @@ clients: $(STAMPS)/dev $(VENV)-clients/stamp ## coding agents and SDKs from npm,
 	@CREDITGATE_CLIENTS=$(abspath $(VENV)-clients) $(BIN)/python -m pytest -n 0 \
 	    tests/e2e/test_tool_calls.py $(CLIENTS)/through_the_gate.py $(PYTEST_ARGS)
 
+fuzz-admin: $(STAMPS)/dev ## send the admin API many made-up requests and check every answer (EXAMPLES=200)
+	@CREDITGATE_FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(BIN)/python -m pytest -n 0 -q tests/admin/test_schema.py $(PYTEST_ARGS)
+
 docs: $(STAMPS)/dev ## rewrite the generated pages: configuration and its schema, commands, metrics, log events
 	$(BIN)/creditgate schema > config/schema.json
 	$(BIN)/creditgate schema --reference > docs/reference/configuration.md
 	$(BIN)/python -m gateway.cli.reference_pages docs/reference
+	$(BIN)/python -m gateway.admin.reference_page docs/reference
 
 lock: ## rewrite the locks from pyproject.toml
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip --disable-pip-version-check install --quiet "uv>=0.9"
 	$(LOCK) --group dev --extra demo pyproject.toml -o requirements-dev.lock
 	$(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
+	$(LOCK) -c requirements-dev.lock --extra stores --extra otel pyproject.toml -o requirements-image.lock
 	$(LOCK) -c requirements-dev.lock --extra demo pyproject.toml -o requirements-demo.lock
 	$(LOCK) -c requirements-dev.lock --extra loadtest pyproject.toml -o requirements-loadtest.lock
 	$(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
@@ -173,7 +178,7 @@ lock: ## rewrite the locks from pyproject.toml
 # For a dedicated machine: an environment in PREFIX with the package installed, not editable.
 # The Dockerfile and a test call this.
 PREFIX ?= build/image
-image-steps: ## install creditgate into PREFIX, as the container image has it
+image-steps: ## install creditgate with the drivers of all sinks into PREFIX, as the container image has it
 	$(PYTHON) -m venv $(PREFIX)-build
 	$(PREFIX)-build/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes \
 	    --no-deps -r requirements-build.lock
@@ -181,7 +186,7 @@ image-steps: ## install creditgate into PREFIX, as the container image has it
 	    --no-build-isolation --wheel-dir $(PREFIX)-wheel .
 	$(PYTHON) -m venv $(PREFIX)
 	$(PREFIX)/bin/python -m pip --disable-pip-version-check install --quiet --no-cache-dir \
-	    --require-hashes --no-deps -r requirements.lock
+	    --require-hashes --no-deps -r requirements-image.lock
 	$(PREFIX)/bin/python -m pip --disable-pip-version-check install --quiet --no-cache-dir \
 	    --no-deps --no-index $(PREFIX)-wheel/creditgate-*.whl
 	$(PREFIX)/bin/python -m pip --disable-pip-version-check check

@@ -32,6 +32,7 @@ class Day:
         self._invoices = folder / "invoices.csv"
         self._load = load
         self._expected_nano = 0
+        self._leaked: Customer | None = None
         self.steps: tuple[tuple[str, Callable[[], str]], ...] = (
             ("Import the customers and their balances", self.import_customers),
             ("Shadow: decide everything, refuse nothing", self.shadow),
@@ -110,14 +111,14 @@ class Day:
         return f"{statuses[200]:,} served, {statuses[402]:,} refused"
 
     def wrong_price(self) -> str:
-        """Ten times too high for a while; re-rating leaves what the right price would have charged."""
+        """Ten times too much for a while; re-rating leaves what the right price would have charged."""
         b = self._b
         version = b.ask("prices", "show")["models"][MODEL]["price_version"]
         self._apply_price(WRONG_PRICES, "new prices")
         since, before_nano = _now(), b.live_nano()
         served = b.load(self._load // 4, self._with_credit())[200]
         b.verify()
-        wrong_nano = before_nano - b.live_nano()
+        high_nano = before_nano - b.live_nano()
         self._apply_price(PRICES, "the point was in the wrong place")
         until = _now()
         rerated = b.ask(
@@ -127,20 +128,20 @@ class Day:
         b.verify()
         right_nano = before_nano - b.live_nano()
         given_back = parse_amount(rerated["change"], signed=True)
-        equal("given back", given_back, wrong_nano - right_nano)
-        # Each charge is rounded up, so that ten times the right one may be less than the wrong one.
-        if not 0 <= 10 * right_nano - wrong_nano < 10 * served:
-            raise DayFailed(f"charged {wrong_nano}, of which {right_nano} are left")
+        equal("given back", given_back, high_nano - right_nano)
+        # Each charge is rounded up, so that ten times the right one may be less than the high one.
+        if not 0 <= 10 * right_nano - high_nano < 10 * served:
+            raise DayFailed(f"charged {high_nano}, of which {right_nano} are left")
         self._settle_up()
         return f"{served:,} requests, {format_amount(given_back)} credits given back"
 
     def leaked_key(self) -> str:
         """Rotated without grace: the leaked key ends within a second, the new one works."""
         b = self._b
-        customer = self._with_credit()[0]
+        customer = self._leaked = self._with_credit()[0]
         [leaked] = b.ask("key", "list", customer.customer_id)
         new = b.ask(
-            "key", "rotate", leaked["key_id"], "--grace", "0s", "--reason", "posted in a forum"
+            "key", "rotate", leaked["key_id"], "--grace", "0", "--reason", "posted in a forum"
         )
         took_s = b.until(
             lambda: b.chat(customer.key).status_code == 401, "the leaked key is refused"
@@ -198,7 +199,7 @@ class Day:
         b = self._b
         b.run("mode", "set", "bypass", "--reason", "the ledger's server is replaced tonight")
         time.sleep(1)
-        statuses = b.load(self._load // 4)
+        statuses = b.load(self._load // 4, [each for each in b.customers if each != self._leaked])
         equal("statuses in bypass mode", dict(statuses), {200: self._load // 4})
         b.verify()
         equal("live balances", b.live_nano(), self._expected_nano)
