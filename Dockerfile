@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
-# The image runs `creditgate serve /etc/creditgate/gateway.yaml`; what it builds is the Makefile's
-# `image-steps`, which a test runs without any engine.
+# The image runs `creditgate serve` with /etc/creditgate/gateway.yaml; what it builds is the Makefile's
+# `image-steps`, which a test runs without any engine. It has the drivers of all sinks, and traces.
 
 FROM python:3.11-slim-bookworm AS build
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -22,6 +22,7 @@ RUN useradd --system --uid 10001 --home-dir /var/lib/creditgate --create-home cr
 COPY --from=build /opt/creditgate /opt/creditgate
 ENV PATH=/opt/creditgate/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    CREDITGATE_CONFIG=/etc/creditgate/gateway.yaml \
     CREDITGATE_DATA_DIR=/var/lib/creditgate
 USER 10001
 WORKDIR /var/lib/creditgate
@@ -29,7 +30,8 @@ WORKDIR /var/lib/creditgate
 VOLUME /var/lib/creditgate
 EXPOSE 8080 8081 8082
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8081/healthz', timeout=2)"]
+# With or without TLS; if `admin.port` is another one, append it.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["python", "-m", "gateway.app.alive"]
 ENTRYPOINT ["creditgate"]
-CMD ["serve", "/etc/creditgate/gateway.yaml"]
+CMD ["serve"]

@@ -158,6 +158,7 @@ lock: ## rewrite the locks from pyproject.toml
 	$(VENV)-lock/bin/python -m pip --disable-pip-version-check install --quiet "uv>=0.9"
 	$(LOCK) --group dev --extra demo pyproject.toml -o requirements-dev.lock
 	$(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
+	$(LOCK) -c requirements-dev.lock --extra stores --extra otel pyproject.toml -o requirements-image.lock
 	$(LOCK) -c requirements-dev.lock --extra demo pyproject.toml -o requirements-demo.lock
 	$(LOCK) -c requirements-dev.lock --extra loadtest pyproject.toml -o requirements-loadtest.lock
 	$(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
@@ -177,7 +178,7 @@ lock: ## rewrite the locks from pyproject.toml
 # For a dedicated machine: an environment in PREFIX with the package installed, not editable.
 # The Dockerfile and a test call this.
 PREFIX ?= build/image
-image-steps: ## install creditgate into PREFIX, as the container image has it
+image-steps: ## install creditgate with the drivers of all sinks into PREFIX, as the container image has it
 	$(PYTHON) -m venv $(PREFIX)-build
 	$(PREFIX)-build/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes \
 	    --no-deps -r requirements-build.lock
@@ -185,7 +186,7 @@ image-steps: ## install creditgate into PREFIX, as the container image has it
 	    --no-build-isolation --wheel-dir $(PREFIX)-wheel .
 	$(PYTHON) -m venv $(PREFIX)
 	$(PREFIX)/bin/python -m pip --disable-pip-version-check install --quiet --no-cache-dir \
-	    --require-hashes --no-deps -r requirements.lock
+	    --require-hashes --no-deps -r requirements-image.lock
 	$(PREFIX)/bin/python -m pip --disable-pip-version-check install --quiet --no-cache-dir \
 	    --no-deps --no-index $(PREFIX)-wheel/creditgate-*.whl
 	$(PREFIX)/bin/python -m pip --disable-pip-version-check check

@@ -22,5 +22,7 @@ What the supervisor is made of:
 - `ledger_server` the ledger's server: embedded or external; `sync` writes accounts into it
 - `watching`      the ledger's server and operator notices, watched
 - `health_server` health and metrics on the admin port
-- `run`           all of it together
+- `run`           all of it together; or the console alone
+
+On its own: `alive`, the health check of the container image.
 """

@@ -65,10 +65,31 @@ def run_gate(
 
     Raises CannotStart, ConfigRefused (whatever is wrong with the configuration).
     """
+    _run(config, parts_for, on_ready, logs)
+
+
+def run_console(config: Path, *, logs: Style | None = None) -> None:
+    """Operate the console and the admin API alone, on the ledger of gates that run elsewhere.
+
+    Raises CannotStart, ConfigRefused (whatever is wrong with the configuration).
+    """
+
+    async def ready(_: Settings, running: Running) -> None:
+        """Nobody waits for it."""
+
+    _run(config, console_parts, ready, logs)
+
+
+def _run(
+    config: Path,
+    parts: Callable[[Path, Settings], Parts],
+    on_ready: Callable[[Settings, Running], Awaitable[None]],
+    logs: Style | None,
+) -> None:
     os.umask(UMASK)
     configure_logs("supervisor", style=logs)
     settings = _load(config)
-    supervisor = Supervisor(settings, parts_for(config, settings))
+    supervisor = Supervisor(settings, parts(config, settings))
 
     async def ready(running: Running) -> None:
         await on_ready(settings, running)
@@ -107,6 +128,28 @@ def parts_for(config: Path, settings: Settings) -> Parts:
         admin_token=token.get_secret_value() if token else None,
         notices=_Notices(),
         reporter=lambda ledger_url: LedgerReporter(settings, ledger_url),
+    )
+
+
+def console_parts(config: Path, settings: Settings) -> Parts:
+    """What makes the console alone. It writes no accounts and activates no prices: gates do.
+
+    Raises CannotStart for a configuration of which no other process could share the ledger.
+    """
+    if not settings.console.enabled:
+        raise CannotStart("the console is disabled: set `console.enabled: true`")
+    if settings.redis.connection_url() is None:
+        raise CannotStart(
+            "a console without a gate needs a ledger that both reach: set `redis.url`, "
+            "or use the console that the gate runs"
+        )
+    return replace(
+        parts_for(config, settings),
+        roles=(replace(_ADMIN, serves=True),),
+        ask=_nothing,
+        write=_nothing,
+        notices=None,
+        reporter=None,
     )
 
 
@@ -162,6 +205,10 @@ def _ledger_server(settings: Settings) -> Ledger:
     if url is None:
         return EmbeddedServer(settings.data_dir / LEDGER_FOLDER, where)
     return RemoteServer(url, DECLARED[settings.redis.durability], where)
+
+
+async def _nothing(settings: Settings, ledger_url: str) -> None:
+    """What a process without accounts asks of the ledger, and writes."""
 
 
 async def _ask(settings: Settings, ledger_url: str) -> None:

@@ -46,10 +46,11 @@ HURRIED_GRACE_S: Final = 0.5
 class Running:
     """Where a started gate is reached: "host:port"."""
 
-    gate: str
     admin: str
     admin_token: str
     ledger_url: str
+    gate: str = ""
+    """"" if only the console runs."""
     console: str = ""
     """"" without a console."""
 

@@ -25,6 +25,12 @@ class LogStyle(StrEnum):
     PRETTY = "pretty"
 
 
+Logs = Annotated[
+    LogStyle | None,
+    typer.Option(help="How log lines look; pretty on a terminal, else json."),
+]
+
+
 @app.command()
 def serve(
     config: Annotated[
@@ -34,10 +40,7 @@ def serve(
         Path | None,
         typer.Option(help="Write the gate's URL into this file once it serves."),
     ] = None,
-    logs: Annotated[
-        LogStyle | None,
-        typer.Option(help="How log lines look; pretty on a terminal, else json."),
-    ] = None,
+    logs: Logs = None,
 ) -> None:
     """Run the gate until SIGTERM or Ctrl-C; running answers end and are settled first.
 

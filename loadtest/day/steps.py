@@ -110,14 +110,14 @@ class Day:
         return f"{statuses[200]:,} served, {statuses[402]:,} refused"
 
     def wrong_price(self) -> str:
-        """Ten times too dear for a while; re-rating leaves what the right price would have charged."""
+        """Ten times too much for a while; re-rating leaves what the right price would have charged."""
         b = self._b
         version = b.ask("prices", "show")["models"][MODEL]["price_version"]
         self._apply_price(WRONG_PRICES, "new prices")
         since, before_nano = _now(), b.live_nano()
         served = b.load(self._load // 4, self._with_credit())[200]
         b.verify()
-        dear_nano = before_nano - b.live_nano()
+        high_nano = before_nano - b.live_nano()
         self._apply_price(PRICES, "the point was in the wrong place")
         until = _now()
         rerated = b.ask(
@@ -127,10 +127,10 @@ class Day:
         b.verify()
         right_nano = before_nano - b.live_nano()
         given_back = parse_amount(rerated["change"], signed=True)
-        equal("given back", given_back, dear_nano - right_nano)
-        # Each charge is rounded up, so that ten times the right one may be less than the dear one.
-        if not 0 <= 10 * right_nano - dear_nano < 10 * served:
-            raise DayFailed(f"charged {dear_nano}, of which {right_nano} are left")
+        equal("given back", given_back, high_nano - right_nano)
+        # Each charge is rounded up, so that ten times the right one may be less than the high one.
+        if not 0 <= 10 * right_nano - high_nano < 10 * served:
+            raise DayFailed(f"charged {high_nano}, of which {right_nano} are left")
         self._settle_up()
         return f"{served:,} requests, {format_amount(given_back)} credits given back"
 
@@ -140,7 +140,7 @@ class Day:
         customer = self._with_credit()[0]
         [leaked] = b.ask("key", "list", customer.customer_id)
         new = b.ask(
-            "key", "rotate", leaked["key_id"], "--grace", "0s", "--reason", "posted in a forum"
+            "key", "rotate", leaked["key_id"], "--grace", "0", "--reason", "posted in a forum"
         )
         took_s = b.until(
             lambda: b.chat(customer.key).status_code == 401, "the leaked key is refused"
