@@ -16,7 +16,8 @@ from gateway.app.pricing import PriceFeed
 from gateway.app.roles import CannotServe
 from gateway.dialects import DIALECTS
 from gateway.domain.pricebook import Draft
-from gateway.flow.authentication import Accounts, KnownAccounts
+from gateway.flow.account_sources import KnownAccounts
+from gateway.flow.authentication import Accounts
 from gateway.flow.catalog import Catalog, Model
 from gateway.flow.handler import Flow
 from gateway.flow.kept_responses import AnswerStore
@@ -31,9 +32,9 @@ from gateway.settings.compiling import (
     compile_models,
     compile_plans,
     compile_routes,
-    compile_trusted_header,
     price_models,
 )
+from gateway.settings.forwarding import compile_trusted_header
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from gateway.app.upstreams import upstream_context
 from gateway.flow.blanking import blank_in
 from gateway.http.client.limits import PoolLimits, UpstreamTimeouts
 from gateway.http.client.pool import UpstreamPool
-from gateway.settings.compiling import upstream_secrets
+from gateway.settings.forwarding import upstream_secrets
 from gateway.settings.upstreams import UpstreamSection
 
 

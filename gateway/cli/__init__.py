@@ -30,6 +30,7 @@ _GROUPS: tuple[str, ...] = (
     "customer_link",
     "key",
     "import_customers",
+    "init",
     "console",
     "holds",
     "quote",

@@ -13,7 +13,7 @@
 | `models` | bodies of `GET /v1/models` |
 
 To add a dialect: write its module, add it to `DIALECTS`, give it a route in
-`gateway/settings/root.py` (`default_routes`), and add its transcripts to
+`gateway/settings/default_routes.py`, and add its transcripts to
 `tests/unit/dialects/transcripts/` and `test_meters.py`.
 """
 

@@ -12,10 +12,9 @@ Where no reserve follows, nothing would notice: there what the ledger says is no
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -23,13 +22,13 @@ from gateway.domain.customers import CustomerRecord, customer_of
 from gateway.domain.key_terms import Restrictions
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Account, Key, shard_of
+from gateway.flow.account_sources import KeyDirectory, KnownAccounts
 from gateway.flow.credentials import TrustedHeader, credential, key_digest, told
-from gateway.flow.customers import Customer, PlanTerms, account_of, customer_of_record
+from gateway.flow.customers import Customer, account_of, customer_of_record
 from gateway.flow.lru import Lru
 from gateway.flow.refusals import Particulars, Refused
 from gateway.http.interface import Exchange
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.keys import AccountRead
 
 log = structlog.get_logger("accounts")
 
@@ -42,44 +41,6 @@ _PEERS_REMEMBERED: Final = 4096
 
 _UNKNOWN_KEY: Final = "This API key is not known here. Check it, or create one."
 _UNKNOWN_CUSTOMER: Final = "The customer that the gateway in front named is not known here."
-
-
-@dataclass(frozen=True, slots=True)
-class KnownAccounts:
-    """What is known of accounts before the first request.
-
-    customers:   those of the configuration, by id
-    keys:        the configured keys, by digest
-    revisions:   account_rev by customer id, as the ledger has them now
-    plans:       what each plan of the configuration gives customers in the ledger; "" is none
-    shard_count: of the ledger
-    """
-
-    customers: Mapping[str, Customer]
-    keys: Mapping[str, Key]
-    revisions: Mapping[str, int]
-    plans: Mapping[str, PlanTerms] = field(default_factory=lambda: {"": PlanTerms()})
-    shard_count: int = 64
-
-
-class KeyDirectory(Protocol):
-    """The ledger's directory of customers and keys. Every method raises LedgerUnavailable."""
-
-    async def find_key(self, digest: str) -> Key | None:
-        """The key with this hash, None when unknown or revoked."""
-        ...
-
-    async def account_rev(self, account_id: str) -> int | None:
-        """The account's present revision."""
-        ...
-
-    async def read_account(self, customer_id: str, account_id: str, digest: str) -> AccountRead:
-        """A wallet's revision, then its customer's record and a key of it ("" for none)."""
-        ...
-
-    async def price_tables(self, versions: Iterable[str]) -> Mapping[str, PriceTable]:
-        """The prices of these versions; those that are not kept are left out."""
-        ...
 
 
 def check_restrictions(restrictions: Restrictions, remote: str) -> None:

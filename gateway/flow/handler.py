@@ -98,7 +98,7 @@ class Flow:
                 return
             known = await self._know(context)
             if context.route.local is not None:
-                if not context.route.public and self._enforces(known):
+                if not context.route.public and known.enforces:
                     await self._services.admission.check_limits(context)
                 await context.route.local(exchange, known.account, context.request_id)
             else:
@@ -225,8 +225,9 @@ class Flow:
         exchange, route = context.exchange, context.route
         context.name = known.name
         length = exchange.content_length
-        if known.expects or length is None or length > LARGE_BODY_BYTES:
-            await self._check_credit(context, known)
+        large = known.expects or length is None or length > LARGE_BODY_BYTES
+        if large and known.enforces:
+            await self._services.admission.check_credit(context)
         head = known.body
         body = await exchange.read_body(self.catalog.max_body_bytes)
         if head.coding is not None:
@@ -237,11 +238,6 @@ class Flow:
             context.facts = route.dialect.read(asked, route.reading)
         else:
             context.facts = await read_in_thread(asked, route.dialect, route.reading)
-
-    async def _check_credit(self, context: RequestContext, known: KnownHead) -> None:
-        """Refuse a client without credit before its body is read, where that may refuse it."""
-        if self._enforces(known):
-            await self._services.admission.check_credit(context)
 
     async def _refresh(self, context: RequestContext) -> KnownHead:
         """Conclude again after the ledger has said that the account changed."""
@@ -272,12 +268,6 @@ class Flow:
                 plan.objection = refused
             known.plans[name] = plan
         return plan
-
-    @staticmethod
-    def _enforces(known: KnownHead) -> bool:
-        """Whether what the ledger says may refuse the request."""
-        account = known.account
-        return account is None or known.catalog.modes.of(account.customer_id)[0] == "enforce"
 
     def _event(self, context: RequestContext) -> UsageFacts:
         """What the usage event says as far as it is known before the request is forwarded."""

@@ -72,6 +72,12 @@ class KnownHead:
             and (not accounts.trusts_headers or accounts.trusts(remote) is self.trusted)
         )
 
+    @property
+    def enforces(self) -> bool:
+        """Whether what the ledger says may refuse the request."""
+        account = self.account
+        return account is None or self.catalog.modes.of(account.customer_id)[0] == "enforce"
+
     def forwarded(self, forwarding: Forwarding, media_type: str | None) -> bytes:
         """The encoded fields that an upstream sees of this head. media_type: of the body there"""
         fields = self._forwarded.get((forwarding, media_type))

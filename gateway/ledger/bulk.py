@@ -4,7 +4,8 @@ The records are those of `customers.py` and `keys.py`, with their invariants: in
 index, external ids claimed before the record has them, and nothing that is there is replaced.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -84,14 +85,26 @@ class BulkWriter:
                 if not done
             }
         )
-        await self.enter(record.customer_id for record in kept)
+        await self.enter(kept)
         return refused
 
-    async def enter(self, customer_ids: Iterable[str]) -> None:
-        """Enter customers into the list; those of a writer that was interrupted may not be in it."""
+    async def enter(self, records: Sequence[CustomerRecord]) -> None:
+        """Enter customers into the list, and count those that were not in it; those of a writer that was
+        interrupted may be missing."""
         async with self._client.pipeline(transaction=False) as pipe:
-            for name in customer_ids:
-                pipe.zadd(self._names.directory(self._names.shard_of(name)), {name.encode(): 0})
+            for record in records:
+                shard = self._names.shard_of(record.customer_id)
+                pipe.zadd(self._names.directory(shard), {record.customer_id.encode(): 0})
+            with unavailable():
+                entered = await pipe.execute()
+        counts = Counter(
+            (self._names.shard_of(record.customer_id), record.plan)
+            for record, new in zip(records, entered, strict=True)
+            if new and record.plan is not None
+        )
+        async with self._client.pipeline(transaction=False) as pipe:
+            for (shard, plan), count in counts.items():
+                pipe.hincrby(self._names.plan_counts(shard), plan, count)
             with unavailable():
                 await pipe.execute()
 

@@ -10,7 +10,7 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final
 
 from gateway.domain.money import MoneyError, parse_amount
 from gateway.domain.suggestions import suggest
@@ -181,7 +181,7 @@ def _readable(cells: Mapping[str, str]) -> int | None:
 def _category(text: str) -> Category:
     if text and text not in CATEGORIES:
         raise _Wrong(f"category: {text!r} is none of {', '.join(CATEGORIES)}")
-    return cast("Category", text or "paid")
+    return text or "paid"
 
 
 def _expiry(text: str, now_ms: int) -> int:

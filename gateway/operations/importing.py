@@ -171,7 +171,7 @@ async def _write_all(
 async def _write_page(backend: Backend, page: Sequence[PlannedRow], reason: str) -> list[Rejected]:
     bulk = backend.accounts.bulk
     refused = await bulk.create([each.record for each in page if not each.recorded])
-    await bulk.enter(each.record.customer_id for each in page if each.recorded)
+    await bulk.enter([each.record for each in page if each.recorded])
     rejected = [
         reject(each.row, refused[each.record.customer_id])
         for each in page

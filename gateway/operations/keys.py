@@ -88,6 +88,8 @@ async def create_key(backend: Backend, new: NewKey, reason: str | None = None) -
     name = new.key_id or f"k_{digest[:16]}"
     if any(each.key_id == name for each in configured.api_keys()):
         raise Conflict(f"there is a key {name} in the configuration already")
+    if new.key_id and await backend.accounts.keys.by_id(name) is not None:
+        raise Conflict(f"there is a key {name} already")
     if new.terms.test:
         await open_test_wallet(backend, new.customer_id)
     terms = replace(new.terms, last_four=secret[-LAST_CHARS:])
@@ -237,7 +239,8 @@ async def _add(backend: Backend, key: StoredKey) -> StoredKey:
 async def _not_found(backend: Backend, key_id: str) -> NotFound:
     """The error, with a hint among a bounded number of keys."""
     known = [each.key_id for each in backend.configured.api_keys()]
-    known += await backend.accounts.keys.some_ids(_KNOWN_MOST)
+    # A creation that failed may have left the id without a key.
+    known += [each for each in await backend.accounts.keys.some_ids(_KNOWN_MOST) if each != key_id]
     return NotFound(f"there is no key {key_id}. {suggest(key_id, known)}")
 
 

@@ -124,11 +124,12 @@ def from_litellm(file: Path, names: Iterable[str]) -> list[ImportedCost]:
         said = listed.get(name)
         if not isinstance(said, dict):
             raise ImportFailed(f"the list has no model {name!r}")
-        found.append(_litellm(name, said))
+        found.append(litellm_cost(name, said))
     return found
 
 
-def _litellm(name: str, said: Mapping[str, Any]) -> ImportedCost:
+def litellm_cost(name: str, said: Mapping[str, Any]) -> ImportedCost:
+    """The cost of one model, from an entry of the list or of a configuration. Raises ImportFailed."""
     rates: dict[str, Decimal] = {}
     left_out = []
     for key, value in said.items():
@@ -209,9 +210,10 @@ def _rates_in(tier: str, per_million: Mapping[str, Decimal]) -> dict[str, Decima
 
 
 def _said(rates: Mapping[str, Decimal]) -> str:
-    return ", ".join(f'{unit}: "{_plain(rate)}"' for unit, rate in rates.items())
+    return ", ".join(f'{unit}: "{plain_decimal(rate)}"' for unit, rate in rates.items())
 
 
-def _plain(number: Decimal) -> str:
+def plain_decimal(number: Decimal) -> str:
+    """A decimal without an exponent and without trailing zeros."""
     text = f"{number:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

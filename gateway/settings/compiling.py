@@ -4,11 +4,8 @@ Built at start and at reload; nothing here runs per request. Routes that the gat
 itself (`local`) are the application's to add.
 """
 
-import ipaddress
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
 from gateway.dialects.any_api.dialect import AnyApi, Terms
 from gateway.dialects.base import Dialect, ForwardOptions, ReadOptions
@@ -16,26 +13,22 @@ from gateway.domain.modes import Modes
 from gateway.domain.pricebook import Book
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Key, shard_of
-from gateway.flow.blanking import secrets_of
 from gateway.flow.catalog import Model, Route
-from gateway.flow.credentials import TrustedHeader
 from gateway.flow.customers import Customer, PlanTerms
-from gateway.flow.headers import Forwarding, Passing
+from gateway.flow.headers import Forwarding
 from gateway.flow.spread import Spread, Target
 from gateway.http.cors import Cors
-from gateway.http.interface import Headers, Upstream
+from gateway.http.interface import Upstream
 from gateway.settings.catalogue import RouteSection, ServedBySection
 from gateway.settings.customers import PlanSection
+from gateway.settings.forwarding import compile_forwarding
 from gateway.settings.root import Settings
-from gateway.settings.upstreams import UpstreamSection
-
-_NAMES_A_SECRET: Final = re.compile("auth|cookie|key|password|secret|signature|token")
 
 
 def compile_models(settings: Settings, upstreams: Mapping[str, Upstream]) -> dict[str, Model]:
     """Compile every model, by the name callers use. upstreams: the clients by configured name."""
     models = {}
-    forwarding = _forwarding(settings)
+    forwarding = compile_forwarding(settings)
     for name, model in settings.models.items():
         targets = [
             _target(settings, served, upstreams, forwarding, model.upstream_model or name)
@@ -152,7 +145,7 @@ def compile_routes(
 ) -> dict[str, Route]:
     """Compile every configured route by path; routes for other methods are linked to the first
     one."""
-    forwarding = _forwarding(settings)
+    forwarding = compile_forwarding(settings)
     routes: dict[str, Route] = {}
     for name, section in settings.routes.items():
         route = _route(settings, name, section, upstreams, forwarding, dialects)
@@ -217,71 +210,10 @@ def compile_modes(settings: Settings) -> Modes:
     return Modes(settings.mode, customers)
 
 
-def compile_trusted_header(settings: Settings) -> TrustedHeader | None:
-    """Compile the trusted header that names a customer, if configured."""
-    trusted = settings.auth.trusted_header
-    if trusted is None:
-        return None
-    return TrustedHeader(
-        customer_header=trusted.customer,
-        key_header=trusted.key,
-        project_header=trusted.project,
-        networks=tuple(ipaddress.ip_network(network) for network in trusted.networks),
-    )
-
-
-def injected_headers(upstream: UpstreamSection) -> Headers:
-    """The credential and the configured headers, as each request to the upstream carries them."""
-    fields = dict(upstream.headers)
-    if upstream.credential is not None:
-        fields[upstream.credential.header] = upstream.credential.value.get_secret_value()
-    return tuple((name.encode(), value.encode()) for name, value in fields.items())
-
-
-def upstream_secrets(upstream: UpstreamSection) -> tuple[bytes, ...]:
-    """List the secrets that responses of the upstream must not show: the credential, and headers
-    whose names suggest one."""
-    named = {**upstream.headers, **upstream.query}
-    values = [text for name, text in named.items() if _NAMES_A_SECRET.search(name)]
-    if upstream.credential is not None:
-        values.append(upstream.credential.value.get_secret_value())
-    return secrets_of(values)
-
-
 def compile_cors(settings: Settings) -> Cors | None:
     """Compile the allowed CORS origins; None if there are none."""
     origins = settings.cors.origins
     return Cors(origins) if origins else None
-
-
-def _forwarding(settings: Settings) -> dict[str, Forwarding]:
-    """List, per upstream, the request headers that may pass. Headers of a gateway in front that
-    identify customers do not."""
-    trusted = compile_trusted_header(settings)
-    internal = frozenset(trusted.names if trusted else ())
-    if settings.tracing is not None:
-        internal |= {"traceparent"}  # the gate sends one of its own
-    return {
-        name: Forwarding(
-            injected_headers(upstream),
-            Passing(
-                request=frozenset((*upstream.forward_headers, *_metered_headers(settings, name))),
-                betas=frozenset(upstream.allowed_betas),
-                answer=frozenset(upstream.return_headers),
-                internal=internal,
-            ),
-        )
-        for name, upstream in settings.upstreams.items()
-    }
-
-
-def _metered_headers(settings: Settings, upstream: str) -> Iterator[str]:
-    """List request headers that price routes of an upstream: the upstream must receive them."""
-    for route in settings.routes.values():
-        if route.upstream == upstream:
-            for quantity in route.meter.values():
-                if quantity.request_header is not None:
-                    yield quantity.request_header
 
 
 def _route(

@@ -15,10 +15,11 @@ from pydantic.fields import FieldInfo
 from gateway.dialects import DIALECTS
 from gateway.domain.money import format_amount
 from gateway.settings import scalars
+from gateway.settings.default_routes import default_routes
 from gateway.settings.explaining import inside, sections_in
 from gateway.settings.policy import PRESETS, UNSTATED, Knobs
 from gateway.settings.prices import Markup, TokenPrice, UnitPrice
-from gateway.settings.root import Settings, default_routes
+from gateway.settings.root import Settings
 
 _INTRODUCTION: Final = """\
 # Configuration

@@ -120,7 +120,11 @@ class Business:
     def charged_nano(self) -> int:
         """What live wallets were charged today in all, corrections included, by the store's report."""
         report = self.ask("report", "usage", "--by", "kind")
-        return sum(parse_amount(row["charged"], signed=True) for row in report["rows"])
+        return sum(
+            parse_amount(row[column], signed=True)
+            for row in report["lines"]
+            for column in ("charged", "corrected")
+        )
 
     def verify(self) -> None:
         """Ledger, outbox and store agree to the unit."""

@@ -84,19 +84,19 @@ class Day:
         b = self._b
         report = b.ask("report", "shadow", "--since", "1d")
         month = f"{dt.datetime.now(dt.UTC):%Y-%m}"
-        wrong = report["rows"][0]["customer"]
+        wrong = report["lines"][0]["customer"]
         with self._invoices.open("w", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(("customer_id", "period", "amount"))
-            for row in report["rows"]:
+            for row in report["lines"]:
                 nano = parse_amount(row["charged"]) + (NANO if row["customer"] == wrong else 0)
                 rows.writerow((row["customer"], month, format_amount(nano)))
         compared = b.ask("compare", "--invoices", str(self._invoices))
         differing = [
-            row for row in compared["rows"] if parse_amount(row["difference"], signed=True)
+            row for row in compared["lines"] if parse_amount(row["difference"], signed=True)
         ]
         equal("invoices that differ", [row["customer"] for row in differing], [wrong])
-        return f"{len(compared['rows']):,} invoices, 1 differs by {differing[0]['difference']}"
+        return f"{len(compared['lines']):,} invoices, 1 differs by {differing[0]['difference']}"
 
     def enforce(self) -> str:
         """Who has no credit is refused; what is charged leaves the wallets to the unit."""
@@ -110,14 +110,14 @@ class Day:
         return f"{statuses[200]:,} served, {statuses[402]:,} refused"
 
     def wrong_price(self) -> str:
-        """Ten times too dear for a while; re-rating leaves what the right price would have charged."""
+        """Ten times too much for a while; re-rating leaves what the right price would have charged."""
         b = self._b
         version = b.ask("prices", "show")["models"][MODEL]["price_version"]
         self._apply_price(WRONG_PRICES, "new prices")
         since, before_nano = _now(), b.live_nano()
         served = b.load(self._load // 4, self._with_credit())[200]
         b.verify()
-        dear_nano = before_nano - b.live_nano()
+        high_nano = before_nano - b.live_nano()
         self._apply_price(PRICES, "the point was in the wrong place")
         until = _now()
         rerated = b.ask(
@@ -127,10 +127,10 @@ class Day:
         b.verify()
         right_nano = before_nano - b.live_nano()
         given_back = parse_amount(rerated["change"], signed=True)
-        equal("given back", given_back, dear_nano - right_nano)
-        # Each charge is rounded up, so that ten times the right one may be less than the dear one.
-        if not 0 <= 10 * right_nano - dear_nano < 10 * served:
-            raise DayFailed(f"charged {dear_nano}, of which {right_nano} are left")
+        equal("given back", given_back, high_nano - right_nano)
+        # Each charge is rounded up, so that ten times the right one may be less than the high one.
+        if not 0 <= 10 * right_nano - high_nano < 10 * served:
+            raise DayFailed(f"charged {high_nano}, of which {right_nano} are left")
         self._settle_up()
         return f"{served:,} requests, {format_amount(given_back)} credits given back"
 
@@ -140,7 +140,7 @@ class Day:
         customer = self._with_credit()[0]
         [leaked] = b.ask("key", "list", customer.customer_id)
         new = b.ask(
-            "key", "rotate", leaked["key_id"], "--grace", "0s", "--reason", "posted in a forum"
+            "key", "rotate", leaked["key_id"], "--grace", "0", "--reason", "posted in a forum"
         )
         took_s = b.until(
             lambda: b.chat(customer.key).status_code == 401, "the leaked key is refused"
@@ -251,7 +251,7 @@ class Day:
 
 
 def _totals(report: Any, *columns: str) -> list[Any]:
-    return [report["totals"][column] for column in columns]
+    return [report["total"][column] for column in columns]
 
 
 def _now() -> str:

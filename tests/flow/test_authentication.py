@@ -13,7 +13,8 @@ import redis.asyncio
 from gateway.domain.pricing import PriceTable
 from gateway.domain.reservation import Account, Key
 from gateway.flow import authentication as module
-from gateway.flow.authentication import Accounts, KnownAccounts
+from gateway.flow.account_sources import KnownAccounts
+from gateway.flow.authentication import Accounts
 from gateway.flow.credentials import TrustedHeader, key_digest
 from gateway.flow.customers import Customer
 from gateway.flow.refusals import Refused

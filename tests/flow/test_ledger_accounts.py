@@ -9,7 +9,8 @@ import redis.asyncio
 from gateway.domain.customers import CustomerRecord
 from gateway.domain.limits import Limit
 from gateway.flow import authentication as module
-from gateway.flow.authentication import Accounts, KnownAccounts
+from gateway.flow.account_sources import KnownAccounts
+from gateway.flow.authentication import Accounts
 from gateway.flow.customers import PlanTerms
 from gateway.flow.refusals import Refused
 from gateway.ledger.client.errors import LedgerUnavailable

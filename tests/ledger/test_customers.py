@@ -241,3 +241,12 @@ async def test_the_customers_of_each_plan_are_counted(store: AccountStore) -> No
         await directory.replace(gone, replace(gone, status="deleted"))
         await directory.replace(replace(gone, status="deleted"), replace(gone, status="deleted"))
     assert await directory.plan_counts() == {"pro": 1}
+
+
+async def test_customers_that_are_written_in_bulk_are_counted_once(store: AccountStore) -> None:
+    records = [CustomerRecord(f"c{number}", 0, "starter") for number in range(5)]
+    assert await store.bulk.create(records[:3]) == {}
+    assert set(await store.bulk.create(records)) == {"c0", "c1", "c2"}
+    await store.bulk.enter(records)
+    assert await store.customers.plan_counts() == {"starter": 5}
+    assert await store.customers.count() == 5

@@ -10,6 +10,7 @@ from gateway.domain.refusals import RefusalHour
 from gateway.domain.stores import ClosedStatement
 from gateway.domain.usage_sums import UsageQuestion, UsageSum
 from gateway.exporter.sinks import clickhouse_queries as ask
+from gateway.exporter.sinks import clickhouse_reservations as reservations
 from gateway.exporter.sinks.clickhouse_protocol import literal
 from gateway.exporter.sinks.clickhouse_sync import ClickHouseReading
 from gateway.exporter.sinks.clickhouse_usage import usage_by
@@ -27,7 +28,7 @@ class ClickHouseHistory:
     def contradictions(self) -> list[str]:
         """Describe reservations whose events contradict each other, and ids that are stored twice."""
         found = []
-        for line in self._reading.stream(ask.CONTRADICTIONS):
+        for line in self._reading.stream(reservations.CONTRADICTIONS):
             stem, ids = line["stem"], dict(zip(line["ids"], line["kinds"], strict=True))
             for kind, other in _PAIRS:
                 ends = [one for one in ids if ids[one] == kind and stem + other in ids]
@@ -35,7 +36,7 @@ class ClickHouseHistory:
             if f"{stem}expired" not in ids:
                 late = [one for one in ids if ids[one] == "settle_late"]
                 found += [f"{one} has no expiry before it" for one in late]
-        for line in self._reading.stream(ask.TWICE):
+        for line in self._reading.stream(reservations.TWICE):
             found.append(f"{line['event_id']} is stored at {line['number']} places")
         return found
 
@@ -43,14 +44,16 @@ class ClickHouseHistory:
         self, since_ms: int, until_ms: int, customer_id: str | None = None
     ) -> Iterator[PastUse]:
         """See `UsageHistory`."""
-        statement = ask.past_uses(self._reading.server, since_ms, until_ms, customer_id)
+        statement = reservations.past_uses(self._reading.server, since_ms, until_ms, customer_id)
         for line in self._reading.stream(statement):
             customer, model, moment_ms, version, usage, charged, tier = line.values()
             yield PastUse(customer, model, moment_ms, version, orjson.loads(usage), charged, tier)
 
     def count_past_uses(self, since_ms: int, until_ms: int, customer_id: str | None = None) -> int:
         """See `UsageHistory`."""
-        statement = ask.count_past_uses(self._reading.server, since_ms, until_ms, customer_id)
+        statement = reservations.count_past_uses(
+            self._reading.server, since_ms, until_ms, customer_id
+        )
         (line,) = self._rows(statement, long=True)
         return int(line["number"])
 

@@ -5,8 +5,6 @@ any length come in pages over a separate connection.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import astuple
 from types import TracebackType
 from typing import Any, Final
 
@@ -31,18 +29,13 @@ from gateway.domain.stores import (
     ChangePlace,
     ChargeSum,
     ClosedStatement,
-    EventStore,
     RowFilter,
     StoreMissing,
 )
 from gateway.domain.usage_sums import UsageQuestion, UsageSum
-from gateway.exporter.sinks import postgres_pool as pools
 from gateway.exporter.sinks import postgres_queries as sql
-from gateway.exporter.sinks.options import PostgresOptions
 from gateway.exporter.sinks.postgres_pool import Connection, PostgresPool, bounded, explained
-from gateway.exporter.sinks.postgres_url import shown
 from gateway.exporter.sinks.postgres_usage import usage_by
-from gateway.exporter.sinks.sqlite_reader import SqliteStore
 
 _LAST_CHARACTER: Final = "\U0010ffff"
 _BEHIND_ALL: Final = ChangePlace((1 << 63) - 1, 0, 0, 0)
@@ -278,52 +271,3 @@ def _stored(row: tuple[Any, ...]) -> StoredEvent:
 
 def _places(rows: Iterable[tuple[Any, ...]]) -> dict[int, Place]:
     return {shard: Place(epoch, seq) for shard, epoch, seq in rows}
-
-
-class PostgresAccess:
-    """`gateway.domain.stores.StoreAccess` to one schema. Its connections are kept between calls."""
-
-    def __init__(self, options: PostgresOptions) -> None:
-        self._options = options
-        self._pool = PostgresPool(options)
-
-    @property
-    def shown(self) -> str:
-        """See `StoreAccess`."""
-        return shown(self._options.url, self._options.schema)
-
-    def open(self) -> PostgresStore:
-        """See `StoreAccess`."""
-        store = self._open()
-        if store is None:
-            raise StoreMissing(f"there is no store at {self.shown}")
-        return store
-
-    def open_or_empty(self) -> EventStore:
-        """See `StoreAccess`."""
-        return self._open() or SqliteStore.empty()
-
-    def cursors(self) -> dict[int, Place]:
-        """See `StoreAccess`."""
-        with self.open_or_empty() as store:
-            return store.cursors()
-
-    def keep_statement(self, statement: ClosedStatement) -> ClosedStatement:
-        """See `StoreAccess`."""
-        try:
-            with closing(pools.connect(self._options, read_only=False)) as connection:
-                connection.execute(sql.KEEP_STATEMENT.encode(), astuple(statement))
-        except (psycopg.Error, OSError) as error:
-            raise StoreMissing(explained(self._options, error)) from error
-        with self.open() as store:
-            kept = store.closed_statement(statement.customer_id, statement.period)
-        assert kept is not None, "it was kept just now"
-        return kept
-
-    def _open(self) -> PostgresStore | None:
-        """The store; None where nothing has been exported yet. Raises StoreMissing."""
-        connection, there = self._pool.take()
-        if there:
-            return PostgresStore(self._pool, connection)
-        self._pool.give_back(connection)
-        return None

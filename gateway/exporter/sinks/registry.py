@@ -36,7 +36,7 @@ _SINKS: Final[Mapping[type[SinkOptions], str]] = {
 
 _READERS: Final[Mapping[type[SinkOptions], str]] = {
     SqliteOptions: "sqlite_reader:SqliteAccess",
-    PostgresOptions: "postgres_reader:PostgresAccess",
+    PostgresOptions: "postgres_access:PostgresAccess",
     ClickHouseOptions: "clickhouse_reader:ClickHouseAccess",
 }
 """Options of the stores → module and class of the access: what may be `export.required`."""

@@ -40,6 +40,7 @@ for _group in (
     "compare",
     "mode",
     "import_customers",
+    "init",
 ):
     importlib.import_module(f"gateway.cli.{_group}")  # the import is what registers its commands
 

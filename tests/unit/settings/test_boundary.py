@@ -3,7 +3,8 @@
 import pytest
 
 from gateway.http.interface import FieldNames
-from gateway.settings.compiling import compile_cors, compile_models, upstream_secrets
+from gateway.settings.compiling import compile_cors, compile_models
+from gateway.settings.forwarding import upstream_secrets
 from gateway.settings.notes import notes_of
 from tests.support.fields import parse_fields
 from tests.unit.settings.conftest import RIGHT, Load, Problems

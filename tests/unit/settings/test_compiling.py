@@ -11,8 +11,8 @@ from gateway.settings.compiling import (
     compile_keys,
     compile_models,
     compile_routes,
-    compile_trusted_header,
 )
+from gateway.settings.forwarding import compile_trusted_header
 from tests.support.fields import parse_fields
 from tests.unit.settings.conftest import RIGHT, Load
 

@@ -18,7 +18,7 @@ from gateway.exporter.sink import Batch, SinkUnavailable, StoreTooNew
 from gateway.exporter.sinks import postgres_pool
 from gateway.exporter.sinks.options import PostgresOptions
 from gateway.exporter.sinks.postgres import PostgresSink
-from gateway.exporter.sinks.postgres_reader import PostgresAccess
+from gateway.exporter.sinks.postgres_access import PostgresAccess
 from gateway.exporter.sinks.postgres_schema import MIGRATIONS
 from loadtest.sinks.postgres_server import (
     DEBIAN,
