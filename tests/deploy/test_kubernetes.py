@@ -78,7 +78,7 @@ def test_every_manifest_is_valid(manifests: list[Manifest]) -> None:
 
 
 def test_a_field_that_kubernetes_does_not_have_is_found() -> None:
-    [gate] = of_kind(rendered("standalone"), "StatefulSet")
+    [gate] = of_kind(rendered("sidecar"), "StatefulSet")
     gate["spec"]["template"]["spec"]["terminationGraceSeconds"] = 1
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(gate, "1.37", strict=True)
@@ -227,3 +227,13 @@ def test_services_name_ports_of_their_pods(manifests: list[Manifest]) -> None:
                 [container] = pod["spec"]["containers"]
                 names = {each["name"] for each in container["ports"]}
                 assert {each["targetPort"] for each in service["spec"]["ports"]} <= names
+
+
+def test_every_volume_that_is_mounted_exists(manifests: list[Manifest]) -> None:
+    for workload in workloads(manifests):
+        pod = workload["spec"]["template"]["spec"]
+        claims = workload["spec"].get("volumeClaimTemplates", [])
+        exist = {each["name"] for each in pod["volumes"]}
+        exist |= {each["metadata"]["name"] for each in claims}
+        for container in pod.get("initContainers", []) + pod["containers"]:
+            assert {each["name"] for each in container["volumeMounts"]} <= exist
