@@ -1,4 +1,4 @@
-"""One customer: what it has, how long that lasts, its limits, holds, keys, and what was refused."""
+"""One wallet of a customer: what it has, how long that lasts, its limits, holds, keys, and refusals."""
 
 import asyncio
 import itertools
@@ -14,6 +14,7 @@ from starlette.responses import Response
 from gateway.admin.auth.guard import Session, require
 from gateway.admin.console import text
 from gateway.admin.console.charts import Drawn, Frame, Point, Series, line_chart, thinned
+from gateway.admin.console.ownership import Owner, owner_view
 from gateway.admin.console.rendering import PREFIX, page
 from gateway.domain.delivery import StoredEvent
 from gateway.domain.money import NANO_PER_CREDIT, format_amount
@@ -25,7 +26,6 @@ from gateway.operations.backend import Backend
 from gateway.operations.decisions import RefusalFilter, recent_refusals
 from gateway.operations.freeze import WalletStatus, wallet_status
 from gateway.operations.holds import OpenHolds, list_holds
-from gateway.operations.keys import KeyEntry, list_keys
 from gateway.operations.projection import DAY_MS, Projection, project
 from gateway.operations.wallets import WalletView, show_wallet
 
@@ -85,12 +85,11 @@ class CustomerView:
     customer_id: str
     wallet: WalletView
     status: WalletStatus
-    configured: bool
+    owner: Owner
     grants: Sequence[GrantRow]
     gauges: Sequence[Gauge]
     burn_down: BurnDown
     holds: OpenHolds
-    keys: Sequence[KeyEntry]
     events: Sequence[StoredEvent]
     refusals: Sequence[NotedRefusal]
     store_problem: str
@@ -108,9 +107,9 @@ async def show(request: Request, session: Viewer, customer_id: str) -> Response:
 async def customer_view(backend: Backend, customer_id: str) -> CustomerView:
     """Gather the page. Raises NotFound, Conflict, LedgerUnavailable."""
     wallet = await show_wallet(backend, customer_id)
-    holds, keys, refusals = await asyncio.gather(
+    owner, holds, refusals = await asyncio.gather(
+        owner_view(backend, customer_id),
         list_holds(backend, customer_id),
-        list_keys(backend, customer_id),
         recent_refusals(backend, RefusalFilter(customer_id), SHOWN_REFUSALS),
     )
     events, spent_nano, problem = await asyncio.to_thread(
@@ -120,12 +119,11 @@ async def customer_view(backend: Backend, customer_id: str) -> CustomerView:
         customer_id,
         wallet,
         wallet_status(wallet.wallet),
-        customer_id in backend.configured.customer_ids,
+        owner,
         _grants(wallet),
         [_gauge(standing) for standing in wallet.limits],
         _burn_down(wallet, events, spent_nano),
         holds,
-        keys,
         events[-SHOWN_EVENTS:][::-1],
         refusals,
         problem,
