@@ -61,6 +61,11 @@ class Sample:
         return sum(gate.report.figures.holds_open for gate in self.present)
 
     @property
+    def held_nano(self) -> int:
+        """What these hold."""
+        return sum(gate.report.figures.held_nano for gate in self.present)
+
+    @property
     def lag_events(self) -> int:
         """Events that the exporters have not delivered."""
         return sum(gate.report.figures.lag_events for gate in self.present)

@@ -61,12 +61,11 @@ class ModeSubject:
 async def show(request: Request, session: Viewer) -> Response:
     """The modes in force."""
     modes = await show_modes(session.backend)
-    everything = modes.set_everything
     names = sorted(modes.customers.keys() | modes.set_customers.keys())
     view = ModesView(
-        modes.everything if everything is None else everything.mode,
+        modes.of_everything,
         modes.everything,
-        everything,
+        modes.set_everything,
         [OwnMode(name, modes.of(name)[0], modes.set_customers.get(name)) for name in names],
     )
     return page(request, session, "modes.html", view)

@@ -19,8 +19,12 @@ from gateway.admin.console.feed import Feed, GateNow, Sample
 from gateway.admin.console.rendering import PREFIX, fragment, page
 from gateway.admin.console.sums import PastSums, past_sums
 from gateway.admin.context import context_of
+from gateway.domain.modes import Modes
 from gateway.domain.money import NANO_PER_CREDIT
+from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.operations.backend import Backend
 from gateway.operations.gates import gate_status
+from gateway.operations.modes import show_modes
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("overview.read"))]
@@ -40,7 +44,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class NowView:
-    """The page."""
+    """The page. modes: None while the ledger is away"""
 
     sample: Sample
     figures: Mapping[str, str]
@@ -52,6 +56,7 @@ class NowView:
     requests: Drawn | None
     spend: Drawn | None
     latency: Drawn | None
+    modes: Modes | None
     section: str = "now"
 
 
@@ -73,8 +78,17 @@ async def show(request: Request, session: Viewer) -> Response:
         _chart(feed, [("allowed", ""), ("refused", "two")]),
         _chart(feed, [("spend", "")]),
         _chart(feed, [("p50", ""), ("p99", "two")]),
+        await _modes(session.backend),
     )
     return page(request, session, "now.html", view)
+
+
+async def _modes(backend: Backend) -> Modes | None:
+    """The modes in force; None while the ledger is away."""
+    try:
+        return await show_modes(backend)
+    except LedgerUnavailable:
+        return None
 
 
 @router.get("/now/stream")
@@ -145,7 +159,8 @@ def _figures(sample: Sample) -> dict[str, str]:
         "f-refused-share": f"{share:.1f} % of requests",
         "f-spend": text.rounded(rates.charged_nano_per_s / NANO_PER_CREDIT),
         "f-spend-hour": f"{text.rounded(rates.charged_nano_per_s * 3600 / NANO_PER_CREDIT)} an hour",
-        "f-holds": text.count(sample.holds_open),
+        "f-held": text.rounded(sample.held_nano / NANO_PER_CREDIT),
+        "f-holds": f"{text.count(sample.holds_open)} open hold{'' if sample.holds_open == 1 else 's'}",
         "f-flight": f"{text.count(sample.in_flight)} requests running",
         "f-latency": text.milliseconds(rates.latency_ms(0.5)),
         "f-latency-99": f"99 % within {text.milliseconds(rates.latency_ms(0.99))}",
