@@ -12,6 +12,7 @@ PAID = "payment_intent.succeeded"
 
 async def test_a_payment_of_an_unknown_customer_is_listed_and_retried(serve: Serve) -> None:
     async with serve(payments=PAYMENTS) as console:
+        console.client.headers["origin"] = console.url
         assert "Payments that wait reported, and not credited" in text_of(
             (await console.client.get("/console/stores")).text
         )
