@@ -35,6 +35,7 @@ Viewer = Annotated[Session, Depends(require("customers.read"))]
 HISTORY_EVENTS: Final = 2000
 RATE_DAYS: Final = 7
 AHEAD_DAYS: Final = 30
+AHEAD_LEAST_MS: Final = 600_000
 SHOWN_EVENTS: Final = 12
 SHOWN_REFUSALS: Final = 8
 SHOWN_HOLDS: Final = 20
@@ -189,7 +190,9 @@ def _burn_down(view: WalletView, events: Sequence[StoredEvent], spent_nano: int)
     days = min(float(RATE_DAYS), max(known_ms / DAY_MS, 1 / 24)) if past else float(RATE_DAYS)
     per_day = round(spent_nano / days) if spent_nano > 0 else 0
     ahead_ms = (
-        max(2 * known_ms, DAY_MS) if known_ms < AHEAD_DAYS * DAY_MS / 2 else AHEAD_DAYS * DAY_MS
+        max(2 * known_ms, AHEAD_LEAST_MS)
+        if known_ms < AHEAD_DAYS * DAY_MS / 2
+        else AHEAD_DAYS * DAY_MS
     )
     ahead_ms = min(int(ahead_ms), AHEAD_DAYS * DAY_MS)
     ahead = project(view.wallet, per_day, now_ms, now_ms + AHEAD_DAYS * DAY_MS)

@@ -150,15 +150,17 @@ def _message(feed: Feed, sample: Sample) -> str:
 def _figures(sample: Sample) -> dict[str, str]:
     """What the tiles show, by the id of its place."""
     rates, present = sample.rates, sample.present
+    known = sample.measured
     decided = rates.allowed_per_s + rates.refused_per_s
     share = 100 * rates.refused_per_s / decided if decided else 0.0
+    spend = rates.charged_nano_per_s / NANO_PER_CREDIT
     ready = sum(not gate.report.why_not for gate in present)
     return {
-        "f-requests": text.rate(decided),
-        "f-refused": text.rate(rates.refused_per_s),
+        "f-requests": text.rate(decided if known else None),
+        "f-refused": text.rate(rates.refused_per_s if known else None),
         "f-refused-share": f"{share:.1f} % of requests",
-        "f-spend": text.rounded(rates.charged_nano_per_s / NANO_PER_CREDIT),
-        "f-spend-hour": f"{text.rounded(rates.charged_nano_per_s * 3600 / NANO_PER_CREDIT)} an hour",
+        "f-spend": text.rounded(spend) if known else "–",
+        "f-spend-hour": f"{text.rounded(spend * 3600)} an hour" if known else "credits",
         "f-held": text.rounded(sample.held_nano / NANO_PER_CREDIT),
         "f-holds": f"{text.count(sample.holds_open)} open hold{'' if sample.holds_open == 1 else 's'}",
         "f-flight": f"{text.count(sample.in_flight)} requests running",
@@ -171,12 +173,12 @@ def _figures(sample: Sample) -> dict[str, str]:
 
 
 def _point(sample: Sample) -> dict[str, float | None]:
-    rates = sample.rates
+    rates, known = sample.rates, sample.measured
     return {
         "t": float(sample.at_ms),
-        "allowed": rates.allowed_per_s,
-        "refused": rates.refused_per_s,
-        "spend": rates.charged_nano_per_s / NANO_PER_CREDIT,
+        "allowed": rates.allowed_per_s if known else None,
+        "refused": rates.refused_per_s if known else None,
+        "spend": rates.charged_nano_per_s / NANO_PER_CREDIT if known else None,
         "p50": rates.latency_ms(0.5),
         "p99": rates.latency_ms(0.99),
     }
