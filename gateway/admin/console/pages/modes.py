@@ -112,8 +112,8 @@ async def _change(request: Request, session: Session, customer_id: str) -> Respo
             said = f"{of} is in {changed.mode} mode."
             if changed.kept:
                 said = f"{said} {changed.kept} customers keep a mode of their own."
-            tone = "ok" if changed.mode == "enforce" else "warn"
-            return done(request, view.back, Toast(said, tone))
+            warns = changed.mode != "enforce"
+            return done(request, view.back, Toast(said, "warn" if warns else "ok"))
     return refused(request, session, "mode.html", view, entry)
 
 
