@@ -137,8 +137,15 @@ class Flow:
     async def _reserve_and_relay(self, context: RequestContext, known: KnownHead) -> None:
         services = self._services
         plan = self._plan(context, known)
+        unsendable = None
         if plan.spread is not None or plan.breaker.wary:
-            plan = self._sender.choose(context, plan)
+            try:
+                plan = self._sender.choose(context, plan)
+            except Refused as refused:
+                if context.name is None or plan.mode != "enforce":
+                    raise
+                # It may repeat a request that has been done: only the ledger knows, as it reserves.
+                unsendable = refused
         context.plan = plan
         facts = context.facts
         expected = services.reservations.expected.at_first(plan) if facts.stream else None
@@ -152,6 +159,8 @@ class Flow:
         context.event = self._event(context)
         key = None if context.name is None else idempotency_of(context)
         async with _OPENS[plan.mode](services.reservations, context, key) as reservation:
+            if unsendable is not None:
+                raise unsendable
             self._observer.admitted(context)
             response = await self._sender.send(context, known, reservation)
             try:
