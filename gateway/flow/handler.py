@@ -21,7 +21,7 @@ from gateway.flow.admission import Admission, RepeatedRequest, StaleAccount
 from gateway.flow.authentication import Accounts, check_restrictions
 from gateway.flow.catalog import Catalog
 from gateway.flow.context import RequestContext
-from gateway.flow.denials import refused_by_ledger
+from gateway.flow.denials import refused_by_ledger, refused_frozen
 from gateway.flow.envelope import common_fields
 from gateway.flow.estimate import estimate_request, unbounded_estimate
 from gateway.flow.idempotency import Repeats, idempotency_of, read_name
@@ -270,6 +270,10 @@ class Flow:
             catalog = known.catalog
             model = find_model(catalog, context, name)
             plan = make_plan(catalog, account, route, model)
+            if account.suspended and plan.mode != "enforce":
+                # No reserve would say so, nor show that the customer was resumed.
+                self._services.reservations.noted_customer(context)
+                raise refused_frozen()
             refused = forbidden(context, model)
             if refused is not None:
                 if not isinstance(plan, ShadowPlan):

@@ -195,8 +195,11 @@ async def open_test_wallet(backend: Backend, customer_id: str) -> None:
     """
     account_id = wallet_id(customer_id, "test")
     if (await backend.accounts.wallets.account_rev(account_id)) is None:
-        terms = backend.configured.terms(await find_customer(backend, customer_id))
+        owner = await find_customer(backend, customer_id)
+        terms = backend.configured.terms(owner)
         await _write_terms(backend, account_id, terms, "test wallet")
+        if isinstance(owner, CustomerRecord) and owner.status == "suspended":
+            await freeze(backend, account_id, "customer suspended")
 
 
 async def _record(backend: Backend, customer_id: str) -> CustomerRecord:

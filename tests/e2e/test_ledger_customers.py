@@ -29,6 +29,7 @@ from gateway.operations.customer_changes import (
 )
 from gateway.operations.customers import customer_document, get_customer, list_customers
 from gateway.operations.errors import Conflict, NotFound
+from gateway.operations.freeze import thaw
 from gateway.operations.keys import NewKey, create_key, list_keys, revoke_key, rotate_key
 from gateway.operations.wallets import show_wallet
 from tests.support.gate import SHARDS, Gate, Serve
@@ -217,6 +218,46 @@ async def test_a_suspended_customer_is_refused_until_it_is_resumed(
     )
     assert (await resume_customer(backend, "newco")).record.status == "active"
     assert (await chat(gate, secret)).status_code == 200
+
+
+@pytest.mark.parametrize("mode", ["bypass", "shadow"])
+async def test_a_suspended_customer_is_refused_in_modes_that_refuse_nothing_else(
+    serve: Serve, mode: str
+) -> None:
+    async with serve(plans=PLANS, mode=mode) as gate, open_backend(gate.settings) as backend:
+        await create_customer(backend, NewCustomer("newco", "starter"))
+        secret = await key_of(backend, "newco")
+        assert (await chat(gate, secret)).status_code == 200
+        await suspend_customer(backend, "newco", "fraud")
+        await until(lambda: _answers(gate, secret, 402), within_s=1.5)
+        await resume_customer(backend, "newco")
+        await until(lambda: _answers(gate, secret, 200), within_s=1.5)
+
+
+async def _answers(gate: Gate, secret: str, status: int) -> bool:
+    return (await chat(gate, secret)).status_code == status
+
+
+async def test_a_test_key_that_a_suspended_customer_gets_is_refused_as_well(
+    gate: Gate, backend: Backend
+) -> None:
+    await create_customer(backend, NewCustomer("newco", "starter"))
+    await suspend_customer(backend, "newco", "fraud")
+    secret = await key_of(backend, "newco", test=True)
+    assert (await chat(gate, secret)).status_code == 402
+    await resume_customer(backend, "newco")
+    assert (await chat(gate, secret)).status_code == 200
+
+
+async def test_a_suspension_is_not_ended_by_thawing_a_wallet(backend: Backend) -> None:
+    await create_customer(backend, NewCustomer("newco", "starter"))
+    await suspend_customer(backend, "newco", "fraud")
+    with pytest.raises(Conflict, match="customer resume newco"):
+        await thaw(backend, "newco", "a mistake")
+    assert (await get_customer(backend, "newco")).record.status == "suspended"
+    await delete_customer(backend, "newco")
+    with pytest.raises(Conflict, match="deleted"):
+        await thaw(backend, "newco", "a mistake")
 
 
 async def test_a_deleted_customer_keeps_its_books_and_loses_the_rest(
