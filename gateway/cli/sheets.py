@@ -15,7 +15,15 @@ import typer
 from gateway.cli.files import complete_file
 from gateway.cli.output import fail, out, print_json, row, table
 from gateway.operations.parquet import parquet
-from gateway.operations.sheets import Column, Sheet, Value, csv_cell, percent_decimal, sheet_document, shown
+from gateway.operations.sheets import (
+    Column,
+    Sheet,
+    Value,
+    csv_cell,
+    percent_decimal,
+    sheet_document,
+    shown,
+)
 
 Format = Literal["table", "csv", "json", "parquet"]
 AsFormat = Annotated[

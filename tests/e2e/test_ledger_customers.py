@@ -17,6 +17,7 @@ from gateway.domain.delivery import START
 from gateway.domain.events import Event
 from gateway.domain.key_terms import KeyTerms
 from gateway.domain.limits import Limit
+from gateway.operations import keys
 from gateway.operations.backend import Backend
 from gateway.operations.customer_changes import (
     CustomerChange,
@@ -342,6 +343,24 @@ async def test_a_rotated_key_works_beside_the_new_one_for_its_grace(
         await rotate_key(backend, "k_old")
     newest = await rotate_key(backend, new.entry.key_id, grace_ms=0)
     assert [(await chat(gate, each.secret)).status_code for each in (new, newest)] == [401, 200]
+
+
+async def test_a_key_that_is_revoked_while_it_is_rotated_stays_revoked(
+    gate: Gate, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await create_key(backend, NewKey("acme", key_id="k_old"))
+
+    async def slowly(*given: Any) -> keys.KeyCreated:
+        made = await create_key(*given)
+        await revoke_key(backend, "k_old", reason="leaked")
+        return made
+
+    monkeypatch.setattr(keys, "create_key", slowly)
+    new = await rotate_key(backend, "k_old", grace_ms=60_000)
+    assert [(await chat(gate, each.secret)).status_code for each in (old, new)] == [401, 200]
+    [listed] = [each for each in await list_keys(backend, "acme") if each.key_id == "k_old"]
+    assert listed.revoked_at_ms is not None
+    assert listed.replaced_by == new.entry.key_id
 
 
 async def test_a_test_key_spends_the_test_wallet_and_says_so(gate: Gate, backend: Backend) -> None:
