@@ -26,9 +26,8 @@ from gateway.flow.envelope import common_fields
 from gateway.flow.estimate import estimate_request, unbounded_estimate
 from gateway.flow.idempotency import Repeats, idempotency_of, read_name
 from gateway.flow.known_head import KnownHead
-from gateway.flow.lookup import find_model, find_route, forbidden
+from gateway.flow.lookup import find_plan, find_route
 from gateway.flow.observer import Observer
-from gateway.flow.plan import Plan, ShadowPlan, make_plan
 from gateway.flow.plan_book import PlanBook
 from gateway.flow.refusals import (
     INTERNAL,
@@ -136,7 +135,15 @@ class Flow:
 
     async def _reserve_and_relay(self, context: RequestContext, known: KnownHead) -> None:
         services = self._services
-        plan = self._plan(context, known)
+        plan = find_plan(context, known)
+        account = context.account
+        if plan.mode != "enforce" and not (account and self.accounts.is_current(account)):
+            # No reserve will show what has changed, and among too many accounts it is not followed.
+            known = await self._refresh(context)
+            plan = find_plan(context, known)
+        if account and account.suspended and plan.mode != "enforce":
+            services.reservations.noted_customer(context)  # follow it, to see that it is resumed
+            raise refused_frozen()
         unsendable = None
         if plan.spread is not None or plan.breaker.wary:
             try:
@@ -257,30 +264,6 @@ class Flow:
             context.account, context.exchange, query_key=context.route.dialect.reads_key_query
         )
         return await self._know(context)
-
-    def _plan(self, context: RequestContext, known: KnownHead) -> Plan:
-        route = context.route
-        name = route.priced_as or context.facts.model
-        context.model_name = name[:200]
-        plan = known.plans.get(name)
-        if plan is None:
-            account = known.account
-            assert account is not None
-            # The configuration of the head, although a reload may have replaced it meanwhile.
-            catalog = known.catalog
-            model = find_model(catalog, context, name)
-            plan = make_plan(catalog, account, route, model)
-            if account.suspended and plan.mode != "enforce":
-                # No reserve would say so, nor show that the customer was resumed.
-                self._services.reservations.noted_customer(context)
-                raise refused_frozen()
-            refused = forbidden(context, model)
-            if refused is not None:
-                if not isinstance(plan, ShadowPlan):
-                    raise refused
-                plan.objection = refused
-            known.plans[name] = plan
-        return plan
 
     def _event(self, context: RequestContext) -> UsageFacts:
         """What the usage event says as far as it is known before the request is forwarded."""

@@ -13,7 +13,7 @@ when the counts show it.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.asyncio import Redis

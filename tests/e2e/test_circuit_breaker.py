@@ -185,7 +185,6 @@ async def test_a_repeat_gets_its_recorded_answer_while_it_is_open(
         first = await gate.post("/v1/chat/completions", body, {"idempotency-key": "done"})
         assert first.status_code == 200
         await fail(gate, only)
-        events = len(await gate.events())
         repeat = await gate.post("/v1/chat/completions", body, {"idempotency-key": "done"})
         assert (repeat.status_code, repeat.json()["error"]["code"]) == (409, "already_done")
         for _ in range(2):  # the name of what was refused may be used again
