@@ -32,7 +32,7 @@ PYTEST_ARGS ?=
 PARALLEL := -n 2 --dist worksteal
 ARGS ?=
 
-.PHONY: run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost sinks growth soak skew hostile kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
+.PHONY: fuzz-admin run test demo day loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost sinks growth soak skew hostile kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -45,6 +45,9 @@ test-long: $(STAMPS)/dev ## what `make test` leaves out: the wheel, the demo, st
 
 demo: $(STAMPS)/demo ## the complete story with a real model and the official SDKs
 	@$(BIN)/creditgate demo $(ARGS)
+
+day: $(STAMPS)/dev ## one business day on a real gate, each step checked to the unit (docs/tutorial/business-day.md)
+	@$(BIN)/python -m loadtest.day $(ARGS)
 
 loadtest: $(STAMPS)/loadtest ## put load on the gate that `make run` started (docs/how-to/loadtest.md)
 	@$(BIN)/creditgate loadtest $(ARGS)
@@ -144,10 +147,14 @@ clients: $(STAMPS)/dev $(VENV)-clients/stamp ## coding agents and SDKs from npm,
 	@CREDITGATE_CLIENTS=$(abspath $(VENV)-clients) $(BIN)/python -m pytest -n 0 \
 	    tests/e2e/test_tool_calls.py $(CLIENTS)/through_the_gate.py $(PYTEST_ARGS)
 
+fuzz-admin: $(STAMPS)/dev ## send the admin API many made-up requests and check every answer (EXAMPLES=200)
+	@CREDITGATE_FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(BIN)/python -m pytest -n 0 -q tests/admin/test_schema.py $(PYTEST_ARGS)
+
 docs: $(STAMPS)/dev ## rewrite the generated pages: configuration and its schema, commands, metrics, log events
 	$(BIN)/creditgate schema > config/schema.json
 	$(BIN)/creditgate schema --reference > docs/reference/configuration.md
 	$(BIN)/python -m gateway.cli.reference_pages docs/reference
+	$(BIN)/python -m gateway.admin.reference_page docs/reference
 
 lock: ## rewrite the locks from pyproject.toml
 	$(PYTHON) -m venv $(VENV)-lock

@@ -95,7 +95,11 @@ def install(app: FastAPI) -> None:
     """Answer these exceptions; any other is a fault, which the boundary logs."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return error_response(request, api_error_of(error))
+        found = api_error_of(error)
+        if found.code == "method_not_allowed":
+            found.headers.pop("Allow", None)
+            found.headers["allow"] = ", ".join(sorted(_allowed(request))) or "GET"
+        return error_response(request, found)
 
     handled: Sequence[type[Exception]] = (
         ApiError,
@@ -109,6 +113,13 @@ def install(app: FastAPI) -> None:
     handler: Callable[[Request, Exception], Awaitable[Response]] = answer
     for kind in handled:
         app.add_exception_handler(kind, handler)
+
+
+def _allowed(request: Request) -> set[str]:
+    """Methods of every route with this path: the framework names those of the first one."""
+    path = request.url.path
+    routes = (route for router in request.app.state.api_routers for route in router.routes)
+    return {method for route in routes if route.path_regex.match(path) for method in route.methods}
 
 
 def _page(request: Request, error: ApiError, headers: Mapping[str, str]) -> Response:

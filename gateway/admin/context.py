@@ -10,6 +10,7 @@ from typing import cast
 from starlette.requests import Request
 
 from gateway.admin.auth.attempts import Attempts
+from gateway.admin.index.index import Index
 from gateway.operations.backend import Backend
 from gateway.settings import Settings
 
@@ -37,6 +38,7 @@ class AdminContext:
     admin_token_digest: SHA-256 of the token in the configuration or in `data_dir`/admin.token, in hex
     attempts:           bounds failed sign-ins
     stopping:           set when the process drains: end streams that would go on
+    index:              sums of usage and the list of requests; the same for every configuration
     """
 
     settings: Settings
@@ -45,6 +47,7 @@ class AdminContext:
     admin_token_digest: str
     attempts: Attempts
     stopping: asyncio.Event
+    index: Index
 
 
 def context_of(request: Request) -> AdminContext:

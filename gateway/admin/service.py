@@ -15,6 +15,7 @@ import uvicorn
 from gateway.admin.app import create_app
 from gateway.admin.auth.attempts import Attempts
 from gateway.admin.context import AdminContext, Site
+from gateway.admin.index.index import FILE, Index
 from gateway.app.health_server import admin_token
 from gateway.app.lasting_backend import LastingBackend
 from gateway.app.roles import CannotServe, Resources
@@ -55,6 +56,7 @@ class AdminService:
         self._settings = settings
         self._lasting = lasting
         self._token = token
+        self._index = Index(settings.data_dir / FILE, lasting.over(settings).store)
         self._prepared: Settings | None = None
         self._stopping = asyncio.Event()
         self._closed = asyncio.Event()
@@ -88,6 +90,7 @@ class AdminService:
         self._serving = asyncio.create_task(self._server.serve([sock]))
         self._serving.add_done_callback(self._ended)
         self._refreshing = asyncio.create_task(self._lasting.keep_fresh())
+        self._filling = asyncio.create_task(self._index.keep_filled())
         while not self._server.started:
             await asyncio.sleep(0.005)
             if self._serving.done():
@@ -122,7 +125,9 @@ class AdminService:
         self._server.should_exit = True
         await asyncio.wait([self._serving])
         self._refreshing.cancel()
-        await asyncio.wait([self._refreshing])
+        self._filling.cancel()
+        await asyncio.wait([self._refreshing, self._filling])
+        await asyncio.to_thread(self._index.close)
         await self._lasting.close()
         self._closed.set()
 
@@ -142,6 +147,7 @@ class AdminService:
             secret_digest(self._token),
             attempts,
             self._stopping,
+            self._index,
         )
 
     def _ended(self, task: asyncio.Task[None]) -> None:

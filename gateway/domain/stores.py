@@ -134,8 +134,8 @@ class EventStore(UsageHistory, Protocol):
         """Return shard → place of the last stored entry."""
         ...
 
-    def events_beyond(self, shard: int, place: Place) -> list[Event]:
-        """Return all events of a shard beyond a place, in order."""
+    def events_beyond(self, shard: int, place: Place, limit: int | None = None) -> list[Event]:
+        """Return the events of a shard beyond a place, in order: all, or the first `limit`."""
         ...
 
     def dead_letters_beyond(self, shard: int, place: Place) -> list[DeadLetter]:

@@ -60,11 +60,16 @@ async def adjust(backend: Backend, request: AdjustRequest) -> AdjustmentMade:
     with change.explained():
         done = await backend.wallets.adjust(
             customer_id,
-            f"adjust:{customer_id}:{request.key}",
+            adjust_operation_id(customer_id, request.key),
             Adjustment(request.amount_nano, request.reason, corrects=request.corrects),
             signed(backend, "adjustment.create", request.reason),
         )
     return AdjustmentMade(request, done.balance_nano, done.replayed)
+
+
+def adjust_operation_id(customer_id: str, key: str) -> str:
+    """The operation id of an adjustment, and the id of its event."""
+    return f"adjust:{customer_id}:{key}"
 
 
 def adjustment_document(made: AdjustmentMade) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def story_document(story: Story) -> dict[str, Any]:
         "request_id": story.request_id,
         "decision": story.decision,
         "charged": format_amount(story.charged_nano),
-        "refusal": _refusal(story.refused),
+        "refusal": refusal_document(story.refused) if story.refused else None,
         "hold": _hold(story.hold),
         "end": _end(story.ended),
         "grants": {str(no): name for no, name in sorted(story.grants.items())},
@@ -151,9 +151,8 @@ def _event_trace(trace: EventTrace) -> dict[str, Any]:
     }
 
 
-def _refusal(noted: NotedRefusal | None) -> dict[str, Any] | None:
-    if noted is None:
-        return None
+def refusal_document(noted: NotedRefusal) -> dict[str, Any]:
+    """One refusal."""
     refused = noted.refused
     amounts = {
         "estimate": refused.estimate_nano,

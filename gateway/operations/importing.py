@@ -10,7 +10,7 @@ is complete. Its keys come last: nobody can use a wallet that is not filled yet.
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -33,8 +33,9 @@ from gateway.operations.wallet_terms import Present, TermsRefused, TermsWriter, 
 AT_ONCE: Final = 200
 """Customers that are written at the same time."""
 
-COMPLETED_AT_ONCE: Final = 4
-"""Records that are changed at the same time: each takes a connection of the pool."""
+CONNECTIONS: Final = 6
+"""Customers of a page whose wallets or records are changed at the same time: each takes a connection of
+the pool, where others may wait for one for a second at most."""
 
 GRANT_NAME: Final = "imported balance"
 REASON: Final = "import"
@@ -179,9 +180,8 @@ async def _write_page(backend: Backend, page: Sequence[PlannedRow], reason: str)
     ]
     kept = [each for each in page if each.record.customer_id not in refused]
     present = await _present(backend, kept)
-    written = await asyncio.gather(
-        *(_fill(backend, each, present[each.record.customer_id], reason) for each in kept),
-        return_exceptions=True,
+    written = await _few_at_once(
+        lambda each: _fill(backend, each, present[each.record.customer_id], reason), kept
     )
     _raise_first([each for each in written if not isinstance(each, _RowRefused)])
     for each, failure in zip(kept, written, strict=True):
@@ -244,18 +244,29 @@ async def _fill(backend: Backend, planned: PlannedRow, present: Present, reason:
 
 
 async def _complete(backend: Backend, rows: Sequence[PlannedRow]) -> None:
-    """Enter the digests of terms that wallets have now, with few connections at a time."""
-    places = asyncio.Semaphore(COMPLETED_AT_ONCE)
+    """Enter the digests of terms that wallets have now."""
 
     async def complete(planned: PlannedRow) -> None:
         after = replace(planned.record, terms_digest=planned.terms.digest())
-        async with places:
-            # Whoever changed it has written the terms.
-            with suppress(CustomerChanged):
-                await backend.accounts.customers.replace(planned.record, after)
+        # Whoever changed it has written the terms.
+        with suppress(CustomerChanged):
+            await backend.accounts.customers.replace(planned.record, after)
 
     due = [each for each in rows if each.record.terms_digest == ""]
-    _raise_first(await asyncio.gather(*map(complete, due), return_exceptions=True))
+    _raise_first(await _few_at_once(complete, due))
+
+
+async def _few_at_once(
+    work: Callable[[PlannedRow], Awaitable[None]], rows: Sequence[PlannedRow]
+) -> list[BaseException | None]:
+    """Do the work for each row; how each ended."""
+    places = asyncio.Semaphore(CONNECTIONS)
+
+    async def one(row: PlannedRow) -> None:
+        async with places:
+            await work(row)
+
+    return await asyncio.gather(*map(one, rows), return_exceptions=True)
 
 
 def _raise_first(outcomes: Sequence[BaseException | None]) -> None:

@@ -103,7 +103,7 @@ def book_document(view: BookView) -> dict[str, Any]:
     """A price book as a JSON document."""
 
     def prices(overrides: Mapping[str, str]) -> dict[str, Any]:
-        return {model: _price(view.tables[version]) for model, version in overrides.items()}
+        return {model: price_document(view.tables[version]) for model, version in overrides.items()}
 
     book = view.book
     return {
@@ -156,7 +156,8 @@ def _versions(
     return found
 
 
-def _price(price: PriceTable) -> dict[str, Any]:
+def price_document(price: PriceTable) -> dict[str, Any]:
+    """A price as a JSON document, in words."""
     return {
         "price_version": price.price_version,
         "prices": {unit: rate_text(rate) for unit, rate in price.rates.items()},

@@ -112,9 +112,10 @@ def report(store: EventStore, request: ReportRequest, progress: Progress | None 
     sums: dict[tuple[str, ...], Sums] = {}
     later: list[tuple[EventRow, Sums | None]] = []
     wanted = RowFilter(request.since_ms, request.until_ms, request.customer_id, KINDS)
-    count = 0
+    count = left_out = 0
     for count, row in enumerate(store.rows(wanted), 1):
         if request.customer_id is None and is_shadow(row.customer_id):
+            left_out += 1
             continue
         if row.kind == "adjust" and corrected_elsewhere:
             later.append((row, None))
@@ -141,7 +142,7 @@ def report(store: EventStore, request: ReportRequest, progress: Progress | None 
     total = Sums()
     for line in sums.values():
         total.add(line)
-    return Report(request.by, dict(sorted(sums.items())), total, count)
+    return Report(request.by, dict(sorted(sums.items())), total, count - left_out)
 
 
 def dimension(name: str) -> Read:

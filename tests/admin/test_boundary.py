@@ -86,6 +86,8 @@ async def test_an_unknown_path_and_a_wrong_method_are_said_in_the_one_shape(
     answer = await console.client.delete("/api/v1/wallets/acme")
     assert (answer.status_code, code(answer)) == (405, "method_not_allowed")
     assert answer.headers["allow"] == "GET"
+    answer = await console.client.put("/api/v1/customers/acme")
+    assert answer.headers["allow"] == "DELETE, GET, PATCH"
 
 
 async def test_a_fault_shows_its_request_id_and_nothing_else(

@@ -11,7 +11,10 @@ from gateway.admin.auth.roles import OPERATIONS, may
 from gateway.domain.access import ROLES, Role
 from tests.support.console import Console
 
-OPEN = {"/console", "/console/sign-in", "/console/theme"}
+OPEN = {
+    *("/console/sign-in", "/console/oidc/start", "/console/oidc/callback"),
+    *("/console", "/console/theme"),
+}
 """Paths of routes that nobody has to sign in for."""
 
 TABLE = """

@@ -113,6 +113,9 @@ ERRORS: Final[Mapping[str, ErrorKind]] = {
         " Idempotency-Key.",
     ),
     "ledger_unavailable": ErrorKind(503, "api_error", "The ledger cannot be reached; retry."),
+    "provider_unavailable": ErrorKind(
+        503, "api_error", "The OpenID Connect provider cannot be used now; the log has the reason."
+    ),
     "store_unavailable": ErrorKind(503, "api_error", "The event store cannot be read; retry."),
 }
 

@@ -7,9 +7,9 @@ from pydantic import Field
 
 from gateway.admin.api.errors import ApiError
 from gateway.admin.api.models import (
+    NUMBER,
     Amount,
     Body,
-    CustomerId,
     Line,
     ListOf,
     Model,
@@ -18,6 +18,7 @@ from gateway.admin.api.models import (
     Paging,
     PositiveAmount,
     Reason,
+    WalletId,
 )
 from gateway.admin.api.routing import WriteKey, api_router
 from gateway.admin.auth.guard import Session, require
@@ -62,10 +63,10 @@ class Grant(Model):
 class NewGrantBody(Body):
     """A grant to make."""
 
-    customer_id: CustomerId
+    customer_id: WalletId
     amount: PositiveAmount
     category: Category = "paid"
-    priority: Annotated[int, Field(ge=0, le=255, strict=True)] = DEFAULT_PRIORITY
+    priority: Annotated[int, Field(ge=0, le=255), NUMBER] = DEFAULT_PRIORITY
     expires_at: MomentMs | None = None
     name: Line | None = None
     reason: Reason | None = None
@@ -105,7 +106,7 @@ class GrantVoided(Model):
 class GrantsQuery(Paging):
     """Which grants are wanted."""
 
-    customer_id: CustomerId
+    customer_id: WalletId
 
 
 @router.get("/grants", summary="List the grants of a customer, in burn order")

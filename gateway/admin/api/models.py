@@ -15,10 +15,14 @@ from pydantic import (
 
 from gateway.admin.api.errors import ApiError
 from gateway.domain.money import MoneyError, parse_amount
+from gateway.domain.stores import ChangePlace
 
 T = TypeVar("T")
 
 PAGE_MOST: Final = 100
+LAST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999; a later moment is read as this one, one before 1970 as its beginning."""
+EARLY_YEAR: Final = 1970
 _DECIMALS: Final = r"(\.[0-9]{1,9})?$"
 
 
@@ -46,6 +50,15 @@ def _positive(value: Any) -> int:
     return nano
 
 
+def _not_negative(value: Any) -> int:
+    if not isinstance(value, str):
+        raise ValueError('an amount is a string, such as "12.50"')
+    try:
+        return parse_amount(value)
+    except MoneyError as error:
+        raise ValueError(str(error)) from error
+
+
 def _signed(value: Any) -> int:
     if not isinstance(value, str):
         raise ValueError('an amount is a string, such as "-12.50"')
@@ -67,11 +80,25 @@ def _moment_ms(value: Any) -> int:
         raise ValueError("a time is written in RFC 3339, such as 2027-01-31T00:00:00Z") from error
     if moment.tzinfo is None:
         raise ValueError("a time has a time zone, such as 2027-01-31T00:00:00Z")
-    return int(moment.timestamp() * 1000)
+    try:
+        unix_ms = int(moment.timestamp() * 1000)
+    except (OverflowError, ValueError):  # an offset beyond the years that there are
+        unix_ms = 0 if moment.year < EARLY_YEAR else LAST_MS
+    return min(max(0, unix_ms), LAST_MS)
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one type of numbers: 5.0 is 5. A text is no number."""
+    if isinstance(value, bool | str):
+        raise ValueError("a whole number is expected")
+    return value
 
 
 _WHOLE: Final = "([0-9]{1,6}|[1-8][0-9]{6})"
+CREDITS_PATTERN: Final = f"^{_WHOLE}{_DECIMALS}"
 
+NUMBER: Final = BeforeValidator(_whole)
+"""Behind the bounds of an int: `Annotated[int, Field(ge=0), NUMBER]`."""
 PositiveAmount = Annotated[
     int,
     BeforeValidator(_positive),
@@ -97,6 +124,12 @@ SignedAmount = Annotated[
         }
     ),
 ]
+CreditLimit = Annotated[
+    int,
+    BeforeValidator(_not_negative),
+    WithJsonSchema({"type": "string", "pattern": CREDITS_PATTERN, "examples": ["100.00"]}),
+]
+"""Credits as a decimal, 0 or more; read as nano-credits."""
 MomentMs = Annotated[
     int,
     BeforeValidator(_moment_ms),
@@ -123,14 +156,45 @@ Line = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_P
 """A name or title."""
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_PLAIN)]
 """Why; kept on record."""
-CustomerId = Annotated[
+_ID: Final = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}"
+WalletId = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}(~test|~shadow)?$"),
+    StringConstraints(pattern=rf"^{_ID}(~test|~shadow)?$"),
     Field(
         description="A customer's id. With ~test or ~shadow at the end it names the wallet of test"
         " keys or of shadow mode.",
         examples=["acme"],
     ),
+]
+RecordId = Annotated[
+    str,
+    StringConstraints(pattern=rf"^{_ID}$"),
+    Field(description="A customer's id.", examples=["acme"]),
+]
+ProjectId = Annotated[
+    str,
+    StringConstraints(pattern=rf"^{_ID}$"),
+    Field(description="A project's id, unique within its customer.", examples=["search"]),
+]
+KeyId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$"),
+    Field(description="A key's id.", examples=["k_5f0c8a1e9b2d7c43"]),
+]
+ModelName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}$"),
+    Field(description="A model of the configuration.", examples=["gpt-4.1"]),
+]
+EventId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][ -~]{0,511}$"),
+    Field(description="An event's id.", examples=["req_0123456789abcdef:settled"]),
+]
+RequestId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"),
+    Field(description="A request's id, from `x-request-id`.", examples=["req_0123456789abcdef"]),
 ]
 
 
@@ -145,6 +209,31 @@ class Paging(BaseModel):
         StringConstraints(min_length=1, max_length=512, pattern=_PLAIN),
         Field(description="`next_cursor` of the page before."),
     ] = None
+
+
+class PlacePaging(Paging):
+    """Which part of a list by time is wanted."""
+
+    starting_after: Annotated[
+        str | None,
+        StringConstraints(pattern=r"^[0-9]{1,15}(\.[0-9]{1,15}){3}$"),
+        Field(description="`next_cursor` of the page before."),
+    ] = None
+
+    @property
+    def place(self) -> ChangePlace | None:
+        """The place that the cursor names."""
+        cursor = self.starting_after
+        return None if cursor is None else ChangePlace(*map(int, cursor.split(".")))
+
+
+class Period(BaseModel):
+    """A span of time: from `since` on, before `until`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    since: MomentMs | None = None
+    until: MomentMs | None = None
 
 
 class ListOf(Model, Generic[T]):

@@ -3,10 +3,9 @@
 from typing import Annotated, Literal
 
 from fastapi import Depends, Path, Query
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from starlette.requests import Request
 
-from gateway.admin.api.errors import ApiError
 from gateway.admin.api.models import Amount, ListOf, Model, Moment, Paging
 from gateway.admin.api.routing import WriteKey, api_router
 from gateway.admin.auth.guard import Session, require
@@ -29,7 +28,6 @@ PaymentId = Annotated[
         examples=["stripe:pi_3NzVYdLkdIwHu7ix"],
     ),
 ]
-_OFFSET_DIGITS_MOST = 9
 
 
 class ReportedPayment(Model):
@@ -53,17 +51,22 @@ class ReportedPayment(Model):
     seen_at: Moment
 
 
+class WaitingQuery(Paging):
+    """Which part of the list is wanted."""
+
+    starting_after: Annotated[
+        str | None,
+        StringConstraints(pattern=r"^[0-9]{1,9}$"),
+        Field(description="`next_cursor` of the page before."),
+    ] = None
+
+
 @router.get("/payments/waiting", summary="List payments that wait, with their problems")
 async def list_waiting_payments(
-    query: Annotated[Paging, Query()],
+    query: Annotated[WaitingQuery, Query()],
     session: Annotated[Session, Depends(require("payments.read"))],
 ) -> ListOf[ReportedPayment]:
-    cursor = query.starting_after or "0"
-    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= _OFFSET_DIGITS_MOST):
-        raise ApiError(
-            "parameter_invalid", f"{cursor!r} is not a cursor of this list.", param="starting_after"
-        )
-    page = await waiting_payments(session.backend, int(cursor), query.limit)
+    page = await waiting_payments(session.backend, int(query.starting_after or 0), query.limit)
     return ListOf[ReportedPayment](
         data=[ReportedPayment(**payment_document(each)) for each in page.payments],
         has_more=page.cursor is not None,

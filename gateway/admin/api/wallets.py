@@ -7,28 +7,15 @@ from fastapi import Depends, Path
 from pydantic import Field
 
 from gateway.admin.api.grants import Grant, grants_of
-from gateway.admin.api.models import Amount, CustomerId, Model, Moment
+from gateway.admin.api.limit_models import LimitStanding
+from gateway.admin.api.models import Amount, Model, Moment, WalletId
 from gateway.admin.api.routing import api_router
 from gateway.admin.auth.guard import Session, require
+from gateway.operations.backend import Backend
 from gateway.operations.documents import timestamp
 from gateway.operations.wallets import show_wallet, wallet_document
 
 router = api_router("Wallets and grants")
-
-
-class LimitStanding(Model):
-    """A limit with what is used of it."""
-
-    scope: Literal["customer", "project", "key", "model"]
-    name: str | None
-    measure: str
-    window: str | None
-    rolling: bool
-    used: str
-    held: str
-    left: str
-    ceiling: str
-    window_end: Moment | None
 
 
 class RecurringGrant(Model):
@@ -67,10 +54,15 @@ class Wallet(Model):
 
 @router.get("/wallets/{customer_id}", summary="Retrieve a wallet")
 async def retrieve_wallet(
-    customer_id: Annotated[CustomerId, Path()],
+    customer_id: Annotated[WalletId, Path()],
     session: Annotated[Session, Depends(require("wallets.read"))],
 ) -> Wallet:
-    view = await show_wallet(session.backend, customer_id)
+    return await read_wallet(session.backend, customer_id)
+
+
+async def read_wallet(backend: Backend, customer_id: str) -> Wallet:
+    """A wallet as it stands. Raises NotFound, Conflict, LedgerUnavailable."""
+    view = await show_wallet(backend, customer_id)
     document: dict[str, Any] = wallet_document(view)
     return Wallet(
         **document | {"id": customer_id, "at": timestamp(view.now_ms), "grants": grants_of(view)}

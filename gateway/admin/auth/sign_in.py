@@ -24,7 +24,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/console/sign-in")
 async def form(request: Request) -> Response:
     """The form."""
-    return _form(request, context_of(request))
+    return sign_in_form(request, context_of(request))
 
 
 @router.post("/console/sign-in")
@@ -34,11 +34,16 @@ async def sign_in(request: Request, secret: Annotated[str, Form(max_length=512)]
     address = request.client.host if request.client else ""
     wait_s = context.attempts.wait_s(address)
     if wait_s:
-        return _form(request, context, ApiError("too_many_attempts", retry_after_s=wait_s))
+        return sign_in_form(request, context, ApiError("too_many_attempts", retry_after_s=wait_s))
     found = await _signing_in(context, secret.strip())
     if found is None:
         context.attempts.note_failure(address)
-        return _form(request, context, ApiError("sign_in_refused"))
+        return sign_in_form(request, context, ApiError("sign_in_refused"))
+    return await signed_in(request, context, found)
+
+
+async def signed_in(request: Request, context: AdminContext, found: SignIn) -> Response:
+    """Begin a session, and say so in the audit log. Raises LedgerUnavailable."""
     backend = replace(context.backend, actor=found.actor)
     await record(backend, Noted("session.create", str(found.actor), after={"role": found.role}))
     response = render(request, "signed_in.html")
@@ -64,7 +69,10 @@ async def _signing_in(context: AdminContext, secret: str) -> SignIn | None:
     return None if identity is None else SignIn(identity.actor, identity.role, digest)
 
 
-def _form(request: Request, context: AdminContext, problem: ApiError | None = None) -> Response:
+def sign_in_form(
+    request: Request, context: AdminContext, problem: ApiError | None = None
+) -> Response:
+    """The form, with what went wrong before."""
     oidc = context.settings.console.oidc
     return render(
         request,

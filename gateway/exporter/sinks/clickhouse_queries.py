@@ -71,6 +71,20 @@ def up_to(shard: int, place: Place) -> str:
     return f"(shard = {shard} AND (epoch < {place.epoch} OR epoch = {place.epoch} AND seq <= {place.seq}))"
 
 
+def _in_period(
+    column: str, since_ms: int | None, until_ms: int | None, customer_id: str | None
+) -> list[str]:
+    """Conditions that rows of a period and a customer meet; at least one, for `AND`."""
+    conditions = ["1"]
+    if since_ms is not None:
+        conditions.append(f"{column} >= {since_ms}")
+    if until_ms is not None:
+        conditions.append(f"{column} < {until_ms}")
+    if customer_id is not None:
+        conditions.append(f"customer_id = {literal(customer_id)}")
+    return conditions
+
+
 # Events
 
 
@@ -100,13 +114,7 @@ def events(condition: str, order: str, limit: int | None = None) -> str:
 
 def rows(wanted: RowFilter) -> str:
     """The rows that pass, by time."""
-    conditions = ["1"]
-    if wanted.since_ms is not None:
-        conditions.append(f"occurred_at_ms >= {wanted.since_ms}")
-    if wanted.until_ms is not None:
-        conditions.append(f"occurred_at_ms < {wanted.until_ms}")
-    if wanted.customer_id is not None:
-        conditions.append(f"customer_id = {literal(wanted.customer_id)}")
+    conditions = _in_period("occurred_at_ms", wanted.since_ms, wanted.until_ms, wanted.customer_id)
     if wanted.kinds is not None:
         conditions.append(f"kind IN {literals(sorted(wanted.kinds))}" if wanted.kinds else "0")
     return (
@@ -120,13 +128,8 @@ def changes(wanted: ChangeFilter, server: Server) -> str:
     modern = "JSONExtractString" in server.features
     extract = "JSONExtractString" if modern else "visitParamExtractString"
     actor, action = f"{extract}(facts, 'actor')", f"{extract}(facts, 'action')"
-    conditions = [f"kind IN {literals(CHANGE_KINDS)}", f"{actor} <> ''"]
-    if wanted.since_ms is not None:
-        conditions.append(f"occurred_at_ms >= {wanted.since_ms}")
-    if wanted.until_ms is not None:
-        conditions.append(f"occurred_at_ms < {wanted.until_ms}")
-    if wanted.customer_id is not None:
-        conditions.append(f"customer_id = {literal(wanted.customer_id)}")
+    conditions = _in_period("occurred_at_ms", wanted.since_ms, wanted.until_ms, wanted.customer_id)
+    conditions += [f"kind IN {literals(CHANGE_KINDS)}", f"{actor} <> ''"]
     if wanted.actor is not None:
         conditions.append(f"{actor} = {literal(wanted.actor)}")
     if wanted.action is not None:
@@ -236,13 +239,7 @@ def refusals_after(entry: str) -> str:
 
 def refusals(since_ms: int | None, until_ms: int | None, customer_id: str | None) -> str:
     """Sums of refusals, in order."""
-    conditions = ["1"]
-    if since_ms is not None:
-        conditions.append(f"hour_ms >= {since_ms}")
-    if until_ms is not None:
-        conditions.append(f"hour_ms < {until_ms}")
-    if customer_id is not None:
-        conditions.append(f"customer_id = {literal(customer_id)}")
+    conditions = _in_period("hour_ms", since_ms, until_ms, customer_id)
     return (
         "SELECT hour_ms, customer_id, model, reason, count, estimated_nano FROM refusals"
         f" WHERE {' AND '.join(conditions)} ORDER BY hour_ms, customer_id, model, reason"

@@ -193,9 +193,9 @@ class ClickHouseStore(ClickHouseHistory):
     def _cursors(self, question: str, condition: str = "1") -> dict[int, Place]:
         return ask.furthest(self._rows(question.format(condition)))
 
-    def events_beyond(self, shard: int, place: Place) -> list[Event]:
-        """Return all events of a shard beyond a place, in order."""
-        found = self._rows(ask.events(ask.beyond(shard, place), "epoch, seq"), long=True)
+    def events_beyond(self, shard: int, place: Place, limit: int | None = None) -> list[Event]:
+        """See `EventStore`."""
+        found = self._rows(ask.events(ask.beyond(shard, place), "epoch, seq", limit), long=True)
         return [event_of(row_from(line)) for line in found]
 
     def known_ids(self, event_ids: Sequence[str]) -> set[str]:

@@ -20,7 +20,9 @@ BY_PREFIX: Final = f"""{EVENTS}
     WHERE event_id ~>=~ %(prefix)s AND event_id ~<~ %(end)s ORDER BY position DESC LIMIT 1
 """
 BY_REQUEST: Final = f"{EVENTS} WHERE request_id = %s ORDER BY position"
-BEYOND: Final = f"{EVENTS} WHERE shard = %s AND (epoch, seq) > (%s, %s) ORDER BY epoch, seq"
+BEYOND: Final = f"""
+    {EVENTS} WHERE shard = %s AND (epoch, seq) > (%s, %s) ORDER BY epoch, seq LIMIT %s
+"""
 
 DEAD_LETTERS: Final = """
     SELECT shard, epoch, seq, event_id, reason, payload FROM dead_letters

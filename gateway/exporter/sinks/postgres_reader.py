@@ -160,9 +160,9 @@ class PostgresStore:
         """Return shard → place of the last stored entry."""
         return _places(self._all(sql.CURSORS))
 
-    def events_beyond(self, shard: int, place: Place) -> list[Event]:
-        """Return all events of a shard beyond a place, in order."""
-        return [_stored(row).event for row in self._all(sql.BEYOND, (shard, *place))]
+    def events_beyond(self, shard: int, place: Place, limit: int | None = None) -> list[Event]:
+        """See `EventStore`."""
+        return [_stored(row).event for row in self._all(sql.BEYOND, (shard, *place, limit))]
 
     def dead_letters_beyond(self, shard: int, place: Place) -> list[DeadLetter]:
         """Return the dead letters of a shard beyond a place, in order."""

@@ -262,11 +262,11 @@ class SqliteStore:
         rows = self._connection.execute("SELECT shard, epoch, seq FROM cursors")
         return {shard: Place(epoch, seq) for shard, epoch, seq in rows}
 
-    def events_beyond(self, shard: int, place: Place) -> list[Event]:
-        """Return all events of a shard beyond a place, in order."""
+    def events_beyond(self, shard: int, place: Place, limit: int | None = None) -> list[Event]:
+        """See `EventStore`."""
         rows = self._connection.execute(
-            _COLUMNS + "WHERE shard = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq",
-            (shard, *place),
+            _COLUMNS + "WHERE shard = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq LIMIT ?",
+            (shard, *place, -1 if limit is None else limit),
         )
         return [_stored(row).event for row in rows]
 

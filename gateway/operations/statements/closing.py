@@ -14,7 +14,7 @@ import orjson
 from gateway.domain.billing_periods import BillingPeriod, billing_period, label_after
 from gateway.domain.customers import is_shadow
 from gateway.domain.delivery import Place
-from gateway.domain.stores import ClosedStatement
+from gateway.domain.stores import ClosedStatement, EventStore
 from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend
 from gateway.operations.customers import owner_of, wallet_of
@@ -67,6 +67,16 @@ async def show_statement(backend: Backend, customer_id: str, label: str) -> Show
     await wallet_of(backend, customer_id)
     period = await _period(backend, customer_id, label)
     return ShownStatement(await _build(backend, customer_id, period), None)
+
+
+def list_closed_statements(store: EventStore, customer_id: str) -> list[ClosedStatement]:
+    """A customer's closed statements, the latest first."""
+    found: list[ClosedStatement] = []
+    kept = store.last_closed_statement(customer_id)
+    while kept is not None:
+        found.append(kept)
+        kept = store.last_closed_statement(customer_id, before=kept.period)
+    return found
 
 
 async def close_statements(

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from gateway.admin.auth.guard import Session, require
 from gateway.admin.console.rendering import PREFIX, page
 from gateway.admin.console.searching import Found, Search, search
+from gateway.admin.context import context_of
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("requests.read"))]
@@ -59,6 +60,6 @@ async def show(request: Request, session: Viewer, form: Annotated[SearchForm, Qu
     if form.q.strip():
         return RedirectResponse(f"{PREFIX}/requests/{quote(form.q.strip(), safe='')}", 303)
     wanted = form.search()
-    found = await search(session.backend, wanted, PAGE)
+    found = await search(context_of(request), wanted, PAGE)
     more = wanted.query(before=found.before) if found.before else ""
     return page(request, session, "requests.html", RequestsView(wanted, OUTCOMES, found, more))

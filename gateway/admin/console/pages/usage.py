@@ -1,6 +1,5 @@
 """Usage and margin by customer, model, key, project or day, as a table, a chart and CSV."""
 
-import asyncio
 import csv
 import datetime as dt
 import io
@@ -20,7 +19,7 @@ from gateway.admin.console import text
 from gateway.admin.console.charts import Drawn, Frame, bar_chart
 from gateway.admin.console.rendering import PREFIX, page
 from gateway.admin.context import context_of
-from gateway.app.stores import store_access
+from gateway.admin.index.filling import HOUR_MS
 from gateway.domain.money import NANO_PER_CREDIT
 from gateway.domain.stores import StoreMissing
 from gateway.operations.report import (
@@ -30,11 +29,9 @@ from gateway.operations.report import (
     day_of,
     hour_of,
     margin_sheet,
-    report,
     usage_sheet,
 )
 from gateway.operations.sheets import Sheet, csv_cell
-from gateway.settings import Settings
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("usage.read"))]
@@ -65,16 +62,17 @@ class UsageForm(BaseModel):
     order: Literal["asc", "desc"] | None = None
 
     def bounds(self, now_ms: int) -> tuple[int, int]:
-        """From when on and before when, Unix ms."""
+        """From when on and before when, Unix ms; both begin an hour."""
+        end_ms = (now_ms // HOUR_MS + 1) * HOUR_MS
         if self.period == "custom":
             since, until = _day_ms(self.since), _day_ms(self.until)
-            return since or 0, until + _DAY_MS if until is not None else now_ms + 1
+            return since or 0, until + _DAY_MS if until is not None else end_ms
         if self.period == "month":
             now = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
             first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-            return int(first.timestamp() * 1000), now_ms + 1
+            return int(first.timestamp() * 1000), end_ms
         days = {"24h": 1, "7d": 7, "30d": 30}[self.period]
-        return now_ms - days * _DAY_MS, now_ms + 1
+        return end_ms - days * _DAY_MS, end_ms
 
     def query(self, **changes: str) -> str:
         """The form as a query string."""
@@ -119,9 +117,8 @@ class UsageView:
 @router.get("/usage")
 async def show(request: Request, session: Viewer, form: Annotated[UsageForm, Query()]) -> Response:
     """The page."""
-    settings = context_of(request).settings
     try:
-        made, daily = await asyncio.to_thread(_read, settings, form)
+        made, daily = await _read(request, form)
     except StoreMissing as missing:
         empty = UsageView(form, (), Sums(), (), None, "", "", 0, str(missing))
         return page(request, session, "usage.html", empty)
@@ -140,6 +137,7 @@ async def show(request: Request, session: Viewer, form: Annotated[UsageForm, Que
         "hour" if hourly else "day",
         form.query(),
         max(0, len(lines) - SHOWN),
+        context_of(request).index.problem,
     )
     return page(request, session, "usage.html", view)
 
@@ -152,7 +150,7 @@ async def download(
     sheet: Literal["usage", "margin"] = "margin",
 ) -> Response:
     """The same as CSV, with every line; amounts as exact decimals."""
-    made, _daily = await asyncio.to_thread(_read, context_of(request).settings, form)
+    made, _daily = await _read(request, form)
     chosen = usage_sheet(made) if sheet == "usage" else margin_sheet(made)
     name = f"{sheet}-by-{form.by}.csv"
     return Response(
@@ -162,14 +160,17 @@ async def download(
     )
 
 
-def _read(settings: Settings, form: UsageForm) -> tuple[Report, Report]:
+async def _read(request: Request, form: UsageForm) -> tuple[Report, Report]:
     """By the chosen dimension, and over time. Raises StoreMissing, OperationError."""
+    index = context_of(request).index
     since_ms, until_ms = form.bounds(time.time_ns() // 1_000_000)
     customer_id = form.customer.strip() or None
     over = "hour" if form.period == "24h" else "day"
-    with store_access(settings).open_or_empty() as store:
-        both = report(store, ReportRequest((form.by, over), since_ms, until_ms, customer_id))
-    return _summed(both, 0), _summed(both, 1)
+    made, timed = [
+        await index.report(ReportRequest((by,), since_ms, until_ms, customer_id))
+        for by in (form.by, over)
+    ]
+    return made, timed
 
 
 def _without_gaps(over: Report, hourly: bool) -> list[tuple[str, int]]:
@@ -189,14 +190,6 @@ def _without_gaps(over: Report, hourly: bool) -> list[tuple[str, int]]:
         (name(number), over.lines.get((name(number),), none).charged_nano)
         for number in range(first, last + 1)
     ]
-
-
-def _summed(both: Report, part: int) -> Report:
-    """The report by one of its two dimensions alone."""
-    lines: dict[tuple[str, ...], Sums] = {}
-    for labels, sums in both.lines.items():
-        lines.setdefault((labels[part],), Sums()).add(sums)
-    return Report((both.by[part],), dict(sorted(lines.items())), both.total, both.rows)
 
 
 def _sorted(made: Report, form: UsageForm) -> list[Line]:

@@ -248,6 +248,7 @@ QUESTIONS: Final[dict[str, tuple[Question, Any]]] = {
         lambda s: s.events_beyond(1, Place(1, 3)),
         [STORED[11], STORED[12]],
     ),
+    "events_beyond, one": (lambda s: s.events_beyond(1, Place(1, 3), 1), [STORED[11]]),
     "events_beyond the end": (lambda s: s.events_beyond(1, Place(2, 0)), []),
     "dead_letters_beyond": (lambda s: s.dead_letters_beyond(1, Place(1, 7)), [LETTERS[1]]),
     "dead_letters_beyond the end": (lambda s: s.dead_letters_beyond(0, Place(1, 9)), []),

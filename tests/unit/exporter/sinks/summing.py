@@ -4,10 +4,14 @@ A store's test file derives from `UsageContract` and supplies `sink` and `access
 """
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from gateway.admin.index.index import Index
+from gateway.admin.index.usage import UsageAsked
+from gateway.domain.delivery import Place
 from gateway.domain.event_rows import row_of
 from gateway.domain.events import Event
 from gateway.domain.stores import EventStore, StoreAccess
@@ -134,3 +138,18 @@ class UsageContract:
         found = used_store.usage_by(UsageQuestion("other", 0, 1 << 48, "key"))
         assert found == [UsageSum("key_1", 1, 1, 0, {"input": 1})]
         assert used_store.usage_by(UsageQuestion("acme' OR 1 = 1 --", 0, 1 << 48, "key")) == []
+
+    async def test_the_console_s_index_of_the_store_sums_up_as_the_report_does(
+        self, sink: Store, used_store: EventStore, tmp_path: Path
+    ) -> None:
+        await sink.write(Batch((), {0: Place(1, EVENTS[-1].seq)}))
+        index = Index(tmp_path / "index.db", used_store)
+        try:
+            assert index.step()
+            made = await index.usage(UsageAsked(("customer", "model"), MIDNIGHT))
+        finally:
+            index.close()
+        expected = report(used_store, ReportRequest(("customer", "model"), MIDNIGHT))
+        amounts = {key: line.charged_nano for key, line in made.lines.items()}
+        assert amounts == {key: line.charged_nano for key, line in expected.lines.items()}
+        assert made.total.requests == expected.total.requests == 8
