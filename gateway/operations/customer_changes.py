@@ -179,12 +179,12 @@ async def delete_customer(
             await _replace(backend, record, erased)
         now_ms, keys = await backend.accounts.now_ms(), backend.accounts.keys
 
-        def erased(key: StoredKey) -> StoredKey:
+        def ended(key: StoredKey) -> StoredKey:
             return replace(key.revoked(now_ms), terms=replace(key.terms, name=None))
 
         for key in await keys.entries(customer_id):
             if key.revoked_at_ms is None or key.terms.name is not None:
-                await keys.change(backend.wallets, key, erased)
+                await keys.change(backend.wallets, key, ended)
         await _freeze(backend, customer_id, reason or "customer deleted")
     return await get_customer(backend, customer_id)
 
