@@ -24,6 +24,7 @@ from gateway.app.pricing import PriceFeed
 from gateway.app.records import Records, open_records
 from gateway.app.roles import CannotServe, Resources
 from gateway.app.stores import store_access
+from gateway.domain.money import NANO_PER_CREDIT
 from gateway.domain.reservation import Settled
 from gateway.flow.admission import Admission
 from gateway.flow.catalog import Catalog
@@ -33,7 +34,7 @@ from gateway.flow.idempotency import Repeats
 from gateway.flow.kept_responses import AnswerStore, KeptAnswer
 from gateway.flow.observer import Observer
 from gateway.flow.reservation.delivery import Delivery
-from gateway.flow.reservation.growth import GrowthServices
+from gateway.flow.reservation.growing import GrowthServices
 from gateway.flow.reservation.live import LiveReservations
 from gateway.flow.reservation.reservation import Reservation, ReservationServices
 from gateway.flow.retries import Retries
@@ -97,6 +98,8 @@ class Gate:
         metrics = self.records.metrics
         metrics.requests_in_flight.set(self.server.busy_count)
         metrics.holds_open.set(len(self.live))
+        held_nano = sum(reservation.held_nano for reservation in self.live)
+        metrics.held_credits.set(held_nano / NANO_PER_CREDIT)
         pools = self.configuration.current.pools
         self.observer.breaker_states({name: pool.breaker for name, (_, pool) in pools.items()})
         metrics.settle_journal_entries.set(self.records.journal.waiting_records)

@@ -72,6 +72,7 @@ def figures_of(snapshot: Snapshot) -> GateFigures:
         charged_nano=round(charged * NANO_PER_CREDIT),
         in_flight=int(_value(snapshot, "creditgate_requests_in_flight")),
         holds_open=int(_value(snapshot, "creditgate_holds_open")),
+        held_nano=round(_value(snapshot, "creditgate_held_credits") * NANO_PER_CREDIT),
         journal_entries=int(_value(snapshot, "creditgate_settle_journal_entries")),
         lag_events=int(_value(snapshot, "creditgate_outbox_lag_events")),
         lag_s=_value(snapshot, "creditgate_outbox_lag_seconds"),

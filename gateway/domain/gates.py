@@ -20,6 +20,7 @@ class GateFigures:
     """Totals since the gate's start, and gauges of this moment.
 
     allowed, denied:  decisions; denied by reason
+    held_nano:        by the open holds
     charged_nano:     of the events that this gate's exporter has delivered; 0 where it has none
     lag_events, lag_s: the outbox, as this gate's exporter sees it
     latency_counts:   requests by the time that the gate added, per bucket of `latency_bounds_s`,
@@ -31,6 +32,7 @@ class GateFigures:
     charged_nano: int = 0
     in_flight: int = 0
     holds_open: int = 0
+    held_nano: int = 0
     journal_entries: int = 0
     lag_events: int = 0
     lag_s: float = 0.0

@@ -54,6 +54,11 @@ class Modes:
         return self.customers.get(customer_id, self.everything), CONFIGURED
 
     @property
+    def of_everything(self) -> Mode:
+        """The mode of customers that have none of their own."""
+        return self.everything if self.set_everything is None else self.set_everything.mode
+
+    @property
     def enforces(self) -> bool:
         """Whether any customer is enforced, so that requests need the ledger."""
         own = {each.mode for each in self.set_customers.values()}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.domain.gates import GateReport
+from gateway.domain.money import format_amount
 from gateway.operations.backend import Backend
 from gateway.operations.documents import timestamp
 
@@ -54,5 +55,6 @@ def gate_document(report: GateReport, now_ms: int) -> dict[str, Any]:
         "notices": list(report.notices),
         "requests_in_flight": report.figures.in_flight,
         "holds_open": report.figures.holds_open,
+        "held": format_amount(report.figures.held_nano),
         "outbox_lag_events": report.figures.lag_events,
     }

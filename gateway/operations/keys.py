@@ -5,7 +5,7 @@ A key's secret exists in the answer to `create_key` and `rotate_key` alone; the 
 
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from gateway.domain.customers import wallet_id
@@ -66,7 +66,7 @@ class KeyEntry:
 class KeyCreated:
     """A new key. secret: what the customer sends; it cannot be read again."""
 
-    secret: str
+    secret: str = field(repr=False)
     entry: KeyEntry
 
 

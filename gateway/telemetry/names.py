@@ -41,6 +41,9 @@ class GateMetrics:
         self.holds_open = registry.gauge(
             "creditgate_holds_open", "Reservations that are neither settled nor released."
         ).labels()
+        self.held_credits = registry.gauge(
+            "creditgate_held_credits", "Credits that these reservations hold."
+        ).labels()
         self.estimate_over_actual = registry.histogram(
             "creditgate_estimate_over_actual_ratio",
             "Amount held at the end, divided by the charge.",

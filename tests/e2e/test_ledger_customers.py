@@ -332,6 +332,7 @@ async def test_a_rotated_key_works_beside_the_new_one_for_its_grace(
     gate: Gate, backend: Backend
 ) -> None:
     old = await create_key(backend, NewKey("acme", "web", "k_old", KeyTerms(name="ci")))
+    assert old.secret not in repr(old)
     assert (await chat(gate, old.secret)).status_code == 200
     new = await rotate_key(backend, "k_old", grace_ms=60_000)
     assert (new.entry.terms.name, new.entry.project_id) == ("ci", "web")

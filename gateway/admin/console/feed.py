@@ -38,11 +38,16 @@ class GateNow:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """All gates at one moment, Unix ms. problem: why they could not be asked, "" if they could"""
+    """All gates at one moment, Unix ms.
+
+    measured: whether there are rates; they take two reports of a gate
+    problem:  why the gates could not be asked, "" if they could
+    """
 
     at_ms: int
     gates: Sequence[GateNow] = ()
     rates: Rates = field(default_factory=Rates)
+    measured: bool = False
     problem: str = ""
 
     @property
@@ -59,6 +64,11 @@ class Sample:
     def holds_open(self) -> int:
         """Reservations that are open, on all gates."""
         return sum(gate.report.figures.holds_open for gate in self.present)
+
+    @property
+    def held_nano(self) -> int:
+        """What these hold."""
+        return sum(gate.report.figures.held_nano for gate in self.present)
 
     @property
     def lag_events(self) -> int:
@@ -84,6 +94,7 @@ class Feed:
         self._every_s = every_s
         self._last: Mapping[str, GateReport] = {}
         self._rates: dict[str, Rates] = {}
+        self._measured: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         self._next = asyncio.Event()
         self._used_at = 0.0
@@ -104,7 +115,10 @@ class Feed:
 
     def smoothed(self) -> Sample:
         """The last sample, with the rates of the last ten seconds: single ones jump."""
-        last, few = self.samples[-1], list(self.samples)[-SMOOTHED:]
+        last = self.samples[-1]
+        few = [each for each in list(self.samples)[-SMOOTHED:] if each.measured]
+        if not last.measured or not few:
+            return last
         denied: dict[str, float] = {}
         for sample in few:
             for reason, per_s in sample.rates.denied_per_s.items():
@@ -162,7 +176,10 @@ class Feed:
             before = self._last.get(report.name)
             if before is None or before.reported_at_ms != report.reported_at_ms:
                 self._rates[report.name] = rates_between(before, report)
+                if before is not None:
+                    self._measured.add(report.name)
         self._last = {report.name: report for report in gates.reports}
         shown = [GateNow(report, self._rates[report.name]) for report in gates.reports]
-        here = [gate.rates for gate in shown if not gate.report.gone(gates.now_ms)]
-        return Sample(gates.now_ms, shown, sum_rates(here))
+        here = [gate for gate in shown if not gate.report.gone(gates.now_ms)]
+        measured = not here or any(gate.report.name in self._measured for gate in here)
+        return Sample(gates.now_ms, shown, sum_rates(gate.rates for gate in here), measured)

@@ -1,7 +1,7 @@
 """Reading forms: each mistake at its field, and an idempotency key that makes a second click harmless."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -80,6 +80,42 @@ class Entered:
         if nano <= 0:
             self.problems[name] = "Enter an amount above zero."
         return nano
+
+    def optional_amount_nano(self, name: str) -> int | None:
+        """An amount of credits, or None where the field is empty."""
+        value = self.values.get(name, "").strip().replace(",", "")
+        if not value:
+            return None
+        try:
+            return parse_amount(value)
+        except MoneyError:
+            self.problems[name] = f"Enter credits as a decimal such as 12.50, got {value!r}."
+            return None
+
+    def names(self, name: str) -> tuple[str, ...]:
+        """Names with commas, spaces or line ends between them."""
+        return tuple(dict.fromkeys(self.values.get(name, "").replace(",", " ").split()))
+
+    def pairs(self, name: str) -> dict[str, str]:
+        """Lines of the form `name = value`."""
+        found: dict[str, str] = {}
+        for line in self.values.get(name, "").splitlines():
+            key, equals, value = map(str.strip, line.partition("="))
+            if not key and not value:
+                continue
+            if not (key and equals and value):
+                self.problems[name] = f"Write `name = value` on each line, got {line.strip()!r}."
+            elif key in found:
+                self.problems[name] = f"{key!r} is there twice."
+            found[key] = value
+        return found
+
+    def chosen(self, name: str, options: Collection[str], problem: str) -> str:
+        """One of the options of a selection."""
+        value = self.values.get(name, "")
+        if value not in options:
+            self.problems[name] = problem
+        return value
 
     def whole(self, name: str, least: int, most: int) -> int:
         """A whole number within bounds."""

@@ -21,6 +21,7 @@ from gateway.admin.console import text
 from gateway.admin.console.static_folder import static_version
 from gateway.domain.money import format_amount
 from gateway.operations.documents import usage_text
+from gateway.operations.keys import shown_of_key
 
 FOLDER: Final = Path(__file__).parent
 PREFIX: Final = "/console"
@@ -142,7 +143,7 @@ def environment() -> jinja2.Environment:
             *("duration", "moment", "iso", "when", "clock", "broken", "words"),
         )
     }
-    made.filters.update(filters, plain=format_amount, usage_text=usage_text)
+    made.filters.update(filters, plain=format_amount, usage_text=usage_text, shown_key=shown_of_key)
     made.globals.update(prefix=PREFIX, asset=asset)
     return made
 

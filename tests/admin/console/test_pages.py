@@ -12,7 +12,7 @@ from .shop import Shop
 
 PAGES = (
     *("/", "/customers", "/customers/acme", "/usage", "/requests", "/holds", "/prices", "/stores"),
-    "/audit",
+    *("/audit", "/modes"),
 )
 
 

@@ -50,6 +50,7 @@ async def test_no_page_loads_100_kb_of_script(shop: Shop) -> None:
         "/",
         "/customers",
         "/customers/acme",
+        "/modes",
         "/requests",
         "/usage",
         "/stores",
@@ -66,3 +67,16 @@ async def test_static_files_are_kept_by_browsers_and_named_by_their_content(shop
         answer = await shop.browser.get(url)
         assert answer.status_code == 200, url
         assert "immutable" in answer.headers["cache-control"], url
+
+
+async def test_static_files_are_compressed_for_those_who_take_it(shop: Shop) -> None:
+    html = await shop.page("/")
+    [url] = re.findall(r'src="(/console/static/[^"]+uplot[^"]+js)"', html)
+    for accepted, coding in (("gzip, br", "gzip"), ("br, gzip;q=0", None), ("identity", None)):
+        async with shop.browser.stream("GET", url, headers={"accept-encoding": accepted}) as answer:
+            sent = b"".join([part async for part in answer.aiter_raw()])
+        assert answer.headers.get("content-encoding") == coding
+        assert answer.headers["vary"] == "accept-encoding"
+        whole = gzip.decompress(sent) if coding else sent
+        assert whole == (VENDOR / url.rpartition("/")[2]).read_bytes()
+        assert (len(sent) < len(whole)) is (coding == "gzip")

@@ -482,11 +482,12 @@ async def test_the_metrics_say_what_is_open_and_what_was_decided(
         running = asyncio.create_task(gate.chat("hi\nsim: tokens=20 itl_ms=20", stream=True))
         await until(lambda: sim.provider.served.posts == 1)
         assert value("creditgate_holds_open") == {(): 1}
+        assert value("creditgate_held_credits")[()] > 0
         await running
         await gate.chat("hi\nsim: status=500")
         await gate.chat(QUICK, model="nothing")
         await gate.settle_all()
-        assert value("creditgate_holds_open") == {(): 0}
+        assert value("creditgate_holds_open") == value("creditgate_held_credits") == {(): 0}
         assert value("creditgate_reservations_ended_total") == {("settled",): 1, ("released",): 1}
         assert value("creditgate_decisions_total") == {
             ("allow", ""): 2,

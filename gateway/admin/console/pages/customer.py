@@ -1,4 +1,4 @@
-"""One customer: what it has, how long that lasts, its limits, holds, keys, and what was refused."""
+"""One wallet of a customer: what it has, how long that lasts, its limits, holds, keys, and refusals."""
 
 import asyncio
 import itertools
@@ -14,6 +14,7 @@ from starlette.responses import Response
 from gateway.admin.auth.guard import Session, require
 from gateway.admin.console import text
 from gateway.admin.console.charts import Drawn, Frame, Point, Series, line_chart, thinned
+from gateway.admin.console.ownership import Owner, owner_view
 from gateway.admin.console.rendering import PREFIX, page
 from gateway.domain.delivery import StoredEvent
 from gateway.domain.money import NANO_PER_CREDIT, format_amount
@@ -25,7 +26,6 @@ from gateway.operations.backend import Backend
 from gateway.operations.decisions import RefusalFilter, recent_refusals
 from gateway.operations.freeze import WalletStatus, wallet_status
 from gateway.operations.holds import OpenHolds, list_holds
-from gateway.operations.keys import KeyEntry, list_keys
 from gateway.operations.projection import DAY_MS, Projection, project
 from gateway.operations.wallets import WalletView, show_wallet
 
@@ -35,6 +35,7 @@ Viewer = Annotated[Session, Depends(require("customers.read"))]
 HISTORY_EVENTS: Final = 2000
 RATE_DAYS: Final = 7
 AHEAD_DAYS: Final = 30
+AHEAD_LEAST_MS: Final = 600_000
 SHOWN_EVENTS: Final = 12
 SHOWN_REFUSALS: Final = 8
 SHOWN_HOLDS: Final = 20
@@ -85,12 +86,11 @@ class CustomerView:
     customer_id: str
     wallet: WalletView
     status: WalletStatus
-    configured: bool
+    owner: Owner
     grants: Sequence[GrantRow]
     gauges: Sequence[Gauge]
     burn_down: BurnDown
     holds: OpenHolds
-    keys: Sequence[KeyEntry]
     events: Sequence[StoredEvent]
     refusals: Sequence[NotedRefusal]
     store_problem: str
@@ -108,9 +108,9 @@ async def show(request: Request, session: Viewer, customer_id: str) -> Response:
 async def customer_view(backend: Backend, customer_id: str) -> CustomerView:
     """Gather the page. Raises NotFound, Conflict, LedgerUnavailable."""
     wallet = await show_wallet(backend, customer_id)
-    holds, keys, refusals = await asyncio.gather(
+    owner, holds, refusals = await asyncio.gather(
+        owner_view(backend, customer_id),
         list_holds(backend, customer_id),
-        list_keys(backend, customer_id),
         recent_refusals(backend, RefusalFilter(customer_id), SHOWN_REFUSALS),
     )
     events, spent_nano, problem = await asyncio.to_thread(
@@ -120,12 +120,11 @@ async def customer_view(backend: Backend, customer_id: str) -> CustomerView:
         customer_id,
         wallet,
         wallet_status(wallet.wallet),
-        customer_id in backend.configured.customer_ids,
+        owner,
         _grants(wallet),
         [_gauge(standing) for standing in wallet.limits],
         _burn_down(wallet, events, spent_nano),
         holds,
-        keys,
         events[-SHOWN_EVENTS:][::-1],
         refusals,
         problem,
@@ -191,7 +190,9 @@ def _burn_down(view: WalletView, events: Sequence[StoredEvent], spent_nano: int)
     days = min(float(RATE_DAYS), max(known_ms / DAY_MS, 1 / 24)) if past else float(RATE_DAYS)
     per_day = round(spent_nano / days) if spent_nano > 0 else 0
     ahead_ms = (
-        max(2 * known_ms, DAY_MS) if known_ms < AHEAD_DAYS * DAY_MS / 2 else AHEAD_DAYS * DAY_MS
+        max(2 * known_ms, AHEAD_LEAST_MS)
+        if known_ms < AHEAD_DAYS * DAY_MS / 2
+        else AHEAD_DAYS * DAY_MS
     )
     ahead_ms = min(int(ahead_ms), AHEAD_DAYS * DAY_MS)
     ahead = project(view.wallet, per_day, now_ms, now_ms + AHEAD_DAYS * DAY_MS)

@@ -21,9 +21,12 @@ from gateway.admin.console.feed import Feed, GateNow, Sample
 from gateway.admin.console.rendering import PREFIX, fragment, page
 from gateway.admin.console.sums import PastSums, past_sums
 from gateway.admin.context import context_of
+from gateway.domain.modes import Modes
 from gateway.domain.money import NANO_PER_CREDIT
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.operations.backend import Backend
 from gateway.operations.gates import gate_status
+from gateway.operations.modes import show_modes
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("overview.read"))]
@@ -45,7 +48,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class NowView:
-    """The page."""
+    """The page. modes: None while the ledger is away"""
 
     sample: Sample
     figures: Mapping[str, str]
@@ -57,6 +60,7 @@ class NowView:
     requests: Drawn | None
     spend: Drawn | None
     latency: Drawn | None
+    modes: Modes | None
     section: str = "now"
 
 
@@ -78,8 +82,17 @@ async def show(request: Request, session: Viewer) -> Response:
         _chart(feed, [("allowed", ""), ("refused", "two")]),
         _chart(feed, [("spend", "")]),
         _chart(feed, [("p50", ""), ("p99", "two")]),
+        await _modes(session.backend),
     )
     return page(request, session, "now.html", view)
+
+
+async def _modes(backend: Backend) -> Modes | None:
+    """The modes in force; None while the ledger is away."""
+    try:
+        return await show_modes(backend)
+    except LedgerUnavailable:
+        return None
 
 
 @router.get("/now/stream")
@@ -155,16 +168,19 @@ def _message(feed: Feed, sample: Sample) -> str:
 def _figures(sample: Sample) -> dict[str, str]:
     """What the tiles show, by the id of its place."""
     rates, present = sample.rates, sample.present
+    known = sample.measured
     decided = rates.allowed_per_s + rates.refused_per_s
     share = 100 * rates.refused_per_s / decided if decided else 0.0
+    spend = rates.charged_nano_per_s / NANO_PER_CREDIT
     ready = sum(not gate.report.why_not for gate in present)
     return {
-        "f-requests": text.rate(decided),
-        "f-refused": text.rate(rates.refused_per_s),
+        "f-requests": text.rate(decided if known else None),
+        "f-refused": text.rate(rates.refused_per_s if known else None),
         "f-refused-share": f"{share:.1f} % of requests",
-        "f-spend": text.rounded(rates.charged_nano_per_s / NANO_PER_CREDIT),
-        "f-spend-hour": f"{text.rounded(rates.charged_nano_per_s * 3600 / NANO_PER_CREDIT)} an hour",
-        "f-holds": text.count(sample.holds_open),
+        "f-spend": text.rounded(spend) if known else "–",
+        "f-spend-hour": f"{text.rounded(spend * 3600)} an hour" if known else "credits",
+        "f-held": text.rounded(sample.held_nano / NANO_PER_CREDIT),
+        "f-holds": f"{text.count(sample.holds_open)} open hold{'' if sample.holds_open == 1 else 's'}",
         "f-flight": f"{text.count(sample.in_flight)} requests running",
         "f-latency": text.milliseconds(rates.latency_ms(0.5)),
         "f-latency-99": f"99 % within {text.milliseconds(rates.latency_ms(0.99))}",
@@ -175,12 +191,12 @@ def _figures(sample: Sample) -> dict[str, str]:
 
 
 def _point(sample: Sample) -> dict[str, float | None]:
-    rates = sample.rates
+    rates, known = sample.rates, sample.measured
     return {
         "t": float(sample.at_ms),
-        "allowed": rates.allowed_per_s,
-        "refused": rates.refused_per_s,
-        "spend": rates.charged_nano_per_s / NANO_PER_CREDIT,
+        "allowed": rates.allowed_per_s if known else None,
+        "refused": rates.refused_per_s if known else None,
+        "spend": rates.charged_nano_per_s / NANO_PER_CREDIT if known else None,
         "p50": rates.latency_ms(0.5),
         "p99": rates.latency_ms(0.99),
     }

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.admin.auth.guard import Session, require
+from gateway.admin.console import text
 from gateway.admin.console.jobs import Job, jobs_of
 from gateway.admin.console.rendering import PREFIX, Toast, done, page
 from gateway.admin.context import context_of
@@ -27,6 +28,12 @@ from gateway.operations.backend import Backend
 from gateway.operations.drifts import Verified
 from gateway.operations.errors import NotFound, OperationError
 from gateway.operations.export_status import ExportStatus, export_status
+from gateway.operations.payments import (
+    WaitingPayments,
+    payment_status,
+    retry_payment,
+    waiting_payments,
+)
 from gateway.operations.signals import resend_signal
 from gateway.operations.verify import verify
 from gateway.settings import Settings
@@ -35,6 +42,7 @@ router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("signals.read"))]
 Sending = Annotated[Session, Depends(require("signals.write"))]
 Exporting = Annotated[Session, Depends(require("exports.write"))]
+Paying = Annotated[Session, Depends(require("payments.write"))]
 Verifying = Annotated[Session, Depends(require("verify.run"))]
 
 SHOWN: Final = 25
@@ -72,6 +80,7 @@ class StoresView:
     shown: str
     stored: InStore
     webhook: bool
+    payments: WaitingPayments
     verified: Job[Verified] | None
     replayed: Job[Replayed] | None
     section: str = "stores"
@@ -81,10 +90,11 @@ class StoresView:
 async def show(request: Request, session: Viewer) -> Response:
     """The page."""
     backend, settings = session.backend, context_of(request).settings
-    status, stored, now_ms = await asyncio.gather(
+    status, stored, now_ms, payments = await asyncio.gather(
         export_status(backend, _SAMPLE_S),
         asyncio.to_thread(_in_store, backend),
         backend.ledger_time_ms(),
+        waiting_payments(backend, limit=SHOWN),
     )
     oldest_s = None if status.oldest_ms is None else max(0, now_ms - status.oldest_ms) / 1000
     jobs = jobs_of(request)
@@ -95,6 +105,7 @@ async def show(request: Request, session: Viewer) -> Response:
         store_access(settings).shown,
         stored,
         settings.signals.webhook is not None,
+        payments,
         jobs.last("verify"),
         jobs.last("replay"),
     )
@@ -169,6 +180,20 @@ async def replay_dead(request: Request, session: Exporting, sink: str) -> Respon
 
     jobs_of(request).start("replay", session.actor.name, work)
     return done(request, "/stores#dead", Toast(f"Replaying the dead letters of {sink}."))
+
+
+@router.post("/stores/payments/{payment_id}/retry")
+async def retry(request: Request, session: Paying, payment_id: str) -> Response:
+    """Go on with a payment that waits."""
+    terms = context_of(request).settings.payments.terms(payment_id.partition(":")[0])
+    try:
+        payment = await retry_payment(session.backend, terms, payment_id)
+    except OperationError as error:
+        return done(request, "/stores#payments", Toast(str(error), "bad"))
+    said = Toast(f"{payment.id} is {text.words(payment_status(payment))}.")
+    if payment.done.problem is not None:
+        said = Toast(f"{payment.id} still waits: {payment.done.problem}", "warn")
+    return done(request, "/stores#payments", said)
 
 
 @router.post("/stores/signals/{signal_id}/resend")

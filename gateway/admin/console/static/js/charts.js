@@ -25,7 +25,7 @@ export function timeChart(box, { series, data, show, height = 190 }) {
     chart = new window.uPlot({
       width: box.clientWidth, height,
       cursor: { y: false, points: { size: 6 } },
-      scales: { y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.1 : 1] } },
+      scales: { x: { range: (_, low, high) => [Math.min(low, high - 60), high] }, y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.1 : 1] } },
       axes: [{ ...axis, space: 70, values: (_, ticks) => ticks.map(clock) }, { ...axis, size: 56, values: (_, ticks) => ticks.map(show) }],
       series: [
         { label: "UTC", value: (_, at) => at == null ? "" : clock(at, true) },

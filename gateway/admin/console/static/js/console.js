@@ -43,6 +43,14 @@ document.addEventListener("click", (event) => {
   if (event.target.closest("[data-close]") && dialog.open) { event.preventDefault(); dialog.close(); }
   if (event.target === dialog) dialog.close();
 });
+document.addEventListener("click", async (event) => {
+  const copy = event.target.closest("[data-copy]");
+  if (!copy) return;
+  const field = document.getElementById(copy.dataset.copy);
+  field.select();
+  try { await navigator.clipboard.writeText(field.value); copy.textContent = "Copied"; }
+  catch { copy.textContent = "Press Ctrl+C"; }
+});
 document.addEventListener("htmx:afterSwap", (event) => {
   refreshTimes(event.target);
   if (event.target !== body) return;
