@@ -32,7 +32,7 @@ PYTEST_ARGS ?=
 PARALLEL := -n 2 --dist worksteal
 ARGS ?=
 
-.PHONY: fuzz-admin run test demo loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost sinks growth soak skew hostile kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
+.PHONY: fuzz-admin run test demo day loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost sinks growth soak skew hostile kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -45,6 +45,9 @@ test-long: $(STAMPS)/dev ## what `make test` leaves out: the wheel, the demo, st
 
 demo: $(STAMPS)/demo ## the complete story with a real model and the official SDKs
 	@$(BIN)/creditgate demo $(ARGS)
+
+day: $(STAMPS)/dev ## one business day on a real gate, each step checked to the unit (docs/tutorial/business-day.md)
+	@$(BIN)/python -m loadtest.day $(ARGS)
 
 loadtest: $(STAMPS)/loadtest ## put load on the gate that `make run` started (docs/how-to/loadtest.md)
 	@$(BIN)/creditgate loadtest $(ARGS)

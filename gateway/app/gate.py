@@ -34,7 +34,7 @@ from gateway.flow.idempotency import Repeats
 from gateway.flow.kept_responses import AnswerStore, KeptAnswer
 from gateway.flow.observer import Observer
 from gateway.flow.reservation.delivery import Delivery
-from gateway.flow.reservation.growth import GrowthServices
+from gateway.flow.reservation.growing import GrowthServices
 from gateway.flow.reservation.live import LiveReservations
 from gateway.flow.reservation.reservation import Reservation, ReservationServices
 from gateway.flow.retries import Retries

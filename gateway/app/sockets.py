@@ -5,9 +5,11 @@ import errno
 import os
 import socket
 import time
+from collections.abc import Iterable
 from typing import Final
 
-from gateway.app.parts import CannotStart
+from gateway.app.parts import CannotStart, Listener, Plan
+from gateway.app.roles import Role
 
 _BACKLOG: Final = 1024
 _RETRY_FOR_S: Final = 1.5
@@ -16,6 +18,29 @@ _RETRY_FOR_S: Final = 1.5
 
 class PortTaken(Exception):
     """Another program listens there. The message names the address."""
+
+
+def bind_all(
+    plan: Plan, roles: Iterable[Role], held: contextlib.ExitStack
+) -> tuple[dict[str, list[socket.socket]], socket.socket]:
+    """Sockets for the processes of each listener, and the admin port's. Raises CannotStart.
+
+    held: closes them
+    """
+    counts: dict[str, int] = {}
+    for role in roles:
+        if role.listens is not None:
+            counts[role.listens] = counts.get(role.listens, 0) + role.count
+    bound = {name: _bind(plan.listeners[name], count, held) for name, count in counts.items()}
+    [admin] = _bind(plan.admin, 1, held)
+    return bound, admin
+
+
+def _bind(listener: Listener, count: int, held: contextlib.ExitStack) -> list[socket.socket]:
+    bound = bind(listener.host, listener.port, count, listener.shown)
+    for sock in bound:
+        held.callback(sock.close)
+    return bound
 
 
 def bind(host: str, port: int, count: int, what: str) -> list[socket.socket]:

@@ -22,11 +22,11 @@ import structlog
 from gateway.app.children import Child, Slot, Turn
 from gateway.app.health_server import AdminServer, AdminSide, Readiness, admin_token
 from gateway.app.lock import FolderLock
-from gateway.app.parts import CannotStart, Current, Listener, Parts
+from gateway.app.parts import CannotStart, Current, Parts
 from gateway.app.reload import Reloader
 from gateway.app.reporting import Reported, keep_reporting
 from gateway.app.roles import Assignment, CannotServe, Resources, Role
-from gateway.app.sockets import address_of, bind
+from gateway.app.sockets import address_of, bind_all
 from gateway.app.tasks import end_tasks
 from gateway.app.terminal import has_terminal
 from gateway.app.watch import changes
@@ -82,7 +82,7 @@ class Supervisor:
         log_loop_failures(loop)
         with contextlib.ExitStack() as held:
             held.enter_context(FolderLock(self._parts.data_dir))
-            bound, admin = self._bind(held)
+            bound, admin = bind_all(self._current.plan, self._parts.roles, held)
             self._take_signals(loop, held)
             try:
                 await self._serve(bound, admin, on_ready)
@@ -134,20 +134,6 @@ class Supervisor:
         return Readiness(not why, tuple(why), degraded=frozen, notices=tuple(sorted(notices)))
 
     # -- start -------------------------------------------------------------------------
-
-    def _bind(
-        self, held: contextlib.ExitStack
-    ) -> tuple[dict[str, list[socket.socket]], socket.socket]:
-        """Sockets for the processes of each listener, and the admin port's."""
-        plan, counts = self._current.plan, dict[str, int]()
-        for role in self._parts.roles:
-            if role.listens is not None:
-                counts[role.listens] = counts.get(role.listens, 0) + role.count
-        bound = {}
-        for name, count in counts.items():
-            bound[name] = _bind_all(plan.listeners[name], count, held)
-        [admin] = _bind_all(plan.admin, 1, held)
-        return bound, admin
 
     async def _serve(
         self,
@@ -292,10 +278,3 @@ class Supervisor:
         ):
             loop.add_signal_handler(number, handler)
             held.callback(loop.remove_signal_handler, number)
-
-
-def _bind_all(listener: Listener, count: int, held: contextlib.ExitStack) -> list[socket.socket]:
-    bound = bind(listener.host, listener.port, count, listener.shown)
-    for sock in bound:
-        held.callback(sock.close)
-    return bound

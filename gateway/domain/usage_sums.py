@@ -66,6 +66,21 @@ def usage_sums(
     return sorted(sums, key=lambda each: each.label)
 
 
+def sums_of_lines(
+    question: UsageQuestion, lines: Iterable[tuple[str, str | None, int, int, int]]
+) -> list[UsageSum]:
+    """Join lines of label, unit, quantity or requests, charged and corrected nano-credits: a line
+    without a unit has the totals, any other a quantity."""
+    totals: list[Totals] = []
+    quantities: list[Quantity] = []
+    for label, unit, number, charged, corrected in lines:
+        if unit is None:
+            totals.append((label, number, charged, corrected))
+        else:
+            quantities.append((label, unit, number))
+    return usage_sums(question, totals, quantities)
+
+
 def _shown(by: UsageGroup, label: str) -> str:
     if by != "day":
         return label

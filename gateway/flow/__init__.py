@@ -2,7 +2,7 @@
 
 | step | modules |
 |---|---|
-| route, authenticate | `known_head`, `lookup`, `paths`, `authentication` |
+| route, authenticate | `known_head`, `lookup`, `paths`, `authentication`, `account_sources` |
 | read | `request_body`; the route's dialect |
 | estimate | `plan`, `estimate`, `expected_output` |
 | reserve | `admission`, `last_credit`, `idempotency`, `reservation/` |

@@ -4,10 +4,10 @@
 `interpolate` fills in references; `scalars` reads each kind of value.
 
 `root` is the complete configuration; `servers`, `upstreams`, `catalogue`, `customers`, `policy`,
-`prices`, `metering` and `signals` are its sections.
+`prices`, `metering` and `signals` are its sections. `default_routes` are those of a file without routes.
 
 `checks` tests whether the parts fit together; `compiling` builds what the flow takes: catalog,
-customers, keys.
+customers, keys; `forwarding` which headers pass to and from each upstream.
 
 `problems` and `explaining` word the mistakes; `schema` and `reference` generate the editor's
 schema and the reference page.

@@ -19,12 +19,20 @@ from rich.table import Table
 from loadtest import child, gate
 from loadtest.day.business import Business, DayFailed
 from loadtest.day.customers import make_customers
-from loadtest.day.steps import STRIPE_SECRET, Day
+from loadtest.day.payment import STRIPE_SECRET
+from loadtest.day.pictures import take
+from loadtest.day.steps import Day
 from loadtest.ports import free_ports
 
 
-def play(folder: Path, customers: int, load: int, out: Console) -> list[tuple[str, float, str]]:
-    """Every step with its duration in seconds and its result. Raises DayFailed, GateFailed."""
+def play(
+    folder: Path, customers: int, load: int, out: Console, pictures: Path | None = None
+) -> list[tuple[str, float, str]]:
+    """Every step with its duration in seconds and its result. Raises DayFailed, GateFailed.
+
+    load:     requests of each step that sends some
+    pictures: a folder for pictures of the console at the end; None for none
+    """
     with ExitStack() as stack:
         [console_port] = free_ports(1)
         config = gate.write_config(
@@ -43,12 +51,15 @@ def play(folder: Path, customers: int, load: int, out: Console) -> list[tuple[st
             out,
         )
         done = []
-        for title, step in Day(business, folder, load).steps:
+        day = Day(business, folder, load)
+        for title, step in day.steps:
             began = time.monotonic()
             out.print(f"[bold]{title}[/bold]")
             result = step()
             done.append((title, time.monotonic() - began, result))
             out.print(f"  {result} ({done[-1][1]:.1f} s)", style="green", markup=False)
+        if pictures is not None:
+            take(business, day.pages(), pictures)
     return done
 
 
@@ -74,11 +85,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="loadtest.day", description="One business day.")
     parser.add_argument("--customers", type=int, default=3000)
     parser.add_argument("--load", type=int, default=2000, help="requests of a step that sends some")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures; needs Chromium")
     arguments = parser.parse_args()
     out = Console()
     try:
         with tempfile.TemporaryDirectory(prefix="creditgate-day-") as folder:
-            done = play(Path(folder), arguments.customers, arguments.load, out)
+            done = play(Path(folder), arguments.customers, arguments.load, out, arguments.pictures)
     except (DayFailed, gate.GateFailed) as failed:
         out.print(f"The day failed: {failed}", style="red", markup=False)
         sys.exit(1)

@@ -2,24 +2,20 @@
 
 import csv
 import datetime as dt
-import hashlib
-import hmac
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import orjson
 
 from gateway.domain.money import format_amount, parse_amount
 from loadtest.day.business import MODEL, Business, DayFailed, equal
 from loadtest.day.customers import NANO, Customer, write_file
+from loadtest.day.payment import TOP_UP_CENTS, report_payment
 
-STRIPE_SECRET: Final = "whsec_of_the_day"
 PRICES: Final = {"input": "0.50", "output": "2.00"}
 WRONG_PRICES: Final = {"input": "5.00", "output": "20.00"}
-TOP_UP_CENTS: Final = 2_500
 
 
 class Day:
@@ -33,6 +29,7 @@ class Day:
         self._load = load
         self._expected_nano = 0
         self._leaked: Customer | None = None
+        self._topped_up = ""
         self.steps: tuple[tuple[str, Callable[[], str]], ...] = (
             ("Import the customers and their balances", self.import_customers),
             ("Shadow: decide everything, refuse nothing", self.shadow),
@@ -174,9 +171,10 @@ class Day:
         """A signed report, delivered twice, credits once."""
         b = self._b
         customer = next(each for each in b.customers if not each.balance_nano)
+        self._topped_up = customer.customer_id
         equal("status before", b.chat(customer.key).status_code, 402)
         for _ in range(2):
-            _report_payment(b.console_url, customer)
+            report_payment(b.console_url, customer)
         balance = b.balances_nano()[customer.customer_id]
         equal("the balance after the top-up", balance, TOP_UP_CENTS * NANO // 100)
         self._expected_nano += balance
@@ -215,6 +213,14 @@ class Day:
                 f"the audit log lacks {sorted(wanted - actions)}; it has {sorted(actions)}"
             )
         return f"{len(entries):,} entries: {', '.join(sorted(actions))}"
+
+    def pages(self) -> dict[str, str]:
+        """Pages of the console that show this day, by name."""
+        return {
+            "day-customer": f"/console/customers/{self._topped_up}",
+            "day-usage": "/console/usage",
+            "day-audit": "/console/audit",
+        }
 
     # What several steps do
 
@@ -258,41 +264,3 @@ def _totals(report: Any, *columns: str) -> list[Any]:
 def _now() -> str:
     time.sleep(0.01)
     return f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
-
-
-def _report_payment(console_url: str, customer: Customer) -> None:
-    """What Stripe sends for a paid checkout, signed as Stripe signs."""
-    body = orjson.dumps(
-        {
-            "id": f"evt_{customer.stripe_id}",
-            "object": "event",
-            "type": "checkout.session.completed",
-            "livemode": True,
-            "created": int(time.time()),
-            "data": {
-                "object": {
-                    "id": f"cs_{customer.stripe_id}",
-                    "object": "checkout.session",
-                    "payment_status": "paid",
-                    "payment_intent": f"pi_{customer.stripe_id}",
-                    "customer": customer.stripe_id,
-                    "amount_total": TOP_UP_CENTS,
-                    "currency": "usd",
-                    "metadata": {},
-                    "livemode": True,
-                }
-            },
-        }
-    )
-    at = int(time.time())
-    signature = hmac.new(STRIPE_SECRET.encode(), b"%d.%b" % (at, body), hashlib.sha256)
-    answer = httpx.post(
-        f"{console_url}/webhooks/stripe",
-        content=body,
-        headers={
-            "stripe-signature": f"t={at},v1={signature.hexdigest()}",
-            "content-type": "application/json",
-        },
-        trust_env=False,
-    )
-    equal("the webhook's answer", answer.status_code, 200)

@@ -48,6 +48,7 @@ def config(sim: Sim, **changes: Any) -> dict[str, Any]:
     upstream = whole["upstreams"]["sim"]
     upstream["credential"] = {"value": f"Bearer {UPSTREAM_KEY}"}
     upstream["timeouts"] = {"connect_ms": 300, "head_ms": 300, "between_bytes_ms": 300}
+    upstream["breaker"] = {"enabled": False}  # every kind of failure is to reach it
     customers = whole["customers"]
     customers["acme"]["keys"] = [{"id": "k_acme", "sha256": digest(KEY)}]
     customers["acme"]["limits"] = [{"measure": "concurrent", "ceiling": "6"}]

@@ -24,7 +24,7 @@ from gateway.flow.expected_output import ExpectedOutput
 from gateway.flow.headers import Forwarding
 from gateway.flow.plan import Plan
 from gateway.flow.reservation.delivery import Delivery
-from gateway.flow.reservation.growth import GrowthServices
+from gateway.flow.reservation.growing import GrowthServices
 from gateway.flow.reservation.live import LiveReservations
 from gateway.flow.reservation.reservation import Reservation, ReservationServices
 from gateway.flow.retries import Retries

@@ -22,7 +22,6 @@ TOO_LONG: Final = {
     "gateway/dialects/gemini/generate.py": "request, response and stream of one API",
     "gateway/domain/pricing.py": "price shapes, their packing and their rating in one",
     "gateway/exporter/sinks/sqlite_reader.py": "all queries on the store in one class",
-    "gateway/flow/reservation/growth.py": "two lines over",
     "gateway/ledger/client/embedded.py": "starting and watching the embedded server",
     "gateway/settings/checks.py": "all checks across sections",
     "gateway/settings/customers.py": "plans and customers with their fields' texts",

@@ -9,11 +9,11 @@ from typing import Final
 
 from gateway.exporter.sinks.clickhouse_protocol import Server, literal
 
-_STEM: Final = "replaceRegexpOne(event_id, '[a-z_]*$', '')"
+STEM: Final = "replaceRegexpOne(event_id, '[a-z_]*$', '')"
 """Of an event id, what stands before the outcome, the colon included."""
 CONTRADICTIONS: Final = f"""
     SELECT stem, groupArray(event_id) AS ids, groupArray(kind) AS kinds FROM (
-        SELECT {_STEM} AS stem, event_id, kind FROM events FINAL
+        SELECT {STEM} AS stem, event_id, kind FROM events FINAL
         WHERE kind IN ('settle', 'release', 'expire', 'settle_late')
     ) GROUP BY stem
     HAVING has(kinds, 'release') AND (has(ids, concat(stem, 'settled')) OR has(ids, concat(stem, 'expired')))
@@ -38,7 +38,7 @@ def _used(server: Server, since_ms: int, until_ms: int, customer_id: str | None)
             SELECT *, if(length({rid}) = 32 AND match({rid}, '^[0-9A-Fa-f]{{12}}')
                 AND {said} > 0 AND {said} < ended_ms, {said}, ended_ms) AS moment
             FROM (
-                SELECT {_STEM} AS stem, kind AS ending, customer_id AS customer, ifNull(model, '') AS model_name,
+                SELECT {STEM} AS stem, kind AS ending, customer_id AS customer, ifNull(model, '') AS model_name,
                     price_version AS version_of_price, usage AS own_usage, amount_nano AS amount,
                     occurred_at_ms AS ended_ms, {tier} AS own_tier
                 FROM events FINAL
@@ -51,7 +51,7 @@ def _used(server: Server, since_ms: int, until_ms: int, customer_id: str | None)
                 sumIf(amount_nano, kind = 'settle_late') AS late_amount,
                 sumIf(amount_nano, kind = 'adjust') AS credited
             FROM (
-                SELECT {_STEM} AS stem, kind, usage, amount_nano, {tier} AS own_tier
+                SELECT {STEM} AS stem, kind, usage, amount_nano, {tier} AS own_tier
                 FROM events FINAL WHERE kind = 'settle_late' AND event_id = concat(stem, 'settled_late')
                     OR kind = 'adjust' AND (event_id = concat(stem, 'repriced')
                         OR event_id = concat(stem, 'repriced_late'))

@@ -11,6 +11,7 @@ from typing import Any, Final
 from gateway.domain.usage import UNIT_NUMBERS, without_tier
 from gateway.domain.usage_sums import UsageGroup, UsageQuestion, UsageSum, usage_sums
 from gateway.exporter.sinks.clickhouse_protocol import literal
+from gateway.exporter.sinks.clickhouse_reservations import STEM
 
 _COLUMNS: Final[Mapping[UsageGroup, str]] = {
     "model": "model",
@@ -18,7 +19,6 @@ _COLUMNS: Final[Mapping[UsageGroup, str]] = {
     "project": "project_id",
 }
 _UNITS: Final = tuple(dict.fromkeys(map(without_tier, UNIT_NUMBERS)))
-_STEM: Final = "replaceRegexpOne(event_id, '[a-z_]*$', '')"
 
 
 def usage_by(ask: Callable[[str], list[dict[str, Any]]], question: UsageQuestion) -> list[UsageSum]:
@@ -79,10 +79,10 @@ def _said_before(question: UsageQuestion) -> str:
     late = f"{_range(question)} AND kind = 'settle_late'"
     return f"""
         SELECT label, {_quantities("-")} FROM (
-            SELECT {_label(question.by)} AS label, {_STEM} AS stem FROM events FINAL WHERE {late}
+            SELECT {_label(question.by)} AS label, {STEM} AS stem FROM events FINAL WHERE {late}
         ) AS late ANY INNER JOIN (
-            SELECT {_STEM} AS stem, usage FROM events FINAL WHERE {whose} AND kind = 'expire'
-                AND stem IN (SELECT {_STEM} FROM events WHERE {late})
+            SELECT {STEM} AS stem, usage FROM events FINAL WHERE {whose} AND kind = 'expire'
+                AND stem IN (SELECT {STEM} FROM events WHERE {late})
         ) AS expiry USING (stem) GROUP BY label
     """
 

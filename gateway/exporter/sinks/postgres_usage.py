@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from gateway.domain.usage_sums import UsageGroup, UsageQuestion, UsageSum, usage_sums
+from gateway.domain.usage_sums import UsageGroup, UsageQuestion, UsageSum, sums_of_lines
 
 _LABELS: Final[Mapping[UsageGroup, str]] = {
     "day": "(found.occurred_at_ms / 86400000)::text",
@@ -49,9 +49,4 @@ def usage_by(
         "since": question.since_ms,
         "until": question.until_ms,
     }
-    lines = list(ask(_COUNTED.format(label=_LABELS[question.by]), asked))
-    return usage_sums(
-        question,
-        [(label, *amounts) for label, unit, *amounts in lines if unit is None],
-        [(label, unit, quantity) for label, unit, quantity, *_ in lines if unit is not None],
-    )
+    return sums_of_lines(question, ask(_COUNTED.format(label=_LABELS[question.by]), asked))

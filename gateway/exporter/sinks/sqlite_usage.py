@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from gateway.domain.usage_sums import UsageGroup, UsageQuestion, UsageSum, usage_sums
+from gateway.domain.usage_sums import UsageGroup, UsageQuestion, UsageSum, sums_of_lines
 
 _OUTCOME_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz_"
 _LABELS: Final[Mapping[UsageGroup, str]] = {
@@ -47,9 +47,4 @@ def usage_by(
         "until": question.until_ms,
         "letters": _OUTCOME_LETTERS,
     }
-    lines = list(ask(_COUNTED.format(label=_LABELS[question.by]), asked))
-    return usage_sums(
-        question,
-        [(label, *amounts) for label, unit, *amounts in lines if unit is None],
-        [(label, unit, quantity) for label, unit, quantity, *_ in lines if unit is not None],
-    )
+    return sums_of_lines(question, ask(_COUNTED.format(label=_LABELS[question.by]), asked))

@@ -3,7 +3,7 @@
 | module | responsibility |
 |---|---|
 | `progress` | the stage of a request, and the table of its transitions |
-| `growth` | extends the hold: deadline, checkpoint, amount |
+| `growth`, `growing` | extends the hold: deadline, checkpoint, amount; what that needs |
 | `live` | all running reservations of a worker |
 | `ended` | a request at its end, and the questions that outcomes ask about it |
 | `seen_usage` | the usage that was reported or counted, and whether it is complete |

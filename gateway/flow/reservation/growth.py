@@ -10,21 +10,18 @@ used up it stops reading and waits, for a limited time.
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Final
 
 import structlog
 
-from gateway.dialects.base import AnswerFacts, Limit
-from gateway.domain.reservation import DenyReason, Extended, Hold
+from gateway.dialects.base import Limit
+from gateway.domain.reservation import DenyReason, Extended
 from gateway.flow.estimate import Estimate
-from gateway.flow.plan import Plan
-from gateway.flow.reservation.progress import KillReason, Progress
+from gateway.flow.reservation.growing import Growing, GrowthServices
 from gateway.flow.reservation.seen_usage import is_usable, seen_usage
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.codec.calls import ExtendCall
-from gateway.ledger.reservations import Reservations
 from gateway.telemetry.logs import failure
 
 log = structlog.get_logger("gate")
@@ -37,40 +34,6 @@ GROW_AGAIN_S: Final = 0.2
 longer (GROWTH_MARK_MS), so that what comes free goes to those that run."""
 
 NEVER: Final = math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class GrowthServices:
-    """What extending holds needs of a worker.
-
-    key_killed: whether the running responses of a key are to be cut; raises LedgerUnavailable
-    spawn:      runs work in a task that is kept until it ends
-    """
-
-    ledger: Reservations
-    key_killed: Callable[[str], Awaitable[bool]]
-    spawn: Callable[[Coroutine[Any, Any, None]], object]
-
-
-class Growing(Protocol):
-    """The reservation whose hold is extended. `estimate` and `held_nano` are written here alone."""
-
-    plan: Plan
-    hold: Hold
-    estimate: Estimate
-    held_nano: int
-    facts: AnswerFacts
-    progress: Progress
-    due_at: float
-    ended: bool
-
-    def kill(self, reason: KillReason) -> None:
-        """End the request at once."""
-        ...
-
-    def hold_vector(self, estimate: Estimate) -> bytes:
-        """What the hold is to cover, packed for the ledger."""
-        ...
 
 
 class Growth:

@@ -26,7 +26,8 @@ from gateway.flow.expected_output import ExpectedOutput
 from gateway.flow.kept_responses import ANSWER_MAX_BYTES
 from gateway.flow.refusals import refused_by_kill
 from gateway.flow.reservation.delivery import Delivery, DeliveryCancelled
-from gateway.flow.reservation.growth import NEVER, Growth, GrowthServices
+from gateway.flow.reservation.growing import GrowthServices
+from gateway.flow.reservation.growth import NEVER, Growth
 from gateway.flow.reservation.pending_settlement import PendingSettlement
 from gateway.flow.reservation.progress import KillReason, Progress
 from gateway.flow.reservation.settlement import settlement_of

@@ -60,3 +60,22 @@ def test_the_digest_tells_absent_files_and_which_file_holds_what(tmp_path: Path)
     first = digest([one, two])
     one.rename(two)
     assert len({absent, first, digest([one, two])}) == 3
+
+
+async def test_a_volume_of_kubernetes_that_is_switched_to_another_version_is_noticed(
+    tmp_path: Path,
+) -> None:
+    """Files are links into `..data`, itself a link that is replaced; secrets are in a folder below."""
+    for version, secret in (("..1", "old"), ("..2", "new")):
+        (tmp_path / version / "secrets").mkdir(parents=True)
+        (tmp_path / version / "gateway.yaml").write_text("the same")
+        (tmp_path / version / "secrets" / "token").write_text(secret)
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "gateway.yaml").symlink_to("..data/gateway.yaml")
+    (tmp_path / "secrets").symlink_to("..data/secrets")
+    seen = changes(lambda: (tmp_path / "gateway.yaml", tmp_path / "secrets" / "token"))
+    noticed = asyncio.ensure_future(anext(seen))
+    await asyncio.sleep(0.3)  # until the kernel watches
+    (tmp_path / "..data_tmp").symlink_to("..2")
+    (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+    await asyncio.wait_for(noticed, 10)

@@ -56,6 +56,11 @@ for name in ("dev.yaml", "demo.yaml"):
     load_settings(config_folder() / name)
 """
 
+EVERY_DRIVER = """
+import asyncpg, confluent_kafka, nats, obstore, psycopg, pyarrow.parquet
+import opentelemetry.exporter.otlp.proto.http, opentelemetry.sdk.trace
+"""
+
 
 @pytest.fixture(scope="module")
 def run_installed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
@@ -92,7 +97,9 @@ def run_installed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str
     return run
 
 
-@pytest.mark.parametrize("program", [EVERY_MODULE, EVERY_TEMPLATE, EVERY_SCRIPT, EVERY_CONFIG])
+@pytest.mark.parametrize(
+    "program", [EVERY_MODULE, EVERY_TEMPLATE, EVERY_SCRIPT, EVERY_CONFIG, EVERY_DRIVER]
+)
 def test_everything_loads_from_the_installed_package(
     run_installed: Callable[..., str], program: str
 ) -> None:
