@@ -11,6 +11,7 @@ from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 from tests.support.console import ADMIN_TOKEN
 
 from .shop import Shop
+from .test_customers import create, secret_of
 
 pytestmark = [pytest.mark.debian, pytest.mark.slow]
 
@@ -51,19 +52,26 @@ async def signed_in(browser: Browser, shop: Shop, **options: Any) -> AsyncIterat
 
 async def paths(shop: Shop) -> list[str]:
     """Every page, with a request that was served and one that was refused."""
+    await create(shop)
+    await secret_of(shop, "/customers/globex/new-key", expires="30", purpose="test")
     customer = await shop.page("/customers/acme")
     event_id = customer.split("/console/refund?event=")[1].split('"')[0]
     served_id = event_id.partition("%3A")[0].partition(":")[0]
     refused = await shop.page("/requests?outcome=refused")
     refused_id = refused.split("/console/requests/")[1][:32]
     fixed = ("", "customers", "customers/acme", "usage", "requests", "holds", "prices", "stores")
+    ours = ("customers/globex", "customers/globex~test", "modes")
     forms = ("customers/acme/top-up", "customers/acme/freeze", f"refund?event={event_id}")
+    more = ("new-customer", "modes/everything", "customers/globex/edit", "customers/globex/new-key")
     return [
         *fixed,
+        *ours,
         "audit",
         f"requests/{served_id}",
         f"requests/{refused_id}",
         *forms,
+        *more,
+        "customers/globex/status/delete",
         "prices/apply",
     ]
 
@@ -112,6 +120,23 @@ async def test_a_customer_is_topped_up_by_keyboard_alone(browser: Browser, shop:
         await page.locator("dialog #f-reason").wait_for()
         await page.keyboard.press("Escape")
         assert not await page.locator("dialog[open]").count()
+
+
+async def test_a_key_is_created_in_a_dialog_that_shows_its_secret_once(
+    browser: Browser, shop: Shop
+) -> None:
+    async with signed_in(browser, shop) as page:
+        await page.goto(f"{shop.url}/console/customers/acme")
+        await page.click("text=New key")
+        await page.fill("dialog #f-name", "backend")
+        await page.fill("dialog #f-reason", "asked for")
+        await page.click("dialog button[type=submit]")
+        secret = await page.input_value("dialog #secret")
+        assert secret.startswith("sk-cg-")
+        await page.click("dialog >> text=Done")
+        await page.locator("dialog[open]").wait_for(state="detached")
+        assert secret not in await page.content()
+        assert f"sk-cg-…{secret[-4:]}" in await page.inner_text("main")
 
 
 async def test_now_is_live(browser: Browser, shop: Shop) -> None:

@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from tests.support.until import until
+
 from .shop import Shop
 from .test_pages import text_of
 
@@ -41,6 +43,24 @@ async def test_a_customer_is_created_with_a_key_that_works_at_once(shop: Shop) -
     assert secret not in html
     assert f"backend sk-cg-…{secret[-4:]}" in text_of(html)
     assert await create(shop) == 422, "an id is used once"
+
+
+async def test_changes_that_move_no_credit_are_no_changes_of_the_balance(shop: Shop) -> None:
+    await create(shop)
+    await shop.submit(
+        "/customers/globex/top-up", amount="3", category="paid", expires="", reason="r"
+    )
+    for name in ("one", "two"):
+        await secret_of(shop, "/customers/globex/new-key", name=name, expires="")
+
+    async def stored() -> bool:
+        return "key.create" in text_of(await shop.page("/audit?customer=globex"))
+
+    await until(stored)
+    said = text_of(await shop.page("/customers/globex"))
+    changes = said[said.index("Latest balance changes") : said.index("Nothing is held.")]
+    assert "+3.00 3.00" in changes
+    assert "audit" not in changes
 
 
 async def test_a_form_that_is_sent_twice_creates_one_customer_and_one_key(shop: Shop) -> None:

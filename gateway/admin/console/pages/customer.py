@@ -140,6 +140,8 @@ def _from_store(
         spent = store.charges_since(customer_id, now_ms - RATE_DAYS * DAY_MS, 0)
     except StoreMissing as missing:
         return [], 0, str(missing)
+    # An audit's balance is 0: it asks for no wallet.
+    events = [item for item in events if item.event.kind != "audit"]
     return events, spent.amount_nano, ""
 
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from gateway.admin.auth.guard import Session, require
 from gateway.admin.console.forms import Entered, FormView, entered, explain, refused
-from gateway.admin.console.rendering import PREFIX, Toast, done, page
+from gateway.admin.console.rendering import PREFIX, Toast, Tone, done, page
 from gateway.domain.customers import CustomerRecord
 from gateway.domain.money import format_amount
 from gateway.operations.backend import Backend
@@ -139,7 +139,7 @@ async def change_status(
         except OperationError as error:
             explain(entry, error)
         else:
-            tone: Any = "ok" if verb == "resume" else "warn"
+            tone: Tone = "ok" if verb == "resume" else "warn"
             return done(request, view.back, Toast(f"{customer_id} {_DONE[verb]}.", tone))
     return refused(request, session, "customer_status.html", view, entry)
 

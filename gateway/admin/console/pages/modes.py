@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from gateway.admin.auth.guard import Session, require
 from gateway.admin.console.forms import Entered, FormView, entered, explain, refused
-from gateway.admin.console.rendering import PREFIX, Toast, done, page
+from gateway.admin.console.rendering import PREFIX, Toast, Tone, done, page
 from gateway.domain.customers import Mode
 from gateway.domain.modes import MODES, Modes, SetMode
 from gateway.operations.errors import OperationError
@@ -30,7 +30,7 @@ MEANINGS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class OwnMode:
-    """A customer with a mode of its own. set_mode: None where the configuration has it"""
+    """A customer with its own mode. set_mode: None where the configuration has it"""
 
     customer_id: str
     mode: Mode
@@ -111,9 +111,9 @@ async def _change(request: Request, session: Session, customer_id: str) -> Respo
             of = customer_id or "Everything"
             said = f"{of} is in {changed.mode} mode."
             if changed.kept:
-                said = f"{said} {changed.kept} customers keep a mode of their own."
-            warns = changed.mode != "enforce"
-            return done(request, view.back, Toast(said, "warn" if warns else "ok"))
+                said = f"{said} {changed.kept} customers keep their own modes."
+            tone: Tone = "ok" if changed.mode == "enforce" else "warn"
+            return done(request, view.back, Toast(said, tone))
     return refused(request, session, "mode.html", view, entry)
 
 
