@@ -15,7 +15,15 @@ import typer
 from gateway.cli.files import complete_file
 from gateway.cli.output import fail, out, print_json, row, table
 from gateway.operations.parquet import parquet
-from gateway.operations.sheets import Column, Sheet, Value, percent_decimal, sheet_document, shown
+from gateway.operations.sheets import (
+    Column,
+    Sheet,
+    Value,
+    csv_cell,
+    percent_decimal,
+    sheet_document,
+    shown,
+)
 
 Format = Literal["table", "csv", "json", "parquet"]
 AsFormat = Annotated[
@@ -103,7 +111,8 @@ def _csv(sheet: Sheet) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(column.name for column in sheet.columns)
     for values in sheet.rows:
-        writer.writerow(shown(v, c.kind) for v, c in zip(values, sheet.columns, strict=True))
+        pairs = zip(values, sheet.columns, strict=True)
+        writer.writerow(csv_cell(value, column.kind) for value, column in pairs)
     return text.getvalue()
 
 

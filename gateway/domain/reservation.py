@@ -55,6 +55,7 @@ class Account:
     customer_id:  the wallet's id (`gateway/domain/customers.py`)
     plan, prices: of a customer in the ledger: the plan, and its own prices by model
     restrictions: of the key, checked for every request; None for most
+    suspended:    the customer is, so that nothing is admitted in any mode
     """
 
     customer_id: str
@@ -70,6 +71,7 @@ class Account:
     plan: str | None = None
     prices: Mapping[str, PriceTable] = field(default_factory=dict)
     restrictions: Restrictions | None = None
+    suspended: bool = False
 
     def holder(self, limit: Limit) -> str:
         """Return what a limit of this account counts: the customer, project, key or model."""

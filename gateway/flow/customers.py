@@ -18,6 +18,7 @@ class Customer:
 
     projects:     limits of some projects alone
     plan, prices: of a customer in the ledger: the plan, and its own prices by model
+    suspended:    so is this
     """
 
     customer_id: str
@@ -29,6 +30,7 @@ class Customer:
     projects: Mapping[str, tuple[Limit, ...]] = field(default_factory=dict)
     plan: str | None = None
     prices: Mapping[str, PriceTable] = field(default_factory=dict)
+    suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ def customer_of_record(
         projects=record.projects,
         plan=record.plan,
         prices=prices,
+        suspended=record.status == "suspended",
     )
 
 
@@ -79,4 +82,5 @@ def account_of(customer: Customer, key: Key, account_rev: int, shard: int | None
         plan=customer.plan,
         prices=customer.prices,
         restrictions=key.restrictions,
+        suspended=customer.suspended,
     )

@@ -63,11 +63,7 @@ def refused_by_ledger(denied: Denied, *, insufficient_status: int) -> Refused:
                 Particulars(reason=denied.reason, detail=detail, retry_after_s=retry_after_s),
             )
         case "wallet_frozen":
-            return Refused(
-                "account_frozen",
-                "This account is frozen; adding credits does not help. Ask the operator to thaw it.",
-                Particulars(reason=denied.reason, detail={"reason": denied.reason}),
-            )
+            return refused_frozen()
         case _:  # stale_account, stale_windows, went_back, shard_frozen, outbox_full, and
             # unknown_account: a configured customer whose wallet the ledger has lost
             return Refused(
@@ -75,6 +71,15 @@ def refused_by_ledger(denied: Denied, *, insufficient_status: int) -> Refused:
                 "The ledger cannot take reservations at the moment. Try again shortly.",
                 Particulars(reason=denied.reason),
             )
+
+
+def refused_frozen() -> Refused:
+    """Say that an account admits nothing until its operator decides otherwise."""
+    return Refused(
+        "account_frozen",
+        "This account is frozen; adding credits does not help. Ask the operator to thaw it.",
+        Particulars(reason="wallet_frozen", detail={"reason": "wallet_frozen"}),
+    )
 
 
 def refused_growth(reason: str | None, held: str) -> Refused:

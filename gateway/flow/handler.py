@@ -21,14 +21,13 @@ from gateway.flow.admission import Admission, RepeatedRequest, StaleAccount
 from gateway.flow.authentication import Accounts, check_restrictions
 from gateway.flow.catalog import Catalog
 from gateway.flow.context import RequestContext
-from gateway.flow.denials import refused_by_ledger
+from gateway.flow.denials import refused_by_ledger, refused_frozen
 from gateway.flow.envelope import common_fields
 from gateway.flow.estimate import estimate_request, unbounded_estimate
 from gateway.flow.idempotency import Repeats, idempotency_of, read_name
 from gateway.flow.known_head import KnownHead
-from gateway.flow.lookup import find_model, find_route, forbidden
+from gateway.flow.lookup import find_plan, find_route
 from gateway.flow.observer import Observer
-from gateway.flow.plan import Plan, ShadowPlan, make_plan
 from gateway.flow.plan_book import PlanBook
 from gateway.flow.refusals import (
     INTERNAL,
@@ -136,9 +135,24 @@ class Flow:
 
     async def _reserve_and_relay(self, context: RequestContext, known: KnownHead) -> None:
         services = self._services
-        plan = self._plan(context, known)
+        plan = find_plan(context, known)
+        account = context.account
+        if plan.mode != "enforce" and not (account and self.accounts.is_current(account)):
+            # No reserve will show what has changed, and among too many accounts it is not followed.
+            known = await self._refresh(context)
+            plan = find_plan(context, known)
+        if account and account.suspended and plan.mode != "enforce":
+            services.reservations.noted_customer(context)  # follow it, to see that it is resumed
+            raise refused_frozen()
+        unsendable = None
         if plan.spread is not None or plan.breaker.wary:
-            plan = self._sender.choose(context, plan)
+            try:
+                plan = self._sender.choose(context, plan)
+            except Refused as refused:
+                if context.name is None or plan.mode != "enforce":
+                    raise
+                # It may repeat a request that has been done: only the ledger knows, as it reserves.
+                unsendable = refused
         context.plan = plan
         facts = context.facts
         expected = services.reservations.expected.at_first(plan) if facts.stream else None
@@ -152,6 +166,8 @@ class Flow:
         context.event = self._event(context)
         key = None if context.name is None else idempotency_of(context)
         async with _OPENS[plan.mode](services.reservations, context, key) as reservation:
+            if unsendable is not None:
+                raise unsendable
             self._observer.admitted(context)
             response = await self._sender.send(context, known, reservation)
             try:
@@ -248,26 +264,6 @@ class Flow:
             context.account, context.exchange, query_key=context.route.dialect.reads_key_query
         )
         return await self._know(context)
-
-    def _plan(self, context: RequestContext, known: KnownHead) -> Plan:
-        route = context.route
-        name = route.priced_as or context.facts.model
-        context.model_name = name[:200]
-        plan = known.plans.get(name)
-        if plan is None:
-            account = known.account
-            assert account is not None
-            # The configuration of the head, although a reload may have replaced it meanwhile.
-            catalog = known.catalog
-            model = find_model(catalog, context, name)
-            plan = make_plan(catalog, account, route, model)
-            refused = forbidden(context, model)
-            if refused is not None:
-                if not isinstance(plan, ShadowPlan):
-                    raise refused
-                plan.objection = refused
-            known.plans[name] = plan
-        return plan
 
     def _event(self, context: RequestContext) -> UsageFacts:
         """What the usage event says as far as it is known before the request is forwarded."""

@@ -1,7 +1,9 @@
-"""Finds what a request is for: its route, and the model that it names."""
+"""Finds what a request is for: its route, the model that it names, and the plan by which it runs."""
 
 from gateway.flow.catalog import Catalog, Model, Route
 from gateway.flow.context import RequestContext
+from gateway.flow.known_head import KnownHead
+from gateway.flow.plan import Plan, ShadowPlan, make_plan
 from gateway.flow.refusals import Particulars, Refused
 from gateway.http.interface import Exchange
 
@@ -44,6 +46,28 @@ def find_model(catalog: Catalog, context: RequestContext, name: str) -> Model:
             param="model",
         )
     return model
+
+
+def find_plan(context: RequestContext, known: KnownHead) -> Plan:
+    """The plan of a request, made at the first of its kind. Raises Refused."""
+    route = context.route
+    name = route.priced_as or context.facts.model
+    context.model_name = name[:200]
+    plan = known.plans.get(name)
+    if plan is None:
+        account = known.account
+        assert account is not None
+        # The configuration of the head, although a reload may have replaced it meanwhile.
+        catalog = known.catalog
+        model = find_model(catalog, context, name)
+        plan = make_plan(catalog, account, route, model)
+        refused = forbidden(context, model)
+        if refused is not None:
+            if not isinstance(plan, ShadowPlan):
+                raise refused
+            plan.objection = refused
+        known.plans[name] = plan
+    return plan
 
 
 def forbidden(context: RequestContext, model: Model) -> Refused | None:

@@ -12,11 +12,12 @@ without its key was left by a writer that failed. Keys of a ledger that had no i
 when the counts show it.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.exceptions import WatchError
 
 from gateway.domain.customers import CustomerRecord
 from gateway.domain.key_terms import KeyTerms
@@ -150,11 +151,17 @@ class KeyDirectory:
             _valid_key(digest, key),
         )
 
-    async def change(self, wallets: Wallets, key: StoredKey) -> None:
-        """Keep a changed key, and have every gate read it again. May be called again after a failure."""
-        with unavailable():
-            await self._client.hset(self._keys, key.digest, pack_key(key))
-        await self._reread(wallets, key, "key changed")
+    async def change(
+        self, wallets: Wallets, key: StoredKey, change: Callable[[StoredKey], StoredKey]
+    ) -> StoredKey:
+        """Change a key from what it is at this moment, and have every gate read it again; returns it as
+        it is now. May be called again after a failure.
+
+        change: without effects of its own, since it may be called several times
+        """
+        changed = await self._update(key, change)
+        await self._reread(wallets, changed, "key changed")
+        return changed
 
     async def revoke(
         self, wallets: Wallets, key_id: str, *, kill: bool = False
@@ -169,9 +176,8 @@ class KeyDirectory:
         if key is None:
             return None
         if key.revoked_at_ms is None:
-            key = replace(key, revoked_at_ms=await clock.now_ms(self._client))
-            with unavailable():
-                await self._client.hset(self._keys, key.digest, pack_key(key))
+            now_ms = await clock.now_ms(self._client)
+            key = await self._update(key, lambda now: now.revoked(now_ms))
         if kill:
             with unavailable():
                 await self._client.sadd(self._killed, key_id)
@@ -182,6 +188,23 @@ class KeyDirectory:
         """Whether the running answers of this key are to be cut."""
         with unavailable():
             return bool(await self._client.sismember(self._killed, key_id))
+
+    async def _update(self, key: StoredKey, change: Callable[[StoredKey], StoredKey]) -> StoredKey:
+        while True:
+            async with self._client.pipeline(transaction=True) as pipe:
+                with unavailable():
+                    await pipe.watch(self._keys)
+                    raw = await pipe.hget(self._keys, key.digest)
+                before = key if raw is None else read_key(key.digest.encode(), raw)
+                after = change(before)
+                pipe.multi()
+                pipe.hset(self._keys, key.digest, pack_key(after))
+                with unavailable():
+                    try:
+                        await pipe.execute()
+                    except WatchError:
+                        continue
+                return after
 
     async def _reread(self, wallets: Wallets, key: StoredKey, reason: str) -> None:
         try:

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from gateway.domain.customers import CustomerRecord, wallet_id
 from gateway.domain.limits import Limit
+from gateway.ledger.codec.stored_keys import StoredKey
 from gateway.ledger.customers import CustomerChanged, CustomerExists, ExternalIdTaken
 from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend
@@ -177,13 +178,13 @@ async def delete_customer(
             erased = CustomerRecord(customer_id, record.created_at_ms, record.plan, "deleted")
             await _replace(backend, record, erased)
         now_ms, keys = await backend.accounts.now_ms(), backend.accounts.keys
+
+        def ended(key: StoredKey) -> StoredKey:
+            return replace(key.revoked(now_ms), terms=replace(key.terms, name=None))
+
         for key in await keys.entries(customer_id):
             if key.revoked_at_ms is None or key.terms.name is not None:
-                revoked_at_ms = key.revoked_at_ms or now_ms
-                terms = replace(key.terms, name=None)
-                await keys.change(
-                    backend.wallets, replace(key, revoked_at_ms=revoked_at_ms, terms=terms)
-                )
+                await keys.change(backend.wallets, key, ended)
         await _freeze(backend, customer_id, reason or "customer deleted")
     return await get_customer(backend, customer_id)
 
@@ -195,8 +196,11 @@ async def open_test_wallet(backend: Backend, customer_id: str) -> None:
     """
     account_id = wallet_id(customer_id, "test")
     if (await backend.accounts.wallets.account_rev(account_id)) is None:
-        terms = backend.configured.terms(await find_customer(backend, customer_id))
+        owner = await find_customer(backend, customer_id)
+        terms = backend.configured.terms(owner)
         await _write_terms(backend, account_id, terms, "test wallet")
+        if isinstance(owner, CustomerRecord) and owner.status == "suspended":
+            await freeze(backend, account_id, "customer suspended")
 
 
 async def _record(backend: Backend, customer_id: str) -> CustomerRecord:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from gateway.domain.customers import CustomerRecord, customer_of
+from gateway.domain import customers
+from gateway.domain.customers import CustomerRecord
 from gateway.domain.limits import Limit
 from gateway.domain.money import format_amount
 from gateway.domain.suggestions import suggest
@@ -78,7 +79,7 @@ async def owner_of(backend: Backend, account_id: str) -> CustomerRef:
 
     Raises LedgerUnavailable.
     """
-    customer_id, _ = customer_of(account_id)
+    customer_id = customers.owner_of(account_id)
     if customer_id in backend.configured.customer_ids:
         return customer_id
     return await backend.accounts.customers.read(customer_id) or customer_id

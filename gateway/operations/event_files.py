@@ -14,6 +14,7 @@ import orjson
 
 from gateway.domain.event_rows import COLUMNS, EventRow
 from gateway.operations.parquet import parquet
+from gateway.operations.sheets import harmless
 
 EventFormat = Literal["jsonl", "csv", "parquet"]
 CHUNK: Final = 10_000
@@ -94,7 +95,7 @@ class _Jsonl:
 
 
 class _Csv:
-    """A header, then one line a row; JSON as its text, nothing for what is null."""
+    """A header, then one line a row; JSON as its text, nothing for what is null; text is not run as a formula."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._text = io.TextIOWrapper(file, encoding="utf-8", newline="")
@@ -102,7 +103,8 @@ class _Csv:
         self._writer.writerow(COLUMNS)
 
     def write(self, rows: Sequence[EventRow]) -> None:
-        self._writer.writerows(rows)
+        for row in rows:
+            self._writer.writerow([harmless(it) if isinstance(it, str) else it for it in row])
 
     def end(self) -> None:
         self._text.flush()

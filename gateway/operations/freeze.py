@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from gateway.domain.customers import CustomerRecord
 from gateway.ledger.client.errors import LedgerRefusal
 from gateway.ledger.codec.operations import AccountTerms
 from gateway.ledger.codec.wallet_records import Wallet
 from gateway.operations.audit import signed
 from gateway.operations.backend import Backend
-from gateway.operations.customers import wallet_of
+from gateway.operations.customers import owner_of, wallet_of
 from gateway.operations.errors import Conflict
 
 WalletStatus = Literal["active", "frozen", "killed"]
@@ -48,7 +49,18 @@ async def kill(backend: Backend, customer_id: str, reason: str | None = None) ->
 
 
 async def thaw(backend: Backend, customer_id: str, reason: str | None = None) -> StatusSet:
-    """End a freeze, whether an operator or unusual spending has caused it."""
+    """End a freeze, whether an operator or unusual spending has caused it.
+
+    Raises Conflict for a suspended or deleted customer, too: only `resume_customer` ends a suspension.
+    """
+    owner = await owner_of(backend, customer_id)
+    if isinstance(owner, CustomerRecord) and owner.status != "active":
+        how = (
+            f"resume it with `creditgate customer resume {owner.customer_id}`"
+            if owner.status == "suspended"
+            else "that is permanent"
+        )
+        raise Conflict(f"the customer {owner.customer_id} is {owner.status}: {how}")
     return await _set_status(backend, customer_id, "active", reason)
 
 

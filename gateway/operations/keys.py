@@ -5,7 +5,7 @@ A key's secret exists in the answer to `create_key` and `rotate_key` alone; the 
 
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from gateway.domain.customers import wallet_id
@@ -66,7 +66,7 @@ class KeyEntry:
 class KeyCreated:
     """A new key. secret: what the customer sends; it cannot be read again."""
 
-    secret: str
+    secret: str = field(repr=False)
     entry: KeyEntry
 
 
@@ -148,16 +148,20 @@ async def rotate_key(
         backend, NewKey(old.customer_id, old.project_id, terms=terms), reason
     )
     ends_ms = now_ms + grace_ms if expires_at_ms is None else min(now_ms + grace_ms, expires_at_ms)
-    replaced = replace(
-        old,
-        replaced_by=created.entry.key_id,
-        terms=replace(old.terms, expires_at_ms=ends_ms if grace_ms else expires_at_ms),
-        revoked_at_ms=None if grace_ms else now_ms,
-    )
+
+    def replaced(now: StoredKey) -> StoredKey:
+        """The key as it is at this moment: it may have been revoked meanwhile, and stays so."""
+        if now.replaced_by is not None:
+            raise Conflict(f"the key {key_id} was rotated already, to {now.replaced_by}")
+        ending = now.revoked(now_ms)
+        if grace_ms:
+            ending = replace(now, terms=replace(now.terms, expires_at_ms=ends_ms))
+        return replace(ending, replaced_by=created.entry.key_id)
+
     after = {"replaced_by": created.entry.key_id, "expires_at": timestamp(ends_ms)}
     noted = Noted("key.rotate", key_id, old.customer_id, reason, after=after)
     async with audited(backend, noted):
-        await backend.accounts.keys.change(backend.wallets, replaced)
+        await backend.accounts.keys.change(backend.wallets, old, replaced)
     await backend.changes.announce(_account_of(old))
     return created
 

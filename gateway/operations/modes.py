@@ -4,13 +4,14 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.domain.customers import Mode
+from gateway.domain.customers import Mode, owner_of
 from gateway.domain.modes import Modes, SetMode
 from gateway.ledger.modes import ANNOUNCED
 from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend
 from gateway.operations.customers import wallet_of
 from gateway.operations.documents import timestamp
+from gateway.operations.errors import Conflict
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,9 @@ async def change_mode(backend: Backend, change: ModeChange) -> ModeChanged:
     """
     customer_id, mode = change.customer_id, change.mode
     if customer_id is not None:
+        owner = owner_of(customer_id)
+        if owner != customer_id:
+            raise Conflict(f"{customer_id} is a wallet of {owner}: set the mode of {owner}")
         await wallet_of(backend, customer_id)
     before = await show_modes(backend)
     known = before.set_everything

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from gateway.domain.money import format_amount
 
+_RISKY: Final = ("=", "+", "-", "@", "\t", "\r")
+"""Text that begins so is run as a formula by spreadsheets."""
 Kind = Literal["text", "count", "credits", "percent"]
 Value = str | int | Fraction | None
 
@@ -44,6 +46,19 @@ def shown(value: Value, kind: Kind) -> str | int | None:
         return str(percent_decimal(Fraction(value)))
     assert isinstance(value, int)
     return format_amount(value) if kind == "credits" else value
+
+
+def csv_cell(value: Value, kind: Kind) -> str | int | None:
+    """A value as CSV has it: the same, and text that spreadsheets do not run."""
+    return harmless(value) if isinstance(value, str) else shown(value, kind)
+
+
+def harmless(text: str) -> str:
+    """Text as a spreadsheet shows it and does not run it. Projects, keys and models may be named by
+    whoever sends requests."""
+    if not text.startswith(_RISKY) or (text[0] == "-" and text[1:].replace(".", "", 1).isdigit()):
+        return text
+    return f"'{text}"
 
 
 def percent_decimal(share: Fraction) -> Decimal:

@@ -146,3 +146,21 @@ async def test_a_wrong_credential_is_401(console: Console, header: str) -> None:
     answer = await console.bare.get("/api/v1/wallets/acme", headers={"authorization": header})
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_a_restricted_token_makes_no_token_that_may_do_more(console: Console) -> None:
+    body = {"name": "ci", "role": "admin", "scopes": ["tokens.write", "usage.read"]}
+    made = (await console.client.post("/api/v1/tokens", json=body)).json()
+    headers = {"authorization": f"Bearer {made['secret']}"}
+    statuses = {}
+    for scopes in ([], ["grants.write"], ["usage.read", "grants.write"], ["usage.read"]):
+        wanted = {"name": "more", "role": "admin", "scopes": scopes}
+        answer = await console.bare.post("/api/v1/tokens", json=wanted, headers=headers)
+        statuses[tuple(scopes)] = answer.status_code
+    assert statuses == {
+        (): 403,
+        ("grants.write",): 403,
+        ("usage.read", "grants.write"): 403,
+        ("usage.read",): 201,
+    }
+    assert len((await console.client.get("/api/v1/tokens")).json()["data"]) == 2

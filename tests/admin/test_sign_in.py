@@ -1,5 +1,6 @@
 """Browser sessions: how they begin, what they need for writes, how they end."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 
 from gateway.admin.auth.attempts import IN_ALL, PER_ADDRESS, WINDOW_S, Attempts
 from gateway.admin.auth.sessions import csrf_token
+from gateway.admin.console.pages import now
 from gateway.domain.actors import Actor
-from gateway.operations.tokens import NewToken, create_token, offer_sign_in
+from gateway.operations.tokens import NewToken, create_token, offer_sign_in, revoke_token
 from tests.support.console import ADMIN_TOKEN, Console, Serve
 
 GRANT = {"customer_id": "acme", "amount": "1.00"}
@@ -115,3 +117,19 @@ def test_attempts_are_bounded_per_address_and_in_all_for_five_minutes() -> None:
 
 def csrf_of(console: Console) -> str:
     return csrf_token(console.bare.cookies["creditgate_session"])
+
+
+async def test_a_stream_ends_with_the_token_that_opened_it(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(now, "ASKED_EVERY_S", 0.1)
+    made = await create_token(console.backend, NewToken("watcher", "read"))
+    headers = {"authorization": f"Bearer {made.secret}"}
+    async with console.bare.stream("GET", "/console/now/stream", headers=headers) as stream:
+        lines = stream.aiter_lines()
+        async for line in lines:
+            if line.startswith("data:"):
+                break
+        await revoke_token(console.backend, made.entry.token.token_id)
+        async with asyncio.timeout(10):
+            assert len([line async for line in lines if line.startswith("data:")]) <= 2

@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
+from gateway.app.backend import open_backend
 from gateway.domain.modes import SetMode
+from gateway.flow import authentication
+from gateway.operations.customer_changes import NewCustomer, create_customer
+from gateway.operations.keys import NewKey, create_key
 from tests.ledger.servers import OwnServer, server
 from tests.support.gate import BROKE_KEY, Gate, Serve, digest, running_gate
 from tests.support.until import until
@@ -73,6 +77,28 @@ async def test_a_key_that_is_revoked_in_bypass_is_refused_within_a_second(serve:
         gate.headers["authorization"] = "Bearer sk-made"
         assert (await gate.chat(QUICK)).status_code == 200
         await gate.store.keys.revoke(gate.ledger.wallets, "k_made")
+
+        async def refused() -> bool:
+            return (await gate.chat(QUICK)).status_code == 401
+
+        await until(refused, within_s=1.5)
+
+
+async def test_a_key_is_refused_that_was_revoked_when_its_account_was_not_followed_any_more(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authentication, "MAX_LOOKED_UP", 2)
+    async with serve(mode="bypass", plans={"free": {}}) as gate:
+        async with open_backend(gate.settings) as backend:
+            keys = {}
+            for name in ("first", "other", "another"):
+                await create_customer(backend, NewCustomer(name, "free"))
+                keys[name] = (await create_key(backend, NewKey(name, key_id=f"k_{name}"))).secret
+        for name in keys:
+            gate.headers["authorization"] = f"Bearer {keys[name]}"
+            assert (await gate.chat(QUICK)).status_code == 200
+        await gate.store.keys.revoke(gate.ledger.wallets, "k_first")
+        gate.headers["authorization"] = f"Bearer {keys['first']}"
 
         async def refused() -> bool:
             return (await gate.chat(QUICK)).status_code == 401

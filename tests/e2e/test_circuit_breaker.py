@@ -177,6 +177,32 @@ async def test_a_probe_that_is_refused_by_the_ledger_makes_room_for_the_next(
         assert (await gate.chat()).status_code == 200
 
 
+async def test_a_repeat_gets_its_recorded_answer_while_it_is_open(
+    tmp_path: Path, valkey_socket: Path, clock: FakeClock
+) -> None:
+    async with one_upstream(tmp_path, valkey_socket) as (gate, only):
+        body = {"model": "small", "messages": [{"role": "user", "content": "x"}]}
+        first = await gate.post("/v1/chat/completions", body, {"idempotency-key": "done"})
+        assert first.status_code == 200
+        await fail(gate, only)
+        repeat = await gate.post("/v1/chat/completions", body, {"idempotency-key": "done"})
+        assert (repeat.status_code, repeat.json()["error"]["code"]) == (409, "already_done")
+        for _ in range(2):  # the name of what was refused may be used again
+            fresh = await gate.post("/v1/chat/completions", body, {"idempotency-key": "new"})
+            assert (fresh.status_code, fresh.json()["error"]["code"]) == (
+                503,
+                "upstream_unreachable",
+            )
+            await gate.settle_all()
+            assert await gate.held_nano() == 0
+        assert only.posts == 4
+        assert len([event for event in await gate.events() if event.amount_nano]) == 1
+
+        clock.advance(OPEN_S)
+        fresh = await gate.post("/v1/chat/completions", body, {"idempotency-key": "new"})
+        assert fresh.status_code == 200
+
+
 @pytest.mark.parametrize("trouble", ["429", "500", "401"])
 async def test_a_response_that_is_not_the_upstream_s_failure_opens_nothing(
     tmp_path: Path, valkey_socket: Path, clock: FakeClock, trouble: str

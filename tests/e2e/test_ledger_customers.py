@@ -17,6 +17,7 @@ from gateway.domain.delivery import START
 from gateway.domain.events import Event
 from gateway.domain.key_terms import KeyTerms
 from gateway.domain.limits import Limit
+from gateway.operations import keys
 from gateway.operations.backend import Backend
 from gateway.operations.customer_changes import (
     CustomerChange,
@@ -29,6 +30,7 @@ from gateway.operations.customer_changes import (
 )
 from gateway.operations.customers import customer_document, get_customer, list_customers
 from gateway.operations.errors import Conflict, NotFound
+from gateway.operations.freeze import thaw
 from gateway.operations.keys import NewKey, create_key, list_keys, revoke_key, rotate_key
 from gateway.operations.wallets import show_wallet
 from tests.support.gate import SHARDS, Gate, Serve
@@ -219,6 +221,46 @@ async def test_a_suspended_customer_is_refused_until_it_is_resumed(
     assert (await chat(gate, secret)).status_code == 200
 
 
+@pytest.mark.parametrize("mode", ["bypass", "shadow"])
+async def test_a_suspended_customer_is_refused_in_modes_that_refuse_nothing_else(
+    serve: Serve, mode: str
+) -> None:
+    async with serve(plans=PLANS, mode=mode) as gate, open_backend(gate.settings) as backend:
+        await create_customer(backend, NewCustomer("newco", "starter"))
+        secret = await key_of(backend, "newco")
+        assert (await chat(gate, secret)).status_code == 200
+        await suspend_customer(backend, "newco", "fraud")
+        await until(lambda: _answers(gate, secret, 402), within_s=1.5)
+        await resume_customer(backend, "newco")
+        await until(lambda: _answers(gate, secret, 200), within_s=1.5)
+
+
+async def _answers(gate: Gate, secret: str, status: int) -> bool:
+    return (await chat(gate, secret)).status_code == status
+
+
+async def test_a_test_key_that_a_suspended_customer_gets_is_refused_as_well(
+    gate: Gate, backend: Backend
+) -> None:
+    await create_customer(backend, NewCustomer("newco", "starter"))
+    await suspend_customer(backend, "newco", "fraud")
+    secret = await key_of(backend, "newco", test=True)
+    assert (await chat(gate, secret)).status_code == 402
+    await resume_customer(backend, "newco")
+    assert (await chat(gate, secret)).status_code == 200
+
+
+async def test_a_suspension_is_not_ended_by_thawing_a_wallet(backend: Backend) -> None:
+    await create_customer(backend, NewCustomer("newco", "starter"))
+    await suspend_customer(backend, "newco", "fraud")
+    with pytest.raises(Conflict, match="customer resume newco"):
+        await thaw(backend, "newco", "a mistake")
+    assert (await get_customer(backend, "newco")).record.status == "suspended"
+    await delete_customer(backend, "newco")
+    with pytest.raises(Conflict, match="deleted"):
+        await thaw(backend, "newco", "a mistake")
+
+
 async def test_a_deleted_customer_keeps_its_books_and_loses_the_rest(
     gate: Gate, backend: Backend
 ) -> None:
@@ -290,6 +332,7 @@ async def test_a_rotated_key_works_beside_the_new_one_for_its_grace(
     gate: Gate, backend: Backend
 ) -> None:
     old = await create_key(backend, NewKey("acme", "web", "k_old", KeyTerms(name="ci")))
+    assert old.secret not in repr(old)
     assert (await chat(gate, old.secret)).status_code == 200
     new = await rotate_key(backend, "k_old", grace_ms=60_000)
     assert (new.entry.terms.name, new.entry.project_id) == ("ci", "web")
@@ -301,6 +344,24 @@ async def test_a_rotated_key_works_beside_the_new_one_for_its_grace(
         await rotate_key(backend, "k_old")
     newest = await rotate_key(backend, new.entry.key_id, grace_ms=0)
     assert [(await chat(gate, each.secret)).status_code for each in (new, newest)] == [401, 200]
+
+
+async def test_a_key_that_is_revoked_while_it_is_rotated_stays_revoked(
+    gate: Gate, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await create_key(backend, NewKey("acme", key_id="k_old"))
+
+    async def slowly(*given: Any) -> keys.KeyCreated:
+        made = await create_key(*given)
+        await revoke_key(backend, "k_old", reason="leaked")
+        return made
+
+    monkeypatch.setattr(keys, "create_key", slowly)
+    new = await rotate_key(backend, "k_old", grace_ms=60_000)
+    assert [(await chat(gate, each.secret)).status_code for each in (old, new)] == [401, 200]
+    [listed] = [each for each in await list_keys(backend, "acme") if each.key_id == "k_old"]
+    assert listed.revoked_at_ms is not None
+    assert listed.replaced_by == new.entry.key_id
 
 
 async def test_a_test_key_spends_the_test_wallet_and_says_so(gate: Gate, backend: Backend) -> None:

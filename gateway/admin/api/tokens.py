@@ -84,6 +84,13 @@ async def create_token(
         raise ApiError(
             "parameter_invalid", f"There is no operation {unknown[0]!r}.", param="scopes"
         )
+    if session.scopes and not (body.scopes and session.scopes.issuperset(body.scopes)):
+        raise ApiError(
+            "role_insufficient",
+            "A token that is restricted to some operations makes no tokens with others. Send `scopes`"
+            f" with some of these: {', '.join(sorted(session.scopes))}.",
+            param="scopes",
+        )
     made = await tokens.create_token(
         session.backend,
         NewToken(body.name, body.role, frozenset(body.scopes), body.expires_at),

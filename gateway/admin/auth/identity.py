@@ -38,6 +38,15 @@ async def identify(context: AdminContext, request: Request) -> Identity:
     return known
 
 
+async def signed_in_still(context: AdminContext, request: Request) -> bool:
+    """Whether the credential of a request that goes on is still valid. Raises LedgerUnavailable."""
+    try:
+        await _identify(context, request)
+    except ApiError:
+        return False
+    return True
+
+
 async def _identify(context: AdminContext, request: Request) -> Identity:
     headers = request.headers.getlist("authorization")
     if headers:

@@ -133,8 +133,11 @@ class AccountPage:
 
     async def take_link(self, exchange: Exchange, _: Account | None, __: str) -> None:
         """`GET /account/enter`."""
-        tokens = parse_qs(exchange.query, max_num_fields=5).get("token", [""])
-        granted = self._signer.read(tokens[0], "link", time.time())
+        try:
+            [token] = parse_qs(exchange.query, max_num_fields=5)["token"]
+        except (KeyError, ValueError):
+            token = ""
+        granted = self._signer.read(token, "link", time.time())
         if granted is None:
             problem = "This link is not valid any more. Ask for a new one, or enter an API key."
             await self._refuse(exchange, 403, problem)

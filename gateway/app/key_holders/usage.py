@@ -122,7 +122,10 @@ class UsageRoute:
 
 def read_query(query: str) -> tuple[UsageGroup, int | None, int | None]:
     """`group_by`, `since` and `until`; Unix ms, None where absent. Raises Refused."""
-    pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=20)
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=20)
+    except ValueError:
+        raise Refused("bad_request", "The query has too many parameters.") from None
     given = dict(pairs)
     unknown = sorted(given.keys() - {"group_by", "since", "until"})
     if unknown or len(given) < len(pairs):

@@ -44,6 +44,10 @@ class StoredKey:
             restrictions=restrictions_of(terms),
         )
 
+    def revoked(self, now_ms: int) -> "StoredKey":
+        """The key, revoked now unless it was before."""
+        return self if self.revoked_at_ms is not None else replace(self, revoked_at_ms=now_ms)
+
 
 def pack_key(key: StoredKey) -> bytes:
     """All but the digest, which is the field's name.

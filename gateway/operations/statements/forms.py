@@ -7,10 +7,9 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Final
 
+from gateway.operations.sheets import harmless
 from gateway.operations.statements.layout import Table, headline, statement_tables
 
-_RISKY: Final = ("=", "+", "@", "\t", "\r")
-"""Text that begins so is run as a formula by spreadsheets."""
 COLUMNS: Final = (
     "customer_id",
     "period",
@@ -37,7 +36,7 @@ def statement_csv(document: Mapping[str, Any]) -> str:
     whose = {"customer_id": document["customer_id"], "period": document["period"]}
     for figure in _figures(document):
         cells = {**whose, **figure}
-        writer.writerow({name: _harmless(value) for name, value in cells.items() if value})
+        writer.writerow({name: harmless(str(value)) for name, value in cells.items() if value})
     return written.getvalue()
 
 
@@ -111,10 +110,3 @@ def _html_table(table: Table) -> str:
         f"<h2>{escape(table.title)}</h2>\n<table><thead><tr>{cells(table.columns, 'th')}</tr></thead>"
         f"<tbody>\n{body}\n</tbody></table>"
     )
-
-
-def _harmless(value: object) -> str:
-    """Text as a spreadsheet shows it and does not run it."""
-    cell = str(value)
-    negative = cell.startswith("-") and not cell[1:].replace(".", "", 1).isdigit()
-    return f"'{cell}" if negative or cell.startswith(_RISKY) else cell

@@ -18,6 +18,12 @@ async def in_force(gate: Gate, mode: Mode, customer_id: str = "acme") -> None:
     await until(lambda: flow.catalog.modes.of(customer_id)[0] == mode, within_s=2)
 
 
+async def test_a_mode_is_that_of_a_customer_not_of_a_wallet(gate: Gate, desk: Desk) -> None:
+    mode = ("mode", "set", "bypass", "--reason", "a drill", "--customer", "acme~test")
+    assert "set the mode of acme" in (await desk.run(*mode)).err
+    assert (await desk.ask("mode", "show"))["customers"] == {}
+
+
 async def test_a_switch_is_followed_shown_and_reset(gate: Gate, desk: Desk) -> None:
     shown = await desk.ask("mode", "show")
     assert shown == {"everything": {"mode": "enforce", "source": "configuration"}, "customers": {}}

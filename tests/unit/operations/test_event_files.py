@@ -81,6 +81,14 @@ def test_sums_and_progress_are_those_of_the_rows(rows: list[EventRow]) -> None:
     assert sum(done.amounts_nano.values()) == sum(row.amount_nano for row in rows)
 
 
+def test_csv_has_no_formulas(rows: list[EventRow]) -> None:
+    """A gateway in front passes on what callers name their projects."""
+    file = io.BytesIO()
+    write_events([rows[0]._replace(project_id='=HYPERLINK("//evil.example")')], file, "csv")
+    [read] = csv.DictReader(io.StringIO(file.getvalue().decode(), newline=""))
+    assert read["project_id"] == '\'=HYPERLINK("//evil.example")'
+
+
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 def test_nothing_is_a_file_too(form: event_files.EventFormat) -> None:
     file = io.BytesIO()

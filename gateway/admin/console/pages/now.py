@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway.admin.auth.guard import Session, require
+from gateway.admin.auth.identity import signed_in_still
 from gateway.admin.console import text
 from gateway.admin.console.charts import Drawn, Frame, Look, Series, line_chart
 from gateway.admin.console.feed import Feed, GateNow, Sample
@@ -31,6 +33,8 @@ Viewer = Annotated[Session, Depends(require("overview.read"))]
 
 PING_S: Final = 15.0
 """A stream says something at least so often, so that proxies keep it open."""
+ASKED_EVERY_S: Final = 5.0
+"""How often the sign-in of a stream that goes on is checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +97,16 @@ async def _modes(backend: Backend) -> Modes | None:
 
 @router.get("/now/stream")
 async def stream(request: Request, _: Viewer) -> Response:
-    """Server-sent events: one sample every two seconds, until the process drains."""
+    """Server-sent events: one sample every two seconds, until the process drains or the sign-in ends."""
+
+    async def may_go_on() -> bool:
+        try:
+            return await signed_in_still(context_of(request), request)
+        except LedgerUnavailable:
+            return True  # the page says that the ledger is away
+
     return StreamingResponse(
-        _events(feed_of(request), context_of(request).stopping),
+        _events(feed_of(request), context_of(request).stopping, may_go_on),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
@@ -111,13 +122,20 @@ def feed_of(request: Request) -> Feed:
     return feed
 
 
-async def _events(feed: Feed, stopping: asyncio.Event) -> AsyncIterator[str]:
+async def _events(
+    feed: Feed, stopping: asyncio.Event, may_go_on: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[str]:
+    asked_at = time.monotonic()
     yield "retry: 2000\n\n"
     following = feed.follow()
     stopped = asyncio.create_task(stopping.wait())
     coming: asyncio.Future[Sample] = asyncio.ensure_future(anext(following))
     try:
         while not stopped.done():
+            if time.monotonic() - asked_at >= ASKED_EVERY_S:
+                asked_at = time.monotonic()
+                if not await may_go_on():
+                    return
             both: set[asyncio.Future[Any]] = {coming, stopped}
             await asyncio.wait(both, timeout=PING_S, return_when=asyncio.FIRST_COMPLETED)
             if not coming.done():

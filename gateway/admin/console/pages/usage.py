@@ -31,7 +31,7 @@ from gateway.operations.report import (
     margin_sheet,
     usage_sheet,
 )
-from gateway.operations.sheets import Sheet, shown
+from gateway.operations.sheets import Sheet, csv_cell
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False)
 Viewer = Annotated[Session, Depends(require("usage.read"))]
@@ -237,7 +237,7 @@ def _csv(sheet: Sheet) -> str:
     writer.writerow([column.name for column in sheet.columns])
     for row in sheet.rows:
         pairs = zip(row, sheet.columns, strict=True)
-        writer.writerow([shown(value, column.kind) for value, column in pairs])
+        writer.writerow([csv_cell(value, column.kind) for value, column in pairs])
     return out.getvalue()
 
 
