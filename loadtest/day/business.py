@@ -126,6 +126,18 @@ class Business:
             for column in ("charged", "corrected")
         )
 
+    def count_changes(self, action: str) -> int:
+        """How many changes of this kind the audit log has, over all of its pages."""
+        count, page = 0, self.ask("audit", "--since", "1d", "--action", action, "-n", "1000")
+        while True:
+            count += len(page["entries"])
+            if page["cursor"] is None:
+                return count
+            page = self.ask(
+                "audit", "--since", "1d", "--action", action, "-n", "1000",
+                "--cursor", page["cursor"],
+            )  # fmt: skip
+
     def verify(self) -> None:
         """Ledger, outbox and store agree to the unit."""
         self.until(self._delivered, "the outbox is empty")
