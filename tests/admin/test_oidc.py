@@ -126,6 +126,8 @@ async def test_without_a_provider_there_is_no_such_page(console: Console) -> Non
         ({"groups": "finance"}, ("user:x", "billing")),
         ({"groups": ["other", 7, None]}, None),
         ({}, None),
+        ({"groups": 7}, None),
+        ({"groups": {"finance": True}}, None),
         ({"groups": ["finance"], "email": "a@b.example"}, ("user:x", "billing")),
         (
             {"groups": ["finance"], "email": "a@b.example", "email_verified": True},

@@ -93,10 +93,9 @@ _NO_ROLE: Final = "You have no role here. An administrator grants roles at the p
 
 def person(section: OidcSection, claims: Mapping[str, Any]) -> SignIn | None:
     """Who signs in, with the role that has most rights; None for somebody without any."""
-    given = claims.get(section.claim, ())
-    values = (
-        {given} if isinstance(given, str) else {each for each in given if isinstance(each, str)}
-    )
+    given = claims.get(section.claim)
+    listed = given if isinstance(given, list) else [given]
+    values = {each for each in listed if isinstance(each, str)}
     roles: set[Role] = {section.roles[value] for value in values & section.roles.keys()}
     if not roles:
         return None

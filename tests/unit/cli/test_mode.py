@@ -105,7 +105,14 @@ async def test_shadow_charges_are_reported_and_compared(
     compared = await desk.ask("compare", "--invoices", str(invoices))
     assert compared["unmatched"] == 1
     assert compared["lines"][0]["status"] == "not_charged"
-    story = await desk.ask("why", answer.headers["x-request-id"])
+    request_id = answer.headers["x-request-id"]
+
+    async def noted() -> bool:
+        """Refusals are written behind the answer."""
+        return (await desk.ask("why", request_id))["refusal"] is not None
+
+    await until(noted, within_s=5)
+    story = await desk.ask("why", request_id)
     assert (story["decision"], story["refusal"]["mode"]) == ("allowed", "shadow")
     told = await desk.run("why", answer.headers["x-request-id"])
     assert "ran in shadow mode; refused otherwise with 402: insufficient_credits" in told.out
