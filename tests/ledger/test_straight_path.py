@@ -65,6 +65,12 @@ async def test_what_is_not_plain_falls_through(raw: Straight, said: dict[str, An
     assert await raw.straight("reserve", **said) == ["general"]
 
 
+async def test_a_settle_without_an_id_falls_through(raw: Straight) -> None:
+    assert (await raw("reserve"))[0] == "held"
+    await raw.client.copy("{cg:0}:r:r1", "{cg:0}:r:")
+    assert await raw.straight("settle", "") == ["general"]
+
+
 @pytest.mark.parametrize("units", [1, 99, 100])
 async def test_a_settle_that_its_hold_covers_goes_straight(raw: Straight, units: int) -> None:
     assert (await raw("reserve"))[0] == "held"
