@@ -41,7 +41,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class Server(uvicorn.Server):
-    """Uvicorn without handlers of its own for signals: those of the process are the worker's."""
+    """Run Uvicorn without its signal handlers: the child process handles signals itself."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

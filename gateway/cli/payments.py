@@ -49,7 +49,7 @@ def waiting(
 
 @payments.command()
 def show(payment: PaymentId, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Show one payment: whom it was credited to, and what was taken back of it."""
+    """Show one payment: the credited customer, its refunds and disputes."""
     _print(on_ledger(config, lambda backend: get_payment(backend, payment)), as_json)
 
 

@@ -28,6 +28,7 @@ from gateway.flow.idempotency import Repeats, idempotency_of, read_name
 from gateway.flow.known_head import KnownHead
 from gateway.flow.lookup import find_plan, find_route
 from gateway.flow.observer import Observer
+from gateway.flow.plan import Plan
 from gateway.flow.plan_book import PlanBook
 from gateway.flow.refusals import (
     INTERNAL,
@@ -74,8 +75,7 @@ class FlowServices:
 
 
 class Flow:
-    """Handles requests. Everything it needs is compiled before; a reload replaces `catalog` and
-    `accounts`."""
+    """Handles requests by what is compiled before; a reload replaces `catalog` and `accounts`."""
 
     def __init__(self, catalog: Catalog, accounts: Accounts, services: FlowServices) -> None:
         self.catalog = catalog
@@ -136,14 +136,8 @@ class Flow:
     async def _reserve_and_relay(self, context: RequestContext, known: KnownHead) -> None:
         services = self._services
         plan = find_plan(context, known)
-        account = context.account
-        if plan.mode != "enforce" and not (account and self.accounts.is_current(account)):
-            # No reserve will show what has changed, and among too many accounts it is not followed.
-            known = await self._refresh(context)
-            plan = find_plan(context, known)
-        if account and account.suspended and plan.mode != "enforce":
-            services.reservations.noted_customer(context)  # follow it, to see that it is resumed
-            raise refused_frozen()
+        if plan.mode != "enforce":
+            known, plan = await self._check_unenforced(context, known, plan)
         unsendable = None
         if plan.spread is not None or plan.breaker.wary:
             try:
@@ -264,6 +258,19 @@ class Flow:
             context.account, context.exchange, query_key=context.route.dialect.reads_key_query
         )
         return await self._know(context)
+
+    async def _check_unenforced(
+        self, context: RequestContext, known: KnownHead, plan: Plan
+    ) -> tuple[KnownHead, Plan]:
+        """Check what a reserve checks in `enforce`: that the account is current, and not suspended."""
+        account = context.account
+        if account is None or not self.accounts.is_current(account):
+            known = await self._refresh(context)
+            plan, account = find_plan(context, known), context.account
+        if account is not None and account.suspended and plan.mode != "enforce":
+            self._services.reservations.noted_customer(context)  # follow it, to see that it resumes
+            raise refused_frozen()
+        return known, plan
 
     def _event(self, context: RequestContext) -> UsageFacts:
         """What the usage event says as far as it is known before the request is forwarded."""

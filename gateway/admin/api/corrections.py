@@ -29,7 +29,7 @@ router = api_router("Refunds and adjustments")
 
 
 class NewRefundBody(Body):
-    """A charge to give back, or a part of it."""
+    """A full or partial refund of a charge."""
 
     event_id: EventId
     amount: Annotated[

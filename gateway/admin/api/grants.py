@@ -51,7 +51,7 @@ class Grant(Model):
     category: Category
     priority: Annotated[int, Field(description="0 to 255; lower is spent first.")]
     remaining: Amount
-    held: Annotated[Amount, Field(description="Credits that running requests hold of it.")]
+    held: Annotated[Amount, Field(description="Credits of this grant that running requests hold.")]
     effective_at: Moment
     expires_at: Moment | None
     created_at: Moment

@@ -32,7 +32,7 @@ class Limit(Model):
 
 
 class LimitStanding(Model):
-    """A limit with what is used of it."""
+    """A limit and its current usage."""
 
     scope: Scope
     name: str | None

@@ -82,7 +82,7 @@ def _moment_ms(value: Any) -> int:
         raise ValueError("a time has a time zone, such as 2027-01-31T00:00:00Z")
     try:
         unix_ms = int(moment.timestamp() * 1000)
-    except (OverflowError, ValueError):  # an offset beyond the years that there are
+    except (OverflowError, ValueError):  # the offset moves it out of datetime's range of years
         unix_ms = 0 if moment.year < EARLY_YEAR else LAST_MS
     return min(max(0, unix_ms), LAST_MS)
 

@@ -31,7 +31,7 @@ PaymentId = Annotated[
 
 
 class ReportedPayment(Model):
-    """A payment, and what became of it."""
+    """A payment and its current state."""
 
     object: Literal["payment"] = "payment"
     id: Annotated[str, Field(examples=["stripe:pi_3NzVYdLkdIwHu7ix"])]

@@ -6,13 +6,15 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query
 from pydantic import Field
+from starlette.requests import Request
 
 from gateway.admin.api.models import Amount, ListOf, Model, MomentMs, Paging, WalletId
 from gateway.admin.api.routing import api_router
 from gateway.admin.auth.guard import Session, require
+from gateway.admin.context import context_of
 from gateway.domain.money import format_amount
 from gateway.operations.refused_report import refusals_sheet
-from gateway.operations.report import Dimension, ReportRequest, Sums, report
+from gateway.operations.report import Dimension, ReportRequest, Sums
 from gateway.operations.sheets import percent_decimal, sheet_document
 
 router = api_router("Usage")
@@ -91,10 +93,13 @@ class RefusalsQuery(_Query):
 @router.get("/usage", summary="Add up usage, charges, cost and margin")
 async def query_usage(
     query: Annotated[UsageQuery, Query()],
-    session: Annotated[Session, Depends(require("usage.read"))],
+    request: Request,
+    _: Annotated[Session, Depends(require("usage.read"))],
 ) -> Usage:
-    request = ReportRequest(_once(query.group_by), query.since, query.until, query.customer_id)
-    made = await asyncio.to_thread(report, session.backend.store, request)
+    index = context_of(request).index
+    await index.refresh()
+    asked = ReportRequest(_once(query.group_by), query.since, query.until, query.customer_id)
+    made = await index.report(asked)
     lines = [
         UsageLine(**_sums(sums), group=dict(zip(made.by, labels, strict=True)))
         for labels, sums in made.lines.items()
