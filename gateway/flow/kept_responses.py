@@ -31,6 +31,7 @@ ROW_BYTES: Final = 256
 SWEEP_EVERY_S: Final = 60.0
 _AT_ONCE: Final = 64
 """Answers deleted in one statement."""
+_LOCKED_PAUSE_S: Final = 0.005
 _BUSY_S: Final = 1.0
 
 _SCHEMA: Final = f"""
@@ -122,7 +123,7 @@ class AnswerStore:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             database = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
             try:
-                database.execute("PRAGMA journal_mode = WAL")
+                _switch_to_wal(database)
                 database.execute("PRAGMA synchronous = OFF")  # a lost row only makes a repeat 409
                 database.execute("PRAGMA secure_delete = ON")
                 database.executescript(_SCHEMA)
@@ -182,3 +183,19 @@ class AnswerStore:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+def _switch_to_wal(database: sqlite3.Connection) -> None:
+    """Use a write-ahead log. Raises sqlite3.OperationalError.
+
+    Workers that open a new file together get "locked" at once: SQLite does not wait for this switch.
+    """
+    deadline_s = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(_LOCKED_PAUSE_S)
