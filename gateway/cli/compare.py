@@ -7,12 +7,13 @@ import typer
 
 from gateway.app.stores import store_access
 from gateway.cli import app
-from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, explained, read_settings
+from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, explained, on_backend, read_settings
 from gateway.cli.output import AsJson, err, fail, progress
 from gateway.cli.sheets import Answer, AsFormat, Output, show_sheet
 from gateway.operations.invoices import (
     CompareRequest,
     Invoices,
+    billing_days,
     compare_invoices,
     compared_sheet,
     read_invoices,
@@ -40,13 +41,10 @@ def compare(
 ) -> None:
     """Set existing invoices next to what the gate has charged, by customer and period."""
     settings = read_settings(config)
-
-    def billing_day_of(customer_id: str) -> int:
-        return settings.billing_day(customer_id) if customer_id in settings.customers else 1
-
     with explained():
         found = _read(invoices)
-        request = CompareRequest(found, mode, billing_day_of)
+        days = on_backend(settings, lambda backend: billing_days(backend.accounts.wallets, found))
+        request = CompareRequest(found, mode, lambda customer_id: days.get(customer_id, 1))
         with (
             store_access(settings).open_or_empty() as store,
             progress(shown=err.is_terminal) as bar,

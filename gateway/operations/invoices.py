@@ -21,6 +21,7 @@ from gateway.domain.event_rows import EventRow
 from gateway.domain.events import EventKind
 from gateway.domain.money import MoneyError, parse_amount
 from gateway.domain.stores import EventStore, RowFilter
+from gateway.ledger.wallet_reader import WalletReader
 from gateway.operations.errors import OperationError
 from gateway.operations.sheets import Column, Sheet, Value
 
@@ -39,6 +40,13 @@ class Invoices:
 
     amounts_nano: Mapping[Key, int]
     by_model: bool
+
+
+async def billing_days(wallets: WalletReader, invoices: Invoices) -> dict[str, int]:
+    """On which day the months of each customer begin who has a wallet. Raises LedgerUnavailable."""
+    named = {customer_id for customer_id, _, _ in invoices.amounts_nano}
+    found = await wallets.read(sorted(named))
+    return {customer_id: wallet.billing_day for customer_id, wallet in found.items()}
 
 
 @dataclass(frozen=True, slots=True)

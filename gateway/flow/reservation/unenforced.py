@@ -21,11 +21,8 @@ WOULD_DENY: Final = "would_deny"
 """Flag of an event whose request would have been refused; the reason is the flag behind it."""
 
 
-class Shadowed(Reservation):
-    """A hold on a shadow wallet. A client's Idempotency-Key has no effect: each of its requests runs."""
-
-    _holds = True
-    _charges = True
+class _Unenforced(Reservation):
+    """A client's Idempotency-Key has no effect: each of its requests runs."""
 
     def __init__(
         self,
@@ -34,6 +31,13 @@ class Shadowed(Reservation):
         _: IdempotencyKey | None = None,
     ) -> None:
         super().__init__(services, context, None)
+
+
+class Shadowed(_Unenforced):
+    """A hold on a shadow wallet."""
+
+    _holds = True
+    _charges = True
 
     async def __aenter__(self) -> "Shadowed":
         shadow = await self.services.shadow(self.context)
@@ -71,16 +75,8 @@ class Shadowed(Reservation):
         return None
 
 
-class Bypassed(Reservation):
+class Bypassed(_Unenforced):
     """No reservation: the request runs, and nothing is known of what it used."""
-
-    def __init__(
-        self,
-        services: ReservationServices,
-        context: RequestContext,
-        _: IdempotencyKey | None = None,
-    ) -> None:
-        super().__init__(services, context, None)
 
     async def __aenter__(self) -> "Bypassed":
         self.context.decision = "bypass"

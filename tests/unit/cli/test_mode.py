@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gateway.domain.customers import Mode
 from gateway.domain.money import format_amount
+from gateway.operations.invoices import billing_days, read_invoices
 from tests.support.delivering import delivered, exporting
 from tests.support.gate import BROKE_KEY, Gate
 from tests.support.until import until
@@ -80,6 +81,20 @@ async def test_a_customer_who_enters_shadow_mode_has_a_wallet_at_once(
     await gate.settle_all()
     assert (await desk.ask("verify"))["clean"]
     assert (await desk.ask("wallet", "show", "acme"))["balance"] == "10"
+
+
+async def test_months_of_invoices_begin_on_the_billing_day_of_customers_in_the_ledger_too(
+    gate: Gate, desk: Desk
+) -> None:
+    await desk.run("customer", "create", "new", "--billing-day", "15")
+    lines = [
+        "customer_id,period,amount",
+        "new,2027-01,1.00",
+        "acme,2027-01,1.00",
+        "nobody,2027-01,1",
+    ]
+    days = await billing_days(gate.store.wallets, read_invoices(lines))
+    assert days == {"new": 15, "acme": 1}
 
 
 async def test_shadow_charges_are_reported_and_compared(
