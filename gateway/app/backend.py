@@ -26,6 +26,7 @@ from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.faults import unavailable
 from gateway.ledger.client.fitness import Trouble, find_trouble
 from gateway.ledger.client.redis_runner import RedisRunner
+from gateway.ledger.client.servers import Servers, locate
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.codec.refusals import RefusedRequest
 from gateway.ledger.corrections import Corrections
@@ -76,14 +77,14 @@ async def open_backend(
 
 
 @contextmanager
-def open_endpoint(settings: Settings) -> Iterator[Endpoint]:
+def open_endpoint(settings: Settings) -> Iterator[Servers]:
     """Where the ledger is; the embedded one is started if nobody runs it.
 
     Raises EmbeddedLedgerError, BadLedgerUrl.
     """
     url = settings.redis.connection_url()
     if url is not None:
-        yield Endpoint.from_url(url)
+        yield locate(url)
         return
     folder = settings.data_dir / LEDGER_FOLDER
     socket = running_socket(folder)

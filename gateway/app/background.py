@@ -13,7 +13,7 @@ from gateway.app.tasks import end_tasks
 from gateway.flow.reservation.delivery import Delivery
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.client.runner import CoalescingRunner
+from gateway.ledger.client.servers import HotRunner
 from gateway.ledger.journal import SettleJournal
 from gateway.ledger.journal_file import JournalInUse
 from gateway.ledger.journal_replay import orphans, replay_orphan
@@ -67,7 +67,7 @@ class JournalReplay:
     journal: SettleJournal
     folder: Path
     delivery: Delivery
-    connection: CoalescingRunner
+    connection: HotRunner
 
     async def run(self) -> None:
         """Replay again and again while the ledger is connected."""

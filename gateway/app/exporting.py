@@ -19,10 +19,9 @@ from gateway.exporter.pacing import PumpOptions
 from gateway.exporter.pump import Sharing
 from gateway.exporter.signals import Courier, CourierTally
 from gateway.exporter.sinks.registry import DriverMissing, build_sink, build_store
-from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.client.scripts import Runner
+from gateway.ledger.client.servers import locate, open_runner
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.exporters import Leases
 from gateway.ledger.outbox import Outbox
@@ -41,9 +40,9 @@ class ExportService:
     that it uses cannot change while the gate runs."""
 
     def __init__(self, settings: Settings, resources: Resources) -> None:
-        endpoint = Endpoint.from_url(resources.ledger_url)
+        endpoint = locate(resources.ledger_url)
         self._client = endpoint.client(name=resources.process)
-        self._runner = CoalescingRunner(endpoint, name=f"{resources.process}-ack")
+        self._runner = open_runner(endpoint, name=f"{resources.process}-ack")
         self._exporter = assemble_exporter(settings, self._client, self._runner, member(settings))
         self._named_most = settings.export.metrics_top
         webhook = settings.signals.webhook

@@ -9,7 +9,7 @@ from gateway.app.exporting import member
 from gateway.app.reporting import Reported
 from gateway.domain.gates import GateFigures, GateReport
 from gateway.domain.money import NANO_PER_CREDIT
-from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.servers import locate
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.gates import leave_gates, report_gate
 from gateway.settings import Settings
@@ -22,7 +22,7 @@ class LedgerReporter:
     def __init__(self, settings: Settings, ledger_url: str) -> None:
         self._keys = Keys(settings.redis.namespace, settings.redis.shards)
         self._name = member(settings)
-        self._client = Endpoint.from_url(ledger_url).client(name="creditgate-heartbeat")
+        self._client = locate(ledger_url).client(name="creditgate-heartbeat")
         self._started_at_ms: int | None = None
 
     async def report(self, reported: Reported) -> None:

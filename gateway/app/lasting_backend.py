@@ -13,8 +13,8 @@ from gateway.app.backend import TIMEOUT_S, backend_over, right_store
 from gateway.app.roles import Resources
 from gateway.app.stores import store_access
 from gateway.domain.stores import EventStore, StoreAccess, StoreMissing
-from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.servers import locate
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.exporters import ExporterList, list_exporters
 from gateway.ledger.outbox_watermark import OutboxWatermark
@@ -64,7 +64,7 @@ class LastingBackend:
 
     def __init__(self, settings: Settings, resources: Resources) -> None:
         """Raises BadLedgerUrl, DriverMissing."""
-        endpoint = Endpoint.from_url(resources.ledger_url)
+        endpoint = locate(resources.ledger_url)
         self._client = endpoint.client(
             name=resources.process, timeout_s=TIMEOUT_S, max_connections=_CONNECTIONS_MOST
         )

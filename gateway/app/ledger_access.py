@@ -8,9 +8,8 @@ from gateway.app.shards import KeyDirectory, ShardWatch
 from gateway.app.stores import store_access
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.changes import Changes
-from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.client.runner import CoalescingRunner
+from gateway.ledger.client.servers import HotRunner, locate, open_runner
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.following import Moves
 from gateway.ledger.outbox import Outbox
@@ -42,8 +41,8 @@ class LedgerAccess:
     moves:               counts failovers that were noticed
     """
 
-    admission: CoalescingRunner
-    settlement: CoalescingRunner
+    admission: HotRunner
+    settlement: HotRunner
     client: Any
     posting: Any
     moves: Moves
@@ -79,10 +78,10 @@ async def open_ledger(settings: Settings, resources: Resources) -> LedgerAccess:
 
 
 def _access(settings: Settings, resources: Resources) -> LedgerAccess:
-    endpoint = Endpoint.from_url(resources.ledger_url)
+    endpoint = locate(resources.ledger_url)
     redis, process = settings.redis, resources.process
-    admission = CoalescingRunner(endpoint, name=f"{process}-admission")
-    settlement = CoalescingRunner(endpoint, name=f"{process}-settlement")
+    admission = open_runner(endpoint, name=f"{process}-admission")
+    settlement = open_runner(endpoint, name=f"{process}-settlement")
     client = endpoint.client(
         name=process, timeout_s=QUERY_TIMEOUT_S, pool_wait_s=QUERY_TIMEOUT_S / 2
     )

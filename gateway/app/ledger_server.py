@@ -13,11 +13,11 @@ from gateway.app.shards import ShardWatch
 from gateway.domain.stores import StoreAccess
 from gateway.ledger.client.durability import Durability, Persistence, UnfitServer, read_durability
 from gateway.ledger.client.embedded import EmbeddedLedger, EmbeddedLedgerError
-from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.fitness import UNREACHABLE, find_trouble, trouble_of
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.rights import missing_rights
+from gateway.ledger.client.servers import Servers, locate
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.shards import Shards
@@ -51,7 +51,7 @@ class RemoteServer:
 
     def __init__(self, url: str, declared: Persistence | None, where: Where) -> None:
         self._url = url
-        self._look = _Look(Endpoint.from_url(url), declared, where)
+        self._look = _Look(locate(url), declared, where)
 
     async def start(self) -> str:
         """Wait until it answers, and refuse one that is not fit. Raises CannotStart."""
@@ -114,7 +114,7 @@ class EmbeddedServer:
 class _Look:
     """The supervisor's own connection to a server."""
 
-    def __init__(self, endpoint: Endpoint, declared: Persistence | None, where: Where) -> None:
+    def __init__(self, endpoint: Servers, declared: Persistence | None, where: Where) -> None:
         self._shown = endpoint.shown
         self._moves = endpoint.moves
         self._client = endpoint.client(name="creditgate-supervisor", timeout_s=2, max_connections=2)

@@ -23,9 +23,9 @@ from gateway.domain.pricebook import Draft
 from gateway.exporter.sinks.registry import DriverMissing
 from gateway.http.tls import BadCertificate
 from gateway.ledger.accounts import AccountStore
-from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.redis_runner import RedisRunner
+from gateway.ledger.client.servers import locate
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.creation import OtherLedger
 from gateway.ledger.outbox import Outbox
@@ -262,7 +262,7 @@ async def _accounts(
     settings: Settings, ledger_url: str
 ) -> AsyncIterator[tuple[AccountStore, Wallets, Outbox]]:
     """The ledger at a URL. Raises CannotServe for whatever it raises."""
-    endpoint = Endpoint.from_url(ledger_url)
+    endpoint = locate(ledger_url)
     namespace, shard_count = settings.redis.namespace, settings.redis.shards
     client = endpoint.client(name="creditgate-accounts")
     try:

@@ -2,7 +2,7 @@
 
 from gateway.app.backend import command_actor
 from gateway.ledger.accounts import AccountStore
-from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.servers import locate
 from gateway.operations.tokens import offer_sign_in
 from gateway.settings import Settings
 
@@ -12,7 +12,7 @@ async def link_at(settings: Settings, ledger_url: str, console: str) -> str:
 
     Raises LedgerUnavailable.
     """
-    endpoint, redis = Endpoint.from_url(ledger_url), settings.redis
+    endpoint, redis = locate(ledger_url), settings.redis
     client = endpoint.client(name="creditgate-sign-in")
     try:
         accounts = AccountStore(client, namespace=redis.namespace, shard_count=redis.shards)

@@ -11,7 +11,8 @@ from gateway.dialects.reading.value_count import MAX_JSON_VALUES
 from gateway.exporter.sinks.options import TlsOptions
 from gateway.flow.credentials import KEY_FIELDS
 from gateway.http.cors import ANY as ANY_ORIGIN
-from gateway.ledger.client.endpoint import BadLedgerUrl, Endpoint
+from gateway.ledger.client.endpoint import BadLedgerUrl
+from gateway.ledger.client.servers import locate
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import (
     HeaderName,
@@ -205,7 +206,9 @@ class RedisSection(Section):
     `redis: URL` is short for `redis: {url: URL}`."""
 
     url: Secret | None = field(
-        "redis://, rediss:// or unix:// URL; if absent, the gate runs the embedded server.",
+        "URL of the server (redis://, rediss:// or unix://) or of some nodes of a cluster"
+        " (redis+cluster://HOST:PORT,HOST:PORT or rediss+cluster://…); if absent, the gate runs the"
+        " embedded server.",
         "rediss://ledger.internal:6379/0",
         None,
     )
@@ -242,7 +245,7 @@ class RedisSection(Section):
         """The URL without credentials, for logs and tables."""
         if self.url is None:
             return "embedded"
-        return Endpoint.from_url(self.connection_url() or "").shown
+        return locate(self.connection_url() or "").shown
 
     def connection_url(self) -> str | None:
         """The URL with user, password and TLS options, secrets included; None if embedded."""
@@ -264,7 +267,7 @@ class RedisSection(Section):
             password = quote(self.password.get_secret_value(), safe="")
         if user or password:
             address = f"{user}:{password}@{address}"
-        if url.scheme == "rediss":
+        if url.scheme.startswith("rediss"):
             query |= self.tls.url_options()
         return url._replace(netloc=address, query=urlencode(query)).geturl()
 
@@ -276,14 +279,15 @@ class RedisSection(Section):
                 raise Wrong("the embedded server has no user and no password", "Set `url`.")
             return self
         try:
-            Endpoint.from_url(url)
+            locate(url)
         except BadLedgerUrl as error:
             raise Wrong(
                 str(error),
-                "Write redis://host:6379/0, rediss://host:6379 or unix:///path/to/socket.",
+                "Write redis://host:6379/0, unix:///path/to/socket or"
+                " redis+cluster://host:6379,host:6379; with TLS rediss:// or rediss+cluster://.",
                 at="url",
             ) from None
-        if self.tls != ClientTlsSection() and urlsplit(url).scheme != "rediss":
+        if self.tls != ClientTlsSection() and not urlsplit(url).scheme.startswith("rediss"):
             raise Wrong("is set, but the URL is not rediss://", "Use rediss:// for TLS.", at="tls")
         return self
 

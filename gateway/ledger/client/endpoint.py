@@ -42,6 +42,22 @@ URL_OPTIONS: Final = frozenset(
 """Parameters that a URL's query may set. The gate sets the rest (timeouts, protocol, pool)."""
 
 
+def split_hosts(url: str, schemes: Mapping[str, str]) -> list[str]:
+    """`SCHEME://USER@HOST,HOST/…?…` as one URL for each host, of the scheme that `schemes` gives.
+
+    Raises BadLedgerUrl.
+    """
+    scheme, _, rest = url.partition("://")
+    end = next((at for at, letter in enumerate(rest) if letter in "/?#"), len(rest))
+    entry, at_sign, hosts = rest[:end].rpartition("@")
+    names = hosts.split(",")
+    if not all(names):
+        raise BadLedgerUrl(
+            f"a {scheme}:// URL of the ledger needs HOST:PORT, with commas between them"
+        )
+    return [f"{schemes[scheme]}://{entry}{at_sign}{name}{rest[end:]}" for name in names]
+
+
 class Successor(asyncio.Protocol):
     """A protocol that can take over a connection which redis-py has opened."""
 
@@ -77,6 +93,30 @@ class Endpoint:
     def user(self) -> str:
         """As whom it enters."""
         return str(self._arguments.get("username") or "default")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port; of a unix socket its path and 0."""
+        if "path" in self._arguments:
+            return str(self._arguments["path"]), 0
+        host, port = self._arguments.get("host", "localhost"), self._arguments.get("port", 6379)
+        return str(host), int(port)
+
+    @property
+    def host_and_port(self) -> str:
+        """The address as it is written in a URL."""
+        return _show_address(self._arguments)
+
+    @property
+    def database(self) -> int:
+        """The number of its database."""
+        return int(self._arguments.get("db", 0))
+
+    def at(self, host: str, port: int) -> "Endpoint":
+        """Another server that is entered in the same way."""
+        arguments = {**self._arguments, "host": host, "port": port}
+        scheme = self.shown.partition("://")[0]
+        return Endpoint(_show(scheme, arguments), arguments, self._connection_class)
 
     @classmethod
     def from_url(cls, url: str) -> "Endpoint":
@@ -206,6 +246,10 @@ def _show(scheme: str, arguments: Mapping[str, Any]) -> str:
     if scheme == "unix":
         return f"unix://{quote(arguments['path'])}"
     user = f"{quote(arguments['username'], safe='')}@" if arguments.get("username") else ""
+    return f"{scheme}://{user}{_show_address(arguments)}/{arguments.get('db', 0)}"
+
+
+def _show_address(arguments: Mapping[str, Any]) -> str:
     host = arguments.get("host", "localhost")
     host = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{user}{host}:{arguments.get('port', 6379)}/{arguments.get('db', 0)}"
+    return f"{host}:{arguments.get('port', 6379)}"

@@ -18,6 +18,18 @@ class LedgerUnavailable(Exception):
         self.code = code
 
 
+class Redirected(LedgerUnavailable):
+    """A node of a cluster says that another one has the slot. Nothing was executed.
+
+    code: `MOVED`: from now on; `ASK`: for this call alone. address: the other node's host and port
+    """
+
+    def __init__(self, message: str, code: str, slot: int, address: tuple[str, int]) -> None:
+        super().__init__(message, code=code)
+        self.slot = slot
+        self.address = address
+
+
 class ShardClosed(LedgerUnavailable):
     """A shard takes nothing: it has lost entries, or the ledger has lost a wallet. Others serve.
 

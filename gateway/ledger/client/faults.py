@@ -22,11 +22,15 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
+from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable, Redirected
 
 NOSCRIPT: Final = "NOSCRIPT"
-MOVED: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING"})
+NOT_PRIMARY: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING"})
 """The server is not the primary, or not ready to be one: reconnect to find it."""
+REDIRECTS: Final = frozenset({"MOVED", "ASK"})
+"""Another node of the cluster has the slot: for good, or for this call."""
+OF_ONE_CALL: Final = frozenset({NOSCRIPT, "CLUSTERDOWN", "TRYAGAIN"}) | REDIRECTS
+"""Says something of the call's script or slot, nothing of the server."""
 
 NOT_EXECUTED: Final = {
     NOSCRIPT: "does not keep the script, although it was just loaded",
@@ -77,6 +81,18 @@ def refusal_of(error: Exception) -> LedgerUnavailable | None:
 def first_word(error: Exception) -> str:
     """The code an error reply opens with: `NOSCRIPT No matching script.` → `NOSCRIPT`."""
     return str(error).partition(" ")[0]
+
+
+def redirected(error: Exception, host: str = "") -> Redirected:
+    """Where a MOVED or ASK sends a call: `MOVED 3999 127.0.0.1:6381`.
+
+    host: of the node that said so, for an address without one
+    """
+    word, slot, address = str(error).split(" ")[:3]
+    named, _, port = address.rpartition(":")
+    named = named.strip("[]")
+    meaning = f"the ledger's server {NOT_EXECUTED[word]} ({word})"
+    return Redirected(meaning, word, int(slot), ("" if named == "?" else named or host, int(port)))
 
 
 def explain(error: Exception, script_name: str) -> LedgerUnavailable | LedgerBug:

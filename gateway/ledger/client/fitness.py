@@ -5,12 +5,14 @@ makes the server a replica, memory or disk run out. Each state has a distinct wo
 and the log, and a sentence that says what to do.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import redis.asyncio
 
+from gateway.ledger.client.cluster.client import nodes_of
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import unavailable
 
@@ -57,8 +59,19 @@ class Trouble:
     barred: bool = False
 
 
+async def find_troubles(client: redis.asyncio.Redis) -> dict[str, Trouble | None]:
+    """Ask every server how it is, by its name in `nodes_of`. Never raises for one that is away."""
+    try:
+        with unavailable():
+            nodes = await nodes_of(client)
+    except LedgerUnavailable as error:
+        return {"": trouble_of(error)}
+    troubles = await asyncio.gather(*(find_trouble(node) for _, node in nodes))
+    return {name: trouble for (name, _), trouble in zip(nodes, troubles, strict=True)}
+
+
 async def find_trouble(client: redis.asyncio.Redis) -> Trouble | None:
-    """Ask the server how it is. Never raises for one that cannot be reached."""
+    """Ask one server how it is. Never raises for one that cannot be reached."""
     try:
         with unavailable():
             info: dict[str, Any] = await client.info("memory", "replication", "persistence")

@@ -4,14 +4,13 @@ Callers are served through `Wire`; this file adds what outlives a connection: lo
 NOSCRIPT, meaning of error replies, reconnecting in the background. While there is no connection
 every call fails at once with `unknown=False`.
 
-A worker has two of these, one to admit and one to settle, so that a burst of settlements never
-delays an admission. Client cost of each pair of calls: `python -m loadtest.client_cost`.
+A worker has two of these for each server, one to admit and one to settle, so that a burst of
+settlements never delays an admission. Client cost of each pair: `python -m loadtest.client_cost`.
 """
 
 import asyncio
 import random
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
@@ -22,7 +21,17 @@ from gateway.ledger.client.connection import Wire, pack
 from gateway.ledger.client.durability import WaitAof
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
-from gateway.ledger.client.faults import MOVED, NOSCRIPT, NOT_EXECUTED, explain, first_word
+from gateway.ledger.client.faults import (
+    NOSCRIPT,
+    NOT_EXECUTED,
+    NOT_PRIMARY,
+    OF_ONE_CALL,
+    REDIRECTS,
+    explain,
+    first_word,
+    redirected,
+)
+from gateway.ledger.client.packing import pack_call
 from gateway.ledger.client.scripts import Script
 
 BARRED: Final = "UNFIT"
@@ -30,24 +39,8 @@ BARRED: Final = "UNFIT"
 FIRST_RETRY_S: Final = 0.05
 LONGEST_RETRY_S: Final = 2.0
 
-_COUNTS: Final = tuple(b"%d" % count for count in range(64))
-_BEGINS: Final = tuple(b"*%d\r\n$7\r\nEVALSHA" % count for count in range(128))
-_LENGTHS: Final = tuple(b"\r\n$%d\r\n" % length for length in range(4096))
-
-_length_of: Final = _LENGTHS.__getitem__
-
+_ASKING: Final = pack((b"ASKING",))
 _log = structlog.get_logger()
-
-
-def pack_call(sha: bytes, keys: Sequence[bytes], args: Sequence[bytes]) -> bytes:
-    """EVALSHA as RESP. The lengths between the words come from a table: hiredis formats each of them,
-    at three times the cost of the rest."""
-    words = (sha, _COUNTS[len(keys)], *keys, *args)
-    try:
-        pairs = zip(map(_length_of, map(len, words)), words)  # noqa: B905 - one length a word
-        return b"".join((_BEGINS[1 + len(words)], *chain.from_iterable(pairs), b"\r\n"))
-    except IndexError:  # a word that is seldom so long
-        return pack((b"EVALSHA", *words))
 
 
 class CoalescingRunner:
@@ -65,22 +58,25 @@ class CoalescingRunner:
         connect_timeout_s: float = 2.0,
         max_outstanding: int = 20_000,
         waitaof: WaitAof | None = None,
+        on_trouble: Callable[[], None] | None = None,
     ) -> None:
         """name: shown by CLIENT LIST. timeout_s bounds each command, from its write to its
-        answer. Beyond max_outstanding commands without an answer, calls fail at once."""
+        answer. Beyond max_outstanding commands without an answer, calls fail at once.
+        on_trouble: called when the server was lost, or cannot be reached"""
         self._endpoint = endpoint
         self._name = name
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._max_outstanding = max_outstanding
         self._waitaof = waitaof
+        self._on_trouble = on_trouble
+        self._reaching = asyncio.Lock()
         self._wire: Wire | None = None
-        self._down = "the connection to the ledger has not been started"
+        self._down = f"the ledger at {endpoint.shown} is not connected yet"
         self._reconnecting: asyncio.Task[None] | None = None
         self._retry_s = FIRST_RETRY_S
         self._closed = False
-        self.barred: str | None = None
-        """Why no script is to be run now, although the server would; None while nothing is wrong."""
+        self._barred: str | None = None
         self._refused: tuple[str, str] | None = None
         """The script and the word of a refusal that lasts."""
         self._known = endpoint.moves.count
@@ -103,6 +99,11 @@ class CoalescingRunner:
         return None if self.connected else self._down
 
     @property
+    def down(self) -> tuple[str, ...]:
+        """The server, while no call can be sent to it."""
+        return () if self.connected else (self._endpoint.shown,)
+
+    @property
     def outstanding(self) -> int:
         """Commands that wait for their answer."""
         return 0 if self._wire is None else self._wire.outstanding
@@ -110,6 +111,21 @@ class CoalescingRunner:
     async def start(self) -> None:
         """Connect. Raises LedgerUnavailable, and leaves nothing behind, if that fails."""
         self._wire = await self._connect()
+
+    def begin(self) -> None:
+        """Connect in the background, unless connected: again and again until it succeeds."""
+        if self._wire is None and self._reconnecting is None and not self._closed:
+            self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect(wait_s=0))
+
+    async def reach(self) -> None:
+        """Connect now, unless connected or known to be away. Raises LedgerUnavailable."""
+        async with self._reaching:
+            if self._wire is None and self._reconnecting is None and not self._closed:
+                self._wire = await self._connect()
+
+    def bar(self, server: str, sentence: str | None) -> None:
+        """Run nothing, for a reason; None: run scripts again. server: there is but one"""
+        self._barred = sentence
 
     async def close(self, grace_s: float = 5.0) -> None:
         """Wait up to `grace_s` for the outstanding answers, then close. Safe to repeat."""
@@ -150,21 +166,32 @@ class CoalescingRunner:
         if wire is None:
             raise LedgerUnavailable(self._down)
         packed = pack_call(script.sha, keys, args)
-        if self.barred is not None:
-            raise LedgerUnavailable(self.barred, code=BARRED)
+        if self._barred is not None:
+            raise LedgerUnavailable(self._barred, code=BARRED)
         reply = await wire.send(packed)
         if type(reply) is list:
             if self._refused is not None:
                 self._accepted(script)
             return reply
-        return await self._unusual(wire, script, packed, reply)
+        return await self._unusual(wire, script, (packed,), reply)
 
-    async def _unusual(self, wire: Wire, script: Script, packed: bytes, reply: Any) -> list[Any]:
+    async def run_asking(
+        self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]
+    ) -> list[Any]:
+        """`run` for a call that another node has sent here, because its slot is on its way to this one."""
+        if (wire := self._wire) is None:
+            raise LedgerUnavailable(self._down)
+        packed = _ASKING, pack_call(script.sha, keys, args)
+        return await self._unusual(wire, script, packed, await _send(wire, packed))
+
+    async def _unusual(
+        self, wire: Wire, script: Script, packed: Sequence[bytes], reply: Any
+    ) -> list[Any]:
         """Everything but a plain reply."""
         load = None
         if isinstance(reply, ReplyError) and first_word(reply) == NOSCRIPT:
             load = wire.load(script)
-            reply = await wire.send(packed, again=True)
+            reply = await _send(wire, packed)
         if isinstance(reply, list):
             self._accepted(script)
             return reply
@@ -173,8 +200,10 @@ class CoalescingRunner:
         if not isinstance(reply, ReplyError):
             raise LedgerBug(f"script {script.name} answered a {type(reply).__name__}, not a list")
         word = first_word(reply)
+        if word in REDIRECTS:
+            raise redirected(reply, self._endpoint.address[0])
         self._refuses(script, word)
-        if word in MOVED:
+        if word in NOT_PRIMARY:
             # This connection's own age counts: one that was made since is the new primary's.
             self._endpoint.moves.moved(self._known if wire is self._wire else 0)
         if word == NOSCRIPT and load is not None and load.done():
@@ -189,7 +218,7 @@ class CoalescingRunner:
         return None if self._refused is None else self._refused[1]
 
     def _refuses(self, script: Script, word: str) -> None:
-        if word in NOT_EXECUTED and word != NOSCRIPT and self._refused is None:
+        if word in NOT_EXECUTED and word not in OF_ONE_CALL and self._refused is None:
             self._refused = script.name, word
             reason = NOT_EXECUTED[word]
             _log.error("ledger_refuses", connection=self._name, code=word, reason=reason)
@@ -200,9 +229,14 @@ class CoalescingRunner:
             _log.warning("ledger_accepts", connection=self._name, after=self._refused[1])
             self._refused = None
 
+    def _tell(self) -> None:
+        if self._on_trouble is not None:
+            self._on_trouble()
+
     def leave(self) -> None:
         """The server is no longer the primary: reconnect to find the one that is."""
         if self._wire is not None:
+            self._tell()
             self._down = f"the ledger's server at {self._endpoint.shown} is the primary no more"
             self._wire.retire(self._down)
 
@@ -229,24 +263,38 @@ class CoalescingRunner:
         self._down = reason
         if wire.answered and not wire.retired:
             self._retry_s = FIRST_RETRY_S
-        _log.warning("ledger_lost", connection=self._name, reason=reason)
-        self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect())
+        server = self._endpoint.shown
+        _log.warning("ledger_lost", connection=self._name, server=server, reason=reason)
+        self._tell()
+        # Jitter, so that the gates of a fleet do not come back as one.
+        wait_s = self._retry_s * random.uniform(0.5, 1.0)  # noqa: S311
+        self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect(wait_s))
 
-    async def _reconnect(self) -> None:
+    async def _reconnect(self, wait_s: float) -> None:
         while True:
-            # Jitter, so that the gates of a fleet do not come back as one.
-            await asyncio.sleep(self._retry_s * random.uniform(0.5, 1.0))  # noqa: S311
+            await asyncio.sleep(wait_s)
+            wait_s = self._retry_s * random.uniform(0.5, 1.0)  # noqa: S311
             self._retry_s = min(LONGEST_RETRY_S, 2 * self._retry_s)
             try:
                 self._wire = await self._connect()
             except LedgerUnavailable as error:
                 self._down = str(error)
+                self._tell()
             except Exception as error:  # whatever it is: a gate that gives up stays down
                 self._down = f"the connection to the ledger fails: {type(error).__name__}"
                 _log.exception("ledger_connect_failed", connection=self._name)
             else:
                 self.reconnects += 1
-                _log.info("ledger_found", connection=self._name)
+                self._reconnecting = None
+                _log.info("ledger_found", connection=self._name, server=self._endpoint.shown)
                 if self._known < self._endpoint.moves.count:
                     self.leave()  # it moved while this was being made
                 return
+
+
+async def _send(wire: Wire, packed: Sequence[bytes]) -> Any:
+    """Commands that nothing may come between; the last one's reply."""
+    *before, last = packed
+    for each in before:
+        wire.send(each, again=True)
+    return await wire.send(last, again=True)

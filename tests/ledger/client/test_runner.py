@@ -16,8 +16,9 @@ from gateway.ledger.client.connection import pack
 from gateway.ledger.client.durability import WaitAof
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
-from gateway.ledger.client.faults import MOVED
-from gateway.ledger.client.runner import CoalescingRunner, pack_call
+from gateway.ledger.client.faults import NOT_PRIMARY
+from gateway.ledger.client.packing import pack_call
+from gateway.ledger.client.runner import CoalescingRunner
 from gateway.ledger.client.scripts import Script
 from tests.ledger.relay import Relay
 from tests.ledger.servers import server
@@ -243,7 +244,7 @@ async def test_a_server_that_cannot_serve_is_unavailable_with_a_known_outcome(
         await runner.run(TOUCHY, [b"n"], [f"{word} as the server would say".encode()])
     assert not caught.value.unknown
     assert (caught.value.code, runner.refusal) == (word, word)
-    assert runner.connected == (word not in MOVED)
+    assert runner.connected == (word not in NOT_PRIMARY)
 
 
 async def test_a_full_memory_stops_only_scripts_that_do_not_allow_it(

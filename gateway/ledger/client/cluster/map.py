@@ -1,0 +1,227 @@
+"""Which node of a cluster has which slot, as the nodes themselves say.
+
+Asked at the start, and again whenever something hints that it has changed: a MOVED, a node that does
+not answer, a cluster that is down. While a node that owns slots is away it is asked again and
+again, so that an election is noticed soon.
+
+Invariant: nodes may disagree, since a primary that was cut off still claims its slots. Of two claims the one with
+the higher configuration epoch counts (https://valkey.io/topics/cluster-spec/, "Configuration epoch").
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from redis.crc import key_slot
+
+from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.faults import unavailable
+from gateway.ledger.following import Moves
+
+ASK_WITHIN_S: Final = 1.0
+"""For one node to say what it knows."""
+SETTLE_S: Final = 0.2
+"""Once one node has answered, the others may take this long."""
+AGAIN_S: Final = 0.2
+"""Pause between two questions while a node that owns slots is away."""
+
+_log = structlog.get_logger()
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Slots that a node says somebody has. epoch: of the owner's configuration"""
+
+    first: int
+    last: int
+    epoch: int
+    owner: Address
+
+
+class ClusterMap:
+    """One process's view of a cluster. Use it from one event loop."""
+
+    def __init__(self, seeds: Sequence[Endpoint]) -> None:
+        """seeds: nodes to ask first; they need not own anything."""
+        self.changes = Moves()
+        """Tells when an owner has changed."""
+        self._seeds = tuple(seeds)
+        self._nodes: dict[Address, Endpoint] = {seed.address: seed for seed in seeds}
+        self._known: tuple[Address, ...] = ()
+        """Primaries and replicas of the last answers."""
+        self._claims: tuple[Claim, ...] = ()
+        self._owners: dict[int, Address] = {}
+        self._owners_seen: set[Address] = set()
+        self._slots: dict[bytes, int] = {}
+        self._suspects: set[Address] = set()
+        self._asking: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def primaries(self) -> list[Endpoint]:
+        """Nodes that own slots, in the order of their addresses."""
+        owners = {*self._owners.values(), *(claim.owner for claim in self._claims)}
+        return [self.node(address) for address in sorted(owners)]
+
+    @property
+    def away(self) -> frozenset[Address]:
+        """Nodes that did not answer lately."""
+        return frozenset(self._suspects)
+
+    def node(self, address: Address) -> Endpoint:
+        """The node at an address; always the same object."""
+        found = self._nodes.get(address)
+        if found is None:
+            found = self._nodes[address] = self._seeds[0].at(*address)
+        return found
+
+    def slot_of(self, key: bytes) -> int:
+        """The slot of a key of the ledger, which begins with its hash tag."""
+        tag = key[: key.find(b"}") + 1]
+        slot = self._slots.get(tag)
+        if slot is None:
+            slot = self._slots[tag] = key_slot(key)
+        return slot
+
+    def owner(self, slot: int) -> Endpoint:
+        """The node that has a slot. Raises LedgerUnavailable when nobody is known to."""
+        address = self._owners.get(slot)
+        if address is None:
+            claims = [claim for claim in self._claims if claim.first <= slot <= claim.last]
+            if not claims:
+                self.suspect()
+                raise LedgerUnavailable("no node of the ledger's cluster has this shard")
+            address = self._owners[slot] = max(claims, key=lambda claim: claim.epoch).owner
+        return self.node(address)
+
+    def learn(self, slot: int, address: Address) -> Endpoint:
+        """A node said MOVED: go by it until all have been asked."""
+        if self._owners.get(slot) != address:
+            self._owners[slot] = address
+            self.changes.moved()
+            self.suspect()
+        return self.node(address)
+
+    def suspect(self, address: Address | None = None) -> None:
+        """Something may have changed; `address` does not answer. Returns at once."""
+        if address is not None:
+            self._suspects.add(address)
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def refresh(self) -> None:
+        """Ask the nodes. Raises LedgerUnavailable when none answers."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._refresh())
+        await asyncio.shield(self._asking)
+
+    async def _watch(self) -> None:
+        """Ask until every node that owns slots answers, or has lost them."""
+        while True:
+            with suppress(LedgerUnavailable):
+                await self.refresh()
+            self._suspects &= {claim.owner for claim in self._claims}
+            if self._claims and not self._suspects:
+                return
+            await asyncio.sleep(AGAIN_S)
+
+    async def _refresh(self) -> None:
+        asked = dict.fromkeys([*self._known, *(seed.address for seed in self._seeds)])
+        views: list[_View] = []
+        failures: list[LedgerUnavailable] = []
+        tasks = {asyncio.create_task(_ask(self.node(address))) for address in asked}
+        wait_s: float | None = None
+        while tasks:
+            done, tasks = await asyncio.wait(
+                tasks, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                break
+            for task in done:
+                try:
+                    views.append(task.result())
+                except LedgerUnavailable as error:
+                    failures.append(error)
+            if views:
+                wait_s = SETTLE_S
+        for task in tasks:
+            task.cancel()
+        if not views:
+            raise failures[0]
+        self._suspects -= {view.of for view in views}
+        self._take(views)
+
+    def _take(self, views: Sequence["_View"]) -> None:
+        before = dict(self._owners)
+        self._known = tuple(dict.fromkeys(node for view in views for node in view.nodes))
+        self._claims = _merge([claim for view in views for claim in view.claims])
+        self._owners.clear()
+        for slot, address in before.items():
+            with suppress(LedgerUnavailable):
+                now = self.owner(slot)
+                if now.address != address:
+                    _log.warning("slot_moved", slot=slot, server=now.shown)
+        if self._owners != before or self._owners_seen != {c.owner for c in self._claims}:
+            self._owners_seen = {claim.owner for claim in self._claims}
+            self.changes.moved()
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What one node says. nodes: every address that it names"""
+
+    of: Address
+    nodes: tuple[Address, ...]
+    claims: tuple[Claim, ...]
+
+
+async def _ask(node: Endpoint) -> _View:
+    client: Any = node.client(name="creditgate-map", timeout_s=ASK_WITHIN_S, max_connections=1)
+    try:
+        with unavailable():
+            slots = await client.execute_command("CLUSTER", "SLOTS")
+            text = await client.execute_command("CLUSTER", "NODES")
+    finally:
+        await client.aclose()
+    return read_view(node.address, slots, epochs_of(text))
+
+
+def epochs_of(nodes: bytes) -> dict[str, int]:
+    """Node id → configuration epoch, of CLUSTER NODES."""
+    lines = (line.split(b" ") for line in nodes.splitlines())
+    return {words[0].decode(): int(words[6]) for words in lines if len(words) > 6}
+
+
+def read_view(of: Address, slots: Sequence[Any], epochs: Mapping[str, int]) -> _View:
+    """What CLUSTER SLOTS says. An address without a host is that of the node that was asked."""
+    claims, nodes = [], dict[Address, None]()
+    for first, last, owner, *replicas in slots:
+        addresses = [(_text(node[0]) or of[0], int(node[1])) for node in (owner, *replicas)]
+        nodes.update(dict.fromkeys(addresses))
+        epoch = epochs.get(_text(owner[2]), 0) if len(owner) > 2 else 0
+        claims.append(Claim(int(first), int(last), epoch, addresses[0]))
+    return _View(of, tuple(nodes), tuple(claims))
+
+
+def _merge(claims: Sequence[Claim]) -> tuple[Claim, ...]:
+    """Without the claims that others outbid completely, so that who owns nothing is no owner."""
+    every = list(dict.fromkeys(claims))
+    return tuple(
+        claim
+        for claim in every
+        if not any(
+            other.epoch > claim.epoch and other.first <= claim.first and claim.last <= other.last
+            for other in every
+        )
+    )
+
+
+def _text(value: bytes | str | None) -> str:
+    text = value.decode() if isinstance(value, bytes) else value or ""
+    return "" if text == "?" else text  # a host name that is preferred and not known
