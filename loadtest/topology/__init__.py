@@ -1,0 +1,8 @@
+"""Real Valkey processes in the topologies that operators run; nothing here knows the gate.
+
+- `node`       one server process: start, kill, freeze, restart, ask; `options` its settings
+- `cluster`    a Valkey Cluster: elections, failovers, restarts, added primaries
+- `moves`      slots that move between primaries, the classic way and the atomic one
+- `view`       what a node says of the cluster
+- `places`     where nodes listen; `ports` TCP ports that stay ours while a node is down
+"""
