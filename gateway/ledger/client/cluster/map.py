@@ -9,6 +9,7 @@ the higher configuration epoch counts (https://valkey.io/topics/cluster-spec/, "
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -162,11 +163,13 @@ class ClusterMap:
         self._known = tuple(dict.fromkeys(node for view in views for node in view.nodes))
         self._claims = _merge([claim for view in views for claim in view.claims])
         self._owners.clear()
+        gained = Counter[str]()
         for slot, address in before.items():
             with suppress(LedgerUnavailable):
                 now = self.owner(slot)
-                if now.address != address:
-                    _log.warning("slot_moved", slot=slot, server=now.shown)
+                gained[now.host_and_port] += now.address != address
+        for server, count in (+gained).items():
+            _log.warning("slots_moved", to=server, slots=count)
         if self._owners != before or self._owners_seen != {c.owner for c in self._claims}:
             self._owners_seen = {claim.owner for claim in self._claims}
             self.changes.moved()
