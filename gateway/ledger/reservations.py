@@ -132,7 +132,7 @@ class Reservations:
         if reply[0] != b"settled":
             return await self._answer(account, call, arguments, reply)
         # Nearly every request comes this way; the other one would take it to the same end.
-        _, charged, balance, epoch, seq, replayed = reply
+        _, charged, balance, epoch, seq, replayed, *_ = reply
         mark = epoch, seq + 1
         if mark > self._marks[shard]:  # as `OutboxWatermark.note`
             self._marks[shard] = mark
@@ -289,14 +289,6 @@ class Reservations:
 
 def _over_limit(account: PackedAccount, limits: tuple[Limit, ...], reply: Sequence[Any]) -> Denied:
     word, estimate, available, balance, row, left, retry_ms = reply
-    limit = limits[row]
-    return Denied(
-        word.decode(),
-        estimate,
-        available,
-        balance,
-        limit,
-        max(left, 0),
-        None if retry_ms < 0 else retry_ms,
-        limit_of=account.account.holder(limit),
-    )
+    limit, holder = limits[row], account.account.holder(limits[row])
+    left, retry = max(left, 0), None if retry_ms < 0 else retry_ms
+    return Denied(word.decode(), estimate, available, balance, limit, left, retry, limit_of=holder)
