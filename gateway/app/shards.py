@@ -75,7 +75,7 @@ class ShardWatch:
             if head.acked is not None:
                 self._acked[shard] = head.acked
             # What is read may be a replica's, which lags; `freeze` is decided where it is written.
-            behind = head.last < known[shard] and known[shard].seq >= 0
+            behind = head.last < known[shard]
             if head.frozen or (behind and await self._ledger.freeze(shard, known[shard])):
                 closed.add(shard)
             else:

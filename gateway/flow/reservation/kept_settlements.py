@@ -109,7 +109,8 @@ class KeptSettlements:
             if last is None or self._connected is None:
                 self._doubted.add(shard)
             elif shard not in self._asking:
-                self._let_go(records, stored.get(shard, START))
+                if shard not in self._doubted:  # else others may have filled the place of a lost one
+                    self._let_go(records, stored.get(shard, START))
                 suspects = self._suspects(shard, last.epoch)
                 if suspects:
                     self._asking.add(shard)
