@@ -129,8 +129,8 @@ class Desk:
         self.keys_killed: set[str] = set()
         self.expected = ExpectedOutput()
         self.retries = Retries(lambda _: None)
-        outages = ShardOutages(GateMetrics().shard_shut_seconds, "worker-0")
-        self.admission = Admission(self.ledger.reservations, self.delivery, outages)
+        self.outages = ShardOutages(GateMetrics().shard_shut_seconds, "worker-0")
+        self.admission = Admission(self.ledger.reservations, self.delivery, self.outages)
         self.services = ReservationServices(
             self.admission.reserve,
             self._shadow,

@@ -34,8 +34,8 @@ from gateway.telemetry.names import GateMetrics
 
 log = structlog.get_logger("gate")
 
-MOST_KEPT: Final = 200_000
-"""Settlements that one worker keeps."""
+MOST_KEPT: Final = 100_000
+"""Settlements that one worker keeps: about 82 MB of them."""
 TICK_S: Final = 1.0
 AT_ONCE: Final = 64
 """Settlements that are repeated together, so that those of requests are not kept waiting."""
@@ -109,7 +109,9 @@ class KeptSettlements:
             if last is None or self._connected is None:
                 self._doubted.add(shard)
             elif shard not in self._asking:
-                if shard not in self._doubted:  # else others may have filled the place of a lost one
+                if (
+                    shard not in self._doubted
+                ):  # else others may have filled the place of a lost one
                     self._let_go(records, stored.get(shard, START))
                 suspects = self._suspects(shard, last.epoch)
                 if suspects:
