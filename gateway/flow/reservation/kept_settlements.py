@@ -10,7 +10,8 @@ Invariants:
 - a request pays for one `append` after the ledger's answer; all else is done once a second;
 - a settlement leaves when the store has its place, when the ledger has been asked again, or when too many
   are kept. One that the ledger refuses then is set aside on disk and logged by id;
-- a process that is killed takes what it kept with it. One that stops writes what is in doubt to the journal.
+- a process that is killed takes what it kept with it. One that stops writes to the journal
+  what a shut shard may have lost.
 """
 
 import asyncio
@@ -67,7 +68,7 @@ class KeptSettlements:
         self.note: Callable[[Answered], None] = self._answered.append
         """Keep one. All that a request pays."""
         self._kept: dict[int, deque[Answered]] = {}
-        self._doubted: set[int] = set()
+        self._suspected: set[int] = set()
         self._asking: set[int] = set()
         self._epochs: dict[int, int] = {}
         self._connected = connection()
@@ -94,7 +95,7 @@ class KeptSettlements:
         connected = self._connection()
         if connected is None or connected != self._connected:
             self._connected = connected
-            self._doubted.update(self._kept)
+            self._suspected.update(self._kept)
         self._metrics.settlements_unstored.set(len(self))
 
     def looked(self, stored: Mapping[int, Place], serving: Mapping[int, Place]) -> None:
@@ -107,10 +108,10 @@ class KeptSettlements:
         for shard, records in self._kept.items():
             last = serving.get(shard)
             if last is None or self._connected is None:
-                self._doubted.add(shard)
+                self._suspected.add(shard)
             elif shard not in self._asking:
                 if (
-                    shard not in self._doubted
+                    shard not in self._suspected
                 ):  # else others may have filled the place of a lost one
                     self._let_go(records, stored.get(shard, START))
                 suspects = self._suspects(shard, last.epoch)
@@ -121,7 +122,7 @@ class KeptSettlements:
     async def leave(self) -> None:
         """The worker stops: write to the journal what a shard may have lost that does not serve yet."""
         self.tick()
-        for shard in self._doubted:
+        for shard in self._suspected:
             records = [_pending(each).as_record() for each in self._kept.pop(shard, ())]
             try:
                 await asyncio.gather(*map(self._delivery.journal.append, records))
@@ -147,18 +148,18 @@ class KeptSettlements:
             excess -= dropped
 
     def _suspects(self, shard: int, epoch: int) -> list[Answered]:
-        """Taken from what is kept: all of a shard that is in doubt; else what precedes its epoch."""
+        """Taken from what is kept: all of a shard that may have lost any; else what precedes its epoch."""
         records, suspects = self._kept[shard], []
-        doubted = shard in self._doubted
-        self._doubted.discard(shard)
-        while records and (doubted or records[0][0][0] < epoch):
+        suspected = shard in self._suspected
+        self._suspected.discard(shard)
+        while records and (suspected or records[0][0][0] < epoch):
             suspects.append(records.popleft())
         return suspects
 
     # What is repeated
 
     async def _repeat(self, shard: int, epoch: int, suspects: list[Answered]) -> None:
-        """Ask the ledger again. What it cannot take now is kept, and the shard stays in doubt."""
+        """Ask the ledger again. What it cannot take now is kept for the next time."""
         self._epochs[shard] = epoch
         # Whoever answers must know of this epoch: an old primary, which has lost nothing, does not.
         self._ledger.shards.watermark.note(shard, epoch, -1)
@@ -204,7 +205,7 @@ class KeptSettlements:
     def _take_back(self, shard: int, records: Sequence[Answered]) -> None:
         if records:
             self._kept.setdefault(shard, deque()).extendleft(reversed(records))
-            self._doubted.add(shard)
+            self._suspected.add(shard)
 
     async def _give_up(self, shard: int, refused: Sequence[tuple[Answered, Exception]]) -> int:
         """Set aside what the ledger will never take, unless the store has it; how many that are.

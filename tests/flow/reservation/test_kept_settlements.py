@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -31,7 +32,7 @@ class Shelter:
 
     def __init__(self, client: redis.asyncio.Redis, folder: Path) -> None:
         self.desk = Desk(client, folder)
-        self.client = client
+        self.client: Any = client
         self.path = folder / "events.db"
         self.copy: dict[bytes, bytes] = {}
         self.metrics = GateMetrics()
