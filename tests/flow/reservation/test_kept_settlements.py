@@ -353,3 +353,23 @@ async def test_a_worker_that_stops_while_all_is_well_leaves_nothing(shelter: She
     await shelter.answered()
     await shelter.kept.leave()
     assert shelter.desk.journal.waiting_records == 0
+
+
+@pytest.mark.parametrize(("reported", "charged"), [(None, 30), (50, 50)])
+async def test_a_stream_whose_hold_was_lost_pays_what_is_reported_else_at_most_its_hold(
+    shelter: Shelter, reported: int | None, charged: int
+) -> None:
+    await shelter.keep_copy()
+    run = await shelter.desk.run(hold_output_tokens=30)
+    await shelter.answered()  # so that the loss is seen
+    await shelter.lose_the_tail()
+    run.growth.extend()
+    await shelter.desk.delivery.drain(5)
+    run.progress.stage, run.progress.status, run.facts.counted_output = "complete", 200, 50
+    if reported is not None:
+        run.facts.usage, run.facts.usage_final = {"input": 10, "output": reported}, True
+        run.facts.input_reported = run.facts.output_reported = True
+        run.facts.output_reported_at = 50
+    await shelter.settled(run)
+    assert (await shelter.charges())[1] == ("r1:settled", 20 + charged * 11 // 2)
+    assert await shelter.drifts() == []
