@@ -46,6 +46,9 @@ class ShardWatch:
         """Shards that are frozen."""
         self.store_has_all = True
         """False where the store lacks what the ledger has trimmed: another one is the required store."""
+        self.on_look: Callable[[Mapping[int, Place], Mapping[int, Place]], None] | None = None
+        """Called after each look with how far the store has each shard, and with the last entry of each
+        shard that serves."""
         self._acked: dict[int, Place] = {}
         """Acknowledged at the look before: the store had it before the ledger knew."""
         self._ledger = ledger
@@ -66,16 +69,20 @@ class ShardWatch:
         cursors = await self._stored()
         seen.note_stored(cursors)
         known = [seen.place(shard) for shard in range(self._outbox.shard_count)]
-        closed = set()
+        closed, serving = set(), {}
         self.store_has_all = all(cursors.get(s, START) >= acked for s, acked in self._acked.items())
         for shard, head in enumerate(await self._outbox.heads()):
             if head.acked is not None:
                 self._acked[shard] = head.acked
             # What is read may be a replica's, which lags; `freeze` is decided where it is written.
-            behind = head.last < known[shard] and known[shard].seq >= 0
+            behind = head.last < known[shard]
             if head.frozen or (behind and await self._ledger.freeze(shard, known[shard])):
                 closed.add(shard)
+            else:
+                serving[shard] = head.last
         self._take(frozenset(closed))
+        if self.on_look is not None:
+            self.on_look(cursors, serving)
         return self.closed
 
     async def _stored(self) -> Mapping[int, Place]:

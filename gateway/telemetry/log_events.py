@@ -73,6 +73,8 @@ MEANINGS: Final[dict[str, str]] = {
     "request": "One line per request: id, customer, key, model, decision, reason, status, durations.",
     "request_failed": "A request failed because of a bug in the gate. Report type and place.",
     "serving": "The gate accepts requests.",
+    "settle_lost": "The ledger lost settlements and will not take them again; they are kept in `journal/*.rejected`.",
+    "settles_repeated": "After a loss a worker repeated settlements to a shard; `recovered` of them had been lost.",
     "shadow_failed": "Shadow mode could not decide a request because of a bug; the request ran.",
     "shard_conflicts_with_store": "Ledger and store have different events at one place. Run `creditgate verify`.",
     "shard_frozen": "A shard lost entries and is frozen. Run `creditgate ledger reopen`.",
