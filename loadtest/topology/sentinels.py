@@ -70,10 +70,14 @@ class Sentinel(Node):
         host, port = self.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE, timeout_s=LOOK_S)
         return host, int(port)
 
-    def state(self) -> dict[str, str]:
-        """Return what it knows of the primary, as SENTINEL MASTER does. Raises redis.RedisError."""
-        flat = self.ask("SENTINEL", "MASTER", SERVICE, timeout_s=LOOK_S)
-        return dict(zip(flat[::2], flat[1::2], strict=True))
+    def flags(self, kind: str) -> list[str]:
+        """Return the flags of the `MASTER`, its `REPLICAS` or the other `SENTINELS` it knows.
+
+        Comma-separated; of one that is reachable, its kind alone. Raises redis.RedisError.
+        """
+        found = self.ask("SENTINEL", kind, SERVICE, timeout_s=LOOK_S)
+        rows = [found] if kind == "MASTER" else found
+        return [dict(zip(row[::2], row[1::2], strict=True))["flags"] for row in rows]
 
 
 class Sentinels:
@@ -160,7 +164,7 @@ class Sentinels:
 
     def is_settled(self) -> bool:
         """Whether one primary has all running nodes as replicas in step, and all Sentinels that run
-        know it, its replicas and one another."""
+        reach it, its replicas and one another."""
         try:
             primary = self.primary()
         except NodeFailed:
@@ -169,12 +173,12 @@ class Sentinels:
         if primary.info("replication")["role"] != "master":
             return False
         return all(_follows(node, primary) for node in others) and all(
-            self._knows_all(sentinel, len(others)) for sentinel in _thawed(self.sentinels)
+            self._reaches_all(sentinel, len(others)) for sentinel in _thawed(self.sentinels)
         )
 
     def wait_settled(self, within_s: float = 60.0) -> None:
-        """Wait until `is_settled`. After a switch that is up to 10 s, for Sentinels learn of replicas
-        from the new primary's INFO, which they ask for as often as that. Raises NodeFailed."""
+        """Wait until `is_settled`: about 10 s after a switch that was not `COORDINATED`, for the
+        Sentinels leave an old primary a primary for that long. Raises NodeFailed."""
         until(self.is_settled, "a primary, its replicas and Sentinels that agree", within_s)
 
     # Failures and their mending
@@ -245,13 +249,13 @@ class Sentinels:
         wait_all(self.sentinels)
         self.wait_settled()
 
-    def _knows_all(self, sentinel: Sentinel, replicas: int) -> bool:
-        state = sentinel.state()
-        peers = len(self.sentinels) - 1
+    def _reaches_all(self, sentinel: Sentinel, replicas: int) -> bool:
+        """Whether it has connections to all others; before that, it finds no majority."""
+        peers = len(_thawed(self.sentinels)) - 1
         return (
-            state["flags"] == "master"
-            and int(state["num-slaves"]) >= replicas
-            and int(state["num-other-sentinels"]) == peers
+            sentinel.flags("MASTER") == ["master"]
+            and sentinel.flags("REPLICAS").count("slave") >= replicas
+            and sentinel.flags("SENTINELS").count("sentinel") >= peers
         )
 
 
