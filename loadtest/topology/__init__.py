@@ -6,4 +6,5 @@
 - `moves`      slots that move between primaries, the classic way and the atomic one
 - `view`       what a node says of the cluster
 - `places`     where nodes listen; `ports` TCP ports that stay ours while a node is down
+- `hosts`      hosts with addresses of their own, and partitions between them
 """

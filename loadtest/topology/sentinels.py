@@ -21,6 +21,7 @@ LOOK_S: Final = 0.5
 """How long a process may take to say what it sees; one that is cut off takes forever."""
 DOWN_AFTER_MS: Final = 1_000
 FAILOVER_TIMEOUT_MS: Final = 3_000
+_AWAY: Final = frozenset({"s_down", "o_down", "disconnected", "failover_in_progress"})
 
 
 class Sentinel(Node):
@@ -70,14 +71,15 @@ class Sentinel(Node):
         host, port = self.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE, timeout_s=LOOK_S)
         return host, int(port)
 
-    def flags(self, kind: str) -> list[str]:
-        """Return the flags of the `MASTER`, its `REPLICAS` or the other `SENTINELS` it knows.
+    def reachable(self, kind: str) -> int:
+        """Count those that it reaches: of the `MASTER`, its `REPLICAS` or the other `SENTINELS`.
 
-        Comma-separated; of one that is reachable, its kind alone. Raises redis.RedisError.
+        Raises redis.RedisError.
         """
         found = self.ask("SENTINEL", kind, SERVICE, timeout_s=LOOK_S)
         rows = [found] if kind == "MASTER" else found
-        return [dict(zip(row[::2], row[1::2], strict=True))["flags"] for row in rows]
+        flags = [dict(zip(row[::2], row[1::2], strict=True))["flags"].split(",") for row in rows]
+        return sum(_AWAY.isdisjoint(one) for one in flags)
 
 
 class Sentinels:
@@ -98,23 +100,12 @@ class Sentinels:
         places:  where all listen; ports of 127.0.0.1 if None. Closed with the rest
         """
         assert replicas >= 1, "nobody could replace the primary"
-        options = options or Options()
+        self.folder = folder
+        self.options = options or Options()
+        self.nodes: list[Node] = []
+        self.sentinels: list[Sentinel] = []
         self._places: Places = places or LocalPlaces()
-        self.nodes = [
-            Node(folder / f"node-{n}", self._places.take(), options, mode={})
-            for n in range(1 + replicas)
-        ]
-        own = Options(binary=options.binary, access=Access(tls=options.access.tls))
-        self.sentinels = [
-            Sentinel(
-                folder / f"sentinel-{n}",
-                self._places.take(),
-                own,
-                primary=self.nodes[0],
-                quorum=sentinels // 2 + 1,
-            )
-            for n in range(sentinels)
-        ]
+        self._counts = 1 + replicas, sentinels
 
     def __enter__(self) -> "Sentinels":
         try:
@@ -235,7 +226,16 @@ class Sentinels:
     # Creation
 
     def _create(self) -> None:
+        servers, sentinels = self._counts
+        for n in range(servers):
+            folder = self.folder / f"node-{n}"
+            self.nodes.append(Node(folder, self._places.take(), self.options, mode={}))
         primary, *replicas = self.nodes
+        own = Options(binary=self.options.binary, access=Access(tls=self.options.access.tls))
+        for n in range(sentinels):
+            folder, quorum = self.folder / f"sentinel-{n}", sentinels // 2 + 1
+            at = self._places.take()
+            self.sentinels.append(Sentinel(folder, at, own, primary=primary, quorum=quorum))
         for node in self.nodes:
             node.start()
         wait_all(self.nodes)
@@ -253,9 +253,9 @@ class Sentinels:
         """Whether it has connections to all others; before that, it finds no majority."""
         peers = len(_thawed(self.sentinels)) - 1
         return (
-            sentinel.flags("MASTER") == ["master"]
-            and sentinel.flags("REPLICAS").count("slave") >= replicas
-            and sentinel.flags("SENTINELS").count("sentinel") >= peers
+            sentinel.reachable("MASTER") == 1
+            and sentinel.reachable("REPLICAS") >= replicas
+            and sentinel.reachable("SENTINELS") >= peers
         )
 
 
