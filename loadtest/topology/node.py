@@ -89,8 +89,9 @@ class Node:
         deadline_s = time.monotonic() + within_s
         while True:
             with contextlib.suppress(redis.RedisError):
-                self.ask("PING", timeout_s=1.0)
-                return
+                self.ask("PING", timeout_s=1.0)  # refused while it loads
+                if self.info("server")["process_id"] == str(self.pid):  # another's port, if not
+                    return
             if not self.running:
                 raise NodeFailed(f"{self.address} exited:\n{self.log_tail()}")
             if time.monotonic() > deadline_s:
@@ -168,8 +169,7 @@ class Node:
             "decode_responses": True,
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
-            "lib_name": None,
-            "lib_version": None,
+            "driver_info": None,  # no CLIENT SETINFO before each command
         }
         kind: Any = Connection
         if access.tls is not None:
