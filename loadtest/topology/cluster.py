@@ -153,17 +153,15 @@ class Cluster:
         slots, hold the cluster for ok, and replicas are in step. Raises NodeFailed, which says what
         they do not agree on."""
         nodes = None if among is None else list(among)
-        wrong: list[str] = []
 
         def is_agreed() -> bool:
             asked = self._thawed() if nodes is None else nodes
-            wrong[:] = [disagreement({node: self._ids[node] for node in asked})]
-            return not wrong[0]
+            wrong = disagreement({node: self._ids[node] for node in asked})
+            if wrong:
+                raise NodeFailed(wrong)
+            return True
 
-        try:
-            until(is_agreed, "agreement", within_s)
-        except NodeFailed as failure:
-            raise NodeFailed(f"{failure}: {' '.join(wrong)}") from None
+        until(is_agreed, "agreement", within_s)
 
     # Failures and their mending
 

@@ -32,6 +32,8 @@ from loadtest.topology.options import Address, Line, Options, written
 
 READY_S: Final = 30.0
 POLL_S: Final = 0.01
+ASK_AGAIN_S: Final = 0.05
+"""Between two looks at a topology: each asks all of its nodes, on new connections."""
 _PR_SET_PDEATHSIG: Final = 1
 _STARTER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="topology")
 
@@ -226,9 +228,9 @@ def wait_all(nodes: Sequence[Node], within_s: float = READY_S) -> None:
 
 
 def until(true: Callable[[], bool], what: str, within_s: float = READY_S) -> None:
-    """Ask until the answer is true; a node that does not answer counts as false.
+    """Ask until the answer is true; an answer that fails (redis.RedisError, NodeFailed) is not.
 
-    Raises NodeFailed with `what` was awaited.
+    Raises NodeFailed with `what` was awaited and the last reason.
     """
     deadline_s = time.monotonic() + within_s
     why = ""
@@ -236,11 +238,12 @@ def until(true: Callable[[], bool], what: str, within_s: float = READY_S) -> Non
         try:
             if true():
                 return
-        except redis.RedisError as error:
-            why = f" ({error})"
+            why = ""
+        except (redis.RedisError, NodeFailed) as error:
+            why = f": {error}"
         if time.monotonic() > deadline_s:
             raise NodeFailed(f"not within {within_s:g} s: {what}{why}")
-        time.sleep(POLL_S * 2)
+        time.sleep(ASK_AGAIN_S)
 
 
 def _die_with_parent() -> Callable[[], None] | None:

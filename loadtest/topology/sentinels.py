@@ -155,11 +155,8 @@ class Sentinels:
 
     def is_settled(self) -> bool:
         """Whether one primary has all running nodes as replicas in step, and all Sentinels that run
-        reach it, its replicas and one another."""
-        try:
-            primary = self.primary()
-        except NodeFailed:
-            return False
+        reach it, its replicas and one another. Raises NodeFailed, redis.RedisError."""
+        primary = self.primary()
         others = [node for node in _thawed(self.nodes) if node is not primary]
         if primary.info("replication")["role"] != "master":
             return False
@@ -200,10 +197,7 @@ class Sentinels:
         chosen: list[Node] = []
 
         def is_switched() -> bool:
-            try:
-                new = self.primary()
-            except NodeFailed:
-                return False
+            new = self.primary()
             chosen[:] = [new]
             return new is not old and new.info("replication")["role"] == "master"
 

@@ -39,6 +39,7 @@ def test_a_primary_apart_from_the_rest_loses_its_slots_and_returns_as_a_replica(
     assert new is not old
     assert slot in cluster.slots(old), "it cannot know yet"
     assert cluster.owner(slot) is new
+    until(lambda: "cluster_state:fail" in old.ask("CLUSTER", "INFO"), "its refusal to serve")
     with pytest.raises(redis.exceptions.ClusterDownError):
         old.ask("SET", "{acme}", 1)
     network.mend()
