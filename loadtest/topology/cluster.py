@@ -260,7 +260,8 @@ class Cluster:
         for _ in range(count):
             address = self._places.take()
             folder = self.folder / f"node-{len(self.nodes)}"
-            mode = {**_SETTINGS, "cluster-port": str(address.bus_port)}
+            tls = "no" if self.options.access.tls is None else "yes"
+            mode = {**_SETTINGS, "cluster-port": str(address.bus_port), "tls-cluster": tls}
             node = Node(folder, address, self.options, mode=mode)
             self.nodes.append(node)
             added.append(node)

