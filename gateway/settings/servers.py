@@ -207,9 +207,7 @@ class SentinelSection(Section):
     `redis.username` and `redis.password` are for the servers that they watch."""
 
     username: Text | None = field("ACL user of the Sentinels.", "gate", None)
-    password: Secret | None = field(
-        "Password of the Sentinels.", "${file:sentinel.password}", None
-    )
+    password: Secret | None = field("Password of the Sentinels.", "${file:sentinel.password}", None)
 
     def url_options(self) -> dict[str, str]:
         """Return what is set, as query options of the URL."""
