@@ -214,6 +214,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         take_unanswered,
         ledger.shards.run,
         health.watch,
+        ledger.servers.follow_switches,
     ]
     if tracing.spans is not None:
         work.append(tracing.spans.run)

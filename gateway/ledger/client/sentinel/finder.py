@@ -74,24 +74,21 @@ class PrimaryFinder:
         return *best.address, max(before, self._last_since)
 
     async def _ask_all(self) -> list[Named | NotPrimary]:
-        answers: list[Named | NotPrimary] = []
-        waiting = {asyncio.create_task(self._ask(each)): each for each in self.sentinels}
-        wait_s: float | None = None
+        tasks = [asyncio.create_task(self._ask(each)) for each in self.sentinels]
+        waiting, wait_s = set(tasks), None
         try:
             while waiting:
-                done, _ = await asyncio.wait(
+                done, waiting = await asyncio.wait(
                     waiting, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
                 )
                 if not done:
                     break
-                answers += [task.result() for task in done]
-                waiting = {task: each for task, each in waiting.items() if task not in done}
-                if any(isinstance(answer, Named) for answer in answers):
+                if any(isinstance(task.result(), Named) for task in done):
                     wait_s = SETTLE_S
         finally:
             for task in waiting:
                 task.cancel()
-        return answers
+        return [task.result() for task in tasks if task not in waiting]
 
     async def _ask(self, sentinel: Endpoint) -> Named | NotPrimary:
         client: Any = sentinel.client(

@@ -29,9 +29,13 @@ _log = structlog.get_logger()
 
 async def follow_switches(finder: PrimaryFinder) -> None:
     """Have `finder` look at every hint that the primary has been replaced. Runs until cancelled."""
-    async with asyncio.TaskGroup() as group:
-        for sentinel in finder.sentinels:
-            group.create_task(_follow(finder, sentinel))
+    tasks = [asyncio.create_task(_follow(finder, sentinel)) for sentinel in finder.sentinels]
+    try:
+        # Not a TaskGroup, which passes on the first of several cancellations only.
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _follow(finder: PrimaryFinder, sentinel: Endpoint) -> None:
