@@ -11,15 +11,18 @@ from contextlib import contextmanager
 from typing import Final
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable, Redirected
@@ -62,6 +65,9 @@ _CLASSES: Final[dict[type[Exception], str]] = {
     NoPermissionError: "NOPERM",
     OutOfMemoryError: "OOM",
     ReadOnlyError: "READONLY",
+    TryAgainError: "TRYAGAIN",
+    MovedError: "MOVED",  # to redis-py a kind of the next one
+    AskError: "ASK",
 }
 """Errors of which redis-py takes off the first word."""
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import redis.asyncio
-from redis.exceptions import AskError, ClusterDownError, MovedError
+from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as TooSlow
 
@@ -20,7 +20,9 @@ from gateway.ledger.client.cluster.pipeline import ClusterPipeline, ClusterTrans
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 
-MOST_REDIRECTS: Final = 5
+MOST_ATTEMPTS: Final = 20
+"""Of one command: redirections, and attempts while the keys of its slot are on their way."""
+MOVING_S: Final = 0.05
 _EVERYWHERE: Final = frozenset({"SCRIPT LOAD"})
 _KEYLESS: Final = frozenset({"TIME", "PUBLISH", "PING", "INFO", "CONFIG GET"})
 
@@ -86,15 +88,24 @@ class ClusterClient(Commands):
             return replies[0]
         if name in _KEYLESS:
             return await self._anywhere(args, options)
-        key = key_of(args)
-        for _ in range(MOST_REDIRECTS):
-            node = self.node_of(key)
+        key, asked = key_of(args), None
+        for attempt in range(MOST_ATTEMPTS):
+            node = asked or self.node_of(key)
             try:
-                return await self.of(node).execute_command(*args, **options)
-            except AskError as error:
-                return await self._ask(node, error, args, options)
-            except MovedError as error:
-                self.heed(node, error)
+                if asked is None:
+                    return await self.of(node).execute_command(*args, **options)
+                return await self._ask(node, args, options)
+            except AskError as error:  # to redis-py a MOVED is a kind of it
+                asked = None
+                if isinstance(error, MovedError):
+                    self.heed(node, error)
+                else:
+                    asked = self.map.node((error.host or node.address[0], error.port))
+            except TryAgainError:
+                asked = None
+                if attempt + 1 == MOST_ATTEMPTS:
+                    raise
+                await asyncio.sleep(MOVING_S)
             except Exception as error:
                 self.heed(node, error)
                 raise
@@ -129,14 +140,14 @@ class ClusterClient(Commands):
             self.map.suspect(node.address)
         return await self.of(nodes[-1]).execute_command(*args, **options)
 
-    async def _ask(
-        self, node: Endpoint, error: AskError, args: Sequence[Any], options: dict[str, Any]
-    ) -> Any:
-        other = self.map.node((error.host or node.address[0], error.port))
-        async with self.of(other).pipeline(transaction=False) as pipe:
+    async def _ask(self, node: Endpoint, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        async with self.of(node).pipeline(transaction=False) as pipe:
             pipe.execute_command("ASKING")
             pipe.execute_command(*args, **options)
-            return (await pipe.execute())[1]
+            _, reply = await pipe.execute(raise_on_error=False)  # raised, it would lose its code
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
 
 def key_of(args: Sequence[Any]) -> bytes:
