@@ -85,7 +85,7 @@ class Moves:
                 reconnect()
 
     def switched(self, reason: str) -> None:
-        """Another server has taken over: drop every connection that there is.
+        """Another server has taken over: drop every connection.
 
         reason: for those who wait for an answer
         """

@@ -78,6 +78,7 @@ MEANINGS: Final[dict[str, str]] = {
     "serving": "The gate accepts requests.",
     "shadow_failed": "Shadow mode could not decide a request because of a bug; the request ran.",
     "shard_conflicts_with_store": "Ledger and store have different events at one place. Run `creditgate verify`.",
+    "slots_moved": "Slots of the ledger's cluster have another node.",
     "shard_frozen": "A shard lost entries and is frozen. Run `creditgate ledger reopen`.",
     "shard_reopened": "A frozen shard was reopened.",
     "signal_not_taken": "The webhook's receiver did not answer with 2xx; the signal is sent again.",

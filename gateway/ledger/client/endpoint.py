@@ -223,7 +223,7 @@ class Endpoint:
     async def follow_switches(self) -> None:
         """Drop every connection as soon as another server takes over. Runs until cancelled.
 
-        Only Sentinels tell of it: with a fixed address this only waits.
+        Only Sentinels announce it; with a fixed address this waits.
         """
         await asyncio.get_running_loop().create_future()
 

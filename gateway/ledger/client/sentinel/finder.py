@@ -5,7 +5,7 @@ primary, so of two answers the one with the higher configuration epoch counts: e
 higher one than all before (https://valkey.io/topics/sentinel/, "Configuration epochs").
 
 Invariant: an answer that is older than the last one counts only if most Sentinels agree that it is
-the newest: then an operator has set them up again, and their epochs began anew.
+the newest: then an operator has set them up again, and their epochs restarted.
 """
 
 import asyncio
