@@ -223,6 +223,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         ledger.shards.run,
         kept.run,
         health.watch,
+        ledger.servers.follow_switches,
     ]
     if tracing.spans is not None:
         work.append(tracing.spans.run)
