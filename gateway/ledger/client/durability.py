@@ -183,7 +183,9 @@ def _refuse_unfit(info: Mapping[str, Any], of_cluster: bool) -> tuple[int, int]:
         raise UnfitServer("this is a Sentinel, not a server of data")
     if info.get("role", "master") != "master":
         if of_cluster:  # in the middle of an election
-            raise LedgerUnavailable("a node of the ledger's cluster is a replica by now", code="READONLY")
+            raise LedgerUnavailable(
+                "a node of the ledger's cluster is a replica by now", code="READONLY"
+            )
         raise UnfitServer("the server is a replica; the ledger needs the primary")
     return version
 

@@ -67,9 +67,9 @@ _CLASSES: Final[dict[type[Exception], str]] = {
     NoPermissionError: "NOPERM",
     OutOfMemoryError: "OOM",
     ReadOnlyError: "READONLY",
+    TryAgainError: "TRYAGAIN",
     MovedError: "MOVED",  # to redis-py a kind of the next one
     AskError: "ASK",
-    TryAgainError: "TRYAGAIN",
 }
 """Errors of which redis-py takes off the first word."""
 

@@ -16,6 +16,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     MovedError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as TooSlow
@@ -26,7 +27,9 @@ from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import NodeAway, unavailable
 
-MOST_REDIRECTS: Final = 5
+MOST_ATTEMPTS: Final = 20
+"""Of one command: redirections, and attempts while the keys of its slot are on their way."""
+MOVING_S: Final = 0.05
 _EVERYWHERE: Final = frozenset({"SCRIPT LOAD"})
 _KEYLESS: Final = frozenset({"TIME", "PUBLISH", "PING", "INFO", "CONFIG GET"})
 
@@ -101,15 +104,20 @@ class ClusterClient(Commands):
             return await self._everywhere(args, options)
         if name in _KEYLESS:
             return await self._anywhere(args, options)
-        key = key_of(args)
-        for _ in range(MOST_REDIRECTS):
-            node = self.node_of(key)
+        key, asked = key_of(args), None
+        for attempt in range(MOST_ATTEMPTS):
+            node = asked or self.node_of(key)
             try:
-                return await self._at(node, args, options)
+                return await self._at(node, args, options, asking=asked is not None)
             except MovedError:
-                continue
+                asked = None
             except AskError as error:
-                return await self._ask(node, error, args, options)
+                asked = self.map.node((error.host or node.address[0], error.port))
+            except TryAgainError:
+                asked = None
+                if attempt + 1 == MOST_ATTEMPTS:
+                    raise
+                await asyncio.sleep(MOVING_S)
         raise ClusterDownError("the nodes of the cluster redirect a key in a circle")
 
     def pipeline(self, transaction: bool = True) -> Any:
@@ -155,9 +163,13 @@ class ClusterClient(Commands):
             raise [*strange, *replies][0]
         return answers[0]
 
-    async def _at(self, node: Endpoint, args: Sequence[Any], options: dict[str, Any]) -> Any:
+    async def _at(
+        self, node: Endpoint, args: Sequence[Any], options: dict[str, Any], *, asking: bool = False
+    ) -> Any:
         self.refuse_gone(node)
         try:
+            if asking:
+                return await self._ask(node, args, options)
             return await self.of(node).execute_command(*args, **options)
         except Exception as error:
             raise self.heed(node, error) from error
@@ -167,14 +179,14 @@ class ClusterClient(Commands):
         away = self.map.away
         return sorted(self.map.primaries, key=lambda node: node.address in away)
 
-    async def _ask(
-        self, node: Endpoint, error: AskError, args: Sequence[Any], options: dict[str, Any]
-    ) -> Any:
-        other = self.map.node((error.host or node.address[0], error.port))
-        async with self.of(other).pipeline(transaction=False) as pipe:
+    async def _ask(self, node: Endpoint, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        async with self.of(node).pipeline(transaction=False) as pipe:
             pipe.execute_command("ASKING")
             pipe.execute_command(*args, **options)
-            return (await pipe.execute())[1]
+            _, reply = await pipe.execute(raise_on_error=False)  # raised, it would lose its code
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
 
 def is_keyless(args: Sequence[Any]) -> bool:
