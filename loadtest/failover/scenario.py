@@ -172,9 +172,9 @@ class _Stage:
         """Wait until no shard is shut, with repairs where one has lost entries. Raises NotServed."""
         said, shut_since_s, deadline_s = "", None, now_s() + WHOLE_WITHIN_S
         while (shut := await self._shut()) != frozenset():
-            self._repaired[-1] |= shut or set()
+            self._repaired[-1] |= set(filter(_is_shard, shut or ()))
             shut_since_s = shut_since_s or now_s()
-            if shut and now_s() - shut_since_s > _PATIENCE_S:
+            if any(map(_is_shard, shut or ())) and now_s() - shut_since_s > _PATIENCE_S:
                 said, shut_since_s = await self._repair(), None
             if now_s() > deadline_s:
                 raise NotServed(f"{shut} are shut.\n{said}\n{self._gate.log_tail()}")
@@ -198,3 +198,8 @@ class _Stage:
 
     def _named(self) -> dict[str, int]:
         return {name: pid for name, pid in self._gate.processes().items() if ":" not in name}
+
+
+def _is_shard(word: str) -> bool:
+    """Whether what refuses some requests is a shard that has lost entries, not a node that is away."""
+    return word.startswith("shard_")
