@@ -47,6 +47,7 @@ _GROUPS: tuple[str, ...] = (
     "why",
     "verify",
     "ledger",
+    "shards",
     "loadtest",
 )
 
