@@ -109,14 +109,17 @@ async def _wait(client: ClusterClient, way: Way, asked: Primary, job_id: str) ->
 
 
 async def _jobs(client: ClusterClient, primary: Primary, way: Way) -> list[Job]:
-    """Those a node knows, the latest first; [] where it may not be asked."""
+    """Those that a node drives, the latest first; [] where it may not be asked."""
     words = ("GETSLOTMIGRATIONS",) if way == "valkey_jobs" else ("MIGRATION", "STATUS", "ALL")
     try:
         replies = await ask(client, primary.endpoint, "CLUSTER", *words)
     except ResponseError:
         return []
-    read = _read_valkey if way == "valkey_jobs" else _read_redis
-    return [read(_fields(reply)) for reply in replies]
+    jobs = map(_fields, replies)
+    # Of the two ends of a job, the one that drives it. The other has jobs of which it knows no source.
+    if way == "valkey_jobs":
+        return [_read_valkey(job) for job in jobs if job["operation"].lower() == "export"]
+    return [_read_redis(job) for job in jobs if job["operation"].lower() == "import"]
 
 
 def _fields(reply: Any) -> dict[str, str]:
