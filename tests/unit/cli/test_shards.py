@@ -221,8 +221,8 @@ async def test_an_interrupt_leaves_a_state_from_which_the_command_goes_on(
         await put_on_one_node(cluster, load)
         words = [sys.executable, "-m", "gateway.cli", "shards", "balance", "--by", "count"]
         command = [*words, "--apply", "--config", str(on_cluster.config)]
-        pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
-        process = await asyncio.create_subprocess_exec(*command, **pipes)
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
 
         def some_moved() -> bool:
             owner = {cluster.owner(slot) for slot in load.nodes.shards_in}
@@ -231,7 +231,6 @@ async def test_an_interrupt_leaves_a_state_from_which_the_command_goes_on(
         await until(lambda: asyncio.to_thread(some_moved), within_s=60)
         process.send_signal(signal.SIGINT)
         _, said = await asyncio.wait_for(process.communicate(), 60)
-        print(process.returncode, said)
         assert process.returncode in (0, 130), said
         if process.returncode == 130:
             assert b"Interrupted. Run this again" in said

@@ -33,7 +33,7 @@ async def move_keys(
 ) -> None:
     """Move one slot, from wherever an earlier run has left it. Raises CannotMove, LedgerUnavailable."""
     [slot], source = move.slots, move.source
-    target = await _target(client, move, primaries)
+    target = await _target(client, move, primaries, first_keys)
     if target is None:
         await _set(client, source, slot, "STABLE")
         return
@@ -49,25 +49,40 @@ async def move_keys(
 
 
 async def _target(
-    client: ClusterClient, move: OpenMove, primaries: Sequence[Primary]
+    client: ClusterClient,
+    move: OpenMove,
+    primaries: Sequence[Primary],
+    first_keys: Sequence[bytes],
 ) -> Primary | None:
-    """Where the slot goes; None for nowhere. After a failover it is whoever has its keys."""
+    """Where the slot goes; None for nowhere, since nothing has left. After a failover of the target it is
+    whoever has its keys. Raises CannotMove where that cannot be known."""
+    [slot] = move.slots
     found = next((each for each in primaries if each.node_id == move.target_id), None)
     if found is not None and not found.away:
         return found
-    [slot] = move.slots
-    if found is None and not any(each.away for each in primaries):
-        for primary in primaries:
-            if primary.node_id != move.source.node_id:
-                words = ("COUNTKEYSINSLOT", slot)
-                if int(await ask(client, primary.endpoint, "CLUSTER", *words)):
-                    return primary
-        return None
-    name = found.name if found is not None else move.target_id
-    raise CannotMove(
-        f"slot {slot} is on its way from {move.source.name} to {name}, which does not answer:"
-        " bring it back, then run this again"
-    )
+    for primary in primaries:
+        if not primary.away and primary.node_id != move.source.node_id:
+            words = ("CLUSTER", "COUNTKEYSINSLOT", slot)
+            if int(await ask(client, primary.endpoint, *words)):
+                return primary
+    told = f"slot {slot} is on its way from {move.source.name} to"
+    if found is not None:
+        raise CannotMove(
+            f"{told} {found.name}, which does not answer: bring it back, then run this again"
+        )
+    if not any([await _has(client, move.source, key) for key in first_keys]):
+        raise CannotMove(
+            f"{told} a node that has left the cluster ({move.target_id}), perhaps with some of its"
+            " keys: bring that node back, or see `creditgate ledger status` for what is missing"
+        )
+    return None
+
+
+async def _has(client: ClusterClient, primary: Primary, key: bytes) -> bool:
+    try:
+        return bool(await ask(client, primary.endpoint, "EXISTS", key))
+    except ResponseError:  # ASK: it has left
+        return False
 
 
 async def _send_all(

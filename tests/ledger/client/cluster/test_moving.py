@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.exceptions import RedisError
 
+from gateway.ledger.client.cluster import members, slot_keys
 from gateway.ledger.client.cluster.members import Primary, owners
 from gateway.ledger.client.cluster.moving import CannotMove, OpenMove, Way
 from gateway.ledger.client.cluster.slot_keys import PAGE
@@ -141,6 +143,28 @@ async def test_a_page_whose_answer_was_lost_is_sent_again(cluster: Cluster) -> N
         [found] = await load.nodes.open_moves(await load.nodes.primaries(), "valkey_jobs")
         await load.nodes.move(found, primaries, no_report, begun=True)
         assert await owner_id(load.nodes, slot) == move.target_id
+        await load.finish()
+        await load.check()
+
+
+async def test_the_record_of_a_shard_leaves_before_its_other_keys(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[tuple[object, ...]] = []
+    real = members.ask
+
+    async def noting(client: Any, node: Any, *words: Any) -> Any:
+        if words[0] == "MIGRATE":
+            pages.append(words[words.index("KEYS") + 1 :])
+        return await real(client, node, *words)
+
+    monkeypatch.setattr(slot_keys, "ask", noting)
+    async with cluster_load(cluster) as load:
+        await spending(load)
+        move, primaries = await plan(load.nodes, load.nodes.slots[4], "keys")
+        await load.nodes.move(move, primaries, no_report)
+        assert pages[0] == (load.keys.meta(4),)
+        assert len(pages) > 1
         await load.finish()
         await load.check()
 
@@ -295,3 +319,86 @@ async def test_a_cluster_that_does_not_answer_is_unavailable(
             for node in frozen:
                 node.thaw()
         await asyncio.to_thread(cluster.wait_agreed)
+
+
+@pytest.mark.debian
+async def test_slots_move_by_keys_on_redis_7(tmp_path: Path) -> None:
+    options = Options(binary="redis-server", access=Access(password="s3cret"))
+    made = Cluster(tmp_path, replicas=0, options=options)
+    cluster = await asyncio.to_thread(made.__enter__)
+    try:
+        async with cluster_load(cluster) as load:
+            await spending(load)
+            primaries = await load.nodes.primaries()
+            assert await load.nodes.way(primaries) == "keys"
+            assert await load.nodes.missing_rights(primaries, "keys") == []
+            assert (await load.nodes.memory(primaries)).bytes_of.keys() == {*range(16), GLOBAL}
+            for shard in (0, 6, GLOBAL):
+                move, primaries = await plan(load.nodes, load.nodes.slots[shard], "keys")
+                await load.nodes.move(move, primaries, no_report)
+                assert await owner_id(load.nodes, load.nodes.slots[shard]) == move.target_id
+            await spending(load)
+            await load.finish()
+            await load.check()
+    finally:
+        await asyncio.to_thread(made.stop)
+
+
+@pytest.mark.parametrize("binary", ["", pytest.param("redis-server", marks=pytest.mark.debian)])
+async def test_who_is_elected_in_place_of_the_target_gets_the_rest(
+    tmp_path: Path, binary: str
+) -> None:
+    """Valkey's replicas know of the import, Redis's do not."""
+    made = Cluster(tmp_path, replicas=1, options=Options(binary=binary))
+    cluster = await asyncio.to_thread(made.__enter__)
+    try:
+        async with cluster_load(cluster) as load:
+            await spending(load)
+            slot = load.nodes.slots[10]
+            move, _ = await plan(load.nodes, slot, "keys")
+            target = next(n for n in cluster.nodes if cluster.id_of(n) == move.target_id)
+            begun = ClassicMove(cluster, slot, target, page=5)
+            begun.begin()
+            assert begun.move_page() == 5
+            # A replica has keys of a slot that is on its way as soon as its primary has.
+            await until(lambda: int(target.info("replication")["connected_slaves"]) == 1)
+            target.ask("WAIT", 1, 5000)
+            elected = await asyncio.to_thread(cluster.kill, target)
+            primaries = await load.nodes.primaries()
+            [found] = await load.nodes.open_moves(primaries, "keys")
+            await load.nodes.move(found, primaries, no_report, begun=True)
+            assert await owner_id(load.nodes, slot) == cluster.id_of(elected)
+            await spending(load)
+            await load.finish()
+            await load.check()
+    finally:
+        await asyncio.to_thread(made.stop)
+
+
+async def test_a_slot_from_which_nothing_has_left_is_closed_if_its_target_is_gone(
+    cluster: Cluster,
+) -> None:
+    async with cluster_load(cluster) as load:
+        await spending(load)
+        slot = load.nodes.slots[12]
+        move, primaries = await plan(load.nodes, slot, "keys")
+        source = node_of(cluster, move.source)
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", move.target_id)
+        await load.nodes.move(replace(move, target_id="0" * 40), primaries, no_report, begun=True)
+        primaries = await load.nodes.primaries()
+        assert await load.nodes.open_moves(primaries, "keys") == []
+        assert owners(primaries)[slot].node_id == move.source.node_id
+        await spending(load)
+        await load.finish()
+        await load.check()
+
+
+async def test_a_slot_without_its_record_is_not_closed(cluster: Cluster) -> None:
+    async with cluster_load(cluster) as load:
+        await spending(load)
+        await load.finish()
+        move, primaries = await plan(load.nodes, load.nodes.slots[13], "keys")
+        node_of(cluster, move.source).ask("DEL", load.keys.meta(13))
+        gone = replace(move, target_id="0" * 40)
+        with pytest.raises(CannotMove, match="a node that has left the cluster"):
+            await load.nodes.move(gone, primaries, no_report, begun=True)
