@@ -9,15 +9,10 @@ from typing import Any, Final
 
 from gateway.ledger.client.cluster.client import ClusterClient
 from gateway.ledger.client.cluster.members import Primary, ask, look
-from gateway.ledger.client.cluster.moving import (
-    OpenMove,
-    Way,
-    find_way,
-    missing_rights,
-    open_moves,
-)
+from gateway.ledger.client.cluster.moving import find_way, missing_rights, open_moves
 from gateway.ledger.client.cluster.slot_jobs import await_job, run_job
 from gateway.ledger.client.cluster.slot_keys import move_keys
+from gateway.ledger.client.cluster.slot_moves import Transfer, Way
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.shard_loads import (
     GLOBAL,
@@ -71,7 +66,7 @@ class LedgerNodes:
         """What the user may not do of it."""
         return await missing_rights(self._client, primaries, way, self._keys.meta(0))
 
-    async def open_moves(self, primaries: Sequence[Primary], way: Way) -> list[OpenMove]:
+    async def open_moves(self, primaries: Sequence[Primary], way: Way) -> list[Transfer]:
         """What an earlier run has left under way."""
         return await open_moves(self._client, primaries, self.shards_in.keys(), way)
 
@@ -82,7 +77,7 @@ class LedgerNodes:
 
     async def move(
         self,
-        move: OpenMove,
+        move: Transfer,
         primaries: Sequence[Primary],
         report: Callable[[int, int], None],
         *,

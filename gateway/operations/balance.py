@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.ledger.client.cluster.members import Primary, owners
-from gateway.ledger.client.cluster.moving import CannotMove, OpenMove, Way
+from gateway.ledger.client.cluster.slot_moves import CannotMove, Transfer, Way
 from gateway.ledger.nodes import SLOTS_OF_A_JOB, LedgerNodes
 from gateway.operations.audit import Noted, audited
 from gateway.operations.backend import Backend
@@ -45,7 +45,7 @@ class Balance:
     way: Way
     places: Places
     plan: BalancePlan
-    unfinished: Sequence[OpenMove]
+    unfinished: Sequence[Transfer]
 
 
 async def plan_balance(
@@ -57,7 +57,8 @@ async def plan_balance(
     Raises Conflict, LedgerUnavailable.
     """
     _check_cluster(nodes)
-    places = await find_places(nodes, seconds if by == "rate" else 0.0, progress)
+    measured_s = seconds if by == "rate" else 0.0
+    places = await find_places(nodes, measured_s, progress, with_memory=by == "memory")
     _check_present(places.primaries)
     way = await nodes.way(places.primaries)
     unfinished = await nodes.open_moves(places.primaries, way)
@@ -69,7 +70,7 @@ async def plan_balance(
     return Balance(by, way, places, plan, unfinished)
 
 
-async def finish_open(nodes: LedgerNodes, progress: Progress) -> list[OpenMove]:
+async def finish_open(nodes: LedgerNodes, progress: Progress) -> list[Transfer]:
     """Finish what an interrupted run has left under way; returns what that was.
 
     Raises Conflict, LedgerUnavailable.
@@ -186,13 +187,13 @@ async def _move_leg(
     there = [move.slot for move in leg if owner_of[move.slot] is source]
     if source is None or target is None or target.away or len(there) != len(leg):
         raise Conflict("the cluster has changed since its moves were planned: run this again")
-    move = OpenMove(tuple(sorted(there)), source, target.node_id, way)
+    move = Transfer(tuple(sorted(there)), source, target.node_id, way)
     await _move(nodes, move, primaries, progress)
 
 
 async def _move(
     nodes: LedgerNodes,
-    move: OpenMove,
+    move: Transfer,
     primaries: Sequence[Primary],
     progress: Progress,
     *,

@@ -80,14 +80,19 @@ class Places:
         return max(loads) * len(loads) / total if total else None
 
 
-async def find_places(nodes: LedgerNodes, seconds: float, progress: Progress) -> Places:
-    """Where every shard lives. seconds: for which rates are measured, 0 to measure none
+async def find_places(
+    nodes: LedgerNodes, seconds: float, progress: Progress, *, with_memory: bool = True
+) -> Places:
+    """Where every shard lives.
+
+    seconds:     for which rates are measured, 0 to measure none
+    with_memory: ask for the memory of some keys of each shard
 
     Raises LedgerUnavailable when no server answers.
     """
     primaries = await nodes.primaries()
     before, began_s = await nodes.heads(), time.monotonic()
-    memory = await nodes.memory(primaries)
+    memory = await nodes.memory(primaries) if with_memory else Memory({}, estimated=False)
     while (passed_s := time.monotonic() - began_s) < seconds:
         progress("measuring", round(passed_s * 10), round(seconds * 10))
         await asyncio.sleep(min(_TICK_S, seconds - passed_s))

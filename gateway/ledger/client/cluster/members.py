@@ -28,8 +28,8 @@ class Member:
 
     host:     the announced address, which the other nodes use; "" if the node does not know its own
     hostname: "" unless one is announced
-    leaving:  slots that are migrating, with the id of the node they go to; of the node that was asked only
-    arriving: slots that are being imported, with the id of the node they come from; likewise
+    leaving:  slots that are migrating, with the id of the node they go to; only the node that was asked says so
+    arriving: slots that are being imported, with the id of the node they come from; only it says so
     """
 
     node_id: str
@@ -133,7 +133,7 @@ async def ask(client: ClusterClient, node: Endpoint, *words: Any) -> Any:
 
 
 async def _ask(node: Endpoint) -> list[Member]:
-    """What a node says, on a connection of its own that does not wait for long; nothing if it is away."""
+    """What a node says, on a separate connection that does not wait for long; nothing if it is away."""
     quick: Any = node.client(name="creditgate-look", timeout_s=ASK_WITHIN_S, max_connections=1)
     try:
         with unavailable():

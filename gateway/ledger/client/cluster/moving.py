@@ -9,20 +9,16 @@ Invariant: whatever interrupts a move, the servers know of it, and `open_moves` 
 is remembered here.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
 
 from redis.exceptions import NoPermissionError, ResponseError
 
 from gateway.ledger.client.cluster.client import ClusterClient
 from gateway.ledger.client.cluster.members import Primary, ask, owners
+from gateway.ledger.client.cluster.slot_jobs import running_jobs
+from gateway.ledger.client.cluster.slot_moves import Transfer, Way
 from gateway.ledger.client.faults import unavailable
-
-Way = Literal["valkey_jobs", "redis_jobs", "keys"]
-"""How slots move here: `CLUSTER MIGRATESLOTS`, `CLUSTER MIGRATION IMPORT`, or key by key."""
-Report = Callable[[int, int], None]
-"""Called with the keys that have moved, of how many; where they move key by key."""
 
 _NEEDED: Final[Mapping[Way, tuple[tuple[str, ...], ...]]] = {
     "valkey_jobs": (
@@ -38,23 +34,6 @@ _NEEDED: Final[Mapping[Way, tuple[tuple[str, ...], ...]]] = {
         ("RESTORE-ASKING", "KEY", "0", "v"),  # MIGRATE sends it to the target, as the same user
     ),
 }
-
-
-class CannotMove(Exception):
-    """The servers refuse to move slots, or failed to. The message says why, and where the slots are."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenMove:
-    """Slots that an earlier run has left on their way.
-
-    target_id: where they go; it may be gone
-    """
-
-    slots: tuple[int, ...]
-    source: Primary
-    target_id: str
-    way: Way
 
 
 async def find_way(client: ClusterClient, primaries: Sequence[Primary]) -> Way:
@@ -90,11 +69,8 @@ async def missing_rights(
 
 async def open_moves(
     client: ClusterClient, primaries: Sequence[Primary], slots: Collection[int], way: Way
-) -> list[OpenMove]:
+) -> list[Transfer]:
     """What is under way, or was left so, of these slots. Raises LedgerUnavailable."""
-    # The two know nothing of this module at import.
-    from gateway.ledger.client.cluster.slot_jobs import running_jobs
-
     wanted = frozenset(slots)
     found = [] if way == "keys" else await running_jobs(client, primaries, way)
     moves = [move for move in found if wanted & set(move.slots)]
@@ -107,7 +83,7 @@ async def open_moves(
         targets |= {slot: primary.node_id for slot in primary.member.arriving if slot in wanted}
     for slot, target_id in sorted(targets.items()):
         if (owner := owner_of.get(slot)) is not None:
-            moves.append(OpenMove((slot,), owner, target_id, "keys"))
+            moves.append(Transfer((slot,), owner, target_id, "keys"))
     return moves
 
 

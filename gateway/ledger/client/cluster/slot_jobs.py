@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from gateway.ledger.client.cluster.client import ClusterClient
 from gateway.ledger.client.cluster.members import Primary, ask
-from gateway.ledger.client.cluster.moving import CannotMove, OpenMove, Way
+from gateway.ledger.client.cluster.slot_moves import CannotMove, Transfer, Way
 
 LOOK_EVERY_S: Final = 0.05
 MOST_RETRIES: Final = 5
@@ -65,7 +65,7 @@ async def run_job(
 
 async def running_jobs(
     client: ClusterClient, primaries: Sequence[Primary], way: Way
-) -> list[OpenMove]:
+) -> list[Transfer]:
     """Jobs that have not ended. Raises LedgerUnavailable."""
     by_id = {primary.node_id: primary for primary in primaries}
     jobs = [
@@ -77,12 +77,12 @@ async def running_jobs(
     ]
     running = {job.job_id: job for job in jobs}
     return [
-        OpenMove(tuple(sorted(job.slots)), by_id[job.source_id], job.target_id, way)
+        Transfer(tuple(sorted(job.slots)), by_id[job.source_id], job.target_id, way)
         for job in running.values()
     ]
 
 
-async def await_job(client: ClusterClient, move: OpenMove, primaries: Sequence[Primary]) -> None:
+async def await_job(client: ClusterClient, move: Transfer, primaries: Sequence[Primary]) -> None:
     """Wait for a job that somebody started. Raises CannotMove, LedgerUnavailable."""
     by_id = {primary.node_id: primary for primary in primaries}
     asked = move.source if move.way == "valkey_jobs" else by_id.get(move.target_id, move.source)

@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from gateway.ledger.client.cluster.client import ClusterClient
 from gateway.ledger.client.cluster.members import Primary, ask
-from gateway.ledger.client.cluster.moving import CannotMove, OpenMove, Report
+from gateway.ledger.client.cluster.slot_moves import CannotMove, Transfer, Report
 
 PAGE: Final = 100
 """Keys of one MIGRATE, during which the source does nothing else."""
@@ -26,7 +26,7 @@ _ATTEMPTS: Final = 3
 
 async def move_keys(
     client: ClusterClient,
-    move: OpenMove,
+    move: Transfer,
     primaries: Sequence[Primary],
     first_keys: Sequence[bytes],
     report: Report,
@@ -50,7 +50,7 @@ async def move_keys(
 
 async def _target(
     client: ClusterClient,
-    move: OpenMove,
+    move: Transfer,
     primaries: Sequence[Primary],
     first_keys: Sequence[bytes],
 ) -> Primary | None:

@@ -11,8 +11,8 @@ from redis.exceptions import RedisError
 
 from gateway.ledger.client.cluster import members, slot_keys
 from gateway.ledger.client.cluster.members import Primary, owners
-from gateway.ledger.client.cluster.moving import CannotMove, OpenMove, Way
 from gateway.ledger.client.cluster.slot_keys import PAGE
+from gateway.ledger.client.cluster.slot_moves import CannotMove, Transfer, Way
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.nodes import LedgerNodes
 from gateway.ledger.shard_loads import GLOBAL
@@ -43,12 +43,12 @@ def node_of(cluster: Cluster, primary: Primary) -> Node:
     return next(node for node in cluster.nodes if cluster.id_of(node) == primary.node_id)
 
 
-async def plan(nodes: LedgerNodes, slot: int, way: Way) -> tuple[OpenMove, list[Primary]]:
+async def plan(nodes: LedgerNodes, slot: int, way: Way) -> tuple[Transfer, list[Primary]]:
     """A move of the slot to another node."""
     primaries = await nodes.primaries()
     source = owners(primaries)[slot]
     target = next(each for each in primaries if each is not source)
-    return OpenMove((slot,), source, target.node_id, way), primaries
+    return Transfer((slot,), source, target.node_id, way), primaries
 
 
 async def owner_id(nodes: LedgerNodes, slot: int) -> str:
@@ -82,7 +82,7 @@ async def test_several_slots_of_a_node_move_in_one_job(cluster: Cluster) -> None
         source = max(primaries, key=lambda each: len(set(load.nodes.shards_in) & each.member.slots))
         slots = tuple(sorted(set(load.nodes.shards_in) & source.member.slots))[:4]
         target = next(each for each in primaries if each is not source)
-        move = OpenMove(slots, source, target.node_id, "valkey_jobs")
+        move = Transfer(slots, source, target.node_id, "valkey_jobs")
         await load.nodes.move(move, primaries, no_report)
         owner_of = owners(await load.nodes.primaries())
         assert {owner_of[slot].node_id for slot in slots} == {target.node_id}

@@ -7,8 +7,9 @@ from redis.exceptions import ResponseError
 
 from gateway.ledger.client.cluster.client import ClusterClient
 from gateway.ledger.client.cluster.members import Primary, read_members
-from gateway.ledger.client.cluster.moving import CannotMove, OpenMove, find_way
+from gateway.ledger.client.cluster.moving import find_way
 from gateway.ledger.client.cluster.slot_jobs import MOST_RETRIES, await_job, run_job, running_jobs
+from gateway.ledger.client.cluster.slot_moves import CannotMove, Transfer
 from gateway.ledger.client.endpoint import Endpoint
 
 NODES = b"""\
@@ -103,7 +104,7 @@ async def test_a_running_job_is_found_and_awaited() -> None:
     _, client = scripted([job("send-stream")], [job("send-stream")], [job("completed")])
     source, target = primaries()
     [found] = await running_jobs(client, [source, target], "redis_jobs")
-    assert found == OpenMove((3, 7, 8), source, "bbb", "redis_jobs")
+    assert found == Transfer((3, 7, 8), source, "bbb", "redis_jobs")
     await await_job(client, found, [source, target])
 
 
