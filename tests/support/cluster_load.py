@@ -9,6 +9,8 @@ from typing import Any
 from gateway.domain.delivery import START, Place
 from gateway.domain.events import Event
 from gateway.domain.reservation import Account, shard_of
+from gateway.ledger.client.cluster.members import Primary, owners
+from gateway.ledger.client.cluster.slot_moves import Transfer, Way
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.servers import HotRunner, Servers, locate, open_runner
 from gateway.ledger.codec.key_names import Keys
@@ -16,8 +18,10 @@ from gateway.ledger.hold_reader import OpenHold
 from gateway.ledger.identities import wallet_differences
 from gateway.ledger.nodes import LedgerNodes
 from loadtest.topology.cluster import Cluster
+from loadtest.topology.node import Node
 from tests.support.bank import Bank
 from tests.support.loose_ledger import LooseLedger
+from tests.support.until import until
 
 SHARDS = 16
 CUSTOMERS = 32
@@ -55,6 +59,22 @@ class ClusterLoad:
         """Let the running requests end, and raise what went wrong in one."""
         self._stopping = True
         await asyncio.gather(*self._tasks)
+
+    async def spending(self, more: int = 50) -> None:
+        """Wait until some more requests have ended."""
+        wanted = sum(self.spent.values()) + more
+        await until(lambda: sum(self.spent.values()) >= wanted, within_s=60)
+
+    async def plan(self, slot: int, way: Way) -> tuple[Transfer, list[Primary]]:
+        """A move of the slot to another node, and all nodes."""
+        primaries = await self.nodes.primaries()
+        source = owners(primaries)[slot]
+        target = next(each for each in primaries if each is not source)
+        return Transfer((slot,), source, target.node_id, way), primaries
+
+    async def owner_id(self, slot: int) -> str:
+        """The node that has a slot now."""
+        return owners(await self.nodes.primaries())[slot].node_id
 
     async def check(self) -> None:
         """Every finished request was charged once and has one event; nothing is held; no gap."""
@@ -125,6 +145,15 @@ class ClusterLoad:
             except LedgerUnavailable as error:
                 self.refused[error.code] += 1
                 await asyncio.sleep(0.005)
+
+
+def no_report(_done: int, _total: int) -> None:
+    """For moves whose progress does not matter."""
+
+
+def node_with(cluster: Cluster, node_id: str) -> Node:
+    """The process of a node."""
+    return next(node for node in cluster.nodes if cluster.id_of(node) == node_id)
 
 
 def url_of(cluster: Cluster) -> str:

@@ -218,20 +218,21 @@ async def test_an_interrupt_leaves_a_state_from_which_the_command_goes_on(
     cluster: Cluster, on_cluster: Desk
 ) -> None:
     async with cluster_load(cluster) as load:
-        await put_on_one_node(cluster, load)
+        first = await put_on_one_node(cluster, load)
         words = [sys.executable, "-m", "gateway.cli", "shards", "balance", "--by", "count"]
         command = [*words, "--apply", "--config", str(on_cluster.config)]
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
 
         def some_moved() -> bool:
-            owner = {cluster.owner(slot) for slot in load.nodes.shards_in}
-            return len(owner) > 1 or process.returncode is not None
+            left = load.nodes.shards_in.keys() - cluster.slots(first)
+            return bool(left) or process.returncode is not None
 
         await until(lambda: asyncio.to_thread(some_moved), within_s=60)
         process.send_signal(signal.SIGINT)
         _, said = await asyncio.wait_for(process.communicate(), 60)
-        assert process.returncode in (0, 130), said
+        # A fast machine may have moved everything; then the interrupt met what was left of the process.
+        assert process.returncode in (0, 130, -signal.SIGINT), said
         if process.returncode == 130:
             assert b"Interrupted. Run this again" in said
         await on_cluster.ask("shards", "balance", "--by", "count", "--apply")
