@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from gateway.ledger.client.cluster.client import ClusterClient
 from gateway.ledger.client.cluster.members import Primary, ask
-from gateway.ledger.client.cluster.slot_moves import CannotMove, Transfer, Report
+from gateway.ledger.client.cluster.slot_moves import CannotMove, Report, Transfer
 
 PAGE: Final = 100
 """Keys of one MIGRATE, during which the source does nothing else."""
