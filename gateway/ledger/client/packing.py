@@ -1,11 +1,12 @@
-"""EVALSHA as the bytes that the hot path sends."""
+"""Commands as the bytes that the hot path sends."""
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
-from gateway.ledger.client.connection import pack
+from gateway.ledger.client.connection import Wire, pack
 
+ASKING: Final = pack((b"ASKING",))
 _COUNTS: Final = tuple(b"%d" % count for count in range(64))
 _BEGINS: Final = tuple(b"*%d\r\n$7\r\nEVALSHA" % count for count in range(128))
 _LENGTHS: Final = tuple(b"\r\n$%d\r\n" % length for length in range(4096))
@@ -22,3 +23,11 @@ def pack_call(sha: bytes, keys: Sequence[bytes], args: Sequence[bytes]) -> bytes
         return b"".join((_BEGINS[1 + len(words)], *chain.from_iterable(pairs), b"\r\n"))
     except IndexError:  # a word that is seldom so long
         return pack((b"EVALSHA", *words))
+
+
+async def send_together(wire: Wire, packed: Sequence[bytes]) -> Any:
+    """Commands that nothing may come between; the last one's reply."""
+    *before, last = packed
+    for each in before:
+        wire.send(each, again=True)
+    return await wire.send(last, again=True)

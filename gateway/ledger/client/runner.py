@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 from hiredis import ReplyError
 
-from gateway.ledger.client.connection import Wire, pack
+from gateway.ledger.client.connection import Wire
 from gateway.ledger.client.durability import WaitAof
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
@@ -31,7 +31,7 @@ from gateway.ledger.client.faults import (
     first_word,
     redirected,
 )
-from gateway.ledger.client.packing import pack_call
+from gateway.ledger.client.packing import ASKING, pack_call, send_together
 from gateway.ledger.client.scripts import Script
 
 BARRED: Final = "UNFIT"
@@ -39,7 +39,6 @@ BARRED: Final = "UNFIT"
 FIRST_RETRY_S: Final = 0.05
 LONGEST_RETRY_S: Final = 2.0
 
-_ASKING: Final = pack((b"ASKING",))
 _log = structlog.get_logger()
 
 
@@ -70,7 +69,7 @@ class CoalescingRunner:
         self._max_outstanding = max_outstanding
         self._waitaof = waitaof
         self._on_trouble = on_trouble
-        self._reaching = asyncio.Lock()
+        self._tried = asyncio.Event()
         self._wire: Wire | None = None
         self._down = f"the ledger at {endpoint.shown} is not connected yet"
         self._reconnecting: asyncio.Task[None] | None = None
@@ -82,7 +81,7 @@ class CoalescingRunner:
         self._known = endpoint.moves.count
         endpoint.moves.follow(self.leave)
         self.reconnects = 0
-        """Connections made after the first."""
+        """Connections made in the background."""
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else "down"
@@ -118,18 +117,19 @@ class CoalescingRunner:
             self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect(wait_s=0))
 
     async def reach(self) -> None:
-        """Connect now, unless connected or known to be away. Raises LedgerUnavailable."""
-        async with self._reaching:
-            if self._wire is None and self._reconnecting is None and not self._closed:
-                self._wire = await self._connect()
+        """Return once it has been tried to connect; at once where that was tried before."""
+        self.begin()
+        if self._wire is None:
+            await self._tried.wait()
 
-    def bar(self, server: str, sentence: str | None) -> None:
-        """Run nothing, for a reason; None: run scripts again. server: there is but one"""
+    def bar(self, _server: str, sentence: str | None) -> None:
+        """Run nothing, for a reason; None: run scripts again. _server: there is but one"""
         self._barred = sentence
 
     async def close(self, grace_s: float = 5.0) -> None:
         """Wait up to `grace_s` for the outstanding answers, then close. Safe to repeat."""
         self._closed = True
+        self._tried.set()
         self._down = "the connection to the ledger is closed"
         if self._reconnecting is not None:
             self._reconnecting.cancel()
@@ -181,8 +181,8 @@ class CoalescingRunner:
         """`run` for a call that another node has sent here, because its slot is on its way to this one."""
         if (wire := self._wire) is None:
             raise LedgerUnavailable(self._down)
-        packed = _ASKING, pack_call(script.sha, keys, args)
-        return await self._unusual(wire, script, packed, await _send(wire, packed))
+        packed = ASKING, pack_call(script.sha, keys, args)
+        return await self._unusual(wire, script, packed, await send_together(wire, packed))
 
     async def _unusual(
         self, wire: Wire, script: Script, packed: Sequence[bytes], reply: Any
@@ -191,7 +191,7 @@ class CoalescingRunner:
         load = None
         if isinstance(reply, ReplyError) and first_word(reply) == NOSCRIPT:
             load = wire.load(script)
-            reply = await _send(wire, packed)
+            reply = await send_together(wire, packed)
         if isinstance(reply, list):
             self._accepted(script)
             return reply
@@ -263,17 +263,21 @@ class CoalescingRunner:
         self._down = reason
         if wire.answered and not wire.retired:
             self._retry_s = FIRST_RETRY_S
-        server = self._endpoint.shown
-        _log.warning("ledger_lost", connection=self._name, server=server, reason=reason)
+        _log.warning(
+            "ledger_lost", connection=self._name, server=self._endpoint.shown, reason=reason
+        )
         self._tell()
+        task = self._reconnect(self._pause_s())
+        self._reconnecting = asyncio.get_running_loop().create_task(task)
+
+    def _pause_s(self) -> float:
         # Jitter, so that the gates of a fleet do not come back as one.
-        wait_s = self._retry_s * random.uniform(0.5, 1.0)  # noqa: S311
-        self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect(wait_s))
+        return self._retry_s * random.uniform(0.5, 1.0)  # noqa: S311
 
     async def _reconnect(self, wait_s: float) -> None:
         while True:
             await asyncio.sleep(wait_s)
-            wait_s = self._retry_s * random.uniform(0.5, 1.0)  # noqa: S311
+            wait_s = self._pause_s()
             self._retry_s = min(LONGEST_RETRY_S, 2 * self._retry_s)
             try:
                 self._wire = await self._connect()
@@ -283,18 +287,11 @@ class CoalescingRunner:
             except Exception as error:  # whatever it is: a gate that gives up stays down
                 self._down = f"the connection to the ledger fails: {type(error).__name__}"
                 _log.exception("ledger_connect_failed", connection=self._name)
-            else:
+            self._tried.set()
+            if self._wire is not None:
                 self.reconnects += 1
                 self._reconnecting = None
                 _log.info("ledger_found", connection=self._name, server=self._endpoint.shown)
                 if self._known < self._endpoint.moves.count:
                     self.leave()  # it moved while this was being made
                 return
-
-
-async def _send(wire: Wire, packed: Sequence[bytes]) -> Any:
-    """Commands that nothing may come between; the last one's reply."""
-    *before, last = packed
-    for each in before:
-        wire.send(each, again=True)
-    return await wire.send(last, again=True)

@@ -234,9 +234,7 @@ async def test_a_script_that_fails_is_a_bug_and_is_not_retried(
     assert (await runner.run(ECHO, [b"k"], [b"x"])) == [b"ok", b"x"]
 
 
-@pytest.mark.parametrize(
-    "word", ["BUSY", "LOADING", "MISCONF", "NOREPLICAS", "OOM", "MASTERDOWN", "CLUSTERDOWN"]
-)
+@pytest.mark.parametrize("word", ["BUSY", "LOADING", "MISCONF", "NOREPLICAS", "OOM", "MASTERDOWN"])
 async def test_a_server_that_cannot_serve_is_unavailable_with_a_known_outcome(
     runner: CoalescingRunner, word: str
 ) -> None:
@@ -245,6 +243,18 @@ async def test_a_server_that_cannot_serve_is_unavailable_with_a_known_outcome(
     assert not caught.value.unknown
     assert (caught.value.code, runner.refusal) == (word, word)
     assert runner.connected == (word not in NOT_PRIMARY)
+
+
+@pytest.mark.parametrize("word", ["CLUSTERDOWN", "TRYAGAIN", "MOVED 7", "ASK 7"])
+async def test_what_is_said_of_one_slot_says_nothing_of_the_server(
+    runner: CoalescingRunner, word: str
+) -> None:
+    with pytest.raises(LedgerUnavailable, match=word.split()[0]) as caught:
+        await runner.run(TOUCHY, [b"n"], [f"{word} 127.0.0.1:7".encode()])
+    assert not caught.value.unknown
+    assert caught.value.code == word.split()[0]
+    assert runner.connected
+    assert runner.refusal is None
 
 
 async def test_a_full_memory_stops_only_scripts_that_do_not_allow_it(
@@ -460,7 +470,7 @@ async def test_start_says_why_it_cannot(tmp_path: Path) -> None:
     runner = CoalescingRunner(Endpoint.from_socket(tmp_path / "nothing"), name="test")
     with pytest.raises(LedgerUnavailable, match="cannot be reached"):
         await runner.start()
-    with pytest.raises(LedgerUnavailable, match="has not been started"):
+    with pytest.raises(LedgerUnavailable, match="not connected yet"):
         await runner.run(ECHO, [b"k"], [b"x"])
 
 
