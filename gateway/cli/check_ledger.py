@@ -21,7 +21,7 @@ def print_ledger(report: LedgerReport) -> None:
         return
     rows = node_rows(survey)
     if rows:
-        servers = table(*rows[0], right=("shards", "replicas"), whole=("server",))
+        servers = table(*rows[0], right=("shards", "replicas"), whole=("product",))
         for each in rows:
             row(servers, list(each.values()))
         out.print(servers)
