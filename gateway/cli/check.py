@@ -52,7 +52,7 @@ def check(
     """Read a configuration and report every mistake in it; exit 1 if there is one.
 
     Changes nothing, but for `--connect`, which makes a store's tables where it has none. It exits 1
-    too where a gate would not start on the ledger."""
+    too where a gate would not start on the ledger, or could not serve."""
     try:
         settings = load_settings(file)
     except SettingsError as error:
@@ -74,7 +74,7 @@ def check(
             document["ok"] = document["ok"] and not any(opened.values())
         if ledger is not None:
             document["ledger"] = ledger_document(ledger)
-            document["ok"] = document["ok"] and ledger.refusal is None
+            document["ok"] = document["ok"] and ledger.well
         typer.echo(json.dumps(document))
     else:
         with explained():
@@ -84,7 +84,7 @@ def check(
         _print_sinks(opened)
         if ledger is not None:
             print_ledger(ledger)
-    refused = ledger is not None and ledger.refusal is not None
+    refused = ledger is not None and not ledger.well
     if (answer is not None and answer.asked.problems) or any(opened.values()) or refused:
         raise typer.Exit(1)
 

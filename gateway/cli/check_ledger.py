@@ -30,7 +30,9 @@ def print_ledger(report: LedgerReport) -> None:
         row(found, (finding.subject, finding.found, finding.means), _STYLE[finding.grade] or None)
     if found.row_count:
         out.print(found)
-    if report.refusal is None:
-        out.print(plain("A gate starts on this ledger.", "green"))
-    else:
+    if report.refusal is not None:
         out.print(plain(f"A gate does not start: {report.refusal}", "red"), soft_wrap=True)
+    elif report.hindrance is not None:
+        out.print(plain(f"A gate starts, and cannot serve: {report.hindrance}", "red"))
+    else:
+        out.print(plain("A gate starts on this ledger.", "green"))

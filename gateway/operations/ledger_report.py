@@ -9,7 +9,7 @@ from gateway.ledger.client.survey.ledger import LedgerSurvey
 from gateway.ledger.client.survey.node import NodeReport
 
 Grade = Literal["fine", "note", "refused"]
-"""refused: a gate does not start. note: a promise is weaker than it could be, or is not verified."""
+"""refused: a gate does not start, or cannot serve. note: a promise is weaker than it could be, or is not verified."""
 SKEW_NOTED_MS: Final = 500.0
 LAG_NOTED_S: Final = 5
 
@@ -20,6 +20,19 @@ class LedgerReport:
 
     survey: LedgerSurvey
     refusal: str | None
+
+    @property
+    def hindrance(self) -> str | None:
+        """What a start would not notice and every request would meet; None if there is nothing."""
+        if self.refusal is not None:
+            return None
+        refused = (one for one in findings(self.survey) if one.grade == "refused")
+        return next((f"{one.subject}: {one.found}; {one.means}" for one in refused), None)
+
+    @property
+    def well(self) -> bool:
+        """Whether a gate would start and serve."""
+        return self.refusal is None and self.hindrance is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +49,9 @@ def ledger_document(report: LedgerReport) -> dict[str, Any]:
     """The report as a JSON document."""
     survey = report.survey
     return {
-        "ok": report.refusal is None,
+        "ok": report.well,
         "refusal": report.refusal,
+        "hindrance": report.hindrance,
         "topology": survey.topology,
         "address": survey.shown,
         "managed": None if survey.managed is None else asdict(survey.managed),

@@ -139,6 +139,14 @@ def test_clocks_that_are_apart_are_noted() -> None:
     assert "clock skew" not in found(FIT)
 
 
+def test_scripts_that_do_not_run_hinder_a_gate_that_would_start() -> None:
+    deaf = LedgerReport(survey(replace(FIT, scripts="ERR no struct here")), None)
+    assert deaf.hindrance == "scripts: do not run; ERR no struct here"
+    assert (deaf.well, ledger_document(deaf)["ok"]) == (False, False)
+    assert replace(deaf, refusal="it is a replica").hindrance is None  # that is said already
+    assert LedgerReport(survey(FIT), None).well
+
+
 def test_the_document_has_everything_that_the_tables_show() -> None:
     document = ledger_document(LedgerReport(survey(FIT), "its user may not"))
     assert document["ok"] is False
