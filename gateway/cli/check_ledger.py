@@ -1,5 +1,6 @@
 """`check --connect`: what the ledger's servers allow and keep, as tables."""
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gateway.cli.output import out, plain, row, table
@@ -19,12 +20,7 @@ def print_ledger(report: LedgerReport) -> None:
     if not survey.nodes and report.refusal is None:
         out.print(f"It does not run now; `creditgate serve` starts it. {PROMISES['aof_always']}")
         return
-    rows = node_rows(survey)
-    if rows:
-        servers = table(*rows[0], right=("shards", "replicas"), whole=("product",))
-        for each in rows:
-            row(servers, list(each.values()))
-        out.print(servers)
+    print_servers(node_rows(survey))
     found = table("property", "found", "what it means", whole=("property",))
     for finding in findings(survey):
         row(found, (finding.subject, finding.found, finding.means), _STYLE[finding.grade] or None)
@@ -36,3 +32,14 @@ def print_ledger(report: LedgerReport) -> None:
         out.print(plain(f"A gate starts, and cannot serve: {report.hindrance}", "red"))
     else:
         out.print(plain("A gate starts on this ledger.", "green"))
+
+
+def print_servers(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print a row for each; the address of a single one is in the line above."""
+    if not rows:
+        return
+    columns = [name for name in rows[0] if len(rows) > 1 or name != "server"]
+    servers = table(*columns, right=("shards", "replicas"), whole=("server", "product"))
+    for each in rows:
+        row(servers, [each[name] for name in columns])
+    out.print(servers)

@@ -256,15 +256,13 @@ _RULES: Final[Sequence[Callable[[NodeReport], _Of | None]]] = (
 
 
 def node_rows(survey: LedgerSurvey) -> list[Mapping[str, str]]:
-    """A row for each server that answered, for a table."""
+    """A row for each server that answered, for a table: what differs in any case. `findings` has the rest."""
     return [
         {
             "server": node.name,
             "product": str(node.server),
-            "role": str(node.role),
             "shards": str(node.shards),
             "replicas": "" if node.replicas is None else str(node.replicas.count),
-            "persistence": "" if node.kept is None else node.kept.persistence,
             "round trip": "" if node.timing is None else f"{node.timing.round_trip_ms:.2f} ms",
             "clock ahead": _ahead(node),
         }

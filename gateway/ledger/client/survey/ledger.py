@@ -1,9 +1,9 @@
-"""All servers of a ledger: asked at the same time, each on its own connection."""
+"""All servers of a ledger: asked at the same time, and then each alone for its round trip and clock."""
 
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import redis.asyncio
@@ -11,9 +11,10 @@ from redis.exceptions import ClusterDownError
 
 from gateway.ledger.client.cluster.client import ClusterClient, nodes_of
 from gateway.ledger.client.durability import Persistence
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import unavailable
 from gateway.ledger.client.survey.managed import ManagedService, recognise
-from gateway.ledger.client.survey.node import NodeReport, Probe, survey_node
+from gateway.ledger.client.survey.node import NodeReport, Probe, survey_node, time_node
 from gateway.ledger.codec.key_names import Keys
 
 Topology = Literal["embedded", "single server", "cluster", "server behind Sentinels"]
@@ -77,14 +78,26 @@ async def survey_ledger(
     answers: list[tuple[NodeReport, Mapping[str, Any]]] = await asyncio.gather(
         *(survey_node(node, probe) for (_, node), probe in zip(nodes, probes, strict=True))
     )
+    reports = [
+        await _timed(report, node) for (report, _), (_, node) in zip(answers, nodes, strict=True)
+    ]
     hosts = _HOST.findall(" ".join([shown, *(name for name, _ in nodes)]))
     info = next((info for _, info in answers if info), {})
     return LedgerSurvey(
         topology=topology_of(shown),
         shown=shown,
-        nodes=tuple(report for report, _ in answers),
+        nodes=tuple(reports),
         managed=recognise(hosts, info),
     )
+
+
+async def _timed(report: NodeReport, client: redis.asyncio.Redis) -> NodeReport:
+    if report.away is not None:
+        return report
+    try:
+        return replace(report, timing=await time_node(client))
+    except LedgerUnavailable as error:
+        return replace(report, away=str(error))
 
 
 def _shard_keys(client: ClusterClient, keys: Keys) -> dict[str, list[bytes]]:

@@ -96,7 +96,7 @@ class Probe:
 async def survey_node(
     client: redis.asyncio.Redis, probe: Probe
 ) -> tuple[NodeReport, Mapping[str, Any]]:
-    """Ask one server everything; with its INFO. Never raises for one that cannot be asked."""
+    """Ask one server everything but `time_node`; with its INFO. Never raises for one that cannot be asked."""
     asked: Any = client
     try:
         with unavailable():
@@ -125,7 +125,6 @@ async def survey_node(
                     "WAITAOF": await _allows(asked, "WAITAOF", 0, 0, 1),
                 },
                 scripts=await _why_no_scripts(asked, probe.keys[:1]),
-                timing=await _timing(asked),
                 missing_rights=tuple(await missing_rights(client, probe.namespace)),
             )
     except LedgerUnavailable as error:
@@ -202,24 +201,32 @@ async def _why_no_scripts(client: Any, keys: Sequence[bytes]) -> str | None:
     return None if answer == 3 else f"the script answered {answer!r}, not 3"
 
 
-async def _timing(client: Any) -> Timing | None:
-    """The first PING is not counted: it may have to connect."""
-    try:
-        round_trips_s = [await _timed(client.ping) for _ in range(PINGS + 1)][1:]
-    except ResponseError:
-        return None
-    ahead = []
-    try:
-        for _ in range(PINGS):
-            before_s = time.time()
-            seconds, microseconds = await client.time()
-            after_s = time.time()
-            server_s = int(seconds) + int(microseconds) / 1e6
-            ahead.append((after_s - before_s, server_s - (before_s + after_s) / 2))
-    except ResponseError:
-        return Timing(median(round_trips_s) * 1000, None)
+async def time_node(client: redis.asyncio.Redis) -> Timing | None:
+    """Ask while nobody else is asked, or waiting for others would be counted. None if it is refused.
+
+    The first PING is not counted: it may have to connect. Raises LedgerUnavailable.
+    """
+    with unavailable():
+        try:
+            round_trips_s = [await _timed(client.ping) for _ in range(PINGS + 1)][1:]
+            round_trip_ms = median(round_trips_s) * 1000
+        except ResponseError:
+            return None
+        try:
+            ahead = [await _ahead(client) for _ in range(PINGS)]
+        except ResponseError:
+            return Timing(round_trip_ms, None)
     # The shortest round trip knows the server's moment best.
-    return Timing(median(round_trips_s) * 1000, min(ahead)[1] * 1000)
+    return Timing(round_trip_ms, min(ahead)[1] * 1000)
+
+
+async def _ahead(client: Any) -> tuple[float, float]:
+    """Seconds that TIME took, and seconds that the server's clock is ahead of this machine's."""
+    before_s = time.time()
+    seconds, microseconds = await client.time()
+    after_s = time.time()
+    server_s = int(seconds) + int(microseconds) / 1e6
+    return after_s - before_s, server_s - (before_s + after_s) / 2
 
 
 async def _timed(ask: Callable[[], Awaitable[Any]]) -> float:
