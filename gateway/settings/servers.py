@@ -3,7 +3,7 @@
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
@@ -273,18 +273,18 @@ class RedisSection(Section):
             return None
         url = urlsplit(self.url.get_secret_value())
         query = dict(parse_qsl(url.query))
-        if url.scheme == "unix":
-            if self.username:
-                query["username"] = self.username
-            if self.password:
-                query["password"] = self.password.get_secret_value()
-            return f"unix://{url.path}" + (f"?{urlencode(query)}" if query else "")
         entry, _, address = url.netloc.rpartition("@")
         user, _, password = entry.partition(":")
         if self.username:
             user = quote(self.username, safe="")
         if self.password:
             password = quote(self.password.get_secret_value(), safe="")
+        if url.scheme == "unix":
+            if user:
+                query["username"] = unquote(user)
+            if password:
+                query["password"] = unquote(password)
+            return f"unix://{url.path}" + (f"?{urlencode(query)}" if query else "")
         if user or password:
             address = f"{user}:{password}@{address}"
         if url.scheme.startswith("rediss"):
