@@ -31,6 +31,7 @@ from gateway.ledger.codec.refusals import RefusedRequest
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.exporters import ExporterList, list_exporters
 from gateway.ledger.gates import list_gates
+from gateway.ledger.losses import Losses
 from gateway.ledger.notes import Notes
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.outbox_watermark import OutboxWatermark
@@ -185,6 +186,7 @@ def backend_over(
         ),
         repair=Repair(Shards(runner, accounts.names)),
         audit=Audit(client, accounts.names),
+        losses=Losses(client, accounts.names),
         notes=Notes(shards),
         outbox=Outbox(client, redis.shards, namespace=redis.namespace),
         changes=Changes(client, namespace=redis.namespace),
