@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, NoReturn, cast
 
 from gateway.app.configured import ConfiguredBySettings
+from gateway.app.ledger_server import LEDGER_FOLDER
 from gateway.app.private import UMASK
 from gateway.app.roles import CannotServe
-from gateway.app.run import LEDGER_FOLDER
 from gateway.app.stores import store_access
 from gateway.app.sync import sync_accounts
 from gateway.domain.actors import Actor

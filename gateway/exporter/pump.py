@@ -1,8 +1,8 @@
 """Moves events from the outbox into the required store: read, write, acknowledge, again.
 
-Invariants: the ledger trims only what the sink has committed. A kill at any point repeats work
-and loses none: reading starts at what was acknowledged, the sink knows what it has. One event that
-cannot be delivered does not block the others. `progress.py` keeps the places.
+Invariants: the ledger trims only what the sink has committed. A kill at any point repeats work and loses none:
+reading starts at what was acknowledged, the sink knows what it has. One event that cannot be delivered
+does not block the others. `progress.py` keeps the places.
 """
 
 import asyncio
@@ -78,9 +78,18 @@ class Pump:
         """Time of the oldest event that was read and is not stored."""
         self._ended = asyncio.Event()
 
+    @property
+    def held(self) -> frozenset[int]:
+        """Shards that are exported here."""
+        return self._progress.held & self._holding.shards
+
+    @property
+    def halted(self) -> frozenset[int]:
+        """Frozen ones of them. They are halted between two loads: the store has all that was read."""
+        return self.held & self._progress.halted
+
     def stop(self, *, grace_s: float = 5.0) -> None:
-        """Deliver what the outbox has now, for at most `grace_s`, then end. A second call can
-        only shorten the grace."""
+        """Deliver what the outbox has now, within `grace_s`, then end. A second call only shortens it."""
         self._pace.stop(grace_s)
 
     async def run(self) -> None:
@@ -236,8 +245,7 @@ class Pump:
     async def _acknowledge(self) -> bool:
         """Acknowledge to the ledger what the sink has committed. False if some of it must be retried.
 
-        A shard that has lost a tail refuses; the others and the reading go on, and `_watch`
-        notices.
+        A shard that has lost a tail refuses; the others go on, and `_watch` notices.
         """
         waiting, self._progress.unacknowledged = self._progress.unacknowledged, {}
         answers = await asyncio.gather(
@@ -277,8 +285,7 @@ class Pump:
             self._measure(heads)
 
     def _measure(self, heads: Sequence[Shard]) -> None:
-        """Compute ages from the ledger's clock and this machine's; they are off by the difference
-        of the two."""
+        """Compute ages from the ledger's clock and this machine's, which may differ."""
         self.tally.lag_events = self._progress.lag_events(heads)
         if self._oldest_ms is not None:
             self.tally.lag_seconds = max(0.0, time.time() - self._oldest_ms / 1000)

@@ -45,13 +45,17 @@ class ShutShards:
     async def look_at(self, heads: Sequence[Shard], stored: Mapping[int, Place]) -> None:
         """Compare the heads with what the store had before they were read. Raises LedgerUnavailable."""
         progress = self._progress
+        conflicting = set(self.conflicts)  # their heads were read before they are frozen
         for shard, place in list(self.conflicts.items()):
             await self._acknowledger.freeze(shard, place, conflict=True)
             del self.conflicts[shard]
         for shard in stored.keys() & progress.held:
             head = heads[shard]
             if shard in progress.halted:
-                if not head.frozen and head.last.epoch > progress.stored[shard].epoch:
+                # It may be frozen no longer because the ledger went back once more, to before it was.
+                if shard in conflicting or shard in self.conflicts or head.frozen:
+                    continue
+                if not await self.behind(shard, head, stored[shard]):
                     self._opened[shard] = head
             elif head.frozen or await self.behind(shard, head, stored[shard]):
                 self._shut[shard] = head

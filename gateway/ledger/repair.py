@@ -91,7 +91,11 @@ class Repair:
         holder: whose limits the reservation counts in, where it is pending
         Raises CannotReapply, LedgerUnavailable.
         """
-        await self._reapply(event, effect_of(event, terms), holder)
+        try:
+            effect = effect_of(event, terms)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise CannotReapply(f"its facts do not say what it did: {error!r}") from error
+        await self._reapply(event, effect, holder)
 
     async def shut(self, shard: int, customer_id: str, why: ShutWallet) -> None:
         """Freeze a wallet of a frozen shard, list it, and pass over the event that it cannot take.

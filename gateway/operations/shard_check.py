@@ -54,7 +54,7 @@ class ShardCheck:
         findings.events_stored += sum(span.count for span in self._contents.spans)
         findings.events_in_outbox += len(self._undelivered)
         if snapshot.shard.frozen:
-            what = "is frozen: it has lost entries; `creditgate ledger reopen` repairs it"
+            what = "is frozen: it has lost entries; `creditgate ledger status` says more"
             self._findings.drift("delivery", self._name, what)
         for sentence in snapshot.faults:
             self._findings.drift("records", self._name, sentence)

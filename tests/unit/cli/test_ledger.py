@@ -20,7 +20,7 @@ from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from tests.ledger.servers import OwnServer, free_port, server
 from tests.support.delivering import delivered, exporting
-from tests.support.gate import KEY, Gate, digest, gate_config, running_gate
+from tests.support.gate import KEY, SHARDS, Gate, digest, gate_config, running_gate
 from tests.support.stores import events_path, sqlite_access
 from tests.support.until import until
 from tests.support.upstreams import Sim
@@ -43,6 +43,12 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "LOOK_EVERY_S", 0.1)
+
+
+def manual(own: OwnServer) -> dict[str, Any]:
+    """A gate whose operator repairs shards."""
+    redis = {"url": f"unix://{own.socket}", "shards": SHARDS, "repair": "manual"}
+    return {"redis": redis}
 
 
 def files(own: OwnServer) -> Path:
@@ -96,7 +102,7 @@ async def answers_200(gate: Gate) -> bool:
 @asynccontextmanager
 async def restored(tmp_path: Path, own: OwnServer, sim: Sim) -> AsyncIterator[tuple[Gate, int]]:
     """A gate whose ledger came back without its last three charges, and the balance before."""
-    async with running_gate(tmp_path, own.socket, sim.url) as gate, exporting(gate):
+    async with running_gate(tmp_path, own.socket, sim.url, **manual(own)) as gate, exporting(gate):
         await spend(gate, 2)
         await asyncio.to_thread(keep, own)
         await spend(gate, 3)
@@ -114,7 +120,10 @@ async def test_a_shard_that_lost_a_tail_stays_shut_whoever_restarts_until_it_is_
         await until(lambda: is_shut(gate))
         assert await chat(gate) == 503
     # Another worker, and then another gate: both find it in the shard's own record.
-    async with running_gate(tmp_path, own.socket, sim.url, empty=False) as gate, exporting(gate):
+    async with (
+        running_gate(tmp_path, own.socket, sim.url, empty=False, **manual(own)) as gate,
+        exporting(gate),
+    ):
         assert await chat(gate) == 503
         shard = gate.ledger.keys.shard_of("acme")
         ready = (await gate.client.get("/readyz")).json()
@@ -147,7 +156,7 @@ async def test_the_finding_does_not_need_the_process_that_made_it(
     tmp_path: Path, own: OwnServer, sim: Sim
 ) -> None:
     """Nothing ran while the copy was put back, and nothing has frozen the shard."""
-    async with running_gate(tmp_path, own.socket, sim.url) as gate, exporting(gate):
+    async with running_gate(tmp_path, own.socket, sim.url, **manual(own)) as gate, exporting(gate):
         await spend(gate, 1)
         await asyncio.to_thread(keep, own)
         await spend(gate, 2)
@@ -155,7 +164,7 @@ async def test_the_finding_does_not_need_the_process_that_made_it(
     desk = Desk(tmp_path / "gateway.yaml")
     refused = await desk.refused("wallet", "grant", "acme", "5", "--key", "k1")
     assert "went_back" in refused
-    async with running_gate(tmp_path, own.socket, sim.url, empty=False) as gate:
+    async with running_gate(tmp_path, own.socket, sim.url, empty=False, **manual(own)) as gate:
         assert await chat(gate) == 503
         assert await is_shut(gate)
 
@@ -164,7 +173,7 @@ async def test_an_emptied_ledger_says_503_to_all_keys_and_comes_back_from_the_st
     tmp_path: Path, own: OwnServer, sim: Sim
 ) -> None:
     made = {"authorization": "Bearer sk-made"}
-    async with running_gate(tmp_path, own.socket, sim.url) as gate, exporting(gate):
+    async with running_gate(tmp_path, own.socket, sim.url, **manual(own)) as gate, exporting(gate):
         await gate.store.keys.add(digest("sk-made"), "k-made", "acme")
         assert (await gate.client.get("/v1/models", headers=made)).status_code == 200
         await spend(gate, 3)
@@ -179,7 +188,10 @@ async def test_an_emptied_ledger_says_503_to_all_keys_and_comes_back_from_the_st
             return {await chat(gate), await made_key(), balance.status_code} == {503}
 
         await until(all_503)
-    async with running_gate(tmp_path, own.socket, sim.url, empty=False) as gate, exporting(gate):
+    async with (
+        running_gate(tmp_path, own.socket, sim.url, empty=False, **manual(own)) as gate,
+        exporting(gate),
+    ):
         assert await chat(gate) == 503
         assert (await gate.client.get("/v1/models", headers=made)).status_code == 503
         desk = Desk(tmp_path / "gateway.yaml")
@@ -230,7 +242,8 @@ async def test_a_killed_worker_s_successor_is_503_too_and_reopening_reaches_it(
     """The whole gate as a program: supervisor, worker and exporter."""
     ports = free_port(), free_port()
     listening = {"listen": {"port": ports[0], "workers": 1}, "admin": {"port": ports[1]}}
-    config = gate_config(sim.url, tmp_path / "data", f"unix://{own.socket}", **listening)
+    ledger_url = f"unix://{own.socket}"
+    config = gate_config(sim.url, tmp_path / "data", ledger_url, **listening, **manual(own))
     (tmp_path / "gateway.yaml").write_text(yaml.safe_dump(config))
     program = serve(tmp_path / "gateway.yaml", tmp_path / "log")
     try:
