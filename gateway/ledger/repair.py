@@ -68,7 +68,8 @@ class Repair:
         self.shards = shards
 
     async def loosen(self, shard: int, customer_id: str, reservation_id: str) -> None:
-        """Put a hold on the credit limit, so that what it rests on can be charged again.
+        """Put a hold on the credit limit, so that what it rests on can be charged again. Nothing for one that has
+        ended, or has no wallet.
 
         Raises LedgerUnavailable.
         """
@@ -79,7 +80,7 @@ class Repair:
         )
         reply = await self.shards.runner.run(self.shards.scripts["loosen"], keys, ())
         word = reply[0].decode()
-        if word not in ("loosened", "gone"):
+        if word not in ("loosened", "gone", "unknown_account"):
             raise LedgerUnavailable(f"shard {shard} cannot be repaired: {word}")
 
     async def reapply(
@@ -132,8 +133,8 @@ class Repair:
         head = pack_reopen_head(reached.stored, reached.applied, reached.last, now_ms)
         reply = await self.shards.runner.run(script, keys, (head, pack_for_script(places)))
         word = reply[0].decode()
-        if word == "open":
-            return Begun(int(reply[1]), None)
+        if word == "open" and reply[1] > reached.last.epoch:
+            return Begun(int(reply[1]), None)  # another process has done it
         if word != "reopened":
             raise LedgerUnavailable(f"shard {shard} cannot be reopened: {word}")
         after, last = Place(reply[3], reply[4]), Place(reply[5], reply[6])

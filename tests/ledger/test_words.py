@@ -952,7 +952,8 @@ async def not_enough(bench: Bench) -> None:
 @scenario("reopen", "open")
 async def never_shut(bench: Bench) -> None:
     await bench.open()
-    await call(bench, "reopen")
+    with pytest.raises(LedgerUnavailable, match="cannot be reopened: open"):
+        await call(bench, "reopen")
 
 
 @scenario("reopen", "went_back")
