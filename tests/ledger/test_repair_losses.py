@@ -175,7 +175,7 @@ class Interrupted:
         self.at = at
         self.verb = verb
         self.calls = 0
-        shop.bench.runner.run = self  # type: ignore[method-assign, assignment]
+        shop.bench.runner.run = self  # type: ignore[method-assign]
 
     async def before(self) -> None:
         raise LedgerUnavailable("killed here", unknown=True)
@@ -261,9 +261,8 @@ async def test_a_repairer_that_loses_its_lease_stops_before_it_opens(shop: Shop)
         asked += 1
         return asked < 3
 
-    with SqliteStore.at(shop.path) as store:
-        with pytest.raises(RepairGivenUp):
-            await reopen(shop.desk(store), 0, Manner("shut", may_go_on=may_go_on))
+    with SqliteStore.at(shop.path) as store, pytest.raises(RepairGivenUp):
+        await reopen(shop.desk(store), 0, Manner("shut", may_go_on=may_go_on))
     assert (await shop.outbox.heads())[0].frozen
     done = await shop.reopen("shut")
     assert done is not None
