@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from gateway.domain.delivery import START
 from gateway.ledger.client.faults import unavailable
+from gateway.ledger.client.reading import get_each, pages
 from gateway.ledger.codec.done import DoneOperation, read_done, read_refunded
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.codec.operations import GrantTerms
@@ -59,6 +60,26 @@ class Audit:
             _take_wallet(snapshot, name.decode(), raw)
         for name, raw in zip(reservations[::2], reservations[1::2], strict=True):
             _take_hold(snapshot, name.decode(), raw)
+        return snapshot
+
+    async def frozen_snapshot(self, number: int) -> ShardSnapshot:
+        """The same of a frozen shard. It stands still, so its records are read one after the other: with rights
+        on the ledger's own keys alone, and without holding up the server. Raises LedgerUnavailable.
+        """
+        with unavailable():
+            record: Any = await self._client.get(self.keys.meta(number))
+            members: Any = await self._client.smembers(self.keys.customers(number))
+            due: Any = await self._client.zrange(self.keys.due(number), 0, -1)
+        shard = read_shard(record) if record else Shard(False, START, None)
+        snapshot = ShardSnapshot(number, shard)
+        customers = sorted(name.decode() for name in members)
+        accounts = [self.keys.account(number, name) for name in customers]
+        for name, raw in zip(customers, await self._get_paged(accounts), strict=True):
+            _take_wallet(snapshot, name, raw)
+        holds = [name.decode() for name in due]
+        reservations = [self.keys.reservation(number, name) for name in holds]
+        for name, raw in zip(holds, await self._get_paged(reservations), strict=True):
+            _take_hold(snapshot, name, raw)
         return snapshot
 
     async def reservation(self, number: int, reservation_id: str) -> Reservation | Ended | None:
@@ -167,6 +188,9 @@ class Audit:
             yield page
             if not int(cursor):
                 return
+
+    async def _get_paged(self, names: list[bytes]) -> list[bytes | None]:
+        return [raw for page in pages(names) for raw in await get_each(self._client, page)]
 
     async def _get(self, names: list[bytes]) -> list[bytes | None]:
         """GET of each; not MGET, for they lie in different shards."""

@@ -181,7 +181,7 @@ async def _loosen(desk: Desk, number: int, lost: Sequence[Event]) -> Mapping[str
     """Take the holds of the wallets that will change off their grants; whose each hold is, by its id."""
     customers = {event.customer_id for event in lost}
     holders = {}
-    for reservation_id, hold in (await desk.audit.snapshot(number)).holds.items():
+    for reservation_id, hold in (await desk.audit.frozen_snapshot(number)).holds.items():
         if hold.customer_id in customers:
             await desk.repair.loosen(number, hold.customer_id, reservation_id)
             holders[reservation_id] = Account(

@@ -40,7 +40,7 @@ class CheckedWallets:
 async def differing_wallets(audit: Audit, store: EventStore, kept: Kept) -> CheckedWallets:
     """Check the identities of each wallet of a frozen shard. Raises LedgerUnavailable."""
     number, stored = kept.number, kept.stored
-    snapshot = await audit.snapshot(number)
+    snapshot = await audit.frozen_snapshot(number)
     asked = asyncio.create_task(asyncio.to_thread(store.shard_contents, number, stored))
     await asyncio.wait({asked}, timeout=SUMS_WITHIN_S)
     complete = asked.done()

@@ -268,3 +268,31 @@ async def test_a_repairer_that_loses_its_lease_stops_before_it_opens(shop: Shop)
     assert done is not None
     assert done.epoch == 2
     assert replace(Manner()).may_go_on()
+
+
+async def test_a_user_with_the_documented_rights_may_repair(
+    valkey: redis.asyncio.Redis, valkey_socket: Path, tmp_path: Path
+) -> None:
+    """It may read its own keys alone, so that nothing may join records as `verify` does."""
+    rights = ["reset", "on", ">secret", "~{cg*", "&{cg}:*"]
+    rights += [
+        "+@read",
+        "+@write",
+        "+@transaction",
+        "+@scripting",
+        "+@pubsub",
+        "+info",
+        "+ping",
+        "+time",
+    ]
+    admin: Any = valkey
+    await admin.execute_command("ACL", "SETUSER", "gate", *rights)
+    await lose_a_settle(Shop(valkey, tmp_path))
+    client = redis.asyncio.Redis(
+        unix_socket_path=str(valkey_socket), username="gate", password="secret"
+    )
+    done = await Shop(client, tmp_path).reopen("shut")
+    await client.aclose()
+    await admin.execute_command("ACL", "DELUSER", "gate")
+    assert done is not None
+    assert (done.epoch, done.applied, done.checked) == (2, 1, True)
