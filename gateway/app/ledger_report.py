@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-from gateway.app.ledger_server import DECLARED, examine, say_away
+from gateway.app.ledger_server import DECLARED, LEDGER_FOLDER, examine, say_away
 from gateway.app.parts import CannotStart
-from gateway.app.run import LEDGER_FOLDER
 from gateway.ledger.client.embedded import running_socket
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable

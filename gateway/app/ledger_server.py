@@ -27,6 +27,8 @@ from gateway.ledger.shards import Shards
 
 log = structlog.get_logger("ledger")
 
+LEDGER_FOLDER: Final = "ledger"
+"""Where the embedded ledger lies in the data folder."""
 WAIT_FOR_SERVER_S: Final = 15.0
 """How long a start waits for a server that starts at the same time."""
 _RETRY_EVERY_S: Final = 0.5

@@ -255,6 +255,14 @@ class RedisSection(Section):
         "detect",
     )
 
+    repair: Literal["automatic", "manual"] = field(
+        "Who repairs a shard that has lost entries, after a failover or from an older copy. `automatic`: the "
+        "gate, from the required store. `manual`: an operator, with `creditgate ledger reopen`; until "
+        "then the shard's customers get 503.",
+        "manual",
+        "automatic",
+    )
+
     @property
     def embedded(self) -> bool:
         """Whether the gate runs an embedded server."""
