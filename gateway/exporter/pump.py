@@ -278,7 +278,7 @@ class Pump:
     # Watching
 
     async def _watch(self) -> None:
-        """Watch lag and lost shards in a task of its own: the lag is known while the sink is down."""
+        """Watch lag and lost shards in a separate task: the lag is known while the sink is down."""
         while not await self._end_within(self._options.watch_s):
             stored = dict(self._progress.stored)  # before asking: it cannot be ahead of the answer
             try:

@@ -40,7 +40,7 @@ class Traffic:
         self._running: asyncio.Task[Result] | None = None
         self._admitted_s: dict[str, list[float]] = defaultdict(list)
         self.refused_s: list[float] = []
-        """When the gate refused somebody for want of a ledger (`time.monotonic`)."""
+        """When the gate refused somebody for lack of a ledger (`time.monotonic`)."""
         self.outcomes: list[Outcome] = []
 
     def start(self) -> None:
@@ -69,7 +69,7 @@ class Traffic:
         return max(_longest_gap(self._admitted_s[key], since_s, until_s) for key in self._keys)
 
     def refused(self, since_s: float, until_s: float) -> int:
-        """Requests that were refused for want of a ledger."""
+        """Requests that were refused for lack of a ledger."""
         return sum(since_s <= at_s <= until_s for at_s in self.refused_s)
 
     def _note(self, answer: Answer) -> None:
