@@ -2,8 +2,8 @@
 
 import asyncio
 import sqlite3
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,37 +73,36 @@ async def check(config: Path, report: ChaosReport, spans: Sequence[Span]) -> Che
     """Verify the ledger and compare the store with the ground truth. The gate has stopped."""
     code, said = await command(config, "verify")
     events = await asyncio.to_thread(_events, config.parent / "data" / "events.db")
-    charged: dict[str, int] = defaultdict(int)
-    for event in events:
-        charged[event.request_id] += event.tokens
-    losses, wrong = _compare(report, charged, events, spans)
+    losses, wrong = compare(report, events, spans)
     return Checked(
         verified=said.strip(),
         clean=code == 0,
         requests=len(report.served),
         served_tokens=report.served_tokens,
-        charged_tokens=sum(charged.values()),
+        charged_tokens=sum(event.tokens for event in events),
         losses=losses,
         wrong=wrong,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Event:
+class Event:
+    """A usage event of the store. tokens: output tokens that it charges, reasoning included"""
+
     event_id: str
     kind: str
     request_id: str
     tokens: int
 
 
-def _events(events_db: Path) -> list[_Event]:
+def _events(events_db: Path) -> list[Event]:
     """The usage events in the gate's store, with the output tokens that they charge."""
     with closing(sqlite3.connect(events_db)) as store:
         rows = store.execute(
             f"SELECT event_id, kind, request_id, usage FROM events WHERE kind IN {_KINDS}"
         ).fetchall()
     return [
-        _Event(
+        Event(
             event_id,
             kind,
             request_id,
@@ -113,12 +112,13 @@ def _events(events_db: Path) -> list[_Event]:
     ]
 
 
-def _compare(
-    report: ChaosReport,
-    charged: Mapping[str, int],
-    events: Sequence[_Event],
-    spans: Sequence[Span],
+def compare(
+    report: ChaosReport, events: Sequence[Event], spans: Sequence[Span]
 ) -> tuple[list[Loss], list[str]]:
+    """Losses, and sentences about what no failure explains."""
+    charged = Counter[str]()
+    for event in events:
+        charged[event.request_id] += event.tokens
     wrong = [
         f"event {event_id} is in the store {count} times"
         for event_id, count in Counter(event.event_id for event in events).items()
@@ -130,7 +130,7 @@ def _compare(
     ended = {outcome.request_id: outcome.ended_s for outcome in report.result.outcomes}
     losses = []
     for row in report.served:
-        paid = charged.get(row.request_id, 0)
+        paid = charged[row.request_id]
         if row.request_id in ends and 0 <= row.output - paid <= bounds.get(row.request_id, 0):
             continue
         if paid > row.output:
