@@ -21,7 +21,7 @@ from loadtest.ports import free_ports
 from loadtest.provider import Provider
 
 CUSTOMERS: Final = 8
-CALM_S: Final = 2.0
+CALM_S: Final = 1.0
 """Load before and after each step, so that the store catches up and each has a beginning."""
 WHOLE_WITHIN_S: Final = 90.0
 _LOOK_EVERY_S: Final = 0.1
