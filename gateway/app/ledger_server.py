@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -13,10 +13,11 @@ from gateway.app.parts import CannotStart, LedgerState
 from gateway.app.shards import ShardWatch
 from gateway.app.tasks import end_tasks
 from gateway.domain.stores import StoreAccess
-from gateway.ledger.client.durability import Durability, Persistence, UnfitServer, read_durability
+from gateway.ledger.client.cluster.durability import read_promises
+from gateway.ledger.client.durability import Durability, Persistence, UnfitServer
 from gateway.ledger.client.embedded import EmbeddedLedger, EmbeddedLedgerError
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.client.fitness import UNREACHABLE, find_trouble, trouble_of
+from gateway.ledger.client.fitness import UNREACHABLE, find_troubles, trouble_of
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.rights import missing_rights
 from gateway.ledger.client.servers import Servers, locate
@@ -26,6 +27,8 @@ from gateway.ledger.shards import Shards
 
 log = structlog.get_logger("ledger")
 
+LEDGER_FOLDER: Final = "ledger"
+"""Where the embedded ledger lies in the data folder."""
 WAIT_FOR_SERVER_S: Final = 15.0
 """How long a start waits for a server that starts at the same time."""
 _RETRY_EVERY_S: Final = 0.5
@@ -117,6 +120,27 @@ class EmbeddedServer:
             raise CannotStart(f"the embedded ledger does not start: {error}") from error
 
 
+async def examine(
+    client: Any, namespace: str, *, user: str, declared: Persistence | None
+) -> Durability:
+    """What the server promises, if a gate may start on it. user: as whom the client enters
+
+    Raises CannotStart if not, LedgerUnavailable if it cannot be asked now.
+    """
+    try:
+        missing = await missing_rights(client, namespace)
+        if missing:
+            raise UnfitServer(f"its user {user} may not use: {', '.join(missing)}")
+        return await read_promises(client, declared=declared)
+    except UnfitServer as error:
+        raise CannotStart(f"the ledger's server is not fit: {error}") from error
+
+
+def say_away(shown: str, error: LedgerUnavailable) -> str:
+    """Why a gate does not start on a server that cannot be asked."""
+    return f"the ledger at {shown}{f': {error}' if error.code else ' does not answer'}"
+
+
 class _Look:
     """The supervisor's own connection to a server."""
 
@@ -138,17 +162,13 @@ class _Look:
         deadline = time.monotonic() + wait_s
         while True:
             try:
-                missing = await missing_rights(self._client, self._namespace)
-                if missing:
-                    raise UnfitServer(f"its user {self._user} may not use: {', '.join(missing)}")
-                found = await read_durability(self._client, declared=self._declared)
+                found = await examine(
+                    self._client, self._namespace, user=self._user, declared=self._declared
+                )
                 break
-            except UnfitServer as error:
-                raise CannotStart(f"the ledger's server is not fit: {error}") from error
             except LedgerUnavailable as error:
                 if time.monotonic() >= deadline:
-                    why = f": {error}" if error.code else " does not answer"
-                    raise CannotStart(f"the ledger at {self._shown}{why}") from error
+                    raise CannotStart(say_away(self._shown, error)) from error
                 log.warning("waits_for_ledger", server=self._shown, reason=str(error))
             await asyncio.sleep(_RETRY_EVERY_S)
         log.info("ledger_server", server=found.server, persistence=found.persistence)
@@ -159,12 +179,18 @@ class _Look:
     async def look(self) -> LedgerState:
         """Whether it can serve, and which shards cannot."""
         known = self._moves.count
-        trouble = await find_trouble(self._client)
-        if trouble is None:
+        troubles = await find_troubles(self._client)
+        found = {name: each for name, each in troubles.items() if each is not None}
+        if any(each.moved for each in found.values()):
+            self._moves.moved(known)
+        nodes = tuple(f"{name}_{_short(each.word)}" for name, each in sorted(found.items()) if name)
+        if len(found) < len(troubles):
             try:
-                return LedgerState(frozen=tuple(sorted(await self._watch.look())))
+                return LedgerState(frozen=tuple(sorted(await self._watch.look())), nodes=nodes)
             except LedgerUnavailable as error:
                 trouble = trouble_of(error)
+        else:
+            trouble = next(iter(found.values()))
         if trouble.moved:
             self._moves.moved(known)
         frozen = tuple(sorted(self._watch.closed))
@@ -173,3 +199,8 @@ class _Look:
     async def close(self) -> None:
         """Close the connection."""
         await self._client.aclose()
+
+
+def _short(word: str) -> str:
+    """Of a node, where the word for the ledger would mislead."""
+    return "unreachable" if word == UNREACHABLE else word

@@ -65,7 +65,8 @@ class Supervisor:
         self._metrics = SupervisorMetrics()
         self._turn = Turn()
         self._slots: dict[str, list[Slot]] = {}
-        self._ledger = LedgerWatch(parts.ledger, self._metrics.restarts.labels("ledger"))
+        restarts = self._metrics.restarts.labels("ledger")
+        self._ledger = LedgerWatch(parts, self._current, restarts)
         self._notices = NoticeWatch(parts, self._current)
         self._started = False
         self._stop_asked = asyncio.Event()
@@ -131,7 +132,8 @@ class Supervisor:
         elif state.problem is not None:
             why.append(state.problem)
         frozen = tuple(f"shard_{shard}_frozen" for shard in state.frozen)
-        return Readiness(not why, tuple(why), degraded=frozen, notices=tuple(sorted(notices)))
+        degraded = (*state.nodes, *frozen)
+        return Readiness(not why, tuple(why), degraded=degraded, notices=tuple(sorted(notices)))
 
     # -- start -------------------------------------------------------------------------
 

@@ -63,6 +63,30 @@ class GateMetrics:
             "Settlements and releases that the ledger rejected permanently; kept in "
             "`journal/*.rejected`.",
         ).labels()
+        self.settlements_unstored = registry.gauge(
+            "creditgate_settlements_unstored",
+            "Settlements that the ledger has answered and the store may not have yet, kept in memory.",
+        ).labels()
+        self.settlements_recovered = registry.counter(
+            "creditgate_settlements_recovered_total",
+            "Settlements that the ledger had answered and lost, and has taken again from memory.",
+        ).labels()
+        self.settlements_forgotten = registry.counter(
+            "creditgate_settlements_forgotten_total",
+            "Settlements no longer kept in memory because too many were, though a failover could still "
+            "lose them.",
+        ).labels()
+        self.shard_shut_seconds = registry.counter(
+            "creditgate_shard_shut_seconds_total",
+            "Time in which a worker could admit nothing at a shard of the ledger, from the first request "
+            "that was refused. Over several workers take the `max by (shard)`.",
+            ("shard", "worker"),
+        )
+        self.shards_shut = registry.gauge(
+            "creditgate_shards_shut",
+            "Shards of the ledger that admit nothing now; the most of all workers.",
+            merge="max",
+        ).labels()
         self.upstream_latency_seconds = registry.histogram(
             "creditgate_upstream_latency_seconds",
             "From sending a request upstream until the first byte of the response.",
@@ -125,6 +149,10 @@ _EXPORTER_GAUGES: Final = {
         "creditgate_signals_lag_seconds",
         "Age of the oldest undelivered signal.",
     ),
+    "repair_seconds": (
+        "creditgate_shard_repair_seconds",
+        "Duration of the last repair of a shard that had lost entries.",
+    ),
 }
 _EXPORTER_COUNTERS: Final = {
     "batches": "Batches delivered to the store.",
@@ -168,13 +196,27 @@ def exporter_snapshot(
     figures: Mapping[str, float],
     sinks: Mapping[str, Mapping[str, float]] | None = None,
     sold: Mapping[str, Ranking] | None = None,
+    repairs: Mapping[str, float] | None = None,
 ) -> Snapshot:
     """Convert the exporter's figures, by its names, to metrics; missing ones are 0.
 
     sinks: those of the optional sinks, by the sink's name
     sold:  what the last hour sold, by `customer` and by `model`
+    repairs: of shards, by outcome
     """
     registry = Registry()
+    shards = registry.counter(
+        "creditgate_shard_repairs_total",
+        "Repairs of shards that had lost entries, by outcome (repaired; failed: it is tried again).",
+        ("outcome",),
+    )
+    for outcome in ("repaired", "failed"):
+        shards.labels(outcome).inc((repairs or {}).get(outcome, 0))
+    registry.gauge(
+        "creditgate_wallets_shut",
+        "Wallets frozen by repairs that could not restore them, and not thawed since; "
+        "`creditgate ledger status` lists them.",
+    ).labels().set(figures.get("wallets_shut", 0))
     for figure, (name, text) in _SINK_GAUGES.items():
         gauge = registry.gauge(name, text, ("sink",), merge="max")
         for sink, its in (sinks or {}).items():

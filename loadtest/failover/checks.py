@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -12,7 +13,6 @@ from typing import Final
 import orjson
 
 from loadtest.chaos import ChaosReport
-from loadtest.failover.repair import command
 
 BEFORE_S: Final = 1.0
 """How long before a failure a request may have ended whose charge the failure loses: what the old
@@ -20,6 +20,7 @@ primary acknowledged and neither its replica nor the store had. Both follow with
 everything waits on a machine that is busy."""
 AFTER_S: Final = 3.0
 """How long after a switch answers that began before it may still end."""
+_COMMAND_WITHIN_S: Final = 60.0
 _KINDS: Final = ("settle", "release", "expire", "settle_late")
 _TERMINAL: Final = ("settle", "release", "expire")
 
@@ -71,7 +72,7 @@ class Checked:
 
 async def check(config: Path, report: ChaosReport, spans: Sequence[Span]) -> Checked:
     """Verify the ledger and compare the store with the ground truth. The gate has stopped."""
-    code, said = await command(config, "verify")
+    code, said = await _run(config, "verify")
     events = await asyncio.to_thread(_events, config.parent / "data" / "events.db")
     losses, wrong = compare(report, events, spans)
     return Checked(
@@ -154,3 +155,16 @@ def _cause(ended_s: float, spans: Sequence[Span]) -> str | None:
         ),
         None,
     )
+
+
+async def _run(config: Path, *words: str) -> tuple[int, str]:
+    """Exit code and output of a command of the gate."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway.cli", *words, "--config", str(config)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(_COMMAND_WITHIN_S):
+        said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode(errors="replace")

@@ -13,7 +13,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loadtest import chaos, provider
 from loadtest import gate as gates
-from loadtest.failover import repair
 from loadtest.failover.checks import Checked, Span, check
 from loadtest.failover.load import Traffic, now_s
 from loadtest.generator import Result
@@ -25,8 +24,6 @@ CALM_S: Final = 1.0
 """Load before and after each step, so that the store catches up and each has a beginning."""
 WHOLE_WITHIN_S: Final = 90.0
 _LOOK_EVERY_S: Final = 0.1
-_PATIENCE_S: Final = 1.0
-"""A shard has so long to open by itself before `repair` is called."""
 
 
 class NotServed(Exception):
@@ -102,16 +99,16 @@ async def play(
         )
         async with _serving(config) as gate:
             traffic = Traffic(gate.url, keys, rate=rate)
-            stage = _Stage(gate, f"http://127.0.0.1:{admin_port}", config, traffic)
-            repairing = asyncio.create_task(stage.keep_open())
+            stage = _Stage(gate, f"http://127.0.0.1:{admin_port}", traffic)
+            looking = asyncio.create_task(stage.look())
             try:
                 spans = await stage.play(steps, console)
                 result = await traffic.stop()
                 await chaos.holds_ended(gate.url, keys, WHOLE_WITHIN_S)
                 await stage.opened()
             finally:
-                repairing.cancel()
-                await asyncio.wait([repairing])
+                looking.cancel()
+                await asyncio.wait([looking])
     report = chaos.ChaosReport([], result, list(simulated.served.rows), 0, 0.0)
     return Run(stage.played(spans), await check(config, report, spans), result)
 
@@ -129,14 +126,12 @@ async def _serving(config: Path) -> AsyncIterator[gates.Gate]:
 class _Stage:
     """A gate under load."""
 
-    def __init__(self, gate: gates.Gate, admin_url: str, config: Path, traffic: Traffic) -> None:
+    def __init__(self, gate: gates.Gate, admin_url: str, traffic: Traffic) -> None:
         self._gate = gate
         self._admin = httpx.AsyncClient(base_url=admin_url, trust_env=False)
         self._traffic = traffic
-        self._repair = repair.reopen(config)
         self._shut: frozenset[str] | None = None
         """As last seen; None while the gate cannot say."""
-        self._said = ""
         self._whole_s: list[float] = []
         self._repaired: list[set[str]] = [set()]
 
@@ -185,16 +180,11 @@ class _Stage:
         """Wait until no shard is shut. Raises NotServed."""
         await self._until(lambda: self._shut == frozenset(), "shards are shut")
 
-    async def keep_open(self) -> None:
-        """Look at the gate, and have shards repaired that have lost entries. Runs until cancelled."""
-        shut_since_s = 0.0
+    async def look(self) -> None:
+        """Look at the gate, which repairs shards that have lost entries. Runs until cancelled."""
         while True:
             self._shut = await self._ask()
-            shut_since_s = shut_since_s or now_s() if self._shut else 0.0
-            if self._shut:
-                self._repaired[-1] |= self._shut
-                if now_s() - shut_since_s > _PATIENCE_S:
-                    self._said = await self._repair()
+            self._repaired[-1] |= set(filter(_is_shard, self._shut or ()))
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _served(self, title: str, since_s: float) -> None:
@@ -206,7 +196,7 @@ class _Stage:
         deadline_s = now_s() + WHOLE_WITHIN_S
         while not true():
             if now_s() > deadline_s:
-                raise NotServed(f"{what}: {self._shut}\n{self._said}\n{self._gate.log_tail()}")
+                raise NotServed(f"{what}: {self._shut}\n{self._gate.log_tail()}")
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _ask(self) -> frozenset[str] | None:
@@ -219,3 +209,8 @@ class _Stage:
 
     def _named(self) -> dict[str, int]:
         return {name: pid for name, pid in self._gate.processes().items() if ":" not in name}
+
+
+def _is_shard(word: str) -> bool:
+    """Whether what refuses some requests is a shard that has lost entries, not a node that is away."""
+    return word.startswith("shard_")

@@ -7,27 +7,19 @@ can be cut off, where network namespaces can be made (Linux, as root). Exit 1 un
 again after each step without a restart, and every request is charged or named.
 """
 
-import argparse
-import contextlib
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import uvloop
 from rich.console import Console
 
-from loadtest import gate
-from loadtest.chaos import NotRecovered
-from loadtest.failover.report import show
-from loadtest.failover.scenario import NotServed, Run, Step, play
+from loadtest.failover.commandline import RATE, command
+from loadtest.failover.scenario import Run, Step, play
 from loadtest.topology import hosts
-from loadtest.topology.node import Node, NodeFailed
+from loadtest.topology.node import Node
 from loadtest.topology.places import LocalPlaces
 from loadtest.topology.sentinels import SERVICE, Sentinels
-
-RATE: Final = 60.0
 
 
 class Script:
@@ -116,27 +108,7 @@ async def _play(
 
 def main() -> None:
     """The command line; exit 1 if the run failed."""
-    parser = argparse.ArgumentParser(prog="loadtest.failover.sentinel", description=__doc__)
-    parser.add_argument("--rate", type=float, default=RATE, help="requests a second")
-    parser.add_argument("--short", action="store_true", help="one failure and its return")
-    parser.add_argument("--folder", type=Path, help="keep the data of servers and gate here")
-    arguments = parser.parse_args()
-    console = Console()
-    console.width = max(console.width, 100)
-    if not arguments.short and (why := hosts.why_unavailable()):
-        console.print(f"Without partitions: {why}.", style="yellow", markup=False)
-    with contextlib.ExitStack() as stack:
-        folder = arguments.folder
-        if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sentinel-")))
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            done = run(folder, console, rate=arguments.rate, short=arguments.short)
-        except (NotServed, NotRecovered, NodeFailed, gate.GateFailed) as failed:
-            console.print(f"The run failed: {failed}", style="red", markup=False)
-            sys.exit(1)
-    show(done, console)
-    sys.exit(0 if done.checked.good else 1)
+    command("loadtest.failover.sentinel", __doc__ or "", run)
 
 
 if __name__ == "__main__":

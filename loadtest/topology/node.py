@@ -32,6 +32,8 @@ from loadtest.topology.options import Address, Line, Options, written
 
 READY_S: Final = 30.0
 POLL_S: Final = 0.01
+ASK_AGAIN_S: Final = 0.05
+"""Between two looks at a topology, each of which asks all of its nodes."""
 _PR_SET_PDEATHSIG: Final = 1
 _STARTER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="topology")
 
@@ -53,6 +55,7 @@ class Node:
         self.frozen = False
         self._mode = dict(mode)
         self._process: subprocess.Popen[bytes] | None = None
+        self._idle: list[Any] = []
 
     def __repr__(self) -> str:
         return f"Node({self.address}, pid={self.pid})"
@@ -89,8 +92,9 @@ class Node:
         deadline_s = time.monotonic() + within_s
         while True:
             with contextlib.suppress(redis.RedisError):
-                self.ask("PING", timeout_s=1.0)
-                return
+                self.ask("PING", timeout_s=1.0)  # refused while it loads
+                if self.info("server")["process_id"] == str(self.pid):  # another's port, if not
+                    return
             if not self.running:
                 raise NodeFailed(f"{self.address} exited:\n{self.log_tail()}")
             if time.monotonic() > deadline_s:
@@ -108,6 +112,8 @@ class Node:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+        while self._idle:
+            self._idle.pop().disconnect()
 
     def terminate(self, within_s: float = 10.0) -> None:
         """Shut it down in good order, or kill it if it takes longer. Safe to repeat."""
@@ -132,17 +138,22 @@ class Node:
         self.frozen = False
 
     def ask(self, *words: str | bytes | int | float, timeout_s: float = 5.0) -> Any:
-        """Answer one command as the server does (RESP2, strings decoded), on a new connection.
+        """Answer one command as the server does (RESP2, strings decoded).
 
         Raises redis.RedisError: what the server refuses, and what does not answer in time.
         """
-        connection = self._connection(timeout_s)
+        connection = self._idle_connection() or self._connection(timeout_s)
         try:
-            connection.connect()
             connection.send_command(*words)
-            return connection.read_response()
-        finally:
+            answer = connection.read_response(timeout=timeout_s, disconnect_on_error=False)
+        except redis.ResponseError:
+            self._idle.append(connection)
+            raise
+        except BaseException:
             connection.disconnect()
+            raise
+        self._idle.append(connection)
+        return answer
 
     def info(self, section: str) -> dict[str, str]:
         """Parse one section of INFO."""
@@ -156,6 +167,17 @@ class Node:
         except OSError:
             return "it left no log"
 
+    def _idle_connection(self) -> Any:
+        """A connection of an earlier command; None if there is none that still stands. Several
+        threads may ask at once, so it is taken and put back."""
+        while self._idle:
+            with contextlib.suppress(redis.RedisError, IndexError):
+                connection = self._idle.pop()
+                if not connection.can_read(0):  # it could: the server has closed it
+                    return connection
+                connection.disconnect()
+        return None
+
     def _connection(self, timeout_s: float) -> Any:  # redis-py has no types for connections
         access = self.options.access
         arguments: dict[str, Any] = {
@@ -168,14 +190,15 @@ class Node:
             "decode_responses": True,
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
-            "lib_name": None,
-            "lib_version": None,
+            "driver_info": None,
         }
         kind: Any = Connection
         if access.tls is not None:
             kind = SSLConnection
             arguments |= {"ssl_ca_certs": str(access.tls.authority), "ssl_check_hostname": False}
-        return kind(**arguments)
+        connection = kind(**arguments)
+        connection.connect()
+        return connection
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
         if not self.config_file.exists():
@@ -226,9 +249,9 @@ def wait_all(nodes: Sequence[Node], within_s: float = READY_S) -> None:
 
 
 def until(true: Callable[[], bool], what: str, within_s: float = READY_S) -> None:
-    """Ask until the answer is true; a node that does not answer counts as false.
+    """Ask until the answer is true; an answer that fails (redis.RedisError, NodeFailed) is not.
 
-    Raises NodeFailed with `what` was awaited.
+    Raises NodeFailed with `what` was awaited and the last reason.
     """
     deadline_s = time.monotonic() + within_s
     why = ""
@@ -236,11 +259,12 @@ def until(true: Callable[[], bool], what: str, within_s: float = READY_S) -> Non
         try:
             if true():
                 return
-        except redis.RedisError as error:
-            why = f" ({error})"
+            why = ""
+        except (redis.RedisError, NodeFailed) as error:
+            why = f": {error}"
         if time.monotonic() > deadline_s:
             raise NodeFailed(f"not within {within_s:g} s: {what}{why}")
-        time.sleep(POLL_S * 2)
+        time.sleep(ASK_AGAIN_S)
 
 
 def _die_with_parent() -> Callable[[], None] | None:

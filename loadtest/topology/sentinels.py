@@ -19,7 +19,9 @@ _P = TypeVar("_P", bound=Node)
 SERVICE: Final = "ledger"
 LOOK_S: Final = 0.5
 """How long a process may take to say what it sees; one that is cut off takes forever."""
-DOWN_AFTER_MS: Final = 1_000
+DOWN_AFTER_MS: Final = 1_500
+"""Sentinels ping once a second. With a limit of as much, a busy machine's new primary seemed down a
+second after it was chosen, and was replaced in turn."""
 FAILOVER_TIMEOUT_MS: Final = 3_000
 _AWAY: Final = frozenset({"s_down", "o_down", "disconnected", "failover_in_progress"})
 
@@ -155,11 +157,8 @@ class Sentinels:
 
     def is_settled(self) -> bool:
         """Whether one primary has all running nodes as replicas in step, and all Sentinels that run
-        reach it, its replicas and one another."""
-        try:
-            primary = self.primary()
-        except NodeFailed:
-            return False
+        reach it, its replicas and one another. Raises NodeFailed, redis.RedisError."""
+        primary = self.primary()
         others = [node for node in _thawed(self.nodes) if node is not primary]
         if primary.info("replication")["role"] != "master":
             return False
@@ -200,10 +199,7 @@ class Sentinels:
         chosen: list[Node] = []
 
         def is_switched() -> bool:
-            try:
-                new = self.primary()
-            except NodeFailed:
-                return False
+            new = self.primary()
             chosen[:] = [new]
             return new is not old and new.info("replication")["role"] == "master"
 

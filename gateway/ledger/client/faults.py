@@ -24,6 +24,8 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
+from redis.exceptions import ConnectionError as NotConnected
+from redis.exceptions import TimeoutError as TooSlow
 
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable, Redirected
 
@@ -72,6 +74,32 @@ _CLASSES: Final[dict[type[Exception], str]] = {
 """Errors of which redis-py takes off the first word."""
 
 
+class NodeAway(NotConnected):
+    """A node of a cluster cannot be reached. server: HOST:PORT"""
+
+    def __init__(self, server: str, reason: str) -> None:
+        super().__init__(f"the ledger's node {server} is away: {reason}")
+        self.server = server
+
+
+def is_away(error: Exception) -> bool:
+    """Whether an error says that a server cannot be reached, or serves nothing at the moment; what was
+    asked of other servers may have worked."""
+    return isinstance(error, NotConnected | TooSlow | OSError) or refusal_of(error) is not None
+
+
+def as_unavailable(error: Exception) -> LedgerUnavailable:
+    """What to raise for what redis-py raises: the server's own refusal if it is one."""
+    refusal = refusal_of(error)
+    if refusal is not None:
+        return refusal
+    if isinstance(error.__cause__, LedgerUnavailable):  # of the map of a cluster
+        return error.__cause__
+    if isinstance(error, NodeAway):
+        return LedgerUnavailable(str(error))
+    return LedgerUnavailable(f"the ledger cannot be read: {type(error).__name__}")
+
+
 def refusal_of(error: Exception) -> LedgerUnavailable | None:
     """The server's own refusal in what redis-py raises; None where it is none."""
     if isinstance(error, LedgerUnavailable):  # no primary was found: see `following.NotPrimary`
@@ -118,7 +146,4 @@ def unavailable() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        refusal = refusal_of(error)
-        raise refusal or LedgerUnavailable(
-            f"the ledger cannot be read: {type(error).__name__}"
-        ) from error
+        raise as_unavailable(error) from error
