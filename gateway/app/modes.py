@@ -77,7 +77,9 @@ class ModeFeed:
             seen, self._seen = self._seen, set()
             if seen:
                 with suppress(LedgerUnavailable):
-                    for customer_id, wallet in (await self._accounts.wallets.read(seen)).items():
+                    wallets, away = await self._accounts.wallets.read_reached(seen)
+                    self._seen |= away
+                    for customer_id, wallet in wallets.items():
                         note(customer_id, wallet.account_rev)
 
 

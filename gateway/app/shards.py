@@ -59,23 +59,33 @@ class ShardWatch:
     async def look(self) -> frozenset[int]:
         """Compare every shard with what is known of it, and freeze those that have less.
 
-        Raises LedgerUnavailable, also where the store cannot be read.
+        A shard whose node is away stays as it was at the look before. Raises LedgerUnavailable when no
+        node can be reached, and where the store cannot be read.
         """
         seen = self._ledger.watermark
         # First the store, then the ledger: so the store cannot be ahead of a ledger that has lost nothing.
         cursors = await self._stored()
         seen.note_stored(cursors)
         known = [seen.place(shard) for shard in range(self._outbox.shard_count)]
-        closed = set()
+        closed: set[int] = set()
         self.store_has_all = all(cursors.get(s, START) >= acked for s, acked in self._acked.items())
-        for shard, head in enumerate(await self._outbox.heads()):
+        heads = await self._outbox.reached_heads()
+        closed |= self.closed - heads.keys()
+        failed: LedgerUnavailable | None = None
+        for shard, head in heads.items():
             if head.acked is not None:
                 self._acked[shard] = head.acked
             # What is read may be a replica's, which lags; `freeze` is decided where it is written.
             behind = head.last < known[shard] and known[shard].seq >= 0
-            if head.frozen or (behind and await self._ledger.freeze(shard, known[shard])):
-                closed.add(shard)
+            try:
+                if head.frozen or (behind and await self._ledger.freeze(shard, known[shard])):
+                    closed.add(shard)
+            except LedgerUnavailable as error:  # the other shards must not wait for this one
+                failed = error
+                closed |= self.closed & {shard}
         self._take(frozenset(closed))
+        if failed is not None and not self._outbox.on_cluster:
+            raise failed
         return self.closed
 
     async def _stored(self) -> Mapping[int, Place]:

@@ -13,6 +13,9 @@ from gateway.domain.event_rows import EventRow, SignalRow
 from gateway.ledger.codec.outbox_rows import Tail
 from gateway.ledger.codec.shard_records import Shard
 
+Records = Mapping[int, Shard] | Sequence[Shard]
+"""The records of shards, by shard."""
+
 
 @dataclass(slots=True)
 class Load:
@@ -44,9 +47,7 @@ class Progress:
         them."""
         self._noticed: list[Anomaly] = []
 
-    def begin(
-        self, heads: Sequence[Shard], cursors: Mapping[int, Place], shards: Iterable[int]
-    ) -> None:
+    def begin(self, heads: Records, cursors: Mapping[int, Place], shards: Iterable[int]) -> None:
         """Start with these shards at the last acknowledged place, so that stored entries beyond it are
         compared by id."""
         for shard in shards:
@@ -122,7 +123,7 @@ class Progress:
             self.stored[shard] = max(end, self.stored.get(shard, end))
             self.unacknowledged[shard] = end
 
-    def lag_events(self, heads: Sequence[Shard]) -> int:
+    def lag_events(self, heads: Records) -> int:
         """How many events the sink has not stored yet. Of a shard's earlier epochs none is counted:
         how long they were is not known without reading them."""
         lag = 0

@@ -3,6 +3,9 @@
 Invariants: the ledger trims only what the sink has committed. A kill at any point repeats work
 and loses none: reading starts at what was acknowledged, the sink knows what it has. One event that
 cannot be delivered does not block the others. `progress.py` keeps the places.
+
+While a node of a clustered ledger is away, its shards wait in their outboxes, and no others do. The leases
+of all shards are one key: while that key's node is away, an exporter stops when its lease ends.
 """
 
 import asyncio
@@ -21,11 +24,11 @@ from gateway.exporter.live import Live
 from gateway.exporter.pacing import Pace, PumpOptions
 from gateway.exporter.progress import Load, Progress
 from gateway.exporter.refusals import RefusalCounter
+from gateway.exporter.shard_heads import ShardHeads
 from gateway.exporter.shut_shards import ShutShards
 from gateway.exporter.sink import Batch, Sink, SinkUnavailable, Store
 from gateway.exporter.tally import Tally
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.codec.shard_records import Shard
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.refusals import RefusalStream
 
@@ -73,6 +76,7 @@ class Pump:
         self._holding = Holding(sharing.leases, outbox.shard_count, sharing.name)
         self._counter = self._make_counter(sharing.refusals)
         self._progress = Progress()
+        self._heads = ShardHeads(outbox)
         self._shut = ShutShards(acknowledger, self._progress)
         self._oldest_ms: int | None = None
         """Time of the oldest event that was read and is not stored."""
@@ -137,10 +141,7 @@ class Pump:
         return False
 
     async def _take_shards(self) -> None:
-        """Begin with the shards that are held, and let go of the others.
-
-        Raises SinkUnavailable, LedgerUnavailable.
-        """
+        """Begin with shards that are held, let go of others. Raises SinkUnavailable, LedgerUnavailable."""
         progress = self._progress
         if left := progress.held & self._holding.take_left():
             self._let_go(left)
@@ -151,14 +152,15 @@ class Pump:
         if gained:
             # The heads first: who had the shards may deliver and acknowledge until now, and what is
             # acknowledged in the heads must not be missing from the cursors.
-            heads = await self._outbox.heads()
+            heads = await self._heads.read()
             cursors = await self._sink.open()
+            gained &= heads.keys()
             progress.begin(heads, cursors, gained)
             for shard in gained:
                 if await self._shut.behind(shard, heads[shard], cursors.get(shard)):
                     progress.halt(shard, heads[shard].last)
-            self._measure(heads)
-        self._let_go(progress.held - self._holding.shards)
+            self._measure()
+        self._let_go(self._lost)
 
     def _let_go(self, shards: Set[int]) -> None:
         self._progress.lose(shards)
@@ -167,7 +169,12 @@ class Pump:
 
     @property
     def _gained(self) -> frozenset[int]:
-        return self._holding.shards - self._progress.held
+        """Shards to begin with; one whose node is away waits for a look that finds it."""
+        return self._holding.shards - self._progress.held - self._heads.away
+
+    @property
+    def _lost(self) -> frozenset[int]:
+        return self._progress.held - self._holding.shards
 
     async def _pump(self) -> None:
         attempt, acknowledged_at = 0, 0.0
@@ -177,7 +184,7 @@ class Pump:
                 await self._acknowledge()
                 acknowledged_at = time.monotonic()
             try:
-                if self._holding.interrupted or self._holding.shards != self._progress.held:
+                if self._holding.interrupted or self._gained or self._lost:
                     await self._take_shards()
                 load = await self._read()
             except (SinkUnavailable, LedgerUnavailable) as error:
@@ -263,23 +270,22 @@ class Pump:
     # Watching
 
     async def _watch(self) -> None:
-        """Watch lag and lost shards in a separate task, so that the lag is known while the sink is down."""
+        """Watch lag and lost shards in a task of its own: the lag is known while the sink is down."""
         while not await self._end_within(self._options.watch_s):
             stored = dict(self._progress.stored)  # before asking: it cannot be ahead of the answer
             try:
                 await self._holding.refresh(self._sink)
                 self.tally.standing_by = int(self._holding.standing_by)
                 self.tally.shards_held = len(self._holding.shards)
-                heads = await self._outbox.heads()
-                await self._shut.look_at(heads, stored)
+                heads = await self._heads.read()
             except LedgerUnavailable:
                 continue
-            self._measure(heads)
+            await self._shut.look_at(heads, stored)
+            self._measure()
 
-    def _measure(self, heads: Sequence[Shard]) -> None:
-        """Compute ages from the ledger's clock and this machine's; they are off by the difference
-        of the two."""
-        self.tally.lag_events = self._progress.lag_events(heads)
+    def _measure(self) -> None:
+        """Ages are from the ledger's clock and this machine's: off by the difference of the two."""
+        self.tally.lag_events = self._progress.lag_events(self._heads.known)
         if self._oldest_ms is not None:
             self.tally.lag_seconds = max(0.0, time.time() - self._oldest_ms / 1000)
         elif self.tally.lag_events == 0:

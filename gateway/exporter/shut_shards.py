@@ -1,13 +1,16 @@
 """Shards that have lost a tail, or give places again that the store has: found, frozen, and taken up again.
 
 What is found while a load is on its way is applied between two loads, so that a load belongs to one epoch.
+A shard that cannot be reached is looked at again later; the others do not wait for it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 
 from gateway.domain.delivery import Place
 from gateway.exporter.interface import Acknowledger
 from gateway.exporter.progress import Progress
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.codec.shard_records import Shard
 
 
@@ -42,16 +45,20 @@ class ShutShards:
             return False
         return await self._acknowledger.freeze(shard, stored)
 
-    async def look_at(self, heads: Sequence[Shard], stored: Mapping[int, Place]) -> None:
-        """Compare the heads with what the store had before they were read. Raises LedgerUnavailable."""
-        progress = self._progress
+    async def look_at(self, heads: Mapping[int, Shard], stored: Mapping[int, Place]) -> None:
+        """Compare the heads with what the store had before they were read."""
         for shard, place in list(self.conflicts.items()):
-            await self._acknowledger.freeze(shard, place, conflict=True)
-            del self.conflicts[shard]
-        for shard in stored.keys() & progress.held:
-            head = heads[shard]
-            if shard in progress.halted:
-                if not head.frozen and head.last.epoch > progress.stored[shard].epoch:
-                    self._opened[shard] = head
-            elif head.frozen or await self.behind(shard, head, stored[shard]):
-                self._shut[shard] = head
+            with suppress(LedgerUnavailable):
+                await self._acknowledger.freeze(shard, place, conflict=True)
+                del self.conflicts[shard]
+        for shard in stored.keys() & self._progress.held & heads.keys():
+            with suppress(LedgerUnavailable):
+                await self._look_at(shard, heads[shard], stored[shard])
+
+    async def _look_at(self, shard: int, head: Shard, stored: Place) -> None:
+        progress = self._progress
+        if shard in progress.halted:
+            if not head.frozen and head.last.epoch > progress.stored[shard].epoch:
+                self._opened[shard] = head
+        elif head.frozen or await self.behind(shard, head, stored):
+            self._shut[shard] = head

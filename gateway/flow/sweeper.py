@@ -5,7 +5,8 @@ The deadline lies in the ledger, and the script itself checks it against the led
 any number of sweepers may run at once; only one of them finds work.
 
 A ledger that comes back finds every hold overdue: the gates that live get some seconds first, to
-extend what still runs and to deliver what has ended meanwhile.
+extend what still runs and to deliver what has ended meanwhile. So does each shard of a node of a
+cluster; the others' holds are expired meanwhile.
 """
 
 import asyncio
@@ -55,6 +56,8 @@ class Sweeper:
         self._shut: dict[int, float] = {}
         """Shards that took nothing, and until when they are left alone: their overdue holds must not
         keep the others' from ending."""
+        self._away: set[int] = set()
+        """Shards whose node was away in the last round."""
 
     async def run(self) -> None:
         """Expire holds until cancelled. An unavailable ledger is asked again at the next round."""
@@ -83,8 +86,14 @@ class Sweeper:
         """One round. Returns how many holds were expired. Raises LedgerUnavailable."""
         expired, now = 0, time.monotonic()
         self._shut = {shard: until for shard, until in self._shut.items() if until > now}
-        for due in await self._store.holds.due(limit=MAX_PER_SWEEP, skip=self._shut):
-            expired += await self._expire(due)
+        away: set[int] = set()
+        found = await self._store.holds.due(limit=MAX_PER_SWEEP, skip=self._shut, away=away.add)
+        for shard in self._away - away:
+            self._shut[shard] = now + self._patience_s
+        self._away = away
+        for due in found:
+            if due.shard not in self._shut and due.shard not in away:
+                expired += await self._expire(due)
         if expired:
             log.warning("holds_expired", holds=expired)
         return expired
@@ -97,8 +106,11 @@ class Sweeper:
         swept = 0
         async for names in self._store.wallets.due():
             for name in names:
-                with suppress(ShardClosed):
+                try:
                     await self._wallets.sweep(name)
+                except LedgerUnavailable as error:
+                    if not (self._store.on_cluster or isinstance(error, ShardClosed)):
+                        raise
             swept += len(names)
         return swept
 
@@ -109,7 +121,10 @@ class Sweeper:
             self._shut[closed.shard] = time.monotonic() + SHUT_S
             return False
         except LedgerUnavailable:
-            raise
+            if not self._store.on_cluster:
+                raise
+            self._away.add(due.shard)
+            return False
         except Exception as fault:
             # One that the ledger refuses to expire must not keep the others.
             log.error("expire_failed", reservation_id=due.reservation_id, **failure(fault))

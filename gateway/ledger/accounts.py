@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 from gateway.ledger.admin_access import AdminAccess
 from gateway.ledger.bulk import BulkWriter
 from gateway.ledger.client import clock
+from gateway.ledger.client.cluster.client import is_cluster
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.creation import Creation
 from gateway.ledger.customers import CustomerDirectory
@@ -45,6 +46,8 @@ class AccountStore:
             client, namespace=namespace, plans_in_use=self.customers.plan_counts
         )
         self.modes = ModeStore(client, self.names)
+        self.on_cluster = is_cluster(client)
+        """Whether some shards may be away while others are not."""
         self._client: Any = client  # its stubs promise text where this client answers bytes
 
     async def now_ms(self) -> int:

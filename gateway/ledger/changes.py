@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from gateway.ledger.client.cluster.client import is_lost, subscription
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.key_names import Keys
@@ -35,9 +36,12 @@ class Changes:
     async def follow(self, heard: Callable[[str], None], listening: Callable[[], None]) -> None:
         """Call `heard` with each customer id, until the connection breaks. Raises LedgerUnavailable.
 
+        On a cluster a later call listens at another node if this one's is away.
         listening: called when messages are heard from now on; those before may have been missed
         """
-        async with self._client.pubsub() as channel:
+        with unavailable():
+            opened = await subscription(self._client)
+        async with opened as channel:
             with unavailable():
                 await channel.subscribe(self._channel)
             while True:
@@ -45,6 +49,8 @@ class Changes:
                     message = await channel.get_message(timeout=_LISTEN_S)
                 if is_left(channel.connection):
                     raise LedgerUnavailable("the ledger's server is the primary no more")
+                if is_lost(self._client, channel.connection):
+                    raise LedgerUnavailable("the node that passes on announcements is away")
                 if message is None:
                     continue
                 if message["type"] == "subscribe":

@@ -21,8 +21,10 @@ from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
 from gateway.domain.customers import CustomerRecord
+from gateway.ledger.client.cluster.client import is_cluster
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import unavailable
-from gateway.ledger.client.reading import PAGE, get_each, pages
+from gateway.ledger.client.reading import PAGE, execute_reached, get_each, pages
 from gateway.ledger.codec.customer_records import pack_customer, read_customer
 from gateway.ledger.codec.key_names import Keys
 
@@ -164,20 +166,33 @@ class CustomerDirectory:
     async def walk(self) -> AsyncIterator[Sequence[CustomerRecord]]:
         """All customers in no particular order, in runs of at most `PAGE`; deleted ones are left out.
 
-        What changes meanwhile is found now or by the next walk.
+        What changes meanwhile is found now or by the next walk. Raises LedgerUnavailable at its end if a
+        node of a cluster is away, after the customers of the others.
         """
+        away: LedgerUnavailable | None = None
         for shard in range(self._names.shard_count):
-            begin = "-"
-            while True:
-                with unavailable():
-                    names = await self._client.zrange(
-                        self._names.directory(shard), begin, "+", bylex=True, offset=0, num=PAGE
-                    )
-                ids = [name.decode() for name in names]
-                if not ids:
-                    break
-                yield list((await self.read_many(ids)).values())
-                begin = f"({ids[-1]}"
+            try:
+                async for records in self._walk(shard):
+                    yield records
+            except LedgerUnavailable as error:
+                if not is_cluster(self._client):
+                    raise
+                away = error
+        if away is not None:
+            raise away
+
+    async def _walk(self, shard: int) -> AsyncIterator[Sequence[CustomerRecord]]:
+        begin = "-"
+        while True:
+            with unavailable():
+                names = await self._client.zrange(
+                    self._names.directory(shard), begin, "+", bylex=True, offset=0, num=PAGE
+                )
+            ids = [name.decode() for name in names]
+            if not ids:
+                break
+            yield list((await self.read_many(ids)).values())
+            begin = f"({ids[-1]}"
 
     async def applied_plans(self) -> dict[str, str]:
         """By plan: the digest of the terms that all its customers have."""
@@ -198,13 +213,20 @@ class CustomerDirectory:
             with unavailable():
                 return sum(await pipe.execute())
 
-    async def plan_counts(self) -> dict[str, int]:
-        """How many customers each plan has, without deleted ones; plans without any are left out."""
+    async def plan_counts(self, *, reached: bool = False) -> dict[str, int]:
+        """How many customers each plan has, without deleted ones; plans without any are left out.
+
+        reached: without those whose node of a cluster is away
+        """
         async with self._client.pipeline(transaction=False) as pipe:
             for shard in range(self._names.shard_count):
                 pipe.hgetall(self._names.plan_counts(shard))
-            with unavailable():
-                found = await pipe.execute()
+            if reached:
+                replies = await execute_reached(pipe)
+                found = [each for each in replies if not isinstance(each, LedgerUnavailable)]
+            else:
+                with unavailable():
+                    found = await pipe.execute()
         counts: Counter[str] = Counter()
         for shard_counts in found:
             counts.update({name.decode(): int(count) for name, count in shard_counts.items()})

@@ -1,6 +1,6 @@
 """Reservations and their deadlines, read off the hot path; no balance moves here."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,8 +8,10 @@ from redis.asyncio import Redis
 
 from gateway.domain.reservation import Account
 from gateway.ledger.client import clock
+from gateway.ledger.client.cluster.client import is_cluster
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import unavailable
-from gateway.ledger.client.reading import get_each, pages
+from gateway.ledger.client.reading import execute_reached, get_each, pages
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.codec.reservation_records import (
     DueReservation,
@@ -59,10 +61,17 @@ class HoldReader:
         ((_, record),) = await self._read(shard, [reservation_id])
         return record
 
-    async def due(self, *, limit: int = 500, skip: Container[int] = ()) -> list[DueReservation]:
+    async def due(
+        self,
+        *,
+        limit: int = 500,
+        skip: Container[int] = (),
+        away: Callable[[int], None] = lambda _: None,
+    ) -> list[DueReservation]:
         """Holds whose deadline has passed by the ledger's clock, at most `limit` in all.
 
         skip: shards that are not looked at
+        away: called with each shard that cannot be read because its node of a cluster is away
 
         One that has no record any more names no customer; `Reservations.expire` strikes it off.
         """
@@ -71,14 +80,23 @@ class HoldReader:
             shards = [shard for shard in range(self._names.shard_count) if shard not in skip]
             for shard in shards:
                 pipe.zrangebyscore(self._names.due(shard), "-inf", now_ms, start=0, num=limit)
-            with unavailable():
-                by_shard = await pipe.execute()
+            by_shard = await execute_reached(pipe)
         due: list[DueReservation] = []
         for shard, raw in zip(shards, by_shard, strict=True):
+            if isinstance(raw, LedgerUnavailable):
+                away(shard)
+                continue
             ids = [reservation_id.decode() for reservation_id in raw[: limit - len(due)]]
             if not ids:
                 continue
-            for reservation_id, record in await self._read(shard, ids):
+            try:
+                records = await self._read(shard, ids)
+            except LedgerUnavailable:
+                if not is_cluster(self._client):
+                    raise
+                away(shard)
+                continue
+            for reservation_id, record in records:
                 if isinstance(record, Ended):
                     continue  # settled since the deadlines were read
                 account = Account("", "", shard, account_rev=0)

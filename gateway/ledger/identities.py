@@ -11,12 +11,13 @@ import asyncio
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from redis.asyncio import Redis
 
 from gateway.ledger.accounts import AccountStore
-from gateway.ledger.client.faults import unavailable
+from gateway.ledger.client.cluster.client import scan_names
+from gateway.ledger.client.reading import get_each
 from gateway.ledger.codec.reservation_records import HeldLimit, Reservation
 from gateway.ledger.codec.wallet_records import Counter, Wallet, read_scope
 from gateway.ledger.hold_reader import OpenHold
@@ -156,14 +157,9 @@ def _owner(reservation: Reservation, limit: HeldLimit) -> tuple[str, str]:
 async def _scope_records(store: AccountStore, client: Redis) -> _Scopes:
     """Every project's and key's record. Walks over all keys: off the hot path alone."""
     found: dict[str, list[tuple[str, str, tuple[Counter, ...]]]] = {}
-    reader: Any = client
-    namespace = store.names.namespace
-    with unavailable():
-        names = [name async for name in reader.scan_iter(f"{{{namespace}:*}}:[pk]:*", count=1000)]
-        async with reader.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.get(name)
-            records = await pipe.execute()
+    pattern = b"{%s:*}:[pk]:*" % store.names.namespace.encode()
+    names = [name async for page in scan_names(client, pattern) for name in page]
+    records = await get_each(client, names)
     for name, record in zip(names, records, strict=True):
         if record is not None:
             kind, customer_id, scoped = name.decode().partition("}:")[2].split(":", 2)

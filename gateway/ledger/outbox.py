@@ -2,9 +2,14 @@
 `scan` events for the operations.
 
 Invariant: reading never loses an entry and never fails on one (`codec/outbox_entries.py`).
+
+On a cluster one command cannot read streams of several slots, and so cannot wait for all of them: each
+stream is asked for by itself, in one round trip to each node, again and again. Shards of a node that is
+away are left out until it is back.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Container, Mapping
 from typing import Any, Final
 
@@ -12,7 +17,10 @@ from redis.asyncio import Redis
 
 from gateway.domain.delivery import START, Place
 from gateway.domain.events import Event
+from gateway.ledger.client.cluster.client import is_cluster
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import unavailable
+from gateway.ledger.client.reading import execute_reached
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.codec.outbox_entries import Entry, decode
 from gateway.ledger.codec.outbox_rows import RowDecoder, Tail
@@ -21,12 +29,17 @@ from gateway.ledger.codec.shard_records import Shard, read_shard
 _LAST_SEQ: Final = (1 << 64) - 1
 _MOST_PER_SHARD: Final = 1024
 """Entries one read takes from one shard at most: 64 shards that wake at once stay affordable."""
+POLL_S: Final = 0.05
+"""On a cluster: between two looks at all streams while entries arrive."""
+IDLE_POLL_S: Final = 0.4
+"""And when none has arrived for a while."""
 
 
 class Outbox:
     """The outboxes of all shards.
 
-    One read costs one round trip whatever the number of shards, and one command when all are idle.
+    One read costs one round trip whatever the number of shards, and one command when all are idle; on a
+    cluster one command for each shard and look.
     """
 
     def __init__(self, client: Redis, shard_count: int, *, namespace: str = "cg") -> None:
@@ -36,7 +49,10 @@ class Outbox:
         self._client = client
         self._shard_of = {self.keys.out(shard): shard for shard in range(shard_count)}
         self._stream_of = list(self._shard_of)
+        self.on_cluster = is_cluster(client)
+        """Whether some shards may be away while others are not."""
         self._busy = 1
+        self._pause_s = POLL_S
         self._rows = RowDecoder()
         self.shard_count = shard_count
 
@@ -52,24 +68,51 @@ class Outbox:
 
         block_ms: wait this long for the first one when there is none; 0 returns at once.
         skip: shards that are not read
-        Raises LedgerUnavailable.
+        Raises LedgerUnavailable; where only a node of a cluster is away, its shards are left out.
         """
-        count = min(_MOST_PER_SHARD, max(1, limit // self._busy))
-        command: list[Any] = [b"XREAD", b"COUNT", count]
-        if block_ms:
-            command += [b"BLOCK", block_ms]
-        command.append(b"STREAMS")
-        shards = [shard for shard in range(self.shard_count) if shard not in skip]
-        if not shards:
+        places = {
+            self._stream_of[shard]: _exclusive(after.get(shard, START))
+            for shard in range(self.shard_count)
+            if shard not in skip
+        }
+        if not places:
             await asyncio.sleep(block_ms / 1000)
             return []
-        command += [self._stream_of[shard] for shard in shards]
-        command += [_exclusive(after.get(shard, START)) for shard in shards]
-        with unavailable():
-            reply = await self._execute(*command)
-        tails = reply.items() if isinstance(reply, dict) else reply or ()  # RESP3, RESP2
+        count = min(_MOST_PER_SHARD, max(1, limit // self._busy))
+        if self.on_cluster:
+            tails = await self._poll(places, count, block_ms)
+        else:
+            blocking = [b"BLOCK", block_ms] if block_ms else []
+            with unavailable():
+                reply = await self._execute(
+                    b"XREAD", b"COUNT", count, *blocking, b"STREAMS", *places, *places.values()
+                )
+            tails = _streams(reply)
         self._busy = max(1, len(tails))
         return [self._rows.decode(self._shard_of[name], raw) for name, raw in tails]
+
+    async def _poll(
+        self, places: Mapping[bytes, bytes], count: int, block_ms: int
+    ) -> list[tuple[bytes, Any]]:
+        until = time.monotonic() + block_ms / 1000
+        while True:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for stream, place in places.items():
+                    pipe.execute_command(b"XREAD", b"COUNT", count, b"STREAMS", stream, place)
+                replies = await execute_reached(pipe)
+            tails = [
+                tail
+                for reply in replies
+                if not isinstance(reply, LedgerUnavailable)
+                for tail in _streams(reply)
+            ]
+            left_s = until - time.monotonic()
+            if tails:
+                self._pause_s = POLL_S
+            if tails or left_s <= 0:
+                return tails
+            await asyncio.sleep(min(self._pause_s, left_s))
+            self._pause_s = min(self._pause_s * 1.5, IDLE_POLL_S)
 
     async def scan(self, shard: int, up_to: Place) -> list[Entry]:
         """All entries of one shard that have not been trimmed, up to and with `up_to`, in pages.
@@ -100,21 +143,36 @@ class Outbox:
     async def heads(self) -> list[Shard]:
         """Every shard's record, in one round trip; a shard never written to has a fresh one.
 
-        Raises LedgerUnavailable.
+        Raises LedgerUnavailable, also when one node of a cluster is away.
         """
         async with self._client.pipeline(transaction=False) as pipe:
             for shard in range(self.shard_count):
                 pipe.get(self.keys.meta(shard))
             with unavailable():
                 raw = await pipe.execute()
-        return [read_shard(record) if record else Shard(False, START, None) for record in raw]
+        return [_head(record) for record in raw]
+
+    async def reached_heads(self) -> dict[int, Shard]:
+        """The records of all shards but those whose node is away, by shard.
+
+        Raises LedgerUnavailable when that is every node.
+        """
+        async with self._client.pipeline(transaction=False) as pipe:
+            for shard in range(self.shard_count):
+                pipe.get(self.keys.meta(shard))
+            raw = await execute_reached(pipe)
+        return {
+            shard: _head(record)
+            for shard, record in enumerate(raw)
+            if not isinstance(record, LedgerUnavailable)
+        }
 
     async def oldest_ms(
         self, after: Mapping[int, Place], only: Collection[int] | None = None
     ) -> int | None:
         """When the oldest entry beyond each shard's place occurred; None where there is none.
 
-        only: these shards. Raises LedgerUnavailable.
+        only: these shards. Raises LedgerUnavailable, also when one node of a cluster is away.
         """
         async with self._client.pipeline(transaction=False) as pipe:
             for shard in range(self.shard_count) if only is None else only:
@@ -125,6 +183,15 @@ class Outbox:
                 pages = await pipe.execute()
         entries = [decode(0, page)[0] for page in pages if page]
         return min((e.occurred_at_ms for e in entries if isinstance(e, Event)), default=None)
+
+
+def _head(record: bytes | None) -> Shard:
+    return read_shard(record) if record else Shard(False, START, None)
+
+
+def _streams(reply: Any) -> list[tuple[bytes, Any]]:
+    """Streams and their entries in a reply to XREAD, of RESP3 or RESP2."""
+    return list(reply.items() if isinstance(reply, dict) else reply or ())
 
 
 def _exclusive(place: Place) -> bytes:

@@ -8,8 +8,10 @@ from redis.asyncio import Redis
 from gateway.domain.reservation import Account
 from gateway.domain.standing import Standing
 from gateway.ledger.client import clock
+from gateway.ledger.client.cluster.client import is_cluster
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import unavailable
-from gateway.ledger.client.reading import PAGE, get_each, pages
+from gateway.ledger.client.reading import PAGE, get_each, get_reached, pages
 from gateway.ledger.codec.done import read_done
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.codec.wallet_records import (
@@ -50,6 +52,21 @@ class WalletReader:
             )
         return found
 
+    async def read_reached(
+        self, customer_ids: Iterable[str]
+    ) -> tuple[dict[str, Wallet], frozenset[str]]:
+        """The same, and the customers of whom nothing is known: their node of a cluster is away."""
+        found: dict[str, Wallet] = {}
+        unknown: set[str] = set()
+        for page in pages(list(customer_ids)):
+            keys = [self._names.account(self._names.shard_of(name), name) for name in page]
+            for name, raw in zip(page, await get_reached(self._client, keys), strict=True):
+                if isinstance(raw, LedgerUnavailable):
+                    unknown.add(name)
+                elif raw:
+                    found[name] = read_wallet(raw)
+        return found, frozenset(unknown)
+
     async def account_rev(self, customer_id: str) -> int | None:
         """The account's present revision; None when there is no such account."""
         with unavailable():
@@ -62,25 +79,34 @@ class WalletReader:
         """Customers whose wallet time alone changes by now, page by page over all wallets.
 
         Of a record only the moment is read, and no more than a page is kept: the walk is for
-        ledgers of millions. What changes meanwhile is found now or by the next walk.
+        ledgers of millions. What changes meanwhile is found now or by the next walk; so is what is on
+        a node of a cluster that is away.
         """
         now_ms = await clock.now_ms(self._client)
         for shard in range(self._names.shard_count):
-            cursor: Any = None
-            while cursor is None or int(cursor):
-                with unavailable():
-                    cursor, names = await self._client.sscan(
-                        self._names.customers(shard), cursor or 0, count=PAGE
-                    )
-                    if not names:
-                        continue
-                    prefix = self._names.account(shard, "")
-                    records = await self._client.mget([prefix + name for name in names])
-                yield [
-                    name.decode()
-                    for name, raw in zip(names, records, strict=True)
-                    if raw and read_sweep_at_ms(raw) <= now_ms
-                ]
+            try:
+                async for page in self._due_in(shard, now_ms):
+                    yield page
+            except LedgerUnavailable:
+                if not is_cluster(self._client):
+                    raise
+
+    async def _due_in(self, shard: int, now_ms: int) -> AsyncIterator[list[str]]:
+        cursor: Any = None
+        while cursor is None or int(cursor):
+            with unavailable():
+                cursor, names = await self._client.sscan(
+                    self._names.customers(shard), cursor or 0, count=PAGE
+                )
+                if not names:
+                    continue
+                prefix = self._names.account(shard, "")
+                records = await self._client.mget([prefix + name for name in names])
+            yield [
+                name.decode()
+                for name, raw in zip(names, records, strict=True)
+                if raw and read_sweep_at_ms(raw) <= now_ms
+            ]
 
     async def standings(self, accounts: Sequence[Account]) -> list[Standing]:
         """How the limits of these accounts stand by the ledger's clock; what several share, once."""

@@ -87,12 +87,16 @@ class Durability:
 
 
 async def read_durability(
-    client: redis.asyncio.Redis, *, declared: Persistence | None = None
+    client: redis.asyncio.Redis,
+    *,
+    declared: Persistence | None = None,
+    of_cluster: bool = False,
 ) -> Durability:
-    """Ask the server what it is and keeps.
+    """Ask one server what it is and keeps; `cluster/durability.py` asks those of a cluster.
 
     declared: what the operator vouches for where the server does not say: the persistence, and
               that nothing is ever evicted
+    of_cluster: it is a node of the cluster that the configuration names
 
     Raises UnfitServer, or LedgerUnavailable when it cannot be asked.
     """
@@ -104,7 +108,7 @@ async def read_durability(
         raise refusal_of(error) or LedgerUnavailable(
             f"the ledger's server does not say what it is: {error}"
         ) from None
-    version = _refuse_unfit(info)
+    version = _refuse_unfit(info, of_cluster)
     policy = info.get("maxmemory_policy") or config.get("maxmemory-policy")
     warnings: list[str] = []
     verified = True
@@ -161,7 +165,7 @@ def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _refuse_unfit(info: Mapping[str, Any]) -> tuple[int, int]:
+def _refuse_unfit(info: Mapping[str, Any], of_cluster: bool) -> tuple[int, int]:
     """The version (Valkey: of the Redis it is compatible with), if such a server is taken."""
     try:
         major, minor = str(info["redis_version"]).split(".")[:2]
@@ -170,11 +174,18 @@ def _refuse_unfit(info: Mapping[str, Any]) -> tuple[int, int]:
         raise UnfitServer("the server does not say its version in INFO") from None
     if version < LEAST_VERSION:
         raise UnfitServer(f"{_name(info)} is too old; Redis 7.0 or Valkey is needed")
-    if info.get("cluster_enabled") or info.get("redis_mode") == "cluster":
-        raise UnfitServer("the server is part of a cluster, which is not supported yet")
+    if not of_cluster and (info.get("cluster_enabled") or info.get("redis_mode") == "cluster"):
+        raise UnfitServer(
+            "the server is a node of a cluster: write redis+cluster://HOST:PORT,HOST:PORT"
+            " (rediss+cluster:// with TLS) as its URL"
+        )
     if info.get("redis_mode") == "sentinel":
         raise UnfitServer("this is a Sentinel, not a server of data")
     if info.get("role", "master") != "master":
+        if of_cluster:  # in the middle of an election
+            raise LedgerUnavailable(
+                "a node of the ledger's cluster is a replica by now", code="READONLY"
+            )
         raise UnfitServer("the server is a replica; the ledger needs the primary")
     return version
 

@@ -11,16 +11,21 @@ from contextlib import contextmanager
 from typing import Final
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
+from redis.exceptions import ConnectionError as NotConnected
+from redis.exceptions import TimeoutError as TooSlow
 
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable, Redirected
 
@@ -62,8 +67,35 @@ _CLASSES: Final[dict[type[Exception], str]] = {
     NoPermissionError: "NOPERM",
     OutOfMemoryError: "OOM",
     ReadOnlyError: "READONLY",
+    TryAgainError: "TRYAGAIN",
+    MovedError: "MOVED",  # to redis-py a kind of the next one
+    AskError: "ASK",
 }
 """Errors of which redis-py takes off the first word."""
+
+
+class NodeAway(NotConnected):
+    """A node of a cluster cannot be reached. server: HOST:PORT"""
+
+    def __init__(self, server: str, reason: str) -> None:
+        super().__init__(f"the ledger's node {server} is away: {reason}")
+        self.server = server
+
+
+def is_away(error: Exception) -> bool:
+    """Whether an error says that a server cannot be reached, or serves nothing at the moment; what was
+    asked of other servers may have worked."""
+    return isinstance(error, NotConnected | TooSlow | OSError) or refusal_of(error) is not None
+
+
+def as_unavailable(error: Exception) -> LedgerUnavailable:
+    """What to raise for what redis-py raises: the server's own refusal if it is one."""
+    refusal = refusal_of(error)
+    if refusal is not None:
+        return refusal
+    if isinstance(error, NodeAway):
+        return LedgerUnavailable(str(error))
+    return LedgerUnavailable(f"the ledger cannot be read: {type(error).__name__}")
 
 
 def refusal_of(error: Exception) -> LedgerUnavailable | None:
@@ -110,7 +142,4 @@ def unavailable() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        refusal = refusal_of(error)
-        raise refusal or LedgerUnavailable(
-            f"the ledger cannot be read: {type(error).__name__}"
-        ) from error
+        raise as_unavailable(error) from error

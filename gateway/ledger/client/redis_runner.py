@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.client.faults import explain, refusal_of
+from gateway.ledger.client.faults import NodeAway, explain, refusal_of
 from gateway.ledger.client.scripts import Script
 
 
@@ -29,7 +29,9 @@ class RedisRunner:
         except ResponseError as error:
             raise refusal_of(error) or explain(error, script.name) from error
         except (RedisError, OSError) as error:
-            raise refusal_of(error) or LedgerUnavailable(
-                f"the ledger cannot be reached: {type(error).__name__}", unknown=True
-            ) from error
+            named = isinstance(error, NodeAway)
+            message = (
+                str(error) if named else f"the ledger cannot be reached: {type(error).__name__}"
+            )
+            raise refusal_of(error) or LedgerUnavailable(message, unknown=True) from error
         return reply

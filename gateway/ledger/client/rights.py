@@ -5,11 +5,14 @@ needs when something is wrong. The server checks rights when a command is queued
 in a transaction that is thrown away.
 """
 
+import asyncio
 from typing import Any, Final
 
 import redis.asyncio
 from redis.exceptions import NoPermissionError, ResponseError
 
+from gateway.ledger.client.cluster.client import is_cluster, nodes_of
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import unavailable
 from gateway.ledger.codec.key_names import Keys
 
@@ -57,6 +60,12 @@ OTHER_COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
     ("SCRIPT", "LOAD", "return 1"),
     ("TIME",),
 )
+CLUSTER_COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
+    ("ASKING",),
+    ("CLUSTER", "NODES"),
+    ("CLUSTER", "SLOTS"),
+)
+"""And on the nodes of a cluster."""
 NAMES: Final = frozenset(command for command, *_ in (*KEY_COMMANDS, *OTHER_COMMANDS)) | {
     "EVALSHA",
     "EXEC",
@@ -71,7 +80,37 @@ NAMES: Final = frozenset(command for command, *_ in (*KEY_COMMANDS, *OTHER_COMMA
 
 
 async def missing_rights(client: redis.asyncio.Redis, namespace: str) -> list[str]:
-    """What the user may not do: commands, and keys or channels. Raises LedgerUnavailable."""
+    """What the user may not do: commands, and keys or channels. Raises LedgerUnavailable.
+
+    On a cluster every node is asked that can be reached; what only some of them deny names them.
+    """
+    with unavailable():
+        nodes = await nodes_of(client)
+    asked = await asyncio.gather(
+        *(_missing_at(node, namespace, is_cluster(client)) for _, node in nodes),
+        return_exceptions=True,
+    )
+    denied: dict[str, list[str]] = {}
+    answered = 0
+    for (server, _), missing in zip(nodes, asked, strict=True):
+        if isinstance(missing, BaseException):
+            if not isinstance(missing, LedgerUnavailable):
+                raise missing
+            continue
+        answered += 1
+        for name in missing:
+            denied.setdefault(name, []).append(server)
+    if not answered:
+        raise next(error for error in asked if isinstance(error, LedgerUnavailable))
+    return sorted(
+        name if len(servers) == answered else f"{name} at {', '.join(servers)}"
+        for name, servers in denied.items()
+    )
+
+
+async def _missing_at(
+    client: redis.asyncio.Redis, namespace: str, of_cluster: bool
+) -> dict[str, None]:
     keys = Keys(namespace)
     probe, shard_probe, channel = (
         keys.common("probe"),
@@ -81,7 +120,7 @@ async def missing_rights(client: redis.asyncio.Redis, namespace: str) -> list[st
     queued: list[tuple[Any, ...]] = [
         (command, key, *rest) for key in (probe, shard_probe) for command, *rest in KEY_COMMANDS
     ]
-    queued += OTHER_COMMANDS
+    queued += OTHER_COMMANDS + (CLUSTER_COMMANDS if of_cluster else ())
     queued += [
         ("EVALSHA", _NO_SHA, 1, shard_probe),
         ("XREAD", "COUNT", 1, "STREAMS", shard_probe, 0),
@@ -101,7 +140,7 @@ async def missing_rights(client: redis.asyncio.Redis, namespace: str) -> list[st
     finally:
         await connection.disconnect()  # whatever it was left in
         await pool.release(connection)
-    return sorted(missing)
+    return missing
 
 
 async def _ask(connection: Any, command: tuple[Any, ...], missing: dict[str, None]) -> None:
@@ -128,4 +167,4 @@ def _name(command: tuple[Any, ...], said: str) -> str:
 
 
 def _spelled(command: tuple[Any, ...]) -> str:
-    return "SCRIPT LOAD" if command[0] == "SCRIPT" else str(command[0])
+    return " ".join(command[:2]) if command[0] in ("SCRIPT", "CLUSTER") else str(command[0])

@@ -6,12 +6,18 @@ redis-py's own cluster client lets one node that is away fail a whole pipeline, 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 import redis.asyncio
-from redis.exceptions import AskError, ClusterDownError, MovedError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MovedError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as TooSlow
 
@@ -19,8 +25,11 @@ from gateway.ledger.client.cluster.map import ClusterMap
 from gateway.ledger.client.cluster.pipeline import ClusterPipeline, ClusterTransaction, Commands
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.faults import NodeAway, unavailable
 
-MOST_REDIRECTS: Final = 5
+MOST_ATTEMPTS: Final = 20
+"""Of one command: redirections, and attempts while the keys of its slot are on their way."""
+MOVING_S: Final = 0.05
 _EVERYWHERE: Final = frozenset({"SCRIPT LOAD"})
 _KEYLESS: Final = frozenset({"TIME", "PUBLISH", "PING", "INFO", "CONFIG GET"})
 
@@ -66,38 +75,49 @@ class ClusterClient(Commands):
         except LedgerUnavailable as error:
             raise ClusterDownError(str(error)) from error
 
-    def heed(self, node: Endpoint, error: Exception) -> None:
-        """Correct the map by what went wrong at a node."""
+    def heed(self, node: Endpoint, error: Exception) -> Exception:
+        """Correct the map by what went wrong at a node; returns the error to raise, which names the
+        node where that is away."""
         if isinstance(error, MovedError):
             self.map.learn(error.slot_id, (error.host or node.address[0], error.port))
+        elif isinstance(error, NodeAway | AuthenticationError | BusyLoadingError):
+            pass  # no news, or one that answers
         elif isinstance(error, NotConnected | TooSlow | OSError):
             self.map.suspect(node.address)
+            away = NodeAway(node.host_and_port, str(error) or type(error).__name__)
+            away.__cause__ = error
+            return away
         elif isinstance(error, ClusterDownError):
             self.map.suspect()
+        return error
+
+    def refuse_gone(self, node: Endpoint) -> None:
+        """Raise NodeAway, without asking it, for a node that has not answered for a while."""
+        if self.map.is_gone(node.address):
+            raise NodeAway(node.host_and_port, "it does not answer")
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send one command, as redis-py's client does."""
         await self.ready()
         name = _name(args)
         if name in _EVERYWHERE:
-            replies = [
-                await self.of(n).execute_command(*args, **options) for n in self.map.primaries
-            ]
-            return replies[0]
+            return await self._everywhere(args, options)
         if name in _KEYLESS:
             return await self._anywhere(args, options)
-        key = key_of(args)
-        for _ in range(MOST_REDIRECTS):
-            node = self.node_of(key)
+        key, asked = key_of(args), None
+        for attempt in range(MOST_ATTEMPTS):
+            node = asked or self.node_of(key)
             try:
-                return await self.of(node).execute_command(*args, **options)
+                return await self._at(node, args, options, asking=asked is not None)
+            except MovedError:
+                asked = None
             except AskError as error:
-                return await self._ask(node, error, args, options)
-            except MovedError as error:
-                self.heed(node, error)
-            except Exception as error:
-                self.heed(node, error)
-                raise
+                asked = self.map.node((error.host or node.address[0], error.port))
+            except TryAgainError:
+                asked = None
+                if attempt + 1 == MOST_ATTEMPTS:
+                    raise
+                await asyncio.sleep(MOVING_S)
         raise ClusterDownError("the nodes of the cluster redirect a key in a circle")
 
     def pipeline(self, transaction: bool = True) -> Any:
@@ -107,10 +127,9 @@ class ClusterClient(Commands):
     def pubsub(self) -> Any:
         """A subscription, at some node: a cluster passes messages on to all of them.
 
-        Needs to know the map: something must have been asked before.
+        Needs to know the map: await `ready` before.
         """
-        reachable = [n for n in self.map.primaries if n.address not in self.map.away]
-        nodes = reachable or self.map.primaries
+        nodes = self._nearest()
         if not nodes:
             raise NotConnected("no node of the cluster is known")
         return self.of(nodes[0]).pubsub()
@@ -121,22 +140,58 @@ class ClusterClient(Commands):
         await asyncio.gather(*(client.aclose() for client in clients))
 
     async def _anywhere(self, args: Sequence[Any], options: dict[str, Any]) -> Any:
-        away = self.map.away
-        nodes = sorted(self.map.primaries, key=lambda node: node.address in away)
-        for node in nodes[:-1]:
-            with suppress(NotConnected, TooSlow, OSError):
-                return await self.of(node).execute_command(*args, **options)
-            self.map.suspect(node.address)
-        return await self.of(nodes[-1]).execute_command(*args, **options)
+        failed: Exception | None = None
+        for node in self._nearest():
+            try:
+                return await self._at(node, args, options)
+            except (NotConnected, TooSlow, OSError) as error:
+                failed = error
+        raise failed or NotConnected("no node of the cluster is known")
 
-    async def _ask(
-        self, node: Endpoint, error: AskError, args: Sequence[Any], options: dict[str, Any]
+    async def _everywhere(self, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """At every node that can be reached; raises when none can. Returns one's reply."""
+        replies = await asyncio.gather(
+            *(self._at(node, args, options) for node in self.map.primaries), return_exceptions=True
+        )
+        answers = [reply for reply in replies if not isinstance(reply, BaseException)]
+        strange = [
+            reply
+            for reply in replies
+            if isinstance(reply, BaseException) and not isinstance(reply, NotConnected)
+        ]
+        if strange or not answers:
+            raise [*strange, *replies][0]
+        return answers[0]
+
+    async def _at(
+        self, node: Endpoint, args: Sequence[Any], options: dict[str, Any], *, asking: bool = False
     ) -> Any:
-        other = self.map.node((error.host or node.address[0], error.port))
-        async with self.of(other).pipeline(transaction=False) as pipe:
+        self.refuse_gone(node)
+        try:
+            if asking:
+                return await self._ask(node, args, options)
+            return await self.of(node).execute_command(*args, **options)
+        except Exception as error:
+            raise self.heed(node, error) from error
+
+    def _nearest(self) -> list[Endpoint]:
+        """The nodes that own slots, those that do not answer lately last."""
+        away = self.map.away
+        return sorted(self.map.primaries, key=lambda node: node.address in away)
+
+    async def _ask(self, node: Endpoint, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        async with self.of(node).pipeline(transaction=False) as pipe:
             pipe.execute_command("ASKING")
             pipe.execute_command(*args, **options)
-            return (await pipe.execute())[1]
+            _, reply = await pipe.execute(raise_on_error=False)  # raised, it would lose its code
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def is_keyless(args: Sequence[Any]) -> bool:
+    """Whether a command names no key: it says nothing that differs between nodes."""
+    return _name(args) in _KEYLESS
 
 
 def key_of(args: Sequence[Any]) -> bytes:
@@ -158,6 +213,54 @@ def key_of(args: Sequence[Any]) -> bytes:
 def _name(args: Sequence[Any]) -> str:
     word = args[0]
     return (word.decode(errors="replace") if isinstance(word, bytes) else str(word)).upper()
+
+
+def is_cluster(client: Any) -> bool:
+    """Whether a client speaks to several servers, of which one may be away."""
+    return isinstance(client, ClusterClient)
+
+
+async def subscription(client: Any) -> Any:
+    """redis-py's `pubsub()` at some server. Raises redis-py's ConnectionError."""
+    if isinstance(client, ClusterClient):
+        await client.ready()
+    return client.pubsub()
+
+
+def is_lost(client: Any, connection: Any) -> bool:
+    """Whether a connection, such as a subscription's, leads to a node that does not answer."""
+    if not isinstance(client, ClusterClient) or connection is None:
+        return False
+    return (connection.host, connection.port) in client.map.away
+
+
+async def scan_names(client: Any, pattern: bytes) -> AsyncIterator[list[bytes]]:
+    """The names of all keys that match, page by page, of every server.
+
+    Raises LedgerUnavailable, also when slots have changed hands meanwhile: then names may be missing.
+    """
+    with unavailable():
+        nodes = await nodes_of(client)
+    cluster = client if isinstance(client, ClusterClient) else None
+    if cluster is not None:
+        await cluster.map.refresh()
+    before = cluster.map.layout if cluster is not None else None
+    for server, node in nodes:
+        cursor: Any = None
+        names: Any
+        while cursor is None or int(cursor):
+            with unavailable():
+                try:
+                    cursor, names = await node.scan(cursor or 0, match=pattern, count=2000)
+                except (NotConnected, TooSlow, OSError) as error:
+                    if cluster is None or isinstance(error, AuthenticationError | BusyLoadingError):
+                        raise
+                    raise NodeAway(server, str(error) or type(error).__name__) from error
+            yield names
+    if cluster is not None:
+        await cluster.map.refresh()
+        if cluster.map.layout != before:
+            raise LedgerUnavailable("shards moved to another node while they were read; retry")
 
 
 async def nodes_of(client: Any) -> list[tuple[str, redis.asyncio.Redis]]:

@@ -9,6 +9,7 @@ the higher configuration epoch counts (https://valkey.io/topics/cluster-spec/, "
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +28,8 @@ ASK_WITHIN_S: Final = 1.0
 """For one node to say what it knows."""
 SETTLE_S: Final = 0.2
 """Once one node has answered, the others may take this long."""
+GONE_AFTER_S: Final = 1.0
+"""A node that has not answered for this long is not tried: a frozen one would cost a timeout each time."""
 AGAIN_S: Final = 0.2
 """Pause between two questions while a node that owns slots is away."""
 
@@ -60,7 +63,8 @@ class ClusterMap:
         self._owners: dict[int, Address] = {}
         self._owners_seen: set[Address] = set()
         self._slots: dict[bytes, int] = {}
-        self._suspects: set[Address] = set()
+        self._suspects: dict[Address, float] = {}
+        """Since when, by `time.monotonic`."""
         self._asking: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -74,6 +78,16 @@ class ClusterMap:
     def away(self) -> frozenset[Address]:
         """Nodes that did not answer lately."""
         return frozenset(self._suspects)
+
+    @property
+    def layout(self) -> frozenset[tuple[int, int, Address]]:
+        """Who has which slots: ranges and their owners."""
+        return frozenset((claim.first, claim.last, claim.owner) for claim in self._claims)
+
+    def is_gone(self, address: Address) -> bool:
+        """Whether a node has not answered for a while, though it is asked again and again."""
+        since = self._suspects.get(address)
+        return since is not None and time.monotonic() - since > GONE_AFTER_S
 
     def node(self, address: Address) -> Endpoint:
         """The node at an address; always the same object."""
@@ -112,7 +126,7 @@ class ClusterMap:
     def suspect(self, address: Address | None = None) -> None:
         """Something may have changed; `address` does not answer. Returns at once."""
         if address is not None:
-            self._suspects.add(address)
+            self._suspects.setdefault(address, time.monotonic())
         if self._watching is None or self._watching.done():
             self._watching = asyncio.get_running_loop().create_task(self._watch())
 
@@ -127,7 +141,8 @@ class ClusterMap:
         while True:
             with suppress(LedgerUnavailable):
                 await self.refresh()
-            self._suspects &= {claim.owner for claim in self._claims}
+            for address in self._suspects.keys() - {claim.owner for claim in self._claims}:
+                del self._suspects[address]
             if self._claims and not self._suspects:
                 return
             await asyncio.sleep(AGAIN_S)
@@ -155,7 +170,8 @@ class ClusterMap:
             task.cancel()
         if not views:
             raise failures[0]
-        self._suspects -= {view.of for view in views}
+        for view in views:
+            self._suspects.pop(view.of, None)
         self._take(views)
 
     def _take(self, views: Sequence["_View"]) -> None:

@@ -1,7 +1,8 @@
 """Several commands in one round trip to each node of a cluster, and transactions on one node."""
 
 import asyncio
-from collections.abc import Callable
+import inspect
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,6 @@ from redis.exceptions import (
     ClusterDownError,
     MovedError,
     RedisError,
-    ResponseError,
     TryAgainError,
 )
 
@@ -55,20 +55,23 @@ class ClusterPipeline(Commands):
         return self
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """The replies in the order of the commands.
+        """The replies in the order of the commands. One without a key (TIME) goes where the first key is.
 
         raise_on_error: raise the first error; else errors take the places of the replies, and those
         of a node that cannot be reached are those of all its commands
         """
-        from gateway.ledger.client.cluster.client import key_of
+        from gateway.ledger.client.cluster.client import is_keyless, key_of
 
         commands, self._commands = self._commands, []
         await self._client.ready()
         results: list[Any] = [None] * len(commands)
         by_node: dict[Endpoint, list[int]] = {}
-        for at, (args, _) in enumerate(commands):
+        keys = [None if is_keyless(args) else key_of(args) for args, _ in commands]
+        beside = next((key for key in keys if key is not None), b"{}")
+        for at, key in enumerate(keys):
             try:
-                by_node.setdefault(self._client.node_of(key_of(args)), []).append(at)
+                node = self._client.node_of(beside if key is None else key)
+                by_node.setdefault(node, []).append(at)
             except ClusterDownError as error:
                 results[at] = error
 
@@ -78,12 +81,13 @@ class ClusterPipeline(Commands):
                     args, options = commands[at]
                     pipe.execute_command(*args, **options)
                 try:
+                    self._client.refuse_gone(node)
                     replies = await pipe.execute(raise_on_error=False)
                 except (RedisError, OSError) as error:
-                    self._client.heed(node, error)
-                    replies = [error] * len(places)
+                    replies = [self._client.heed(node, error)] * len(places)
             for at, reply in zip(places, replies, strict=True):
-                results[at] = reply
+                down = isinstance(reply, ClusterDownError)
+                results[at] = self._client.heed(node, reply) if down else reply
 
         await asyncio.gather(*(send(node, places) for node, places in by_node.items()))
         for at, (args, options) in enumerate(commands):
@@ -129,10 +133,10 @@ class ClusterTransaction:
         for last in (False, True):
             try:
                 watched = await self._at(keys[0]).watch(*keys)
-            except ResponseError as error:
-                await self._correct(error)
+            except (RedisError, OSError) as error:
+                named = await self._correct(error)
                 if last or not isinstance(error, MovedError):
-                    raise
+                    raise named from error
                 continue
             self._watching = True
             return watched
@@ -144,38 +148,48 @@ class ClusterTransaction:
 
     async def execute(self) -> Any:
         """MULTI, what was queued, EXEC."""
+        watching, queued = self._watching, list(self._queued)
         try:
             return await self._pipe.execute()
-        except MovedError as error:
-            watching, queued = self._watching, list(self._queued)
-            await self._correct(error)
-            if watching:
-                raise
+        except (RedisError, OSError) as error:
+            named = await self._correct(error)
+            if watching or not isinstance(error, MovedError):
+                raise named from error
         for name, args, options in queued:
             getattr(self, name)(*args, **options)
         return await self._pipe.execute()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
-            from gateway.ledger.client.cluster.client import key_of
+            from gateway.ledger.client.cluster.client import is_keyless, key_of
 
-            key = key_of(args if name == "execute_command" else (name, *args))
+            command = args if name == "execute_command" else (name, *args)
             if not self._watching:
                 self._queued.append((name, args, options))
-            return getattr(self._at(key), name)(*args, **options)
+            pipe = self._pipe if self._pipe and is_keyless(command) else self._at(key_of(command))
+            result = getattr(pipe, name)(*args, **options)
+            return self._named(result) if inspect.iscoroutine(result) else result
 
         return call
+
+    async def _named(self, reply: Awaitable[Any]) -> Any:
+        try:
+            return await reply
+        except (RedisError, OSError) as error:
+            assert self._node is not None
+            raise self._client.heed(self._node, error) from error
 
     def _at(self, key: bytes) -> Any:
         if self._pipe is None:
             self._node = self._client.node_of(key)
+            self._client.refuse_gone(self._node)
             self._pipe = self._client.of(self._node).pipeline(transaction=True)
         return self._pipe
 
-    async def _correct(self, error: Exception) -> None:
-        if self._node is not None:
-            self._client.heed(self._node, error)
+    async def _correct(self, error: Exception) -> Exception:
+        named = error if self._node is None else self._client.heed(self._node, error)
         await self._leave()
+        return named
 
     async def _leave(self) -> None:
         pipe, self._pipe, self._node = self._pipe, None, None
