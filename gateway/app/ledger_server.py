@@ -11,10 +11,11 @@ import structlog
 from gateway.app.parts import CannotStart, LedgerState
 from gateway.app.shards import ShardWatch
 from gateway.domain.stores import StoreAccess
-from gateway.ledger.client.durability import Durability, Persistence, UnfitServer, read_durability
+from gateway.ledger.client.cluster.durability import read_promises
+from gateway.ledger.client.durability import Durability, Persistence, UnfitServer
 from gateway.ledger.client.embedded import EmbeddedLedger, EmbeddedLedgerError
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.client.fitness import UNREACHABLE, find_trouble, trouble_of
+from gateway.ledger.client.fitness import UNREACHABLE, find_troubles, trouble_of
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.rights import missing_rights
 from gateway.ledger.client.servers import Servers, locate
@@ -135,7 +136,7 @@ class _Look:
                 missing = await missing_rights(self._client, self._namespace)
                 if missing:
                     raise UnfitServer(f"its user {self._user} may not use: {', '.join(missing)}")
-                found = await read_durability(self._client, declared=self._declared)
+                found = await read_promises(self._client, declared=self._declared)
                 break
             except UnfitServer as error:
                 raise CannotStart(f"the ledger's server is not fit: {error}") from error
@@ -153,12 +154,18 @@ class _Look:
     async def look(self) -> LedgerState:
         """Whether it can serve, and which shards cannot."""
         known = self._moves.count
-        trouble = await find_trouble(self._client)
-        if trouble is None:
+        troubles = await find_troubles(self._client)
+        found = {name: each for name, each in troubles.items() if each is not None}
+        if any(each.moved for each in found.values()):
+            self._moves.moved(known)
+        nodes = tuple(f"{name}_{_short(each.word)}" for name, each in sorted(found.items()) if name)
+        if len(found) < len(troubles):
             try:
-                return LedgerState(frozen=tuple(sorted(await self._watch.look())))
+                return LedgerState(frozen=tuple(sorted(await self._watch.look())), nodes=nodes)
             except LedgerUnavailable as error:
                 trouble = trouble_of(error)
+        else:
+            trouble = next(iter(found.values()))
         if trouble.moved:
             self._moves.moved(known)
         frozen = tuple(sorted(self._watch.closed))
@@ -167,3 +174,8 @@ class _Look:
     async def close(self) -> None:
         """Close the connection."""
         await self._client.aclose()
+
+
+def _short(word: str) -> str:
+    """Of a node, where the word for the ledger would mislead."""
+    return "unreachable" if word == UNREACHABLE else word

@@ -32,11 +32,13 @@ class LedgerState:
     problem: why nothing can be admitted, one word for `/readyz`; None while it serves
     detail:  the same as a sentence, with the server's own refusal
     frozen:  shards that have lost entries: their customers are refused until a repair
+    nodes:   of a cluster, where others serve: HOST:PORT and one word of what is wrong with it
     """
 
     problem: str | None = None
     detail: str = ""
     frozen: tuple[int, ...] = ()
+    nodes: tuple[str, ...] = ()
 
 
 class Ledger(Protocol):

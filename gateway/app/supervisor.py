@@ -131,7 +131,8 @@ class Supervisor:
         elif state.problem is not None:
             why.append(state.problem)
         frozen = tuple(f"shard_{shard}_frozen" for shard in state.frozen)
-        return Readiness(not why, tuple(why), degraded=frozen, notices=tuple(sorted(notices)))
+        degraded = (*state.nodes, *frozen)
+        return Readiness(not why, tuple(why), degraded=degraded, notices=tuple(sorted(notices)))
 
     # -- start -------------------------------------------------------------------------
 

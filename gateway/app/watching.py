@@ -45,6 +45,10 @@ class LedgerWatch:
                     log.warning("ledger_reachable", after=self.state.problem)
                 else:
                     log.error(state.problem, detail=state.detail)
+            for node in sorted(set(state.nodes) - set(self.state.nodes)):
+                log.error("ledger_node_failed", node=node)
+            for node in sorted(set(self.state.nodes) - set(state.nodes)):
+                log.warning("ledger_node_recovered", node=node)
             self.state = state
 
     async def _revive(self) -> None:

@@ -93,6 +93,8 @@ def as_unavailable(error: Exception) -> LedgerUnavailable:
     refusal = refusal_of(error)
     if refusal is not None:
         return refusal
+    if isinstance(error.__cause__, LedgerUnavailable):  # of the map of a cluster
+        return error.__cause__
     if isinstance(error, NodeAway):
         return LedgerUnavailable(str(error))
     return LedgerUnavailable(f"the ledger cannot be read: {type(error).__name__}")

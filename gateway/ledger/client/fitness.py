@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import redis.asyncio
 
-from gateway.ledger.client.cluster.client import nodes_of
+from gateway.ledger.client.cluster.client import ClusterClient, nodes_of
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import unavailable
 
@@ -66,8 +66,26 @@ async def find_troubles(client: redis.asyncio.Redis) -> dict[str, Trouble | None
             nodes = await nodes_of(client)
     except LedgerUnavailable as error:
         return {"": trouble_of(error)}
-    troubles = await asyncio.gather(*(find_trouble(node) for _, node in nodes))
+    troubles = await asyncio.gather(*(_find_at(client, name, node) for name, node in nodes))
     return {name: trouble for (name, _), trouble in zip(nodes, troubles, strict=True)}
+
+
+async def _find_at(client: Any, name: str, node: redis.asyncio.Redis) -> Trouble | None:
+    """Of a node of a cluster that does not answer the others need not hear by a timeout each."""
+    if not isinstance(client, ClusterClient):
+        return await find_trouble(node)
+    if client.is_gone(name):
+        return Trouble(UNREACHABLE, f"the node {name} does not answer")
+    trouble = await find_trouble(node)
+    if trouble is not None and trouble.word == UNREACHABLE:
+        client.suspect(name)
+    return trouble
+
+
+async def find_common_trouble(client: redis.asyncio.Redis) -> Trouble | None:
+    """Why no server admits anything: the first one's trouble, where every server has some."""
+    troubles = list((await find_troubles(client)).values())
+    return troubles[0] if troubles and all(troubles) else None
 
 
 async def find_trouble(client: redis.asyncio.Redis) -> Trouble | None:

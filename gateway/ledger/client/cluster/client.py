@@ -91,6 +91,19 @@ class ClusterClient(Commands):
             self.map.suspect()
         return error
 
+    def suspect(self, server: str) -> None:
+        """A node, HOST:PORT, has not answered somebody who asked it directly."""
+        for node in self.map.primaries:
+            if node.host_and_port == server:
+                self.map.suspect(node.address)
+
+    def is_gone(self, server: str) -> bool:
+        """Whether a node, HOST:PORT, has not answered for a while."""
+        return any(
+            node.host_and_port == server and self.map.is_gone(node.address)
+            for node in self.map.primaries
+        )
+
     def refuse_gone(self, node: Endpoint) -> None:
         """Raise NodeAway, without asking it, for a node that has not answered for a while."""
         if self.map.is_gone(node.address):

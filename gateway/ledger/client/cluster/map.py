@@ -11,13 +11,14 @@ the higher configuration epoch counts (https://valkey.io/topics/cluster-spec/, "
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 from redis.crc import key_slot
+from redis.exceptions import ResponseError
 
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -203,12 +204,26 @@ class _View:
 async def _ask(node: Endpoint) -> _View:
     client: Any = node.client(name="creditgate-map", timeout_s=ASK_WITHIN_S, max_connections=1)
     try:
-        with unavailable():
+        with unavailable(), _alone(node):
             slots = await client.execute_command("CLUSTER", "SLOTS")
             text = await client.execute_command("CLUSTER", "NODES")
     finally:
         await client.aclose()
     return read_view(node.address, slots, epochs_of(text))
+
+
+@contextmanager
+def _alone(node: Endpoint) -> Iterator[None]:
+    """Say what to write for a server that is in no cluster."""
+    try:
+        yield
+    except ResponseError as error:
+        if "cluster support disabled" not in str(error):
+            raise
+        raise LedgerUnavailable(
+            f"{node.host_and_port} is in no cluster: write redis:// (or rediss://) in its URL",
+            code="ERR",
+        ) from error
 
 
 def epochs_of(nodes: bytes) -> dict[str, int]:
