@@ -16,7 +16,6 @@ from loadtest.bench.cells import TOKENS
 from loadtest.generator import Load, Result, percentile
 from loadtest.measure import cpu_s
 from loadtest.requests import CHAT_PATH, CLIENT_HEADERS, Shot, Source, chat_body, http_request
-from loadtest.scale.pairs import Latency
 from loadtest.scale.servers import Ledger
 
 CONNECTIONS: Final = 32
@@ -46,6 +45,14 @@ class GateSample:
     redis_us: float
     replicas_us: float
     exporter_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long requests took at a paced rate."""
+
+    p50_ms: float
+    p99_ms: float
 
 
 @dataclass(frozen=True, slots=True)

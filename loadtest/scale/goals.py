@@ -33,8 +33,10 @@ def figures(run: Run, cores: int) -> list[Figure]:
         for kind in KINDS
     )
     packed = _ratio(run.driven.get(THREE.name), run.driven.get(SINGLE.name), "redis_us")
-    took = _ratio(run.latencies.get(THREE.name), run.latencies.get(SINGLE.name), "p50_ms")
+    paced, paced_single = run.paced.get(THREE.name), run.paced.get(SINGLE.name)
+    took = _ratio(paced, paced_single, "p50_ms")
     return [
+        Figure(f"{cpu}: paced", _ratio(paced, paced_single, "redis_us"), 1.10, 1.05),
         *through,
         Figure(f"{cpu}: packed in advance", packed, 1.10, 1.05),
         *(_throughput(run, shape, cores) for shape in (TWO, THREE)),

@@ -27,7 +27,11 @@ _CATCH_UP_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of account and price. grants: of each customer. everything: windows and tiers too"""
+    """A kind of account and price.
+
+    grants:     of each customer
+    everything: three scopes with two windows each, and three tiers
+    """
 
     name: str
     grants: int
@@ -35,7 +39,7 @@ class Kind:
 
 
 PLAIN: Final = Kind("plain wallet", 1, everything=False)
-FULL: Final = Kind("three scopes × two windows, 2 grants, three tiers", 2, everything=True)
+FULL: Final = Kind("everything on", 2, everything=True)
 KINDS: Final = (PLAIN, FULL)
 
 
@@ -47,6 +51,7 @@ class PairSample:
     highest_us:  of the primary whose pairs cost it the most
     replicas_us: of all replicas together
     client_us:   of this process
+    together:    commands that a primary found in one read
     """
 
     per_second: float
@@ -54,14 +59,16 @@ class PairSample:
     highest_us: float
     replicas_us: float
     client_us: float
+    together: float
 
 
 @dataclass(frozen=True, slots=True)
-class Latency:
-    """How long reserves took at a paced rate."""
+class Paced:
+    """How long reserves took at a paced rate, and the CPU of all primaries for a pair."""
 
     p50_ms: float
     p99_ms: float
+    redis_us: float
 
 
 class Stopwatch:
@@ -140,19 +147,26 @@ class Client:
             ),
             replicas_us=spent.replicas_s * 1e6 / done,
             client_us=own_s * 1e6 / done,
+            together=2 * done / max(1, spent.reads),
         )
 
-    async def latency(self, pairs: Pairs, rate: float, seconds: float) -> Latency:
-        """Of reserves, at so many pairs a second at random moments. The same moments each time."""
-        self._watch.took_s = array("d")
+    async def paced(self, pairs: Pairs, rate: float, seconds: float) -> Paced:
+        """At so many pairs a second for each primary, at random moments. The same moments each time."""
+        rate *= len(self.ledger.primaries)
+        self._watch.took_s = took_s = array("d")
         draw = random.Random(1)
+        before = self.ledger.spent()
         due_s = began_s = time.perf_counter()
         async with asyncio.TaskGroup() as running:
             while (due_s := due_s + draw.expovariate(rate)) < began_s + seconds:
                 await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
                 running.create_task(pairs.one())
-        took_s = self._watch.took_s
-        return Latency(percentile(took_s, 0.5) * 1e3, percentile(took_s, 0.99) * 1e3)
+        spent = self.ledger.spent().since(before)
+        return Paced(
+            p50_ms=percentile(took_s, 0.5) * 1e3,
+            p99_ms=percentile(took_s, 0.99) * 1e3,
+            redis_us=sum(spent.primaries_s) * 1e6 / max(1, len(took_s)),
+        )
 
 
 def shares(ledger: Ledger) -> list[float]:

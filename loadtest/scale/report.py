@@ -5,9 +5,9 @@ affects both sides.
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from rich.table import Table
 
@@ -21,6 +21,7 @@ WIDTH: Final = 130
 _NOTHING: Final = "–"
 
 Samples = Sequence[object]
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ def cluster(run: Run) -> Found:
                 each = f"{kind.name}, {callers} callers a primary"
                 cells = _us(samples, "redis_us"), _times(samples, single, "redis_us")
                 rest = (_us(samples, of) for of in ("highest_us", "replicas_us", "client_us"))
-                rows.append([each, name, *cells, *rest])
+                together = f"{middle(samples, 'together'):.1f}"
+                rows.append([each, name, *cells, *rest, together])
     columns = (
         "customers",
         "ledger",
@@ -85,38 +87,44 @@ def cluster(run: Run) -> Found:
         "most expensive primary, µs",
         "replicas, µs",
         "client, µs",
+        "commands a read",
     )
     return Found("cluster", "Reserve + settle through the gate's client", columns, rows)
 
 
-def latency(run: Run) -> Found:
-    """How long a reserve takes at a paced rate."""
-    single = run.latencies.get(SINGLE.name)
+def paced(run: Run) -> Found:
+    """A pair at a paced rate, so that each command comes alone."""
+    single = run.paced.get(SINGLE.name)
     rows = [
         [
             name,
             f"{middle(samples, 'p50_ms'):.3f}",
-            f"{middle(samples, 'p99_ms'):.3f}",
             _more(samples, single, "p50_ms"),
+            f"{middle(samples, 'p99_ms'):.3f}",
             _more(samples, single, "p99_ms"),
+            _us(samples, "redis_us"),
+            _times(samples, single, "redis_us"),
         ]
-        for name, samples in run.latencies.items()
+        for name, samples in _in_order(run, run.paced)
     ]
     columns = (
         "ledger",
-        "p50, ms",
-        "p99, ms",
-        "p50, more than single server",
-        "p99, more than single server",
+        "reserve, p50 ms",
+        "more than single server",
+        "reserve, p99 ms",
+        "more than single server",
+        "primaries, CPU µs a pair",
+        "× single server",
     )
-    return Found("latency", "A reserve at a paced rate, through the gate's client", columns, rows)
+    title = "Reserve + settle at a paced rate, through the gate's client"
+    return Found("paced", title, columns, rows)
 
 
 def driven(run: Run, cores: int) -> Found:
     """What the servers carry without the client's cost."""
     one, single = run.driven.get(ONE.name), run.driven.get(SINGLE.name)
     rows = []
-    for name, samples in run.driven.items():
+    for name, samples in _in_order(run, run.driven):
         allowed = allowed_per_second(run, name, cores)
         rows.append(
             [
@@ -149,7 +157,7 @@ def gates(run: Run) -> Found:
     """What a gate takes and adds."""
     direct, single = run.gate_latencies.get(DIRECT), run.gates.get(SINGLE.name)
     rows = []
-    for name, samples in run.gates.items():
+    for name, samples in _in_order(run, run.gates):
         took = run.gate_latencies[name]
         rows.append(
             [
@@ -182,7 +190,7 @@ def gates(run: Run) -> Found:
 
 def tables(run: Run, cores: int) -> list[Found]:
     """All of them that have something to show."""
-    every = (cluster(run), latency(run), driven(run, cores), gates(run))
+    every = (cluster(run), paced(run), driven(run, cores), gates(run))
     return [table for table in every if table.rows]
 
 
@@ -195,6 +203,10 @@ def allowed_per_second(run: Run, name: str, cores: int) -> float | None:
     pair_us = middle(one, "redis_us") + middle(one, "client_us")
     pair_us += middle(run.driven[name], "replicas_us")
     return min(len(run.shares[name]) * middle(one, "per_second"), cores * 1e6 / pair_us)
+
+
+def _in_order(run: Run, found: Mapping[str, S]) -> list[tuple[str, S]]:
+    return [(name, found[name]) for name in run.shares if name in found]
 
 
 def _times(ours: Samples, theirs: Samples | None, figure: str) -> str:
@@ -223,7 +235,7 @@ def document(run: Run) -> dict[str, Any]:
         ],
         **{
             part: {name: _rows(samples) for name, samples in getattr(run, part).items()}
-            for part in ("latencies", "driven", "gates", "gate_latencies")
+            for part in ("paced", "driven", "gates", "gate_latencies")
         },
         "carries": carries(run),
     }

@@ -4,6 +4,7 @@ Invariants: the ledgers take turns in every part of every round, each time in an
 round only warms up. What a gate cannot do is kept in words, and ends nothing but itself.
 """
 
+import asyncio
 import contextlib
 import tempfile
 import time
@@ -15,8 +16,8 @@ from typing import Final, TypeVar
 from loadtest import children
 from loadtest.scale import gates
 from loadtest.scale.drive import Driven, deal, drive, record
-from loadtest.scale.gates import GateSample, OnLedger
-from loadtest.scale.pairs import KINDS, PLAIN, Client, Latency, PairSample, shares
+from loadtest.scale.gates import GateSample, Latency, OnLedger
+from loadtest.scale.pairs import KINDS, PLAIN, Client, Paced, PairSample, shares
 from loadtest.scale.servers import REPLICATED, SINGLE, THREE, Ledger, Shape, idle_share, running
 
 CALLERS: Final = (8, 32)
@@ -25,6 +26,9 @@ GATED: Final = (SINGLE, THREE, REPLICATED)
 """Ledgers that get a gate."""
 _IDLE_S: Final = 1.0
 _PARTS: Final = 4
+"""Steps of a round for each ledger."""
+_DELIVERED_S: Final = 1.0
+"""After a full load the exporters catch up: that would delay the requests whose latency is taken."""
 _LEAST_ROUNDS: Final = 3
 
 OnStep = Callable[[str], None]
@@ -39,7 +43,7 @@ class Size:
     minutes:      of the ledgers' rounds, and again of the gates': no further one begins after them,
                   unless fewer than three were measured
     pairs:        of a sample through the client; `packed` of one without it
-    rate:         pairs a second while a reserve's latency is taken, for `seconds`
+    rate:         paced pairs a second for each primary while latency is taken, for `seconds`
     gate_rate:    the same of requests through a gate
     gate_seconds: of each of a gate's two loads; 0 leaves gates out
     """
@@ -70,7 +74,7 @@ class Run:
 
     server: str = ""
     pairs: dict[tuple[str, str, int], list[PairSample]] = field(default_factory=dict)
-    latencies: dict[str, list[Latency]] = field(default_factory=dict)
+    paced: dict[str, list[Paced]] = field(default_factory=dict)
     driven: dict[str, list[Driven]] = field(default_factory=dict)
     gates: dict[str, list[GateSample]] = field(default_factory=dict)
     gate_latencies: dict[str, list[Latency]] = field(default_factory=dict)
@@ -158,9 +162,9 @@ async def _through_client(clients: Sequence[Client], size: Size, run: Run, steps
                 run.pairs.setdefault(key, []).append(sample)
         if kind is PLAIN:
             for client, pairs in prepared:
-                steps.begin(f"latency of a reserve: {client.ledger.name}")
-                found = await client.latency(pairs, size.rate, size.seconds)
-                run.latencies.setdefault(client.ledger.name, []).append(found)
+                steps.begin(f"pairs at a paced rate: {client.ledger.name}")
+                found = await client.paced(pairs, size.rate, size.seconds)
+                run.paced.setdefault(client.ledger.name, []).append(found)
 
 
 async def _packed(
@@ -187,6 +191,7 @@ async def _gate_rounds(
         for one in turned(on, number) if on else ():
             sample = await one.sample(of.gate_seconds)
             into.gates.setdefault(one.ledger.name, []).append(sample)
+        await asyncio.sleep(_DELIVERED_S)
         for name in turned(list(urls), number):
             steps.begin(f"requests: {name}")
             found = await gates.latency(urls[name], name, of.gate_rate, of.gate_seconds)

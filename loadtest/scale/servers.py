@@ -57,15 +57,23 @@ SHAPES: Final = (SINGLE, ONE, TWO, THREE, REPLICATED)
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """CPU seconds of a ledger's servers: of each primary, and of all replicas."""
+    """CPU seconds of a ledger's servers: of each primary, and of all replicas.
+
+    reads: of all primaries from their clients; each takes one or several commands
+    """
 
     primaries_s: tuple[float, ...]
     replicas_s: float
+    reads: int
 
     def since(self, before: "Spent") -> "Spent":
         """The difference."""
         each = zip(self.primaries_s, before.primaries_s, strict=True)
-        return Spent(tuple(a - b for a, b in each), self.replicas_s - before.replicas_s)
+        return Spent(
+            tuple(a - b for a, b in each),
+            self.replicas_s - before.replicas_s,
+            self.reads - before.reads,
+        )
 
 
 @dataclass(slots=True)
@@ -103,6 +111,7 @@ class Ledger:
         return Spent(
             tuple(self._cpu_s(node) for node in self.primaries),
             sum(self._cpu_s(node) for node in self.replicas),
+            sum(self._reads(node) for node in self.primaries),
         )
 
     def empty(self) -> None:
@@ -142,6 +151,10 @@ class Ledger:
     def _cpu_s(self, node: Node) -> float:
         info: Any = self.client(node).info("cpu")
         return float(info["used_cpu_user"] + info["used_cpu_sys"])
+
+    def _reads(self, node: Node) -> int:
+        info: Any = self.client(node).info("stats")
+        return int(info["total_reads_processed"])
 
     def _is_rewriting(self, node: Node) -> bool:
         info: Any = self.client(node).info("persistence")
