@@ -17,7 +17,7 @@ from loadtest.scale.pairs import KINDS
 from loadtest.scale.run import CALLERS, Run
 from loadtest.scale.servers import ONE, REPLICATED, SINGLE
 
-WIDTH: Final = 130
+WIDTH: Final = 150
 _NOTHING: Final = "–"
 
 Samples = Sequence[object]
@@ -41,7 +41,7 @@ class Found:
         """For the terminal."""
         table = Table(title=self.title)
         for number, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if number else "left")
+            table.add_column(column, justify="right" if number else "left", no_wrap=not number)
         for row in self.rows:
             table.add_row(*row)
         return table
