@@ -2,7 +2,7 @@
 
     python -m loadtest.scale [--quick] [--rounds 7] [--no-gates]
 
-Writes `reports/growth/scale.json`, and beside it the tables that `loadtest.growth.page` puts into the page.
+Writes `reports/growth/scale.json`, and next to it the tables that `loadtest.growth.page` puts into the page.
 """
 
 import argparse
