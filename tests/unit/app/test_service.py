@@ -201,7 +201,7 @@ async def test_a_ledger_that_is_away_refuses_a_configuration_but_not_the_gate(
     async with running_gate(tmp_path, valkey_socket, sim.url) as gate:
         settings = changed(gate, tmp_path, sim.url)
 
-        async def away(*_: object) -> None:
+        async def away(*_: object, **__: object) -> None:
             raise redis.asyncio.ConnectionError("away")
 
         with monkeypatch.context() as broken:
