@@ -7,11 +7,13 @@ import pytest
 
 from gateway.exporter.main import Exporter
 from gateway.exporter.pacing import PumpOptions
+from gateway.ledger.client.cluster.endpoint import ClusterEndpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.identities import check_identities
 from gateway.operations.drifts import Verified
 from gateway.operations.verify import verify
 from loadtest.topology.cluster import Cluster
+from loadtest.topology.options import Options
 from tests.support.bank import Bank
 from tests.support.clusters import KEYS, away, customers_of, ordinary
 from tests.support.stores import sqlite_access, sqlite_sink
@@ -100,3 +102,20 @@ async def test_a_walk_during_which_shards_move_is_an_error(
     with pytest.raises(LedgerUnavailable, match="moved to another node"):
         await rest()
     assert [page async for page in bank.audit.reservations()]
+
+
+@pytest.mark.debian
+async def test_a_cluster_of_redis_7_is_verified_without_joins(tmp_path: Path) -> None:
+    options = Options(binary="/usr/bin/redis-server")
+    with Cluster(tmp_path / "cluster", options=options) as nodes:
+        endpoint = ClusterEndpoint.from_url(f"redis+cluster://{nodes.addresses[0]}")
+        client = endpoint.client(name="test")
+        bank = Bank(client, KEYS.shard_count)
+        for name in customers_of(ALL):
+            await bank.open(name)
+            await bank.spend(name, f"spent-{name}")
+            await bank.reserve(name, f"pending-{name}")
+        found = await look(bank, tmp_path / "events.db")
+        assert (found.drifts, found.wallets, found.holds) == ((), len(ALL), len(ALL))
+        assert not bank.audit._joins
+        await client.aclose()
