@@ -32,7 +32,7 @@ PYTEST_ARGS ?=
 PARALLEL := -n 2 --dist worksteal
 ARGS ?=
 
-.PHONY: fuzz-admin run test demo day loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost sinks growth scale soak skew hostile kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
+.PHONY: fuzz-admin run test demo day loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost sinks growth scale soak skew hostile sentinel cluster kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -123,6 +123,12 @@ soak: $(STAMPS)/dev ## a mixed load for MINUTES: no drift, no growing memory
 
 hostile: $(STAMPS)/dev ## attacks on a running gate, and what they cost everybody else: ARGS="--share 0.2"
 	@$(BIN)/python -m loadtest.hostile $(ARGS)
+
+cluster: $(STAMPS)/dev ## nodes of a ledger's cluster fail, move and are replaced under load (docs/how-to/cluster.md)
+	@$(BIN)/python -m loadtest.failover.cluster $(ARGS)
+
+sentinel: $(STAMPS)/dev ## Sentinels replace the primary of a ledger under load: killed, frozen, cut off (docs/how-to/sentinel.md)
+	@$(BIN)/python -m loadtest.failover.sentinel $(ARGS)
 
 skew: $(STAMPS)/dev ## hot wallets and the busiest of N servers, simulated (docs/explanation/scale.md)
 	@$(BIN)/python -m loadtest.growth.skew $(ARGS)

@@ -1,6 +1,7 @@
 """Work that a worker does besides requests: loops that are restarted when they fail."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ Work = Callable[[], Awaitable[None]]
 
 REPLAY_EVERY_S: Final = 1.0
 """How often the journals' records are offered to the ledger."""
+
+ORPHANS_SHARE: Final = 20
+"""The journals of dead workers are read for at most one part in this many of the time."""
 
 RESTART_AFTER_S: Final = 1.0
 """Pause before background work that has failed is restarted."""
@@ -71,15 +75,21 @@ class JournalReplay:
 
     async def run(self) -> None:
         """Replay again and again while the ledger is connected."""
+        orphans_at = 0.0
         while True:
             await asyncio.sleep(REPLAY_EVERY_S)
             if not self.connection.connected:
                 continue
             await self.replay_own()
+            began = time.monotonic()
+            if began < orphans_at:
+                continue
             for path in await asyncio.to_thread(orphans, self.folder):
                 # Every worker looks for orphans: another one may have taken it or finished it.
                 with suppress(JournalInUse, FileNotFoundError):
                     await self._replay_orphan(path)
+            # A large one with records of a node that is away is read in vain each time.
+            orphans_at = began + ORPHANS_SHARE * (time.monotonic() - began)
 
     async def replay_own(self) -> None:
         """Deliver what this worker's journal holds, if the ledger is connected."""

@@ -10,6 +10,7 @@ from gateway.app.pools import PoolRegistry
 from gateway.app.records import Records
 from gateway.flow.handler import Flow
 from gateway.flow.reservation.delivery import Delivery
+from gateway.flow.reservation.kept_settlements import KeptSettlements
 from gateway.flow.reservation.live import LiveReservations
 from gateway.http.server.server import HttpServer
 
@@ -32,6 +33,7 @@ class Drain:
     delivery: Delivery
     background: Background
     replay: JournalReplay
+    kept: KeptSettlements
     pools: PoolRegistry
     records: Records
     ledger: LedgerAccess
@@ -50,6 +52,7 @@ class Drain:
         await self.delivery.drain(DELIVER_S)
         await self.background.stop()
         await self.replay.replay_own()
+        await self.kept.leave()
         await self.pools.close()
         await self.records.close()
         await self.ledger.close()

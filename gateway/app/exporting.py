@@ -9,8 +9,10 @@ from typing import Any
 
 import structlog
 
+from gateway.app.background import forever
 from gateway.app.roles import CannotServe, Resources
 from gateway.app.stores import signal_schedule
+from gateway.app.tasks import end_tasks
 from gateway.domain.money import NANO_PER_CREDIT
 from gateway.exporter.follower import Follower
 from gateway.exporter.live import Sold
@@ -41,6 +43,8 @@ class ExportService:
 
     def __init__(self, settings: Settings, resources: Resources) -> None:
         endpoint = locate(resources.ledger_url)
+        self._servers = endpoint
+        self._following: list[asyncio.Task[None]] = []
         self._client = endpoint.client(name=resources.process)
         self._runner = open_runner(endpoint, name=f"{resources.process}-ack")
         self._exporter = assemble_exporter(settings, self._client, self._runner, member(settings))
@@ -61,6 +65,7 @@ class ExportService:
     async def start(self, sock: socket.socket | None) -> None:
         """Start exporting."""
         assert sock is None, "the exporter does not listen"
+        self._following = [asyncio.create_task(forever(self._servers.follow_switches))]
         self._exporter.begin().add_done_callback(self._ended)
         if self._courier is not None:
             self._delivering = asyncio.create_task(self._courier.run())
@@ -87,6 +92,7 @@ class ExportService:
         await self._exporter.drain(grace_s)
         if self._delivering is not None:
             await asyncio.wait([self._delivering])
+        await end_tasks(self._following)
         await self._runner.close()
         await self._client.aclose()
         self._closed.set()

@@ -13,6 +13,7 @@ from gateway.app.background import Background, FollowChanges, JournalReplay, Wor
 from gateway.app.balance import BalanceReader
 from gateway.app.compiled import Compiler, Configuration
 from gateway.app.drain import Drain
+from gateway.app.failover import Failover, keep_settlements
 from gateway.app.key_holders.routes import HolderRoutes
 from gateway.app.ledger_access import LedgerAccess, open_ledger
 from gateway.app.ledger_health import LedgerHealth
@@ -39,6 +40,7 @@ from gateway.flow.reservation.live import LiveReservations
 from gateway.flow.reservation.reservation import Reservation, ReservationServices
 from gateway.flow.retries import Retries
 from gateway.flow.shadow import ShadowAdmission
+from gateway.flow.shard_outages import ShardOutages
 from gateway.flow.sweeper import Sweeper
 from gateway.http.server.limits import ServerLimits, client_bound, raise_open_files
 from gateway.http.server.server import HttpServer
@@ -66,6 +68,7 @@ class Gate:
     records: Records
     observer: Observer
     background: Background
+    failover: Failover
     stopping: Drain
 
     async def start(self, sock: socket.socket | None) -> None:
@@ -103,6 +106,7 @@ class Gate:
         pools = self.configuration.current.pools
         self.observer.breaker_states({name: pool.breaker for name, (_, pool) in pools.items()})
         metrics.settle_journal_entries.set(self.records.journal.waiting_records)
+        self.failover.measure(metrics)
         return metrics.registry.snapshot()
 
 
@@ -158,7 +162,11 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
     live, expected = LiveReservations(), ExpectedOutput()
     delivery = Delivery(ledger.settling, records.journal, records.metrics.endings_set_aside)
     retries = Retries(ledger.unanswered.post)
-    admission = Admission(ledger.reserving, delivery)
+    outages = ShardOutages(records.metrics.shard_shut_seconds, resources.process)
+    admission = Admission(ledger.reserving, delivery, outages)
+    kept = keep_settlements(ledger, delivery, access, records.metrics)
+    failover = Failover(kept, outages, ledger, health)
+    failover.watch()
     shadow = ShadowAdmission(
         ledger.reserving, admission, ledger.shadow_wallets.open, observer.would_deny
     )
@@ -213,7 +221,9 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         ledger.unanswered.write,
         take_unanswered,
         ledger.shards.run,
+        kept.run,
         health.watch,
+        ledger.servers.follow_switches,
     ]
     if tracing.spans is not None:
         work.append(tracing.spans.run)
@@ -239,6 +249,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
         records=records,
         observer=observer,
         background=background,
+        failover=failover,
         stopping=Drain(
             flow=flow,
             server=server,
@@ -246,6 +257,7 @@ async def _build(settings: Settings, resources: Resources, ledger: LedgerAccess)
             delivery=delivery,
             background=background,
             replay=replay,
+            kept=kept,
             pools=pools,
             records=records,
             ledger=ledger,

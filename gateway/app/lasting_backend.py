@@ -10,8 +10,10 @@ from contextlib import ExitStack, suppress
 from typing import Any, Final, TypeVar, cast
 
 from gateway.app.backend import TIMEOUT_S, backend_over, right_store
+from gateway.app.background import forever
 from gateway.app.roles import Resources
 from gateway.app.stores import store_access
+from gateway.app.tasks import end_tasks
 from gateway.domain.stores import EventStore, StoreAccess, StoreMissing
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.servers import locate
@@ -65,6 +67,7 @@ class LastingBackend:
     def __init__(self, settings: Settings, resources: Resources) -> None:
         """Raises BadLedgerUrl, DriverMissing."""
         endpoint = locate(resources.ledger_url)
+        self._servers = endpoint
         self._client = endpoint.client(
             name=resources.process, timeout_s=TIMEOUT_S, max_connections=_CONNECTIONS_MOST
         )
@@ -87,10 +90,14 @@ class LastingBackend:
             self._watermark.note_stored(await asyncio.to_thread(self._access.cursors))
 
     async def keep_fresh(self) -> None:
-        """Refresh until cancelled."""
-        while True:
-            await asyncio.sleep(REFRESH_EVERY_S)
-            await self.refresh()
+        """Refresh, and follow the ledger to another server, until cancelled."""
+        following = asyncio.create_task(forever(self._servers.follow_switches))
+        try:
+            while True:
+                await asyncio.sleep(REFRESH_EVERY_S)
+                await self.refresh()
+        finally:
+            await end_tasks([following])
 
     async def close(self) -> None:
         """Close the ledger's connections."""

@@ -9,9 +9,8 @@ from gateway.app.stores import store_access
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.changes import Changes
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.client.servers import HotRunner, locate, open_runner
+from gateway.ledger.client.servers import HotRunner, Servers, locate, open_runner
 from gateway.ledger.codec.key_names import Keys
-from gateway.ledger.following import Moves
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.outbox_watermark import OutboxWatermark
 from gateway.ledger.refusals import RefusalLog
@@ -38,14 +37,14 @@ class LedgerAccess:
 
     reserving, settling: the ledger over the one and the other connection
     posting:             connections of `unanswered` alone, for its reads block
-    moves:               counts failovers that were noticed
+    servers:             where all of them lead
     """
 
     admission: HotRunner
     settlement: HotRunner
     client: Any
     posting: Any
-    moves: Moves
+    servers: Servers
     reserving: Reservations
     settling: Reservations
     accounts: AccountStore
@@ -104,7 +103,7 @@ def _access(settings: Settings, resources: Resources) -> LedgerAccess:
         settlement=settlement,
         client=client,
         posting=posting,
-        moves=endpoint.moves,
+        servers=endpoint,
         reserving=reserving,
         settling=settling,
         accounts=accounts,

@@ -21,10 +21,12 @@ class LedgerHealth:
         ledger = self._ledger
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            known = ledger.moves.count  # what connects from now on has followed all moves so far
+            known = (
+                ledger.servers.moves.count
+            )  # what connects from now on has followed all moves so far
             troubles = await find_troubles(ledger.client)
             if any(trouble is not None and trouble.moved for trouble in troubles.values()):
-                ledger.moves.moved(known)
+                ledger.servers.moves.moved(known)
             for server, trouble in troubles.items():
                 barred = trouble is not None and trouble.barred
                 ledger.admission.bar(server, trouble.sentence if trouble and barred else None)

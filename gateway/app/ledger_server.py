@@ -8,8 +8,10 @@ from typing import Final
 
 import structlog
 
+from gateway.app.background import forever
 from gateway.app.parts import CannotStart, LedgerState
 from gateway.app.shards import ShardWatch
+from gateway.app.tasks import end_tasks
 from gateway.domain.stores import StoreAccess
 from gateway.ledger.client.cluster.durability import read_promises
 from gateway.ledger.client.durability import Durability, Persistence, UnfitServer
@@ -52,11 +54,14 @@ class RemoteServer:
 
     def __init__(self, url: str, declared: Persistence | None, where: Where) -> None:
         self._url = url
-        self._look = _Look(locate(url), declared, where)
+        self._servers = locate(url)
+        self._look = _Look(self._servers, declared, where)
+        self._following: list[asyncio.Task[None]] = []
 
     async def start(self) -> str:
         """Wait until it answers, and refuse one that is not fit. Raises CannotStart."""
         await self._look.inspect(WAIT_FOR_SERVER_S)
+        self._following = [asyncio.create_task(forever(self._servers.follow_switches))]
         return self._url
 
     async def look(self) -> LedgerState:
@@ -69,6 +74,7 @@ class RemoteServer:
 
     async def stop(self) -> None:
         """Let go of it."""
+        await end_tasks(self._following)
         await self._look.close()
 
 

@@ -46,6 +46,9 @@ class ShardWatch:
         """Shards that are frozen."""
         self.store_has_all = True
         """False where the store lacks what the ledger has trimmed: another one is the required store."""
+        self.on_look: Callable[[Mapping[int, Place], Mapping[int, Place]], None] | None = None
+        """Called after each look with how far the store has each shard, and with the last entry of each
+        shard that serves."""
         self._acked: dict[int, Place] = {}
         """Acknowledged at the look before: the store had it before the ledger knew."""
         self._ledger = ledger
@@ -67,25 +70,29 @@ class ShardWatch:
         cursors = await self._stored()
         seen.note_stored(cursors)
         known = [seen.place(shard) for shard in range(self._outbox.shard_count)]
-        closed: set[int] = set()
         self.store_has_all = all(cursors.get(s, START) >= acked for s, acked in self._acked.items())
         heads = await self._outbox.reached_heads()
-        closed |= self.closed - heads.keys()
+        closed = set(self.closed - heads.keys())
+        serving: dict[int, Place] = {}
         failed: LedgerUnavailable | None = None
         for shard, head in heads.items():
             if head.acked is not None:
                 self._acked[shard] = head.acked
             # What is read may be a replica's, which lags; `freeze` is decided where it is written.
-            behind = head.last < known[shard] and known[shard].seq >= 0
+            behind = head.last < known[shard]
             try:
                 if head.frozen or (behind and await self._ledger.freeze(shard, known[shard])):
                     closed.add(shard)
+                else:
+                    serving[shard] = head.last
             except LedgerUnavailable as error:  # the other shards must not wait for this one
                 failed = error
                 closed |= self.closed & {shard}
         self._take(frozenset(closed))
         if failed is not None and not self._outbox.on_cluster:
             raise failed
+        if self.on_look is not None:
+            self.on_look(cursors, serving)
         return self.closed
 
     async def _stored(self) -> Mapping[int, Place]:

@@ -22,11 +22,14 @@ from gateway.flow.denials import refused_by_ledger
 from gateway.flow.last_credit import lower_estimate
 from gateway.flow.rate_fields import rate_fields
 from gateway.flow.reservation.delivery import Delivery
+from gateway.flow.shard_outages import ShardOutages
 from gateway.http.interface import encode_fields
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.codec.calls import QuoteCall, ReserveCall
 from gateway.ledger.reservations import Reservations
 
+_SHUT = frozenset({"went_back", "shard_frozen"})
+"""Reasons of a shard that admits nothing."""
 NOTHING = compile_prices({})
 """A price without rows: what a quote of nothing is rated at."""
 
@@ -46,9 +49,10 @@ class RepeatedRequest(Exception):
 class Admission:
     """Reserves credit for requests. One for each worker."""
 
-    def __init__(self, ledger: Reservations, delivery: Delivery) -> None:
+    def __init__(self, ledger: Reservations, delivery: Delivery, outages: ShardOutages) -> None:
         self._ledger = ledger
         self._delivery = delivery
+        self._outages = outages
 
     async def check_credit(self, context: RequestContext) -> None:
         """Refuse a client without credit before its large body is read. Raises Refused.
@@ -101,6 +105,8 @@ class Admission:
             try:
                 answer = await ledger.reserve(plan.packed or plan.pack(ledger.shards), call)
             except (LedgerUnavailable, LedgerBug, CancelledError) as error:
+                if isinstance(error, LedgerUnavailable):
+                    self._outages.refused(plan.account.shard, error)
                 if not isinstance(error, LedgerUnavailable) or error.unknown:
                     self._delivery.abandon(plan.account, context.request_id, call.facts, key)
                 raise
@@ -121,6 +127,8 @@ class Admission:
             context.denied = answer
             if answer.reason == "stale_account":
                 raise StaleAccount
+            if answer.reason in _SHUT:
+                self._outages.refused(plan.account.shard)
             self._show_rates(context, time.time_ns() // 1_000_000, answer)
             raise refused_by_ledger(
                 answer, insufficient_status=context.route.policy.insufficient_status

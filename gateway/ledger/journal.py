@@ -6,6 +6,9 @@ Invariants:
 - a record may be delivered more than once (a crash between delivery and truncation), so what is
   journaled is idempotent by its id. It is never dropped: what cannot be delivered for a reason
   other than `LedgerUnavailable` is set aside in `NAME.rejected`;
+- what is unavailable keeps nothing else from being delivered. It stays where it is in the file, and
+  the file is rewritten without the rest before that is offered again by a later process: written
+  aside, flushed, and renamed over the old one, so that a crash leaves one or the other;
 - one file per process, `settles-PID-START.journal`, locked while its writer lives. A file whose
   lock is free is an orphan: `journal_replay` delivers it and removes it.
 
@@ -16,10 +19,11 @@ as `NAME.damaged` for people to look at.
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gateway.ledger import journal_file
 from gateway.ledger.codec.journal_records import (
@@ -28,7 +32,13 @@ from gateway.ledger.codec.journal_records import (
     Record,
     pack_record,
 )
-from gateway.ledger.journal_replay import Deliver, Replayed, deliver_all, rejected_record
+from gateway.ledger.journal_backlog import Access, Backlog
+from gateway.ledger.journal_delivery import Deliver, rejected_record
+from gateway.ledger.journal_replay import Replayed
+
+REWRITE_EVERY_S: Final = 30.0
+"""How long delivered records may lie among others: one that is offered again after its tombstone is
+gone would count as too old."""
 
 
 class JournalFull(Exception):
@@ -47,13 +57,15 @@ class SettleJournal:
         self.path, self._fd = journal_file.create(folder)
         self._max_bytes = max_bytes
         self._size = 0  # on the disk
-        self._delivered = 0  # bytes from the start that need no replay
+        self._backlog = Backlog(Access(self._read, lambda: self._size, self._set_aside))
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._waiting_bytes = 0
         self._writer: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="settle-journal")
         self._replaying = asyncio.Lock()
-        self._records = 0
+        self._appended = 0  # records
+        self._rewriting: asyncio.Task[None] | None = None
+        self._rewritten_at = time.monotonic()
         self._broken: str | None = None
 
     @property
@@ -64,7 +76,7 @@ class SettleJournal:
     @property
     def waiting_records(self) -> int:
         """Records on the disk that have not been delivered."""
-        return self._records
+        return self._appended - self._backlog.settled
 
     async def append(self, record: Record) -> None:
         """Keep a record; returns once it is on the disk. A cancelled call may have kept it.
@@ -82,8 +94,7 @@ class SettleJournal:
         on_disk = asyncio.get_running_loop().create_future()
         self._waiting.append((framed, on_disk))
         self._waiting_bytes += len(framed)
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write_waiting())
+        self._start_writer()
         await on_disk
 
     async def set_aside(self, record: Record, error: Exception) -> None:
@@ -91,41 +102,39 @@ class SettleJournal:
         await self._set_aside([rejected_record(record, error)])
 
     async def replay(self, deliver: Deliver) -> Replayed:
-        """Deliver what waits, oldest first, up to 64 at a time; empties the file when all is done.
+        """Deliver what waits, of each shard oldest first, up to 64 at a time; empties the file when all
+        is done.
 
-        Stops at the first LedgerUnavailable: the rest (and some that were delivered) stay.
-        Records that arrive meanwhile are delivered too.
+        What raises LedgerUnavailable stays, with what follows of the same shard. Records that arrive
+        meanwhile are delivered too.
         """
         async with self._replaying:
-            delivered = rejected = 0
-            while self._delivered < self._size:
-                chunk = await self._in_thread(
-                    journal_file.read, self._fd, self._delivered, self._size
-                )
-                batch = journal_file.next_batch(chunk)
-                assert batch, "a record that the gate wrote is incomplete"
-                outcome = await deliver_all([record for record, _ in batch], deliver)
-                delivered += outcome.delivered
-                if outcome.unavailable:
-                    break
-                await self._set_aside(outcome.rejects)
-                rejected += len(outcome.rejects)
-                self._delivered += sum(length for _, length in batch)
-                self._records -= len(batch)
+            await self._end_rewriting()
+            done = await self._backlog.replay(deliver)
+            assert not done.rest, "a record that the gate wrote is incomplete"
             await self._compact()
-            return Replayed(delivered, rejected, self._records)
+            await self._end_rewriting()
+            return Replayed(done.delivered, done.rejected, self.waiting_records)
 
     async def close(self) -> None:
         """Finish writing. The file is removed when empty, else it is left for `orphans`."""
         while self._writer is not None:
             await asyncio.wait([self._writer])
+        await self._end_rewriting()
+        if self._broken is None and self.waiting_records:
+            self._start_rewriting()
+            await self._end_rewriting()
         self._thread.shutdown()
-        if self._delivered == self._size and self._broken is None:
+        if self._broken is None and not self.waiting_records:
             journal_file.retire(self.path, 0)
         self._broken = "the settle journal is closed"
         os.close(self._fd)
 
     # Writing
+
+    def _start_writer(self) -> None:
+        if self._waiting and self._writer is None and self._rewriting is None:
+            self._writer = asyncio.create_task(self._write_waiting())
 
     async def _write_waiting(self) -> None:
         """Group commit: while one fsync runs, the next group gathers."""
@@ -141,7 +150,7 @@ class SettleJournal:
                 self._waiting_bytes -= len(data)
                 if error is None:
                     self._size += len(data)
-                    self._records += len(group)
+                    self._appended += len(group)
                 else:
                     await self._undo(error)
                 for _, on_disk in group:
@@ -166,18 +175,57 @@ class SettleJournal:
             self._broken = f"the settle journal cannot be repaired: {fault}"
 
     async def _compact(self) -> None:
-        """Empty the file if all of it was delivered and nothing is being written."""
-        if self._size and self._delivered == self._size and self._writer is None:
+        """Empty the file if all of it was delivered and nothing is being written; rewrite it when much
+        of it was delivered, or some a while ago."""
+        if not self._size or self._writer is not None:
+            return
+        if not self.waiting_records:
             # No append can slip in: it would need the journal's only thread, which is ours.
-            self._size = self._delivered = 0
+            self._backlog.scanned = self._size = 0
             try:
                 await self._in_thread(journal_file.truncate, self._fd)
             except OSError as fault:
                 self._broken = f"the settle journal cannot be emptied: {fault}"
+            return
+        done_bytes = self._backlog.scanned - self._backlog.kept_bytes
+        if done_bytes * 2 > self._size or time.monotonic() - self._rewritten_at > REWRITE_EVERY_S:
+            self._start_rewriting()
+
+    def _start_rewriting(self) -> None:
+        """Appends wait meanwhile. In a task, because whoever is cancelled must not stop it half-way."""
+        if self._backlog.scanned > self._backlog.kept_bytes:
+            self._rewriting = asyncio.create_task(self._rewrite())
+
+    async def _end_rewriting(self) -> None:
+        while self._rewriting is not None:
+            await asyncio.wait([self._rewriting])
+
+    async def _rewrite(self) -> None:
+        """Leave out of the file what was delivered; a full disk leaves it as it is, for a later time."""
+        self._rewritten_at = time.monotonic()
+        backlog, rest = self._backlog, self._size - self._backlog.scanned
+        spans = [*backlog.spans(), (backlog.scanned, rest)]
+        try:
+            try:
+                fd = await self._in_thread(journal_file.keep_only, self.path, self._fd, spans)
+            except OSError:
+                return
+            os.close(self._fd)
+            self._fd = fd
+            self._size -= backlog.rebase()
+            await self._in_thread(journal_file.sync_folder, self.path.parent)
+        except OSError as fault:
+            self._broken = f"the settle journal cannot be flushed: {fault}"
+        finally:
+            self._rewriting = None
+            self._start_writer()
+
+    async def _read(self, start: int, end: int) -> bytes:
+        chunk: bytes = await self._in_thread(journal_file.read, self._fd, start, end)
+        return chunk
 
     async def _set_aside(self, rejects: list[Record]) -> None:
-        if rejects:
-            await self._in_thread(journal_file.append_rejects, self.path, rejects)
+        await self._in_thread(journal_file.append_rejects, self.path, rejects)
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)

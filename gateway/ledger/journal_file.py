@@ -3,6 +3,7 @@
 import fcntl
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,8 @@ REPLAY_CONCURRENCY: Final = 64
 """Records that are delivered at a time."""
 _READ_BYTES: Final = HEAD_BYTES + LARGEST_RECORD_BYTES  # a complete record always fits
 
+_FRESH: Final = ".kept"
+"""Of a file that is being written in place of a journal; `find` does not see it."""
 _sync: Final = getattr(os, "fdatasync", os.fsync)
 
 
@@ -35,7 +38,7 @@ def create(folder: Path) -> tuple[Path, int]:
     path = folder / f"settles-{os.getpid()}-{time.time_ns():x}.journal"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    _sync_folder(folder)
+    sync_folder(folder)
     return path, fd
 
 
@@ -46,13 +49,18 @@ def find(folder: Path) -> list[Path]:
 
 def write(fd: int, data: bytes) -> None:
     """Append and flush to the disk. Raises FsyncFailed, OSError."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    write_all(fd, data)
     try:
         _sync(fd)
     except OSError as error:
         raise FsyncFailed(*error.args) from None
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Append. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def read(fd: int, start: int, end: int) -> bytes:
@@ -65,15 +73,6 @@ def next_batch(chunk: bytes) -> list[tuple[Record, int]]:
     return list(read_records(chunk, REPLAY_CONCURRENCY))
 
 
-def count(fd: int, start: int, end: int) -> int:
-    """How many complete records there are between two positions."""
-    total = 0
-    while batch := next_batch(read(fd, start, end)):
-        total += len(batch)
-        start += sum(length for _, length in batch)
-    return total
-
-
 def truncate(fd: int) -> None:
     """Empty the file. Raises OSError."""
     os.ftruncate(fd, 0)
@@ -82,10 +81,37 @@ def truncate(fd: int) -> None:
 
 def retire(path: Path, damaged_bytes: int) -> None:
     """Remove a file that was delivered; one with damage is kept as `NAME.damaged`."""
+    path.with_suffix(_FRESH).unlink(missing_ok=True)  # of a writer that died in `keep_only`
     if damaged_bytes:
         path.rename(path.with_suffix(".damaged"))
     else:
         path.unlink()
+
+
+def keep_only(path: Path, fd: int, spans: Sequence[tuple[int, int]]) -> int:
+    """Replace a journal by these parts of it, offset and length each; returns the new descriptor, locked.
+
+    The old one is left open. Raises OSError: then nothing has changed. `sync_folder` makes it last.
+    """
+    fresh = path.with_suffix(_FRESH)
+    new = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for offset, length in spans:
+            end = offset + length
+            while offset < end:
+                part = os.pread(fd, min(_READ_BYTES, end - offset), offset)
+                if not part:
+                    raise OSError(f"{path.name} is shorter than it was")
+                write_all(new, part)
+                offset += len(part)
+        _sync(new)
+        fresh.rename(path)
+    except BaseException:
+        os.close(new)
+        fresh.unlink(missing_ok=True)
+        raise
+    return new
 
 
 def append_rejects(path: Path, rejects: list[Record]) -> None:
@@ -97,7 +123,7 @@ def append_rejects(path: Path, rejects: list[Record]) -> None:
         write(fd, b"".join(map(pack_record, rejects)))
     finally:
         os.close(fd)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def lock_orphan(path: Path) -> int:
@@ -123,7 +149,8 @@ def _modified_at(path: Path) -> float:
         return 0.0
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make renames and new files in a folder last. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

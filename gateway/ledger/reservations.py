@@ -9,7 +9,8 @@ A call may find that a hold counts in scope records that the account's limits no
 """
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, Final, get_args
 
 from gateway.domain.limits import Limit
@@ -30,6 +31,8 @@ from gateway.ledger.client.errors import LedgerUnavailable, TooOld
 from gateway.ledger.client.scripts import Script
 from gateway.ledger.codec.calls import (
     AffordCall,
+    Answered,
+    Arguments,
     ExtendCall,
     Prices,
     QuoteCall,
@@ -59,16 +62,19 @@ _INVALID: Final = BAD_INPUT | {"exists_with_different_prices", "total_too_large"
 class Reservations:
     """Reserve, extend, settle, release, expire; and what they would answer: quote, afford, rate."""
 
-    __slots__ = ("_marks", "_max_backlog", "_runner", "_scripts", "shards")
+    __slots__ = ("_backlog", "_marks", "_runner", "_scripts", "_settle", "answered", "shards")
 
     def __init__(self, shards: Shards, *, max_backlog: int = 0) -> None:
         """max_backlog: reserves are refused while a shard's outbox has this many entries that the
         store has not acknowledged; 0 is no bound."""
         self.shards = shards
-        self._max_backlog = max_backlog
+        self._backlog = max_backlog
         self._runner = shards.runner
         self._marks = shards.watermark.marks
         self._scripts = shards.scripts
+        self._settle = shards.scripts["settle"]
+        self.answered: Callable[[Answered], object] = deque[Answered](maxlen=0).append
+        """Called with each settle and release that the ledger has answered; at first, it forgets."""
 
     async def reserve(self, account: PackedAccount, call: ReserveCall) -> Hold | Denied:
         """Hold the estimate, all limits included, or nothing.
@@ -76,7 +82,7 @@ class Reservations:
         Raises LedgerUnavailable; ValueError for arguments out of bounds.
         """
         script, times = self._scripts["reserve"], self.shards.times(account.shard)
-        bound = self._max_backlog
+        bound = self._backlog
         reply = await self._runner.run(script, *pack_reserve(account, call, times, bound))
         if reply[0] != b"held":
             if reply[0] == b"stale_windows":  # the clock has passed a boundary of a limit's window
@@ -120,24 +126,27 @@ class Reservations:
 
         Raises LedgerUnavailable, TooOld; ValueError for arguments out of bounds.
         """
-        script = self._scripts["settle"]
-        arguments = pack_settle(account, call, self.shards.times(account.shard))
-        reply = await self._runner.run(script, *arguments)
-        if reply[0] == b"wrong_scopes":
-            reply = await self._runner.run(script, *with_hold_scopes(account, arguments, reply[1]))
-        return self._ended(account.shard, call.reservation_id, script, reply)
+        shard = account.shard
+        arguments = pack_settle(account, call, self.shards.times(shard))
+        reply = await self._runner.run(self._settle, *arguments)
+        if reply[0] != b"settled":
+            return await self._answer(account, call, arguments, reply)
+        # Nearly every request comes this way; the other one would take it to the same end.
+        _, charged, balance, epoch, seq, replayed, *_ = reply
+        mark = epoch, seq + 1
+        if mark > self._marks[shard]:  # as `OutboxWatermark.note`
+            self._marks[shard] = mark
+        self.answered((mark, account, call))
+        return Settled("settled", charged, balance, f"{call.reservation_id}:settled", replayed == 1)
 
     async def release(self, account: PackedAccount, call: ReleaseCall) -> Settled:
         """Return all of a hold, and make sure that a reserve still on its way comes too late.
 
         Raises LedgerUnavailable, TooOld.
         """
-        script = self._scripts["release"]
         arguments = pack_release(account, call, self.shards.times(account.shard))
-        reply = await self._runner.run(script, *arguments)
-        if reply[0] == b"wrong_scopes":
-            reply = await self._runner.run(script, *with_hold_scopes(account, arguments, reply[1]))
-        return self._ended(account.shard, call.reservation_id, script, reply)
+        reply = await self._runner.run(self._scripts["release"], *arguments)
+        return await self._answer(account, call, arguments, reply)
 
     async def expire(self, due: DueReservation) -> Settled | None:
         """End a hold whose deadline has passed, charging its checkpoint.
@@ -213,6 +222,21 @@ class Reservations:
         after, *amounts = rated
         return Rated(tuple(amounts[::2]), tuple(amounts[1::2]), after)
 
+    async def _answer(
+        self,
+        account: PackedAccount,
+        call: SettleCall | ReleaseCall,
+        arguments: Arguments,
+        reply: Sequence[Any],
+    ) -> Settled:
+        """What a settle or release has come to, asked again with the hold's scopes if it has to be."""
+        script = self._scripts["settle" if isinstance(call, SettleCall) else "release"]
+        if reply[0] == b"wrong_scopes":
+            reply = await self._runner.run(script, *with_hold_scopes(account, arguments, reply[1]))
+        ended = self._ended(account.shard, call.reservation_id, script, reply)
+        self.answered(((reply[3], reply[4] + 1), account, call))
+        return ended
+
     def _ended(
         self, shard: int, reservation_id: str, script: Script, reply: Sequence[Any]
     ) -> Settled:
@@ -228,8 +252,9 @@ class Reservations:
         _, charged, balance, epoch, seq, replayed, *_ = reply
         if epoch and (mark := (epoch, seq + 1)) > self._marks[shard]:  # as `OutboxWatermark.note`
             self._marks[shard] = mark
-        event_id = f"{reservation_id}:{outcome}"
-        return Settled(outcome, charged, balance, event_id, replayed == 1, differs)
+        return Settled(
+            outcome, charged, balance, f"{reservation_id}:{outcome}", replayed == 1, differs
+        )
 
     def _not_ended(self, shard: int, what: str, script: Script, word: bytes) -> Exception:
         said = word.decode()
@@ -264,14 +289,6 @@ class Reservations:
 
 def _over_limit(account: PackedAccount, limits: tuple[Limit, ...], reply: Sequence[Any]) -> Denied:
     word, estimate, available, balance, row, left, retry_ms = reply
-    limit = limits[row]
-    return Denied(
-        word.decode(),
-        estimate,
-        available,
-        balance,
-        limit,
-        max(left, 0),
-        None if retry_ms < 0 else retry_ms,
-        limit_of=account.account.holder(limit),
-    )
+    limit, holder = limits[row], account.account.holder(limits[row])
+    left, retry = max(left, 0), None if retry_ms < 0 else retry_ms
+    return Denied(word.decode(), estimate, available, balance, limit, left, retry, limit_of=holder)

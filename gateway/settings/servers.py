@@ -12,6 +12,7 @@ from gateway.exporter.sinks.options import TlsOptions
 from gateway.flow.credentials import KEY_FIELDS
 from gateway.http.cors import ANY as ANY_ORIGIN
 from gateway.ledger.client.endpoint import BadLedgerUrl
+from gateway.ledger.client.sentinel.endpoint import SCHEMES as SENTINEL_SCHEMES
 from gateway.ledger.client.servers import locate
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import (
@@ -201,14 +202,30 @@ class ClientTlsSection(Section):
         return options | {name: str(path) for name, path in files.items() if path}
 
 
+class SentinelSection(Section):
+    """How the Sentinels of a `redis+sentinel://` URL are entered, if they ask for a password.
+    `redis.username` and `redis.password` are for the servers that they watch."""
+
+    username: Text | None = field("ACL user of the Sentinels.", "gate", None)
+    password: Secret | None = field("Password of the Sentinels.", "${file:sentinel.password}", None)
+
+    def url_options(self) -> dict[str, str]:
+        """Return what is set, as query options of the URL."""
+        options = {"sentinel_username": self.username} if self.username else {}
+        if self.password:
+            options["sentinel_password"] = self.password.get_secret_value()
+        return options
+
+
 class RedisSection(Section):
     """The ledger's Redis or Valkey. `redis: embedded` (the default) runs one in `data_dir`;
     `redis: URL` is short for `redis: {url: URL}`."""
 
     url: Secret | None = field(
-        "URL of the server (redis://, rediss:// or unix://) or of some nodes of a cluster"
-        " (redis+cluster://HOST:PORT,HOST:PORT or rediss+cluster://…); if absent, the gate runs the"
-        " embedded server.",
+        "URL of the server (redis://, rediss:// or unix://), of the Sentinels that watch it"
+        " (redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/0 or rediss+sentinel://…) or of some nodes"
+        " of a cluster (redis+cluster://HOST:PORT,HOST:PORT or rediss+cluster://…); if absent, the"
+        " gate runs the embedded server.",
         "rediss://ledger.internal:6379/0",
         None,
     )
@@ -218,6 +235,9 @@ class RedisSection(Section):
     )
     tls: ClientTlsSection = field(
         "TLS of a rediss:// URL.", {"verify": True}, factory=ClientTlsSection
+    )
+    sentinel: SentinelSection = field(
+        "User and password of the Sentinels.", {"username": "gate"}, factory=SentinelSection
     )
     namespace: Id = field(
         "Prefix of every key; lets two gates keep separate ledgers on one server.", "cg", "cg"
@@ -269,6 +289,8 @@ class RedisSection(Section):
             address = f"{user}:{password}@{address}"
         if url.scheme.startswith("rediss"):
             query |= self.tls.url_options()
+        if url.scheme in SENTINEL_SCHEMES:
+            query |= self.sentinel.url_options()
         return url._replace(netloc=address, query=urlencode(query)).geturl()
 
     @model_validator(mode="after")
@@ -283,12 +305,19 @@ class RedisSection(Section):
         except BadLedgerUrl as error:
             raise Wrong(
                 str(error),
-                "Write redis://host:6379/0, unix:///path/to/socket or"
-                " redis+cluster://host:6379,host:6379; with TLS rediss:// or rediss+cluster://.",
+                "Write redis://host:6379/0, unix:///path/to/socket,"
+                " redis+sentinel://host:26379,host:26379/service or"
+                " redis+cluster://host:6379,host:6379; with TLS rediss instead of redis.",
                 at="url",
             ) from None
         if self.tls != ClientTlsSection() and not urlsplit(url).scheme.startswith("rediss"):
             raise Wrong("is set, but the URL is not rediss://", "Use rediss:// for TLS.", at="tls")
+        if self.sentinel != SentinelSection() and urlsplit(url).scheme not in SENTINEL_SCHEMES:
+            raise Wrong(
+                "is set, but the URL is not redis+sentinel://",
+                "Name the sentinels in the URL.",
+                at="sentinel",
+            )
         return self
 
 

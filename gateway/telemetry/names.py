@@ -63,6 +63,30 @@ class GateMetrics:
             "Settlements and releases that the ledger rejected permanently; kept in "
             "`journal/*.rejected`.",
         ).labels()
+        self.settlements_unstored = registry.gauge(
+            "creditgate_settlements_unstored",
+            "Settlements that the ledger has answered and the store may not have yet, kept in memory.",
+        ).labels()
+        self.settlements_recovered = registry.counter(
+            "creditgate_settlements_recovered_total",
+            "Settlements that the ledger had answered and lost, and has taken again from memory.",
+        ).labels()
+        self.settlements_forgotten = registry.counter(
+            "creditgate_settlements_forgotten_total",
+            "Settlements no longer kept in memory because too many were, though a failover could still "
+            "lose them.",
+        ).labels()
+        self.shard_shut_seconds = registry.counter(
+            "creditgate_shard_shut_seconds_total",
+            "Time in which a worker could admit nothing at a shard of the ledger, from the first request "
+            "that was refused. Over several workers take the `max by (shard)`.",
+            ("shard", "worker"),
+        )
+        self.shards_shut = registry.gauge(
+            "creditgate_shards_shut",
+            "Shards of the ledger that admit nothing now; the most of all workers.",
+            merge="max",
+        ).labels()
         self.upstream_latency_seconds = registry.histogram(
             "creditgate_upstream_latency_seconds",
             "From sending a request upstream until the first byte of the response.",

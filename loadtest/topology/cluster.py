@@ -15,13 +15,12 @@ from typing import Final
 import redis
 from redis.crc import key_slot
 
+from loadtest.topology.agreement import disagreement, seen_by
 from loadtest.topology.node import Node, NodeFailed, until, wait_all
 from loadtest.topology.options import Address, Options
 from loadtest.topology.places import LocalPlaces, Places
-from loadtest.topology.view import SLOTS, Member, parse_nodes, slots_of
+from loadtest.topology.view import SLOTS, Member
 
-LOOK_S: Final = 0.5
-"""How long a node may take to say what it sees; one that is cut off or frozen takes forever."""
 _SETTINGS: Final = {
     "cluster-enabled": "yes",
     "cluster-node-timeout": "1000",
@@ -96,16 +95,12 @@ class Cluster:
         """Return the node's id in the cluster."""
         return self._ids[node]
 
-    def seen_by(self, node: Node) -> list[Member]:
-        """Return the members as this node sees them. Raises redis.RedisError."""
-        return parse_nodes(node.ask("CLUSTER", "NODES", timeout_s=LOOK_S))
-
     def standing(self) -> dict[Node, Member]:
         """Return each reachable node's word on itself."""
         found: dict[Node, Member] = {}
         for node in self._thawed():
             try:
-                found[node] = next(one for one in self.seen_by(node) if one.is_self)
+                found[node] = next(one for one in seen_by(node) if one.is_self)
             except redis.RedisError:
                 continue
         return found
@@ -151,28 +146,22 @@ class Cluster:
 
     def slots(self, primary: Node) -> frozenset[int]:
         """Return the slots that this node says it owns."""
-        return next(one for one in self.seen_by(primary) if one.is_self).slots
-
-    def is_agreed(self, among: Iterable[Node] | None = None) -> bool:
-        """Whether these nodes, all that run if None, see one another, the same roles and slots,
-        a cluster that is ok, and replicas in step. Raises redis.RedisError."""
-        nodes = self._thawed() if among is None else list(among)
-        ids = {self._ids[node] for node in nodes}
-        maps = set()
-        for node in nodes:
-            seen = self.seen_by(node)
-            mine = [one for one in seen if one.node_id in ids]
-            if len(mine) != len(ids) or any(one.is_unsettled for one in mine):
-                return False
-            if any("handshake" in one.flags for one in seen) or slots_of(mine) != SLOTS:
-                return False
-            maps.add(frozenset(one.role for one in mine))
-        return len(maps) == 1 and all(map(_is_in_step, nodes))
+        return next(one for one in seen_by(primary) if one.is_self).slots
 
     def wait_agreed(self, among: Iterable[Node] | None = None, within_s: float = 30.0) -> None:
-        """Wait until `is_agreed`. Raises NodeFailed."""
+        """Wait until these nodes, all that run if None, see one another, the same roles and all
+        slots, hold the cluster for ok, and replicas are in step. Raises NodeFailed, which says what
+        they do not agree on."""
         nodes = None if among is None else list(among)
-        until(lambda: self.is_agreed(nodes), f"agreement of {nodes or self._thawed()}", within_s)
+
+        def is_agreed() -> bool:
+            asked = self._thawed() if nodes is None else nodes
+            wrong = disagreement({node: self._ids[node] for node in asked})
+            if wrong:
+                raise NodeFailed(wrong)
+            return True
+
+        until(is_agreed, "agreement", within_s)
 
     # Failures and their mending
 
@@ -260,7 +249,8 @@ class Cluster:
         for _ in range(count):
             address = self._places.take()
             folder = self.folder / f"node-{len(self.nodes)}"
-            mode = {**_SETTINGS, "cluster-port": str(address.bus_port)}
+            tls = "no" if self.options.access.tls is None else "yes"
+            mode = {**_SETTINGS, "cluster-port": str(address.bus_port), "tls-cluster": tls}
             node = Node(folder, address, self.options, mode=mode)
             self.nodes.append(node)
             added.append(node)
@@ -282,15 +272,8 @@ class Cluster:
         replica.ask("CLUSTER", "REPLICATE", self._ids[primary])
 
     def _knows_all(self, node: Node) -> bool:
-        known = {one.node_id for one in self.seen_by(node) if "handshake" not in one.flags}
+        known = {one.node_id for one in seen_by(node) if "handshake" not in one.flags}
         return known >= {self._ids[one] for one in self._thawed()}
 
     def _thawed(self) -> list[Node]:
         return [node for node in self.nodes if node.running and not node.frozen]
-
-
-def _is_in_step(node: Node) -> bool:
-    """Whether the node holds the cluster for ok and, as a replica, has its primary's data."""
-    replication = node.info("replication")
-    is_linked = replication["role"] != "slave" or replication["master_link_status"] == "up"
-    return is_linked and "cluster_state:ok" in node.ask("CLUSTER", "INFO")

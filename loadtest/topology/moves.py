@@ -41,7 +41,7 @@ class ClassicMove:
         keys = self.source.ask("CLUSTER", "GETKEYSINSLOT", self.slot, self._page)
         if keys:
             at, access = self.target.address, self.source.options.access
-            enter = ("AUTH2", access.user or "default", access.password) if access.password else ()
+            enter = ("AUTH2", *access.words()) if access.password else ()
             words = (at.host, at.port, "", 0, MIGRATE_TIMEOUT_MS, *enter, "KEYS", *keys)
             self.source.ask("MIGRATE", *words, timeout_s=2 * MIGRATE_TIMEOUT_MS / 1000)
         return len(keys)

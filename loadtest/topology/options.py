@@ -1,9 +1,13 @@
 """What the nodes of a topology have in common, and where each listens."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from loadtest.tls import TlsFiles
+
+Line: TypeAlias = tuple[str, ...]
+"""One line of a server's configuration, word by word and not yet quoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,25 +24,29 @@ class Access:
     password: str = ""
     tls: TlsFiles | None = None
 
-    def settings(self) -> dict[str, str]:
-        """As settings of a server."""
-        found = {}
+    def lines(self) -> list[Line]:
+        """As lines of a server's configuration, except what it presents to a primary."""
+        found: list[Line] = []
         if self.user:
-            found["user"] = f"{self.user} on >{self.password} ~* &* +@all"
-            found["masteruser"] = self.user
-            found["masterauth"] = self.password
+            found.append(("user", "default", "off"))
+            found.append(("user", self.user, "on", f">{self.password}", "~*", "&*", "+@all"))
         elif self.password:
-            found["requirepass"] = found["masterauth"] = self.password
+            found.append(("requirepass", self.password))
         if self.tls is not None:
-            found |= {
-                "tls-cert-file": str(self.tls.certificate),
-                "tls-key-file": str(self.tls.key),
-                "tls-ca-cert-file": str(self.tls.authority),
-                "tls-auth-clients": "no",
-                "tls-replication": "yes",
-                "tls-cluster": "yes",
-            }
+            found.append(("tls-cert-file", str(self.tls.certificate)))
+            found.append(("tls-key-file", str(self.tls.key)))
+            found.append(("tls-ca-cert-file", str(self.tls.authority)))
+            found += [("tls-auth-clients", "no"), ("tls-replication", "yes")]
         return found
+
+    def replica_lines(self) -> list[Line]:
+        """As lines of a replica's configuration: how it enters its primary."""
+        user = [("masteruser", self.user)] if self.user else []
+        return [*user, ("masterauth", self.password)] if self.password else []
+
+    def words(self) -> tuple[str, ...]:
+        """As the words after AUTH; empty without a password."""
+        return (self.user or "default", self.password) if self.password else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +75,13 @@ class Address:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+def written(lines: Iterable[Line]) -> str:
+    """Write lines as a configuration file, each word in quotes."""
+    return "".join(" ".join(map(_quoted, line)) + "\n" for line in lines)
+
+
+def _quoted(word: str) -> str:
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

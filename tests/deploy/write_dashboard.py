@@ -223,6 +223,12 @@ PANELS: Final[dict[str, tuple[tuple[str, str, str, tuple[Query, ...]], ...]]] = 
             ),
         ),
         (
+            "Shards that admit nothing",
+            "short",
+            "Their customers are refused because of the ledger.",
+            (("max(creditgate_shards_shut{{{}}})", "shards"),),
+        ),
+        (
             "Settlements in the journal",
             "short",
             "They wait on the gate's disk for the ledger.",

@@ -29,6 +29,7 @@ from gateway.flow.reservation.live import LiveReservations
 from gateway.flow.reservation.reservation import Reservation, ReservationServices
 from gateway.flow.retries import Retries
 from gateway.flow.shadow_hold import ShadowHold
+from gateway.flow.shard_outages import ShardOutages
 from gateway.http.interface import Breaker, Exchange, RequestHead, UpstreamResponse
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -37,6 +38,7 @@ from gateway.ledger.client.scripts import Script
 from gateway.ledger.journal import SettleJournal
 from gateway.settings.policy import PRESETS, PolicySection
 from gateway.telemetry.metrics import Counter
+from gateway.telemetry.names import GateMetrics
 from tests.support.bank import Bank
 from tests.support.loose_ledger import LooseLedger
 from tests.support.outbox_entries import read_entries
@@ -127,7 +129,8 @@ class Desk:
         self.keys_killed: set[str] = set()
         self.expected = ExpectedOutput()
         self.retries = Retries(lambda _: None)
-        self.admission = Admission(self.ledger.reservations, self.delivery)
+        self.outages = ShardOutages(GateMetrics().shard_shut_seconds, "worker-0")
+        self.admission = Admission(self.ledger.reservations, self.delivery, self.outages)
         self.services = ReservationServices(
             self.admission.reserve,
             self._shadow,

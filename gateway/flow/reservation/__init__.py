@@ -10,4 +10,5 @@
 | `outcome` | `OUTCOMES`: one row for each way a request can end |
 | `settlement` | applies the outcome: fills in the event, packs the settle or release |
 | `pending_settlement`, `delivery` | send it to the ledger, or to the journal on disk |
+| `kept_settlements` | keeps what the ledger has answered until the store has it, and repeats what a failover lost |
 """

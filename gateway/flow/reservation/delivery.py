@@ -47,7 +47,7 @@ class Delivery:
     def __init__(self, ledger: Reservations, journal: SettleJournal, set_aside: Counter) -> None:
         """set_aside: counts the settlements that the ledger will never take."""
         self.ledger = ledger
-        self._journal = journal
+        self.journal = journal
         self._refused = set_aside
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -94,7 +94,7 @@ class Delivery:
 
     async def replay_journal(self) -> Replayed:
         """Deliver what waits in this worker's journal, until the ledger fails again."""
-        return await self._journal.replay(self.replay_one)
+        return await self.journal.replay(self.replay_one)
 
     async def replay_one(self, record: Record) -> None:
         """Deliver one record, of this worker's journal or of a dead one's.
@@ -154,10 +154,10 @@ class Delivery:
         """Whether a settlement that the ledger did not take is on disk now: in the journal, or set
         aside."""
         if not isinstance(refusal, LedgerUnavailable):
-            await self._set_aside(pending, refusal)
+            await self.set_aside(pending, refusal)
             return True
         try:
-            await self._journal.append(pending.as_record())
+            await self.journal.append(pending.as_record())
         except Exception as fault:
             if warn:
                 log.error(
@@ -166,11 +166,12 @@ class Delivery:
             return False
         return True
 
-    async def _set_aside(self, pending: PendingSettlement, refusal: Exception) -> None:
+    async def set_aside(self, pending: PendingSettlement, refusal: Exception) -> None:
+        """Keep on disk, and log by id, a settlement that the ledger will never take. Never raises."""
         self._refused.inc()
         which = {"reservation_id": pending.call.reservation_id, "verb": pending.verb}
         log.error("ending_set_aside", **which, **failure(refusal))
         try:
-            await self._journal.set_aside(pending.as_record(), refusal)
+            await self.journal.set_aside(pending.as_record(), refusal)
         except Exception as fault:
             log.error("ending_lost", **which, **failure(fault))

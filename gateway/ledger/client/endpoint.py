@@ -64,6 +64,8 @@ class Successor(asyncio.Protocol):
     parked: asyncio.StreamWriter | None = None
     """redis-py's stream writer. It closes its transport when it is collected, so whoever owns
     the transport keeps it."""
+    known_moves: int = 0
+    """`Moves.count` of its endpoint when the connection set out for the server."""
 
 
 _P = TypeVar("_P", bound=Successor)
@@ -199,8 +201,10 @@ class Endpoint:
                 await connection.connect()
         except BaseException as error:
             await connection.disconnect(nowait=True)
+            if isinstance(error, LedgerUnavailable):
+                raise
             if isinstance(error, TimeoutError | RedisError | OSError):
-                raise LedgerUnavailable(self._say(error)) from None
+                raise LedgerUnavailable(self.say(error)) from None
             raise
         return _hand_over(connection, protocol_factory())
 
@@ -216,14 +220,22 @@ class Endpoint:
             "retry": Retry(NoBackoff(), 0),
         }
 
-    def _say(self, error: BaseException) -> str:
+    async def follow_switches(self) -> None:
+        """Drop every connection as soon as another server takes over. Runs until cancelled.
+
+        Only Sentinels announce it; with a fixed address this waits.
+        """
+        await asyncio.get_running_loop().create_future()
+
+    def say(self, error: BaseException, what: str = "the ledger") -> str:
+        """Why it cannot be entered, without a secret."""
         # On a unix socket redis-py authenticates inside its connect, which wraps the refusal.
         refusals = AuthenticationError | AuthorizationError
         if isinstance(error, refusals) or isinstance(error.__cause__, refusals):
-            return f"the ledger at {self.shown} refuses the user name or the password"
+            return f"{what} at {self.shown} refuses the user name or the password"
         if isinstance(error, TimeoutError) and not str(error):
-            return f"the ledger at {self.shown} cannot be reached: timeout"
-        return f"the ledger at {self.shown} cannot be reached: {str(error)[:200]}"
+            return f"{what} at {self.shown} cannot be reached: timeout"
+        return f"{what} at {self.shown} cannot be reached: {str(error)[:200]}"
 
 
 def _hand_over(connection: Any, protocol: _P) -> _P:
@@ -237,6 +249,7 @@ def _hand_over(connection: Any, protocol: _P) -> _P:
     assert not reader._buffer, "the server spoke out of turn"
     transport = writer.transport
     protocol.parked = writer
+    protocol.known_moves = connection.known_moves
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
     return protocol

@@ -102,6 +102,8 @@ def as_unavailable(error: Exception) -> LedgerUnavailable:
 
 def refusal_of(error: Exception) -> LedgerUnavailable | None:
     """The server's own refusal in what redis-py raises; None where it is none."""
+    if isinstance(error, LedgerUnavailable):  # no primary was found: see `following.NotPrimary`
+        return LedgerUnavailable(str(error), unknown=error.unknown, code=error.code)
     word = next((word for kind, word in _CLASSES.items() if isinstance(error, kind)), None)
     if word is None and isinstance(error, ResponseError):
         word = first_word(error)

@@ -23,15 +23,14 @@ from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
 from gateway.ledger.client.faults import (
     NOSCRIPT,
-    NOT_EXECUTED,
     NOT_PRIMARY,
-    OF_ONE_CALL,
     REDIRECTS,
     explain,
     first_word,
     redirected,
 )
 from gateway.ledger.client.packing import ASKING, pack_call, send_together
+from gateway.ledger.client.refusing import LastingRefusal
 from gateway.ledger.client.scripts import Script
 
 BARRED: Final = "UNFIT"
@@ -76,10 +75,9 @@ class CoalescingRunner:
         self._retry_s = FIRST_RETRY_S
         self._closed = False
         self._barred: str | None = None
-        self._refused: tuple[str, str] | None = None
-        """The script and the word of a refusal that lasts."""
-        self._known = endpoint.moves.count
+        self._refused = LastingRefusal(name)
         endpoint.moves.follow(self.leave)
+        endpoint.moves.drop_at_switch(self)
         self.reconnects = 0
         """Connections made in the background."""
 
@@ -170,8 +168,8 @@ class CoalescingRunner:
             raise LedgerUnavailable(self._barred, code=BARRED)
         reply = await wire.send(packed)
         if type(reply) is list:
-            if self._refused is not None:
-                self._accepted(script)
+            if self._refused.word is not None:
+                self._refused.accepted(script)
             return reply
         return await self._unusual(wire, script, (packed,), reply)
 
@@ -193,7 +191,7 @@ class CoalescingRunner:
             load = wire.load(script)
             reply = await send_together(wire, packed)
         if isinstance(reply, list):
-            self._accepted(script)
+            self._refused.accepted(script)
             return reply
         if isinstance(reply, LedgerUnavailable):
             raise reply
@@ -202,10 +200,10 @@ class CoalescingRunner:
         word = first_word(reply)
         if word in REDIRECTS:
             raise redirected(reply, self._endpoint.address[0])
-        self._refuses(script, word)
+        self._refused.refused(script, word)
         if word in NOT_PRIMARY:
             # This connection's own age counts: one that was made since is the new primary's.
-            self._endpoint.moves.moved(self._known if wire is self._wire else 0)
+            self._endpoint.moves.moved(wire.known_moves)
         if word == NOSCRIPT and load is not None and load.done():
             refusal = load.result()
             if isinstance(refusal, ReplyError):
@@ -215,19 +213,7 @@ class CoalescingRunner:
     @property
     def refusal(self) -> str | None:
         """The word with which the server refuses scripts at the moment (`OOM`, `NOPERM`, …)."""
-        return None if self._refused is None else self._refused[1]
-
-    def _refuses(self, script: Script, word: str) -> None:
-        if word in NOT_EXECUTED and word not in OF_ONE_CALL and self._refused is None:
-            self._refused = script.name, word
-            reason = NOT_EXECUTED[word]
-            _log.error("ledger_refuses", connection=self._name, code=word, reason=reason)
-
-    def _accepted(self, script: Script) -> None:
-        """A script was run; the one that was refused is what counts, for others are refused less."""
-        if self._refused is not None and self._refused[0] == script.name:
-            _log.warning("ledger_accepts", connection=self._name, after=self._refused[1])
-            self._refused = None
+        return self._refused.word
 
     def _tell(self) -> None:
         if self._on_trouble is not None:
@@ -240,8 +226,18 @@ class CoalescingRunner:
             self._down = f"the ledger's server at {self._endpoint.shown} is the primary no more"
             self._wire.retire(self._down)
 
+    def drop(self, reason: str) -> None:
+        """Another server has taken over: give up what is in flight, and connect to that one now."""
+        self._retry_s = FIRST_RETRY_S
+        if self._wire is not None:
+            self._tell()
+            self._down = reason
+            self._wire.abort(reason)
+        elif self._reconnecting is not None:
+            self._reconnecting.cancel()  # it may be waiting for the old one, or for its next try
+            self._reconnect_soon()
+
     async def _connect(self) -> Wire:
-        self._known = self._endpoint.moves.count
         return await self._endpoint.take_over(
             self._new_wire, name=self._name, timeout_s=self._connect_timeout_s
         )
@@ -267,6 +263,9 @@ class CoalescingRunner:
             "ledger_lost", connection=self._name, server=self._endpoint.shown, reason=reason
         )
         self._tell()
+        self._reconnect_soon()
+
+    def _reconnect_soon(self) -> None:
         task = self._reconnect(self._pause_s())
         self._reconnecting = asyncio.get_running_loop().create_task(task)
 
@@ -292,6 +291,6 @@ class CoalescingRunner:
                 self.reconnects += 1
                 self._reconnecting = None
                 _log.info("ledger_found", connection=self._name, server=self._endpoint.shown)
-                if self._known < self._endpoint.moves.count:
+                if self._wire.known_moves < self._endpoint.moves.count:
                     self.leave()  # it moved while this was being made
                 return

@@ -1,4 +1,4 @@
-"""From the URL of the ledger to the servers behind it: one, or the nodes of a cluster."""
+"""From the URL of the ledger to the servers behind it: one, those that Sentinels watch, or a cluster's."""
 
 from typing import Any
 
@@ -7,6 +7,8 @@ from gateway.ledger.client.cluster.endpoint import ClusterEndpoint
 from gateway.ledger.client.cluster.runner import ClusterRunner
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.runner import CoalescingRunner
+from gateway.ledger.client.sentinel.endpoint import SCHEMES as SENTINEL_SCHEMES
+from gateway.ledger.client.sentinel.endpoint import SentinelEndpoint
 
 Servers = Endpoint | ClusterEndpoint
 """Where the ledger is."""
@@ -18,6 +20,8 @@ def locate(url: str) -> Servers:
     """Read any URL of a ledger. Raises BadLedgerUrl."""
     if url.partition("://")[0] in CLUSTER_SCHEMES:
         return ClusterEndpoint.from_url(url)
+    if url.partition("://")[0] in SENTINEL_SCHEMES:
+        return SentinelEndpoint.from_url(url)
     return Endpoint.from_url(url)
 
 

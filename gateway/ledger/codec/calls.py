@@ -124,6 +124,11 @@ class ReleaseCall:
     idempotency: str = ""
 
 
+Answered = tuple[tuple[int, int], PackedAccount, SettleCall | ReleaseCall]
+"""A call that the ledger has answered: its entry of the outbox, as `OutboxWatermark.marks` has it (epoch 0:
+it has none), and what it takes to call again."""
+
+
 @dataclass(slots=True)
 class QuoteCall:
     """What a quote rates; see `ReserveCall`."""

@@ -165,7 +165,7 @@ class Answers:
         ({"redis_version": None}, "does not say its version"),
         ({"redis_version": "new"}, "does not say its version"),
         ({"redis_mode": "sentinel"}, "is a Sentinel"),
-        ({"redis_mode": "cluster"}, "part of a cluster"),
+        ({"redis_mode": "cluster"}, r"write redis\+cluster://"),
         ({"maxmemory_policy": None}, "does not say its maxmemory-policy"),
     ],
 )

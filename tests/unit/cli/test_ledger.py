@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from gateway.app import shards
+from gateway.domain.delivery import START
+from gateway.domain.money import format_amount
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from tests.ledger.servers import OwnServer, free_port, server
@@ -103,6 +105,56 @@ async def restored(tmp_path: Path, own: OwnServer, sim: Sim) -> AsyncIterator[tu
         settled = await gate.settled_nano()
         await asyncio.to_thread(restore, own)
         yield gate, settled
+
+
+async def test_what_was_answered_and_lost_before_the_exporter_had_it_is_charged_again(
+    tmp_path: Path, own: OwnServer, sim: Sim
+) -> None:
+    """Three settles, and the hold of a stream that goes on all the time."""
+    desk = Desk(tmp_path / "gateway.yaml")
+    async with running_gate(tmp_path, own.socket, sim.url) as gate:
+        async with exporting(gate):
+            await spend(gate, 2)
+            before = await gate.settled_nano()
+        await asyncio.to_thread(keep, own)
+        posts = sim.provider.served.posts
+        asked = "hi\nsim: tokens=40 ttft_ms=3000"
+        stream = asyncio.create_task(gate.chat(asked, stream=True))
+        await until(lambda: sim.provider.served.posts > posts)
+        answers = [await gate.chat("hi\nsim: tokens=3") for _ in range(3)]
+        await asyncio.to_thread(restore, own)
+        await until(lambda: is_shut(gate))
+        await until(lambda: answers_503(gate))
+        shard = str(gate.ledger.keys.shard_of("acme"))
+        reopened = await desk.run("ledger", "reopen")
+        assert reopened.code == 0, reopened
+        assert (await stream).text.endswith("data: [DONE]\n\n")
+        async with exporting(gate):
+            await until(lambda: len(gate.service.failover.kept) == 0)
+            await delivered(gate)
+        assert (await desk.run("verify")).code == 0
+        with sqlite_access(events_path(gate.settings)).open_or_empty() as store:
+            charges = {
+                event.event_id: event
+                for event in store.events_beyond(int(shard), START)
+                if event.reservation_id
+            }
+        for answer in answers:
+            event = charges[f"{answer.headers['x-request-id']}:settled"]
+            assert format_amount(event.amount_nano) == answer.headers["x-credits-cost"]
+        streamed = charges[f"{stream.result().headers['x-request-id']}:settled"]
+        assert streamed.usage["output"] == 40
+        paid = sum(event.amount_nano for event in charges.values())
+        assert len(charges) == 2 + 3 + 1
+        assert await gate.settled_nano() == paid > before
+        assert await gate.held_nano() == 0
+        metrics = gate.service.snapshot()
+        [[_, recovered]] = metrics["creditgate_settlements_recovered_total"]["samples"]
+        assert recovered >= 3, "on a slow machine the stream has ended before the failover, too"
+        [[labels, seconds]] = metrics["creditgate_shard_shut_seconds_total"]["samples"]
+        assert labels == [shard, "worker-0"]
+        assert seconds > 0
+        assert metrics["creditgate_shards_shut"]["samples"] == [[[], 0]]
 
 
 async def test_a_shard_that_lost_a_tail_stays_shut_whoever_restarts_until_it_is_reopened(

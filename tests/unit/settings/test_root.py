@@ -185,6 +185,14 @@ def test_redis_credentials_and_tls_join_the_url_and_stay_out_of_sight(load: Load
     )
     assert redis.shown_url == "rediss://gate@h:1/0"
     assert load("redis: 'redis://u:pw@h:1/0'\n").redis.shown_url == "redis://u@h:1/0"
+    watched = load(
+        "redis: {url: 'redis+sentinel://a:1,b/svc/2', password: pw,"
+        " sentinel: {username: eve, password: 't&wo'}}\n"
+    ).redis
+    assert watched.connection_url() == (
+        "redis+sentinel://:pw@a:1,b/svc/2?sentinel_username=eve&sentinel_password=t%26wo"
+    )
+    assert watched.shown_url == "redis+sentinel://a:1,b:26379/svc/2"
     socket = load("redis: {url: 'unix:///run/v.sock', username: u, password: pw}\n").redis
     assert socket.connection_url() == "unix:///run/v.sock?username=u&password=pw"
     assert socket.shown_url == "unix:///run/v.sock"

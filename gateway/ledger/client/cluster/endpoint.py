@@ -1,5 +1,6 @@
 """From the URL of a cluster to its map, and to the connections of the hot path and of everything else."""
 
+import asyncio
 from typing import Any, Final, cast
 
 import redis.asyncio
@@ -63,3 +64,7 @@ class ClusterEndpoint:
     def runner(self, *, name: str, **options: Any) -> ClusterRunner:
         """What runs scripts on the hot path; options: of `CoalescingRunner`."""
         return ClusterRunner(self.map, name=name, **options)
+
+    async def follow_switches(self) -> None:
+        """See `Endpoint.follow_switches`. A cluster's map is followed without it."""
+        await asyncio.get_running_loop().create_future()

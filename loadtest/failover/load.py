@@ -1,0 +1,98 @@
+"""Requests of several customers at a steady rate, and when each customer was admitted."""
+
+import asyncio
+import random
+import time
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
+
+from loadtest import chaos
+from loadtest.generator import Load, Outcome, Result
+from loadtest.generator.result import Answer
+
+CONNECTIONS: Final = 96
+REFUSED: Final = 503
+"""The gate's word for a ledger that cannot be asked."""
+
+
+class Traffic:
+    """Streams and JSON answers, in turns for each customer, from `start` to `stop`."""
+
+    def __init__(self, url: str, keys: Sequence[str], *, rate: float, seed: int = 0) -> None:
+        """rate: requests a second of all customers together, whatever the gate answers"""
+        self._keys = tuple(keys)
+        self._more = True
+        rng = random.Random(seed)
+        mix = chaos.Mix(leaving=0.05, faulty=0.05)
+        sources = [chaos.mixed([key], mix, rng, lambda: self._more) for key in self._keys]
+        self._load = Load(
+            url,
+            lambda number: sources[number % len(sources)](number),
+            connections=CONNECTIONS,
+            rate=rate,
+            seed=seed,
+            drain_s=30.0,
+            on_answer=self._note,
+        )
+        self._running: asyncio.Task[Result] | None = None
+        self._admitted_s: dict[str, list[float]] = defaultdict(list)
+        self.refused_s: list[float] = []
+        """When the gate refused somebody for want of a ledger (`time.monotonic`)."""
+        self.outcomes: list[Outcome] = []
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._running = asyncio.create_task(self._load.run())
+
+    async def stop(self) -> Result:
+        """Send no more; the sums, once what runs has ended."""
+        self._more = False
+        assert self._running is not None
+        result = await self._running
+        result.outcomes = self.outcomes
+        return result
+
+    def all_admitted_since(self, at_s: float) -> bool:
+        """Whether every customer has been admitted after this moment."""
+        return all(self._admitted_s[key] and self._admitted_s[key][-1] > at_s for key in self._keys)
+
+    def nobody_s(self, since_s: float, until_s: float) -> float:
+        """The longest time in which nobody was admitted."""
+        every = sorted(at_s for each in self._admitted_s.values() for at_s in each)
+        return _longest_gap(every, since_s, until_s)
+
+    def somebody_not_s(self, since_s: float, until_s: float) -> float:
+        """The longest time in which some customer was not admitted."""
+        return max(_longest_gap(self._admitted_s[key], since_s, until_s) for key in self._keys)
+
+    def refused(self, since_s: float, until_s: float) -> int:
+        """Requests that were refused for want of a ledger."""
+        return sum(since_s <= at_s <= until_s for at_s in self.refused_s)
+
+    def _note(self, answer: Answer) -> None:
+        request_id = answer.shot.request_id
+        self.outcomes.append(
+            Outcome(request_id, answer.status, answer.ending, 0, answer.sent_s, answer.ended_s)
+        )
+        if answer.status == REFUSED:
+            self.refused_s.append(answer.ended_s)
+        elif answer.status:
+            key = self._keys[int(request_id.rpartition("-")[2]) % len(self._keys)]
+            times = self._admitted_s[key]
+            # Answers end in any order, and the moments of their heads are to be in order.
+            times.insert(bisect_left(times, answer.first_byte_s), answer.first_byte_s)
+
+
+def _longest_gap(times: Sequence[float], since_s: float, until_s: float) -> float:
+    """Between two of these moments, the first before and the last after the span."""
+    first = max(0, bisect_left(times, since_s) - 1)
+    last = bisect_left(times, until_s) + 1
+    return max((after - before for before, after in pairwise(times[first:last])), default=0.0)
+
+
+def now_s() -> float:
+    """The clock of all moments here."""
+    return time.monotonic()
