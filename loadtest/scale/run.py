@@ -58,8 +58,8 @@ class Size:
     gate_seconds: float
 
 
-FULL: Final = Size(7, 3.5, 3072, 18_432, 150, 2.0, 200, 2.0)
-QUICK: Final = Size(1, 3.5, 512, 4608, 150, 0.5, 100, 0.5)
+FULL: Final = Size(7, 3.2, 3072, 18_432, 150, 2.0, 200, 2.0)
+QUICK: Final = Size(1, 3.2, 512, 4608, 150, 0.5, 100, 0.5)
 _WARM: Final = replace(QUICK, pairs=512, packed=2304, seconds=0.3, gate_seconds=0.5)
 
 
