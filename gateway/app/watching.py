@@ -1,4 +1,5 @@
-"""What the supervisor watches while the gate serves: the ledger's server, and operator notices."""
+"""What the supervisor does while the gate serves: it watches the ledger's server and operator notices,
+and writes accounts that had to wait."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ log = structlog.get_logger("supervisor")
 LOOK_EVERY_S: Final = 1.0
 NOTICE_EVERY_S: Final = 2.0
 ANSWER_WITHIN_S: Final = 3.0
+REST_EVERY_S: Final = 3.0
 
 
 class LedgerWatch:
@@ -110,3 +112,21 @@ class NoticeWatch:
                     log.info(f"{word}_cleared")
                 self.present = found
             await asyncio.sleep(NOTICE_EVERY_S)
+
+
+async def keep_writing(parts: Parts) -> None:
+    """Write what was left out of the ledger, without end; returns at once where nothing ever is."""
+    if parts.write_rest is None:
+        return
+    reported = ""
+    while True:
+        await asyncio.sleep(REST_EVERY_S)
+        try:
+            await parts.write_rest()
+            reported = ""
+        except Exception as error:
+            if str(error) != reported:
+                log.error(
+                    "accounts_half_written", repair="reload", problems=str(error).splitlines()
+                )
+            reported = str(error)
