@@ -52,7 +52,7 @@ class ShutShards:
         for shard in stored.keys() & progress.held:
             head = heads[shard]
             if shard in progress.halted:
-                # It may be frozen no longer because the ledger went back once more, to before it was.
+                # It may be frozen no longer because the ledger went back again, to before it was.
                 if shard in conflicting or shard in self.conflicts or head.frozen:
                     continue
                 if not await self.behind(shard, head, stored[shard]):
