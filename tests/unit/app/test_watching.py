@@ -66,7 +66,7 @@ AWAY = LedgerState("ledger_unreachable")
 async def test_the_configured_customers_are_written_when_a_shard_is_open_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert await written(monkeypatch, [FROZEN, FROZEN, HALF, HALF, OPEN]) == ["ok", "ok"]
+    assert await written(monkeypatch, [FROZEN, FROZEN, HALF, AWAY, OPEN]) == ["ok", "ok"]
 
 
 async def test_they_are_not_written_while_nothing_was_frozen(
