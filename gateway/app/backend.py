@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, NoReturn, cast
 
 from gateway.app.configured import ConfiguredBySettings
+from gateway.app.ledger_server import LEDGER_FOLDER
 from gateway.app.private import UMASK
 from gateway.app.roles import CannotServe
-from gateway.app.run import LEDGER_FOLDER
 from gateway.app.stores import store_access
 from gateway.app.sync import sync_accounts
 from gateway.domain.actors import Actor
@@ -32,6 +32,7 @@ from gateway.ledger.codec.refusals import RefusedRequest
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.exporters import ExporterList, list_exporters
 from gateway.ledger.gates import list_gates
+from gateway.ledger.losses import Losses
 from gateway.ledger.notes import Notes
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.outbox_watermark import OutboxWatermark
@@ -188,6 +189,7 @@ def backend_over(
         ),
         repair=Repair(Shards(runner, accounts.names)),
         audit=Audit(client, accounts.names),
+        losses=Losses(client, accounts.names),
         notes=Notes(shards),
         outbox=Outbox(client, redis.shards, namespace=redis.namespace),
         changes=Changes(client, namespace=redis.namespace),

@@ -9,7 +9,9 @@ from typing import Any
 
 import structlog
 
+from gateway.app.backend import TIMEOUT_S
 from gateway.app.background import forever
+from gateway.app.repairing import RepairTally, assemble_repairer
 from gateway.app.roles import CannotServe, Resources
 from gateway.app.stores import signal_schedule
 from gateway.app.tasks import end_tasks
@@ -48,10 +50,15 @@ class ExportService:
         self._client = endpoint.client(name=resources.process)
         self._runner = open_runner(endpoint, name=f"{resources.process}-ack")
         self._exporter = assemble_exporter(settings, self._client, self._runner, member(settings))
+        self._repair_client = endpoint.client(
+            name=f"{resources.process}-repair", timeout_s=TIMEOUT_S, max_connections=16
+        )
+        self._repairer = assemble_repairer(settings, self._repair_client, self._exporter)
         self._named_most = settings.export.metrics_top
         webhook = settings.signals.webhook
         self._courier = Courier(signal_schedule(settings), webhook.compiled()) if webhook else None
         self._delivering: asyncio.Task[None] | None = None
+        self._repairing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         self._closing = False
 
@@ -70,6 +77,9 @@ class ExportService:
         if self._courier is not None:
             self._delivering = asyncio.create_task(self._courier.run())
             self._delivering.add_done_callback(self._ended)
+        if self._repairer is not None:
+            self._repairing = asyncio.create_task(self._repairer.run())
+            self._repairing.add_done_callback(self._ended)
 
     async def prepare(self, settings: Settings) -> None:
         """Nothing to prepare."""
@@ -89,28 +99,40 @@ class ExportService:
         self._closing = True
         if self._courier is not None:
             self._courier.stop()  # what waits is in the store, for the next start
+        if self._repairer is not None:
+            self._repairer.stop()
         await self._exporter.drain(grace_s)
         if self._delivering is not None:
             await asyncio.wait([self._delivering])
         await end_tasks(self._following)
+        if self._repairing is not None:
+            await asyncio.wait([self._repairing], timeout=grace_s)
+            await end_tasks(
+                [self._repairing]
+            )  # it may wait for the ledger; any step may be repeated
         await self._runner.close()
         await self._client.aclose()
+        await self._repair_client.aclose()
         self._closed.set()
 
     def snapshot(self) -> Snapshot:
         """The exporter's figures."""
         tally = self._courier.tally if self._courier else CourierTally()
+        repairs = self._repairer.tally if self._repairer else RepairTally()
         live, most = self._exporter.live, self._named_most
         figures = {**self._exporter.snapshot(), **asdict(tally)}
+        figures["repair_seconds"] = repairs.seconds
+        figures["wallets_shut"] = repairs.wallets_shut
         figures["charged_credits"] = live.charged_nano / NANO_PER_CREDIT
         sold = {
             "customer": [_shown(each) for each in live.customers(most)],
             "model": [_shown(each) for each in live.models(most)],
         }
-        return exporter_snapshot(figures, self._exporter.sink_snapshots(), sold)
+        outcomes = {"repaired": repairs.repaired, "failed": repairs.failed}
+        return exporter_snapshot(figures, self._exporter.sink_snapshots(), sold, outcomes)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """A bug ended the pump or the courier: die, so that the supervisor starts a fresh one and counts it."""
+        """A bug ended the pump, the courier or the repairs: die, so that the supervisor replaces and counts it."""
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("exporter_failed", **failure(error))
             os._exit(70)

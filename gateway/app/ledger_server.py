@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -27,6 +27,8 @@ from gateway.ledger.shards import Shards
 
 log = structlog.get_logger("ledger")
 
+LEDGER_FOLDER: Final = "ledger"
+"""Where the embedded ledger lies in the data folder."""
 WAIT_FOR_SERVER_S: Final = 15.0
 """How long a start waits for a server that starts at the same time."""
 _RETRY_EVERY_S: Final = 0.5
@@ -118,6 +120,27 @@ class EmbeddedServer:
             raise CannotStart(f"the embedded ledger does not start: {error}") from error
 
 
+async def examine(
+    client: Any, namespace: str, *, user: str, declared: Persistence | None
+) -> Durability:
+    """What the server promises, if a gate may start on it. user: as whom the client enters
+
+    Raises CannotStart if not, LedgerUnavailable if it cannot be asked now.
+    """
+    try:
+        missing = await missing_rights(client, namespace)
+        if missing:
+            raise UnfitServer(f"its user {user} may not use: {', '.join(missing)}")
+        return await read_promises(client, declared=declared)
+    except UnfitServer as error:
+        raise CannotStart(f"the ledger's server is not fit: {error}") from error
+
+
+def say_away(shown: str, error: LedgerUnavailable) -> str:
+    """Why a gate does not start on a server that cannot be asked."""
+    return f"the ledger at {shown}{f': {error}' if error.code else ' does not answer'}"
+
+
 class _Look:
     """The supervisor's own connection to a server."""
 
@@ -139,17 +162,13 @@ class _Look:
         deadline = time.monotonic() + wait_s
         while True:
             try:
-                missing = await missing_rights(self._client, self._namespace)
-                if missing:
-                    raise UnfitServer(f"its user {self._user} may not use: {', '.join(missing)}")
-                found = await read_promises(self._client, declared=self._declared)
+                found = await examine(
+                    self._client, self._namespace, user=self._user, declared=self._declared
+                )
                 break
-            except UnfitServer as error:
-                raise CannotStart(f"the ledger's server is not fit: {error}") from error
             except LedgerUnavailable as error:
                 if time.monotonic() >= deadline:
-                    why = f": {error}" if error.code else " does not answer"
-                    raise CannotStart(f"the ledger at {self._shown}{why}") from error
+                    raise CannotStart(say_away(self._shown, error)) from error
                 log.warning("waits_for_ledger", server=self._shown, reason=str(error))
             await asyncio.sleep(_RETRY_EVERY_S)
         log.info("ledger_server", server=found.server, persistence=found.persistence)

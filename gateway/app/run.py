@@ -10,7 +10,7 @@ from typing import Final
 from gateway.app.account_writer import AccountWriter, open_accounts
 from gateway.app.asking import ask_ledger
 from gateway.app.heartbeat import LedgerReporter
-from gateway.app.ledger_server import DECLARED, EmbeddedServer, RemoteServer, Where
+from gateway.app.ledger_server import DECLARED, LEDGER_FOLDER, EmbeddedServer, RemoteServer, Where
 from gateway.app.parts import CannotStart, ConfigRefused, Ledger, Listener, Parts, Plan
 from gateway.app.private import UMASK, for_admin, for_exporter, for_worker
 from gateway.app.roles import CannotServe, Role
@@ -38,9 +38,6 @@ _ADMIN: Final = Role(
     orphan_grace_s=1.0,
     given=for_admin,
 )
-
-LEDGER_FOLDER: Final = "ledger"
-"""Where the embedded ledger lies in the data folder."""
 
 
 def run_gate(

@@ -32,7 +32,7 @@ MAX_TABLES: Final = 10_000
 """Prices of customers of their own that a worker keeps."""
 LOOK_EVERY_S: Final = 1.0
 STORE_ANSWERS_WITHIN_S: Final = 2.0
-HINT: Final = "`creditgate ledger status` says what is lost, `creditgate ledger reopen` repairs it"
+HINT: Final = "`creditgate ledger status` says what is lost; the exporter repairs it, or `creditgate ledger reopen`"
 
 
 class ShardWatch:
@@ -81,7 +81,8 @@ class ShardWatch:
             # What is read may be a replica's, which lags; `freeze` is decided where it is written.
             behind = head.last < known[shard]
             try:
-                if head.frozen or (behind and await self._ledger.freeze(shard, known[shard])):
+                # Of a frozen one, too: the highest entry that anyone has seen says what is lost.
+                if (behind and await self._ledger.freeze(shard, known[shard])) or head.frozen:
                     closed.add(shard)
                 else:
                     serving[shard] = head.last

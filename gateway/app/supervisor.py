@@ -65,7 +65,8 @@ class Supervisor:
         self._metrics = SupervisorMetrics()
         self._turn = Turn()
         self._slots: dict[str, list[Slot]] = {}
-        self._ledger = LedgerWatch(parts.ledger, self._metrics.restarts.labels("ledger"))
+        restarts = self._metrics.restarts.labels("ledger")
+        self._ledger = LedgerWatch(parts, self._current, restarts)
         self._notices = NoticeWatch(parts, self._current)
         self._started = False
         self._stop_asked = asyncio.Event()

@@ -38,8 +38,7 @@ ACTOR: Final = str(Actor("gate", "configuration"))
 """Who the audit log says made these changes."""
 
 NOT_BROUGHT: Final = (
-    "the shard is shut, so the configuration's customers in it are not written;"
-    " `creditgate ledger reopen` does it"
+    "the shard is shut, so the configuration's customers in it are not written until it is repaired"
 )
 WAITS: Final = (
     "the ledger's node of these shards is away, so the configuration's customers in them are not written;"
@@ -75,7 +74,7 @@ async def write_accounts(
 ) -> Synced:
     """Write what differs, the price book last. Raises CannotServe, LedgerUnavailable.
 
-    Customers of a shard that has lost entries are left out: `ledger reopen` writes them.
+    Customers of a shard that has lost entries are left out until it is repaired.
     """
     try:
         await store.creation.record()

@@ -7,7 +7,8 @@ from typing import Final
 
 import structlog
 
-from gateway.app.parts import Current, Ledger, LedgerState, Parts
+from gateway.app.parts import Current, LedgerState, Parts
+from gateway.app.roles import CannotServe
 from gateway.telemetry.logs import failure
 from gateway.telemetry.metrics import Counter
 
@@ -22,10 +23,14 @@ REST_EVERY_S: Final = 3.0
 class LedgerWatch:
     """Looks at the ledger's server, restarts an embedded one that died, logs what changes."""
 
-    def __init__(self, ledger: Ledger, restarts: Counter) -> None:
+    def __init__(self, parts: Parts, current: Current, restarts: Counter) -> None:
         self.state = LedgerState("ledger_unreachable")
-        self._ledger = ledger
+        self._ledger = parts.ledger
+        self._write = parts.write
+        self._current = current
         self._restarts = restarts
+        self._left_out = False
+        self._refused = ""
 
     async def look(self) -> None:
         """Look once, without logging."""
@@ -51,7 +56,26 @@ class LedgerWatch:
                 log.error("ledger_node_failed", node=node)
             for node in sorted(set(self.state.nodes) - set(state.nodes)):
                 log.warning("ledger_node_recovered", node=node)
+            if state.problem is None:
+                await self._write_left_out(
+                    reopened=bool(set(self.state.frozen) - set(state.frozen))
+                )
             self.state = state
+
+    async def _write_left_out(self, *, reopened: bool) -> None:
+        """Write the configuration's customers when a shard is open again: a start or a reload meanwhile has
+        left out those of a frozen one."""
+        self._left_out |= reopened
+        if not self._left_out:
+            return
+        try:
+            await self._write(self._current.settings, self._current.ledger_url)
+            self._left_out, self._refused = False, ""
+        except Exception as error:  # the ledger is away, or refuses them: the next look tries again
+            reason = str(error) if isinstance(error, CannotServe) else type(error).__name__
+            if reason != self._refused:
+                log.error("customers_not_written", reason=reason)
+            self._refused = reason
 
     async def _revive(self) -> None:
         try:

@@ -1,8 +1,10 @@
 """The command `creditgate`. One file per group of commands; each adds itself to `app` here."""
 
 import importlib
+import sys
 from typing import Annotated
 
+import structlog
 import typer
 
 from gateway import __version__
@@ -47,6 +49,7 @@ _GROUPS: tuple[str, ...] = (
     "why",
     "verify",
     "ledger",
+    "shards",
     "loadtest",
 )
 
@@ -71,6 +74,8 @@ def options(
 
 def main() -> None:
     """Entry point of the command."""
+    # stdout is for answers; what serves configures its logs itself.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     for group in _GROUPS:
         importlib.import_module(f"gateway.cli.{group}")
     app()

@@ -12,12 +12,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gateway.app.ledger_report import report_ledger
 from gateway.app.stores import open_sinks, store_access
 from gateway.cli import app
+from gateway.cli.check_ledger import print_ledger
 from gateway.cli.check_live import LiveAnswer, ask_live
 from gateway.cli.context import explained
 from gateway.domain.money import format_amount, format_rate
 from gateway.domain.usage import TOKEN_UNITS
+from gateway.operations.ledger_report import LedgerReport, ledger_document
 from gateway.settings import Problem, Settings, SettingsError, load_settings
 from gateway.settings.catalogue import ModelSection
 from gateway.settings.notes import notes_of
@@ -37,13 +40,19 @@ def check(
         ),
     ] = False,
     connect: Annotated[
-        bool, typer.Option("--connect", help="Also open every sink: address, credentials, rights.")
+        bool,
+        typer.Option(
+            "--connect",
+            help="Also open every sink (address, credentials, rights), and ask the ledger's servers"
+            " what they allow and keep.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Read a configuration and report every mistake in it; exit 1 if there is one.
 
-    Changes nothing, but for `--connect`, which makes a store's tables where it has none."""
+    Changes nothing, but for `--connect`, which makes a store's tables where it has none. It exits 1
+    too where a gate would not start on the ledger, or could not serve."""
     try:
         settings = load_settings(file)
     except SettingsError as error:
@@ -53,7 +62,7 @@ def check(
             _print_problems(error.problems)
         raise typer.Exit(1) from None
     answer = _ask_live(settings) if live else None
-    opened = asyncio.run(open_sinks(settings)) if connect else {}
+    opened, ledger = asyncio.run(_connect(settings)) if connect else ({}, None)
     if as_json:
         notes = list(notes_of(settings))
         document = {"ok": True, "digest": settings.digest, **_counts(settings), "notes": notes}
@@ -63,6 +72,9 @@ def check(
         if connect:
             document["sinks"] = opened
             document["ok"] = document["ok"] and not any(opened.values())
+        if ledger is not None:
+            document["ledger"] = ledger_document(ledger)
+            document["ok"] = document["ok"] and ledger.well
         typer.echo(json.dumps(document))
     else:
         with explained():
@@ -70,8 +82,15 @@ def check(
         if answer is not None:
             answer.show()
         _print_sinks(opened)
-    if (answer is not None and answer.asked.problems) or any(opened.values()):
+        if ledger is not None:
+            print_ledger(ledger)
+    refused = ledger is not None and not ledger.well
+    if (answer is not None and answer.asked.problems) or any(opened.values()) or refused:
         raise typer.Exit(1)
+
+
+async def _connect(settings: Settings) -> tuple[dict[str, str | None], LedgerReport]:
+    return await open_sinks(settings), await report_ledger(settings)
 
 
 def _ask_live(settings: Settings) -> LiveAnswer:

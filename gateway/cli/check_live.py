@@ -5,7 +5,7 @@ from typing import Any
 
 from gateway.app.asking import Asked, ask_ledger
 from gateway.app.backend import open_backend
-from gateway.app.run import LEDGER_FOLDER
+from gateway.app.ledger_server import LEDGER_FOLDER
 from gateway.cli.output import out, plain
 from gateway.cli.pending import print_pending
 from gateway.operations.price_changes import PendingPrices, changes_document, named_prices

@@ -11,7 +11,9 @@ import typer
 from gateway.app.backend import open_endpoint
 from gateway.app.exporting import assemble_exporter, member
 from gateway.app.private import UMASK
+from gateway.app.repairing import Repairer, assemble_repairer
 from gateway.app.stores import adopt_store, find_sink, store_access
+from gateway.app.tasks import end_tasks
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, explained, on_backend, read_settings
 from gateway.cli.output import AsJson, err, fail, out, plain, print_json, progress, row, table
@@ -19,7 +21,7 @@ from gateway.cli.parameters import Reason
 from gateway.cli.periods import when_ms
 from gateway.domain.delivery import Place
 from gateway.domain.stores import RowFilter
-from gateway.exporter.main import run_exporter
+from gateway.exporter.main import Exporter, run_exporter
 from gateway.exporter.replay import replay, send_test_event
 from gateway.exporter.tally import Tally
 from gateway.ledger.client.redis_runner import RedisRunner
@@ -168,9 +170,21 @@ async def _run(settings: Settings) -> Tally:
             # More than one may run on a machine, so each is a separate member.
             name = f"{member(settings)}-{os.getpid()}"
             exporter = assemble_exporter(settings, client, RedisRunner(client), name)
-            return await run_exporter(exporter, grace_s=settings.listen.drain_grace_ms / 1000)
+            repairer = assemble_repairer(settings, client, exporter)
+            return await _run_both(exporter, repairer, settings.listen.drain_grace_ms / 1000)
         finally:
             await client.aclose()
+
+
+async def _run_both(exporter: Exporter, repairer: Repairer | None, grace_s: float) -> Tally:
+    repairing = asyncio.create_task(repairer.run()) if repairer is not None else None
+    try:
+        return await run_exporter(exporter, grace_s=grace_s)
+    finally:
+        if repairer is not None and repairing is not None:
+            repairer.stop()
+            await asyncio.wait([repairing], timeout=grace_s)
+            await end_tasks([repairing])
 
 
 def _on_endpoint(settings: Settings, work: Callable[[object], Awaitable[T]]) -> T:

@@ -6,11 +6,17 @@ import typer
 
 from gateway.cli import app
 from gateway.cli.context import DEFAULT_CONFIG, ConfigFile, on_ledger
-from gateway.cli.output import AsJson, err, out, plain, print_json, progress, row, table
+from gateway.cli.output import AsJson, err, moment, out, plain, print_json, progress, row, table
 from gateway.cli.parameters import Reason
 from gateway.operations.backend import Backend
 from gateway.operations.repair_shards import Repaired, repair_shards, repaired_document
-from gateway.operations.shards import LedgerReport, places, report_document, report_ledger
+from gateway.operations.shards import (
+    LedgerReport,
+    places,
+    report_document,
+    report_ledger,
+    seen,
+)
 
 ledger = typer.Typer(help="Whether the ledger can serve, and how to repair it.")
 app.add_typer(ledger, name="ledger", no_args_is_help=True)
@@ -19,11 +25,16 @@ KEYS_NOTE = (
     "API keys are not in the store: keys created with `creditgate key create` after the backup that"
     " the ledger was restored from must be created again."
 )
+HOW = (
+    "The exporter repairs them by itself, unless `redis.repair` is `manual`; its log says how it goes."
+    " `creditgate ledger reopen` does it at once."
+)
 
 
 @ledger.command()
 def status(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Show whether the server can hold the ledger, and which shards have lost entries; exit 1 if any."""
+    """Show whether the server can hold the ledger, which shards have lost entries, and which wallets repairs
+    have frozen; exit 1 while a shard or a wallet is shut."""
 
     report = on_ledger(config, report_ledger)
     if as_json:
@@ -70,15 +81,29 @@ def reopen_command(
 def _print_report(report: LedgerReport) -> None:
     if report.trouble:
         out.print(plain(f"Nothing is admitted: {report.trouble}.", "bold red"))
-    if not report.shut:
-        out.print(plain(f"{len(report.shards)} shards, none has lost entries."))
-        return
-    shown = table("shard", "state", "its last entry", "the store's last", "lost", right=("lost",))
+    if report.shut:
+        _print_shut(report)
+    else:
+        out.print(plain(f"{len(report.shards)} shards, none is shut."))
+    for shard, loss in report.lost.items():
+        said = f"Shard {shard} lost the entries {loss.lost}: found by the repair that began epoch"
+        out.print(plain(f"{said} {loss.epoch}, {moment(loss.at_ms)}.", "yellow"))
+    if report.wallets:
+        shown = table("wallet", "shard", "why it is shut", whole=("wallet",))
+        for each in report.wallets:
+            row(shown, (each.customer_id, each.shard, each.reason), "red")
+        out.print(shown)
+        out.print(plain("`creditgate wallet thaw ID` opens a wallet again.", "bold red"))
+
+
+def _print_shut(report: LedgerReport) -> None:
+    columns = ("shard", "state", "its last entry", "the store's last", "last seen", "lost")
+    shown = table(*columns, right=("lost",))
     for each in report.shut:
-        row(shown, (each.number, each.state, *places(each), each.lost), "red")
+        cells = (each.number, each.state, *places(each), seen(report.losses.get(each.number)))
+        row(shown, (*cells, each.lost), "red")
     out.print(shown)
-    shut, every = len(report.shut), len(report.shards)
-    said = f"{shut} of {every} shards are shut: `creditgate ledger reopen` repairs them."
+    said = f"{len(report.shut)} of {len(report.shards)} shards are shut. {HOW}"
     out.print(plain(said, "bold red"))
 
 
@@ -89,6 +114,9 @@ def _print_repaired(repaired: Repaired) -> None:
         said = f"Shard {shard.number}: {shard.applied} events replayed, {shard.kept} kept"
         ends = "still shut." if shard.epoch is None else f"open in epoch {shard.epoch}."
         out.print(plain(f"{said}; {ends}", "yellow" if shard.epoch is None else "bold green"))
+        if shard.lost is not None:
+            said = f"  lost: {shard.lost}; gates had seen these entries, and they are nowhere"
+            out.print(plain(said, "yellow"))
         for each in shard.not_applied:
             out.print(plain(f"  not replayed: {each.event_id}: {each.reason}", "red"))
         if shard.not_applied and shard.epoch is None:

@@ -56,6 +56,16 @@ class Exporter:
         if self._task is not None:
             await asyncio.wait([self._task])
 
+    @property
+    def held_shards(self) -> frozenset[int]:
+        """The shards that are exported here."""
+        return self._pump.held
+
+    @property
+    def frozen_shards(self) -> frozenset[int]:
+        """Those of them that are frozen, and of which nothing is on its way to the store."""
+        return self._pump.halted
+
     def snapshot(self) -> dict[str, float]:
         """Return the figures so far, by name."""
         return self.tally.snapshot()

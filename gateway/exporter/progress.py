@@ -91,9 +91,11 @@ class Progress:
             self._noticed.append(Anomaly("ledger_behind", shard, stored, last))
 
     def resume(self, shard: int, head: Shard) -> None:
-        """Continue with the new epoch of a repaired shard."""
+        """Continue with the new epoch of a repaired shard; with what is not acknowledged of one that is open again
+        in its old epoch, because its server has changed once more."""
         self.halted.discard(shard)
-        self.read_to[shard] = Place(head.last.epoch, -1)
+        repaired = head.last.epoch > self.stored.get(shard, START).epoch
+        self.read_to[shard] = Place(head.last.epoch, -1) if repaired else head.acked or START
 
     @property
     def has_news(self) -> bool:

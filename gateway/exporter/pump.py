@@ -82,9 +82,18 @@ class Pump:
         """Time of the oldest event that was read and is not stored."""
         self._ended = asyncio.Event()
 
+    @property
+    def held(self) -> frozenset[int]:
+        """Shards that are exported here."""
+        return self._progress.held & self._holding.shards
+
+    @property
+    def halted(self) -> frozenset[int]:
+        """Frozen ones of them. They are halted between two loads: the store has all that was read."""
+        return self.held & self._progress.halted
+
     def stop(self, *, grace_s: float = 5.0) -> None:
-        """Deliver what the outbox has now, for at most `grace_s`, then end. A second call can
-        only shorten the grace."""
+        """Deliver what the outbox has now, within `grace_s`, then end. A second call only shortens it."""
         self._pace.stop(grace_s)
 
     async def run(self) -> None:
@@ -243,8 +252,7 @@ class Pump:
     async def _acknowledge(self) -> bool:
         """Acknowledge to the ledger what the sink has committed. False if some of it must be retried.
 
-        A shard that has lost a tail refuses; the others and the reading go on, and `_watch`
-        notices.
+        A shard that has lost a tail refuses; the others go on, and `_watch` notices.
         """
         waiting, self._progress.unacknowledged = self._progress.unacknowledged, {}
         answers = await asyncio.gather(

@@ -47,18 +47,24 @@ class ShutShards:
 
     async def look_at(self, heads: Mapping[int, Shard], stored: Mapping[int, Place]) -> None:
         """Compare the heads with what the store had before they were read."""
+        conflicting = frozenset(self.conflicts)  # their heads were read before they are frozen
         for shard, place in list(self.conflicts.items()):
             with suppress(LedgerUnavailable):
                 await self._acknowledger.freeze(shard, place, conflict=True)
                 del self.conflicts[shard]
         for shard in stored.keys() & self._progress.held & heads.keys():
             with suppress(LedgerUnavailable):
-                await self._look_at(shard, heads[shard], stored[shard])
+                await self._look_at(shard, heads[shard], stored[shard], conflicting)
 
-    async def _look_at(self, shard: int, head: Shard, stored: Place) -> None:
-        progress = self._progress
-        if shard in progress.halted:
-            if not head.frozen and head.last.epoch > progress.stored[shard].epoch:
-                self._opened[shard] = head
-        elif head.frozen or await self.behind(shard, head, stored):
-            self._shut[shard] = head
+    async def _look_at(
+        self, shard: int, head: Shard, stored: Place, conflicting: frozenset[int]
+    ) -> None:
+        if shard not in self._progress.halted:
+            if head.frozen or await self.behind(shard, head, stored):
+                self._shut[shard] = head
+            return
+        # It may be frozen no longer because the ledger went back once more, to before it was.
+        if shard in conflicting or shard in self.conflicts or head.frozen:
+            return
+        if not await self.behind(shard, head, stored):
+            self._opened[shard] = head

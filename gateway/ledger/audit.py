@@ -20,7 +20,7 @@ from gateway.domain.delivery import START
 from gateway.ledger.client.cluster.client import scan_names
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import unavailable
-from gateway.ledger.client.reading import get_each
+from gateway.ledger.client.reading import get_each, pages
 from gateway.ledger.codec.done import DoneOperation, read_done, read_refunded
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.codec.operations import GrantTerms
@@ -109,6 +109,26 @@ class Audit:
                     [part for name in held for part in (name, reservations[name])],
                 )
         raise LedgerUnavailable(f"shard {number} changes too fast to be read at one moment; retry")
+
+    async def frozen_snapshot(self, number: int) -> ShardSnapshot:
+        """The same of a frozen shard. It stands still, so its records are read one after the other: with rights
+        on the ledger's own keys alone, and without holding up the server. Raises LedgerUnavailable.
+        """
+        with unavailable():
+            record: Any = await self._client.get(self.keys.meta(number))
+            members: Any = await self._client.smembers(self.keys.customers(number))
+            due: Any = await self._client.zrange(self.keys.due(number), 0, -1)
+        shard = read_shard(record) if record else Shard(False, START, None)
+        snapshot = ShardSnapshot(number, shard)
+        customers = sorted(name.decode() for name in members)
+        accounts = [self.keys.account(number, name) for name in customers]
+        for name, raw in zip(customers, await self._get_paged(accounts), strict=True):
+            _take_wallet(snapshot, name, raw)
+        holds = [name.decode() for name in due]
+        reservations = [self.keys.reservation(number, name) for name in holds]
+        for name, raw in zip(holds, await self._get_paged(reservations), strict=True):
+            _take_hold(snapshot, name, raw)
+        return snapshot
 
     async def reservation(self, number: int, reservation_id: str) -> Reservation | Ended | None:
         """One reservation, pending or ended, or None. Raises LedgerUnavailable, BadRecord."""
@@ -210,6 +230,9 @@ class Audit:
                 if raw and number is not None:
                     page.append((number, reservation_id.decode(), read_reservation(raw)))
             yield page
+
+    async def _get_paged(self, names: list[bytes]) -> list[bytes | None]:
+        return [raw for page in pages(names) for raw in await get_each(self._client, page)]
 
 
 def _join(pipe: Any, members: bytes, pattern: bytes) -> None:

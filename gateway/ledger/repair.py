@@ -11,6 +11,7 @@ where the record says it stopped.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.domain.delivery import Place
@@ -21,9 +22,11 @@ from gateway.ledger.codec.effects import (
     effect_of,
     pack_for_script,
     pack_reapply_head,
-    pack_stored,
+    pack_reopen_head,
 )
-from gateway.ledger.codec.operations import GrantTerms
+from gateway.ledger.codec.operations import GrantTerms, pack_place
+from gateway.ledger.codec.shard_records import LostRange
+from gateway.ledger.codec.shut_wallets import ShutWallet
 from gateway.ledger.shards import Shards
 
 _BOTH_SCOPES: Final = 3
@@ -32,6 +35,28 @@ _REFUSALS: Final = frozenset({"unknown_account", "other_grant", "unknown_grant",
 
 class CannotReapply(Exception):
     """The wallet cannot take an event again; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far a repair of one shard is.
+
+    stored:  the store's last event of the shard
+    applied: up to where the shard has the store's events, as this repair has seen
+    last:    the shard's last entry when its outbox was read
+    """
+
+    stored: Place
+    applied: Place
+    last: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A shard that serves again. lost: what was seen and is nowhere; None where nothing is known of"""
+
+    epoch: int
+    lost: LostRange | None
 
 
 class Repair:
@@ -43,7 +68,8 @@ class Repair:
         self.shards = shards
 
     async def loosen(self, shard: int, customer_id: str, reservation_id: str) -> None:
-        """Put a hold on the credit limit, so that what it rests on can be charged again.
+        """Put a hold on the credit limit, so that what it rests on can be charged again. Nothing for one that has
+        ended, or has no wallet.
 
         Raises LedgerUnavailable.
         """
@@ -54,7 +80,7 @@ class Repair:
         )
         reply = await self.shards.runner.run(self.shards.scripts["loosen"], keys, ())
         word = reply[0].decode()
-        if word not in ("loosened", "gone"):
+        if word not in ("loosened", "gone", "unknown_account"):
             raise LedgerUnavailable(f"shard {shard} cannot be repaired: {word}")
 
     async def reapply(
@@ -66,35 +92,53 @@ class Repair:
         holder: whose limits the reservation counts in, where it is pending
         Raises CannotReapply, LedgerUnavailable.
         """
-        await self._reapply(event, effect_of(event, terms), holder)
+        try:
+            effect = effect_of(event, terms)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise CannotReapply(f"its facts do not say what it did: {error!r}") from error
+        await self._reapply(event, effect, holder)
 
-    async def reopen(
-        self,
-        shard: int,
-        stored: Place,
-        kept: Sequence[tuple[Place, str]],
-        *,
-        accept_loss: bool = False,
-    ) -> int:
-        """Let a frozen shard serve again; returns its epoch.
+    async def shut(self, shard: int, customer_id: str, why: ShutWallet) -> None:
+        """Freeze a wallet of a frozen shard, list it, and pass over the event that it cannot take.
 
-        stored: the store's last event of the shard
-        kept:   entries of the outbox that the store has not: place, and the id of the reservation
-                that it ends, or ""
-        accept_loss: although an event up to `stored` was not applied
         Raises LedgerUnavailable.
         """
-        script, out = self.shards.scripts["reopen"], self.shards.keys.out(shard)
-        ends = [self.shards.keys.reservation(shard, name) if name else out for _, name in kept]
-        places = [f"{place.epoch}-{place.seq}" for place, _ in kept]
-        keys = (out, self.shards.keys.meta(shard), *ends)
-        reply = await self.shards.runner.run(
-            script, keys, (pack_stored(stored, accept_loss=accept_loss), pack_for_script(places))
+        keys = (
+            self.shards.keys.meta(shard),
+            self.shards.keys.account(shard, customer_id),
+            self.shards.keys.customers(shard),
+            self.shards.keys.shut(shard),
         )
+        args = (pack_place(why.place.epoch, why.place.seq), customer_id.encode(), why.packed())
+        reply = await self.shards.runner.run(self.shards.scripts["shut"], keys, args)
         word = reply[0].decode()
-        if word not in ("reopened", "open"):
+        if word != "shut":
+            raise LedgerUnavailable(f"shard {shard} cannot be repaired: {word}")
+
+    async def reopen(
+        self, shard: int, reached: Reached, kept: Sequence[tuple[Place, str]]
+    ) -> Begun:
+        """Let a frozen shard serve again.
+
+        kept: entries of the outbox that the store has not: place, and the id of the reservation
+              that it ends, or ""
+        Raises LedgerUnavailable, also where the shard has lost entries again since it was read.
+        """
+        script, names = self.shards.scripts["reopen"], self.shards.keys
+        out = names.out(shard)
+        ends = [names.reservation(shard, name) if name else out for _, name in kept]
+        places = [f"{place.epoch}-{place.seq}" for place, _ in kept]
+        keys = (out, names.meta(shard), names.loss(shard), *ends)
+        now_ms = self.shards.clock_ms() if self.shards.clock_ms else 0
+        head = pack_reopen_head(reached.stored, reached.applied, reached.last, now_ms)
+        reply = await self.shards.runner.run(script, keys, (head, pack_for_script(places)))
+        word = reply[0].decode()
+        if word == "open" and reply[1] > reached.last.epoch:
+            return Begun(int(reply[1]), None)  # another process has done it
+        if word != "reopened":
             raise LedgerUnavailable(f"shard {shard} cannot be reopened: {word}")
-        return int(reply[1])
+        after, last = Place(reply[3], reply[4]), Place(reply[5], reply[6])
+        return Begun(int(reply[1]), LostRange(after, last) if last.epoch else None)
 
     async def _reapply(
         self, event: Event, effect: Mapping[str, Any], holder: Account | None

@@ -90,12 +90,15 @@ class Shards:
     async def freeze(self, shard: int, known: Place, *, conflict: bool = False) -> bool:
         """Freeze a shard unless it has the entry `known`. True when it is frozen now.
 
+        The highest entry that anyone has named is kept until the shard is reopened, for the report of
+        what was lost.
         conflict: the store has another event at a place of its outbox
         Raises LedgerUnavailable.
         """
         script = self.scripts["freeze"]
         evidence = pack_place(known.epoch, max(known.seq + 1, 0)) + bytes([conflict])
-        reply = await self.runner.run(script, (self.keys.meta(shard),), (evidence,))
+        keys = (self.keys.meta(shard), self.keys.loss(shard))
+        reply = await self.runner.run(script, keys, (evidence,))
         word = reply[0].decode()
         if word == "wrong_layout":
             raise ShardClosed(shard, word)

@@ -8,5 +8,5 @@ operator can mend. `*_document` functions turn results into JSON documents, the 
 - questions   `wallets`, `holds`, `why`, `verify`, `quote`, `signals`, `events`
 - keys        `keys`
 - prices      `price_books`, `price_changes`, `price_plan`, `plan_prices`, `pricing_import`
-- ledger      `shards` (status), `reopen`, `repair_shards`
+- ledger      `shards` (status), `reopen`, `repair_shards`, `shard_places` (show), `balance`
 """

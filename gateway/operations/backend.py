@@ -18,6 +18,7 @@ from gateway.ledger.client.fitness import Trouble
 from gateway.ledger.codec.refusals import RefusedRequest
 from gateway.ledger.corrections import Corrections
 from gateway.ledger.exporters import ExporterList
+from gateway.ledger.losses import Losses
 from gateway.ledger.notes import Notes
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.refusals import NotedRefusal
@@ -152,6 +153,7 @@ class Backend:
     """An open ledger and store.
 
     actor:           on whose behalf changes are made; every one of them says so (`audit.py`)
+    losses:          what shards have lost, and the wallets that repairs have frozen
     notes:           writes entries of changes that move no wallet
     wallets, corrections: the verbs that change wallets, and those that correct them
     reservations:    the verbs of holds; `reservations_at(unix_ms)` the same by a fixed clock, for which
@@ -174,6 +176,7 @@ class Backend:
     reservations_at: Callable[[int], Reservations]
     repair: Repair
     audit: Audit
+    losses: Losses
     notes: Notes
     outbox: Outbox
     changes: Changes

@@ -123,10 +123,12 @@ _WORDS: Final = {
         " is back.",
     ),
     "shard_frozen": (
-        "A repaired ledger: `creditgate ledger reopen` ends the freeze of this customer's shard.",
+        "A repaired ledger: the gate repairs this customer's shard from the store, or `creditgate ledger"
+        " reopen` does.",
     ),
     "went_back": (
-        "A repaired ledger: `creditgate ledger reopen` restores what this customer's shard has lost.",
+        "A repaired ledger: the gate restores what this customer's shard has lost, or `creditgate ledger"
+        " reopen` does.",
     ),
     "outbox_full": (
         "A required store that takes events again: see *Stores and signals* for its lag.",

@@ -49,7 +49,7 @@ async def kill(backend: Backend, customer_id: str, reason: str | None = None) ->
 
 
 async def thaw(backend: Backend, customer_id: str, reason: str | None = None) -> StatusSet:
-    """End a freeze, whether an operator or unusual spending has caused it.
+    """End a freeze, whether an operator, unusual spending or a repair has caused it.
 
     Raises Conflict for a suspended or deleted customer, too: only `resume_customer` ends a suspension.
     """
@@ -74,6 +74,9 @@ async def _set_status(
 ) -> StatusSet:
     wallet = await wallet_of(backend, customer_id)
     before = wallet_status(wallet)
+    if status == "active":
+        # First: a wallet that stays frozen because this dies here is not listed, and thawing it again opens it.
+        await backend.losses.mark_thawed(customer_id)
     if status == before:
         return StatusSet(customer_id, status, changed=False)
     try:

@@ -9,7 +9,8 @@ from gateway.operations.backend import Backend
 from gateway.operations.documents import verified_document
 from gateway.operations.drifts import Verified
 from gateway.operations.errors import NotFound
-from gateway.operations.reopen import Desk, Reopened, ledger_status, reopen
+from gateway.operations.reapplying import Desk, Manner, Reopened
+from gateway.operations.reopen import ledger_status, reopen
 from gateway.operations.verify import Progress, verify
 
 
@@ -50,7 +51,7 @@ async def repair_shards(
     count = backend.accounts.names.shard_count
     if shard is not None and shard >= count:
         raise NotFound(f"there is no shard {shard}: the ledger has {count}")
-    desk = Desk(backend.repair, backend.audit, backend.outbox, backend.store)
+    desk = desk_over(backend)
     reopened = []
     for each in await ledger_status(backend.outbox, backend.store):
         if each.state == "open" or shard not in (None, each.number):
@@ -60,25 +61,41 @@ async def repair_shards(
         def done(at: int, of: int, name: str = name) -> None:
             progress(name, at, of)
 
-        result = await reopen(desk, each.number, accept_loss=accept_loss, progress=done)
+        manner = Manner("accept" if accept_loss else "stop", progress=done)
+        result = await reopen(desk, each.number, manner)
         if result is None:
             continue
         reopened.append(result)
         if result.epoch is not None:
-            # The one change whose entry comes after it: a frozen shard takes none.
-            after = {"epoch": result.epoch, "applied": result.applied, "accept_loss": accept_loss}
-            await record(
-                backend,
-                Noted(
-                    "ledger.reopen", f"shard {each.number}", "", reason, None, after, each.number
-                ),
-            )
+            await note_reopened(backend, result, reason, accept_loss=accept_loss)
     not_written = None
     if any(each.epoch is not None for each in reopened):
         # A gate that started while the shard was shut has left its customers out.
         not_written = await backend.write_customers()
     verified = await verify(backend.audit, backend.outbox, backend.store, progress)
     return Repaired(reopened, not_written, verified)
+
+
+def desk_over(backend: Backend) -> Desk:
+    """What a repair works on."""
+    return Desk(backend.repair, backend.audit, backend.outbox, backend.store, backend.losses)
+
+
+async def note_reopened(
+    backend: Backend, done: Reopened, reason: str | None, *, accept_loss: bool = False
+) -> None:
+    """Write into the audit log that a shard was reopened. Raises LedgerUnavailable.
+
+    The one change whose entry comes after it: a frozen shard takes none.
+    """
+    after: dict[str, Any] = {"epoch": done.epoch, "applied": done.applied}
+    after["accept_loss"] = accept_loss
+    if done.lost is not None:
+        after["lost"] = str(done.lost)
+    if done.not_applied:
+        after["not_applied"] = [each.event_id for each in done.not_applied]
+    subject = f"shard {done.number}"
+    await record(backend, Noted("ledger.reopen", subject, "", reason, None, after, done.number))
 
 
 def repaired_document(repaired: Repaired) -> dict[str, Any]:
@@ -92,6 +109,7 @@ def repaired_document(repaired: Repaired) -> dict[str, Any]:
                 "kept": shard.kept,
                 "not_applied": {each.event_id: each.reason for each in shard.not_applied},
                 "assumed": shard.assumed,
+                "lost_entries": str(shard.lost) if shard.lost else None,
                 "uncounted": sorted(shard.uncounted),
             }
             for shard in repaired.shards

@@ -1,19 +1,29 @@
-"""Whether the ledger can serve: its server, and the shards that have lost entries."""
+"""Whether the ledger can serve: its server, the shards that have lost entries, and what repairs left."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from gateway.ledger.codec.shard_records import Loss
 from gateway.operations.backend import Backend
+from gateway.operations.documents import timestamp
 from gateway.operations.reopen import ShardStatus, ledger_status
+from gateway.operations.shut_wallets import WalletShut, list_shut_wallets
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerReport:
-    """The ledger's condition. trouble: why its server admits nothing, as a sentence; None for nothing"""
+    """The ledger's condition.
+
+    trouble: why its server admits nothing, as a sentence; None for nothing
+    losses:  by shard, what is known of entries that it has lost
+    wallets: those that repairs have frozen and nobody has thawed
+    """
 
     trouble: str | None
     shards: Sequence[ShardStatus]
+    losses: Mapping[int, Loss]
+    wallets: Sequence[WalletShut]
 
     @property
     def shut(self) -> tuple[ShardStatus, ...]:
@@ -23,14 +33,21 @@ class LedgerReport:
     @property
     def well(self) -> bool:
         """Whether everything is admitted."""
-        return self.trouble is None and not self.shut
+        return self.trouble is None and not self.shut and not self.wallets
+
+    @property
+    def lost(self) -> Mapping[int, Loss]:
+        """Shards of which a repair has found entries nowhere; what it was the last time."""
+        return {shard: loss for shard, loss in self.losses.items() if loss.lost is not None}
 
 
 async def report_ledger(backend: Backend) -> LedgerReport:
     """The ledger's condition. Raises LedgerUnavailable."""
     trouble = await backend.find_trouble()
     shards = await ledger_status(backend.outbox, backend.store)
-    return LedgerReport(trouble.sentence if trouble else None, shards)
+    losses = await backend.losses.losses()
+    wallets = await list_shut_wallets(backend)
+    return LedgerReport(trouble.sentence if trouble else None, shards, losses, wallets)
 
 
 def places(shard: ShardStatus) -> tuple[str, str]:
@@ -47,16 +64,32 @@ def report_document(report: LedgerReport) -> dict[str, Any]:
     return {
         "server": report.trouble,
         "shards": len(report.shards),
-        "shut": [_shard(shard) for shard in report.shut],
+        "shut": [_shard(shard, report.losses.get(shard.number)) for shard in report.shut],
+        "lost_entries": [
+            {
+                "shard": shard,
+                "entries": str(loss.lost),
+                "epoch": loss.epoch,
+                "found_at": timestamp(loss.at_ms),
+            }
+            for shard, loss in report.lost.items()
+        ],
+        "shut_wallets": [asdict(each) for each in report.wallets],
     }
 
 
-def _shard(shard: ShardStatus) -> dict[str, Any]:
+def seen(loss: Loss | None) -> str | None:
+    """The highest entry of a frozen shard that any gate has seen, as `epoch-seq`; None: not known."""
+    return None if loss is None or loss.seen is None else f"{loss.seen.epoch}-{loss.seen.seq}"
+
+
+def _shard(shard: ShardStatus, loss: Loss | None) -> dict[str, Any]:
     last, stored = places(shard)
     return {
         "shard": shard.number,
         "state": shard.state,
         "last": last,
         "stored": stored,
+        "seen": seen(loss),
         "lost": shard.lost,
     }

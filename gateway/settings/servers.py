@@ -3,7 +3,7 @@
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
@@ -255,6 +255,14 @@ class RedisSection(Section):
         "detect",
     )
 
+    repair: Literal["automatic", "manual"] = field(
+        "Who repairs a shard that has lost entries, after a failover or from an older copy. `automatic`: the "
+        "gate, from the required store. `manual`: an operator, with `creditgate ledger reopen`; until "
+        "then the shard's customers get 503.",
+        "manual",
+        "automatic",
+    )
+
     @property
     def embedded(self) -> bool:
         """Whether the gate runs an embedded server."""
@@ -273,18 +281,18 @@ class RedisSection(Section):
             return None
         url = urlsplit(self.url.get_secret_value())
         query = dict(parse_qsl(url.query))
-        if url.scheme == "unix":
-            if self.username:
-                query["username"] = self.username
-            if self.password:
-                query["password"] = self.password.get_secret_value()
-            return f"unix://{url.path}" + (f"?{urlencode(query)}" if query else "")
         entry, _, address = url.netloc.rpartition("@")
         user, _, password = entry.partition(":")
         if self.username:
             user = quote(self.username, safe="")
         if self.password:
             password = quote(self.password.get_secret_value(), safe="")
+        if url.scheme == "unix":
+            if user:
+                query["username"] = unquote(user)
+            if password:
+                query["password"] = unquote(password)
+            return f"unix://{url.path}" + (f"?{urlencode(query)}" if query else "")
         if user or password:
             address = f"{user}:{password}@{address}"
         if url.scheme.startswith("rediss"):

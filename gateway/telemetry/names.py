@@ -149,6 +149,10 @@ _EXPORTER_GAUGES: Final = {
         "creditgate_signals_lag_seconds",
         "Age of the oldest undelivered signal.",
     ),
+    "repair_seconds": (
+        "creditgate_shard_repair_seconds",
+        "Duration of the last repair of a shard that had lost entries.",
+    ),
 }
 _EXPORTER_COUNTERS: Final = {
     "batches": "Batches delivered to the store.",
@@ -192,13 +196,27 @@ def exporter_snapshot(
     figures: Mapping[str, float],
     sinks: Mapping[str, Mapping[str, float]] | None = None,
     sold: Mapping[str, Ranking] | None = None,
+    repairs: Mapping[str, float] | None = None,
 ) -> Snapshot:
     """Convert the exporter's figures, by its names, to metrics; missing ones are 0.
 
     sinks: those of the optional sinks, by the sink's name
     sold:  what the last hour sold, by `customer` and by `model`
+    repairs: of shards, by outcome
     """
     registry = Registry()
+    shards = registry.counter(
+        "creditgate_shard_repairs_total",
+        "Repairs of shards that had lost entries, by outcome (repaired; failed: it is tried again).",
+        ("outcome",),
+    )
+    for outcome in ("repaired", "failed"):
+        shards.labels(outcome).inc((repairs or {}).get(outcome, 0))
+    registry.gauge(
+        "creditgate_wallets_shut",
+        "Wallets frozen by repairs that could not restore them, and not thawed since; "
+        "`creditgate ledger status` lists them.",
+    ).labels().set(figures.get("wallets_shut", 0))
     for figure, (name, text) in _SINK_GAUGES.items():
         gauge = registry.gauge(name, text, ("sink",), merge="max")
         for sink, its in (sinks or {}).items():

@@ -33,7 +33,7 @@ from loadtest.topology.options import Address, Line, Options, written
 READY_S: Final = 30.0
 POLL_S: Final = 0.01
 ASK_AGAIN_S: Final = 0.05
-"""Between two looks at a topology: each asks all of its nodes, on new connections."""
+"""Between two looks at a topology, each of which asks all of its nodes."""
 _PR_SET_PDEATHSIG: Final = 1
 _STARTER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="topology")
 
@@ -55,6 +55,7 @@ class Node:
         self.frozen = False
         self._mode = dict(mode)
         self._process: subprocess.Popen[bytes] | None = None
+        self._idle: list[Any] = []
 
     def __repr__(self) -> str:
         return f"Node({self.address}, pid={self.pid})"
@@ -111,6 +112,8 @@ class Node:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+        while self._idle:
+            self._idle.pop().disconnect()
 
     def terminate(self, within_s: float = 10.0) -> None:
         """Shut it down in good order, or kill it if it takes longer. Safe to repeat."""
@@ -135,17 +138,22 @@ class Node:
         self.frozen = False
 
     def ask(self, *words: str | bytes | int | float, timeout_s: float = 5.0) -> Any:
-        """Answer one command as the server does (RESP2, strings decoded), on a new connection.
+        """Answer one command as the server does (RESP2, strings decoded).
 
         Raises redis.RedisError: what the server refuses, and what does not answer in time.
         """
-        connection = self._connection(timeout_s)
+        connection = self._idle_connection() or self._connection(timeout_s)
         try:
-            connection.connect()
             connection.send_command(*words)
-            return connection.read_response()
-        finally:
+            answer = connection.read_response(timeout=timeout_s, disconnect_on_error=False)
+        except redis.ResponseError:
+            self._idle.append(connection)
+            raise
+        except BaseException:
             connection.disconnect()
+            raise
+        self._idle.append(connection)
+        return answer
 
     def info(self, section: str) -> dict[str, str]:
         """Parse one section of INFO."""
@@ -159,6 +167,17 @@ class Node:
         except OSError:
             return "it left no log"
 
+    def _idle_connection(self) -> Any:
+        """A connection of an earlier command; None if there is none that still stands. Several
+        threads may ask at once, so it is taken and put back."""
+        while self._idle:
+            with contextlib.suppress(redis.RedisError, IndexError):
+                connection = self._idle.pop()
+                if not connection.can_read(0):  # it could: the server has closed it
+                    return connection
+                connection.disconnect()
+        return None
+
     def _connection(self, timeout_s: float) -> Any:  # redis-py has no types for connections
         access = self.options.access
         arguments: dict[str, Any] = {
@@ -171,13 +190,15 @@ class Node:
             "decode_responses": True,
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
-            "driver_info": None,  # no CLIENT SETINFO before each command
+            "driver_info": None,
         }
         kind: Any = Connection
         if access.tls is not None:
             kind = SSLConnection
             arguments |= {"ssl_ca_certs": str(access.tls.authority), "ssl_check_hostname": False}
-        return kind(**arguments)
+        connection = kind(**arguments)
+        connection.connect()
+        return connection
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
         if not self.config_file.exists():

@@ -19,7 +19,9 @@ _P = TypeVar("_P", bound=Node)
 SERVICE: Final = "ledger"
 LOOK_S: Final = 0.5
 """How long a process may take to say what it sees; one that is cut off takes forever."""
-DOWN_AFTER_MS: Final = 1_000
+DOWN_AFTER_MS: Final = 1_500
+"""Sentinels ping once a second. With a limit of as much, a busy machine's new primary seemed down a
+second after it was chosen, and was replaced in turn."""
 FAILOVER_TIMEOUT_MS: Final = 3_000
 _AWAY: Final = frozenset({"s_down", "o_down", "disconnected", "failover_in_progress"})
 

@@ -217,6 +217,12 @@ PANELS: Final[dict[str, tuple[tuple[str, str, str, tuple[Query, ...]], ...]]] = 
                     "anomalies",
                 ),
                 (
+                    "sum by (outcome) (increase(creditgate_shard_repairs_total{{{}}}"
+                    "[$__rate_interval]))",
+                    "repairs of shards: {{outcome}}",
+                ),
+                ("sum(creditgate_wallets_shut{{{}}})", "wallets shut by repairs"),
+                (
                     "sum(increase(creditgate_endings_set_aside_total{{{}}}[$__rate_interval]))",
                     "settlements set aside",
                 ),

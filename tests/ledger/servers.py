@@ -1,5 +1,6 @@
 """Real Valkey servers with settings of a test's own."""
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,6 +35,32 @@ class OwnServer:
         """kill -9."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+    def keep_copy(self) -> None:
+        """Copy the files of a server with an AOF as they are now."""
+        shutil.rmtree(self._copy, ignore_errors=True)
+        shutil.copytree(self._files, self._copy)
+
+    def restore_copy(self) -> None:
+        """kill -9, and a server with the older files in its place."""
+        self.kill()
+        shutil.rmtree(self._files)
+        shutil.copytree(self._copy, self._files)
+        self.start()
+
+    def wipe(self) -> None:
+        """kill -9, and an empty server in its place."""
+        self.kill()
+        shutil.rmtree(self._files)
+        self.start()
+
+    @property
+    def _files(self) -> Path:
+        return self.socket.parent / "appendonlydir"
+
+    @property
+    def _copy(self) -> Path:
+        return self.socket.parent / "copy"
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)

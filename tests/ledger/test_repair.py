@@ -17,8 +17,10 @@ from gateway.exporter.sink import Batch
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.ledger.audit import Audit
 from gateway.ledger.client.errors import LedgerUnavailable, ShardClosed
+from gateway.ledger.losses import Losses
 from gateway.ledger.outbox import Outbox
-from gateway.operations.reopen import Desk, Reopened, ledger_status, reopen
+from gateway.operations.reapplying import Desk, Manner, OnLoss, Reopened
+from gateway.operations.reopen import ledger_status, reopen
 from gateway.operations.verify import verify
 from tests.ledger.bench import NOON_MS, Bench
 from tests.support.outbox_entries import read_entries
@@ -38,6 +40,7 @@ class Shop:
         self.outbox = Outbox(client, 1)
         self.sink = sqlite_sink(folder / "events.db")
         self.path = folder / "events.db"
+        self.losses = Losses(client, self.bench.ledger.keys)
         self.copy: dict[bytes, bytes] = {}
 
     async def deliver(self) -> None:
@@ -65,12 +68,16 @@ class Shop:
 
     def desk(self, store: SqliteStore) -> Desk:
         return Desk(
-            self.bench.ledger.repair, Audit(self.client, self.bench.ledger.keys), self.outbox, store
+            self.bench.ledger.repair,
+            Audit(self.client, self.bench.ledger.keys),
+            self.outbox,
+            store,
+            self.losses,
         )
 
-    async def reopen(self, *, accept_loss: bool = False) -> Reopened | None:
+    async def reopen(self, on_loss: OnLoss = "stop") -> Reopened | None:
         with SqliteStore.at(self.path) as store:
-            return await reopen(self.desk(store), 0, accept_loss=accept_loss)
+            return await reopen(self.desk(store), 0, Manner(on_loss))
 
     async def drifts(self) -> list[str]:
         with SqliteStore.at(self.path) as store:
@@ -388,7 +395,7 @@ async def test_a_dead_letter_of_the_store_is_named_and_kept_out(shop: Shop) -> N
     assert done is not None
     assert (done.epoch, done.applied) == (None, 0)
     assert [each.event_id for each in done.not_applied] == ["s9:settled"]
-    done = await shop.reopen(accept_loss=True)
+    done = await shop.reopen("accept")
     assert done is not None
     assert (done.epoch, done.applied) == (2, 1)
 

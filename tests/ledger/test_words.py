@@ -19,15 +19,18 @@ from gateway.domain.reservation import Account, IdempotencyKey, Use
 from gateway.domain.signals import SignalRules
 from gateway.ledger.client.errors import LedgerBug, LedgerRefusal, LedgerUnavailable, TooOld
 from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.codec.shut_wallets import ShutWallet
 from gateway.ledger.exporters import Leases, OtherStore, StoreInUse
-from gateway.ledger.repair import CannotReapply, Repair
+from gateway.ledger.losses import Losses
+from gateway.ledger.repair import CannotReapply, Reached, Repair
 from tests.ledger.bench import NOON_MS, Bench
 from tests.ledger.client.test_scripts import VERBS, parse
 
-REPAIRS = {"freeze", "loosen", "reapply", "reopen"}
+REPAIRS = {"freeze", "loosen", "reapply", "reopen", "shut"}
 """What is for a shard that cannot serve."""
 Scenario = Callable[[Bench], Awaitable[object]]
 SCENARIOS: dict[tuple[str, str], Scenario] = {}
+BROKEN = ShutWallet("r9:settled", Place(1, 2), "repair: event r9:settled cannot be replayed")
 ONCE = IdempotencyKey("d1", bytes(16))
 QUIET: set[tuple[str, str]] = set()
 """Those that must not write."""
@@ -87,13 +90,20 @@ async def call(bench: Bench, verb: str) -> None:
         case "reapply":
             await repair(bench).reapply(event(), {})
         case "reopen":
-            await repair(bench).reopen(0, Place(1, 1), [])
+            await repair(bench).reopen(0, reached(), [])
+        case "shut":
+            await repair(bench).shut(0, "acme", BROKEN)
         case _:
             await bench.ledger.ack(0, 1, 0)
 
 
 def repair(bench: Bench) -> Repair:
     return bench.ledger.repair
+
+
+def reached(last: int = 1) -> Reached:
+    """Of a repair that has applied what the store has, 1-1. last: seq of the shard's last entry then"""
+    return Reached(Place(1, 1), Place(1, 1), Place(1, last))
 
 
 def event(kind: EventKind = "grant", grant: int = 2, nano: int = 5, seq: int = 2) -> Event:
@@ -878,7 +888,7 @@ async def intact(bench: Bench) -> None:
     await bench.ledger.freeze(0, Place(1, 1))
 
 
-for each in ("loosen", "reapply"):
+for each in ("loosen", "reapply", "shut"):
 
     async def not_frozen(bench: Bench, verb: str = each) -> None:
         await bench.open()
@@ -942,19 +952,35 @@ async def not_enough(bench: Bench) -> None:
 @scenario("reopen", "open")
 async def never_shut(bench: Bench) -> None:
     await bench.open()
-    await call(bench, "reopen")
+    with pytest.raises(LedgerUnavailable, match="cannot be reopened: open"):
+        await call(bench, "reopen")
+
+
+@scenario("reopen", "went_back")
+async def lost_more_meanwhile(bench: Bench) -> None:
+    await (await frozen(bench)).reopen(0, reached(last=2), [])
+
+
+@scenario("shut", "shut", writes=True)
+async def shut(bench: Bench) -> None:
+    await (await frozen(bench)).shut(0, "acme", BROKEN)
+    assert (await bench.wallet()).frozen
+    [listed] = (await Losses(bench.client, bench.ledger.keys).shut_wallets()).items()
+    assert listed == ("acme", (0, BROKEN))
+    assert await bench.client.get("{cg:0}:meta") == struct.pack("<BBHdddd", 1, 1, 0, 1, 1, 2, 1)
 
 
 @scenario("reopen", "not_reapplied")
 async def not_reapplied(bench: Bench) -> None:
-    await (await frozen(bench)).reopen(0, Place(1, 1), [])
+    await (await frozen(bench)).reopen(0, reached(), [])
 
 
 @scenario("reopen", "reopened", writes=True)
 async def reopened(bench: Bench) -> None:
     """Entry 1-1 is kept; 1-0 is the store's."""
     mender = await frozen(bench)
-    await mender.reopen(0, Place(1, 1), [(Place(1, 1), "")], accept_loss=True)
+    at = Reached(Place(1, 1), Place(0, -1), Place(1, 1))
+    await mender.reopen(0, at, [(Place(1, 1), "")])
     assert [entry for entry, _ in await bench.client.xrange("{cg:0}:out")] == [b"2-0"]
     assert await bench.client.get("{cg:0}:meta") == struct.pack("<BBHdddd", 1, 0, 0, 2, 0, 1, 1)
 

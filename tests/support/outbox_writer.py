@@ -91,7 +91,9 @@ class OutboxWriter:
         """Run the ledger's own script, as `Ledger.freeze` does."""
         source = load_scripts()["freeze"].source.decode()
         evidence: Any = struct.pack("<ddB", known.epoch, max(known.seq + 1, 0), conflict)
-        reply: Any = await self.client.eval(source, 1, self._keys(shard)[1], evidence)
+        reply: Any = await self.client.eval(
+            source, 2, self._keys(shard)[1], f"{{cg:{shard}}}:loss", evidence
+        )
         return bool(reply[0] == b"frozen")
 
     @staticmethod

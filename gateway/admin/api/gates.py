@@ -45,7 +45,31 @@ class ShutShard(Model):
     state: str
     last: str
     stored: str
+    seen: Annotated[
+        str | None, Field(description="The highest entry that any gate has seen, where known.")
+    ]
     lost: int
+
+
+class LostEntries(Model):
+    """Entries of one shard that gates had seen, and that a repair found nowhere."""
+
+    shard: int
+    entries: Annotated[str, Field(description="First and last: `epoch-seq … epoch-seq`.")]
+    epoch: Annotated[int, Field(description="The epoch that began with the repair.")]
+    found_at: Moment
+
+
+class ShutWallet(Model):
+    """A wallet that a repair has frozen, because it could not restore it."""
+
+    customer_id: str
+    shard: int
+    event_id: Annotated[
+        str | None,
+        Field(description="The event that cannot be replayed; null: it differs from its events."),
+    ]
+    reason: str
 
 
 class Ledger(Model):
@@ -55,6 +79,14 @@ class Ledger(Model):
     server: Annotated[str | None, Field(description="What is wrong with its server, if anything.")]
     shards: int
     shut: list[ShutShard]
+    lost_entries: Annotated[
+        list[LostEntries],
+        Field(description="Entries that a repair found nowhere, the last time for each shard."),
+    ]
+    shut_wallets: Annotated[
+        list[ShutWallet],
+        Field(description="Wallets frozen by repairs that could not restore them; thaw to open."),
+    ]
 
 
 class Exporter(Model):

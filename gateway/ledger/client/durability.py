@@ -161,6 +161,22 @@ async def _read_config(client: redis.asyncio.Redis) -> Mapping[str, str]:
     return {_text(name): _text(value) for name, value in config.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What one server says that it keeps. verified: read from it, not assumed or declared"""
+
+    server: str
+    persistence: Persistence
+    verified: bool
+    warnings: tuple[str, ...]
+
+
+def kept_by(info: Mapping[str, Any], config: Mapping[str, str]) -> Kept:
+    """What INFO and CONFIG say. Refuses nothing."""
+    persistence, certain = _persistence(info, config)
+    return Kept(_name(info), persistence, certain, tuple(_warn(info, config, persistence)))
+
+
 def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 

@@ -97,6 +97,11 @@ class Endpoint:
         return str(self._arguments.get("username") or "default")
 
     @property
+    def entry(self) -> tuple[str, str]:
+        """User and password, for a server that must enter another one; "" for no password."""
+        return self.user, str(self._arguments.get("password") or "")
+
+    @property
     def address(self) -> tuple[str, int]:
         """Host and port; of a unix socket its path and 0."""
         if "path" in self._arguments:

@@ -28,7 +28,7 @@ from gateway.ledger.codec.operations import (
 )
 
 _HEAD: Final = struct.Struct("<dddB")
-_STORED: Final = struct.Struct("<ddB")
+_STORED: Final = struct.Struct("<ddddddd")
 
 _SUMS: Final = {
     "settle": "settled",
@@ -182,6 +182,6 @@ def pack_reapply_head(now_ms: int, place: Place, mask: int) -> bytes:
     return _HEAD.pack(now_ms, *place, mask)
 
 
-def pack_stored(stored: Place, *, accept_loss: bool) -> bytes:
-    """The head of a reopen: the store's last event of the shard."""
-    return _STORED.pack(*stored, accept_loss)
+def pack_reopen_head(stored: Place, applied: Place, last: Place, now_ms: int) -> bytes:
+    """The head of a reopen; see `Reached`."""
+    return _STORED.pack(*stored, *applied, *last, now_ms)

@@ -35,6 +35,14 @@ class Keys:
         """Deadlines."""
         return self.prefix(shard) + b"due"
 
+    def loss(self, shard: int) -> bytes:
+        """What is known of entries that the shard has lost."""
+        return self.prefix(shard) + b"loss"
+
+    def shut(self, shard: int) -> bytes:
+        """Wallets that a repair has frozen, and why."""
+        return self.prefix(shard) + b"shut"
+
     def customers(self, shard: int) -> bytes:
         """Customer ids of the shard."""
         return self.prefix(shard) + b"customers"

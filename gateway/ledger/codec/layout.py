@@ -79,6 +79,21 @@ SHARD: Final = Layout(
         "d acked_epoch ACKED_EPOCH",
     ),
 )
+LOSS: Final = Layout(
+    "LOSS",
+    "Loss",
+    _fields(
+        "B layout: 1",
+        "d seen_epoch SEEN_EPOCH: of the last entry that whoever froze the shard knew of; 0 while it is open",
+        "d seen_count SEEN_COUNT: one more than that entry's seq",
+        "d epoch LOSS_EPOCH: that began when entries were last found lost; 0 when none ever were",
+        "d at LOSS_AT: when that was, Unix ms",
+        "d after_epoch AFTER_EPOCH: of the last entry before those that are lost",
+        "d after_seq AFTER_SEQ",
+        "d last_epoch LOST_EPOCH: of the last one that is lost",
+        "d last_seq LOST_SEQ",
+    ),
+)
 ACCOUNT: Final = Layout(
     "ACCOUNT",
     "Account, header",
@@ -248,6 +263,6 @@ CREDITED: Final = Layout("CREDITED", "What an expiry credited", _fields("d credi
 UNIT: Final = Layout("UNIT", "One quantity of a vector", _fields("d quantity"))
 
 ALL: Final = (
-    SHARD, ACCOUNT, GRANT, PERIOD, ALLOWANCE, COUNTER, RING, SCOPE, HOLD, ENDED, ALLOCATION,
+    SHARD, LOSS, ACCOUNT, GRANT, PERIOD, ALLOWANCE, COUNTER, RING, SCOPE, HOLD, ENDED, ALLOCATION,
     HELD_LIMIT, MARK, CREDITED,
 )  # fmt: skip

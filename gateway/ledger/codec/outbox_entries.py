@@ -8,7 +8,9 @@ change there needs the same change in `decode_entry`.
 from collections.abc import Sequence
 from typing import Final, get_args
 
+import orjson
 from msgpack import packb, unpackb
+from msgpack.exceptions import UnpackException
 
 from gateway.domain.delivery import DeadLetter
 from gateway.domain.events import Event, EventKind
@@ -91,3 +93,15 @@ def undecodable(
         reason=reason[:200],
         payload=packb(fields),
     )
+
+
+def customer_of(letter: DeadLetter) -> str | None:
+    """Whose event a dead letter was; None where what was preserved does not say it. That is a row as JSON, or
+    the fields of an entry as msgpack."""
+    try:
+        if letter.payload.startswith(b"{"):
+            return str(orjson.loads(letter.payload)["customer_id"]) or None
+        fields = unpackb(letter.payload)
+        return str(unpackb(fields[fields.index(b"f") + 1])["customer_id"]) or None
+    except (ValueError, TypeError, LookupError, AttributeError, UnpackException):
+        return None

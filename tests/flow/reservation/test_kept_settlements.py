@@ -18,7 +18,8 @@ from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.flow.reservation.kept_settlements import KeptSettlements
 from gateway.flow.reservation.reservation import Reservation
 from gateway.ledger.client.errors import LedgerUnavailable, ShardClosed, TooOld
-from gateway.operations.reopen import Desk as RepairDesk
+from gateway.ledger.losses import Losses
+from gateway.operations.reapplying import Desk as RepairDesk
 from gateway.operations.reopen import reopen
 from gateway.operations.verify import verify
 from gateway.telemetry.names import GateMetrics
@@ -85,7 +86,9 @@ class Shelter:
         shard, bank = self.desk.account.shard, self.desk.bank
         with SqliteStore.at(self.path) as store:
             repair = self.desk.ledger.repair
-            done = await reopen(RepairDesk(repair, bank.audit, bank.outbox, store), shard)
+            losses = Losses(self.client, repair.shards.keys)
+            desk = RepairDesk(repair, bank.audit, bank.outbox, store, losses)
+            done = await reopen(desk, shard)
         assert done is not None
         assert done.epoch is not None
 

@@ -30,6 +30,7 @@ def test_records_of_a_running_ledger_stay_readable() -> None:
     """These never change: a new layout has a new number, and a migration."""
     assert {each.name: (each.codes, each.size) for each in ALL} == {
         "SHARD": ("BBHdddd", 36),
+        "LOSS": ("Bdddddddd", 65),
         "ACCOUNT": ("BBBBBBBBdddddddddddddd", 120),
         "GRANT": ("BBHIdddddd", 56),
         "PERIOD": ("Idddddd", 52),

@@ -21,6 +21,7 @@ for _group in (
     "quote",
     "verify",
     "ledger",
+    "shards",
     "audit",
     "why",
     "adjust",

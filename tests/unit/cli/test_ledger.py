@@ -1,12 +1,8 @@
 """A ledger that comes back with an older copy: refused everywhere, until `ledger reopen` repairs it."""
 
 import asyncio
-import shutil
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,8 @@ from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from tests.ledger.servers import OwnServer, free_port, server
 from tests.support.delivering import delivered, exporting
-from tests.support.gate import KEY, Gate, digest, gate_config, running_gate
+from tests.support.gate import SHARDS, Gate, digest, gate_config, running_gate
+from tests.support.program import SOON_S, Program, serve
 from tests.support.stores import events_path, sqlite_access
 from tests.support.until import until
 from tests.support.upstreams import Sim
@@ -30,8 +27,6 @@ from tests.support.upstreams import Sim
 from .desk import Desk
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
-SOON_S = 60
-"""For a program with three processes, on a machine that does other work too."""
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
 
 
@@ -47,26 +42,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "LOOK_EVERY_S", 0.1)
 
 
-def files(own: OwnServer) -> Path:
-    return own.socket.parent / "appendonlydir"
-
-
-def keep(own: OwnServer) -> None:
-    shutil.rmtree(own.socket.parent / "copy", ignore_errors=True)
-    shutil.copytree(files(own), own.socket.parent / "copy")
-
-
-def restore(own: OwnServer) -> None:
-    own.kill()
-    shutil.rmtree(files(own))
-    shutil.copytree(own.socket.parent / "copy", files(own))
-    own.start()
-
-
-def wipe(own: OwnServer) -> None:
-    own.kill()
-    shutil.rmtree(files(own))
-    own.start()
+def manual(own: OwnServer) -> dict[str, Any]:
+    """A gate whose operator repairs shards."""
+    redis = {"url": f"unix://{own.socket}", "shards": SHARDS, "repair": "manual"}
+    return {"redis": redis}
 
 
 async def chat(gate: Gate) -> int:
@@ -98,12 +77,12 @@ async def answers_200(gate: Gate) -> bool:
 @asynccontextmanager
 async def restored(tmp_path: Path, own: OwnServer, sim: Sim) -> AsyncIterator[tuple[Gate, int]]:
     """A gate whose ledger came back without its last three charges, and the balance before."""
-    async with running_gate(tmp_path, own.socket, sim.url) as gate, exporting(gate):
+    async with running_gate(tmp_path, own.socket, sim.url, **manual(own)) as gate, exporting(gate):
         await spend(gate, 2)
-        await asyncio.to_thread(keep, own)
+        await asyncio.to_thread(own.keep_copy)
         await spend(gate, 3)
         settled = await gate.settled_nano()
-        await asyncio.to_thread(restore, own)
+        await asyncio.to_thread(own.restore_copy)
         yield gate, settled
 
 
@@ -112,17 +91,17 @@ async def test_what_was_answered_and_lost_before_the_exporter_had_it_is_charged_
 ) -> None:
     """Three settles, and the hold of a stream that goes on all the time."""
     desk = Desk(tmp_path / "gateway.yaml")
-    async with running_gate(tmp_path, own.socket, sim.url) as gate:
+    async with running_gate(tmp_path, own.socket, sim.url, **manual(own)) as gate:
         async with exporting(gate):
             await spend(gate, 2)
             before = await gate.settled_nano()
-        await asyncio.to_thread(keep, own)
+        await asyncio.to_thread(own.keep_copy)
         posts = sim.provider.served.posts
         asked = "hi\nsim: tokens=40 ttft_ms=3000"
         stream = asyncio.create_task(gate.chat(asked, stream=True))
         await until(lambda: sim.provider.served.posts > posts)
         answers = [await gate.chat("hi\nsim: tokens=3") for _ in range(3)]
-        await asyncio.to_thread(restore, own)
+        await asyncio.to_thread(own.restore_copy)
         await until(lambda: is_shut(gate))
         await until(lambda: answers_503(gate))
         shard = str(gate.ledger.keys.shard_of("acme"))
@@ -166,7 +145,10 @@ async def test_a_shard_that_lost_a_tail_stays_shut_whoever_restarts_until_it_is_
         await until(lambda: is_shut(gate))
         assert await chat(gate) == 503
     # Another worker, and then another gate: both find it in the shard's own record.
-    async with running_gate(tmp_path, own.socket, sim.url, empty=False) as gate, exporting(gate):
+    async with (
+        running_gate(tmp_path, own.socket, sim.url, empty=False, **manual(own)) as gate,
+        exporting(gate),
+    ):
         assert await chat(gate) == 503
         shard = gate.ledger.keys.shard_of("acme")
         ready = (await gate.client.get("/readyz")).json()
@@ -199,15 +181,15 @@ async def test_the_finding_does_not_need_the_process_that_made_it(
     tmp_path: Path, own: OwnServer, sim: Sim
 ) -> None:
     """Nothing ran while the copy was put back, and nothing has frozen the shard."""
-    async with running_gate(tmp_path, own.socket, sim.url) as gate, exporting(gate):
+    async with running_gate(tmp_path, own.socket, sim.url, **manual(own)) as gate, exporting(gate):
         await spend(gate, 1)
-        await asyncio.to_thread(keep, own)
+        await asyncio.to_thread(own.keep_copy)
         await spend(gate, 2)
-    await asyncio.to_thread(restore, own)
+    await asyncio.to_thread(own.restore_copy)
     desk = Desk(tmp_path / "gateway.yaml")
     refused = await desk.refused("wallet", "grant", "acme", "5", "--key", "k1")
     assert "went_back" in refused
-    async with running_gate(tmp_path, own.socket, sim.url, empty=False) as gate:
+    async with running_gate(tmp_path, own.socket, sim.url, empty=False, **manual(own)) as gate:
         assert await chat(gate) == 503
         assert await is_shut(gate)
 
@@ -216,12 +198,12 @@ async def test_an_emptied_ledger_says_503_to_all_keys_and_comes_back_from_the_st
     tmp_path: Path, own: OwnServer, sim: Sim
 ) -> None:
     made = {"authorization": "Bearer sk-made"}
-    async with running_gate(tmp_path, own.socket, sim.url) as gate, exporting(gate):
+    async with running_gate(tmp_path, own.socket, sim.url, **manual(own)) as gate, exporting(gate):
         await gate.store.keys.add(digest("sk-made"), "k-made", "acme")
         assert (await gate.client.get("/v1/models", headers=made)).status_code == 200
         await spend(gate, 3)
         settled = await gate.settled_nano()
-        await asyncio.to_thread(wipe, own)
+        await asyncio.to_thread(own.wipe)
 
         async def made_key() -> int:
             return (await gate.client.get("/v1/models", headers=made)).status_code
@@ -231,7 +213,10 @@ async def test_an_emptied_ledger_says_503_to_all_keys_and_comes_back_from_the_st
             return {await chat(gate), await made_key(), balance.status_code} == {503}
 
         await until(all_503)
-    async with running_gate(tmp_path, own.socket, sim.url, empty=False) as gate, exporting(gate):
+    async with (
+        running_gate(tmp_path, own.socket, sim.url, empty=False, **manual(own)) as gate,
+        exporting(gate),
+    ):
         assert await chat(gate) == 503
         assert (await gate.client.get("/v1/models", headers=made)).status_code == 503
         desk = Desk(tmp_path / "gateway.yaml")
@@ -282,7 +267,8 @@ async def test_a_killed_worker_s_successor_is_503_too_and_reopening_reaches_it(
     """The whole gate as a program: supervisor, worker and exporter."""
     ports = free_port(), free_port()
     listening = {"listen": {"port": ports[0], "workers": 1}, "admin": {"port": ports[1]}}
-    config = gate_config(sim.url, tmp_path / "data", f"unix://{own.socket}", **listening)
+    ledger_url = f"unix://{own.socket}"
+    config = gate_config(sim.url, tmp_path / "data", ledger_url, **listening, **manual(own))
     (tmp_path / "gateway.yaml").write_text(yaml.safe_dump(config))
     program = serve(tmp_path / "gateway.yaml", tmp_path / "log")
     try:
@@ -296,51 +282,10 @@ async def test_a_killed_worker_s_successor_is_503_too_and_reopening_reaches_it(
     assert said.count("shard_reopened") == 1
 
 
-def serve(config: Path, log: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "gateway.cli", "serve", str(config)]
-    with log.open("wb") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file)
-
-
-@dataclass
-class Program:
-    """A gate that runs as a program of its own."""
-
-    process: "subprocess.Popen[bytes]"
-    client: httpx.AsyncClient
-    ports: tuple[int, int]
-
-    async def chat(self) -> int:
-        """The status of one request; 0 where nobody listens."""
-        body = {"model": "small", "messages": [{"role": "user", "content": "hi\nsim: tokens=3"}]}
-        url = f"http://127.0.0.1:{self.ports[0]}/v1/chat/completions"
-        try:
-            answer = await self.client.post(url, json=body, headers={"x-api-key": KEY})
-        except httpx.HTTPError:
-            return 0
-        return answer.status_code
-
-    async def answers(self, status: int) -> None:
-        async def does() -> bool:
-            return await self.chat() == status
-
-        await until(does, SOON_S)
-
-    def worker(self) -> psutil.Process:
-        children = psutil.Process(self.process.pid).children()
-        return next(child for child in children if "worker-0" in child.cmdline())
-
-    async def admin(self) -> dict[str, Any]:
-        said: dict[str, Any] = (
-            await self.client.get(f"http://127.0.0.1:{self.ports[1]}/readyz")
-        ).json()
-        return said
-
-
 async def program_tells_the_story(program: Program, own: OwnServer, folder: Path) -> None:
     desk = Desk(folder / "gateway.yaml")
     await program.answers(200)
-    await asyncio.to_thread(keep, own)
+    await asyncio.to_thread(own.keep_copy)
     for _ in range(3):
         await program.answers(200)
     settled = (await desk.ask("wallet", "show", "acme"))["settled"]
@@ -353,7 +298,7 @@ async def program_tells_the_story(program: Program, own: OwnServer, folder: Path
             return sum(each.event.kind == "settle" for each in opened.latest(100)) >= 4
 
     await until(delivered_all, SOON_S)
-    await asyncio.to_thread(restore, own)
+    await asyncio.to_thread(own.restore_copy)
     await program.answers(503)
     killed = program.worker()
     killed.kill()

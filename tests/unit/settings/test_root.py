@@ -195,6 +195,9 @@ def test_redis_credentials_and_tls_join_the_url_and_stay_out_of_sight(load: Load
     assert watched.shown_url == "redis+sentinel://a:1,b:26379/svc/2"
     socket = load("redis: {url: 'unix:///run/v.sock', username: u, password: pw}\n").redis
     assert socket.connection_url() == "unix:///run/v.sock?username=u&password=pw"
+    inline = load("redis: 'unix://u:p%40w@/run/v.sock'\n").redis
+    assert inline.connection_url() == "unix:///run/v.sock?username=u&password=p%40w"
+    assert inline.shown_url == "unix:///run/v.sock"
     assert socket.shown_url == "unix:///run/v.sock"
 
 
