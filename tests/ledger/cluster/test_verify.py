@@ -11,6 +11,8 @@ from gateway.ledger.client.cluster.endpoint import ClusterEndpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.identities import check_identities
 from gateway.operations.drifts import Verified
+from gateway.operations.reopen import ledger_status
+from gateway.operations.shards import LedgerReport
 from gateway.operations.verify import verify
 from loadtest.topology.cluster import Cluster
 from loadtest.topology.options import Options
@@ -75,7 +77,7 @@ async def test_a_node_that_is_away_is_an_error_and_never_clean(
 ) -> None:
     node = ordinary(cluster)
     named = f"node {node.address} is away"
-    async with away(cluster, node, client):
+    async with away(cluster, node, client) as hidden:
         with pytest.raises(LedgerUnavailable, match=named):
             await look(bank, path)
         with pytest.raises(LedgerUnavailable, match=named):
@@ -84,6 +86,13 @@ async def test_a_node_that_is_away_is_an_error_and_never_clean(
             await bank.accounts.holds.open_holds()
         with pytest.raises(LedgerUnavailable, match=named):
             await bank.audit.find_reservation("spent-c0")
+        with sqlite_access(path).open_or_empty() as store:
+            statuses = await ledger_status(bank.outbox, store)
+        report = LedgerReport(None, statuses, {}, [])
+        assert not report.well
+        ((reason, shards),) = report.away.items()
+        assert named in reason
+        assert set(shards) == hidden
     assert (await look(bank, path)).clean
 
 
