@@ -49,6 +49,7 @@ class Asked:
     kept:      those that were given on other terms
     prices:    the state of the configuration's prices; None while the ledger has no price book
     problems:  every reason for which the configuration cannot be taken over
+    away:      customers of whom nothing is known, because their node of a cluster is away
     """
 
     wallets: Mapping[str, Wallet]
@@ -56,10 +57,11 @@ class Asked:
     kept: tuple[KeptGrant, ...]
     prices: Taken | None
     problems: tuple[str, ...]
+    away: frozenset[str] = frozenset()
 
     def new_customers(self, settings: Settings) -> frozenset[str]:
         """Configured customers that the ledger does not have yet."""
-        return frozenset(settings.customers.keys() - self.wallets.keys())
+        return frozenset(settings.customers.keys() - self.wallets.keys()) - self.away
 
     def accept(self) -> None:
         """Raise CannotServe if there is a problem; its message has one problem a line."""
@@ -78,9 +80,9 @@ async def ask_ledger(settings: Settings, store: AccountStore) -> Asked:
         f"the ledger keeps other rates under the price version {version}; its prices were tampered with"
         for version in await store.prices.changed(draft.tables().values())
     ]
-    problems += _lost_plans(settings, await store.customers.plan_counts())
-    customers = list(settings.customers)
-    wallets = await store.wallets.read(customers)
+    problems += _lost_plans(settings, await store.customers.plan_counts(reached=True))
+    wallets, away = await store.wallets.read_reached(settings.customers)
+    customers = [customer_id for customer_id in settings.customers if customer_id not in away]
     starting = {
         (customer_id, op_id): grant
         for customer_id in customers
@@ -103,7 +105,7 @@ async def ask_ledger(settings: Settings, store: AccountStore) -> Asked:
     )
     new = frozenset(customers) - wallets.keys()
     prices = await store.books.look(draft, new)
-    return Asked(wallets, frozenset(terms), kept, prices, tuple(problems))
+    return Asked(wallets, frozenset(terms), kept, prices, tuple(problems), away)
 
 
 def pack_grant(settings: Settings, grant: GrantSection) -> bytes:

@@ -26,7 +26,7 @@ from gateway.ledger.changes import Changes
 from gateway.ledger.client.embedded import EmbeddedLedger, running_socket
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.faults import unavailable
-from gateway.ledger.client.fitness import Trouble, find_trouble
+from gateway.ledger.client.fitness import Trouble, find_common_trouble
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.servers import Servers, locate
 from gateway.ledger.codec.key_names import Keys
@@ -170,13 +170,15 @@ def backend_over(
         return int(seconds) * 1000 + int(micros) // 1000
 
     async def trouble() -> Trouble | None:
-        return await find_trouble(client)
+        return await find_common_trouble(client)
 
     async def write_customers() -> str | None:
         try:
-            await sync_accounts(settings, wallets, accounts)
+            synced = await sync_accounts(settings, wallets, accounts)
         except CannotServe as refused:
             return str(refused)
+        if synced.away:
+            return f"the node of shards {', '.join(map(str, sorted(synced.away)))} is away"
         return None
 
     return Backend(

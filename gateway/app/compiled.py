@@ -74,7 +74,8 @@ class Compiler:
 
         Raises CannotServe, LedgerUnavailable.
         """
-        wallets = await self.ledger.accounts.wallets.read(list(settings.customers))
+        # Those of a node that is away are read at their first request.
+        wallets, _ = await self.ledger.accounts.wallets.read_reached(settings.customers)
         revisions = {customer_id: wallet.account_rev for customer_id, wallet in wallets.items()}
         # In a thread: certificates and many customers take a while, and requests are being served.
         return await asyncio.to_thread(self._compile, settings, revisions, present)

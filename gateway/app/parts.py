@@ -102,6 +102,8 @@ class Parts:
     ask:           whether the ledger at a URL and this machine can take a configuration; changes
                    nothing; raises CannotServe, one problem a line
     write:         writes a configuration's accounts into that ledger; idempotent; raises CannotServe
+    write_rest:    writes what `write` left out because a part of the ledger was away; called now and
+                   then; raises CannotServe
     admin_token:   the operator's own; None has one made and kept in the data folder
     admin_routes:  further paths of the admin side, guarded by its token
     notices:       what an operator should know though the gate serves, as word → explanation
@@ -115,6 +117,7 @@ class Parts:
     plan: Callable[[Any], Plan]
     ask: Callable[[Any, str], Awaitable[None]]
     write: Callable[[Any, str], Awaitable[None]]
+    write_rest: Callable[[], Awaitable[None]] | None = None
     admin_token: str | None = None
     admin_routes: Sequence[web.RouteDef] = ()
     notices: Callable[[Any, str], Awaitable[Mapping[str, str]]] | None = None

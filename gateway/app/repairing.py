@@ -108,7 +108,7 @@ class Repairer:
         async with self._turns:
             began = time.monotonic()
             try:
-                if not (await self._backend.outbox.heads())[shard].frozen:
+                if not (await self._backend.outbox.head(shard)).frozen:
                     return  # somebody has reopened it, and the pump does not know yet
                 log.warning("shard_repair_started", shard=shard)
                 stored = await asyncio.to_thread(self._backend.store.cursors)

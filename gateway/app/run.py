@@ -2,36 +2,24 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from gateway.app.account_writer import AccountWriter, open_accounts
 from gateway.app.asking import ask_ledger
 from gateway.app.heartbeat import LedgerReporter
 from gateway.app.ledger_server import DECLARED, LEDGER_FOLDER, EmbeddedServer, RemoteServer, Where
 from gateway.app.parts import CannotStart, ConfigRefused, Ledger, Listener, Parts, Plan
 from gateway.app.private import UMASK, for_admin, for_exporter, for_worker
 from gateway.app.roles import CannotServe, Role
-from gateway.app.shards import ShardWatch
 from gateway.app.stores import store_access
 from gateway.app.supervisor import Running, Supervisor
-from gateway.app.sync import sync_accounts
 from gateway.app.upstreams import upstream_context
 from gateway.domain.pricebook import Draft
 from gateway.exporter.sinks.registry import DriverMissing
 from gateway.http.tls import BadCertificate
-from gateway.ledger.accounts import AccountStore
-from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.client.redis_runner import RedisRunner
-from gateway.ledger.client.servers import locate
-from gateway.ledger.codec.key_names import Keys
-from gateway.ledger.creation import OtherLedger
-from gateway.ledger.outbox import Outbox
-from gateway.ledger.prices import PricesChanged
-from gateway.ledger.shards import Shards
-from gateway.ledger.wallets import Wallets
 from gateway.settings import Settings, SettingsError, load_settings
 from gateway.telemetry.logs import Style, configure_logs
 
@@ -96,7 +84,7 @@ def _run(
 
 def parts_for(config: Path, settings: Settings) -> Parts:
     """What makes the gate of these settings."""
-    token = settings.admin.token
+    token, accounts = settings.admin.token, AccountWriter()
     return Parts(
         data_dir=settings.data_dir,
         roles=(
@@ -121,7 +109,8 @@ def parts_for(config: Path, settings: Settings) -> Parts:
         load=lambda: _load(config),
         plan=plan_of,
         ask=_ask,
-        write=_write,
+        write=accounts.write,
+        write_rest=accounts.write_rest,
         admin_token=token.get_secret_value() if token else None,
         notices=_Notices(),
         reporter=lambda ledger_url: LedgerReporter(settings, ledger_url),
@@ -145,6 +134,7 @@ def console_parts(config: Path, settings: Settings) -> Parts:
         roles=(replace(_ADMIN, serves=True),),
         ask=_nothing,
         write=_nothing,
+        write_rest=None,
         notices=None,
         reporter=None,
     )
@@ -216,17 +206,9 @@ async def _ask(settings: Settings, ledger_url: str) -> None:
             await asyncio.to_thread(upstream_context, name, upstream)
         except CannotServe as error:
             problems.append(str(error))
-    async with _accounts(settings, ledger_url) as (store, _, _):
+    async with open_accounts(settings, ledger_url) as (store, _, _):
         asked = await ask_ledger(settings, store)
     replace(asked, problems=(*problems, *asked.problems)).accept()
-
-
-async def _write(settings: Settings, ledger_url: str) -> None:
-    """Write the accounts into the ledger. Raises CannotServe."""
-    async with _accounts(settings, ledger_url) as (store, ledger, outbox):
-        await store.creation.record()
-        await ShardWatch(ledger.shards, outbox, store_access(settings), speaks=False).look()
-        await sync_accounts(settings, ledger, store)
 
 
 class _Notices:
@@ -242,7 +224,7 @@ class _Notices:
             # Once for each configuration: with many customers it takes a while.
             self._draft = await asyncio.to_thread(settings.price_draft)
             self._digest = settings.digest
-        async with _accounts(settings, ledger_url) as (store, _, _):
+        async with open_accounts(settings, ledger_url) as (store, _, _):
             taken = await store.books.look(self._draft)
         if taken is None or taken.state != "pending":
             return {}
@@ -252,25 +234,3 @@ class _Notices:
             f" differ{'' if count != 1 else 's'} from book {taken.number}, which is charged;"
             " `creditgate check --live` shows them, `creditgate prices apply` activates them"
         }
-
-
-@asynccontextmanager
-async def _accounts(
-    settings: Settings, ledger_url: str
-) -> AsyncIterator[tuple[AccountStore, Wallets, Outbox]]:
-    """The ledger at a URL. Raises CannotServe for whatever it raises."""
-    endpoint = locate(ledger_url)
-    namespace, shard_count = settings.redis.namespace, settings.redis.shards
-    client = endpoint.client(name="creditgate-accounts")
-    try:
-        yield (
-            AccountStore(client, namespace=namespace, shard_count=shard_count),
-            Wallets(Shards(RedisRunner(client), Keys(namespace, shard_count))),
-            Outbox(client, shard_count, namespace=namespace),
-        )
-    except (OtherLedger, PricesChanged) as error:
-        raise CannotServe(str(error)) from error
-    except LedgerUnavailable as error:
-        raise CannotServe(f"the ledger does not take the accounts: {error}") from error
-    finally:
-        await client.aclose()

@@ -30,7 +30,7 @@ from gateway.app.sockets import address_of, bind_all
 from gateway.app.tasks import end_tasks
 from gateway.app.terminal import has_terminal
 from gateway.app.watch import changes
-from gateway.app.watching import LedgerWatch, NoticeWatch
+from gateway.app.watching import LedgerWatch, NoticeWatch, keep_writing
 from gateway.ledger.client.fitness import STORE_UNREADABLE
 from gateway.telemetry.logs import failure, log_loop_failures
 from gateway.telemetry.metrics import Snapshot, sum_snapshots
@@ -170,6 +170,7 @@ class Supervisor:
                 asyncio.create_task(self._ledger.run()),
                 asyncio.create_task(self._look_at_files()),
                 asyncio.create_task(self._notices.run()),
+                asyncio.create_task(keep_writing(self._parts)),
                 asyncio.create_task(self._reloader.run()),
                 asyncio.create_task(self._report(shown)),
             ]

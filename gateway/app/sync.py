@@ -7,6 +7,7 @@ before the first write (`asking.py`); the price book is written last.
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -39,14 +40,27 @@ ACTOR: Final = str(Actor("gate", "configuration"))
 NOT_BROUGHT: Final = (
     "the shard is shut, so the configuration's customers in it are not written until it is repaired"
 )
+WAITS: Final = (
+    "the ledger's node of these shards is away, so the configuration's customers in them are not written;"
+    " the gate writes them when it is back"
+)
 GOES_ON: Final = (
     "the wallet keeps getting this although the configuration no longer has it; to end it, add it"
     ' again with `amount: "0"`; `creditgate wallet show` shows its name'
 )
 
 
-async def sync_accounts(settings: Settings, ledger: Wallets, store: AccountStore) -> Taken:
-    """Ask, then write what differs; returns the state of the prices.
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What was written. prices: their state. away: shards whose customers were left out, because their
+    node of a cluster is away: write again later"""
+
+    prices: Taken
+    away: frozenset[int] = frozenset()
+
+
+async def sync_accounts(settings: Settings, ledger: Wallets, store: AccountStore) -> Synced:
+    """Ask, then write what differs.
 
     Raises CannotServe when the ledger would refuse any of it, LedgerUnavailable.
     """
@@ -57,7 +71,7 @@ async def sync_accounts(settings: Settings, ledger: Wallets, store: AccountStore
 
 async def write_accounts(
     settings: Settings, ledger: Wallets, store: AccountStore, asked: Asked
-) -> Taken:
+) -> Synced:
     """Write what differs, the price book last. Raises CannotServe, LedgerUnavailable.
 
     Customers of a shard that has lost entries are left out until it is repaired.
@@ -70,20 +84,27 @@ async def write_accounts(
     await store.prices.put(draft.tables().values())
     for kept in asked.kept:
         log.info("grant_kept", customer_id=kept.customer_id, grant=kept.name, reason=str(kept))
-    customers = list(settings.customers)
+    customers = [each for each in settings.customers if each not in asked.away]
     writer = TermsWriter(ledger, store.wallets, ACTOR)
     closed: set[int] = set()
+    away = {store.names.shard_of(customer_id) for customer_id in asked.away}
 
     async def sync(customer_id: str) -> None:
         try:
             await _sync_customer(settings, writer, customer_id, asked)
         except ShardClosed as shut:
             closed.add(shut.shard)
+        except LedgerUnavailable:
+            if not store.on_cluster:
+                raise
+            away.add(store.names.shard_of(customer_id))
 
     for start in range(0, len(customers), AT_ONCE):
         await asyncio.gather(*map(sync, customers[start : start + AT_ONCE]))
     for shard in sorted(closed):
         log.error("customers_not_brought", shard=shard, hint=NOT_BROUGHT)
+    if away:
+        log.error("customers_wait", shards=sorted(away), hint=WAITS)
     before, _ = await store.books.schedule()
     taken = await store.books.take(
         draft,
@@ -93,7 +114,7 @@ async def write_accounts(
     after, _ = await store.books.schedule()
     if before.activations and after != before:
         await _note_prices(ledger, after.activations[-1])
-    return taken
+    return Synced(taken, frozenset(away))
 
 
 async def _note_prices(ledger: Wallets, activation: Activation) -> None:

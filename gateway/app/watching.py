@@ -1,4 +1,5 @@
-"""What the supervisor watches while the gate serves: the ledger's server, and operator notices."""
+"""What the supervisor does while the gate serves: it watches the ledger's server and operator notices,
+and writes accounts that had to wait."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ log = structlog.get_logger("supervisor")
 LOOK_EVERY_S: Final = 1.0
 NOTICE_EVERY_S: Final = 2.0
 ANSWER_WITHIN_S: Final = 3.0
+REST_EVERY_S: Final = 3.0
 
 
 class LedgerWatch:
@@ -27,12 +29,14 @@ class LedgerWatch:
         self._write = parts.write
         self._current = current
         self._restarts = restarts
+        self._frozen: frozenset[int] = frozenset()
         self._left_out = False
         self._refused = ""
 
     async def look(self) -> None:
         """Look once, without logging."""
         self.state = await self._ledger.look()
+        self._frozen = frozenset(self.state.frozen)
 
     async def run(self) -> None:
         """Look without end."""
@@ -54,16 +58,16 @@ class LedgerWatch:
                 log.error("ledger_node_failed", node=node)
             for node in sorted(set(self.state.nodes) - set(state.nodes)):
                 log.warning("ledger_node_recovered", node=node)
-            if state.problem is None:
-                await self._write_left_out(
-                    reopened=bool(set(self.state.frozen) - set(state.frozen))
-                )
             self.state = state
+            if state.problem is None:
+                frozen = frozenset(state.frozen)
+                self._left_out |= bool(self._frozen - frozen)
+                self._frozen = frozen
+                await self._write_left_out()
 
-    async def _write_left_out(self, *, reopened: bool) -> None:
+    async def _write_left_out(self) -> None:
         """Write the configuration's customers when a shard is open again: a start or a reload meanwhile has
         left out those of a frozen one."""
-        self._left_out |= reopened
         if not self._left_out:
             return
         try:
@@ -110,3 +114,21 @@ class NoticeWatch:
                     log.info(f"{word}_cleared")
                 self.present = found
             await asyncio.sleep(NOTICE_EVERY_S)
+
+
+async def keep_writing(parts: Parts) -> None:
+    """Write what was left out of the ledger, without end; returns at once where nothing ever is."""
+    if parts.write_rest is None:
+        return
+    reported = ""
+    while True:
+        await asyncio.sleep(REST_EVERY_S)
+        try:
+            await parts.write_rest()
+            reported = ""
+        except Exception as error:
+            if str(error) != reported:
+                log.error(
+                    "accounts_half_written", repair="reload", problems=str(error).splitlines()
+                )
+            reported = str(error)

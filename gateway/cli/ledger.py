@@ -81,8 +81,13 @@ def reopen_command(
 def _print_report(report: LedgerReport) -> None:
     if report.trouble:
         out.print(plain(f"Nothing is admitted: {report.trouble}.", "bold red"))
+    for reason, shards in report.away.items():
+        names = ", ".join(map(str, shards))
+        out.print(plain(f"{len(shards)} shards cannot be asked ({names}): {reason}.", "bold red"))
     if report.shut:
         _print_shut(report)
+    elif report.away:
+        out.print(plain("No other shard is shut."))
     else:
         out.print(plain(f"{len(report.shards)} shards, none is shut."))
     for shard, loss in report.lost.items():

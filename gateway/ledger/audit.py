@@ -63,7 +63,7 @@ class Audit:
                 try:
                     record, accounts, reservations = await self._joined(number)
                 except ResponseError as error:
-                    if _DENIED not in str(error):
+                    if _DENIED not in str(error).lower():
                         raise
                     self._joins = False
             if not self._joins:

@@ -10,7 +10,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.faults import unavailable
+from gateway.ledger.client.reading import execute_reached
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.codec.shard_records import Loss, read_loss
 from gateway.ledger.codec.shut_wallets import ShutWallet, read_shut_wallet
@@ -24,30 +26,33 @@ class Losses:
         self.keys = keys
 
     async def losses(self) -> dict[int, Loss]:
-        """What is known to be lost, by shard; one round trip."""
+        """What is known to be lost, by shard, without shards whose node is away; one round trip."""
         async with self._client.pipeline(transaction=False) as pipe:
             for shard in range(self.keys.shard_count):
                 pipe.get(self.keys.loss(shard))
-            with unavailable():
-                records = await pipe.execute()
-        return {shard: read_loss(raw) for shard, raw in enumerate(records) if raw}
+            records = await execute_reached(pipe)
+        return {
+            shard: read_loss(raw)
+            for shard, raw in enumerate(records)
+            if raw and not isinstance(raw, LedgerUnavailable)
+        }
 
     async def shut_wallets(
         self, shards: Collection[int] | None = None
     ) -> dict[str, tuple[int, ShutWallet]]:
         """Customer → shard, and why its wallet was frozen by a repair; also those thawed since. One round trip.
 
-        shards: these; None for all
+        shards: these; None for all. Those whose node is away are left out
         """
         asked = range(self.keys.shard_count) if shards is None else sorted(shards)
         async with self._client.pipeline(transaction=False) as pipe:
             for shard in asked:
                 pipe.hgetall(self.keys.shut(shard))
-            with unavailable():
-                answers = await pipe.execute()
+            answers = await execute_reached(pipe)
         return {
             customer_id.decode(): (shard, read_shut_wallet(packed))
             for shard, listed in zip(asked, answers, strict=True)
+            if not isinstance(listed, LedgerUnavailable)
             for customer_id, packed in listed.items()
         }
 

@@ -46,7 +46,7 @@ class Outbox:
         self.keys = Keys(namespace, shard_count)
         # redis-py reshapes replies by the command's name as text; in bytes they come as they are.
         self._execute: Callable[..., Awaitable[Any]] = client.execute_command
-        self._client = client
+        self._client: Any = client  # its stubs promise text where this client answers bytes
         self._shard_of = {self.keys.out(shard): shard for shard in range(shard_count)}
         self._stream_of = list(self._shard_of)
         self.on_cluster = is_cluster(client)
@@ -145,15 +145,20 @@ class Outbox:
 
         Raises LedgerUnavailable, also when one node of a cluster is away.
         """
-        async with self._client.pipeline(transaction=False) as pipe:
-            for shard in range(self.shard_count):
-                pipe.get(self.keys.meta(shard))
-            with unavailable():
-                raw = await pipe.execute()
-        return [_head(record) for record in raw]
+        heads = []
+        for head in await self.look():
+            if isinstance(head, LedgerUnavailable):
+                raise head
+            heads.append(head)
+        return heads
 
-    async def reached_heads(self) -> dict[int, Shard]:
-        """The records of all shards but those whose node is away, by shard.
+    async def head(self, shard: int) -> Shard:
+        """One shard's record. Raises LedgerUnavailable."""
+        with unavailable():
+            return _head(await self._client.get(self.keys.meta(shard)))
+
+    async def look(self) -> list[Shard | LedgerUnavailable]:
+        """Every shard's record; of one whose node is away the reason.
 
         Raises LedgerUnavailable when that is every node.
         """
@@ -161,11 +166,15 @@ class Outbox:
             for shard in range(self.shard_count):
                 pipe.get(self.keys.meta(shard))
             raw = await execute_reached(pipe)
-        return {
-            shard: _head(record)
-            for shard, record in enumerate(raw)
-            if not isinstance(record, LedgerUnavailable)
-        }
+        return [each if isinstance(each, LedgerUnavailable) else _head(each) for each in raw]
+
+    async def reached_heads(self) -> dict[int, Shard]:
+        """The records of all shards but those whose node is away, by shard.
+
+        Raises LedgerUnavailable when that is every node.
+        """
+        heads = enumerate(await self.look())
+        return {n: head for n, head in heads if not isinstance(head, LedgerUnavailable)}
 
     async def oldest_ms(
         self, after: Mapping[int, Place], only: Collection[int] | None = None
@@ -185,7 +194,7 @@ class Outbox:
         return min((e.occurred_at_ms for e in entries if isinstance(e, Event)), default=None)
 
 
-def _head(record: bytes | None) -> Shard:
+def _head(record: Any) -> Shard:
     return read_shard(record) if record else Shard(False, START, None)
 
 

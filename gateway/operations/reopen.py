@@ -21,7 +21,7 @@ from gateway.ledger.repair import Reached
 from gateway.operations.reapplying import Desk, Manner, Reopened, Replay
 from gateway.operations.wallet_check import Kept, differing_wallets
 
-ShardState = Literal["open", "behind", "frozen"]
+ShardState = Literal["open", "behind", "frozen", "away"]
 _ROUNDS: Final = 20
 _NOTHING: Final = Place(0, -1)
 """What the record of a shard says that was never trimmed."""
@@ -34,6 +34,7 @@ class ShardStatus:
     state:  open; behind: it has less than the store and nobody has frozen it yet; frozen
     last:   its last entry. stored: the store's last entry of it, None where the store has none
     lost:   events that the store has and the shard has not
+    reason: why it cannot be asked, of one that is away: nothing else is known of it then
     """
 
     number: int
@@ -41,16 +42,21 @@ class ShardStatus:
     last: Place
     stored: Place | None
     lost: int = 0
+    reason: str = ""
 
 
 async def ledger_status(outbox: Outbox, store: EventStore) -> list[ShardStatus]:
-    """Every shard, as the ledger and the store have it. Raises LedgerUnavailable."""
+    """Every shard, as the ledger and the store have it. Raises LedgerUnavailable when no node of the
+    ledger can be reached."""
     cursors = await asyncio.to_thread(
         store.cursors
     )  # before asking: it cannot be ahead of the answer
     statuses = []
-    for number, head in enumerate(await outbox.heads()):
+    for number, head in enumerate(await outbox.look()):
         stored = cursors.get(number)
+        if isinstance(head, LedgerUnavailable):
+            statuses.append(ShardStatus(number, "away", START, stored, reason=str(head)))
+            continue
         behind = stored is not None and head.last < stored
         lost = 0
         if stored is not None and (behind or head.frozen):
@@ -78,7 +84,7 @@ async def reopen(desk: Desk, number: int, manner: Manner | None = None) -> Reope
         stored = await _cursor(desk.store, number)
         if not await desk.repair.shards.freeze(number, stored):
             return None
-        head = (await desk.outbox.heads())[number]
+        head = await desk.outbox.head(number)
         entries = await desk.outbox.scan(number, head.last)
         applied = await Replay(desk, done, manner, {e.event_id for e in entries}).run(
             head.acked or _NOTHING

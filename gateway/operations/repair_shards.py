@@ -54,8 +54,10 @@ async def repair_shards(
     desk = desk_over(backend)
     reopened = []
     for each in await ledger_status(backend.outbox, backend.store):
-        if each.state == "open" or shard not in (None, each.number):
+        if shard not in (None, each.number) or each.state == "open":
             continue
+        if each.state == "away" and shard is None:
+            continue  # `verify` says so; the others are repaired first
         name = f"shard {each.number}"
 
         def done(at: int, of: int, name: str = name) -> None:

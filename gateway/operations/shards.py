@@ -28,12 +28,21 @@ class LedgerReport:
     @property
     def shut(self) -> tuple[ShardStatus, ...]:
         """Shards whose customers are refused until a repair."""
-        return tuple(shard for shard in self.shards if shard.state != "open")
+        return tuple(shard for shard in self.shards if shard.state in ("behind", "frozen"))
+
+    @property
+    def away(self) -> Mapping[str, Sequence[int]]:
+        """Why shards cannot be asked → these. Of them nothing else is known."""
+        found: dict[str, list[int]] = {}
+        for shard in self.shards:
+            if shard.state == "away":
+                found.setdefault(shard.reason, []).append(shard.number)
+        return found
 
     @property
     def well(self) -> bool:
         """Whether everything is admitted."""
-        return self.trouble is None and not self.shut and not self.wallets
+        return self.trouble is None and not (self.shut or self.away or self.wallets)
 
     @property
     def lost(self) -> Mapping[int, Loss]:
@@ -64,6 +73,9 @@ def report_document(report: LedgerReport) -> dict[str, Any]:
     return {
         "server": report.trouble,
         "shards": len(report.shards),
+        "away": [
+            {"reason": reason, "shards": list(shards)} for reason, shards in report.away.items()
+        ],
         "shut": [_shard(shard, report.losses.get(shard.number)) for shard in report.shut],
         "lost_entries": [
             {

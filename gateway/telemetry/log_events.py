@@ -22,6 +22,7 @@ MEANINGS: Final[dict[str, str]] = {
     "customer_not_served": "Requests of a customer in the ledger get 503: its plan or its price is not known here.",
     "customers_not_brought": "Configured customers of a frozen shard were not written; that follows when it is open.",
     "customers_not_written": "Configured customers could not be written after a shard was reopened; the gate retries.",
+    "customers_wait": "Configured customers were not written yet: their node of the ledger's cluster is away.",
     "data_folder_open": "The data folder is readable by other users and belongs to another user.",
     "dead_letter": "An event cannot be delivered and was set aside with its reason.",
     "drain_failed": "A worker failed while finishing its running requests.",

@@ -80,7 +80,7 @@ class Traffic:
         return result
 
     def refused(self, since_s: float, until_s: float) -> int:
-        """Requests that were refused because the ledger was away."""
+        """Requests that were refused for lack of a ledger."""
         return sum(since_s <= at_s <= until_s for at_s in self._refused_s)
 
     def _note(self, answer: Answer) -> None:

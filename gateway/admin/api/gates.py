@@ -72,12 +72,23 @@ class ShutWallet(Model):
     reason: str
 
 
+class AwayShards(Model):
+    """Shards of a node that cannot be asked, and why not."""
+
+    reason: str
+    shards: list[int]
+
+
 class Ledger(Model):
     """The ledger's condition."""
 
     object: Literal["ledger"] = "ledger"
     server: Annotated[str | None, Field(description="What is wrong with its server, if anything.")]
     shards: int
+    away: Annotated[
+        list[AwayShards],
+        Field(description="Shards of which nothing is known, because their node cannot be asked."),
+    ]
     shut: list[ShutShard]
     lost_entries: Annotated[
         list[LostEntries],

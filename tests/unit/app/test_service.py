@@ -19,10 +19,10 @@ import yaml
 from structlog.testing import capture_logs
 
 from gateway.app import background as module
+from gateway.app.account_writer import AccountWriter
 from gateway.app.gate import Gate as Service
 from gateway.app.gate import build_gate
 from gateway.app.roles import CannotServe, Resources
-from gateway.app.run import _write
 from gateway.domain.reservation import Hold
 from gateway.flow.reservation.pending_settlement import PendingSettlement
 from gateway.ledger.codec.calls import SettleCall
@@ -201,7 +201,7 @@ async def test_a_ledger_that_is_away_refuses_a_configuration_but_not_the_gate(
     async with running_gate(tmp_path, valkey_socket, sim.url) as gate:
         settings = changed(gate, tmp_path, sim.url)
 
-        async def away(*_: object) -> None:
+        async def away(*_: object, **__: object) -> None:
             raise redis.asyncio.ConnectionError("away")
 
         with monkeypatch.context() as broken:
@@ -454,7 +454,7 @@ async def test_the_gate_keeps_to_its_namespace(
     file.write_text(yaml.safe_dump(config))
     settings = load_settings(file)
     url = str(ledger["url"])
-    await _write(settings, url)
+    await AccountWriter().write(settings, url)
     service = await build_gate(settings, Resources(url, str(tmp_path / "data"), "worker-0"))
     sock = socket.create_server(("127.0.0.1", 0))
     await service.start(sock)

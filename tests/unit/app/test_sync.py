@@ -302,19 +302,19 @@ async def test_a_new_plan_s_prices_are_in_force_at_once_unless_somebody_is_on_it
     office: Office,
 ) -> None:
     await office.sync({})
-    taken = await sync_accounts(
+    synced = await sync_accounts(
         office.settings({}, plans=GOLD), office.ledger.wallets, office.store
     )
-    assert taken.state == "in_force"
+    assert synced.prices.state == "in_force"
     _, book = await office.store.books.in_force() or (0, Book({}))
     assert list(book.plans) == ["gold"]
     free = {**GOLD, "plain": {}}
     await office.sync({}, plans=free)
     await office.store.customers.create(CustomerRecord("one", 0, "plain"))
     priced_plain = dict.fromkeys(free, GOLD["gold"])
-    taken = await sync_accounts(
+    synced = await sync_accounts(
         office.settings({}, plans=priced_plain), office.ledger.wallets, office.store
     )
-    assert taken.state == "pending", "one pays the model's price so far"
+    assert synced.prices.state == "pending", "one pays the model's price so far"
     _, book = await office.store.books.in_force() or (0, Book({}))
     assert list(book.plans) == ["gold"]

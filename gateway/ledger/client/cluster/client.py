@@ -21,6 +21,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as TooSlow
 
+from gateway.ledger.client.cluster.commands import is_keyless, key_of, name_of
 from gateway.ledger.client.cluster.map import ClusterMap
 from gateway.ledger.client.cluster.pipeline import ClusterPipeline, ClusterTransaction, Commands
 from gateway.ledger.client.endpoint import Endpoint
@@ -31,7 +32,6 @@ MOST_ATTEMPTS: Final = 20
 """Of one command: redirections, and attempts while the keys of its slot are on their way."""
 MOVING_S: Final = 0.05
 _EVERYWHERE: Final = frozenset({"SCRIPT LOAD"})
-_KEYLESS: Final = frozenset({"TIME", "PUBLISH", "PING", "INFO", "CONFIG GET"})
 
 
 class ClusterClient(Commands):
@@ -112,10 +112,10 @@ class ClusterClient(Commands):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send one command, as redis-py's client does."""
         await self.ready()
-        name = _name(args)
+        name = name_of(args)
         if name in _EVERYWHERE:
             return await self._everywhere(args, options)
-        if name in _KEYLESS:
+        if is_keyless(args):
             return await self._anywhere(args, options)
         key, asked = key_of(args), None
         for attempt in range(MOST_ATTEMPTS):
@@ -200,32 +200,6 @@ class ClusterClient(Commands):
         if isinstance(reply, Exception):
             raise reply
         return reply
-
-
-def is_keyless(args: Sequence[Any]) -> bool:
-    """Whether a command names no key: it says nothing that differs between nodes."""
-    return _name(args) in _KEYLESS
-
-
-def key_of(args: Sequence[Any]) -> bytes:
-    """The first key of a command. Raises ValueError for one that the ledger does not use."""
-    name = _name(args)
-    if name in ("EVALSHA", "EVAL"):
-        key = args[3]
-    elif name in ("XREAD",):
-        key = args[[_name((word,)) for word in args].index("STREAMS") + 1]
-    else:
-        key = args[1]
-    if isinstance(key, str):
-        key = key.encode()
-    if not isinstance(key, bytes) or not key.startswith(b"{"):
-        raise ValueError(f"{name} names no key of the ledger")
-    return key
-
-
-def _name(args: Sequence[Any]) -> str:
-    word = args[0]
-    return (word.decode(errors="replace") if isinstance(word, bytes) else str(word)).upper()
 
 
 def is_cluster(client: Any) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from redis.commands import AsyncCoreCommands
 from redis.event import EventDispatcher, EventDispatcherInterface
@@ -16,12 +16,38 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from gateway.ledger.client.cluster.commands import is_keyless, key_of
 from gateway.ledger.client.endpoint import Endpoint
 
-if TYPE_CHECKING:
-    from gateway.ledger.client.cluster.client import ClusterClient
-
 _SENT_AGAIN: Final = (MovedError, AskError, TryAgainError)
+
+
+class Nodes(Protocol):
+    """The nodes of a cluster: see `ClusterClient`."""
+
+    async def ready(self) -> None:
+        """Know the map."""
+        ...
+
+    def node_of(self, key: bytes) -> Endpoint:
+        """The node of a key."""
+        ...
+
+    def of(self, node: Endpoint) -> Any:
+        """The client of one node."""
+        ...
+
+    def heed(self, node: Endpoint, error: Exception) -> Exception:
+        """Correct the map; returns the error to raise."""
+        ...
+
+    def refuse_gone(self, node: Endpoint) -> None:
+        """Raise NodeAway for a node that has not answered for a while."""
+        ...
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send one command to the node of its key."""
+        ...
 
 
 class Commands(AsyncCoreCommands):
@@ -34,7 +60,7 @@ class Commands(AsyncCoreCommands):
 class ClusterPipeline(Commands):
     """Commands on any keys; what is on one node leaves together."""
 
-    def __init__(self, client: "ClusterClient") -> None:
+    def __init__(self, client: Nodes) -> None:
         self._client = client
         self._commands: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
@@ -60,8 +86,6 @@ class ClusterPipeline(Commands):
         raise_on_error: raise the first error; else errors take the places of the replies, and those
         of a node that cannot be reached are those of all its commands
         """
-        from gateway.ledger.client.cluster.client import is_keyless, key_of
-
         commands, self._commands = self._commands, []
         await self._client.ready()
         results: list[Any] = [None] * len(commands)
@@ -109,7 +133,7 @@ class ClusterTransaction:
     It is sent on to another node as long as nothing was watched or read.
     """
 
-    def __init__(self, client: "ClusterClient") -> None:
+    def __init__(self, client: Nodes) -> None:
         self._client = client
         self._pipe: Any = None
         self._node: Endpoint | None = None
@@ -161,8 +185,6 @@ class ClusterTransaction:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
-            from gateway.ledger.client.cluster.client import is_keyless, key_of
-
             command = args if name == "execute_command" else (name, *args)
             if not self._watching:
                 self._queued.append((name, args, options))

@@ -6,7 +6,8 @@ import pytest
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import ResponseError, WatchError
 
-from gateway.ledger.client.cluster.client import key_of, nodes_of
+from gateway.ledger.client.cluster.client import nodes_of
+from gateway.ledger.client.cluster.commands import key_of
 from gateway.ledger.client.cluster.endpoint import ClusterEndpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.redis_runner import RedisRunner
