@@ -32,7 +32,7 @@ PYTEST_ARGS ?=
 PARALLEL := -n 2 --dist worksteal
 ARGS ?=
 
-.PHONY: fuzz-admin run test demo day loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost sinks growth soak skew hostile sentinel cluster kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
+.PHONY: fuzz-admin run test demo day loadtest check lint format test-all lock docs bench gate-cost accuracy ledger-cost sinks growth scale soak skew hostile sentinel cluster kill-test overspend oracle meter-test mutants test-long clients image-steps lint-docker clean
 
 run: $(STAMPS)/run ## start the gate with a simulated provider on this machine
 	@exec $(BIN)/creditgate dev $(ARGS)
@@ -113,6 +113,9 @@ sinks: $(STAMPS)/dev ## every sink on its real server: contract, 100 kills, then
 
 growth: $(STAMPS)/dev ## what a request costs as customers, holds, events and more grow (docs/explanation/growth.md)
 	@$(BIN)/python -m loadtest.growth $(ARGS)
+
+scale: $(STAMPS)/dev ## the ledger on one server and on clusters of 1, 2 and 3 primaries (docs/explanation/scale.md)
+	@$(BIN)/python -m loadtest.scale $(ARGS)
 
 MINUTES ?= 60
 soak: $(STAMPS)/dev ## a mixed load for MINUTES: no drift, no growing memory

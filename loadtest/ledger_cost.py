@@ -180,11 +180,11 @@ class Pairs:
             )
             for number in range(CUSTOMERS)
         ]
-        self._accounts = [shards.pack(account) for account in every]
+        self.accounts = [shards.pack(account) for account in every]
 
     async def prepare(self) -> None:
         """Accounts and their grants."""
-        for packed in self._accounts:
+        for packed in self.accounts:
             customer_id = packed.account.customer_id
             await self._wallets.account(customer_id, AccountTerms(1))
             for number in range(self._grants):
@@ -194,7 +194,7 @@ class Pairs:
     async def one(self) -> None:
         """One pair: 1,000 tokens in, 4,096 held, 300 used."""
         self._number = number = self._number + 1
-        packed = self._accounts[number % len(self._accounts)]
+        packed = self.accounts[number % len(self.accounts)]
         account = packed.account
         request_id = f"{self._name}{number:028x}"
         table = self._table

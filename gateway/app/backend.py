@@ -4,6 +4,7 @@ The embedded ledger has one server: an operation connects to the one that a runn
 none runs starts it for as long as the operation takes.
 """
 
+import asyncio
 import getpass
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from gateway.app.private import UMASK
 from gateway.app.roles import CannotServe
 from gateway.app.stores import store_access
 from gateway.app.sync import sync_accounts
+from gateway.app.tasks import end_tasks
 from gateway.domain.actors import Actor
 from gateway.domain.stores import EventStore, StoreAccess, StoreMissing
 from gateway.ledger.accounts import AccountStore
@@ -62,6 +64,7 @@ async def open_backend(
     access = store_access(settings)
     with open_endpoint(settings) as endpoint, _open_store(access, need_store) as store:
         client = endpoint.client(name="creditgate-cli", timeout_s=TIMEOUT_S)
+        following = asyncio.create_task(endpoint.follow_switches())  # some commands take hours
         try:
             watermark = OutboxWatermark()
             if not isinstance(store, _NoStore):
@@ -74,6 +77,7 @@ async def open_backend(
                 await backend.accounts.creation.record()
             yield backend
         finally:
+            await end_tasks([following])
             await client.aclose()
 
 

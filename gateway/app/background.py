@@ -88,7 +88,7 @@ class JournalReplay:
                 # Every worker looks for orphans: another one may have taken it or finished it.
                 with suppress(JournalInUse, FileNotFoundError):
                     await self._replay_orphan(path)
-            # A large one with records of a node that is away is read in vain each time.
+            # A large one with records of a node that is away is read each time without effect.
             orphans_at = began + ORPHANS_SHARE * (time.monotonic() - began)
 
     async def replay_own(self) -> None:

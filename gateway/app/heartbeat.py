@@ -5,8 +5,10 @@ import contextlib
 from typing import Any
 
 from gateway import __version__
+from gateway.app.background import forever
 from gateway.app.exporting import member
 from gateway.app.reporting import Reported
+from gateway.app.tasks import end_tasks
 from gateway.domain.gates import GateFigures, GateReport
 from gateway.domain.money import NANO_PER_CREDIT
 from gateway.ledger.client.servers import locate
@@ -22,11 +24,15 @@ class LedgerReporter:
     def __init__(self, settings: Settings, ledger_url: str) -> None:
         self._keys = Keys(settings.redis.namespace, settings.redis.shards)
         self._name = member(settings)
-        self._client = locate(ledger_url).client(name="creditgate-heartbeat")
+        self._servers = locate(ledger_url)
+        self._client = self._servers.client(name="creditgate-heartbeat")
+        self._following: list[asyncio.Task[None]] = []
         self._started_at_ms: int | None = None
 
     async def report(self, reported: Reported) -> None:
         """Keep one report."""
+        if not self._following:
+            self._following = [asyncio.create_task(forever(self._servers.follow_switches))]
         if self._started_at_ms is None:
             seconds, micros = await self._client.time()
             self._started_at_ms = int(seconds) * 1000 + int(micros) // 1000
@@ -52,6 +58,7 @@ class LedgerReporter:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1.0):
                 await leave_gates(self._client, self._keys, self._name)
+        await end_tasks(self._following)
         await self._client.aclose()
 
 

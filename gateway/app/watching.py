@@ -29,12 +29,14 @@ class LedgerWatch:
         self._write = parts.write
         self._current = current
         self._restarts = restarts
+        self._frozen: frozenset[int] = frozenset()
         self._left_out = False
         self._refused = ""
 
     async def look(self) -> None:
         """Look once, without logging."""
         self.state = await self._ledger.look()
+        self._frozen = frozenset(self.state.frozen)
 
     async def run(self) -> None:
         """Look without end."""
@@ -56,16 +58,16 @@ class LedgerWatch:
                 log.error("ledger_node_failed", node=node)
             for node in sorted(set(self.state.nodes) - set(state.nodes)):
                 log.warning("ledger_node_recovered", node=node)
-            if state.problem is None:
-                await self._write_left_out(
-                    reopened=bool(set(self.state.frozen) - set(state.frozen))
-                )
             self.state = state
+            if state.problem is None:
+                frozen = frozenset(state.frozen)
+                self._left_out |= bool(self._frozen - frozen)
+                self._frozen = frozen
+                await self._write_left_out()
 
-    async def _write_left_out(self, *, reopened: bool) -> None:
+    async def _write_left_out(self) -> None:
         """Write the configuration's customers when a shard is open again: a start or a reload meanwhile has
         left out those of a frozen one."""
-        self._left_out |= reopened
         if not self._left_out:
             return
         try:

@@ -92,7 +92,7 @@ class Progress:
 
     def resume(self, shard: int, head: Shard) -> None:
         """Continue with the new epoch of a repaired shard; with what is not acknowledged of one that is open again
-        in its old epoch, because its server has changed once more."""
+        in its old epoch, because its server has changed again."""
         self.halted.discard(shard)
         repaired = head.last.epoch > self.stored.get(shard, START).epoch
         self.read_to[shard] = Place(head.last.epoch, -1) if repaired else head.acked or START

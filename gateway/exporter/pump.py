@@ -1,11 +1,9 @@
 """Moves events from the outbox into the required store: read, write, acknowledge, again.
 
-Invariants: the ledger trims only what the sink has committed. A kill at any point repeats work
-and loses none: reading starts at what was acknowledged, the sink knows what it has. One event that
-cannot be delivered does not block the others. `progress.py` keeps the places.
-
-While a node of a clustered ledger is away, its shards wait in their outboxes, and no others do. The leases
-of all shards are one key: while that key's node is away, an exporter stops when its lease ends.
+Invariants: the ledger trims only what the sink has committed. A kill at any point repeats work and loses none:
+reading starts at what was acknowledged, the sink knows what it has. One event that cannot be delivered
+does not block the others, nor does a cluster's node that is away: its shards wait in their outboxes. The
+leases of all shards are one key; while its node is away, an exporter stops when its lease ends.
 """
 
 import asyncio
@@ -23,10 +21,10 @@ from gateway.exporter.interface import Acknowledger, LeaseSource
 from gateway.exporter.live import Live
 from gateway.exporter.pacing import Pace, PumpOptions
 from gateway.exporter.progress import Load, Progress
-from gateway.exporter.refusals import RefusalCounter
+from gateway.exporter.refusals import count_into
 from gateway.exporter.shard_heads import ShardHeads
 from gateway.exporter.shut_shards import ShutShards
-from gateway.exporter.sink import Batch, Sink, SinkUnavailable, Store
+from gateway.exporter.sink import Batch, Sink, SinkUnavailable
 from gateway.exporter.tally import Tally
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.outbox import Outbox
@@ -74,7 +72,7 @@ class Pump:
         self._pace = Pace(self._options)
         self._delivery = Delivery(sharing.name, sink, self._pace, self.tally)
         self._holding = Holding(sharing.leases, outbox.shard_count, sharing.name)
-        self._counter = self._make_counter(sharing.refusals)
+        self._counter = count_into(sink, sharing.refusals, self.tally, self._holding)
         self._progress = Progress()
         self._heads = ShardHeads(outbox)
         self._shut = ShutShards(acknowledger, self._progress)
@@ -122,15 +120,6 @@ class Pump:
             await asyncio.gather(*following)  # they read from the store, so it is closed after them
             await self._holding.leave()
             await self._sink.close()
-
-    def _make_counter(self, refusals: RefusalStream | None) -> RefusalCounter | None:
-        """What counts refusals while shards are held: one that stands by has another store."""
-        if refusals is None:
-            return None
-        assert isinstance(self._sink, Store), "refusals are counted in the required store"
-        return RefusalCounter(
-            refusals, self._sink, tally=self.tally, may_count=lambda: bool(self._holding.shards)
-        )
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -259,12 +248,13 @@ class Pump:
             *(self._acknowledger.ack(shard, *end) for shard, end in waiting.items()),
             return_exceptions=True,
         )
+        left = self._progress.unacknowledged
         for (shard, end), answer in zip(waiting.items(), answers, strict=True):
             if isinstance(answer, LedgerUnavailable):
-                self._progress.unacknowledged[shard] = end
+                left[shard] = end
             elif isinstance(answer, BaseException):
                 raise answer
-        return not self._progress.unacknowledged
+        return not left
 
     def _halt_in(self, load: Load, shard: int) -> None:
         """Drop a shard from a load and leave it alone: its places belong to other events than the stored ones."""
@@ -278,7 +268,7 @@ class Pump:
     # Watching
 
     async def _watch(self) -> None:
-        """Watch lag and lost shards in a task of its own: the lag is known while the sink is down."""
+        """Watch lag and lost shards in a separate task: the lag is known while the sink is down."""
         while not await self._end_within(self._options.watch_s):
             stored = dict(self._progress.stored)  # before asking: it cannot be ahead of the answer
             try:

@@ -11,7 +11,8 @@ from typing import Final
 
 from gateway.domain.customers import wallet_id
 from gateway.domain.refusals import HOUR_MS, MOST_NANO, RefusalHour
-from gateway.exporter.sink import SinkUnavailable, Store
+from gateway.exporter.holding import Holding
+from gateway.exporter.sink import Sink, SinkUnavailable, Store
 from gateway.exporter.tally import Tally
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.refusals import NotedRefusal, RefusalStream
@@ -121,3 +122,13 @@ class RefusalCounter:
                 return OTHER
             names.add(model)
         return model
+
+
+def count_into(
+    sink: Sink, refusals: RefusalStream | None, tally: Tally, holding: Holding
+) -> RefusalCounter | None:
+    """What counts refusals while shards are held: one that stands by has another store."""
+    if refusals is None:
+        return None
+    assert isinstance(sink, Store), "refusals are counted in the required store"
+    return RefusalCounter(refusals, sink, tally=tally, may_count=lambda: bool(holding.shards))

@@ -63,7 +63,7 @@ class ShutShards:
             if head.frozen or await self.behind(shard, head, stored):
                 self._shut[shard] = head
             return
-        # It may be frozen no longer because the ledger went back once more, to before it was.
+        # It may be frozen no longer because the ledger went back again, to before it was.
         if shard in conflicting or shard in self.conflicts or head.frozen:
             return
         if not await self.behind(shard, head, stored):

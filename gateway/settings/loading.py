@@ -17,12 +17,12 @@ from pydantic import ValidationError
 
 from gateway.dialects import DIALECTS
 from gateway.settings.checks import Names, run_checks
+from gateway.settings.client_tls import ClientTlsSection
 from gateway.settings.document import Document
 from gateway.settings.explaining import explain, fields_at
 from gateway.settings.keyfiles import include_key_files
 from gateway.settings.problems import Finding, Path, SettingsError
 from gateway.settings.root import Settings
-from gateway.settings.servers import ClientTlsSection
 from gateway.settings.upstreams import TlsSection
 
 MAX_ROUNDS: Final = 20

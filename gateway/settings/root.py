@@ -30,6 +30,7 @@ from gateway.settings.key_holders import KeyHoldersSection
 from gateway.settings.payments import PaymentsSection
 from gateway.settings.policy import PRESETS, Knobs, PolicySection
 from gateway.settings.prices import PricesSection
+from gateway.settings.redis import Redis, RedisSection
 from gateway.settings.scalars import Id, ModelName, Section, field
 from gateway.settings.servers import (
     AdminSection,
@@ -38,8 +39,6 @@ from gateway.settings.servers import (
     CorsSection,
     ListenSection,
     PriceBookSection,
-    Redis,
-    RedisSection,
 )
 from gateway.settings.signals import SignalsSection
 from gateway.settings.tracing import TracingSection

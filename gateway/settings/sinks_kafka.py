@@ -8,9 +8,9 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, SecretStr, model_validator
 
 from gateway.exporter.sinks.options import KafkaOptions
+from gateway.settings.client_tls import ClientTlsSection
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import Milliseconds, Secret, Section, Text, field
-from gateway.settings.servers import ClientTlsSection
 
 _BROKER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")

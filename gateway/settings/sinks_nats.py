@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, SecretStr, model_validator
 
 from gateway.exporter.sinks.options import NatsOptions
+from gateway.settings.client_tls import ClientTlsSection
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import Milliseconds, Secret, Section, Switch, Text, Whole, field
-from gateway.settings.servers import ClientTlsSection
 
 _STREAM = re.compile(r"[^\s.*>/\\]{1,255}")
 _TOKEN = re.compile(r"[^\s*>{}]+|\{(kind|customer_id)\}")

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, model_validator
 from gateway.dialects.passing import BETA_FIELDS
 from gateway.flow.header_names import may_forward, may_return
 from gateway.http.breaker import DEFAULT_STATUSES, BreakerLimits
+from gateway.settings.client_tls import check_pair
 from gateway.settings.metering import QueryName
 from gateway.settings.problems import Wrong
 from gateway.settings.scalars import (
@@ -24,7 +25,6 @@ from gateway.settings.scalars import (
     Whole,
     field,
 )
-from gateway.settings.servers import check_pair
 
 MAYBE_PROCESSED: Final = frozenset({408, 409, 500, 502, 504, 524})
 """Statuses that can follow when a request was processed."""

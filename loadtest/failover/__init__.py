@@ -1,10 +1,9 @@
 """A gate under load while the servers of its ledger fail and are replaced.
 
-`sentinel` is a scenario: a topology and what happens to it. The rest is shared by scenarios:
+`sentinel` and `cluster` are scenarios: a topology and what happens to it. The rest is shared:
 
 - `load`      requests of several customers at a steady rate, and when each customer was admitted
 - `scenario`  plays the steps under load, and waits after each until everybody is served again
-- `repair`    who opens shards that have lost entries
 - `checks`    what was served against what was charged; losses by id
 - `report`    the table at the end
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import sqlite3
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+import sys
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Final
 import orjson
 
 from loadtest.chaos import ChaosReport
-from loadtest.failover.repair import command
 
 BEFORE_S: Final = 1.0
 """How long before a failure a request may have ended whose charge the failure loses: what the old
@@ -20,6 +20,7 @@ primary acknowledged and neither its replica nor the store had. Both follow with
 everything waits on a machine that is busy."""
 AFTER_S: Final = 3.0
 """How long after a switch answers that began before it may still end."""
+_COMMAND_WITHIN_S: Final = 60.0
 _KINDS: Final = ("settle", "release", "expire", "settle_late")
 _TERMINAL: Final = ("settle", "release", "expire")
 
@@ -71,39 +72,38 @@ class Checked:
 
 async def check(config: Path, report: ChaosReport, spans: Sequence[Span]) -> Checked:
     """Verify the ledger and compare the store with the ground truth. The gate has stopped."""
-    code, said = await command(config, "verify")
+    code, said = await _run(config, "verify")
     events = await asyncio.to_thread(_events, config.parent / "data" / "events.db")
-    charged: dict[str, int] = defaultdict(int)
-    for event in events:
-        charged[event.request_id] += event.tokens
-    losses, wrong = _compare(report, charged, events, spans)
+    losses, wrong = compare(report, events, spans)
     return Checked(
         verified=said.strip(),
         clean=code == 0,
         requests=len(report.served),
         served_tokens=report.served_tokens,
-        charged_tokens=sum(charged.values()),
+        charged_tokens=sum(event.tokens for event in events),
         losses=losses,
         wrong=wrong,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Event:
+class Event:
+    """A usage event of the store. tokens: output tokens that it charges, reasoning included"""
+
     event_id: str
     kind: str
     request_id: str
     tokens: int
 
 
-def _events(events_db: Path) -> list[_Event]:
+def _events(events_db: Path) -> list[Event]:
     """The usage events in the gate's store, with the output tokens that they charge."""
     with closing(sqlite3.connect(events_db)) as store:
         rows = store.execute(
             f"SELECT event_id, kind, request_id, usage FROM events WHERE kind IN {_KINDS}"
         ).fetchall()
     return [
-        _Event(
+        Event(
             event_id,
             kind,
             request_id,
@@ -113,12 +113,13 @@ def _events(events_db: Path) -> list[_Event]:
     ]
 
 
-def _compare(
-    report: ChaosReport,
-    charged: Mapping[str, int],
-    events: Sequence[_Event],
-    spans: Sequence[Span],
+def compare(
+    report: ChaosReport, events: Sequence[Event], spans: Sequence[Span]
 ) -> tuple[list[Loss], list[str]]:
+    """Losses, and sentences about what no failure explains."""
+    charged = Counter[str]()
+    for event in events:
+        charged[event.request_id] += event.tokens
     wrong = [
         f"event {event_id} is in the store {count} times"
         for event_id, count in Counter(event.event_id for event in events).items()
@@ -130,7 +131,7 @@ def _compare(
     ended = {outcome.request_id: outcome.ended_s for outcome in report.result.outcomes}
     losses = []
     for row in report.served:
-        paid = charged.get(row.request_id, 0)
+        paid = charged[row.request_id]
         if row.request_id in ends and 0 <= row.output - paid <= bounds.get(row.request_id, 0):
             continue
         if paid > row.output:
@@ -154,3 +155,16 @@ def _cause(ended_s: float, spans: Sequence[Span]) -> str | None:
         ),
         None,
     )
+
+
+async def _run(config: Path, *words: str) -> tuple[int, str]:
+    """Exit code and output of a command of the gate."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway.cli", *words, "--config", str(config)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(_COMMAND_WITHIN_S):
+        said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode(errors="replace")

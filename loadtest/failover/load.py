@@ -3,8 +3,7 @@
 import asyncio
 import random
 import time
-from bisect import bisect_left
-from collections import defaultdict
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
@@ -16,6 +15,32 @@ from loadtest.generator.result import Answer
 CONNECTIONS: Final = 96
 REFUSED: Final = 503
 """The gate's word for a ledger that cannot be asked."""
+
+
+class Admissions:
+    """When each customer was admitted: when the head of an answer came that was no refusal."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._heads_s: dict[str, list[float]] = {key: [] for key in keys}
+        self._newest_s: dict[str, float] = dict.fromkeys(keys, 0.0)
+
+    def note(self, key: str, sent_s: float, head_s: float) -> None:
+        """One request that was admitted. Their answers end in any order."""
+        self._newest_s[key] = max(self._newest_s[key], sent_s)
+        insort(self._heads_s[key], head_s)
+
+    def all_since(self, at_s: float) -> bool:
+        """Whether every customer has sent a request after this moment that was admitted."""
+        return min(self._newest_s.values()) > at_s
+
+    def nobody_s(self, since_s: float, until_s: float) -> float:
+        """The longest time in which nobody was admitted."""
+        every = sorted(at_s for each in self._heads_s.values() for at_s in each)
+        return _longest_gap(every, since_s, until_s)
+
+    def somebody_not_s(self, since_s: float, until_s: float) -> float:
+        """The longest time in which some customer was not admitted."""
+        return max(_longest_gap(each, since_s, until_s) for each in self._heads_s.values())
 
 
 class Traffic:
@@ -38,10 +63,9 @@ class Traffic:
             on_answer=self._note,
         )
         self._running: asyncio.Task[Result] | None = None
-        self._admitted_s: dict[str, list[float]] = defaultdict(list)
-        self.refused_s: list[float] = []
-        """When the gate refused somebody for want of a ledger (`time.monotonic`)."""
-        self.outcomes: list[Outcome] = []
+        self._refused_s: list[float] = []
+        self._outcomes: list[Outcome] = []
+        self.admissions = Admissions(self._keys)
 
     def start(self) -> None:
         """Begin to send."""
@@ -52,38 +76,23 @@ class Traffic:
         self._more = False
         assert self._running is not None
         result = await self._running
-        result.outcomes = self.outcomes
+        result.outcomes = self._outcomes
         return result
 
-    def all_admitted_since(self, at_s: float) -> bool:
-        """Whether every customer has been admitted after this moment."""
-        return all(self._admitted_s[key] and self._admitted_s[key][-1] > at_s for key in self._keys)
-
-    def nobody_s(self, since_s: float, until_s: float) -> float:
-        """The longest time in which nobody was admitted."""
-        every = sorted(at_s for each in self._admitted_s.values() for at_s in each)
-        return _longest_gap(every, since_s, until_s)
-
-    def somebody_not_s(self, since_s: float, until_s: float) -> float:
-        """The longest time in which some customer was not admitted."""
-        return max(_longest_gap(self._admitted_s[key], since_s, until_s) for key in self._keys)
-
     def refused(self, since_s: float, until_s: float) -> int:
-        """Requests that were refused for want of a ledger."""
-        return sum(since_s <= at_s <= until_s for at_s in self.refused_s)
+        """Requests that were refused for lack of a ledger."""
+        return sum(since_s <= at_s <= until_s for at_s in self._refused_s)
 
     def _note(self, answer: Answer) -> None:
         request_id = answer.shot.request_id
-        self.outcomes.append(
+        self._outcomes.append(
             Outcome(request_id, answer.status, answer.ending, 0, answer.sent_s, answer.ended_s)
         )
         if answer.status == REFUSED:
-            self.refused_s.append(answer.ended_s)
+            self._refused_s.append(answer.ended_s)
         elif answer.status:
             key = self._keys[int(request_id.rpartition("-")[2]) % len(self._keys)]
-            times = self._admitted_s[key]
-            # Answers end in any order, and the moments of their heads are to be in order.
-            times.insert(bisect_left(times, answer.first_byte_s), answer.first_byte_s)
+            self.admissions.note(key, answer.sent_s, answer.first_byte_s)
 
 
 def _longest_gap(times: Sequence[float], since_s: float, until_s: float) -> float:

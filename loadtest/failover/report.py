@@ -7,7 +7,6 @@ from rich.table import Table
 
 from loadtest.failover.scenario import Run
 
-_LOSSES_SHOWN: Final = 40
 _COUNTS: Final = ("503", "shards repaired", "losses")
 
 
@@ -37,12 +36,10 @@ def show(run: Run, console: Console) -> None:
     console.print(steps)
     if checked.losses:
         losses = Table("lost: request", "tokens served", "charged", "around")
-        for loss in checked.losses[:_LOSSES_SHOWN]:
+        for loss in checked.losses:
             figures = f"{loss.served_tokens}", f"{loss.charged_tokens}"
             losses.add_row(loss.request_id, *figures, loss.cause)
         console.print(losses)
-        if (more := len(checked.losses) - _LOSSES_SHOWN) > 0:
-            console.print(f"and {more} more")
     console.print(
         f"{checked.requests:,} requests reached the provider, which served"
         f" {checked.served_tokens:,} output tokens; {checked.charged_tokens:,} were charged,"

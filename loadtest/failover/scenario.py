@@ -13,7 +13,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loadtest import chaos, provider
 from loadtest import gate as gates
-from loadtest.failover import repair
 from loadtest.failover.checks import Checked, Span, check
 from loadtest.failover.load import Traffic, now_s
 from loadtest.generator import Result
@@ -21,12 +20,10 @@ from loadtest.ports import free_ports
 from loadtest.provider import Provider
 
 CUSTOMERS: Final = 8
-CALM_S: Final = 2.0
+CALM_S: Final = 1.0
 """Load before and after each step, so that the store catches up and each has a beginning."""
 WHOLE_WITHIN_S: Final = 90.0
 _LOOK_EVERY_S: Final = 0.1
-_PATIENCE_S: Final = 1.0
-"""A shard has so long to open by itself before `repair` is called."""
 
 
 class NotServed(Exception):
@@ -35,10 +32,15 @@ class NotServed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What happens to the servers. act: blocks until it has happened and they are a ledger again"""
+    """What happens to the servers. Both block.
+
+    act:   returns when it has happened and they are a ledger again
+    ready: returns when `act` may begin
+    """
 
     title: str
     act: Callable[[], object]
+    ready: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,16 @@ async def play(
         )
         async with _serving(config) as gate:
             traffic = Traffic(gate.url, keys, rate=rate)
-            stage = _Stage(gate, f"http://127.0.0.1:{admin_port}", config, traffic)
-            spans = await stage.play(steps, console)
-            result = await traffic.stop()
-            await chaos.holds_ended(gate.url, keys, WHOLE_WITHIN_S)
-            await stage.opened()  # what was noticed last
+            stage = _Stage(gate, f"http://127.0.0.1:{admin_port}", traffic)
+            looking = asyncio.create_task(stage.look())
+            try:
+                spans = await stage.play(steps, console)
+                result = await traffic.stop()
+                await chaos.holds_ended(gate.url, keys, WHOLE_WITHIN_S)
+                await stage.opened()
+            finally:
+                looking.cancel()
+                await asyncio.wait([looking])
     report = chaos.ChaosReport([], result, list(simulated.served.rows), 0, 0.0)
     return Run(stage.played(spans), await check(config, report, spans), result)
 
@@ -119,11 +126,12 @@ async def _serving(config: Path) -> AsyncIterator[gates.Gate]:
 class _Stage:
     """A gate under load."""
 
-    def __init__(self, gate: gates.Gate, admin_url: str, config: Path, traffic: Traffic) -> None:
+    def __init__(self, gate: gates.Gate, admin_url: str, traffic: Traffic) -> None:
         self._gate = gate
         self._admin = httpx.AsyncClient(base_url=admin_url, trust_env=False)
         self._traffic = traffic
-        self._repair = repair.reopen(config)
+        self._shut: frozenset[str] | None = None
+        """As last seen; None while the gate cannot say."""
         self._whole_s: list[float] = []
         self._repaired: list[set[str]] = [set()]
 
@@ -136,14 +144,14 @@ class _Stage:
             shown = progress.add_task("load", total=len(steps))
             self._traffic.start()
             for step in steps:
-                await asyncio.sleep(CALM_S)
                 progress.update(shown, description=step.title)
+                await asyncio.to_thread(step.ready)
+                await asyncio.sleep(CALM_S)
                 began_s = now_s()
                 self._repaired.append(set())
                 await asyncio.to_thread(step.act)
                 spans.append(Span(step.title, began_s, now_s()))
-                await self._served(step.title)
-                await self.opened()
+                await self._served(step.title, spans[-1].ended_s)
                 self._whole_s.append(now_s() - began_s)
                 progress.advance(shown)
             await asyncio.sleep(CALM_S)
@@ -160,8 +168,8 @@ class _Stage:
                 title=span.title,
                 change_s=span.ended_s - span.began_s,
                 whole_s=whole_s,
-                nobody_s=self._traffic.nobody_s(span.began_s, end_s),
-                somebody_not_s=self._traffic.somebody_not_s(span.began_s, end_s),
+                nobody_s=self._traffic.admissions.nobody_s(span.began_s, end_s),
+                somebody_not_s=self._traffic.admissions.somebody_not_s(span.began_s, end_s),
                 refused=self._traffic.refused(span.began_s, end_s),
                 repaired=frozenset(repaired),
             )
@@ -169,26 +177,29 @@ class _Stage:
         ]
 
     async def opened(self) -> None:
-        """Wait until no shard is shut, with repairs where one has lost entries. Raises NotServed."""
-        said, shut_since_s, deadline_s = "", None, now_s() + WHOLE_WITHIN_S
-        while (shut := await self._shut()) != frozenset():
-            self._repaired[-1] |= set(filter(_is_shard, shut or ()))
-            shut_since_s = shut_since_s or now_s()
-            if any(map(_is_shard, shut or ())) and now_s() - shut_since_s > _PATIENCE_S:
-                said, shut_since_s = await self._repair(), None
+        """Wait until no shard is shut. Raises NotServed."""
+        await self._until(lambda: self._shut == frozenset(), "shards are shut")
+
+    async def look(self) -> None:
+        """Look at the gate, which repairs shards that have lost entries. Runs until cancelled."""
+        while True:
+            self._shut = await self._ask()
+            self._repaired[-1] |= set(filter(_is_shard, self._shut or ()))
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _served(self, title: str, since_s: float) -> None:
+        """Wait until every customer is admitted and no shard is shut. Raises NotServed."""
+        await self._until(lambda: self._traffic.admissions.all_since(since_s), title)
+        await self.opened()
+
+    async def _until(self, true: Callable[[], bool], what: str) -> None:
+        deadline_s = now_s() + WHOLE_WITHIN_S
+        while not true():
             if now_s() > deadline_s:
-                raise NotServed(f"{shut} are shut.\n{said}\n{self._gate.log_tail()}")
+                raise NotServed(f"{what}: {self._shut}\n{self._gate.log_tail()}")
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def _served(self, title: str) -> None:
-        """Wait until every customer is admitted, or shards are shut. Raises NotServed."""
-        since_s = now_s()
-        while not self._traffic.all_admitted_since(since_s) and not await self._shut():
-            if now_s() > since_s + WHOLE_WITHIN_S:
-                raise NotServed(f"{title}: somebody is not admitted.\n{self._gate.log_tail()}")
-            await asyncio.sleep(_LOOK_EVERY_S)
-
-    async def _shut(self) -> frozenset[str] | None:
+    async def _ask(self) -> frozenset[str] | None:
         """Shards that are shut; None while the gate cannot say."""
         try:
             said = (await self._admin.get("/readyz")).json()

@@ -53,7 +53,7 @@ class Cluster:
         options: its `settings` win over those here, such as a node timeout of 1,000 ms
         places:  where nodes listen; ports of 127.0.0.1 if None. Closed with the cluster
         """
-        assert primaries >= 3, "two primaries cannot elect a third"
+        assert primaries >= 3 or not replicas, "two primaries cannot elect a third"
         self.folder = folder
         self.options = options or Options()
         self.nodes: list[Node] = []

@@ -1,4 +1,4 @@
-"""The growth page has a chart and a table of everything that is measured; the scale page uses its figures."""
+"""The growth page has a chart and a table of everything that is measured; the scale page has every ledger."""
 
 import re
 from dataclasses import fields
@@ -10,6 +10,9 @@ from loadtest.growth import directory, page, sizing, soak
 from loadtest.growth.gate import MEASURED, MIB
 from loadtest.growth.places import DIMENSIONS
 from loadtest.growth.sizing import Carries
+from loadtest.scale.pairs import KINDS
+from loadtest.scale.run import CALLERS, GATED
+from loadtest.scale.servers import SHAPES
 
 DOCS = Path(__file__).parents[2] / "docs"
 GROWTH, SCALE = ((DOCS / "explanation" / name).read_text() for name in ("growth.md", "scale.md"))
@@ -37,6 +40,19 @@ def test_the_sizing_follows_from_what_one_core_carries() -> None:
     inputs = {each.name: told[sizing.FROM[each.name]] for each in fields(Carries)}
     assert page.read(SCALE, "sizing") == sizing.sizing(Carries(**inputs))
     assert f"{sizing.BUSY:.0%}".replace("%", " %") in SCALE
+
+
+def test_the_scale_page_has_every_ledger_that_is_measured() -> None:
+    names = [shape.name for shape in SHAPES]
+    assert [row[0] for row in page.read(SCALE, "driven")] == names
+    assert [row[0] for row in page.read(SCALE, "paced")] == names
+    assert [row[0] for row in page.read(SCALE, "gates")] == [shape.name for shape in GATED]
+    assert [row[:2] for row in page.read(SCALE, "cluster")] == [
+        [f"{kind.name}, {callers} callers a primary", name]
+        for kind in KINDS
+        for callers in CALLERS
+        for name in names
+    ]
 
 
 def test_the_soaks_bounds_are_those_that_judge() -> None:

@@ -260,6 +260,15 @@ async def test_a_user_without_the_rights_is_told_which(cluster: Cluster, tmp_pat
         assert "Nothing was moved" in said
 
 
+async def test_another_number_of_shards_is_refused(gate: Gate, desk: Desk, tmp_path: Path) -> None:
+    await gate.store.creation.record()
+    other = tmp_path / "other"
+    other.mkdir()
+    url = yaml.safe_load(desk.config.read_text())["redis"]["url"]
+    said = await Desk(configured(other, url)).refused("shards", "show", *SOON)
+    assert "created with 4 shards, not 16" in said
+
+
 async def test_bad_options_are_usage_errors(on_cluster: Desk) -> None:
     assert (await on_cluster.run("shards", "balance", "--seconds", "0")).code == 2
     assert (await on_cluster.run("shards", "balance", "--by", "colour")).code == 2

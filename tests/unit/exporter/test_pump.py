@@ -332,6 +332,26 @@ async def test_a_shard_that_was_repaired_is_exported_again(
     assert (await writer.head(0)).acked == Place(2, 0)
 
 
+async def test_a_shard_that_a_second_failover_brings_back_complete_is_exported_again(
+    writer: OutboxWriter, tmp_path: Path
+) -> None:
+    """First a replica that lagged, which is frozen; then one that has everything and was never frozen."""
+    path = tmp_path / "events.db"
+    pump = Pump(Outbox(writer.client, 4), writer, sqlite_sink(path), options=QUICK)
+    async with running(pump):
+        for _ in range(3):
+            await writer.write()
+        await until(lambda: pump.tally.delivered == 3)
+        complete = pack_shard(Place(1, 2), Place(1, 1))
+        await writer.client.set("{cg:0}:meta", pack_shard(Place(1, 0), Place(1, 0)))
+        await until(lambda: 0 in pump.halted)
+        await writer.client.set("{cg:0}:meta", complete)
+        await writer.write()
+        await until(lambda: pump.tally.delivered == 4)
+        assert 0 not in pump.halted
+    assert (await writer.head(0)).acked == Place(1, 3)
+
+
 async def test_a_ledger_that_loses_a_tail_while_the_exporter_runs_is_noticed(
     writer: OutboxWriter, tmp_path: Path
 ) -> None:

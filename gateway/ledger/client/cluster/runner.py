@@ -129,6 +129,7 @@ class ClusterRunner:
         try:
             if runner is None:
                 runner = self._plan(key)
+                await runner.reach()
             return await runner.run(script, keys, args)
         except LedgerUnavailable as error:
             if isinstance(error, Redirected):
@@ -158,7 +159,6 @@ class ClusterRunner:
 
     def _plan(self, key: bytes) -> CoalescingRunner:
         runner = self._runner(self._map.owner(self._map.slot_of(key)))
-        runner.begin()
         self._by_tag[key[: key.find(b"}")]] = runner
         return runner
 

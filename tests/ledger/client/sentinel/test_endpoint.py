@@ -1,10 +1,12 @@
 """URLs of a service that Sentinels watch, and the ways in."""
 
+import asyncio
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.ledger.client.endpoint import BadLedgerUrl
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -15,6 +17,7 @@ from loadtest.tls import make_tls_files
 from loadtest.topology.options import Access, Options
 from loadtest.topology.sentinels import SERVICE, Sentinels
 from tests.ledger.client.sentinel.conftest import hosts
+from tests.support.until import until
 
 PASSWORD = "p@ss/word#1"
 QUOTED = "p%40ss%2Fword%231"
@@ -100,6 +103,19 @@ async def test_the_hot_path_and_the_client_get_in_with_passwords(guarded: Sentin
         found = {c["name"]: c for c in await client.client_list()}
     assert (found["hot-path"]["user"], found["hot-path"]["db"]) == ("gate", "3")
     await client.aclose()
+
+
+async def test_the_rights_that_are_documented_suffice_to_follow_switches(
+    guarded: Sentinels,
+) -> None:
+    endpoint = locate(url_of(guarded, f"gate:{QUOTED}", options=EVE))
+    with capture_logs() as logs:
+        task = asyncio.create_task(endpoint.follow_switches())
+        assert isinstance(endpoint, SentinelEndpoint)
+        await until(lambda: endpoint.finder._last is not None)  # it asks once it is subscribed
+        task.cancel()
+        await asyncio.wait([task])
+    assert logs == []
 
 
 @pytest.mark.parametrize(
