@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as TooSlow
 
 from gateway.ledger.client.cluster.commands import is_keyless, key_of, name_of
-from gateway.ledger.client.cluster.map import ClusterMap
+from gateway.ledger.client.cluster.map import Address, ClusterMap
 from gateway.ledger.client.cluster.pipeline import ClusterPipeline, ClusterTransaction, Commands
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -79,7 +79,7 @@ class ClusterClient(Commands):
         """Correct the map by what went wrong at a node; returns the error to raise, which names the
         node where that is away."""
         if isinstance(error, MovedError):
-            self.map.learn(error.slot_id, (error.host or node.address[0], error.port))
+            self.map.learn(error.slot_id, _named_by(node, error))
         elif isinstance(error, NodeAway | AuthenticationError | BusyLoadingError):
             pass  # no news, or one that answers
         elif isinstance(error, NotConnected | TooSlow | OSError):
@@ -125,7 +125,7 @@ class ClusterClient(Commands):
             except MovedError:
                 asked = None
             except AskError as error:
-                asked = self.map.node((error.host or node.address[0], error.port))
+                asked = self.map.sent_to(_named_by(node, error))
             except TryAgainError:
                 asked = None
                 if attempt + 1 == MOST_ATTEMPTS:
@@ -200,6 +200,11 @@ class ClusterClient(Commands):
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+
+def _named_by(node: Endpoint, error: MovedError | AskError) -> Address:
+    """Where a node sends a command. An address without a host is that of the node itself."""
+    return node.address[0] if error.host in ("", "?") else error.host, error.port
 
 
 def is_cluster(client: Any) -> bool:

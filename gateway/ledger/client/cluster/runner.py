@@ -148,7 +148,7 @@ class ClusterRunner:
         for _ in range(MOST_REDIRECTS):
             asking = told.code == "ASK"
             address = told.address
-            node = self._map.node(address) if asking else self._map.learn(told.slot, address)
+            node = self._map.sent_to(address) if asking else self._map.learn(told.slot, address)
             runner = self._runner(node)
             await runner.reach()
             try:
