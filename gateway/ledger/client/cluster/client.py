@@ -110,8 +110,10 @@ class ClusterClient(Commands):
             raise NodeAway(node.host_and_port, "it does not answer")
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send one command, as redis-py's client does."""
+        """Send one command, as redis-py's client does. sent_on=False: not to another node than the one that
+        had the key."""
         await self.ready()
+        sent_on = options.pop("sent_on", True)
         name = name_of(args)
         if name in _EVERYWHERE:
             return await self._everywhere(args, options)
@@ -123,6 +125,8 @@ class ClusterClient(Commands):
             try:
                 return await self._at(node, args, options, asking=asked is not None)
             except MovedError:
+                if not sent_on:
+                    raise
                 asked = None
             except AskError as error:
                 asked = self.map.sent_to(_named_by(node, error))
@@ -210,6 +214,14 @@ def _named_by(node: Endpoint, error: MovedError | AskError) -> Address:
 def is_cluster(client: Any) -> bool:
     """Whether a client speaks to several servers, of which one may be away."""
     return isinstance(client, ClusterClient)
+
+
+def server_changes(client: Any) -> int:
+    """Grows whenever another server may answer for some key than before; a lost connection does not count."""
+    if isinstance(client, ClusterClient):
+        return client.map.changes.count
+    moves = client.connection_pool.connection_kwargs.get("moves")
+    return 0 if moves is None else int(moves.count)
 
 
 async def subscription(client: Any) -> Any:
