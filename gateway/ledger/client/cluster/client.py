@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as TooSlow
 
 from gateway.ledger.client.cluster.commands import is_keyless, key_of, name_of
-from gateway.ledger.client.cluster.map import Address, ClusterMap
+from gateway.ledger.client.cluster.map import GONE_AFTER_S, Address, ClusterMap
 from gateway.ledger.client.cluster.pipeline import ClusterPipeline, ClusterTransaction, Commands
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -83,7 +83,8 @@ class ClusterClient(Commands):
         elif isinstance(error, NodeAway | AuthenticationError | BusyLoadingError):
             pass  # no news, or one that answers
         elif isinstance(error, NotConnected | TooSlow | OSError):
-            self.map.suspect(node.address)
+            # A timeout is as long as others wait before they give a node up.
+            self.map.suspect(node.address, silent_s=GONE_AFTER_S if _is_silence(error) else 0.0)
             away = NodeAway(node.host_and_port, str(error) or type(error).__name__)
             away.__cause__ = error
             return away
@@ -204,6 +205,10 @@ class ClusterClient(Commands):
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+
+def _is_silence(error: Exception) -> bool:
+    return isinstance(error, TooSlow | TimeoutError)
 
 
 def _named_by(node: Endpoint, error: MovedError | AskError) -> Address:

@@ -135,10 +135,11 @@ class ClusterMap:
         self._wanted[address] = time.monotonic()
         return self.node(address)
 
-    def suspect(self, address: Address | None = None) -> None:
-        """Something may have changed; `address` does not answer. Returns at once."""
+    def suspect(self, address: Address | None = None, *, silent_s: float = 0.0) -> None:
+        """Something may have changed; `address` does not answer, and has not for a while. Returns at once."""
         if address is not None:
-            self._suspects.setdefault(address, time.monotonic())
+            since = time.monotonic() - silent_s
+            self._suspects[address] = min(since, self._suspects.get(address, since))
         if self._watching is None or self._watching.done():
             self._watching = asyncio.get_running_loop().create_task(self._watch())
 
