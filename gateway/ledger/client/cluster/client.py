@@ -47,6 +47,8 @@ class ClusterClient(Commands):
         self.map = nodes
         self._connect = connect
         self._clients: dict[Endpoint, Any] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        nodes.changes.follow(self._leave_old)
 
     async def nodes(self) -> list[tuple[str, redis.asyncio.Redis]]:
         """Every node that owns slots, as HOST:PORT, and a client of it."""
@@ -156,6 +158,15 @@ class ClusterClient(Commands):
         """Close the connections to all nodes."""
         clients, self._clients = list(self._clients.values()), {}
         await asyncio.gather(*(client.aclose() for client in clients))
+
+    def _leave_old(self) -> None:
+        """Close idle connections to nodes that own nothing any more: they may never be used again."""
+        owners = set(self.map.primaries)
+        for node in self._clients.keys() - owners:
+            pool = self._clients[node].connection_pool
+            task = asyncio.get_running_loop().create_task(pool.disconnect(inuse_connections=False))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
     async def _anywhere(self, args: Sequence[Any], options: dict[str, Any]) -> Any:
         failed: Exception | None = None

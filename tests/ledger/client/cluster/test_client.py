@@ -1,5 +1,6 @@
 """redis-py's commands on a real cluster, each at the node of its key."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -95,6 +96,21 @@ async def test_what_has_moved_is_followed(client: Any, cluster: Cluster) -> None
         pipe.incr(KEYS[3])
         pipe.incr(KEYS[4])
         assert await pipe.execute() == [3, 2]
+
+
+async def test_no_connection_is_left_to_a_node_that_owns_nothing_any_more(
+    client: Any, cluster: Cluster
+) -> None:
+    old = cluster.primary_of(KEYS[5])
+    await client.set(KEYS[5], 1)
+
+    def is_connected() -> bool:
+        return "name=test " in old.ask("CLIENT", "LIST")
+
+    assert is_connected()
+    await asyncio.to_thread(cluster.failover, cluster.replicas(old)[0])
+    assert await client.incr(KEYS[5]) == 2
+    await until(lambda: not is_connected())
 
 
 async def test_what_is_moving_is_asked_for_where_it_is(client: Any, cluster: Cluster) -> None:
