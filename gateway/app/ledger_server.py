@@ -22,6 +22,7 @@ from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.rights import missing_rights
 from gateway.ledger.client.servers import Servers, locate
 from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.following import NotPrimary
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.shards import Shards
 
@@ -138,7 +139,8 @@ async def examine(
 
 def say_away(shown: str, error: LedgerUnavailable) -> str:
     """Why a gate does not start on a server that cannot be asked."""
-    return f"the ledger at {shown}{f': {error}' if error.code else ' does not answer'}"
+    refused = error.code or isinstance(error.__cause__, NotPrimary)  # the Sentinels say why
+    return f"the ledger at {shown}{f': {error}' if refused else ' does not answer'}"
 
 
 class _Look:
@@ -183,7 +185,11 @@ class _Look:
         found = {name: each for name, each in troubles.items() if each is not None}
         if any(each.moved for each in found.values()):
             self._moves.moved(known)
-        nodes = tuple(f"{name}_{_short(each.word)}" for name, each in sorted(found.items()) if name)
+        nodes = {
+            f"{name}_{_short(each.word)}": each.sentence
+            for name, each in sorted(found.items())
+            if name
+        }
         if len(found) < len(troubles):
             try:
                 return LedgerState(frozen=tuple(sorted(await self._watch.look())), nodes=nodes)

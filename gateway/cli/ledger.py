@@ -83,7 +83,11 @@ def _print_report(report: LedgerReport) -> None:
         out.print(plain(f"Nothing is admitted: {report.trouble}.", "bold red"))
     for reason, shards in report.away.items():
         names = ", ".join(map(str, shards))
-        out.print(plain(f"{len(shards)} shards cannot be asked ({names}): {reason}.", "bold red"))
+        said = f"{len(shards)} shards cannot be asked ({names}): {reason.rstrip('.')}."
+        out.print(plain(said, "bold red"))
+    for node, sentence in report.nodes.items():
+        said = f"The node {node} refuses its customers: {sentence.rstrip('.')}."
+        out.print(plain(said, "bold red"))
     if report.shut:
         _print_shut(report)
     elif report.away:

@@ -78,7 +78,7 @@ class NodeAway(NotConnected):
     """A node of a cluster cannot be reached. server: HOST:PORT"""
 
     def __init__(self, server: str, reason: str) -> None:
-        super().__init__(f"the ledger's node {server} is away: {reason}")
+        super().__init__(f"the ledger's node {server} is away: {reason.rstrip('.')}")
         self.server = server
 
 
@@ -97,7 +97,8 @@ def as_unavailable(error: Exception) -> LedgerUnavailable:
         return error.__cause__
     if isinstance(error, NodeAway):
         return LedgerUnavailable(str(error))
-    return LedgerUnavailable(f"the ledger cannot be read: {type(error).__name__}")
+    said = f": {str(error)[:200]}" if isinstance(error, ResponseError) else ""
+    return LedgerUnavailable(f"the ledger cannot be read: {type(error).__name__}{said}")
 
 
 def refusal_of(error: Exception) -> LedgerUnavailable | None:

@@ -48,6 +48,7 @@ async def admin(own: OwnServer) -> AsyncIterator[Any]:
         ({"maxmemory_policy": "allkeys-lru"}, "ledger_evicts"),
         ({"maxmemory": 10, "used_memory": 10}, "ledger_out_of_memory"),
         ({"aof_enabled": 1, "aof_last_write_status": "err"}, "ledger_disk_failed"),
+        ({"min_slaves_good_slaves": 0}, "ledger_lacks_replicas"),
     ],
 )
 def test_each_state_has_a_word(info: dict[str, Any], word: str) -> None:
@@ -61,6 +62,7 @@ def test_each_state_has_a_word(info: dict[str, Any], word: str) -> None:
 def test_a_fit_server_has_none() -> None:
     assert read_trouble({"role": "master", "maxmemory_policy": "noeviction"}) is None
     assert read_trouble({"maxmemory": 10, "used_memory": 9}) is None
+    assert read_trouble({"min_slaves_good_slaves": 1}) is None
 
 
 @pytest.mark.parametrize(
@@ -93,6 +95,18 @@ async def test_eviction_that_is_switched_on_later_is_found(own: OwnServer, admin
     trouble = await find_trouble(admin)
     assert trouble is not None
     assert "maxmemory-policy is allkeys-lru" in trouble.sentence
+
+
+async def test_a_primary_without_the_replicas_that_it_requires_says_so(
+    own: OwnServer, admin: Any
+) -> None:
+    await admin.config_set("min-replicas-to-write", 1)
+    trouble = await find_trouble(admin)
+    assert trouble is not None
+    assert trouble.word == "ledger_lacks_replicas"
+    assert "NOREPLICAS" in trouble.sentence
+    await admin.config_set("min-replicas-to-write", 0)
+    assert await find_trouble(admin) is None
 
 
 async def test_full_memory_refuses_a_read_s_neighbour_by_its_own_word(
