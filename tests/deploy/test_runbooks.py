@@ -118,6 +118,7 @@ async def test_redis_failover(scene: Scene) -> None:
         return bool((await scene.chat()).status_code == 200)
 
     await until(serves, within_s=30)
+    scene.variables["AMOUNT"] = "0.5"
     scene.rehearse("redis-failover.md")
 
 

@@ -1,8 +1,9 @@
-"""What the supervisor does when a shard is open again."""
+"""What the supervisor does when a shard is open again, or a part of the ledger is back."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,7 @@ from gateway.app import watching
 from gateway.app.parts import Current, LedgerState, Parts
 from gateway.app.roles import CannotServe
 from gateway.app.tasks import end_tasks
-from gateway.app.watching import LedgerWatch
+from gateway.app.watching import LedgerWatch, keep_writing
 from gateway.telemetry.metrics import Counter
 from tests.support.until import until
 
@@ -82,3 +83,28 @@ async def test_customers_that_could_not_be_written_are_written_later_and_logged_
         done = await written(monkeypatch, [FROZEN, OPEN], ["no", "no"])
     assert done == ["no", "no", "ok"]
     assert [line["event"] for line in logs] == ["customers_not_written"]
+
+
+async def test_what_was_left_out_is_tried_again_and_a_refusal_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watching, "REST_EVERY_S", 0.001)
+    calls = 0
+
+    async def write_rest() -> None:
+        nonlocal calls
+        calls += 1
+        if calls in (2, 3, 5):
+            raise CannotServe("customers.acme: too many grants")
+
+    parts: Any = SimpleNamespace(write_rest=write_rest)
+    with capture_logs() as logs:
+        writing = asyncio.create_task(keep_writing(parts))
+        await until(lambda: calls >= 6)
+        writing.cancel()
+    assert [each["event"] for each in logs] == ["accounts_half_written"] * 2
+
+
+async def test_where_nothing_is_left_out_nothing_is_waited_for() -> None:
+    parts: Any = SimpleNamespace(write_rest=None)
+    await asyncio.wait_for(keep_writing(parts), 5)

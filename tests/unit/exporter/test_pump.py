@@ -22,6 +22,7 @@ from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.outbox import Outbox
 from tests.support.outbox_writer import OutboxWriter, pack_shard
 from tests.support.stores import sqlite_sink
+from tests.support.until import until as wait_until
 
 QUICK = PumpOptions(
     batch_limit=64,
@@ -300,7 +301,12 @@ async def test_a_ledger_that_gives_a_place_again_is_frozen_and_keeps_its_entries
         await writer.write()
     await writer.write(1, event_id="other:settled")
     pump = Pump(outbox, writer, sqlite_sink(path), options=QUICK)
+
+    async def frozen() -> bool:
+        return (await writer.head(0)).frozen
+
     async with running(pump):
+        await wait_until(frozen)
         await until(lambda: pump.tally.delivered >= 1 and not pump._shut.conflicts)
         await writer.write(1, event_id="more:settled")
         await until(lambda: pump.tally.delivered >= 2)

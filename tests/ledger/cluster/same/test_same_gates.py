@@ -1,0 +1,3 @@
+"""`tests/ledger/test_gates.py` on a cluster."""
+
+from tests.ledger.test_gates import *  # noqa: F403

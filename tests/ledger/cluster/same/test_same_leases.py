@@ -1,0 +1,3 @@
+"""`tests/ledger/test_leases.py` on a cluster."""
+
+from tests.ledger.test_leases import *  # noqa: F403

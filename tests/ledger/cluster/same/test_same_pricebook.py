@@ -1,0 +1,3 @@
+"""`tests/ledger/test_pricebook.py` on a cluster."""
+
+from tests.ledger.test_pricebook import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""`tests/ledger/test_standing.py` on a cluster."""
+
+from tests.ledger.test_standing import *  # noqa: F403
