@@ -17,7 +17,7 @@ from gateway.ledger.client.cluster.durability import read_promises
 from gateway.ledger.client.durability import Durability, Persistence, UnfitServer
 from gateway.ledger.client.embedded import EmbeddedLedger, EmbeddedLedgerError
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.client.fitness import UNREACHABLE, find_troubles, trouble_of
+from gateway.ledger.client.fitness import UNREACHABLE, common_trouble, find_troubles, trouble_of
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.rights import missing_rights
 from gateway.ledger.client.servers import Servers, locate
@@ -132,7 +132,12 @@ async def examine(
         missing = await missing_rights(client, namespace)
         if missing:
             raise UnfitServer(f"its user {user} may not use: {', '.join(missing)}")
-        return await read_promises(client, declared=declared)
+        promises = await read_promises(client, declared=declared)
+        trouble = common_trouble(await find_troubles(client))
+        if trouble is not None and trouble.word == "ledger_lacks_replicas":
+            # Replicas that have just started are in step some seconds later.
+            raise LedgerUnavailable(trouble.sentence, code="NOREPLICAS")
+        return promises
     except UnfitServer as error:
         raise CannotStart(f"the ledger's server is not fit: {error}") from error
 

@@ -34,7 +34,7 @@ HOW = (
 @ledger.command()
 def status(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show whether the server can hold the ledger, which shards have lost entries, and which wallets repairs
-    have frozen; exit 1 while a shard or a wallet is shut."""
+    have frozen; exit 1 while a node cannot serve, or a shard or a wallet is shut."""
 
     report = on_ledger(config, report_ledger)
     if as_json:
