@@ -1,9 +1,9 @@
 """Grants and corrections that the ledger has answered and that the store may not have yet, kept in memory.
 
-A failover to a replica that lagged loses what the ledger has answered in the last moments. Somebody has been told
-that a top-up was credited; so the process that said so keeps the operation until the store has its
-event, and repeats it when the store has got past its place without it. An operation that was not lost
-is recognised by its id. Settlements are kept by workers, in a cheaper way (`gateway/flow/reservation`).
+A failover to a replica that lagged loses what the ledger has answered in the last moments. A customer was
+promised the credit of a top-up by then; so the process that said so keeps the operation until the store has
+its event, and repeats it when the store has got past its place without it. An operation that was not
+lost is recognised by its id. Settlements are kept by workers, in a cheaper way (`gateway/flow/reservation`).
 
 Invariant: an operation leaves when the store has its event, by id, or when the ledger refuses it for good.
 """
