@@ -20,12 +20,12 @@ from gateway.exporter.follower import Follower
 from gateway.exporter.live import Sold
 from gateway.exporter.main import Exporter
 from gateway.exporter.pacing import PumpOptions
-from gateway.exporter.pump import Sharing
+from gateway.exporter.sharing import Sharing
 from gateway.exporter.signals import Courier, CourierTally
 from gateway.exporter.sinks.registry import DriverMissing, build_sink, build_store
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.client.scripts import Runner
-from gateway.ledger.client.servers import locate, open_runner
+from gateway.ledger.client.redis_runner import RedisRunner
+from gateway.ledger.client.servers import HotRunner, locate, open_runner
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.exporters import Leases
 from gateway.ledger.outbox import Outbox
@@ -145,7 +145,7 @@ def member(settings: Settings) -> str:
 
 
 def assemble_exporter(
-    settings: Settings, client: Any, runner: Runner, member_name: str
+    settings: Settings, client: Any, runner: HotRunner | RedisRunner, member_name: str
 ) -> Exporter:
     """The exporter of these settings: the required store and a follower for each other sink.
 
@@ -168,6 +168,7 @@ def assemble_exporter(
             export.required,
             followers,
             RefusalStream(client, namespace=keys.namespace),
+            lambda: runner.server_changes,
         ),
     )
 

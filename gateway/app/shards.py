@@ -21,6 +21,7 @@ from gateway.flow.lru import Lru
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.fitness import STORE
+from gateway.ledger.codec.shard_records import Shard
 from gateway.ledger.keys import AccountRead
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.pricebook import UnreadablePrice
@@ -47,8 +48,8 @@ class ShardWatch:
         self.store_has_all = True
         """False where the store lacks what the ledger has trimmed: another one is the required store."""
         self.on_look: Callable[[Mapping[int, Place], Mapping[int, Place]], None] | None = None
-        """Called after each look with how far the store has each shard, and with the last entry of each
-        shard that serves."""
+        """Called after each look with how far the store has what each shard has, as both of them say, and with
+        the last entry of each shard that serves."""
         self._acked: dict[int, Place] = {}
         """Acknowledged at the look before: the store had it before the ledger knew."""
         self._ledger = ledger
@@ -93,7 +94,7 @@ class ShardWatch:
         if failed is not None and not self._outbox.on_cluster:
             raise failed
         if self.on_look is not None:
-            self.on_look(cursors, serving)
+            self.on_look(_agreed(cursors, heads), serving)
         return self.closed
 
     async def _stored(self) -> Mapping[int, Place]:
@@ -128,6 +129,16 @@ class ShardWatch:
             for shard in sorted(self.closed - closed):
                 log.warning("shard_reopened", shard=shard)
         self.closed = closed
+
+
+def _agreed(cursors: Mapping[int, Place], heads: Mapping[int, Shard]) -> dict[int, Place]:
+    """How far the store has what each shard has. Its cursor alone does not say so: a shard that two servers
+    serve after a failover may have other entries than those that were stored."""
+    return {
+        shard: min(cursors[shard], head.acked)
+        for shard, head in heads.items()
+        if shard in cursors and head.acked is not None
+    }
 
 
 class KeyDirectory:

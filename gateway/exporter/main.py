@@ -11,7 +11,8 @@ from typing import Any
 
 from gateway.exporter.interface import Acknowledger
 from gateway.exporter.pacing import PumpOptions
-from gateway.exporter.pump import Pump, Sharing
+from gateway.exporter.pump import Pump
+from gateway.exporter.sharing import Sharing
 from gateway.exporter.sink import Sink
 from gateway.exporter.tally import Tally
 from gateway.ledger.outbox import Outbox

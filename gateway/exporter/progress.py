@@ -45,6 +45,8 @@ class Progress:
         self.halted: set[int] = set()
         """Frozen shards: neither read nor acknowledged until the ledger starts a new epoch of
         them."""
+        self.doubted: set[int] = set()
+        """Shards whose server may be another one now: they are read again from what it knows to be stored."""
         self._noticed: list[Anomaly] = []
 
     def begin(self, heads: Records, cursors: Mapping[int, Place], shards: Iterable[int]) -> None:
@@ -65,6 +67,7 @@ class Progress:
         """Another exporter has these shards now."""
         for shard in shards:
             self.halted.discard(shard)
+            self.doubted.discard(shard)
             for places in (self.read_to, self.stored, self.unacknowledged):
                 places.pop(shard, None)
 
@@ -74,8 +77,9 @@ class Progress:
         return frozenset(self.stored)
 
     def unread(self, shard_count: int) -> set[int]:
-        """Shards that must not be read: another exporter's, and frozen ones."""
-        return {s for s in range(shard_count) if s not in self.stored or s in self.halted}
+        """Shards that must not be read: another exporter's, and frozen or doubted ones."""
+        out = self.halted | self.doubted
+        return {s for s in range(shard_count) if s not in self.stored or s in out}
 
     def halt(self, shard: int, last: Place) -> None:
         """The ledger has lost a tail that the sink has: leave alone what is there until it is repaired.
@@ -85,6 +89,7 @@ class Progress:
         if shard in self.halted:
             return
         self.halted.add(shard)
+        self.doubted.discard(shard)
         self.unacknowledged.pop(shard, None)
         stored = self.stored.get(shard, START)
         if last < stored:
@@ -96,6 +101,19 @@ class Progress:
         self.halted.discard(shard)
         repaired = head.last.epoch > self.stored.get(shard, START).epoch
         self.read_to[shard] = Place(head.last.epoch, -1) if repaired else head.acked or START
+
+    def doubt(self) -> None:
+        """Another server may have the shards now, and other entries at the places that were read from the old
+        one. So nothing that was read may be acknowledged to it before it was compared."""
+        self.doubted = set(self.stored) - self.halted
+        self.unacknowledged.clear()
+
+    def rewind(self, heads: Mapping[int, Shard]) -> None:
+        """Read doubted shards again from what their server knows to be stored: what the store has beyond it is
+        compared by id. One that could not be asked stays doubted."""
+        for shard in self.doubted & heads.keys():
+            self.read_to[shard] = heads[shard].acked or START
+        self.doubted -= heads.keys()
 
     @property
     def has_news(self) -> bool:
@@ -124,6 +142,12 @@ class Progress:
                 continue
             self.stored[shard] = max(end, self.stored.get(shard, end))
             self.unacknowledged[shard] = end
+
+    def new_rows(self, load: Load) -> Sequence[EventRow]:
+        """Those of a load, not committed yet, that were not committed before either."""
+        if all(before >= self.stored.get(s, before) for s, before in load.begins.items()):
+            return load.rows
+        return [row for row in load.rows if row.place > self.stored.get(row.shard, START)]
 
     def lag_events(self, heads: Records) -> int:
         """How many events the sink has not stored yet. Of a shard's earlier epochs none is counted:

@@ -9,44 +9,26 @@ leases of all shards are one key; while its node is away, an exporter stops when
 import asyncio
 import time
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 
 import structlog
 
 from gateway.domain.delivery import DeadLetter
 from gateway.exporter.delivery import Delivery, log_dead
-from gateway.exporter.follower import Follower
 from gateway.exporter.holding import Holding
-from gateway.exporter.interface import Acknowledger, LeaseSource
+from gateway.exporter.interface import Acknowledger
 from gateway.exporter.live import Live
 from gateway.exporter.pacing import Pace, PumpOptions
 from gateway.exporter.progress import Load, Progress
 from gateway.exporter.refusals import count_into
 from gateway.exporter.shard_heads import ShardHeads
+from gateway.exporter.sharing import Sharing
 from gateway.exporter.shut_shards import ShutShards
 from gateway.exporter.sink import Batch, Sink, SinkUnavailable
 from gateway.exporter.tally import Tally
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.outbox import Outbox
-from gateway.ledger.refusals import RefusalStream
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Sharing:
-    """What a pump shares its work with.
-
-    leases:    where shards are shared with other exporters; None: this one has all
-    name:      of the required store as configured
-    followers: of the optional sinks
-    refusals:  counted into the sink, which must be a store then; None: not counted
-    """
-
-    leases: LeaseSource | None = None
-    name: str = "events"
-    followers: Sequence[Follower] = ()
-    refusals: RefusalStream | None = None
 
 
 class Pump:
@@ -76,6 +58,8 @@ class Pump:
         self._progress = Progress()
         self._heads = ShardHeads(outbox)
         self._shut = ShutShards(acknowledger, self._progress)
+        self._servers = sharing.servers
+        self._read_from = self._servers()
         self._oldest_ms: int | None = None
         """Time of the oldest event that was read and is not stored."""
         self._ended = asyncio.Event()
@@ -178,12 +162,15 @@ class Pump:
         attempt, acknowledged_at = 0, 0.0
         while not self._pace.past_deadline:
             self._shut.apply()
+            self._notice_other_servers()
             if time.monotonic() - acknowledged_at >= self._options.acknowledge_s:
                 await self._acknowledge()
                 acknowledged_at = time.monotonic()
             try:
                 if self._holding.interrupted or self._gained or self._lost:
                     await self._take_shards()
+                if self._progress.doubted:
+                    self._progress.rewind(await self._heads.read())
                 load = await self._read()
             except (SinkUnavailable, LedgerUnavailable) as error:
                 attempt = await self._delivery.wait(error, attempt)
@@ -199,6 +186,13 @@ class Pump:
                     return
                 await self._pace.pause(self._pace.backoff_s(attempt))
 
+    def _notice_other_servers(self) -> bool:
+        servers = self._servers()
+        other, self._read_from = servers != self._read_from, servers
+        if other:
+            self._progress.doubt()
+        return other
+
     async def _read(self) -> Load | None:
         """Read the next load, or None if there was nothing to read."""
         progress = self._progress
@@ -209,6 +203,8 @@ class Pump:
             block_ms=0 if quick else self._options.block_ms,
             skip=progress.unread(self._outbox.shard_count),
         )
+        if self._notice_other_servers():
+            return None  # the old one and the new one may both have answered
         return progress.take(tails) if tails or progress.has_news else None
 
     async def _deliver(self, load: Load) -> bool:
@@ -222,8 +218,9 @@ class Pump:
         for shard in done.conflicts:
             self._halt_in(load, shard)
         self._oldest_ms = None
+        new_rows = self._progress.new_rows(load)
         self._progress.committed(load)
-        self.live.add(load.rows)
+        self.live.add(new_rows)
         self._report(load, [*load.dead, *done.dead])
         for follower in self.followers:
             follower.offer(load)

@@ -63,6 +63,29 @@ class Failure:
     place_taken: bool = False
 
 
+class PlacesTaken(Exception):
+    """A store has other events at the places of some rows: nothing of what is being written may stay.
+
+    failures: these rows. What follows them in their shards belongs to another history than what is stored, and
+    is written again once the shard is repaired
+    """
+
+    def __init__(self, failures: Sequence[Failure]) -> None:
+        super().__init__(f"{len(failures)} places are taken")
+        self.failures = failures
+
+    def others(self, rows: Sequence[EventRow]) -> list[EventRow]:
+        """The rows of the other shards."""
+        shards = {failure.row.shard for failure in self.failures}
+        return [row for row in rows if row.shard not in shards]
+
+    @classmethod
+    def check(cls, failed: Sequence[Failure]) -> None:
+        """Raise it if these are some."""
+        if taken := [failure for failure in failed if failure.place_taken]:
+            raise cls(taken)
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """What became of a batch: stored + duplicates + skipped + failed = rows.

@@ -117,9 +117,11 @@ def compare(
     report: ChaosReport, events: Sequence[Event], spans: Sequence[Span]
 ) -> tuple[list[Loss], list[str]]:
     """Losses, and sentences about what no failure explains."""
+    late = {event.request_id for event in events if event.kind == "settle_late"}
     charged = Counter[str]()
     for event in events:
-        charged[event.request_id] += event.tokens
+        if event.kind != "expire" or event.request_id not in late:  # which says all of it again
+            charged[event.request_id] += event.tokens
     wrong = [
         f"event {event_id} is in the store {count} times"
         for event_id, count in Counter(event.event_id for event in events).items()

@@ -18,7 +18,7 @@ from typing import ClassVar, Final
 from gateway.domain.delivery import DeadLetter, Place
 from gateway.domain.event_rows import EventRow
 from gateway.domain.refusals import NO_ENTRY, RefusalHour
-from gateway.exporter.sink import Batch, Failure, SinkUnavailable, Store, Written
+from gateway.exporter.sink import Batch, Failure, PlacesTaken, SinkUnavailable, Store, Written
 from gateway.exporter.sinks.clickhouse_client import ClickHouseClient, Unreachable
 from gateway.exporter.sinks.clickhouse_encoding import (
     INSERTED,
@@ -89,10 +89,11 @@ class ClickHouseSink(Store):
         """Write a batch: what is new of its rows, then the rest, then the cursors."""
         async with self._connected() as client:
             fresh, failed = await self._sift(client, batch.rows)
-            duplicates = len(batch.rows) - len(fresh) - len(failed)
+            rows = PlacesTaken(failed).others(batch.rows)
+            duplicates = len(rows) - len(fresh)
             unsound = await self._insert(client, fresh)
             failed += unsound
-            for row in dict(zip(map(_shard, batch.rows), batch.rows, strict=True)).values():
+            for row in dict(zip(map(_shard, rows), rows, strict=True)).values():
                 self._written[row.shard] = row.place
             await self._add(client, "signals", [row._asdict() for row in batch.signals])
             await self._add(client, "dead_letters", [letter_values(each) for each in batch.dead])
@@ -203,7 +204,7 @@ class ClickHouseSink(Store):
                 there[row.shard, row.epoch, row.seq] = row.event_id
             elif found != row.event_id:
                 failed.append(Failure(row, "another event has its place", place_taken=True))
-        return fresh, failed
+        return PlacesTaken(failed).others(fresh), failed
 
     async def _at_places_of(
         self, client: ClickHouseClient, rows: Sequence[EventRow]

@@ -16,7 +16,7 @@ from asyncpg import Connection, PostgresError, Record
 from gateway.domain.delivery import Anomaly, DeadLetter, Place
 from gateway.domain.event_rows import COLUMNS, EventRow
 from gateway.domain.refusals import MOST_NANO, RefusalHour
-from gateway.exporter.sink import Batch, Failure, SinkUnavailable, Store, Written
+from gateway.exporter.sink import Batch, Failure, PlacesTaken, SinkUnavailable, Store, Written
 from gateway.exporter.sinks.options import PostgresOptions
 from gateway.exporter.sinks.postgres_line import NOT_STORABLE, Line
 from gateway.exporter.sinks.postgres_schema import STAGING, migrate
@@ -110,18 +110,14 @@ class PostgresSink(Store):
     async def write(self, batch: Batch) -> Written:
         """Write a batch in one transaction, synced."""
         self._require_open()
-        now_ms = time.time_ns() // 1_000_000
+        rows, taken = batch.rows, list[Failure]()
         async with self._writing.use() as connection:
-            try:
-                async with connection.transaction(isolation="read_committed"):
-                    stored, failed = await _insert(connection, batch.rows, now_ms)
-                    await _keep(connection, batch, now_ms, complete=not failed)
-            except NOT_STORABLE:
-                async with connection.transaction(isolation="read_committed"):
-                    stored, failed = await _insert_apart(connection, batch.rows, now_ms)
-                    await _keep(connection, batch, now_ms, complete=not failed)
-        duplicates = len(batch.rows) - stored - len(failed)
-        return Written(stored=stored, duplicates=duplicates, failed=failed)
+            while True:
+                try:
+                    return await _write_rows(connection, rows, batch, taken)
+                except PlacesTaken as found:
+                    rows = found.others(rows)
+                    taken += found.failures
 
     async def read_beyond(self, places: Mapping[int, Place], limit: int) -> Sequence[EventRow]:
         """See `Store`."""
@@ -181,6 +177,28 @@ class PostgresSink(Store):
     def _require_open(self) -> None:
         if not self._is_open:
             raise SinkUnavailable("the store is not open")
+
+
+async def _write_rows(
+    connection: "Connection[Record]",
+    rows: Sequence[EventRow],
+    batch: Batch,
+    taken: Sequence[Failure],
+) -> Written:
+    """Write a batch without rows of shards whose places are taken. Raises PlacesTaken."""
+    now_ms, complete = time.time_ns() // 1_000_000, not taken
+    try:
+        async with connection.transaction(isolation="read_committed"):
+            stored, failed = await _insert(connection, rows, now_ms)
+            PlacesTaken.check(failed)
+            await _keep(connection, batch, now_ms, complete=complete and not failed)
+    except NOT_STORABLE:
+        async with connection.transaction(isolation="read_committed"):
+            stored, failed = await _insert_apart(connection, rows, now_ms)
+            PlacesTaken.check(failed)
+            await _keep(connection, batch, now_ms, complete=complete and not failed)
+    duplicates = len(rows) - stored - len(failed)
+    return Written(stored=stored, duplicates=duplicates, failed=[*taken, *failed])
 
 
 async def _insert(

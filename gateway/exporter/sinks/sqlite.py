@@ -18,7 +18,15 @@ from typing import IO, Any, ClassVar, Final, TypeVar
 from gateway.domain.delivery import Anomaly, DeadLetter, Place
 from gateway.domain.event_rows import COLUMNS, EventRow
 from gateway.domain.refusals import MOST_NANO, RefusalHour
-from gateway.exporter.sink import Batch, Failure, SinkInUse, SinkUnavailable, Store, Written
+from gateway.exporter.sink import (
+    Batch,
+    Failure,
+    PlacesTaken,
+    SinkInUse,
+    SinkUnavailable,
+    Store,
+    Written,
+)
 from gateway.exporter.sinks.options import SqliteOptions
 from gateway.exporter.sinks.sqlite_schema import migrate, row_from
 
@@ -187,22 +195,35 @@ class SqliteSink(Store):
             self._lock = None
 
     def _write(self, batch: Batch) -> Written:
+        rows, taken = batch.rows, list[Failure]()
+        while True:
+            try:
+                return self._write_rows(rows, batch, taken)
+            except PlacesTaken as found:
+                rows = found.others(rows)
+                taken += found.failures
+
+    def _write_rows(
+        self, rows: Sequence[EventRow], batch: Batch, taken: Sequence[Failure]
+    ) -> Written:
+        """Write a batch without rows of shards whose places are taken. Raises PlacesTaken."""
         connection = self._opened
         now_ms = time.time_ns() // 1_000_000
         failed: list[Failure] = []
         with _transaction(connection):
             before = connection.total_changes
-            connection.executemany(_INSERT, [(*row, now_ms) for row in batch.rows])
+            connection.executemany(_INSERT, [(*row, now_ms) for row in rows])
             stored = connection.total_changes - before
-            if stored < len(batch.rows):
-                failed = _refused(connection, batch.rows)
+            if stored < len(rows):
+                failed = _refused(connection, rows)
+                PlacesTaken.check(failed)
             connection.executemany(_SIGNAL, ((*row, now_ms) for row in batch.signals))
             connection.executemany(_BURY, (_dead_row(letter, now_ms) for letter in batch.dead))
             connection.executemany(_NOTE, (_note_row(item, now_ms) for item in batch.anomalies))
-            if not failed:
+            if not failed and not taken:
                 connection.executemany(_MOVE_CURSOR, ((s, *end) for s, end in batch.ends.items()))
-        duplicates = len(batch.rows) - stored - len(failed)
-        return Written(stored=stored, duplicates=duplicates, failed=failed)
+        duplicates = len(rows) - stored - len(failed)
+        return Written(stored=stored, duplicates=duplicates, failed=[*taken, *failed])
 
     def _read_beyond(self, places: Mapping[int, Place], limit: int) -> list[EventRow]:
         rows: list[EventRow] = []

@@ -8,8 +8,8 @@ is recognised by its id.
 
 Invariants:
 - a request pays for one `append` after the ledger's answer; all else is done once a second;
-- a settlement leaves when the store has its place, when the ledger has been asked again, or when too many
-  are kept. One that the ledger refuses then is set aside on disk and logged by id;
+- a settlement leaves when store and shard say that its place is stored, when the ledger has been asked again,
+  or when too many are kept. One that the ledger refuses then is set aside on disk and logged by id;
 - a process that is killed takes what it kept with it. One that stops writes to the journal
   what a shut shard may have lost.
 """
@@ -101,8 +101,8 @@ class KeptSettlements:
     def looked(self, stored: Mapping[int, Place], serving: Mapping[int, Place]) -> None:
         """Let go of what the store has, and repeat what may be lost.
 
-        stored: how far the store has each shard. serving: last entry of each shard that is open; read
-        after `stored`
+        stored: how far the store has what each shard has, as both of them say. serving: last entry of each
+        shard that is open; read after `stored`
         """
         self.tick()
         for shard, records in self._kept.items():

@@ -139,9 +139,9 @@ def redirected(error: Exception, host: str = "") -> Redirected:
     """
     word, slot, address = str(error).split(" ")[:3]
     named, _, port = address.rpartition(":")
-    named = named.strip("[]")
+    named = "" if named == "?" else named.strip("[]")  # a host name that is preferred and not known
     meaning = f"the ledger's server {NOT_EXECUTED[word]} ({word})"
-    return Redirected(meaning, word, int(slot), ("" if named == "?" else named or host, int(port)))
+    return Redirected(meaning, word, int(slot), (named or host, int(port)))
 
 
 def explain(error: Exception, script_name: str) -> LedgerUnavailable | LedgerBug:

@@ -101,6 +101,11 @@ class CoalescingRunner:
         return () if self.connected else (self._endpoint.shown,)
 
     @property
+    def server_changes(self) -> int:
+        """Grows whenever another server may run the scripts than before."""
+        return self._endpoint.moves.count + self.reconnects
+
+    @property
     def outstanding(self) -> int:
         """Commands that wait for their answer."""
         return 0 if self._wire is None else self._wire.outstanding
@@ -288,8 +293,7 @@ class CoalescingRunner:
                 _log.exception("ledger_connect_failed", connection=self._name)
             self._tried.set()
             if self._wire is not None:
-                self.reconnects += 1
-                self._reconnecting = None
+                self.reconnects, self._reconnecting = self.reconnects + 1, None
                 _log.info("ledger_found", connection=self._name, server=self._endpoint.shown)
                 if self._wire.known_moves < self._endpoint.moves.count:
                     self.leave()  # it moved while this was being made

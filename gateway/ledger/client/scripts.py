@@ -26,6 +26,8 @@ class Script:
     source: bytes
     sha: bytes
     """Hex SHA-1 of the source, as EVALSHA wants it."""
+    sent_on: bool = True
+    """Whether another node of a cluster runs it if that has the shard now (MOVED)."""
 
 
 class Runner(Protocol):
@@ -45,6 +47,10 @@ def lua_folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[3] / "lua"
 
 
+NOT_SENT_ON: Final = frozenset({"ack"})
+"""It speaks of entries that were read from the old node; at these places the new one may have others."""
+
+
 @cache
 def load_scripts() -> dict[str, Script]:
     """Every script by name, with what it uses of the prelude in front."""
@@ -53,9 +59,8 @@ def load_scripts() -> dict[str, Script]:
     scripts = {}
     for path in sorted(folder.glob("[a-z]*.lua")):
         source = prelude.link(path.read_text()).encode()
-        scripts[path.stem] = Script(
-            path.stem, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
-        )
+        sha = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
+        scripts[path.stem] = Script(path.stem, source, sha, path.stem not in NOT_SENT_ON)
     return scripts
 
 

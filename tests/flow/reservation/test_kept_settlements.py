@@ -153,6 +153,21 @@ async def test_what_the_store_has_is_kept_no_longer(shelter: Shelter) -> None:
     assert shelter.desk.wire.calls.count("settle") == 1, "nothing was asked again"
 
 
+async def test_what_the_store_has_of_another_server_of_the_shard_is_kept(
+    shelter: Shelter,
+) -> None:
+    """Its cursor is beyond the place, and the shard knows nothing of it."""
+    await shelter.answered()
+    shard = shelter.desk.account.shard
+    last = (await shelter.desk.bank.outbox.head(shard)).last
+    sink = sqlite_sink(shelter.path)
+    await sink.open()
+    await sink.write(Batch(ends={shard: last}))
+    await sink.close()
+    await shelter.look()
+    assert len(shelter.kept) == 1
+
+
 async def test_a_settle_that_was_answered_and_lost_is_charged_again(shelter: Shelter) -> None:
     run = await shelter.run()
     await shelter.keep_copy()

@@ -11,7 +11,8 @@ import pytest
 
 from gateway.domain.delivery import START
 from gateway.exporter.pacing import PumpOptions
-from gateway.exporter.pump import Pump, Sharing
+from gateway.exporter.pump import Pump
+from gateway.exporter.sharing import Sharing
 from gateway.ledger.client.cluster.endpoint import ClusterEndpoint
 from gateway.ledger.exporters import Leases
 from gateway.ledger.outbox import Outbox

@@ -14,7 +14,8 @@ from gateway.domain.delivery import Place
 from gateway.domain.event_rows import EventRow
 from gateway.exporter.follower import QUEUE_LOADS, Follower
 from gateway.exporter.pacing import PumpOptions
-from gateway.exporter.pump import Pump, Sharing
+from gateway.exporter.pump import Pump
+from gateway.exporter.sharing import Sharing
 from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable, Written
 from gateway.exporter.sinks.sqlite import SqliteSink
 from gateway.ledger.outbox import Outbox

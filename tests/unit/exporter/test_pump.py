@@ -15,6 +15,7 @@ from gateway.domain.event_rows import event_of
 from gateway.domain.events import Event
 from gateway.exporter.pacing import PumpOptions
 from gateway.exporter.pump import Pump
+from gateway.exporter.sharing import Sharing
 from gateway.exporter.sink import Batch, Failure, Sink, SinkUnavailable, Written
 from gateway.exporter.sinks.sqlite_reader import SqliteStore
 from gateway.ledger.client.endpoint import Endpoint
@@ -429,3 +430,49 @@ async def test_an_exporter_waits_for_a_ledger_that_is_not_there_yet(
         await until(lambda: pump.tally.retries > 2)
     assert pump.tally.waiting == 1
     await client.aclose()
+
+
+async def test_what_another_server_has_at_places_that_were_read_before_is_compared_and_not_trimmed(
+    writer: OutboxWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a while two servers have taken entries of a shard; the exporter goes from one to the other."""
+    path, names, servers = tmp_path / "events.db", ("{cg:0}:out", "{cg:0}:meta"), [0]
+    sink, before = sqlite_sink(path), dict[str, bytes]()
+    write = sink.write
+
+    async def write_and_switch(batch: Batch) -> Written:
+        written = await write(batch)
+        if any(row.event_id == "a4:settled" for row in batch.rows):
+            for name, value in before.items():
+                await writer.client.restore(name, 0, value, replace=True)
+            for number in range(3, 6):
+                await writer.write(event_id=f"b{number}:settled")
+            servers[0] += 1
+        return written
+
+    monkeypatch.setattr(sink, "write", write_and_switch)
+    sharing = Sharing(servers=lambda: servers[0])
+    async with running(
+        Pump(Outbox(writer.client, 4), writer, sink, options=QUICK, sharing=sharing)
+    ):
+        for number in range(3):
+            await writer.write(event_id=f"e{number}:settled")
+
+        async def is_acknowledged() -> bool:
+            return (await writer.head(0)).acked == Place(1, 2)
+
+        async def is_frozen() -> bool:
+            return (await writer.head(0)).frozen
+
+        await wait_until(is_acknowledged)
+        for name in names:
+            value = await writer.client.dump(name)
+            assert value is not None
+            before[name] = value
+        for number in (3, 4):
+            await writer.write(event_id=f"a{number}:settled")
+        await wait_until(is_frozen)
+    assert await writer.client.xlen("{cg:0}:out") == 3
+    with SqliteStore.at(path) as store:
+        ids = [event.event_id for event in store.events_beyond(0, Place(1, 2))]
+    assert ids == ["a3:settled", "a4:settled"], "nor what follows them"

@@ -10,8 +10,8 @@ import redis.asyncio
 
 from gateway.domain.refusals import HOUR_MS, NO_ENTRY, RefusalHour
 from gateway.exporter.main import Exporter
-from gateway.exporter.pump import Sharing
 from gateway.exporter.refusals import NAMES_MOST, OTHER, PAGE, RefusalCounter
+from gateway.exporter.sharing import Sharing
 from gateway.exporter.sink import SinkUnavailable
 from gateway.exporter.sinks.options import SqliteOptions
 from gateway.exporter.sinks.sqlite import SqliteSink

@@ -12,7 +12,8 @@ from gateway.domain.delivery import Anomaly, DeadLetter, Place
 from gateway.domain.event_rows import EventRow
 from gateway.domain.refusals import RefusalHour
 from gateway.exporter.holding import Holding
-from gateway.exporter.pump import Pump, Sharing
+from gateway.exporter.pump import Pump
+from gateway.exporter.sharing import Sharing
 from gateway.exporter.sink import Batch, Sink, Store, Written
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.client.redis_runner import RedisRunner

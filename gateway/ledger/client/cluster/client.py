@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as TooSlow
 
 from gateway.ledger.client.cluster.commands import is_keyless, key_of, name_of
-from gateway.ledger.client.cluster.map import ClusterMap
+from gateway.ledger.client.cluster.map import GONE_AFTER_S, Address, ClusterMap
 from gateway.ledger.client.cluster.pipeline import ClusterPipeline, ClusterTransaction, Commands
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
@@ -79,11 +79,12 @@ class ClusterClient(Commands):
         """Correct the map by what went wrong at a node; returns the error to raise, which names the
         node where that is away."""
         if isinstance(error, MovedError):
-            self.map.learn(error.slot_id, (error.host or node.address[0], error.port))
+            self.map.learn(error.slot_id, _named_by(node, error))
         elif isinstance(error, NodeAway | AuthenticationError | BusyLoadingError):
             pass  # no news, or one that answers
         elif isinstance(error, NotConnected | TooSlow | OSError):
-            self.map.suspect(node.address)
+            # A timeout is as long as others wait before they give a node up.
+            self.map.suspect(node.address, silent_s=GONE_AFTER_S if _is_silence(error) else 0.0)
             away = NodeAway(node.host_and_port, str(error) or type(error).__name__)
             away.__cause__ = error
             return away
@@ -110,8 +111,10 @@ class ClusterClient(Commands):
             raise NodeAway(node.host_and_port, "it does not answer")
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send one command, as redis-py's client does."""
+        """Send one command, as redis-py's client does. sent_on=False: not to another node than the one that
+        had the key."""
         await self.ready()
+        sent_on = options.pop("sent_on", True)
         name = name_of(args)
         if name in _EVERYWHERE:
             return await self._everywhere(args, options)
@@ -123,9 +126,11 @@ class ClusterClient(Commands):
             try:
                 return await self._at(node, args, options, asking=asked is not None)
             except MovedError:
+                if not sent_on:
+                    raise
                 asked = None
             except AskError as error:
-                asked = self.map.node((error.host or node.address[0], error.port))
+                asked = self.map.sent_to(_named_by(node, error))
             except TryAgainError:
                 asked = None
                 if attempt + 1 == MOST_ATTEMPTS:
@@ -202,9 +207,26 @@ class ClusterClient(Commands):
         return reply
 
 
+def _is_silence(error: Exception) -> bool:
+    return isinstance(error, TooSlow | TimeoutError)
+
+
+def _named_by(node: Endpoint, error: MovedError | AskError) -> Address:
+    """Where a node sends a command. An address without a host is that of the node itself."""
+    return node.address[0] if error.host in ("", "?") else error.host, error.port
+
+
 def is_cluster(client: Any) -> bool:
     """Whether a client speaks to several servers, of which one may be away."""
     return isinstance(client, ClusterClient)
+
+
+def server_changes(client: Any) -> int:
+    """Grows whenever another server may answer for some key than before; a lost connection does not count."""
+    if isinstance(client, ClusterClient):
+        return client.map.changes.count
+    moves = client.connection_pool.connection_kwargs.get("moves")
+    return 0 if moves is None else int(moves.count)
 
 
 async def subscription(client: Any) -> Any:

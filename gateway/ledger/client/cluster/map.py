@@ -32,7 +32,10 @@ SETTLE_S: Final = 0.2
 GONE_AFTER_S: Final = 1.0
 """A node that has not answered for this long is not tried: a frozen one would cost a timeout each time."""
 AGAIN_S: Final = 0.2
-"""Pause between two questions while a node that owns slots is away."""
+"""Pause between two questions, however many callers hint that something has changed."""
+WANTED_S: Final = 10.0
+"""A node that owns nothing, and to which keys are on their way, is watched for so long after the last call
+that was sent there."""
 
 _log = structlog.get_logger()
 
@@ -66,6 +69,9 @@ class ClusterMap:
         self._slots: dict[bytes, int] = {}
         self._suspects: dict[Address, float] = {}
         """Since when, by `time.monotonic`."""
+        self._wanted: dict[Address, float] = {}
+        """When a call was last sent to a node that it was sent on to for once."""
+        self._asked_at = float("-inf")
         self._asking: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -124,10 +130,16 @@ class ClusterMap:
             self.suspect()
         return self.node(address)
 
-    def suspect(self, address: Address | None = None) -> None:
-        """Something may have changed; `address` does not answer. Returns at once."""
+    def sent_to(self, address: Address) -> Endpoint:
+        """A node said ASK: for this call. The other one may own nothing yet."""
+        self._wanted[address] = time.monotonic()
+        return self.node(address)
+
+    def suspect(self, address: Address | None = None, *, silent_s: float = 0.0) -> None:
+        """Something may have changed; `address` does not answer, and has not for a while. Returns at once."""
         if address is not None:
-            self._suspects.setdefault(address, time.monotonic())
+            since = time.monotonic() - silent_s
+            self._suspects[address] = min(since, self._suspects.get(address, since))
         if self._watching is None or self._watching.done():
             self._watching = asyncio.get_running_loop().create_task(self._watch())
 
@@ -138,18 +150,27 @@ class ClusterMap:
         await asyncio.shield(self._asking)
 
     async def _watch(self) -> None:
-        """Ask until every node that owns slots answers, or has lost them."""
+        """Ask until every node that is needed answers: those that own slots, and get keys."""
         while True:
+            await asyncio.sleep(self._asked_at + AGAIN_S - time.monotonic())
             with suppress(LedgerUnavailable):
                 await self.refresh()
-            for address in self._suspects.keys() - {claim.owner for claim in self._claims}:
-                del self._suspects[address]
+            self._asked_at = time.monotonic()
+            self._forget()
             if self._claims and not self._suspects:
                 return
-            await asyncio.sleep(AGAIN_S)
+
+    def _forget(self) -> None:
+        """Suspect nobody who is not needed any more."""
+        since = time.monotonic() - WANTED_S
+        self._wanted = {address: at for address, at in self._wanted.items() if at > since}
+        needed = {claim.owner for claim in self._claims} | self._wanted.keys()
+        for address in self._suspects.keys() - needed:
+            del self._suspects[address]
 
     async def _refresh(self) -> None:
-        asked = dict.fromkeys([*self._known, *(seed.address for seed in self._seeds)])
+        seeds = (seed.address for seed in self._seeds)
+        asked = dict.fromkeys([*self._known, *seeds, *self._suspects])
         views: list[_View] = []
         failures: list[LedgerUnavailable] = []
         tasks = {asyncio.create_task(_ask(self.node(address))) for address in asked}
@@ -173,6 +194,13 @@ class ClusterMap:
             raise failures[0]
         for view in views:
             self._suspects.pop(view.of, None)
+        self._believe(views)
+
+    def _believe(self, views: Sequence["_View"]) -> None:
+        """Take what nodes say. Not of those alone that were reset and know no others: that would be to
+        forget them all, and to ask no more than the seeds. Raises LedgerUnavailable."""
+        if self._claims and not any(view.claims for view in views):
+            raise LedgerUnavailable("no node that answers knows who has the shards")
         self._take(views)
 
     def _take(self, views: Sequence["_View"]) -> None:
@@ -233,10 +261,11 @@ def epochs_of(nodes: bytes) -> dict[str, int]:
 
 
 def read_view(of: Address, slots: Sequence[Any], epochs: Mapping[str, int]) -> _View:
-    """What CLUSTER SLOTS says. An address without a host is that of the node that was asked."""
+    """What CLUSTER SLOTS says. An address without a host is that of the node that was asked; one whose host
+    name is preferred and not known has its IP among what else is said."""
     claims, nodes = [], dict[Address, None]()
     for first, last, owner, *replicas in slots:
-        addresses = [(_text(node[0]) or of[0], int(node[1])) for node in (owner, *replicas)]
+        addresses = [(_host(node) or of[0], int(node[1])) for node in (owner, *replicas)]
         nodes.update(dict.fromkeys(addresses))
         epoch = epochs.get(_text(owner[2]), 0) if len(owner) > 2 else 0
         claims.append(Claim(int(first), int(last), epoch, addresses[0]))
@@ -256,6 +285,11 @@ def _merge(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     )
 
 
+def _host(node: Sequence[Any]) -> str:
+    more = [_text(each) for each in node[3]] if len(node) > 3 else []
+    host = _text(node[0])
+    return dict(zip(more[::2], more[1::2], strict=True)).get("ip", "") if host == "?" else host
+
+
 def _text(value: bytes | str | None) -> str:
-    text = value.decode() if isinstance(value, bytes) else value or ""
-    return "" if text == "?" else text  # a host name that is preferred and not known
+    return value.decode() if isinstance(value, bytes) else value or ""

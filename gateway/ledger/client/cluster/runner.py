@@ -62,6 +62,11 @@ class ClusterRunner:
         return None if self.connected else next(iter(reasons), "no node of the cluster is known")
 
     @property
+    def server_changes(self) -> int:
+        """Grows whenever another server may run the scripts of some shard than before."""
+        return self._map.changes.count + self.reconnects
+
+    @property
     def outstanding(self) -> int:
         """Commands that wait for their answer."""
         return sum(runner.outstanding for runner in self._runners.values())
@@ -133,6 +138,9 @@ class ClusterRunner:
             return await runner.run(script, keys, args)
         except LedgerUnavailable as error:
             if isinstance(error, Redirected):
+                if error.code == "MOVED" and not script.sent_on:
+                    self._map.learn(error.slot, error.address)
+                    raise LedgerUnavailable(str(error), code=error.code) from None
                 return await self._follow(error, script, keys, args)
             if error.code in _HINTS:
                 self._map.suspect()
@@ -148,7 +156,7 @@ class ClusterRunner:
         for _ in range(MOST_REDIRECTS):
             asking = told.code == "ASK"
             address = told.address
-            node = self._map.node(address) if asking else self._map.learn(told.slot, address)
+            node = self._map.sent_to(address) if asking else self._map.learn(told.slot, address)
             runner = self._runner(node)
             await runner.reach()
             try:

@@ -1,9 +1,12 @@
 """The map of a cluster's slots: from what nodes say, and from a real cluster that changes."""
 
+import asyncio
+import time
+
 import pytest
 
 from gateway.ledger.client.cluster.endpoint import ClusterEndpoint
-from gateway.ledger.client.cluster.map import ClusterMap, epochs_of, read_view
+from gateway.ledger.client.cluster.map import AGAIN_S, WANTED_S, ClusterMap, epochs_of, read_view
 from gateway.ledger.client.endpoint import BadLedgerUrl, Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
 from gateway.ledger.codec.key_names import Keys
@@ -16,6 +19,7 @@ NODES = b"""\
 aaa 10.0.0.1:7000@17000 myself,master - 0 0 3 connected 0-99
 bbb 10.0.0.2:7000@17000,db-b.internal slave aaa 0 0 3 connected
 """
+WHOLE = read_view(HERE, [[0, 16383, [b"10.0.0.1", 7000, b"aaa"]]], {"aaa": 3})
 
 
 def test_epochs_are_read_by_the_ids_of_nodes() -> None:
@@ -27,6 +31,11 @@ def test_an_address_without_a_host_is_that_of_the_node_that_was_asked(host: byte
     view = read_view(HERE, [[0, 99, [host, 7001, b"aaa", []]]], {"aaa": 3})
     assert [claim.owner for claim in view.claims] == [("10.0.0.1", 7001)]
     assert view.claims[0].epoch == 3
+
+
+def test_a_node_whose_host_name_is_not_known_is_found_by_its_ip() -> None:
+    slots = [[0, 99, [b"?", 7001, b"bbb", [b"ip", b"10.0.0.2"]]]]
+    assert [claim.owner for claim in read_view(HERE, slots, {}).claims] == [("10.0.0.2", 7001)]
 
 
 def test_replicas_are_asked_too_but_own_nothing() -> None:
@@ -130,3 +139,39 @@ async def test_a_slot_that_has_moved_is_found_when_the_map_is_asked_again(
     move_atomic(cluster, slot, slot, target)
     endpoint.map.suspect()
     await until(lambda: endpoint.map.owner(slot).address[1] == target.address.port)
+
+
+async def test_many_hints_make_few_questions() -> None:
+    asked = 0
+
+    class Counted(ClusterMap):
+        async def _refresh(self) -> None:
+            nonlocal asked
+            asked += 1
+            self._take([WHOLE])
+
+    slots = Counted([Endpoint.from_url("redis://10.0.0.1:7000")])
+    began = time.monotonic()
+    while time.monotonic() - began < 1.0:
+        slots.suspect()  # as each call does that is answered CLUSTERDOWN
+        await asyncio.sleep(0.001)
+    assert 2 <= asked <= 1 + 1.0 / AGAIN_S
+
+
+async def test_a_node_that_has_forgotten_the_cluster_is_not_believed() -> None:
+    slots = ClusterMap([Endpoint.from_url("redis://10.0.0.1:7000")])
+    slots._take([WHOLE])
+    with pytest.raises(LedgerUnavailable, match="no node that answers knows"):
+        slots._believe([read_view(("10.0.0.2", 7000), [], {})])
+    assert slots.owner(7).address == HERE
+
+
+async def test_a_node_that_gets_keys_and_does_not_answer_is_not_waited_for() -> None:
+    """It owns nothing yet, and every reader is sent there by the node that has the slot."""
+    slots, nobody = ClusterMap([Endpoint.from_url("redis://127.0.0.1:1")]), ("127.0.0.1", 2)
+    slots._take([WHOLE])
+    slots.suspect(slots.sent_to(nobody).address)
+    assert not slots.is_gone(nobody)
+    await until(lambda: slots.is_gone(nobody))
+    slots._wanted[nobody] -= WANTED_S  # nobody has been sent there for as long
+    await until(lambda: nobody not in slots.away)

@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,9 +12,10 @@ from gateway.ledger.client.cluster.client import ClusterClient
 from gateway.ledger.client.cluster.endpoint import ClusterEndpoint
 from gateway.ledger.client.cluster.runner import ClusterRunner
 from gateway.ledger.client.errors import LedgerBug, LedgerUnavailable
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.scripts import Script
 from gateway.ledger.codec.key_names import Keys
-from loadtest.topology.cluster import Cluster
+from loadtest.topology.cluster import Cluster, slot_of
 from loadtest.topology.moves import ClassicMove, move_atomic
 from loadtest.topology.node import Node
 from tests.support.until import until
@@ -79,6 +82,21 @@ async def test_a_shard_that_has_moved_is_followed_without_a_failure(
     move_atomic(cluster, slot, slot, other_than(cluster, source))
     assert await add(runner, 5) == 2
     assert cluster.primary_of(NAMES.meta(5)) is not source
+
+
+async def test_a_script_that_speaks_of_what_a_node_has_is_not_sent_on_to_another(
+    runner: ClusterRunner, client: Any, cluster: Cluster
+) -> None:
+    stays = replace(ADD, sent_on=False)
+    for key, run in ((NAMES.meta(20), runner.run), (NAMES.meta(21), RedisRunner(client).run)):
+        assert await run(stays, [key], [b"1"]) == [b"ok", 1]
+        source = cluster.primary_of(key)
+        target = next(node for node in cluster.primaries() if node is not source)
+        move_atomic(cluster, slot_of(key), slot_of(key), target)
+        with pytest.raises(LedgerUnavailable, match="MOVED") as caught:
+            await run(stays, [key], [b"1"])
+        assert not caught.value.unknown
+        assert await run(stays, [key], [b"1"]) == [b"ok", 2]
 
 
 async def test_a_script_is_loaded_where_it_is_asked_for(

@@ -148,9 +148,11 @@ async def test_another_event_at_a_taken_place_is_refused_not_ignored(
 ) -> None:
     await sink.open()
     await sink.write(make_batch(0, 3))
-    impostor = make_row(1, event_id="other:settled")
-    written = await sink.write(Batch([make_row(0), impostor, make_row(3)], {0: Place(1, 3)}))
-    assert (written.stored, written.duplicates) == (1, 1)
+    impostor, elsewhere = make_row(1, event_id="other:settled"), make_row(0, shard=1)
+    written = await sink.write(
+        Batch([make_row(0), impostor, make_row(3), elsewhere], {0: Place(1, 3)})
+    )
+    assert (written.stored, written.duplicates) == (1, 0), "no more of its shard"
     ((failure),) = written.failed
     assert (failure.row, failure.reason) == (impostor, "another event has its place")
     assert failure.place_taken

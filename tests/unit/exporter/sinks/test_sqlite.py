@@ -119,9 +119,9 @@ async def test_what_is_new_in_a_batch_of_repeats_is_stored_once(
 async def test_another_event_at_a_taken_place_is_refused_not_ignored(sink: SqliteSink) -> None:
     await sink.open()
     await sink.write(make_batch(0, 3))
-    impostor = make_row(1, event_id="other:settled")
-    written = await sink.write(Batch([make_row(0), impostor, make_row(3)]))
-    assert (written.stored, written.duplicates) == (1, 1)
+    impostor, elsewhere = make_row(1, event_id="other:settled"), make_row(0, shard=1)
+    written = await sink.write(Batch([make_row(0), impostor, make_row(3), elsewhere]))
+    assert (written.stored, written.duplicates) == (1, 0), "no more of its shard"
     assert [(failure.row, failure.reason) for failure in written.failed] == [
         (impostor, "another event has its place")
     ]

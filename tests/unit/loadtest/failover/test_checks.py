@@ -22,7 +22,7 @@ def settled(request_id: str, tokens: int, kind: str = "settle") -> Event:
 
 
 def test_what_is_charged_in_full_is_neither_lost_nor_wrong() -> None:
-    events = [settled("a", 5), settled("b", 2, "expire"), settled("b", 4, "settle_late")]
+    events = [settled("a", 5), settled("b", 2, "expire"), settled("b", 6, "settle_late")]
     assert compare(report(a=(5, 50), b=(6, 101)), events, SPANS) == ([], [])
 
 
