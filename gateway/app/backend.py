@@ -7,7 +7,7 @@ none runs starts it for as long as the operation takes.
 import asyncio
 import getpass
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, NoReturn, cast
 
@@ -26,7 +26,7 @@ from gateway.ledger.changes import Changes
 from gateway.ledger.client.embedded import EmbeddedLedger, running_socket
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.faults import unavailable
-from gateway.ledger.client.fitness import Trouble, find_common_trouble
+from gateway.ledger.client.fitness import Trouble, find_troubles
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.servers import Servers, locate
 from gateway.ledger.codec.key_names import Keys
@@ -169,8 +169,8 @@ def backend_over(
             seconds, micros = await client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
-    async def trouble() -> Trouble | None:
-        return await find_common_trouble(client)
+    async def troubles() -> Mapping[str, Trouble | None]:
+        return await find_troubles(client)
 
     async def write_customers() -> str | None:
         try:
@@ -203,7 +203,7 @@ def backend_over(
         ledger_time_ms=ledger_time_ms,
         find_refusal=noted_refusal,
         latest_refusals=last_refusals,
-        find_trouble=trouble,
+        find_troubles=troubles,
         write_customers=write_customers,
         keep_statement=store_access(settings).keep_statement,
         shadow_wallets=ShadowWallets(wallets, accounts.wallets, client, accounts.names),

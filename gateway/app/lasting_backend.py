@@ -16,10 +16,13 @@ from gateway.app.stores import store_access
 from gateway.app.tasks import end_tasks
 from gateway.domain.stores import EventStore, StoreAccess, StoreMissing
 from gateway.ledger.client.errors import LedgerUnavailable
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.servers import locate
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.exporters import ExporterList, list_exporters
+from gateway.ledger.kept_operations import KeptOperations
 from gateway.ledger.outbox_watermark import OutboxWatermark
+from gateway.ledger.shards import Shards
 from gateway.operations.backend import Backend
 from gateway.settings import Settings
 
@@ -62,7 +65,10 @@ def _held_open(opened: ExitStack, answer: Iterator[T]) -> Iterator[T]:
 
 
 class LastingBackend:
-    """The ledger and the store of a gate for as long as the process runs."""
+    """The ledger and the store of a gate for as long as the process runs.
+
+    What a failover takes of the grants and corrections that were made here is made again.
+    """
 
     def __init__(self, settings: Settings, resources: Resources) -> None:
         """Raises BadLedgerUrl, DriverMissing."""
@@ -76,10 +82,15 @@ class LastingBackend:
         self._watermark = OutboxWatermark()
         self._recorded: ExporterList | None = None
         self._store = cast(EventStore, FreshStore(self._access, lambda: self._recorded))
+        shards = Shards(RedisRunner(self._client), self._names, watermark=self._watermark)
+        self._kept = KeptOperations(shards, self._store.known_ids)
 
     def over(self, settings: Settings) -> Backend:
-        """What operations work on, by these settings."""
-        return backend_over(settings, self._client, self._store, self._watermark)
+        """What operations work on, by these settings. Its grants and corrections are kept until the
+        store has them."""
+        backend = backend_over(settings, self._client, self._store, self._watermark)
+        backend.wallets.shards.operated = self._kept.note
+        return backend
 
     async def refresh(self) -> None:
         """Read which store the ledger has, and how far that is: a shard that has less than the store
@@ -87,7 +98,9 @@ class LastingBackend:
         with suppress(LedgerUnavailable):
             self._recorded = await list_exporters(self._client, self._names)
         with suppress(StoreMissing):
-            self._watermark.note_stored(await asyncio.to_thread(self._access.cursors))
+            stored = await asyncio.to_thread(self._access.cursors)
+            self._watermark.note_stored(stored)
+            await self._kept.look(stored)
 
     async def keep_fresh(self) -> None:
         """Refresh, and follow the ledger to another server, until cancelled."""

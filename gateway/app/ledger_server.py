@@ -17,11 +17,12 @@ from gateway.ledger.client.cluster.durability import read_promises
 from gateway.ledger.client.durability import Durability, Persistence, UnfitServer
 from gateway.ledger.client.embedded import EmbeddedLedger, EmbeddedLedgerError
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.client.fitness import UNREACHABLE, find_troubles, trouble_of
+from gateway.ledger.client.fitness import UNREACHABLE, common_trouble, find_troubles, trouble_of
 from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.rights import missing_rights
 from gateway.ledger.client.servers import Servers, locate
 from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.following import NotPrimary
 from gateway.ledger.outbox import Outbox
 from gateway.ledger.shards import Shards
 
@@ -131,14 +132,20 @@ async def examine(
         missing = await missing_rights(client, namespace)
         if missing:
             raise UnfitServer(f"its user {user} may not use: {', '.join(missing)}")
-        return await read_promises(client, declared=declared)
+        promises = await read_promises(client, declared=declared)
+        trouble = common_trouble(await find_troubles(client))
+        if trouble is not None and trouble.word == "ledger_lacks_replicas":
+            # Replicas that have just started are in step some seconds later.
+            raise LedgerUnavailable(trouble.sentence, code="NOREPLICAS")
+        return promises
     except UnfitServer as error:
         raise CannotStart(f"the ledger's server is not fit: {error}") from error
 
 
 def say_away(shown: str, error: LedgerUnavailable) -> str:
     """Why a gate does not start on a server that cannot be asked."""
-    return f"the ledger at {shown}{f': {error}' if error.code else ' does not answer'}"
+    refused = error.code or isinstance(error.__cause__, NotPrimary)  # the Sentinels say why
+    return f"the ledger at {shown}{f': {error}' if refused else ' does not answer'}"
 
 
 class _Look:
@@ -183,7 +190,11 @@ class _Look:
         found = {name: each for name, each in troubles.items() if each is not None}
         if any(each.moved for each in found.values()):
             self._moves.moved(known)
-        nodes = tuple(f"{name}_{_short(each.word)}" for name, each in sorted(found.items()) if name)
+        nodes = {
+            f"{name}_{_short(each.word)}": each.sentence
+            for name, each in sorted(found.items())
+            if name
+        }
         if len(found) < len(troubles):
             try:
                 return LedgerState(frozen=tuple(sorted(await self._watch.look())), nodes=nodes)

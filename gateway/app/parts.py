@@ -3,7 +3,7 @@ the settings nor the kind of ledger that the gate uses."""
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,13 +32,14 @@ class LedgerState:
     problem: why nothing can be admitted, one word for `/readyz`; None while it serves
     detail:  the same as a sentence, with the server's own refusal
     frozen:  shards that have lost entries: their customers are refused until a repair
-    nodes:   of a cluster, where others serve: HOST:PORT and one word of what is wrong with it
+    nodes:   of a cluster, where others serve: HOST:PORT and one word of what is wrong with it → the
+             same as a sentence
     """
 
     problem: str | None = None
     detail: str = ""
     frozen: tuple[int, ...] = ()
-    nodes: tuple[str, ...] = ()
+    nodes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Ledger(Protocol):

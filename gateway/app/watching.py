@@ -55,7 +55,7 @@ class LedgerWatch:
                 else:
                     log.error(state.problem, detail=state.detail)
             for node in sorted(set(state.nodes) - set(self.state.nodes)):
-                log.error("ledger_node_failed", node=node)
+                log.error("ledger_node_failed", node=node, detail=state.nodes[node])
             for node in sorted(set(self.state.nodes) - set(state.nodes)):
                 log.warning("ledger_node_recovered", node=node)
             self.state = state

@@ -34,7 +34,7 @@ HOW = (
 @ledger.command()
 def status(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show whether the server can hold the ledger, which shards have lost entries, and which wallets repairs
-    have frozen; exit 1 while a shard or a wallet is shut."""
+    have frozen; exit 1 while a node cannot serve, or a shard or a wallet is shut."""
 
     report = on_ledger(config, report_ledger)
     if as_json:
@@ -83,7 +83,11 @@ def _print_report(report: LedgerReport) -> None:
         out.print(plain(f"Nothing is admitted: {report.trouble}.", "bold red"))
     for reason, shards in report.away.items():
         names = ", ".join(map(str, shards))
-        out.print(plain(f"{len(shards)} shards cannot be asked ({names}): {reason}.", "bold red"))
+        said = f"{len(shards)} shards cannot be asked ({names}): {reason.rstrip('.')}."
+        out.print(plain(said, "bold red"))
+    for node, sentence in report.nodes.items():
+        said = f"The node {node} refuses its customers: {sentence.rstrip('.')}."
+        out.print(plain(said, "bold red"))
     if report.shut:
         _print_shut(report)
     elif report.away:

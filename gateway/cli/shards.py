@@ -133,7 +133,8 @@ def _print_places(places: Places, *, every: bool) -> None:
             row(shown, (node.name, count, "–", "–", "–", "away"), "red")
             continue
         rate = _rate(node.milli_rate) if places.seconds else "–"
-        row(shown, (node.name, count, rate, _bytes(node.memory_bytes), node.backlog, ""))
+        memory = "–" if node.memory_bytes is None else _bytes(node.memory_bytes)
+        row(shown, (node.name, count, rate, memory, node.backlog, ""))
     out.print(shown)
     if len(places.nodes) > 1:
         ratios = [

@@ -231,9 +231,8 @@ class Pump:
         self.tally.anomalies += len(load.anomalies)
         log_dead(self._delivery.name, dead)
         for item in load.anomalies:
-            log.error(
-                "anomaly", kind=item.kind, shard=item.shard, after=item.after, found=item.found
-            )
+            after, found = (f"{each.epoch}-{each.seq}" for each in (item.after, item.found))
+            log.error("anomaly", kind=item.kind, shard=item.shard, after=after, found=found)
 
     async def _acknowledge(self) -> bool:
         """Acknowledge to the ledger what the sink has committed. False if some of it must be retried.

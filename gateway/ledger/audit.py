@@ -5,8 +5,9 @@ the other on a running system sees differences that are none. One MULTI reads al
 with `SORT_RO … BY nosort GET` in the part of a join, so nothing has to be asked twice. It costs
 the server what the shard holds: some milliseconds for a thousand wallets.
 
-A cluster of Redis 7 denies that join. There the MULTI reads the records of what was listed just before,
-and is repeated until nothing was added in between.
+A cluster of Redis 7 denies that join, and every server denies it to a user who may not read all keys.
+There the MULTI reads the records of what was listed just before, and is repeated until nothing was
+added in between.
 """
 
 from collections.abc import AsyncIterator
@@ -29,7 +30,7 @@ from gateway.ledger.codec.shard_records import Shard, read_shard
 from gateway.ledger.codec.unpacking import BadRecord
 from gateway.ledger.codec.wallet_records import Wallet, read_wallet
 
-_DENIED: Final = "denied in cluster mode"
+_DENIED: Final = "option of sort denied"
 _ATTEMPTS: Final = 50
 
 

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from gateway.domain.delivery import START, Place
 from gateway.ledger.client.cluster.client import ClusterClient
 from gateway.ledger.client.cluster.members import Primary
-from gateway.ledger.client.faults import unavailable
+from gateway.ledger.client.faults import as_unavailable, unavailable
 from gateway.ledger.codec.key_names import Keys
 from gateway.ledger.codec.shard_records import Shard, read_shard
 
@@ -115,7 +115,7 @@ async def _by_slot(
                 page = {slot: shards_in[slot] for slot in rest[start : start + _SLOTS_AT_ONCE]}
                 bytes_in |= await _sampled(node, keys, page)
         except (RedisError, OSError) as error:
-            problem = f"{primary.name}: {str(error)[:200] or type(error).__name__}"
+            problem = f"{primary.name}: {as_unavailable(error)}"
     # Shards that share a slot share its memory; one of them alone cannot move.
     divided = {
         shard: bytes_in[slot] // len(shards_in[slot])

@@ -6,7 +6,9 @@ share one watermark, whatever runner they use. Here, too, are the two verbs of a
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from gateway.domain.delivery import Place
@@ -40,10 +42,23 @@ _REFUSALS: Final = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Operated:
+    """A grant or correction that the ledger has answered. place: of its event"""
+
+    verb: str
+    customer_id: str
+    op_id: str
+    terms: bytes
+    facts: Mapping[str, Any]
+    shard: int
+    place: Place
+
+
 class Shards:
     """A runner, key names, and how far each shard is known to be."""
 
-    __slots__ = ("clock_ms", "keys", "runner", "scripts", "watermark")
+    __slots__ = ("clock_ms", "keys", "operated", "runner", "scripts", "watermark")
 
     def __init__(
         self,
@@ -59,6 +74,8 @@ class Shards:
         self.watermark = watermark or OutboxWatermark()
         self.clock_ms = clock_ms
         self.scripts = load_scripts()
+        self.operated: Callable[[Operated], object] = deque[Operated](maxlen=0).append
+        """Called with each grant and correction that the ledger has answered; at first, it forgets."""
 
     def times(self, shard: int) -> Times:
         """What each call begins with: the clock (0: the ledger's), and the shard's watermark."""
@@ -137,6 +154,8 @@ class Shards:
         if reply[0] != _DONE[verb]:
             self.refuse(script, shard, reply[0].decode())
         self.watermark.note(shard, reply[-3], reply[-2])
+        place = Place(reply[-3], reply[-2])
+        self.operated(Operated(verb, customer_id, op_id, terms, facts, shard, place))
         return reply
 
     def refuse(self, script: Script, shard: int, word: str, account_rev: int = 0) -> NoReturn:

@@ -162,7 +162,7 @@ class Backend:
     list_gates:      what each gate reported last; takes the ledger's clock
     find_refusal:    a refusal that was noted in the last days, by the request's id
     latest_refusals: those of the last days that pass a test, at most so many, the latest first
-    find_trouble:    what is wrong with the ledger's server; None for nothing
+    find_troubles:   by server, what is wrong with it; None for nothing
     write_customers: writes the configuration's customers into the ledger; returns why it could not
     keep_statement:  see `StoreAccess.keep_statement`
     """
@@ -188,7 +188,7 @@ class Backend:
     latest_refusals: Callable[
         [Callable[[RefusedRequest], bool], int], Awaitable[Sequence[NotedRefusal]]
     ]
-    find_trouble: Callable[[], Awaitable[Trouble | None]]
+    find_troubles: Callable[[], Awaitable[Mapping[str, Trouble | None]]]
     write_customers: Callable[[], Awaitable[str | None]]
     keep_statement: Callable[[ClosedStatement], ClosedStatement]
     shadow_wallets: ShadowWallets

@@ -146,7 +146,7 @@ def _role(node: NodeReport) -> tuple[str, str, Grade]:
 def _rights(node: NodeReport) -> tuple[str, str, Grade]:
     if not node.missing_rights:
         return "complete", "", "fine"
-    return ", ".join(node.missing_rights), "this user may not use them", "refused"
+    return ", ".join(node.missing_rights), "grant them to the user (`ACL SETUSER`)", "refused"
 
 
 def _scripts(node: NodeReport) -> tuple[str, str, Grade]:
@@ -160,13 +160,17 @@ def _eviction(node: NodeReport) -> tuple[str, str, Grade]:
         return "not said", "declare `redis.durability` if it is noeviction", "note"
     if node.eviction == "noeviction":
         return "noeviction", "", "fine"
-    return node.eviction, "an evicted record would be a double charge", "refused"
+    means = "an evicted record would be a double charge; set it to noeviction"
+    return node.eviction, means, "refused"
 
 
 def _config(node: NodeReport) -> tuple[str, str, Grade]:
     if node.settings is not None:
         return "allowed", "", "fine"
-    return "refused", "what it would show is declared by `redis.durability`, or assumed", "note"
+    means = (
+        "grant `+config|get`, or declare `redis.durability`; without both the weakest is assumed"
+    )
+    return "refused", means, "note"
 
 
 def _persistence(node: NodeReport) -> tuple[str, str, Grade] | None:

@@ -43,7 +43,10 @@ class ShardPlace:
 
 @dataclass(frozen=True, slots=True)
 class NodeTotals:
-    """One node: the sums over its shards, as far as they are known. node_id: "" for a single server"""
+    """One node: the sums over its shards, as far as they are known. node_id: "" for a single server
+
+    memory_bytes: None where that of none of its shards could be read
+    """
 
     name: str
     node_id: str
@@ -51,7 +54,7 @@ class NodeTotals:
     shards: int
     has_global_keys: bool
     milli_rate: int
-    memory_bytes: int
+    memory_bytes: int | None
     backlog: int
 
 
@@ -72,7 +75,9 @@ class Places:
     def imbalance(self, measure: Measure) -> float | None:
         """The busiest node's load over the mean of all nodes; None while there is no load."""
         loads = [
-            {"rate": node.milli_rate, "memory": node.memory_bytes, "count": node.shards}[measure]
+            {"rate": node.milli_rate, "memory": node.memory_bytes or 0, "count": node.shards}[
+                measure
+            ]
             for node in self.nodes
             if not node.away
         ]
@@ -149,6 +154,7 @@ def _shards(
 
 def _totals(name: str, node_id: str, away: bool, shards: Sequence[ShardPlace]) -> NodeTotals:
     here = [each for each in shards if each.node == name]
+    known = [each.memory_bytes for each in here if each.memory_bytes is not None]
     return NodeTotals(
         name=name,
         node_id=node_id,
@@ -156,7 +162,7 @@ def _totals(name: str, node_id: str, away: bool, shards: Sequence[ShardPlace]) -
         shards=sum(each.number is not None for each in here),
         has_global_keys=any(each.number is None for each in here),
         milli_rate=sum(each.milli_rate or 0 for each in here),
-        memory_bytes=sum(each.memory_bytes or 0 for each in here),
+        memory_bytes=sum(known) if known or not here else None,
         backlog=sum(each.backlog or 0 for each in here),
     )
 

@@ -1,9 +1,10 @@
 """Whether the ledger can serve: its server, the shards that have lost entries, and what repairs left."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gateway.ledger.client.fitness import UNREACHABLE, common_trouble
 from gateway.ledger.codec.shard_records import Loss
 from gateway.operations.backend import Backend
 from gateway.operations.documents import timestamp
@@ -16,6 +17,7 @@ class LedgerReport:
     """The ledger's condition.
 
     trouble: why its server admits nothing, as a sentence; None for nothing
+    nodes:   of a cluster whose other nodes serve: those that answer and cannot serve → why, as a sentence
     losses:  by shard, what is known of entries that it has lost
     wallets: those that repairs have frozen and nobody has thawed
     """
@@ -24,6 +26,7 @@ class LedgerReport:
     shards: Sequence[ShardStatus]
     losses: Mapping[int, Loss]
     wallets: Sequence[WalletShut]
+    nodes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shut(self) -> tuple[ShardStatus, ...]:
@@ -42,7 +45,7 @@ class LedgerReport:
     @property
     def well(self) -> bool:
         """Whether everything is admitted."""
-        return self.trouble is None and not (self.shut or self.away or self.wallets)
+        return not (self.trouble or self.nodes or self.shut or self.away or self.wallets)
 
     @property
     def lost(self) -> Mapping[int, Loss]:
@@ -52,11 +55,18 @@ class LedgerReport:
 
 async def report_ledger(backend: Backend) -> LedgerReport:
     """The ledger's condition. Raises LedgerUnavailable."""
-    trouble = await backend.find_trouble()
+    troubles = await backend.find_troubles()
+    common = common_trouble(troubles)
+    nodes = {
+        name: each.sentence
+        for name, each in sorted(troubles.items())
+        # Of a node that does not answer, its shards say so.
+        if common is None and each is not None and each.word != UNREACHABLE
+    }
     shards = await ledger_status(backend.outbox, backend.store)
     losses = await backend.losses.losses()
     wallets = await list_shut_wallets(backend)
-    return LedgerReport(trouble.sentence if trouble else None, shards, losses, wallets)
+    return LedgerReport(common.sentence if common else None, shards, losses, wallets, nodes)
 
 
 def places(shard: ShardStatus) -> tuple[str, str]:
@@ -72,6 +82,7 @@ def report_document(report: LedgerReport) -> dict[str, Any]:
     """The ledger's condition as a JSON document."""
     return {
         "server": report.trouble,
+        "nodes": dict(report.nodes),
         "shards": len(report.shards),
         "away": [
             {"reason": reason, "shards": list(shards)} for reason, shards in report.away.items()

@@ -63,6 +63,8 @@ MEANINGS: Final[dict[str, str]] = {
     "modes_in_force": "Modes that operators have set, as this worker serves by them from now on.",
     "needs_a_restart": "A reload changed settings that take effect only at a restart.",
     "notices_unknown": "The supervisor could not read the notices for `/readyz`; it retries.",
+    "operation_lost": "A failover took a grant or correction back, and the ledger refuses it now. Check the wallet.",
+    "operation_repeated": "A failover took a grant or correction back that had been answered; it was made again.",
     "payment_received": "A payment was reported, and its wallet agrees with it.",
     "payment_report_ignored": "A report concerned no payment, or did not say which; see `why`.",
     "payment_report_refused": "A payment webhook had a wrong signature or body; its sender repeats it.",

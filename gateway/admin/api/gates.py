@@ -84,6 +84,12 @@ class Ledger(Model):
 
     object: Literal["ledger"] = "ledger"
     server: Annotated[str | None, Field(description="What is wrong with its server, if anything.")]
+    nodes: Annotated[
+        dict[str, str],
+        Field(
+            description="Nodes of a cluster that answer and cannot serve, while others do, and why."
+        ),
+    ]
     shards: int
     away: Annotated[
         list[AwayShards],

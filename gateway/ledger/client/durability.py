@@ -106,7 +106,7 @@ async def read_durability(
         config = await _read_config(client)
     except (RedisError, OSError) as error:
         raise refusal_of(error) or LedgerUnavailable(
-            f"the ledger's server does not say what it is: {error}"
+            f"the ledger's server does not say what it is: {str(error).rstrip('.')}"
         ) from None
     version = _refuse_unfit(info, of_cluster)
     policy = info.get("maxmemory_policy") or config.get("maxmemory-policy")
@@ -134,7 +134,8 @@ async def read_durability(
         verified = False
         warnings.append(
             f"Persistence {persistence} is {'declared' if declared else 'assumed'}, not verified: "
-            "the server does not let its configuration be read."
+            "the server does not let its configuration be read. Grant the user `+config|get`"
+            f"{'' if declared else ', or declare `redis.durability`'}."
         )
     warnings += _warn(info, config, persistence)
     promise = PROMISES[persistence]

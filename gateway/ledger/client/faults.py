@@ -6,6 +6,7 @@ the keys it met, and may have left a part of its writes behind (Redis does not r
 raised as `LedgerBug`, never retried.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -74,11 +75,16 @@ _CLASSES: Final[dict[type[Exception], str]] = {
 """Errors of which redis-py takes off the first word."""
 
 
+_IN_PIPELINE: Final = re.compile(
+    r"Command # \d+ \(.*\) of pipeline caused error: \(?['\"]?(.*?)(?:['\"],?\))?", re.DOTALL
+)
+
+
 class NodeAway(NotConnected):
     """A node of a cluster cannot be reached. server: HOST:PORT"""
 
     def __init__(self, server: str, reason: str) -> None:
-        super().__init__(f"the ledger's node {server} is away: {reason}")
+        super().__init__(f"the ledger's node {server} is away: {reason.rstrip('.')}")
         self.server = server
 
 
@@ -97,7 +103,8 @@ def as_unavailable(error: Exception) -> LedgerUnavailable:
         return error.__cause__
     if isinstance(error, NodeAway):
         return LedgerUnavailable(str(error))
-    return LedgerUnavailable(f"the ledger cannot be read: {type(error).__name__}")
+    said = f": {said_by(error)[:200]}" if isinstance(error, ResponseError) else ""
+    return LedgerUnavailable(f"the ledger cannot be read: {type(error).__name__}{said}")
 
 
 def refusal_of(error: Exception) -> LedgerUnavailable | None:
@@ -110,13 +117,19 @@ def refusal_of(error: Exception) -> LedgerUnavailable | None:
     meaning = NOT_EXECUTED.get(word or "")
     if word is None or meaning is None:
         return None
-    detail = f": {str(error)[:200]}" if word == "NOPERM" else ""  # it names the command
+    detail = f": {said_by(error)[:200]}" if word == "NOPERM" else ""  # it names the command
     return LedgerUnavailable(f"the ledger's server {meaning} ({word}){detail}", code=word)
 
 
 def first_word(error: Exception) -> str:
     """The code an error reply opens with: `NOSCRIPT No matching script.` → `NOSCRIPT`."""
-    return str(error).partition(" ")[0]
+    return said_by(error).partition(" ")[0]
+
+
+def said_by(error: Exception) -> str:
+    """The server's own words: redis-py puts the command of a pipeline before them, arguments and all."""
+    match = _IN_PIPELINE.fullmatch(str(error))
+    return str(error) if match is None else match[1]
 
 
 def redirected(error: Exception, host: str = "") -> Redirected:

@@ -23,6 +23,7 @@ TroubleWord = Literal[
     "ledger_evicts",
     "ledger_out_of_memory",
     "ledger_disk_failed",
+    "ledger_lacks_replicas",
     "ledger_not_permitted",
     "ledger_refuses",
     "store_unreadable",
@@ -38,6 +39,7 @@ _BY_CODE: Final[Mapping[str, TroubleWord]] = {
     "LOADING": "ledger_loading",
     "OOM": "ledger_out_of_memory",
     "MISCONF": "ledger_disk_failed",
+    "NOREPLICAS": "ledger_lacks_replicas",
     "NOPERM": "ledger_not_permitted",
     "NOAUTH": "ledger_not_permitted",
     "WRONGPASS": "ledger_not_permitted",
@@ -74,18 +76,20 @@ async def _find_at(client: Any, name: str, node: redis.asyncio.Redis) -> Trouble
     """Of a node of a cluster that does not answer the others need not hear by a timeout each."""
     if not isinstance(client, ClusterClient):
         return await find_trouble(node)
+    away = Trouble(UNREACHABLE, f"the node {name} does not answer")
     if client.is_gone(name):
-        return Trouble(UNREACHABLE, f"the node {name} does not answer")
+        return away
     trouble = await find_trouble(node)
     if trouble is not None and trouble.word == UNREACHABLE:
         client.suspect(name)
+        return away
     return trouble
 
 
-async def find_common_trouble(client: redis.asyncio.Redis) -> Trouble | None:
+def common_trouble(troubles: Mapping[str, Trouble | None]) -> Trouble | None:
     """Why no server admits anything: the first one's trouble, where every server has some."""
-    troubles = list((await find_troubles(client)).values())
-    return troubles[0] if troubles and all(troubles) else None
+    found = list(troubles.values())
+    return found[0] if found and all(found) else None
 
 
 async def find_trouble(client: redis.asyncio.Redis) -> Trouble | None:
@@ -127,4 +131,11 @@ def read_trouble(info: Mapping[str, Any]) -> Trouble | None:
             "the server cannot write its append-only file (MISCONF); look at its disk and log"
         )
         return Trouble("ledger_disk_failed", sentence)
+    # Only with `min-replicas-to-write` INFO has this line, without the number that is required.
+    if info.get("min_slaves_good_slaves") == 0:
+        sentence = (
+            "the server has no replica in step and min-replicas-to-write requires some (NOREPLICAS):"
+            " start a replica, or lower the setting"
+        )
+        return Trouble("ledger_lacks_replicas", sentence)
     return None

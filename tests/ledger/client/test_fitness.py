@@ -16,15 +16,20 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from gateway.app.ledger_server import RemoteServer, Where
+from gateway.app.parts import CannotStart
 from gateway.ledger import changes
 from gateway.ledger.accounts import AccountStore
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.errors import LedgerUnavailable
-from gateway.ledger.client.faults import refusal_of
+from gateway.ledger.client.faults import refusal_of, said_by
 from gateway.ledger.client.fitness import find_trouble, read_trouble
 from gateway.ledger.client.redis_runner import RedisRunner
+from gateway.ledger.codec.key_names import Keys
+from gateway.ledger.creation import Creation
 from tests.ledger.servers import OwnServer, server
 from tests.support.loose_ledger import LooseLedger
+from tests.support.stores import sqlite_access
 
 
 @pytest.fixture
@@ -48,6 +53,7 @@ async def admin(own: OwnServer) -> AsyncIterator[Any]:
         ({"maxmemory_policy": "allkeys-lru"}, "ledger_evicts"),
         ({"maxmemory": 10, "used_memory": 10}, "ledger_out_of_memory"),
         ({"aof_enabled": 1, "aof_last_write_status": "err"}, "ledger_disk_failed"),
+        ({"min_slaves_good_slaves": 0}, "ledger_lacks_replicas"),
     ],
 )
 def test_each_state_has_a_word(info: dict[str, Any], word: str) -> None:
@@ -61,6 +67,7 @@ def test_each_state_has_a_word(info: dict[str, Any], word: str) -> None:
 def test_a_fit_server_has_none() -> None:
     assert read_trouble({"role": "master", "maxmemory_policy": "noeviction"}) is None
     assert read_trouble({"maxmemory": 10, "used_memory": 9}) is None
+    assert read_trouble({"min_slaves_good_slaves": 1}) is None
 
 
 @pytest.mark.parametrize(
@@ -82,6 +89,35 @@ def test_a_refusal_is_known_by_the_server_s_own_word(error: Exception, code: str
     assert f"({code})" in str(refusal)
 
 
+async def test_a_refusal_in_a_pipeline_is_known_too(own: OwnServer, admin: Any) -> None:
+    await admin.config_set("min-replicas-to-write", 1)
+    with pytest.raises(LedgerUnavailable, match=r"fewer replicas than it requires") as refused:
+        await Creation(admin, Keys("cg", 4)).record()
+    assert refused.value.code == "NOREPLICAS"
+
+
+def test_the_words_of_a_pipeline_s_error_are_the_server_s() -> None:
+    for said in ("MISCONF it's full", "WRONGTYPE Operation against a key"):
+        error = ResponseError(said)
+        annotated = f"Command # 2 (HSET k 'f') of pipeline caused error: {error.args}"
+        assert said_by(ResponseError(annotated)) == said
+        assert said_by(error) == said
+
+
+async def test_a_start_waits_for_replicas_and_then_says_what_is_missing(
+    own: OwnServer, admin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.app.ledger_server.WAIT_FOR_SERVER_S", 0.0)
+    await admin.config_set("min-replicas-to-write", 1)
+    where = Where("cg", 4, sqlite_access(tmp_path / "events.db"))
+    remote = RemoteServer(f"unix://{own.socket}", "none", where)
+    with pytest.raises(CannotStart, match="min-replicas-to-write requires some"):
+        await remote.start()
+    await admin.config_set("min-replicas-to-write", 0)
+    await remote.start()
+    await remote.stop()
+
+
 def test_what_is_no_refusal_stays_a_bug_or_a_lost_connection() -> None:
     assert refusal_of(ResponseError("WRONGTYPE Operation against a key")) is None
     assert refusal_of(OSError("reset")) is None
@@ -93,6 +129,18 @@ async def test_eviction_that_is_switched_on_later_is_found(own: OwnServer, admin
     trouble = await find_trouble(admin)
     assert trouble is not None
     assert "maxmemory-policy is allkeys-lru" in trouble.sentence
+
+
+async def test_a_primary_without_the_replicas_that_it_requires_says_so(
+    own: OwnServer, admin: Any
+) -> None:
+    await admin.config_set("min-replicas-to-write", 1)
+    trouble = await find_trouble(admin)
+    assert trouble is not None
+    assert trouble.word == "ledger_lacks_replicas"
+    assert "NOREPLICAS" in trouble.sentence
+    await admin.config_set("min-replicas-to-write", 0)
+    assert await find_trouble(admin) is None
 
 
 async def test_full_memory_refuses_a_read_s_neighbour_by_its_own_word(

@@ -10,11 +10,15 @@ import redis.asyncio
 
 from gateway.app.ledger_server import RemoteServer, Where
 from gateway.app.parts import CannotStart
+from gateway.ledger.audit import Audit
 from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.redis_runner import RedisRunner
 from gateway.ledger.client.rights import NAMES, missing_rights
 from gateway.ledger.client.scripts import lua_folder
+from gateway.ledger.codec.key_names import Keys
 from tests.ledger.servers import OwnServer, server
 from tests.support.gate import running_gate
+from tests.support.loose_ledger import LooseLedger
 from tests.support.stores import sqlite_access
 from tests.support.upstreams import Sim, sim
 
@@ -101,6 +105,17 @@ async def test_a_gate_needs_no_more_than_that(own: OwnServer, tmp_path: Path, si
     assert await remote.look() == await remote.look()
     assert (await remote.look()).problem is None
     await remote.stop()
+
+
+async def test_a_shard_is_verified_by_a_user_that_may_not_join(own: OwnServer) -> None:
+    """`SORT_RO … GET` would need the right to read every key of the server."""
+    client = Endpoint.from_url(await user(own)).client(name="test")
+    ledger = LooseLedger(RedisRunner(client), shard_count=1)
+    await ledger.account("acme", account_rev=1)
+    await ledger.grant("acme", "g1", 5_000)
+    audit = Audit(client, Keys("cg", 1))
+    assert list((await audit.snapshot(0)).wallets) == ["acme"]
+    await client.aclose()
 
 
 async def test_the_documented_user_has_all_of_them(own: OwnServer) -> None:

@@ -1,6 +1,8 @@
 """`creditgate shards`, on a single server and on a cluster that serves meanwhile."""
 
 import asyncio
+import json
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -241,6 +243,21 @@ async def test_an_interrupt_leaves_a_state_from_which_the_command_goes_on(
         await load.check()
 
 
+async def test_a_node_that_answers_and_cannot_serve_is_named_by_the_status(
+    cluster: Cluster, on_cluster: Desk
+) -> None:
+    node = cluster.nodes[1]
+    node.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        said = await on_cluster.run("ledger", "status")
+        document = await on_cluster.run("ledger", "status", "--json")
+    finally:
+        node.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    assert said.code == 1
+    assert f"The node {node.address} refuses its customers: maxmemory-policy is" in said.out
+    assert list(json.loads(document.out)["nodes"]) == [str(node.address)]
+
+
 async def test_a_user_without_the_rights_is_told_which(cluster: Cluster, tmp_path: Path) -> None:
     async with cluster_load(cluster) as load:
         await put_on_one_node(cluster, load)
@@ -253,6 +270,7 @@ async def test_a_user_without_the_rights_is_told_which(cluster: Cluster, tmp_pat
         desk = Desk(configured(tmp_path, url_of(cluster), username="gate", password="pw"))
         shown = await desk.run("shards", "show", *SOON)
         assert (shown.code, "Memory could not be read" in shown.out) == (0, True)
+        assert re.search(r"16 \+ global +[\d.]+ +–", shown.out)
         said = await desk.refused("shards", "balance", "--by", "memory")
         assert "the load of shard 0 cannot be read" in said
         said = await desk.refused("shards", "balance", "--by", "count", "--apply")

@@ -31,7 +31,9 @@ _NEEDED: Final[Mapping[Way, tuple[tuple[str, ...], ...]]] = {
         ("CLUSTER", "GETKEYSINSLOT", "0", "1"),
         ("CLUSTER", "COUNTKEYSINSLOT", "0"),
         ("MIGRATE", "localhost", "1", "KEY", "0", "1"),
-        ("RESTORE-ASKING", "KEY", "0", "v"),  # MIGRATE sends it to the target, as the same user
+        # MIGRATE sends these to the target, as the same user.
+        ("RESTORE-ASKING", "KEY", "0", "v"),
+        ("SELECT", "0"),
     ),
 }
 

@@ -17,6 +17,7 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from gateway.ledger.client.endpoint import Endpoint
+from gateway.ledger.client.faults import said_by
 from gateway.ledger.following import Moves, NotPrimary
 
 ASK_WITHIN_S: Final = 1.0
@@ -104,7 +105,7 @@ class PrimaryFinder:
         except ResponseError as error:
             if "no such master" in str(error).lower():
                 return NotPrimary(f"{shown} does not watch a service of that name")
-            return NotPrimary(f"{shown} refuses: {str(error)[:200]}")
+            return NotPrimary(f"{shown} refuses: {said_by(error)[:200]}")
         except TimeoutError:
             return NotPrimary(f"{shown} does not answer")
         except (RedisError, OSError) as error:

@@ -127,12 +127,19 @@ async def test_missing_rights_are_named_and_nothing_is_run(cluster: Cluster) -> 
             assert await load.nodes.missing_rights(primaries, way) == []
         for node in cluster.nodes:
             node.ask(
-                "ACL", "SETUSER", "gate", "-migrate", "-cluster|setslot", "-cluster|migrateslots"
+                "ACL",
+                "SETUSER",
+                "gate",
+                "-migrate",
+                "-cluster|setslot",
+                "-cluster|migrateslots",
+                "-select",
             )
         try:
             assert await load.nodes.missing_rights(primaries, "keys") == [
                 "CLUSTER SETSLOT",
                 "MIGRATE",
+                "SELECT",
             ]
             assert await load.nodes.missing_rights(primaries, "valkey_jobs") == [
                 "CLUSTER MIGRATESLOTS"

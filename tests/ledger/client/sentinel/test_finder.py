@@ -1,14 +1,18 @@
 """Which server the Sentinels name as the primary, and which of their answers counts."""
 
 import re
+from pathlib import Path
 
 import pytest
 
+from gateway.app.ledger_server import RemoteServer, Where
+from gateway.app.parts import CannotStart
 from gateway.ledger.client.endpoint import Endpoint
 from gateway.ledger.client.sentinel.endpoint import SentinelEndpoint
 from gateway.ledger.client.sentinel.finder import Named, PrimaryFinder
 from gateway.ledger.following import Moves, NotPrimary
 from loadtest.topology.sentinels import Sentinels
+from tests.support.stores import sqlite_access
 
 OLD, NEW, OTHER = ("old", 1), ("new", 1), ("other", 1)
 
@@ -91,6 +95,17 @@ async def test_real_sentinels_name_the_primary(
     host, port, _ = await endpoint.finder.find()
     address = watched.primary().address
     assert (host, port) == (address.host, address.port)
+
+
+async def test_a_start_with_the_wrong_name_of_the_service_says_what_is_wrong(
+    watched: Sentinels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.app.ledger_server.WAIT_FOR_SERVER_S", 0.0)
+    url = f"redis+sentinel://{watched.addresses[0]}/legder"
+    remote = RemoteServer(url, None, Where("cg", 4, sqlite_access(tmp_path / "events.db")))
+    with pytest.raises(CannotStart, match="does not watch a service of that name"):
+        await remote.start()
+    await remote.stop()
 
 
 async def test_one_that_is_frozen_and_one_that_is_dead_are_done_without(
