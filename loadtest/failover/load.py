@@ -96,10 +96,11 @@ class Traffic:
 
 
 def _longest_gap(times: Sequence[float], since_s: float, until_s: float) -> float:
-    """Between two of these moments, the first before and the last after the span."""
+    """Between two of these moments; of one that begins or ends outside the span, the part within it."""
     first = max(0, bisect_left(times, since_s) - 1)
     last = bisect_left(times, until_s) + 1
-    return max((after - before for before, after in pairwise(times[first:last])), default=0.0)
+    gaps = pairwise(times[first:last])
+    return max((min(after, until_s) - max(before, since_s) for before, after in gaps), default=0.0)
 
 
 def now_s() -> float:

@@ -17,10 +17,11 @@ def test_gaps_are_measured_for_all_together_and_for_each() -> None:
     assert admissions.somebody_not_s(0, 20) == 7
 
 
-def test_a_gap_that_reaches_into_a_span_counts_whole_and_others_do_not() -> None:
+def test_of_a_gap_that_reaches_into_a_span_the_part_within_it_counts() -> None:
     admissions = noted(a=[1, 2, 9, 10, 20])
-    assert admissions.nobody_s(3, 9.5) == 7
-    assert admissions.nobody_s(9.2, 9.8) == 1
+    assert admissions.nobody_s(3, 9.5) == 6
+    assert admissions.nobody_s(1, 5) == 3
+    assert admissions.nobody_s(9.25, 9.75) == 0.5
     assert admissions.nobody_s(21, 30) == 0
 
 
