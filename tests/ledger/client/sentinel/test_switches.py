@@ -124,6 +124,8 @@ async def test_a_killed_primary_is_followed_under_load(
     old = watched.primary()
     try:
         await until(lambda: len(settled) > 200)
+        old.freeze()
+        await until(lambda: runner.outstanding)  # so that the kill leaves calls without an answer
         new = await asyncio.to_thread(watched.kill, old)
         mark = len(settled)
         await until(lambda: len(settled) > mark + 200)

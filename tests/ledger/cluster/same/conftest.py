@@ -15,11 +15,12 @@ OF_ONE_SERVER = {
     "test_a_note_that_the_store_lacks_gets_a_new_place",
     "test_a_repeated_note_answers_as_the_first_and_writes_nothing",
     "test_a_store_may_be_called_like_a_field",
+    "test_an_account_is_read_with_its_record_and_key_in_one_round_trip",
     "test_an_emptied_ledger_has_no_modes_any_more",
     "test_the_runner_loads_scripts_that_the_server_forgot",
     "test_what_one_tells_all_take_in_order",
 }
-"""They empty or list their server, or open another connection to it."""
+"""They empty or list their server, count its packets, or open another connection to it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
