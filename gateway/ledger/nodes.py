@@ -63,7 +63,7 @@ class LedgerNodes:
         return await find_way(self._client, primaries)
 
     async def missing_rights(self, primaries: Sequence[Primary], way: Way) -> list[str]:
-        """What the user may not do of it."""
+        """Which of these commands the user may not run."""
         return await missing_rights(self._client, primaries, way, self._keys.meta(0))
 
     async def open_moves(self, primaries: Sequence[Primary], way: Way) -> list[Transfer]:

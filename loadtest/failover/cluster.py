@@ -7,9 +7,8 @@ off, where network namespaces can be made (Linux, as root). Exit 1 unless the ga
 again after each step without a restart, and every request is charged or named.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import uvloop
 from rich.console import Console
@@ -152,15 +151,8 @@ def run(folder: Path, console: Console, *, rate: float = RATE, short: bool = Fal
     with Cluster(folder / "nodes", places=network or LocalPlaces()) as cluster:
         script = Script(cluster, network)
         steps = script.short() if short else script.every()
-        return uvloop.run(_play(folder, cluster, steps, rate, console))
-
-
-async def _play(
-    folder: Path, cluster: Cluster, steps: Sequence[Step], rate: float, console: Console
-) -> Run:
-    seeds = ",".join(str(address) for address in cluster.addresses)
-    redis: dict[str, Any] = {"url": f"redis+cluster://{seeds}"}
-    return await play(folder, redis, steps, rate=rate, console=console)
+        url = f"redis+cluster://{','.join(map(str, cluster.addresses))}"
+        return uvloop.run(play(folder, {"url": url}, steps, rate=rate, console=console))
 
 
 def main() -> None:

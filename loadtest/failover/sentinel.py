@@ -7,9 +7,7 @@ can be cut off, where network namespaces can be made (Linux, as root). Exit 1 un
 again after each step without a restart, and every request is charged or named.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import uvloop
 from rich.console import Console
@@ -95,15 +93,8 @@ def run(folder: Path, console: Console, *, rate: float = RATE, short: bool = Fal
     with Sentinels(folder / "servers", places=network or LocalPlaces()) as servers:
         script = Script(servers, network)
         steps = script.short() if short else script.every()
-        return uvloop.run(_play(folder, servers, steps, rate, console))
-
-
-async def _play(
-    folder: Path, servers: Sentinels, steps: Sequence[Step], rate: float, console: Console
-) -> Run:
-    hosts_and_ports = ",".join(str(address) for address in servers.addresses)
-    redis: dict[str, Any] = {"url": f"redis+sentinel://{hosts_and_ports}/{SERVICE}"}
-    return await play(folder, redis, steps, rate=rate, console=console)
+        url = f"redis+sentinel://{','.join(map(str, servers.addresses))}/{SERVICE}"
+        return uvloop.run(play(folder, {"url": url}, steps, rate=rate, console=console))
 
 
 def main() -> None:

@@ -103,7 +103,7 @@ def started(shapes: Sequence[Shape], folder: Path) -> Iterator[list[Ledger]]:
 
 
 async def measure(shapes: Sequence[Shape], size: Size, steps: Steps) -> Run:
-    """Measure all of it. Raises NodeFailed, NotServed, Unanswered."""
+    """Run every measurement. Raises NodeFailed, NotServed, Unanswered."""
     with tempfile.TemporaryDirectory(prefix="scale-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         ledgers = stack.enter_context(started(shapes, folder))

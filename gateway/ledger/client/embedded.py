@@ -271,7 +271,7 @@ class EmbeddedLedger:
             umask=0o077,
             pass_fds=(server_lock,),
             start_new_session=True,
-            preexec_fn=_die_with_parent(),
+            preexec_fn=die_with_parent(),
         )
         self._record_file.write_text(
             json.dumps({"server_pid": self._server.pid, "socket": str(self._socket)})
@@ -379,15 +379,15 @@ def _read_pid(fd: int) -> int | None:
     return None
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """What the child runs before it becomes the server: ask for SIGTERM at its parent's death."""
+def die_with_parent(signal_number: int = signal.SIGTERM) -> Callable[[], None] | None:
+    """What the child runs before it becomes the server: ask for a signal at its parent's death."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 
     def in_the_child() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
         if os.getppid() != parent:  # it died before the call above
             os._exit(1)
 

@@ -58,9 +58,8 @@ class CoalescingRunner:
         waitaof: WaitAof | None = None,
         on_trouble: Callable[[], None] | None = None,
     ) -> None:
-        """name: shown by CLIENT LIST. timeout_s bounds each command, from its write to its
-        answer. Beyond max_outstanding commands without an answer, calls fail at once.
-        on_trouble: called when the server was lost, or cannot be reached"""
+        """name: shown by CLIENT LIST. timeout_s bounds each command, from write to answer. Beyond
+        max_outstanding commands without one, calls fail at once. on_trouble: the server is away"""
         self._endpoint = endpoint
         self._name = name
         self._timeout_s = timeout_s
@@ -91,11 +90,6 @@ class CoalescingRunner:
         return self._wire is not None and self._wire.open
 
     @property
-    def down_reason(self) -> str | None:
-        """Why calls fail at the moment; None while connected."""
-        return None if self.connected else self._down
-
-    @property
     def down(self) -> tuple[str, ...]:
         """The server, while no call can be sent to it."""
         return () if self.connected else (self._endpoint.shown,)
@@ -112,6 +106,7 @@ class CoalescingRunner:
 
     async def start(self) -> None:
         """Connect. Raises LedgerUnavailable, and leaves nothing behind, if that fails."""
+        self._tried.set()
         self._wire = await self._connect()
 
     def begin(self) -> None:

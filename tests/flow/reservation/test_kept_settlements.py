@@ -156,7 +156,7 @@ async def test_what_the_store_has_is_kept_no_longer(shelter: Shelter) -> None:
 async def test_what_the_store_has_of_another_server_of_the_shard_is_kept(
     shelter: Shelter,
 ) -> None:
-    """Its cursor is beyond the place, and the shard knows nothing of it."""
+    """Its cursor is beyond the place, and the shard has not been acknowledged so far."""
     await shelter.answered()
     shard = shelter.desk.account.shard
     last = (await shelter.desk.bank.outbox.head(shard)).last

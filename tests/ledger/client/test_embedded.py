@@ -46,7 +46,7 @@ ledger.stop()
 print("stopped", flush=True)
 """
 NO_PARENT_DEATH_SIGNAL = (
-    "import gateway.ledger.client.embedded as e; e._die_with_parent = lambda: None"
+    "import gateway.ledger.client.embedded as e; e.die_with_parent = lambda: None"
 )
 
 

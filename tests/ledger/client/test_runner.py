@@ -459,7 +459,7 @@ async def test_while_the_server_is_away_calls_fail_at_once(tmp_path: Path) -> No
     with pytest.raises(LedgerUnavailable) as caught:
         await runner.run(ECHO, [b"k"], [b"x"])
     assert not caught.value.unknown
-    assert runner.down_reason
+    assert not runner.connected
     with server(tmp_path):
         await until(lambda: runner.connected)
         assert await runner.run(ECHO, [b"k"], [b"x"]) == [b"ok", b"x"]
@@ -608,3 +608,13 @@ def test_the_repr_has_no_secret() -> None:
 def test_a_call_is_packed_as_the_library_packs_it(size: int) -> None:
     sha, keys, args = b"a" * 40, (b"k1", b"k\r\n2"), (b"", b"x" * size, b"\0\xff")
     assert pack_call(sha, keys, args) == pack((b"EVALSHA", sha, b"2", *keys, *args))
+
+
+async def test_a_server_that_was_lost_is_not_waited_for(tmp_path: Path) -> None:
+    with server(tmp_path / "own") as own:
+        endpoint = Endpoint.from_socket(own.socket)
+        async with CoalescingRunner(endpoint, name="test") as runner:
+            own.kill()
+            await until(lambda: not runner.connected)
+            async with asyncio.timeout(0):  # anything to wait for would be too long
+                await runner.reach()

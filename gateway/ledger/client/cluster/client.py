@@ -51,7 +51,7 @@ class ClusterClient(Commands):
         nodes.changes.follow(self._leave_old)
 
     async def nodes(self) -> list[tuple[str, redis.asyncio.Redis]]:
-        """Every node that owns slots, as HOST:PORT, and a client of it."""
+        """Each node that owns slots: HOST:PORT, and its client."""
         await self.ready()
         return [(node.host_and_port, self.of(node)) for node in self.map.primaries]
 

@@ -56,12 +56,6 @@ class ClusterRunner:
         return tuple(n.host_and_port for n, runner in self._runners.items() if not runner.connected)
 
     @property
-    def down_reason(self) -> str | None:
-        """Why calls fail at the moment; None while one node is connected."""
-        reasons = [runner.down_reason for runner in self._runners.values()]
-        return None if self.connected else next(iter(reasons), "no node of the cluster is known")
-
-    @property
     def server_changes(self) -> int:
         """Grows whenever another server may run the scripts of some shard than before."""
         return self._map.changes.count + self.reconnects

@@ -179,6 +179,7 @@ async def test_a_frozen_node_is_left_for_the_one_that_was_elected(
         return await refused(lambda: add(runner, shard)) is None
 
     await until(is_served, 20)
+    assert cluster.primary_of(NAMES.meta(shard)) is not victim
     cluster.rejoin(victim)
 
 

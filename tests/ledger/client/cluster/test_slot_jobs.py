@@ -40,7 +40,7 @@ def job(state: str, *, error: str = "", retries: int = 0) -> list[Any]:
 
 
 class ScriptedClient:
-    """Each node answers STATUS with the next of its lists, the last one for ever."""
+    """Each node answers STATUS with the next of its lists, and repeats the last one."""
 
     def __init__(self, *statuses: list[Any]) -> None:
         self.asked: list[tuple[str, ...]] = []
